@@ -1,0 +1,300 @@
+"""The prefix: PostgreSQL 17 with TimescaleDB and every library they need, in a private directory.
+
+Built from Debian 13's own packages without root and without installing anything. The prefix
+brings its own C library, so that it runs on older Debian too; `elf.py` ties it together.
+
+<cache>/lock                              held by the one builder
+<cache>/packages/                         apt's place; archives/ and download.json outlive a build
+<cache>/building/                         a prefix being unpacked; left by a crash, removed by the next builder
+<cache>/postgresql-17.11-timescaledb-2.19.3-amd64-0123abcd/complete     written last
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from service.embedded import elf
+from service.embedded.apt import Package, PrivateApt
+from service.embedded.installation import Installation
+from service.embedded.problems import EmbeddedError, MirrorFailed, NoSpace, PrefixBroken, UnsupportedHost
+from service.embedded.progress import Say, megabytes
+from service.embedded.sources import host_mirrors
+
+SUITE = "trixie"
+MAJOR = 17
+PACKAGES = (f"postgresql-{MAJOR}", f"postgresql-client-{MAJOR}", f"postgresql-{MAJOR}-timescaledb")
+
+LEFT_OUT = (
+    *("adduser", "debconf", "locales", "perl", "perl-base", "postgresql-client-common", "postgresql-common"),
+    *("sensible-utils", "ssl-cert", "sysvinit-utils", "tzdata", "ucf"),
+    *("libllvm19", "openssl-provider-legacy", "readline-common"),
+)
+"""Dependencies that no program of the prefix loads (their maintainer scripts do, or jit)."""
+
+PRUNED = (
+    *("etc", "var", "usr/share/man", "usr/share/locale", "usr/share/lintian", "usr/share/postgresql-common"),
+    *(f"usr/lib/postgresql/{MAJOR}/lib/bitcode", f"usr/lib/postgresql/{MAJOR}/lib/llvmjit.so"),
+)
+"""What the prefix does without; llvmjit.so would look for the LLVM that is left out."""
+
+RECIPE = hashlib.sha256(repr((1, SUITE, PACKAGES, LEFT_OUT, PRUNED)).encode()).hexdigest()[:8]
+"""Changes when this file builds something else: older prefixes are then rebuilt. Raise the 1 for changes in elf.py."""
+
+ARCHITECTURES = frozenset({"amd64", "arm64"})
+NEEDED_BYTES = 400_000_000
+
+_REMEDY = "Start Docker, or set LINKBEAT_DATABASE_URL to a TimescaleDB that you run"
+
+
+class Download(msgspec.Struct, frozen=True):
+    """download.json: the packages that lie complete and checked in archives/."""
+
+    architecture: str
+    packages: list[Package]
+
+
+class Complete(msgspec.Struct, frozen=True):
+    """The marker of a prefix that works, written last.
+
+    path    where it was built: the loader's absolute path stands in every program, so a
+            prefix that was moved does not run and is built again.
+    """
+
+    recipe: str
+    architecture: str
+    path: str
+    postgres_version: str
+    timescaledb_version: str
+    packages: list[Package]
+
+
+def prepare(cache_dir: Path, say: Say, *, refresh: bool = False) -> Installation:
+    """The prefix, built if there is none that this code's recipe made; network only if so.
+
+    refresh     ask the mirror for newer packages even if a prefix is there.
+
+    Raises UnsupportedHost, MirrorFailed, NoSpace, PrefixBroken.
+    """
+    if not refresh and (found := find(cache_dir)):
+        return found
+    architecture = _debian_architecture()
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        # Root's umask may be strict, and the account that PostgreSQL runs as must get through.
+        cache_dir.chmod(0o755)
+        with _locked(cache_dir / "lock", say) as lock_fd:
+            # Whoever held the lock may have built it meanwhile.
+            if not refresh and (found := find(cache_dir)):
+                return found
+            return _build(cache_dir, architecture, lock_fd, say, refresh=refresh)
+    except OSError as error:
+        raise NoSpace(
+            f"The cache {cache_dir} cannot be written: {error.strerror or error}",
+            "Free 500 MB there, or set XDG_CACHE_HOME to a directory on a larger disk",
+        ) from error
+
+
+def find(cache_dir: Path) -> Installation | None:
+    """The newest complete prefix of this recipe, or None."""
+    found = [
+        (complete, prefix)
+        for prefix in cache_dir.glob("postgresql-*")
+        if (complete := _read_complete(prefix)) and complete.recipe == RECIPE and complete.path == str(prefix)
+    ]
+    if not found:
+        return None
+    complete, prefix = max(
+        found, key=lambda pair: (_numbers(pair[0].postgres_version), _numbers(pair[0].timescaledb_version))
+    )
+    return Installation(
+        prefix / f"usr/lib/postgresql/{MAJOR}/bin", complete.postgres_version, complete.timescaledb_version
+    )
+
+
+def _build(cache_dir: Path, architecture: str, lock_fd: int, say: Say, *, refresh: bool) -> Installation:
+    if (free := shutil.disk_usage(cache_dir).free) < NEEDED_BYTES:
+        raise NoSpace(
+            f"{cache_dir} has {megabytes(free)} free, the embedded database needs {megabytes(NEEDED_BYTES)}",
+            "Free some space, or set XDG_CACHE_HOME to a directory on a larger disk",
+        )
+    apt = PrivateApt(cache_dir / "packages", architecture, lock_fd=lock_fd)
+    download = None if refresh else _kept_download(cache_dir, architecture, apt.archives)
+    if download is None:
+        download = _download(cache_dir, architecture, apt, say)
+    return _unpack(cache_dir, download, apt.archives, say)
+
+
+def _download(cache_dir: Path, architecture: str, apt: PrivateApt, say: Say) -> Download:
+    """Ask the host's mirrors in turn; the first one's failure is told if none works."""
+    release = _os_release()
+    if "debian" not in {release.get("ID"), *release.get("ID_LIKE", "").split()} or not shutil.which("apt-get"):
+        raise UnsupportedHost(
+            f"The embedded database is made of Debian's packages, and this is {release.get('PRETTY_NAME', 'another system')}",
+            _REMEDY,
+        )
+    mirrors = host_mirrors(Path("/etc/apt"), release.get("VERSION_CODENAME", SUITE))
+    if not mirrors:
+        raise MirrorFailed("/etc/apt names no mirror of Debian's main archive", "Add one there. Or: " + _REMEDY)
+    failures: list[EmbeddedError] = []
+    for mirror in mirrors:
+        say(f"Reading the package list of Debian {SUITE} (about 10 MB) from {mirror.uri}")
+        try:
+            apt.prepare(mirror, SUITE, installed=LEFT_OUT)
+            apt.update()
+            planned = apt.plan(PACKAGES)
+            apt.download(PACKAGES, planned, say)
+        except MirrorFailed as error:
+            failures.append(error)
+            continue
+        download = Download(architecture, planned)
+        if broken := _damaged(download, apt.archives):
+            raise MirrorFailed(f"{broken} is not what the mirror's index promised", "Start again. Or: " + _REMEDY)
+        _write_json(cache_dir / "packages" / "download.json", download)
+        apt.forget_lists()
+        return download
+    raise failures[0]
+
+
+def _kept_download(cache_dir: Path, architecture: str, archives: Path) -> Download | None:
+    """The download of an earlier build if every file of it is still what it was, so no network is needed."""
+    try:
+        download = msgspec.json.decode((cache_dir / "packages" / "download.json").read_bytes(), type=Download)
+    except (OSError, msgspec.DecodeError):
+        return None
+    names = {package.name for package in download.packages}
+    usable = download.architecture == architecture and names.issuperset(PACKAGES) and names.isdisjoint(LEFT_OUT)
+    return download if usable and _damaged(download, archives) is None else None
+
+
+def _damaged(download: Download, archives: Path) -> str | None:
+    """The first file that is missing or differs from its recorded hash."""
+    for package in download.packages:
+        try:
+            with (archives / package.file).open("rb") as file:
+                intact = hashlib.file_digest(file, "sha256").hexdigest() == package.sha256
+        except OSError:
+            intact = False
+        if not intact:
+            return package.file
+    return None
+
+
+def _unpack(cache_dir: Path, download: Download, archives: Path, say: Say) -> Installation:
+    versions = {package.name: package.version for package in download.packages}
+    postgres = upstream(versions[PACKAGES[0]])
+    timescaledb = upstream(versions[PACKAGES[2]])
+    content = hashlib.sha256("".join([RECIPE, *(package.sha256 for package in download.packages)]).encode())
+    name = f"postgresql-{postgres}-timescaledb-{timescaledb}-{download.architecture}-{content.hexdigest()[:8]}"
+    prefix, building = cache_dir / name, cache_dir / "building"
+    # Left by a build that was interrupted, or a prefix that was moved here from elsewhere.
+    for stale in (building, prefix):
+        shutil.rmtree(stale, ignore_errors=True)
+    say(f"Unpacking PostgreSQL {postgres} and TimescaleDB {timescaledb} into {prefix}")
+    building.mkdir()
+    for package in download.packages:
+        _extract(archives / package.file, building)
+    for path in PRUNED:
+        unwanted = building / path
+        shutil.rmtree(unwanted) if unwanted.is_dir() else unwanted.unlink(missing_ok=True)
+    building.chmod(0o755)
+    elf.relocate(building, prefix, programs=building / f"usr/lib/postgresql/{MAJOR}/bin")
+    building.rename(prefix)
+    installation = Installation(prefix / f"usr/lib/postgresql/{MAJOR}/bin", postgres, timescaledb)
+    installation.check_it_runs()
+    # A power cut must not leave a marker on the disk beside files that never got there.
+    os.sync()
+    complete = Complete(RECIPE, download.architecture, str(prefix), postgres, timescaledb, download.packages)
+    _write_json(prefix / "complete", complete)
+    _drop_unused(cache_dir, keep=prefix, say=say)
+    return installation
+
+
+def _extract(package: Path, into: Path) -> None:
+    done = subprocess.run(
+        ["dpkg-deb", "--extract", str(package), str(into)],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if "No space left" in done.stderr:
+        raise NoSpace(f"{package.name} does not fit into {into}", "Free 500 MB there, or set XDG_CACHE_HOME")
+    if done.returncode != 0:
+        raise PrefixBroken(f"{package.name} cannot be unpacked: {done.stderr.strip()}", "Delete it and start again")
+
+
+def _drop_unused(cache_dir: Path, *, keep: Path, say: Say) -> None:
+    """Remove older prefixes from which no program runs; one that is in use goes at a later build."""
+    running = set()
+    for executable in Path("/proc").glob("[0-9]*/exe"):
+        with contextlib.suppress(OSError):  # ended meanwhile, or another user's
+            running.add(executable.readlink())
+    for prefix in cache_dir.glob("postgresql-*"):
+        if prefix != keep and not any(program.is_relative_to(prefix) for program in running):
+            say(f"Removing the older {prefix.name}")
+            shutil.rmtree(prefix, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(path: Path, say: Say) -> Iterator[int]:
+    """Hold the builder's lock; the kernel frees it whichever way its holders end."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("Waiting for another process that prepares the embedded database")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield file.fileno()
+
+
+def _read_complete(prefix: Path) -> Complete | None:
+    try:
+        return msgspec.json.decode((prefix / "complete").read_bytes(), type=Complete)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _write_json(path: Path, value: msgspec.Struct) -> None:
+    """Whole or not at all: a reader never sees half a file."""
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps(msgspec.to_builtins(value), indent=1) + "\n", encoding="utf-8")
+    fresh.replace(path)
+
+
+def upstream(debian_version: str) -> str:
+    """The upstream part of a Debian version: 2.19.3 of 2.19.3+dfsg-1+deb13u1."""
+    return debian_version.rpartition("-")[0].partition("+")[0]
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
+
+
+def _os_release() -> dict[str, str]:
+    """/etc/os-release, os-release(5); {} where there is none."""
+    try:
+        lines = Path("/etc/os-release").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return {}
+    pairs = (line.partition("=") for line in lines if not line.startswith("#"))
+    return {name.strip(): value.strip().strip("\"'") for name, _, value in pairs}
+
+
+def _debian_architecture() -> str:
+    try:
+        done = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise UnsupportedHost("This system has no dpkg: the embedded database needs Debian", _REMEDY) from error
+    if (architecture := done.stdout.strip()) not in ARCHITECTURES:
+        raise UnsupportedHost(
+            f"The embedded database exists for {' and '.join(sorted(ARCHITECTURES))}, this is {architecture}", _REMEDY
+        )
+    return architecture

@@ -1,0 +1,150 @@
+"""Where the embedded database keeps its things, and as whom it runs."""
+
+import contextlib
+import os
+import pwd
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.embedded.problems import UnreachableDirectory, UnsupportedHost
+
+
+def default_cache_dir() -> Path:
+    """What can be fetched again: packages and the prefixes unpacked from them.
+
+    For root not root's own cache: PostgreSQL runs as another account, and /root is closed to it.
+    """
+    if os.geteuid() == 0:
+        return Path("/var/cache/linkbeat")
+    return _xdg("XDG_CACHE_HOME", ".cache") / "linkbeat"
+
+
+def default_data_dir() -> Path:
+    """What must survive: the cluster's data. The default of LINKBEAT_DATA_DIR."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/linkbeat")
+    return _xdg("XDG_DATA_HOME", ".local/share") / "linkbeat"
+
+
+def _xdg(variable: str, below_home: str) -> Path:
+    """The XDG base directory; a relative value is ignored, as the specification demands."""
+    named = Path(os.environ.get(variable, ""))
+    return named if named.is_absolute() else Path.home() / below_home
+
+
+@dataclass(frozen=True)
+class Account:
+    """The unprivileged account that PostgreSQL's programs drop to when we are root."""
+
+    name: str
+    uid: int
+    gid: int
+
+
+def server_account(data_dir: Path) -> Account | None:
+    """Whom to drop to before running PostgreSQL, which refuses root; None when we are not root.
+
+    The owner of an existing data directory comes first: `postgres` may have been added to the
+    machine after the cluster was made as `nobody`, and a server must own its data.
+    """
+    if os.geteuid() != 0:
+        return None
+    candidates: list[str | int] = ["postgres", "nobody"]
+    if data_dir.exists() and data_dir.stat().st_uid != 0:
+        candidates.insert(0, data_dir.stat().st_uid)
+    for candidate in candidates:
+        try:
+            entry = pwd.getpwuid(candidate) if isinstance(candidate, int) else pwd.getpwnam(candidate)
+        except KeyError:
+            continue
+        return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
+    raise UnsupportedHost(
+        "PostgreSQL does not run as root, and this machine has neither an account postgres nor nobody",
+        "Start Linkbeat as an ordinary user, or set LINKBEAT_DATABASE_URL",
+    )
+
+
+def program_environment() -> dict[str, str]:
+    """A plain environment for PostgreSQL's programs.
+
+    LD_LIBRARY_PATH and PG* of the caller are left out: one would mix the host's libraries with
+    the prefix's, the other would redirect psql. OPENSSL_CONF: the host's openssl.cnf may load
+    provider modules that only fit the host's libcrypto. LC_ALL: messages are searched for words.
+    """
+    return {
+        "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+        "LC_ALL": "C",
+        "OPENSSL_CONF": "/dev/null",
+    }
+
+
+def run_as(
+    account: Account | None,
+    arguments: Sequence[str | Path],
+    *,
+    timeout: float,
+    environment: Mapping[str, str] | None = None,
+    typed: str = "",
+) -> subprocess.CompletedProcess[str]:
+    """Run one program to its end as `account` (as ourselves if None); `timeout` in seconds, `typed` its input.
+
+    From `/`, because the caller's directory may be closed to the account.
+    """
+    return subprocess.run(
+        [str(argument) for argument in arguments],
+        cwd="/",
+        env={**program_environment(), **(environment or {})},
+        input=typed,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=timeout,
+        check=False,
+        user=account.uid if account else None,
+        group=account.gid if account else None,
+        extra_groups=[] if account else None,
+    )
+
+
+def require_access(account: Account | None, path: Path, remedy: str) -> None:
+    """Raise UnreachableDirectory, naming the closed directory, unless `account` can reach `path`."""
+    if account is None:
+        return
+    for place in [*reversed(path.parents), path]:
+        if place.exists() and run_as(account, ["test", "-x", place], timeout=10).returncode != 0:
+            raise UnreachableDirectory(
+                f"PostgreSQL does not run as root, and the account {account.name} cannot enter {place}", remedy
+            )
+
+
+@contextlib.contextmanager
+def reachable_directory() -> Iterator[Path]:
+    """A temporary directory that the server's account owns, below one that it can enter."""
+    account = server_account(Path("/nonexistent"))
+    for place in (tempfile.gettempdir(), "/tmp", "/var/tmp"):  # noqa: S108  the directory made there is 0700
+        try:
+            require_access(account, Path(place), "Set TMPDIR to a directory that every user may enter")
+        except UnreachableDirectory:
+            continue
+        with tempfile.TemporaryDirectory(prefix="linkbeat-", dir=place, ignore_cleanup_errors=True) as name:
+            give_to(account, Path(name))
+            yield Path(name)
+        return
+    raise UnreachableDirectory("No temporary directory can be entered", "Set TMPDIR to one that every user may enter")
+
+
+def give_to(account: Account | None, path: Path) -> None:
+    """Make `account` the owner of a file or directory that we created as root."""
+    if account is not None:
+        os.chown(path, account.uid, account.gid)
+
+
+def account_name(uid: int) -> str:
+    """The name for a message; the number if there is none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

@@ -1,0 +1,74 @@
+"""The running server of a data directory, found without asking it: postmaster.pid and /proc."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.embedded.places import Account, run_as
+
+
+@dataclass(frozen=True)
+class Postmaster:
+    """A server that lives, as its postmaster.pid describes it.
+
+    port    0 while the server has not come as far as writing it.
+    ready   accepts connections.
+    """
+
+    pid: int
+    port: int
+    ready: bool
+
+
+def find_postmaster(data_dir: Path, account: Account | None) -> Postmaster | None:
+    """The server that runs on `data_dir`, or None: a crash leaves its pid file behind.
+
+    The file's lines: pid, data directory, start time, port, socket directory, address,
+    shared memory key, status (postgres/src/include/utils/pidfile.h).
+    """
+    try:
+        lines = (data_dir / "postmaster.pid").read_text(encoding="utf-8").splitlines()
+        pid = int(lines[0])
+    except (OSError, ValueError, IndexError):
+        return None
+    # The number may belong to another program by now; ours has the data directory for its own.
+    if _works_in(pid, account) != str(data_dir.resolve()):
+        return None
+    return Postmaster(
+        pid,
+        port=int(lines[3]) if len(lines) > 3 else 0,
+        ready=len(lines) > 7 and lines[7].strip() == "ready",
+    )
+
+
+def processes_in(data_dir: Path, account: Account | None) -> list[int]:
+    """Every process that works in `data_dir`: a killed postmaster's children may outlive it.
+
+    Asked as the server's account: root in a container may not look into another's processes.
+    """
+    listing = run_as(account, ["find", "/proc", "-maxdepth", "2", "-name", "cwd", "-printf", "%h %l\n"], timeout=30)
+    workplace = str(data_dir.resolve())
+    pairs = (line.partition(" ") for line in listing.stdout.splitlines())
+    return [
+        int(process.removeprefix("/proc/"))
+        for process, _, directory in pairs
+        if directory == workplace and process.removeprefix("/proc/").isdigit()
+    ]
+
+
+def command_of(pid: int) -> str:
+    """The program that process `pid` was started as; "" if it is gone. Readable for everyone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0].decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _works_in(pid: int, account: Account | None) -> str:
+    """The current directory of process `pid`; "" if it is gone or a zombie."""
+    try:
+        return os.readlink(f"/proc/{pid}/cwd")
+    except PermissionError:
+        return run_as(account, ["readlink", f"/proc/{pid}/cwd"], timeout=10).stdout.strip()
+    except OSError:
+        return ""

@@ -1,0 +1,52 @@
+-- network_interface_metrics: one row per server, interface and heartbeat. Written by ingest_heartbeats alone.
+-- Structure: run once, frozen on release.
+--
+-- Counters keep all 64 bits: a bigint holds the two's complement, so 2**63 .. 2**64-1 stand as negatives;
+-- linkbeat.unsigned() reads them. Deltas are below 2**63 always (see linkbeat.counter_delta).
+-- No foreign key to servers: it deadlocks with concurrent writers when a chunk is made (timescaledb #7429).
+
+CREATE TABLE network_interface_metrics (
+    time             timestamptz NOT NULL,
+    boot             bigint,
+    rx_bytes         bigint NOT NULL,
+    tx_bytes         bigint NOT NULL,
+    rx_packets       bigint NOT NULL,
+    tx_packets       bigint NOT NULL,
+    rx_bytes_delta   bigint NOT NULL,
+    tx_bytes_delta   bigint NOT NULL,
+    rx_packets_delta bigint NOT NULL,
+    tx_packets_delta bigint NOT NULL,
+    elapsed_ms       integer NOT NULL,
+    is_up            boolean NOT NULL,
+    counts_64bit     boolean NOT NULL,
+    server_id        text COLLATE "C" NOT NULL,
+    interface_name   text COLLATE "C" NOT NULL,
+    delta_kind       text COLLATE "C" NOT NULL,
+    rx_errors        bigint,
+    tx_errors        bigint,
+    rx_dropped       bigint,
+    tx_dropped       bigint,
+    rx_errors_delta  bigint,
+    tx_errors_delta  bigint,
+    rx_dropped_delta bigint,
+    tx_dropped_delta bigint,
+    PRIMARY KEY (server_id, interface_name, time)
+);
+
+SELECT create_hypertable('network_interface_metrics', by_range('time', INTERVAL '1 day'), create_default_indexes => false);
+
+-- Rows arrive in the order of time: a few pages of block ranges find the newest minutes of all series, where a
+-- B-tree on time would cost every insert.
+CREATE INDEX network_interface_metrics_time ON network_interface_metrics
+    USING brin (time) WITH (pages_per_range = 32, autosummarize = on);
+
+COMMENT ON TABLE network_interface_metrics IS
+    'What every interface reported in every heartbeat, and what it transferred since the heartbeat before.';
+COMMENT ON COLUMN network_interface_metrics.time IS 'When the agent read the counters, by its clock.';
+COMMENT ON COLUMN network_interface_metrics.boot IS 'Fingerprint of the boot_id: differs from the row before after a reboot; null: not reported.';
+COMMENT ON COLUMN network_interface_metrics.rx_bytes IS 'Octets received since boot as the kernel counts; linkbeat.unsigned() reads values from 2**63.';
+COMMENT ON COLUMN network_interface_metrics.rx_bytes_delta IS 'Octets received since the row before; 0 in the first row.';
+COMMENT ON COLUMN network_interface_metrics.elapsed_ms IS 'Milliseconds since the row before, 0 in the first row; 2**31-1 stands for 24 days and more.';
+COMMENT ON COLUMN network_interface_metrics.counts_64bit IS 'A counter of this interface passed 2**32 in this boot: its counters cannot wrap at 2**32.';
+COMMENT ON COLUMN network_interface_metrics.delta_kind IS
+    'How the deltas came about: first (sample), normal (counters grew), reboot, reset (without reboot), wrap (at 2**32), rejected (impossible; delta 0).';
