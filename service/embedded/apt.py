@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.embedded.problems import EmbeddedError, MirrorFailed, NoSpace, UnsupportedHost
+from service.embedded.problems import EmbeddedError, MirrorError, NoSpaceError, UnsupportedHostError
 from service.embedded.progress import Progress, Say
 from service.embedded.sources import Mirror
 
@@ -55,6 +55,7 @@ class PrivateApt:
         self._lock_fd = lock_fd
         self._configuration = place / "apt.conf"
         self._sources = place / "debian.sources"
+        self._temporary = place / "tmp"
 
     def prepare(self, mirror: Mirror, suite: str, *, installed: Iterable[str]) -> None:
         """Write the configuration: `mirror` with `suite`; `installed` counts as there already."""
@@ -62,6 +63,9 @@ class PrivateApt:
             directory.mkdir(parents=True, exist_ok=True)
             # A strict umask would shut out _apt, the account that root's apt downloads as.
             directory.chmod(0o755)
+        # For root's apt too, which checks signatures as _apt.
+        self._temporary.mkdir(exist_ok=True)
+        self._temporary.chmod(0o1777)
         (self._place / "status").write_text(installed_status(installed, self._architecture), encoding="utf-8")
         self._sources.write_text(mirror.deb822(suite, self._architecture), encoding="utf-8")
         self._configuration.write_text(
@@ -82,7 +86,7 @@ class PrivateApt:
         planned = [_PLANNED.fullmatch(line) for line in output.splitlines()]
         found = [Package(match["file"], int(match["size"]), match["sha256"]) for match in planned if match]
         if missing := set(packages) - {package.name for package in found}:
-            raise MirrorFailed(f"apt planned no download of {', '.join(sorted(missing))}", _mirror_remedy())
+            raise MirrorError(f"apt planned no download of {', '.join(sorted(missing))}", _mirror_remedy())
         return found
 
     def download(self, packages: Sequence[str], planned: Sequence[Package], say: Say) -> None:
@@ -114,10 +118,14 @@ class PrivateApt:
         if process.returncode != 0:
             raise failure("apt-get install --download-only", log.read_text(encoding="utf-8", errors="replace"))
 
-    def forget_lists(self) -> None:
-        """Give back the 60 MB of package lists, which the next download fetches anew anyway."""
-        for directory in ("lists", "empty"):
+    def forget(self, *, keep: Sequence[Package]) -> None:
+        """Give back the 60 MB of package lists, which the next update fetches anyway, and older packages."""
+        for directory in ("lists", "empty", "tmp"):
             shutil.rmtree(self._place / directory, ignore_errors=True)
+        kept = {package.file for package in keep}
+        for path in self.archives.glob("*.deb"):
+            if path.name not in kept:
+                path.unlink()
 
     def _arrived_bytes(self, planned: Sequence[Package]) -> int:
         arrived = 0
@@ -135,15 +143,20 @@ class PrivateApt:
             ["apt-config", "dump", "--no-empty"], capture_output=True, text=True, errors="replace", check=False
         )
         if done.returncode != 0:
-            raise UnsupportedHost(
+            raise UnsupportedHostError(
                 f"apt cannot read the host's configuration: {_last_words(done.stderr)}",
                 "Make /etc/apt readable for this user, or start once as root, " + _REMEDY_OTHERWISE,
             )
         return done.stdout
 
     def _environment(self) -> dict[str, str]:
-        """The caller's own, for its http_proxy; LC_ALL because messages are searched for words."""
-        return {**os.environ, "APT_CONFIG": str(self._configuration), "LC_ALL": "C"}
+        """The caller's own, for its http_proxy, and what makes apt private.
+
+        TMPDIR: where /tmp is closed or full, apt calls every release "not signed". LC_ALL:
+        messages are searched for words.
+        """
+        private = {"APT_CONFIG": str(self._configuration), "TMPDIR": str(self._temporary), "LC_ALL": "C"}
+        return {**os.environ, **private}
 
     def _run(self, *arguments: str) -> str:
         done = subprocess.run(
@@ -216,24 +229,24 @@ def failure(command: str, output: str) -> EmbeddedError:
     """What apt's messages mean for the person in front of it."""
     words = _last_words(output)
     if re.search(r"No space left|don't have enough free space", output):
-        return NoSpace(
+        return NoSpaceError(
             f"{command} ran out of disk space: {words}", "Free 500 MB where the cache is, or set XDG_CACHE_HOME"
         )
     if re.search(r"NO_PUBKEY|is not signed|signatures? (were|was|couldn't be) |EXPKEYSIG|BADSIG", output):
-        return MirrorFailed(
+        return MirrorError(
             f"apt does not trust the mirror's release: {words}",
             "Update the package debian-archive-keyring, " + _REMEDY_OTHERWISE,
         )
     if re.search(r"404|does not have a Release file|Unable to locate package|has no installation candidate", output):
-        return MirrorFailed(
+        return MirrorError(
             f"The mirror of this machine carries no Debian 13 with TimescaleDB: {words}", _mirror_remedy()
         )
     if re.search(r"resolv|connect|timed out|Timeout|unreachable|Failed to fetch|Proxy", output, re.IGNORECASE):
-        return MirrorFailed(
+        return MirrorError(
             f"The Debian mirror of this machine cannot be reached: {words}",
             "Check the network and apt's proxy settings (`apt-get update` must work), " + _REMEDY_OTHERWISE,
         )
-    return MirrorFailed(f"{command} failed: {words}", _mirror_remedy())
+    return MirrorError(f"{command} failed: {words}", _mirror_remedy())
 
 
 def _mirror_remedy() -> str:

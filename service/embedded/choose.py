@@ -16,7 +16,10 @@ from service.embedded.progress import Say
 
 Origin = Literal["LINKBEAT_DATABASE_URL", "TEST_DATABASE_URL", "docker", "host", "embedded"]
 
-_INSTALL_REMEDY = "On Debian 13: apt install postgresql-17-timescaledb. Elsewhere: the TimescaleDB project's packages for PostgreSQL 17"
+_INSTALL_REMEDY = (
+    "On Debian 13: apt install postgresql-17-timescaledb. "
+    "Elsewhere: the TimescaleDB project's packages for PostgreSQL 17"
+)
 
 
 class DatabaseHandle:
@@ -106,7 +109,7 @@ class _Attempts:
         self._remedies: list[str] = []
 
     def pass_over(self, step: str, reason: str, remedy: str) -> None:
-        self._say(f"Database: {step} passed over: {reason}")
+        self._say(f"Database: {step} passed over: {reason.partition(chr(10))[0]}")
         self._reasons.append(reason)
         self._remedies.append(f"{step}: {reason}. {remedy}")
 
@@ -163,9 +166,7 @@ def _test_container(say: Say) -> DatabaseHandle:
         address = f"{container.get_container_host_ip()}:{container.get_exposed_port(5432)}"
     except Exception as error:  # testcontainers lets through what requests, docker and itself raise
         container.stop()
-        raise docker.DockerFailed(
-            f"testcontainers failed: {error}", f"Make `docker run {docker.IMAGE}` work"
-        ) from error
+        raise docker.DockerError(f"testcontainers failed: {error}", f"Make `docker run {docker.IMAGE}` work") from error
     say(f"Test database: {docker.IMAGE} in a temporary Docker container (Docker is running)")
     url = f"postgresql://{role}:{role}@{address}/{role}"
     return DatabaseHandle(url, "docker", _psql_for(url), container.stop)

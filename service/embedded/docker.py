@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from service.embedded.places import make_enterable, write_private
 from service.embedded.problems import EmbeddedError
 from service.embedded.progress import Say
 
@@ -21,7 +22,7 @@ SERVER_OPTIONS = ("-c", "timescaledb.telemetry_level=off", "-c", "max_locks_per_
 READY_DEADLINE_SECONDS = 180.0
 
 
-class DockerFailed(EmbeddedError):
+class DockerError(EmbeddedError):
     """Docker is there, but the container could not be brought up."""
 
 
@@ -53,7 +54,7 @@ class Container:
         self._started = False
 
     def start(self) -> str:
-        """Bring the container to where it accepts connections; returns the URL. Raises DockerFailed."""
+        """Bring the container to where it accepts connections; returns the URL. Raises DockerError."""
         password = self._password()
         state = _docker("inspect", "--format", "{{.State.Running}} {{.Config.Image}}", self.name)
         running, _, image = state.stdout.strip().partition(" ")
@@ -105,7 +106,7 @@ class Container:
         self._say(f"Pulling {IMAGE}")
         # Docker draws its own progress on a terminal.
         if subprocess.run(["docker", "pull", IMAGE], stdin=subprocess.DEVNULL, check=False).returncode != 0:
-            raise DockerFailed(f"Docker could not pull {IMAGE}", f"Make `docker pull {IMAGE}` work")
+            raise DockerError(f"Docker could not pull {IMAGE}", f"Make `docker pull {IMAGE}` work")
 
     def _await_ready(self) -> int:
         deadline = time.monotonic() + READY_DEADLINE_SECONDS
@@ -117,7 +118,7 @@ class Container:
                 return int(port)
             time.sleep(0.5)
         log = _docker("logs", "--tail", "5", self.name)
-        raise DockerFailed(
+        raise DockerError(
             f"Container {self.name} accepts no connections on this machine: {(log.stdout + log.stderr).strip()}",
             f"See `docker logs {self.name}`; a daemon on another machine (DOCKER_HOST) cannot be used",
         )
@@ -130,18 +131,15 @@ class Container:
         """The password that the volume was made with, generated at first."""
         if self._password_file.exists():
             return self._password_file.read_text(encoding="ascii").strip()
-        self._password_file.parent.mkdir(parents=True, exist_ok=True)
+        make_enterable(self._password_file.parent)
         password = secrets.token_hex(24)
-        with open(
-            os.open(self._password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii"
-        ) as file:
-            file.write(password + "\n")
+        write_private(None, self._password_file, password + "\n")
         return password
 
     def _run(self, *arguments: str, environment: dict[str, str] | None = None) -> None:
         done = _docker(*arguments, timeout=120, environment=environment)
         if done.returncode != 0:
-            raise DockerFailed(f"`docker {arguments[0]}` failed: {done.stderr.strip()}", "Make that work")
+            raise DockerError(f"`docker {arguments[0]}` failed: {done.stderr.strip()}", "Make that work")
 
 
 def _listens(port: int) -> bool:

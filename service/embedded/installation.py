@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.embedded.places import program_environment
-from service.embedded.problems import PrefixBroken
+from service.embedded.problems import PrefixError
 
 HOST_MAJORS = (17, 18, 16)
 """PostgreSQL versions that Linkbeat runs on, the preferred first."""
@@ -31,7 +31,7 @@ class Installation:
         return self.bin_dir / name
 
     def check_it_runs(self) -> None:
-        """Start each program that is needed once; raises PrefixBroken with what it said."""
+        """Start each program that is needed once; raises PrefixError with what it said."""
         for name in ("postgres", "initdb", "psql"):
             try:
                 done = subprocess.run(
@@ -43,12 +43,12 @@ class Installation:
                     check=False,
                 )
             except PermissionError as error:
-                raise PrefixBroken(
+                raise PrefixError(
                     f"{self.program(name)} may not be executed",
                     "The cache lies on a file system mounted noexec: set XDG_CACHE_HOME to another one",
                 ) from error
             if done.returncode != 0:
-                raise PrefixBroken(
+                raise PrefixError(
                     f"{self.program(name)} does not run here: {done.stderr.strip()}",
                     "Start Docker, or set LINKBEAT_DATABASE_URL",
                 )

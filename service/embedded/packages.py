@@ -16,15 +16,16 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
-from service.embedded import elf
+from service.embedded import debian, elf
 from service.embedded.apt import Package, PrivateApt
 from service.embedded.installation import Installation
-from service.embedded.problems import EmbeddedError, MirrorFailed, NoSpace, PrefixBroken, UnsupportedHost
+from service.embedded.places import make_enterable
+from service.embedded.problems import EmbeddedError, MirrorError, NoSpaceError, PrefixError
 from service.embedded.progress import Say, megabytes
 from service.embedded.sources import host_mirrors
 
@@ -48,15 +49,13 @@ PRUNED = (
 RECIPE = hashlib.sha256(repr((1, SUITE, PACKAGES, LEFT_OUT, PRUNED)).encode()).hexdigest()[:8]
 """Changes when this file builds something else: older prefixes are then rebuilt. Raise the 1 for changes in elf.py."""
 
-ARCHITECTURES = frozenset({"amd64", "arm64"})
 NEEDED_BYTES = 400_000_000
-
-_REMEDY = "Start Docker, or set LINKBEAT_DATABASE_URL to a TimescaleDB that you run"
 
 
 class Download(msgspec.Struct, frozen=True):
     """download.json: the packages that lie complete and checked in archives/."""
 
+    suite: str
     architecture: str
     packages: list[Package]
 
@@ -81,22 +80,21 @@ def prepare(cache_dir: Path, say: Say, *, refresh: bool = False) -> Installation
 
     refresh     ask the mirror for newer packages even if a prefix is there.
 
-    Raises UnsupportedHost, MirrorFailed, NoSpace, PrefixBroken.
+    Raises UnsupportedHostError, MirrorError, NoSpaceError, PrefixError.
     """
+    cache_dir = cache_dir.resolve()
     if not refresh and (found := find(cache_dir)):
         return found
-    architecture = _debian_architecture()
+    architecture = debian.architecture()
     try:
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        # Root's umask may be strict, and the account that PostgreSQL runs as must get through.
-        cache_dir.chmod(0o755)
+        make_enterable(cache_dir)
         with _locked(cache_dir / "lock", say) as lock_fd:
             # Whoever held the lock may have built it meanwhile.
             if not refresh and (found := find(cache_dir)):
                 return found
             return _build(cache_dir, architecture, lock_fd, say, refresh=refresh)
     except OSError as error:
-        raise NoSpace(
+        raise NoSpaceError(
             f"The cache {cache_dir} cannot be written: {error.strerror or error}",
             "Free 500 MB there, or set XDG_CACHE_HOME to a directory on a larger disk",
         ) from error
@@ -104,15 +102,16 @@ def prepare(cache_dir: Path, say: Say, *, refresh: bool = False) -> Installation
 
 def find(cache_dir: Path) -> Installation | None:
     """The newest complete prefix of this recipe, or None."""
+    # Resolved, because the path that a prefix was built for stands in its programs.
     found = [
         (complete, prefix)
-        for prefix in cache_dir.glob("postgresql-*")
+        for prefix in cache_dir.resolve().glob("postgresql-*")
         if (complete := _read_complete(prefix)) and complete.recipe == RECIPE and complete.path == str(prefix)
     ]
     if not found:
         return None
     complete, prefix = max(
-        found, key=lambda pair: (_numbers(pair[0].postgres_version), _numbers(pair[0].timescaledb_version))
+        found, key=lambda pair: (debian.numbers(pair[0].postgres_version), debian.numbers(pair[0].timescaledb_version))
     )
     return Installation(
         prefix / f"usr/lib/postgresql/{MAJOR}/bin", complete.postgres_version, complete.timescaledb_version
@@ -121,7 +120,7 @@ def find(cache_dir: Path) -> Installation | None:
 
 def _build(cache_dir: Path, architecture: str, lock_fd: int, say: Say, *, refresh: bool) -> Installation:
     if (free := shutil.disk_usage(cache_dir).free) < NEEDED_BYTES:
-        raise NoSpace(
+        raise NoSpaceError(
             f"{cache_dir} has {megabytes(free)} free, the embedded database needs {megabytes(NEEDED_BYTES)}",
             "Free some space, or set XDG_CACHE_HOME to a directory on a larger disk",
         )
@@ -134,15 +133,10 @@ def _build(cache_dir: Path, architecture: str, lock_fd: int, say: Say, *, refres
 
 def _download(cache_dir: Path, architecture: str, apt: PrivateApt, say: Say) -> Download:
     """Ask the host's mirrors in turn; the first one's failure is told if none works."""
-    release = _os_release()
-    if "debian" not in {release.get("ID"), *release.get("ID_LIKE", "").split()} or not shutil.which("apt-get"):
-        raise UnsupportedHost(
-            f"The embedded database is made of Debian's packages, and this is {release.get('PRETTY_NAME', 'another system')}",
-            _REMEDY,
-        )
+    release = debian.require_debian()
     mirrors = host_mirrors(Path("/etc/apt"), release.get("VERSION_CODENAME", SUITE))
     if not mirrors:
-        raise MirrorFailed("/etc/apt names no mirror of Debian's main archive", "Add one there. Or: " + _REMEDY)
+        raise MirrorError("/etc/apt names no mirror of Debian's main archive", "Add one there. Or: " + debian.OTHERWISE)
     failures: list[EmbeddedError] = []
     for mirror in mirrors:
         say(f"Reading the package list of Debian {SUITE} (about 10 MB) from {mirror.uri}")
@@ -150,15 +144,20 @@ def _download(cache_dir: Path, architecture: str, apt: PrivateApt, say: Say) -> 
             apt.prepare(mirror, SUITE, installed=LEFT_OUT)
             apt.update()
             planned = apt.plan(PACKAGES)
+            # apt takes a file of the right size for the right file.
+            for damaged in _damaged(planned, apt.archives):
+                (apt.archives / damaged).unlink(missing_ok=True)
             apt.download(PACKAGES, planned, say)
-        except MirrorFailed as error:
+        except MirrorError as error:
             failures.append(error)
             continue
-        download = Download(architecture, planned)
-        if broken := _damaged(download, apt.archives):
-            raise MirrorFailed(f"{broken} is not what the mirror's index promised", "Start again. Or: " + _REMEDY)
+        download = Download(SUITE, architecture, planned)
+        if broken := _damaged(planned, apt.archives):
+            raise MirrorError(
+                f"{', '.join(broken)}: not what the mirror's index promised", "Start again. Or: " + debian.OTHERWISE
+            )
         _write_json(cache_dir / "packages" / "download.json", download)
-        apt.forget_lists()
+        apt.forget(keep=planned)
         return download
     raise failures[0]
 
@@ -170,27 +169,29 @@ def _kept_download(cache_dir: Path, architecture: str, archives: Path) -> Downlo
     except (OSError, msgspec.DecodeError):
         return None
     names = {package.name for package in download.packages}
-    usable = download.architecture == architecture and names.issuperset(PACKAGES) and names.isdisjoint(LEFT_OUT)
-    return download if usable and _damaged(download, archives) is None else None
+    fits = (download.suite, download.architecture) == (SUITE, architecture)
+    usable = fits and names.issuperset(PACKAGES) and names.isdisjoint(LEFT_OUT)
+    return download if usable and not _damaged(download.packages, archives) else None
 
 
-def _damaged(download: Download, archives: Path) -> str | None:
-    """The first file that is missing or differs from its recorded hash."""
-    for package in download.packages:
+def _damaged(packages: Sequence[Package], archives: Path) -> list[str]:
+    """The files that are missing or differ from their recorded hash."""
+    damaged = []
+    for package in packages:
         try:
             with (archives / package.file).open("rb") as file:
                 intact = hashlib.file_digest(file, "sha256").hexdigest() == package.sha256
         except OSError:
             intact = False
         if not intact:
-            return package.file
-    return None
+            damaged.append(package.file)
+    return damaged
 
 
 def _unpack(cache_dir: Path, download: Download, archives: Path, say: Say) -> Installation:
     versions = {package.name: package.version for package in download.packages}
-    postgres = upstream(versions[PACKAGES[0]])
-    timescaledb = upstream(versions[PACKAGES[2]])
+    postgres = debian.upstream(versions[PACKAGES[0]])
+    timescaledb = debian.upstream(versions[PACKAGES[2]])
     content = hashlib.sha256("".join([RECIPE, *(package.sha256 for package in download.packages)]).encode())
     name = f"postgresql-{postgres}-timescaledb-{timescaledb}-{download.architecture}-{content.hexdigest()[:8]}"
     prefix, building = cache_dir / name, cache_dir / "building"
@@ -226,9 +227,9 @@ def _extract(package: Path, into: Path) -> None:
         check=False,
     )
     if "No space left" in done.stderr:
-        raise NoSpace(f"{package.name} does not fit into {into}", "Free 500 MB there, or set XDG_CACHE_HOME")
+        raise NoSpaceError(f"{package.name} does not fit into {into}", "Free 500 MB there, or set XDG_CACHE_HOME")
     if done.returncode != 0:
-        raise PrefixBroken(f"{package.name} cannot be unpacked: {done.stderr.strip()}", "Delete it and start again")
+        raise PrefixError(f"{package.name} cannot be unpacked: {done.stderr.strip()}", "Delete it and start again")
 
 
 def _drop_unused(cache_dir: Path, *, keep: Path, say: Say) -> None:
@@ -267,34 +268,3 @@ def _write_json(path: Path, value: msgspec.Struct) -> None:
     fresh = path.with_suffix(".new")
     fresh.write_text(json.dumps(msgspec.to_builtins(value), indent=1) + "\n", encoding="utf-8")
     fresh.replace(path)
-
-
-def upstream(debian_version: str) -> str:
-    """The upstream part of a Debian version: 2.19.3 of 2.19.3+dfsg-1+deb13u1."""
-    return debian_version.rpartition("-")[0].partition("+")[0]
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".") if part.isdigit())
-
-
-def _os_release() -> dict[str, str]:
-    """/etc/os-release, os-release(5); {} where there is none."""
-    try:
-        lines = Path("/etc/os-release").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return {}
-    pairs = (line.partition("=") for line in lines if not line.startswith("#"))
-    return {name.strip(): value.strip().strip("\"'") for name, _, value in pairs}
-
-
-def _debian_architecture() -> str:
-    try:
-        done = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise UnsupportedHost("This system has no dpkg: the embedded database needs Debian", _REMEDY) from error
-    if (architecture := done.stdout.strip()) not in ARCHITECTURES:
-        raise UnsupportedHost(
-            f"The embedded database exists for {' and '.join(sorted(ARCHITECTURES))}, this is {architecture}", _REMEDY
-        )
-    return architecture

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.embedded.problems import UnreachableDirectory, UnsupportedHost
+from service.embedded.problems import UnreachableDirectoryError, UnsupportedHostError
 
 
 def default_cache_dir() -> Path:
@@ -61,7 +61,7 @@ def server_account(data_dir: Path) -> Account | None:
         except KeyError:
             continue
         return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
-    raise UnsupportedHost(
+    raise UnsupportedHostError(
         "PostgreSQL does not run as root, and this machine has neither an account postgres nor nobody",
         "Start Linkbeat as an ordinary user, or set LINKBEAT_DATABASE_URL",
     )
@@ -110,12 +110,12 @@ def run_as(
 
 
 def require_access(account: Account | None, path: Path, remedy: str) -> None:
-    """Raise UnreachableDirectory, naming the closed directory, unless `account` can reach `path`."""
+    """Raise UnreachableDirectoryError, naming the closed directory, unless `account` can reach `path`."""
     if account is None:
         return
     for place in [*reversed(path.parents), path]:
         if place.exists() and run_as(account, ["test", "-x", place], timeout=10).returncode != 0:
-            raise UnreachableDirectory(
+            raise UnreachableDirectoryError(
                 f"PostgreSQL does not run as root, and the account {account.name} cannot enter {place}", remedy
             )
 
@@ -124,16 +124,22 @@ def require_access(account: Account | None, path: Path, remedy: str) -> None:
 def reachable_directory() -> Iterator[Path]:
     """A temporary directory that the server's account owns, below one that it can enter."""
     account = server_account(Path("/nonexistent"))
-    for place in (tempfile.gettempdir(), "/tmp", "/var/tmp"):  # noqa: S108  the directory made there is 0700
+    with contextlib.suppress(OSError):
+        make_enterable(default_cache_dir())
+    for place in (os.environ.get("TMPDIR"), "/tmp", "/var/tmp", default_cache_dir()):  # noqa: S108  ours is 0700
+        if not place or not os.access(place, os.W_OK | os.X_OK):
+            continue
         try:
-            require_access(account, Path(place), "Set TMPDIR to a directory that every user may enter")
-        except UnreachableDirectory:
+            require_access(account, Path(place), "")
+        except UnreachableDirectoryError:
             continue
         with tempfile.TemporaryDirectory(prefix="linkbeat-", dir=place, ignore_cleanup_errors=True) as name:
             give_to(account, Path(name))
             yield Path(name)
         return
-    raise UnreachableDirectory("No temporary directory can be entered", "Set TMPDIR to one that every user may enter")
+    raise UnreachableDirectoryError(
+        "No temporary directory can be written", "Set TMPDIR to one that every user may enter"
+    )
 
 
 def give_to(account: Account | None, path: Path) -> None:
@@ -148,3 +154,21 @@ def account_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
+
+
+def write_private(account: Account | None, path: Path, text: str) -> None:
+    """Write a file whole or not at all, readable by the server's account alone: passwords are in it."""
+    fresh = path.with_name(path.name + ".tmp")
+    fresh.unlink(missing_ok=True)
+    # Closed from its first moment on: chmod after writing would leave a gap.
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    give_to(account, fresh)
+    fresh.replace(path)
+
+
+def make_enterable(directory: Path) -> None:
+    """Make `directory` and its missing parents so that every account may pass, whatever the umask."""
+    for missing in [place for place in (*reversed(directory.parents), directory) if not place.exists()]:
+        missing.mkdir(exist_ok=True)
+        missing.chmod(0o755)

@@ -1,10 +1,14 @@
 """The running server of a data directory, found without asking it: postmaster.pid and /proc."""
 
+import contextlib
 import os
+import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from service.embedded.places import Account, run_as
+from service.embedded.problems import ClusterError
 
 
 @dataclass(frozen=True)
@@ -67,8 +71,31 @@ def command_of(pid: int) -> str:
 def _works_in(pid: int, account: Account | None) -> str:
     """The current directory of process `pid`; "" if it is gone or a zombie."""
     try:
-        return os.readlink(f"/proc/{pid}/cwd")
+        return str(Path(f"/proc/{pid}/cwd").readlink())
     except PermissionError:
         return run_as(account, ["readlink", f"/proc/{pid}/cwd"], timeout=10).stdout.strip()
     except OSError:
         return ""
+
+
+def clear_remains(data_dir: Path, account: Account | None) -> None:
+    """Make way for a new server after one was killed. Call it as the owner, with no postmaster running.
+
+    The killed one's children end by themselves within moments, unless a query keeps one busy;
+    until the last is gone, PostgreSQL refuses to start ("pre-existing shared memory block").
+    """
+    for sent in (None, signal.SIGQUIT, signal.SIGKILL):
+        for _ in range(30):
+            remains = processes_in(data_dir, account)
+            if not remains:
+                # PostgreSQL refuses to start while the pid in its lock files exists: as another
+                # program by now, or as a zombie where no init reaps (containers).
+                for stale in (data_dir / "postmaster.pid", *data_dir.glob(".s.PGSQL.*")):
+                    stale.unlink(missing_ok=True)
+                return
+            if sent is not None:
+                for pid in remains:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, sent)
+            time.sleep(0.1)
+    raise ClusterError(f"Processes {remains} still work in {data_dir}", "End them and start again")

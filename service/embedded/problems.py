@@ -9,34 +9,34 @@ class EmbeddedError(Exception):
     """
 
     def __init__(self, what: str, remedy: str) -> None:
-        super().__init__(f"{what}. {remedy}")
+        super().__init__(what + remedy if what.endswith("\n") else f"{what.rstrip('.')}. {remedy}")
         self.what = what
         self.remedy = remedy
 
 
-class UnsupportedHost(EmbeddedError):
+class UnsupportedHostError(EmbeddedError):
     """This machine's distribution, architecture or tools cannot carry the embedded database."""
 
 
-class MirrorFailed(EmbeddedError):
+class MirrorError(EmbeddedError):
     """apt could not fetch from, or did not trust, the machine's own Debian mirror."""
 
 
-class PrefixBroken(EmbeddedError):
+class PrefixError(EmbeddedError):
     """The packages arrived but do not make a PostgreSQL that runs."""
 
 
-class NoSpace(EmbeddedError):
+class NoSpaceError(EmbeddedError):
     """The disk cannot hold the packages or the cluster."""
 
 
-class UnreachableDirectory(EmbeddedError):
+class UnreachableDirectoryError(EmbeddedError):
     """The account that runs PostgreSQL cannot enter or own a directory that it needs."""
 
 
-class ClusterFailed(EmbeddedError):
+class ClusterError(EmbeddedError):
     """PostgreSQL did not start, did not stop, or its data belongs to another version."""
 
 
-class NoDatabase(EmbeddedError):
+class NoDatabase(EmbeddedError):  # noqa: N818  reads as what it says
     """Every step of the order of choice was tried in vain; the message lists each with its remedy."""

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from typing import Self
 
 Say = Callable[[str], None]
 """Prints one line for the person who started the program."""
@@ -17,7 +18,7 @@ class Progress:
         self._on_terminal = sys.stderr.isatty()
         self._next_percent = 0
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

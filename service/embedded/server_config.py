@@ -22,7 +22,7 @@ def settings_text(*, port: int, data_dir: Path, memory_bytes: int, durable: bool
         "listen_addresses": "127.0.0.1",
         "port": port,
         "unix_socket_directories": _socket_directory(data_dir, port),
-        # Service workers × pool + analysts; each idle one costs about 2 MB.
+        # Workers times pool size, and analysts; each idle one costs about 2 MB.
         "max_connections": 100,
         "shared_preload_libraries": "timescaledb",
         "timescaledb.telemetry_level": "off",

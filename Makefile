@@ -1,0 +1,46 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help
+help: ## Lists the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: .venv/runtime ## Database, schema, service and an agent on this machine; Ctrl-C stops them
+	@exec $(BIN)/python -m service run
+
+.PHONY: psql
+psql: .venv/runtime ## Opens psql on the same database
+	@exec $(BIN)/python -m service psql
+
+.PHONY: test
+test: lint ## The whole suite, on a real TimescaleDB
+	$(BIN)/python -m pytest
+
+.PHONY: lint
+lint: .venv/development ## Types and style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: bench
+bench: .venv/development ## Heartbeats and sparklines per second on this machine
+	$(BIN)/python -m benchmarks.run
+
+.PHONY: lock
+lock: ## Locks the newest dependencies that pyproject.toml allows (needs uv)
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade -q -o requirements.lock
+	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade -q -o requirements-dev.lock
+
+.PHONY: clean
+clean: ## Removes the virtual environment and caches; data stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.venv/runtime: requirements.lock
+	@./bootstrap "$(PYTHON)" requirements.lock
+	@touch $@
+
+.venv/development: requirements-dev.lock
+	@./bootstrap "$(PYTHON)" requirements-dev.lock
+	@touch $@ .venv/runtime

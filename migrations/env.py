@@ -1,0 +1,24 @@
+"""Alembic's environment: one transaction, under an advisory lock, with limits on every wait.
+
+Run through service.schema.migrate(), which hands the connection over.
+"""
+
+from alembic import context
+from sqlalchemy import Connection, text
+
+# Any two migrators of one database: the second waits, then finds nothing to do.
+_LOCK = 0x6C696E6B62656174  # "linkbeat"
+
+
+def run(connection: Connection) -> None:
+    """Upgrades to the revision asked for; all of it, or nothing."""
+    connection.execute(text("SET LOCAL lock_timeout = '10s'"))
+    connection.execute(text("SET LOCAL statement_timeout = '10min'"))
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+    connection.execute(text("CREATE SCHEMA IF NOT EXISTS linkbeat"))
+    context.configure(connection=connection, version_table_schema="linkbeat", version_table="schema_version")
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+run(context.config.attributes["connection"])

@@ -1,0 +1,20 @@
+"""Servers, network interface metrics and their aggregates."""
+
+from alembic import op
+
+from migrations.sql import edition, run_file
+
+revision = "0001"
+down_revision = None
+
+
+def upgrade() -> None:
+    chosen = edition()
+    for name in ("types", "servers", "network_interface_metrics", "installation"):
+        run_file(f"schema/{name}.sql")
+    op.execute(f"INSERT INTO linkbeat.installation (edition) VALUES ('{chosen}')")
+    run_file(f"edition/{chosen}/aggregates.sql")
+
+
+def downgrade() -> None:
+    raise NotImplementedError("Linkbeat does not undo a migration: restore the backup taken before it")

@@ -1,0 +1,73 @@
+"""The app: the only module that knows all the others."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+from litestar import Litestar, Router
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.openapi.spec import Components, SecurityScheme
+
+from agent import __version__
+from service import heartbeats, servers, sparkline, system
+from service.database import Database, open_database
+from service.errors import EXCEPTION_HANDLERS
+from service.identity import Identity
+from service.ingest import Ingest
+from service.maintenance import Maintenance
+from service.openapi import describe_heartbeats
+from service.settings import Settings
+
+
+def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
+    """The service on the database at `database_url`, whose schema has been checked (service.schema.check)."""
+    identity = Identity(key)
+    opened: dict[str, Database | Ingest] = {}
+
+    def database() -> Database:
+        found = opened["database"]
+        assert isinstance(found, Database)  # noqa: S101 - set before the first request
+        return found
+
+    def ingest() -> Ingest:
+        found = opened["ingest"]
+        assert isinstance(found, Ingest)  # noqa: S101 - set before the first request
+        return found
+
+    @asynccontextmanager
+    async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        async with (
+            open_database(database_url) as opened["database"],
+            Ingest(database_url, settings.queue_heartbeats) as opened["ingest"],
+            Maintenance(database_url),
+        ):
+            yield
+
+    app = Litestar(
+        route_handlers=[
+            system.router(database, ingest),
+            *heartbeats.routes(ingest, identity, timedelta(days=settings.oldest_heartbeat_days)),
+            Router(
+                "/api/v1",
+                route_handlers=[servers.router(database), sparkline.router(database)],
+                guards=[identity.guard],
+                security=[{"key": []}],
+            ),
+        ],
+        lifespan=[lifespan],
+        exception_handlers=EXCEPTION_HANDLERS,
+        openapi_config=OpenAPIConfig(
+            title="Linkbeat",
+            version=__version__,
+            description="What crosses every network interface of a fleet, exact to the byte.",
+            path="/schema",
+            render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
+            components=Components(
+                security_schemes={"key": SecurityScheme(type="http", scheme="bearer", description="The fleet key.")}
+            ),
+        ),
+        debug=False,
+    )
+    describe_heartbeats(app.openapi_schema)
+    return app

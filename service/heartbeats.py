@@ -1,0 +1,200 @@
+"""The two ingest routes: body → wire → ingest → answer.
+
+Bare ASGI inside the Litestar app: a typed handler costs three times as much, and Litestar answers 500 to bodies that
+are nested too deeply or are not UTF-8.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+from litestar import asgi
+from litestar.handlers import ASGIRouteHandler
+from litestar.types import Receive, Scope, Send
+
+from service.errors import MEDIA_TYPE, FieldError, Problem
+from service.identity import Identity
+from service.ingest import Ingest
+from service.wire import Heartbeat, decode_heartbeat, split_batch
+
+MAX_HEARTBEAT_BYTES = 1 << 20
+MAX_BATCH_BYTES = 8 << 20
+MAX_BATCH_HEARTBEATS = 1_000
+BODY_SECONDS = 10.0
+
+_JSON_TYPES = {b"application/json", b""}
+_LINES_TYPES = {b"application/x-ndjson", b"application/jsonl", b"application/ndjson"}
+
+
+class AgentConfig(msgspec.Struct, frozen=True):
+    """What the agent is asked to do differently; nothing yet."""
+
+
+class HeartbeatAnswer(msgspec.Struct, frozen=True):
+    """The heartbeat is on the database's disk.
+
+    server_registered  this heartbeat made the server known
+    duplicate          it had been stored before
+    """
+
+    server_registered: bool
+    duplicate: bool
+    server_time: datetime
+    status: str = "ok"
+    pending_commands: list[str] = []
+    results_acknowledged: list[str] = []
+    config: AgentConfig = AgentConfig()
+
+
+class Rejected(msgspec.Struct, frozen=True):
+    """A record of a batch that can never be stored, by its place in the batch."""
+
+    index: int
+    code: str
+    errors: list[FieldError]
+
+
+class BatchAnswer(msgspec.Struct, frozen=True):
+    """stored + duplicate + the rejected = the records sent; `conflict` of the duplicates differ from what is stored."""
+
+    stored: int
+    duplicate: int
+    conflict: int
+    rejected: list[Rejected]
+    server_time: datetime
+    status: str = "ok"
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def routes(ingest: Callable[[], Ingest], identity: Identity, oldest: timedelta) -> list[ASGIRouteHandler]:
+    """POST /api/v1/agents/heartbeat and /heartbeats."""
+
+    async def one(scope: Scope, receive: Receive) -> bytes:
+        _media_type(scope, _JSON_TYPES)
+        body = await _body(scope, receive, MAX_HEARTBEAT_BYTES)
+        now = datetime.now(UTC)
+        heartbeat = decode_heartbeat(body, now=now, oldest=oldest)
+        stored = await ingest().store(heartbeat, heartbeat.timestamp or now)
+        return _encode(HeartbeatAnswer(stored.registered, stored.duplicate, datetime.now(UTC)))
+
+    async def many(scope: Scope, receive: Receive) -> bytes:
+        media_type = _media_type(scope, _JSON_TYPES | _LINES_TYPES)
+        body = await _body(scope, receive, MAX_BATCH_BYTES)
+        records = split_batch(body, lines=media_type in _LINES_TYPES)
+        if len(records) > MAX_BATCH_HEARTBEATS:
+            raise Problem(
+                "too_large", f"a batch holds at most {MAX_BATCH_HEARTBEATS} heartbeats, this one {len(records)}"
+            )
+        return _encode(await _store_batch(ingest(), records, oldest))
+
+    @asgi("/api/v1/agents/heartbeat", copy_scope=False)
+    async def heartbeat(scope: Scope, receive: Receive, send: Send) -> None:
+        await _answer(scope, receive, send, identity, one)
+
+    @asgi("/api/v1/agents/heartbeats", copy_scope=False)
+    async def heartbeats(scope: Scope, receive: Receive, send: Send) -> None:
+        await _answer(scope, receive, send, identity, many)
+
+    return [heartbeat, heartbeats]
+
+
+async def _store_batch(ingest: Ingest, records: list[bytes | msgspec.Raw], oldest: timedelta) -> BatchAnswer:
+    """Stores what can be stored; one bad record never rejects its neighbours.
+
+    Raises Problem (503) if any record's fate is not known: the whole batch may be sent again.
+    """
+    now = datetime.now(UTC)
+    rejected: list[Rejected] = []
+    accepted: list[tuple[int, Heartbeat]] = []
+    for index, record in enumerate(records):
+        try:
+            accepted.append((index, decode_heartbeat(bytes(record), now=now, oldest=oldest)))
+        except Problem as problem:
+            rejected.append(Rejected(index, problem.code, problem.errors or [FieldError("", problem.detail)]))
+    outcomes = await asyncio.gather(
+        *(ingest.store(heartbeat, heartbeat.timestamp or now) for _, heartbeat in accepted), return_exceptions=True
+    )
+    duplicates = conflicts = 0
+    for (index, _), outcome in zip(accepted, outcomes, strict=True):
+        if isinstance(outcome, Problem) and outcome.status < 500:
+            rejected.append(Rejected(index, outcome.code, outcome.errors))
+        elif isinstance(outcome, BaseException):
+            raise outcome
+        else:
+            duplicates += outcome.duplicate
+            conflicts += outcome.conflict
+    rejected.sort(key=lambda one: one.index)
+    stored = len(records) - len(rejected) - duplicates
+    return BatchAnswer(stored, duplicates, conflicts, rejected, datetime.now(UTC))
+
+
+async def _answer(
+    scope: Scope, receive: Receive, send: Send, identity: Identity, handle: Callable[[Scope, Receive], Awaitable[bytes]]
+) -> None:
+    status, media_type, headers = 200, b"application/json", ()
+    try:
+        if scope["method"] != "POST":
+            raise Problem("method_not_allowed", headers={"Allow": "POST"})
+        identity.check(scope)  # before the body is read
+        body = await handle(scope, receive)
+    except Problem as problem:
+        status, media_type, body = problem.status, MEDIA_TYPE.encode(), problem.body()
+        headers = tuple((name.lower().encode(), value.encode()) for name, value in problem.headers.items())
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [(b"content-type", media_type), (b"content-length", b"%d" % len(body)), *headers],
+        }
+    )
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _media_type(scope: Scope, allowed: set[bytes]) -> bytes:
+    """The body's media type, "" if none is named. Raises Problem (415)."""
+    media_type = b""
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            media_type = value.partition(b";")[0].strip().lower()
+        elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+            raise Problem("unsupported_media_type", "a body must come without Content-Encoding")
+    if media_type not in allowed:
+        expected = " or ".join(sorted(one.decode() for one in allowed if one))
+        raise Problem("unsupported_media_type", f"expected {expected}, got {media_type.decode('latin-1')}")
+    return media_type
+
+
+async def _body(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """The whole body. Raises Problem: 413 past `limit` bytes, 408 where it does not arrive in time."""
+    for name, value in scope["headers"]:
+        if name == b"content-length" and (not value.isdigit() or int(value) > limit):
+            raise _too_large(limit)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            message: Any = await receive()
+            body: bytes = message.get("body", b"")
+            if not message.get("more_body", False) and len(body) <= limit:
+                return body
+            chunks, size = [body], len(body)
+            while message.get("more_body", False):
+                if size > limit:
+                    raise _too_large(limit)
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Problem("bad_request", "the connection ended before the body did")
+                chunks.append(message.get("body", b""))
+                size += len(chunks[-1])
+            if size > limit:
+                raise _too_large(limit)
+            return b"".join(chunks)
+    except TimeoutError:
+        raise Problem("request_timeout", f"the body did not arrive within {BODY_SECONDS:.0f} seconds") from None
+
+
+def _too_large(limit: int) -> Problem:
+    # Closes the connection: the rest of the body is not worth reading.
+    return Problem("too_large", f"the body may have at most {limit} bytes", headers={"Connection": "close"})

@@ -1,0 +1,24 @@
+"""The address to listen on."""
+
+import errno
+import socket
+
+from service.settings import SettingsError
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises SettingsError where the address is not to be had."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as raised:
+        if raised.errno == errno.EADDRINUSE:
+            raise SettingsError(
+                f"LINKBEAT_PORT: {port} is in use on {host}; stop what uses it, or set another"
+            ) from None
+        raise SettingsError(f"LINKBEAT_HOST: cannot listen on {host}:{port}: {raised.strerror}") from None
+
+
+def check_free(host: str, port: int) -> None:
+    """Raises SettingsError where the address is not to be had; better before a database is started than after."""
+    listen(host, port).close()

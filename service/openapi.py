@@ -1,0 +1,56 @@
+"""The OpenAPI document's words for the two ingest routes, which are bare ASGI and say nothing of themselves."""
+
+from typing import Any
+
+from litestar import Litestar, post
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.spec import OpenAPI
+
+from service.errors import MEDIA_TYPE, ProblemBody
+from service.heartbeats import BatchAnswer, HeartbeatAnswer
+from service.wire import Heartbeat
+
+_WORDS = {
+    400: "The body is not JSON.",
+    401: "No valid key.",
+    404: "There is no such server.",
+    408: "The body did not arrive in time.",
+    413: "The body is too large.",
+    415: "The body's type is not understood.",
+    422: "Not as specified: `errors` names every field.",
+    503: "The database is away; come again after `Retry-After` seconds.",
+}
+
+
+def problems(*statuses: int) -> dict[int, ResponseSpec]:
+    """The errors that a route documents."""
+    return {
+        status: ResponseSpec(ProblemBody, generate_examples=False, description=_WORDS[status], media_type=MEDIA_TYPE)
+        for status in statuses
+    }
+
+
+def describe_heartbeats(document: OpenAPI) -> None:
+    """Adds the ingest routes, as Litestar itself describes handlers of the same signature."""
+    errors = problems(400, 401, 408, 413, 415, 422, 503)
+    common: dict[str, Any] = {
+        "status_code": 200, "responses": errors, "tags": ["agents"], "security": [{"key": []}], "sync_to_thread": False,
+    }  # fmt: skip
+
+    @post("/api/v1/agents/heartbeat", summary="Report a heartbeat", operation_id="PostHeartbeat", **common)
+    def heartbeat(data: Heartbeat) -> HeartbeatAnswer:
+        """200 means: committed and flushed to the database's disk. Sent again, it changes nothing."""
+        raise NotImplementedError(data)
+
+    @post("/api/v1/agents/heartbeats", summary="Report a batch", operation_id="PostHeartbeats", **common)
+    def heartbeats(data: list[Heartbeat]) -> BatchAnswer:
+        """For replays and relays: a JSON array, or NDJSON. One bad record never rejects its neighbours."""
+        raise NotImplementedError(data)
+
+    described = Litestar(
+        [heartbeat, heartbeats], openapi_config=OpenAPIConfig(title="", version=""), signature_types=[]
+    ).openapi_schema
+    assert document.paths is not None and described.paths is not None  # noqa: S101, PT018 - both apps have routes
+    document.paths.update(described.paths)
+    document.components.schemas = {**(described.components.schemas or {}), **(document.components.schemas or {})}

@@ -1,0 +1,205 @@
+"""Everything on this machine, in one command: database, schema, service, and an agent; until Ctrl-C.
+
+The children run in sessions of their own, so that Ctrl-C reaches this process alone and they end in order:
+the agent, then the service, then the database.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from service import schema
+from service.embedded.choose import choose_database
+from service.identity import fleet_key, key_path
+from service.listen import check_free
+from service.settings import Settings
+
+AGENT_INTERVAL_SECONDS = "5"
+READY_SECONDS = 30
+POINTS_SECONDS = 60
+STOP_SECONDS = 15
+
+
+class Stopped(Exception):
+    """Somebody asked for the end; or a child ended by itself, with `failure` saying which."""
+
+    def __init__(self, failure: str = "") -> None:
+        super().__init__(failure)
+        self.failure = failure
+
+
+def run_all(settings: Settings) -> int:
+    """Runs until SIGINT or SIGTERM, then stops everything that it started. Exit status 1 where a part failed."""
+    check_free(settings.host, settings.port)
+    key = fleet_key(settings)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    try:
+        with choose_database(settings.database_url or None, settings.data_path, _say) as database:
+            asyncio.run(schema.migrate(database.url, _say))
+            _run_on(settings, database.url, key)
+    except Stopped as stopped:
+        _say(stopped.failure or "Stopped.")
+        return 1 if stopped.failure else 0
+    return 0
+
+
+def _run_on(settings: Settings, database_url: str, key: str) -> None:
+    """Starts service and agent, shows where to look, and waits. Always raises Stopped."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104 - not bound here
+    api = _Api(f"http://{host}:{settings.port}", key)
+    environment = os.environ | {"LINKBEAT_DATABASE_URL": database_url, "LINKBEAT_API_KEY": key, "LINKBEAT_URL": api.url}
+    # A heartbeat every five seconds, so that there is something to see soon; a variable that is set says otherwise.
+    agent = {"LINKBEAT_INTERVAL_SECONDS": AGENT_INTERVAL_SECONDS, "LINKBEAT_START_JITTER_SECONDS": "0"} | environment
+    with _child("service", [sys.executable, "-m", "service", "serve"], environment) as serving:
+        _await_ready(api, serving)
+        with _child("agent", [sys.executable, "-m", "agent", "run"], agent) as reporting:
+            seen = _await_points(api, [serving, reporting])
+            _show(seen, api.url, settings)
+            while True:
+                _check_alive([serving, reporting])
+                time.sleep(0.5)
+
+
+@dataclass
+class _Child:
+    name: str
+    process: "subprocess.Popen[bytes]"
+
+
+@contextlib.contextmanager
+def _child(name: str, command: list[str], environment: dict[str, str]) -> Iterator[_Child]:
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    try:
+        yield _Child(name, process)
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+class _Api:
+    """The service's API, as a client sees it."""
+
+    def __init__(self, url: str, key: str) -> None:
+        self.url = url
+        self._key = key
+        # Without the environment's proxies: they do not know this machine's loopback.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def get(self, path: str, **query: str) -> Any:
+        """The answer's JSON, or None while there is none."""
+        request = urllib.request.Request(  # noqa: S310 - always http
+            f"{self.url}{path}?{urllib.parse.urlencode(query)}", headers={"Authorization": f"Bearer {self._key}"}
+        )
+        try:
+            with self._opener.open(request, timeout=5) as answer:
+                return json.load(answer)
+        except (OSError, ValueError):
+            return None
+
+
+@dataclass
+class _Seen:
+    """What the agent's first heartbeats have come to."""
+
+    server_id: str
+    interface: str
+    points: list[dict[str, Any]]
+
+
+def _await_ready(api: _Api, serving: _Child) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    while api.get("/health/ready") is None:
+        _check_alive([serving])
+        if time.monotonic() > deadline:
+            raise Stopped(f"The service was not ready within {READY_SECONDS} seconds.")
+        time.sleep(0.1)
+
+
+def _await_points(api: _Api, children: list[_Child]) -> _Seen | None:
+    """The busiest interface's points, once traffic shows or an interface has had its time; None if there is none."""
+    _say("Waiting for the first heartbeats …")
+    started = time.monotonic()
+    while time.monotonic() < started + POINTS_SECONDS:
+        _check_alive(children)
+        newest = (api.get("/api/v1/servers", sort="last_seen", order="desc", limit="1") or {}).get("servers")
+        if newest:
+            path = f"/api/v1/metrics/sparkline/{newest[0]['id']}/network"
+            series = (api.get(path, period="1h", group_by="interface") or {}).get("series", [])
+            busiest = max(series, key=_traffic, default=None)
+            if busiest and (_traffic(busiest) or time.monotonic() > started + POINTS_SECONDS / 3):
+                return _Seen(newest[0]["id"], busiest["interface"], busiest["data"])
+            if not newest[0]["network_interfaces"]:
+                return _Seen(newest[0]["id"], "", [])
+        time.sleep(0.5)
+    return None
+
+
+def _traffic(series: dict[str, Any]) -> int:
+    return sum(point["rx_bytes"] + point["tx_bytes"] for point in series["data"])
+
+
+def _show(seen: _Seen | None, url: str, settings: Settings) -> None:
+    if seen is None:
+        _say(
+            f"No heartbeat arrived within {POINTS_SECONDS} seconds; the lines above say why. The service runs at {url}."
+        )
+        return
+    key = "$LINKBEAT_API_KEY" if settings.api_key else f"$(cat {_shell(key_path(settings))})"
+    query = {"period": "1h"} | ({"interface": seen.interface} if seen.interface else {})
+    target = f"{url}/api/v1/metrics/sparkline/{seen.server_id}/network?{urllib.parse.urlencode(query)}"
+    if seen.points:
+        last = seen.points[-1]
+        first_line = (
+            f"{seen.server_id} {seen.interface}: {last['rx_bytes']:,} bytes received and "
+            f"{last['tx_bytes']:,} sent in the minute from {last['timestamp'][11:16]} UTC"
+        )
+    else:
+        first_line = f"{seen.server_id} reports, and has no interface but lo: {url}/api/v1/servers/{seen.server_id}"
+    _say(
+        f"\nLinkbeat runs. {first_line}.\n\n"
+        f"  Its sparkline:  curl -s -H \"Authorization: Bearer {key}\" '{target}'\n"
+        f"  The API:        {url}/schema\n"
+        f"  The database:   make psql\n\n"
+        f"Ctrl-C stops the agent, the service and the database that it started.\n"
+    )
+
+
+def _shell(path: Path) -> str:
+    text = str(path)
+    return text if text.replace("/", "").replace("-", "").replace("_", "").replace(".", "").isalnum() else f"'{text}'"
+
+
+def _check_alive(children: list[_Child]) -> None:
+    for child in children:
+        if child.process.poll() is not None:
+            raise Stopped(
+                f"The {child.name} ended by itself with status {child.process.returncode}; its last lines are above."
+            )
+
+
+def _stop(_: int, __: FrameType | None) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave a child behind
+    raise Stopped
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,176 @@
+"""The database's schema: bringing it up to date, and refusing one that is not.
+
+Structure is migrated by Alembic (migrations/); functions (sql/function/) are applied anew whenever they differ.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import asyncpg
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+ROOT = Path(__file__).resolve().parent.parent
+MIGRATE = "python -m service migrate"
+CONNECT_SECONDS = 10.0
+# The fixes that continuous aggregates and replays into compressed chunks depend on came with it.
+COMMUNITY_AT_LEAST = (2, 29, 1)
+
+
+class SchemaError(Exception):
+    """The database cannot be used as it is; the message says what to do."""
+
+
+async def migrate(url: str, say: Callable[[str], None]) -> None:
+    """Brings the schema up to date; what is up to date is left alone.
+
+    Raises SchemaError where the database has a newer schema than this service knows, or cannot be migrated.
+    """
+    config = _config()
+    head = _head()
+    try:
+        found = await _found(url)
+        if found is not None and found.revision not in _known():
+            raise SchemaError(_newer(found.revision))
+        if found is not None and (found.revision, found.fingerprint) == (head, fingerprint()):
+            say(f"Schema: up to date at {head}")
+            return
+        await _install_extension(url)
+        engine = create_async_engine(
+            make_url(url).set(drivername="postgresql+asyncpg"),
+            poolclass=NullPool,
+            connect_args={"timeout": CONNECT_SECONDS, "server_settings": {"application_name": "linkbeat migrate"}},
+        )
+        async with engine.begin() as connection:
+            await connection.run_sync(_upgrade, config)
+        await engine.dispose()
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as raised:
+        raise SchemaError(f"the database cannot be migrated: {raised}") from raised
+    say(f"Schema: {'installed' if found is None else f'upgraded from {found.revision}'}, now at {head}")
+
+
+async def check(url: str) -> str:
+    """The edition that the schema was installed for, if the schema is this service's own.
+
+    Raises SchemaError, with the command to run, where it is older or newer, or the edition has changed since.
+    """
+    try:
+        found = await _found(url)
+        if found is None:
+            raise SchemaError(f"the database has no Linkbeat schema; run: {MIGRATE}")
+        if found.revision not in _known():
+            raise SchemaError(_newer(found.revision))
+        if found.revision != _head():
+            raise SchemaError(
+                f"the database's schema is at {found.revision}, older than this service's {_head()}; run: {MIGRATE}"
+            )
+        if found.fingerprint != fingerprint():
+            raise SchemaError(f"the database's functions are not this service's; run: {MIGRATE}")
+        if found.edition != found.running:
+            raise SchemaError(
+                f"the schema was installed for TimescaleDB's {found.edition} edition and the server now runs the "
+                f"{found.running} edition; set timescaledb.license back, or restore into a new database"
+            )
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as raised:
+        raise SchemaError(f"the database cannot be used: {raised}") from raised
+    return found.edition
+
+
+def fingerprint() -> str:
+    """Of the replaceable SQL in this checkout."""
+    digest = hashlib.sha256()
+    for path in _replaceable():
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+class _Found:
+    def __init__(self, revision: str, row: asyncpg.Record) -> None:
+        self.revision = revision
+        self.edition: str = row["edition"]
+        self.fingerprint: str | None = row["fingerprint"]
+        self.running = "apache" if row["license"] == "apache" else "community"
+
+
+async def _found(url: str) -> _Found | None:
+    connection = await asyncpg.connect(url, timeout=CONNECT_SECONDS, command_timeout=CONNECT_SECONDS)
+    try:
+        if await connection.fetchval("SELECT to_regclass('linkbeat.schema_version')") is None:
+            return None
+        revision = await connection.fetchval("SELECT version_num FROM linkbeat.schema_version")
+        if revision is None:
+            return None
+        row = await connection.fetchrow(
+            "SELECT edition, fingerprint, current_setting('timescaledb.license', true) AS license FROM linkbeat.installation"
+        )
+        assert row is not None  # noqa: S101 - written by the first migration
+        return _Found(revision, row)
+    finally:
+        await connection.close(timeout=CONNECT_SECONDS)
+
+
+async def _install_extension(url: str) -> None:
+    """Before the migration, because the edition can only be asked for where the extension is there."""
+    connection = await asyncpg.connect(url, timeout=CONNECT_SECONDS, command_timeout=CONNECT_SECONDS)
+    try:
+        if await connection.fetchval("SELECT 1 FROM pg_available_extensions WHERE name = 'timescaledb'") is None:
+            raise SchemaError("the database's server has no TimescaleDB; install its extension package there")
+        try:
+            await connection.execute("SET client_min_messages = 'error'; CREATE EXTENSION IF NOT EXISTS timescaledb")
+        except asyncpg.PostgresError as raised:
+            raise SchemaError(f"TimescaleDB cannot be installed in the database: {raised}") from raised
+        version = await connection.fetchval("SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'")
+        license_name = await connection.fetchval("SHOW timescaledb.license")
+    finally:
+        await connection.close(timeout=CONNECT_SECONDS)
+    if license_name != "apache" and tuple(int(part) for part in version.split("-")[0].split(".")) < COMMUNITY_AT_LEAST:
+        wanted = ".".join(map(str, COMMUNITY_AT_LEAST))
+        raise SchemaError(
+            f"TimescaleDB {version} is too old: the Community edition is used from {wanted} on; upgrade it"
+        )
+
+
+def _upgrade(connection: Connection, config: Config) -> None:
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+    for path in _replaceable():
+        script = path.read_text(encoding="utf-8")
+        connection.connection.dbapi_connection.run_async(lambda driver, script=script: driver.execute(script))  # type: ignore[union-attr,misc]
+    connection.execute(text("UPDATE linkbeat.installation SET fingerprint = :found"), {"found": fingerprint()})
+
+
+def _replaceable() -> list[Path]:
+    return sorted((ROOT / "sql" / "function").glob("*.sql"))
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(ROOT / "migrations"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _head() -> str:
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    assert head is not None  # noqa: S101 - there is at least one migration
+    return head
+
+
+def _known() -> set[str]:
+    return {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+
+
+def _newer(revision: str) -> str:
+    return f"the database's schema is at {revision}, which this service does not know: it is newer; upgrade the service"
+
+
+def migrate_now(url: str, say: Callable[[str], None]) -> None:
+    """`migrate` for a caller without an event loop."""
+    asyncio.run(migrate(url, say))

@@ -1,0 +1,166 @@
+"""Servers: what is known of each machine, and its newest heartbeat."""
+
+import base64
+import binascii
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import asyncpg
+import msgspec
+from litestar import Router, get
+from litestar.params import Parameter
+
+from service.database import Database
+from service.errors import Problem
+from service.wire import Filesystem, HostMetrics, NetworkInterface
+
+DEFAULT_INTERVAL_SECONDS = 30
+
+Status = Literal["online", "offline"]
+
+# Online until three intervals pass without a heartbeat, by the service's clock.
+_ONLINE = f"s.received_at > now() - 3 * coalesce(s.interval_seconds, {DEFAULT_INTERVAL_SECONDS}) * INTERVAL '1 second'"
+# The interfaces of the newest heartbeat: those that it named carry its time.
+_SERVERS = f"""
+SELECT s.server_id, s.hostname, s.server_guid, CASE WHEN {_ONLINE} THEN 'online' ELSE 'offline' END AS status,
+       s.first_seen, s.last_seen, s.agent_version, s.primary_interface,
+       s.os_info::text, s.latest_metrics::text, s.filesystems::text, i.interfaces::text
+FROM servers s
+CROSS JOIN LATERAL (
+    SELECT coalesce(json_agg(json_build_object(
+               'name', interface_name,
+               'rx_bytes', linkbeat.unsigned(rx_bytes), 'tx_bytes', linkbeat.unsigned(tx_bytes),
+               'rx_packets', linkbeat.unsigned(rx_packets), 'tx_packets', linkbeat.unsigned(tx_packets),
+               'rx_errors', linkbeat.unsigned(rx_errors), 'tx_errors', linkbeat.unsigned(tx_errors),
+               'rx_dropped', linkbeat.unsigned(rx_dropped), 'tx_dropped', linkbeat.unsigned(tx_dropped),
+               'is_up', is_up) ORDER BY interface_name), '[]') AS interfaces
+    FROM network_interfaces
+    WHERE server_id = s.server_id AND time = s.last_seen
+) i
+"""  # noqa: S608 - built from this file's own words
+_SORTS = {"id": "s.server_id", "hostname": "s.hostname", "last_seen": "s.last_seen"}
+
+
+class Server(msgspec.Struct, frozen=True):
+    """A machine that sends heartbeats.
+
+    status              online until three intervals pass without a heartbeat
+    last_seen           time of the newest heartbeat, by the agent's clock
+    latest_metrics      of the newest heartbeat; null if it had none
+    network_interfaces  of the newest heartbeat, with the counters as the kernel reported them
+    """
+
+    id: str
+    hostname: str
+    server_guid: str | None
+    status: Status
+    first_seen: datetime
+    last_seen: datetime
+    agent_version: str | None
+    primary_interface: str | None
+    os_info: dict[str, Any] | None
+    latest_metrics: HostMetrics | None
+    network_interfaces: list[NetworkInterface]
+    filesystems: list[Filesystem]
+
+
+class ServerPage(msgspec.Struct, frozen=True):
+    """Servers in the order asked for; `next` continues after the last of them, null at the end."""
+
+    servers: list[Server]
+    next: str | None
+
+
+def router(database: Callable[[], Database]) -> Router:
+    """GET /servers and /servers/{server_id}."""
+
+    @get("/", summary="List servers")
+    async def list_servers(
+        status: Annotated[Status | None, Parameter(description="Only servers in this state.")] = None,
+        search: Annotated[
+            str | None, Parameter(description="Only servers whose id or hostname contains this text.", max_length=255)
+        ] = None,
+        sort: Annotated[Literal["id", "hostname", "last_seen"], Parameter(description="Order of the answer.")] = "id",
+        order: Annotated[Literal["asc", "desc"], Parameter(description="Direction of the order.")] = "asc",
+        limit: Annotated[int, Parameter(ge=1, le=1000, description="Servers a page.")] = 100,
+        after: Annotated[str | None, Parameter(description="`next` of the page before.", max_length=1000)] = None,
+    ) -> ServerPage:
+        conditions, arguments = ["true"], []
+        if status is not None:
+            conditions.append(_ONLINE if status == "online" else f"NOT ({_ONLINE})")
+        if search:
+            arguments.append(search.replace("\0", ""))
+            conditions.append("(strpos(lower(s.server_id), lower($1)) > 0 OR strpos(lower(s.hostname), lower($1)) > 0)")
+        column = _SORTS[sort]
+        if after is not None:
+            value, server_id = _read_cursor(after, sort)
+            arguments += [value, server_id]
+            sign = ">" if order == "asc" else "<"
+            conditions.append(f"({column}, s.server_id) {sign} (${len(arguments) - 1}, ${len(arguments)})")
+        arguments.append(limit + 1)
+        rows = await database().fetch(
+            f"{_SERVERS} WHERE {' AND '.join(conditions)} ORDER BY {column} {order}, s.server_id {order} "
+            f"LIMIT ${len(arguments)}",
+            *arguments,
+        )
+        more = len(rows) > limit
+        return ServerPage([_server(row) for row in rows[:limit]], _cursor(rows[limit - 1], sort) if more else None)
+
+    @get("/{server_id:str}", summary="One server", raises=[])
+    async def get_server(server_id: str) -> Server:
+        rows = await database().fetch(f"{_SERVERS} WHERE s.server_id = $1", storable(server_id))
+        if not rows:
+            raise unknown_server(server_id)
+        return _server(rows[0])
+
+    return Router("/servers", route_handlers=[list_servers, get_server], tags=["servers"])
+
+
+def unknown_server(server_id: str) -> Problem:
+    """404 for a server that never sent a heartbeat."""
+    return Problem("unknown_server", f"no server {server_id!r} ever sent a heartbeat")
+
+
+def storable(name: str) -> str:
+    """A name that PostgreSQL takes for a parameter: one with a NUL is nobody's."""
+    return name.replace("\0", "\ufffd")
+
+
+def _server(row: asyncpg.Record) -> Server:
+    return Server(
+        id=row["server_id"],
+        hostname=row["hostname"],
+        server_guid=row["server_guid"],
+        status=row["status"],
+        first_seen=row["first_seen"],
+        last_seen=row["last_seen"],
+        agent_version=row["agent_version"],
+        primary_interface=row["primary_interface"],
+        # Stored as they came in, so they go out as they are: nothing is decoded on the way.
+        os_info=_raw(row["os_info"]),
+        latest_metrics=_raw(row["latest_metrics"]),
+        network_interfaces=_raw(row["interfaces"]),
+        filesystems=_raw(row["filesystems"]),
+    )
+
+
+def _raw(text: str | None) -> Any:
+    return None if text is None else msgspec.Raw(text.encode())
+
+
+def _cursor(row: asyncpg.Record, sort: str) -> str:
+    value = {"id": row["server_id"], "hostname": row["hostname"], "last_seen": row["last_seen"]}[sort]
+    return base64.urlsafe_b64encode(msgspec.json.encode((sort, value, row["server_id"]))).decode()
+
+
+def _read_cursor(text: str, sort: str) -> tuple[Any, str]:
+    try:
+        body = base64.urlsafe_b64decode(text.encode())
+        kind = datetime if sort == "last_seen" else str
+        of, value, server_id = msgspec.json.decode(body, type=tuple[str, kind, str])  # type: ignore[valid-type]
+    except (ValueError, binascii.Error, msgspec.MsgspecError, UnicodeError) as raised:
+        raise Problem.invalid("after", "is not a `next` of this list") from raised
+    if of != sort:
+        raise Problem.invalid("after", f"continues a list sorted by {of}, not {sort}")
+    return value, server_id

@@ -1,0 +1,90 @@
+"""The service's settings, all from LINKBEAT_* environment variables."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from agent import environment
+from agent.environment import SettingDescription, SettingsError
+from service.embedded.places import default_data_dir
+
+__all__ = ["Settings", "SettingsError", "described"]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the service can be told; a bad value stops it at the start (SettingsError)."""
+
+    host: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9.:_-]+\Z",
+            description="Address to listen on. 0.0.0.0 or :: lets other machines in.",
+            extra={"allowed": "an address or host name of this machine"},
+        ),
+    ] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=1, le=65535, description="TCP port to listen on.")] = 8000
+    data_dir: Annotated[
+        str,
+        Meta(
+            pattern=r"^/[^\x00]*\Z",
+            description="What the service keeps: the fleet key, and the embedded database. "
+            "Without it, linkbeat under the user's XDG data directory; for root, /var/lib/linkbeat.",
+            extra={"allowed": "an absolute path"},
+        ),
+    ] = ""
+    database_url: Annotated[
+        str,
+        Meta(
+            pattern=r"^postgres(ql)?://\S+\Z",
+            description="TimescaleDB to use. Without it: one in Docker, one found on this host, or the embedded one.",
+            extra={"allowed": "a URL such as postgresql://user:password@host:5432/database", "secret": True},
+        ),
+    ] = ""
+    api_key: Annotated[
+        str,
+        Meta(
+            pattern=r"^[\x21-\x7e]{16,}\Z",
+            description="The fleet key. Without it, one is made at the first start and kept in "
+            "LINKBEAT_DATA_DIR as api_key, readable by its owner alone.",
+            extra={"allowed": "at least 16 visible ASCII characters", "secret": True},
+        ),
+    ] = ""
+    oldest_heartbeat_days: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=3650,
+            description="A heartbeat whose timestamp is older is refused: raw rows that old are on their way out.",
+            extra={"unit": "days"},
+        ),
+    ] = 14.0
+    queue_heartbeats: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="Heartbeats that may wait for the database in one process; past it, 503 at once.",
+            extra={"unit": "heartbeats"},
+        ),
+    ] = 5_000
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="Least severe event to log, on stderr.")
+    ] = "info"
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> "Settings":
+        """Raises SettingsError, whose message names the variable and what is allowed."""
+        return environment.load(cls, environ)
+
+    @property
+    def data_path(self) -> Path:
+        """The data directory, whether it was named or not."""
+        return Path(self.data_dir) if self.data_dir else default_data_dir()
+
+
+def described() -> list[SettingDescription]:
+    """Every setting of the service, for the test that holds the documentation to it."""
+    return environment.describe(Settings)

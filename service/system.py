@@ -1,0 +1,51 @@
+"""Whether the service lives, and whether it can do its work."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+from litestar import Response, Router, get
+
+from service.database import Database
+from service.errors import Problem
+from service.ingest import Ingest
+
+
+class Alive(msgspec.Struct, frozen=True):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(msgspec.Struct, frozen=True):
+    """What the service needs, each `ok` or what is wrong with it."""
+
+    status: Literal["ready", "not ready"]
+    database: str
+    ingest: str
+    edition: str
+
+
+def router(database: Callable[[], Database], ingest: Callable[[], Ingest]) -> Router:
+    """GET /health and /health/ready; without a key, for load balancers and service managers."""
+
+    @get("/health", summary="Is the process alive?")
+    async def health() -> Alive:
+        return Alive()
+
+    @get("/health/ready", summary="Can it store and answer?")
+    async def ready() -> Response[Readiness]:
+        edition, reachable = "unknown", "ok"
+        try:
+            rows = await database().fetch("SELECT edition FROM linkbeat.installation")
+            edition = rows[0]["edition"]
+        except Problem as problem:
+            reachable = problem.detail
+        writing = "ok" if ingest().is_connected else "no connection to the database"
+        is_ready = reachable == writing == "ok"
+        return Response(
+            Readiness("ready" if is_ready else "not ready", reachable, writing, edition),
+            status_code=200 if is_ready else 503,
+        )
+
+    return Router("/", route_handlers=[health, ready], tags=["system"])

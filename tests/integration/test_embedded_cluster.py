@@ -1,0 +1,315 @@
+"""A real cluster through its whole life: made, shared, killed, taken over, stopped."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from service.embedded import packages
+from service.embedded.cluster import Cluster
+from service.embedded.installation import Installation
+from service.embedded.places import default_cache_dir, reachable_directory
+from service.embedded.postmaster import find_postmaster
+from service.embedded.problems import ClusterError, MirrorError, UnsupportedHostError
+from service.embedded.server_config import configured_port
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def installation() -> Installation:
+    try:
+        return packages.prepare(default_cache_dir(), print)
+    except (UnsupportedHostError, MirrorError) as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    with reachable_directory() as directory:
+        yield directory / "postgres"
+
+
+@pytest.fixture
+def cluster(installation: Installation, data_dir: Path) -> Iterator[Cluster]:
+    with Cluster(installation, data_dir, print, durable=False) as cluster:
+        yield cluster
+
+
+def query(cluster: Cluster, sql: str) -> str:
+    """The answer of psql, through the arguments that an analyst's session gets."""
+    done = subprocess.run([*cluster.psql, "-XAtqc", sql], capture_output=True, text=True, check=True, timeout=30)
+    return done.stdout.strip()
+
+
+def owner_process(installation: Installation, data_dir: Path) -> "subprocess.Popen[str]":
+    """Another process that starts the cluster, says so and waits, in a process group of its own."""
+    program = f"""
+import signal
+from pathlib import Path
+from service.embedded.cluster import Cluster
+from service.embedded.installation import Installation
+signal.signal(signal.SIGINT, signal.default_int_handler)
+installation = Installation(Path({str(installation.bin_dir)!r}), {installation.postgres_version!r},
+                            {installation.timescaledb_version!r})
+try:
+    with Cluster(installation, Path({str(data_dir)!r}), lambda line: None, durable=False) as cluster:
+        print(cluster.pid, flush=True)
+        signal.pause()
+except KeyboardInterrupt:
+    print("stopped", flush=True)
+"""
+    return subprocess.Popen(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def first_line(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+async def test_it_is_timescaledb_on_postgresql_in_utf8_and_utc(cluster: Cluster) -> None:
+    connection = await asyncpg.connect(cluster.url, timeout=10)
+    try:
+        await connection.execute("CREATE EXTENSION timescaledb")
+        await connection.execute("CREATE TABLE beats (time timestamptz NOT NULL, value bigint)")
+        await connection.execute("SELECT create_hypertable('beats', 'time')")
+        await connection.execute(
+            "INSERT INTO beats SELECT now() - n * interval '1 day', n FROM generate_series(1, 99) n"
+        )
+        total = await connection.fetchval("SELECT sum(value) FROM beats")
+        settings = {
+            name: await connection.fetchval("SELECT current_setting($1)", name)
+            for name in ("server_encoding", "jit", "timescaledb.telemetry_level", "listen_addresses")
+        }
+        offset = await connection.fetchval("SELECT extract(timezone FROM now())")
+    finally:
+        await connection.close()
+
+    assert total == 4950
+    assert settings == {
+        "server_encoding": "UTF8",
+        "jit": "off",
+        "timescaledb.telemetry_level": "off",
+        "listen_addresses": "127.0.0.1",
+    }
+    assert offset == 0
+
+
+async def test_a_wrong_password_is_refused(cluster: Cluster) -> None:
+    with pytest.raises(asyncpg.InvalidPasswordError):
+        await asyncpg.connect(cluster.url.replace("linkbeat:", "linkbeat:x"), timeout=10)
+
+
+def test_nobody_else_may_enter_and_root_does_not_run_it(cluster: Cluster) -> None:
+    directory = cluster.data_dir.stat()
+
+    assert directory.st_mode & 0o777 == 0o700
+    assert (cluster.data_dir / "linkbeat.pgpass").stat().st_mode & 0o777 == 0o600
+    assert directory.st_uid != 0
+    assert Path(f"/proc/{cluster.pid}").stat().st_uid == directory.st_uid
+
+
+def test_the_password_does_not_stand_in_psqls_arguments(cluster: Cluster) -> None:
+    password = cluster.url.partition("linkbeat:")[2].partition("@")[0]
+
+    assert len(password) >= 32
+    assert not any(password in argument for argument in cluster.psql)
+
+
+def test_data_and_port_survive_a_restart(cluster: Cluster) -> None:
+    query(cluster, "CREATE TABLE kept AS SELECT 42 AS answer")
+    pid, url = cluster.pid, cluster.url
+
+    cluster.restart()
+
+    assert cluster.pid != pid
+    assert cluster.url == url
+    assert query(cluster, "SELECT answer FROM kept") == "42"
+
+
+def test_a_killed_server_recovers_what_was_committed(cluster: Cluster) -> None:
+    query(cluster, "CREATE TABLE kept AS SELECT 42 AS answer")
+    pid = cluster.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+
+    cluster.start()
+
+    assert cluster.pid != pid
+    assert query(cluster, "SELECT answer FROM kept") == "42"
+
+
+def test_a_query_that_outlives_the_killed_server_does_not_block_the_next_start(cluster: Cluster) -> None:
+    # Busy, so that it does not notice the postmaster's end by itself.
+    busy = "DO $$ BEGIN PERFORM count(*) FROM generate_series(1, 1e12); END $$"
+    with subprocess.Popen([*cluster.psql, "-Xqc", busy], stderr=subprocess.DEVNULL) as session:
+        time.sleep(0.5)
+        pid = cluster.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+
+        cluster.start()
+
+        assert query(cluster, "SELECT 1") == "1"
+        assert session.wait(10) != 0
+
+
+def test_lock_files_whose_pid_is_another_programs_do_not_block_the_start(cluster: Cluster) -> None:
+    pid_file = cluster.data_dir / "postmaster.pid"
+    left = pid_file.read_text(encoding="ascii").replace(str(cluster.pid), "1", 1)
+    cluster.stop()
+    pid_file.write_text(left, encoding="ascii")
+    (
+        cluster.data_dir / f".s.PGSQL.{configured_port((cluster.data_dir / 'linkbeat.conf').read_text())}.lock"
+    ).write_text(left)
+
+    cluster.start()
+
+    assert query(cluster, "SELECT 1") == "1"
+
+
+def test_a_port_that_was_taken_meanwhile_is_left_to_the_other(installation: Installation, data_dir: Path) -> None:
+    said: list[str] = []
+    cluster = Cluster(installation, data_dir, said.append, durable=False)
+    with cluster:
+        port = int(cluster.url.rpartition(":")[2].partition("/")[0])
+    with socket.create_server(("127.0.0.1", port)), cluster:
+        assert f":{port}/" not in cluster.url
+        assert query(cluster, "SELECT 1") == "1"
+
+    assert any(f"Port {port} is taken" in line for line in said)
+
+
+def test_a_second_start_attaches_and_leaves_the_server_running(installation: Installation, cluster: Cluster) -> None:
+    with Cluster(installation, cluster.data_dir, print) as second:
+        assert not second.owned
+        assert second.url == cluster.url
+        assert second.pid == cluster.pid
+
+    assert query(cluster, "SELECT 1") == "1"
+
+
+def test_two_first_starts_at_once_make_one_cluster(installation: Installation, data_dir: Path) -> None:
+    with owner_process(installation, data_dir) as other:
+        try:
+            with Cluster(installation, data_dir, print, durable=False) as cluster:
+                pid = first_line(other)
+
+                assert pid == str(cluster.pid)
+        finally:
+            other.kill()
+            other.wait(10)
+    # Whichever of the two was the owner, and however it ended: the next start gets along with what is there.
+    with Cluster(installation, data_dir, print, durable=False) as cluster:
+        assert cluster.owned
+
+
+def test_the_server_of_a_killed_owner_is_taken_over(installation: Installation, data_dir: Path) -> None:
+    with owner_process(installation, data_dir) as killed:
+        pid = int(first_line(killed))
+        killed.kill()
+
+    with Cluster(installation, data_dir, print, durable=False) as cluster:
+        assert cluster.owned
+        assert cluster.pid == pid
+
+    assert cluster.pid is None
+
+
+def test_ctrl_c_in_the_process_group_does_not_hit_the_server(installation: Installation, data_dir: Path) -> None:
+    with owner_process(installation, data_dir) as interrupted:
+        pid = int(first_line(interrupted))
+        os.killpg(interrupted.pid, signal.SIGINT)
+
+        assert first_line(interrupted) == "stopped"
+    logs = "".join(path.read_text(encoding="utf-8") for path in (data_dir / "log").glob("postgresql-*.log"))
+    # Smart is our own stop; Ctrl-C would have been a fast one.
+    assert f"[{pid}] @ LOG:  received smart shutdown request" in logs
+    assert "received fast shutdown request" not in logs
+
+
+def test_a_start_that_fails_shows_the_end_of_the_servers_log(installation: Installation, data_dir: Path) -> None:
+    cluster = Cluster(installation, data_dir, print, durable=False)
+    with cluster:
+        (data_dir / "local.conf").write_text("shared_buffers = 'plenty'\n", encoding="utf-8")
+
+    with pytest.raises(ClusterError, match='invalid value for parameter "shared_buffers": "plenty"'):
+        cluster.start()
+
+    assert not cluster.owned
+    assert cluster.pid is None
+
+
+def test_data_of_another_major_version_is_refused(installation: Installation, data_dir: Path) -> None:
+    with Cluster(installation, data_dir, print, durable=False):
+        pass
+    (data_dir / "PG_VERSION").write_text("15\n", encoding="ascii")
+
+    with pytest.raises(ClusterError, match=r"belongs to PostgreSQL 15, and this is 17"):
+        Cluster(installation, data_dir, print).start()
+
+
+def test_data_of_a_newer_timescaledb_is_refused(installation: Installation, data_dir: Path) -> None:
+    with Cluster(installation, data_dir, print, durable=False):
+        pass
+    (data_dir / "linkbeat.timescaledb").write_text("99.0.0\n", encoding="ascii")
+
+    with pytest.raises(ClusterError, match=r"used with TimescaleDB 99\.0\.0, newer than"):
+        Cluster(installation, data_dir, print).start()
+
+
+def test_a_directory_with_other_things_is_not_touched(installation: Installation, data_dir: Path) -> None:
+    data_dir.mkdir()
+    os.chown(data_dir, data_dir.parent.stat().st_uid, -1)
+    (data_dir / "photos").write_text("mine", encoding="ascii")
+
+    with pytest.raises(ClusterError, match="not empty"):
+        Cluster(installation, data_dir, print).start()
+
+    assert (data_dir / "photos").read_text(encoding="ascii") == "mine"
+
+
+def test_a_throwaway_cluster_leaves_nothing(installation: Installation) -> None:
+    with Cluster.temporary(installation, print) as cluster:
+        assert query(cluster, "SELECT 1") == "1"
+
+    assert cluster.pid is None
+    assert not cluster.data_dir.parent.exists()
+
+
+def test_a_throwaway_cluster_ends_with_a_process_that_is_killed(installation: Installation) -> None:
+    program = f"""
+import signal
+from pathlib import Path
+from service.embedded import packages
+from service.embedded.cluster import Cluster
+with Cluster.temporary(packages.find(Path({str(default_cache_dir())!r})), lambda line: None) as cluster:
+    print(cluster.data_dir, flush=True)
+    signal.pause()
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True
+    ) as killed:
+        directory = Path(first_line(killed))
+        killed.kill()
+
+    deadline = time.monotonic() + 10
+    while directory.parent.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+    assert not directory.parent.exists()
+    assert find_postmaster(directory, None) is None

@@ -1,0 +1,106 @@
+"""Directories, ports and settings of the embedded database."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from service.embedded import places, server_config
+from service.embedded.problems import ClusterError
+
+GIGABYTE = 1024 * server_config.MEGABYTE
+
+
+def test_root_keeps_its_things_where_another_account_can_reach_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/root/.cache")
+
+    assert places.default_cache_dir() == Path("/var/cache/linkbeat")
+    assert places.default_data_dir() == Path("/var/lib/linkbeat")
+
+
+def test_a_user_keeps_them_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("HOME", "/home/ann")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", "relative/is/ignored")
+
+    assert places.default_cache_dir() == Path("/home/ann/.cache/linkbeat")
+    assert places.default_data_dir() == Path("/home/ann/.local/share/linkbeat")
+
+
+def test_the_xdg_directories_are_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/big/cache")
+    monkeypatch.setenv("XDG_DATA_HOME", "/big/data")
+
+    assert places.default_cache_dir() == Path("/big/cache/linkbeat")
+    assert places.default_data_dir() == Path("/big/data/linkbeat")
+
+
+def test_a_private_file_is_closed_to_others_under_any_umask(tmp_path: Path) -> None:
+    path = tmp_path / "password"
+    before = os.umask(0)
+    try:
+        places.write_private(None, path, "secret\n")
+        places.write_private(None, path, "another\n")
+    finally:
+        os.umask(before)
+
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.read_text(encoding="ascii") == "another\n"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["password"]
+
+
+def test_made_directories_let_others_through_under_any_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        places.make_enterable(tmp_path / "a" / "b")
+    finally:
+        os.umask(before)
+
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("a", "a/b")] == [0o755, 0o755]
+
+
+def test_the_programs_environment_leaves_out_what_would_redirect_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/elsewhere")
+    monkeypatch.setenv("PGHOST", "db.example")
+
+    assert places.program_environment().keys() == {"PATH", "LC_ALL", "OPENSSL_CONF"}
+
+
+@pytest.mark.parametrize(("memory", "megabytes"), [(GIGABYTE // 8, 32), (GIGABYTE, 128), (16 * GIGABYTE, 256)])
+def test_shared_buffers_fit_the_machine(memory: int, megabytes: int) -> None:
+    assert server_config.shared_buffers_bytes(memory) == megabytes * server_config.MEGABYTE
+
+
+def test_the_settings_keep_the_port_and_flush_to_disk() -> None:
+    text = server_config.settings_text(
+        port=15500, data_dir=Path("/var/lib/it's/postgres"), memory_bytes=GIGABYTE, durable=True
+    )
+
+    assert server_config.configured_port(text) == 15500
+    assert "\nfsync = 'on'\n" in text
+    assert "\nsynchronous_commit = 'on'\n" in text
+    assert "\njit = 'off'\n" in text
+    assert "\nunix_socket_directories = '/var/lib/it''s/postgres'\n" in text
+
+
+def test_a_data_directory_with_a_long_path_goes_without_a_socket() -> None:
+    text = server_config.settings_text(port=15500, data_dir=Path("/" + "d" * 100), memory_bytes=GIGABYTE, durable=True)
+
+    assert "\nunix_socket_directories = ''\n" in text
+
+
+def test_a_taken_port_is_replaced_and_a_free_one_kept() -> None:
+    free = server_config.choose_port(None)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        other = server_config.choose_port(taken.getsockname()[1])
+
+        assert other not in (0, taken.getsockname()[1])
+    assert server_config.choose_port(free) == free
+
+
+def test_a_message_ends_with_its_remedy() -> None:
+    assert str(ClusterError("It failed.", "Start again")) == "It failed. Start again"
