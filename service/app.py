@@ -27,12 +27,12 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
 
     def database() -> Database:
         found = opened["database"]
-        assert isinstance(found, Database)  # noqa: S101 - set before the first request
+        assert isinstance(found, Database)
         return found
 
     def ingest() -> Ingest:
         found = opened["ingest"]
-        assert isinstance(found, Ingest)  # noqa: S101 - set before the first request
+        assert isinstance(found, Ingest)
         return found
 
     @asynccontextmanager
@@ -67,6 +67,7 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
                 security_schemes={"key": SecurityScheme(type="http", scheme="bearer", description="The fleet key.")}
             ),
         ),
+        logging_config=None,  # the one that __main__ set up stays
         debug=False,
     )
     describe_heartbeats(app.openapi_schema)

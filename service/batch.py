@@ -16,8 +16,21 @@ T = TypeVar("T")
 _encode = msgspec.json.Encoder().encode
 _by_series = itemgetter(1, 2, 3)
 
-_SERVER_TYPES = "text timestamptz text text text text text float8 text jsonb jsonb jsonb".split()
-_SAMPLE_TYPES = "int text text timestamptz bigint".split() + ["bigint"] * 8 + ["bool"]
+_SERVER_TYPES = [
+    "text",
+    "timestamptz",
+    "text",
+    "text",
+    "text",
+    "text",
+    "text",
+    "float8",
+    "text",
+    "jsonb",
+    "jsonb",
+    "jsonb",
+]
+_SAMPLE_TYPES = ["int", "text", "text", "timestamptz", "bigint"] + ["bigint"] * 8 + ["bool"]
 CALL = "SELECT registered, repeated, duplicate, conflict FROM linkbeat.ingest_heartbeats({})".format(
     ", ".join(f"${n}::{name}[]" for n, name in enumerate(_SERVER_TYPES + _SAMPLE_TYPES, start=1))
 )
@@ -86,7 +99,7 @@ def _sample_rows(number: int, pending: Pending[Any]) -> list[tuple[Any, ...]]:
             _signed(one.rx_dropped),
             _signed(one.tx_dropped),
             one.is_up,
-        )  # fmt: skip
+        )
         for one in pending.heartbeat.network_interfaces or ()
     ]
 

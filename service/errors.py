@@ -2,13 +2,12 @@
 
 import logging
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from typing import Any
 
 import msgspec
-from litestar import MediaType, Request, Response
+from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
-from litestar.status_codes import HTTP_500_INTERNAL_SERVER_ERROR
+from litestar.types import ExceptionHandlersMap
 
 log = logging.getLogger("linkbeat")
 
@@ -122,17 +121,16 @@ def on_http_exception(_: Request[Any, Any, Any], raised: HTTPException) -> Respo
 def on_bug(request: Request[Any, Any, Any], raised: Exception) -> Response[bytes]:
     """The last resort. The client learns nothing of the inside; the log has it all."""
     log.error("%s %s failed", request.method, request.url.path, exc_info=raised)
-    return _response(Problem("internal", HTTPStatus(HTTP_500_INTERNAL_SERVER_ERROR).phrase))
+    return _response(Problem("internal", "the error is in the log"))
 
 
 def _reason(message: str) -> str:
     """msgspec's words as ours: "Expected `int`, got `str`" is "expected int, got str"."""
-    plain = message.split(" - at `")[0].replace("`", "")
+    plain = message.split(" - at `", maxsplit=1)[0].replace("`", "")
     return plain[:1].lower() + plain[1:]
 
 
-JSON = MediaType.JSON
-EXCEPTION_HANDLERS = {
+EXCEPTION_HANDLERS: ExceptionHandlersMap = {
     Problem: on_problem,
     ValidationException: on_validation,
     HTTPException: on_http_exception,

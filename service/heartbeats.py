@@ -135,9 +135,10 @@ async def _store_batch(ingest: Ingest, records: list[bytes | msgspec.Raw], oldes
 async def _answer(
     scope: Scope, receive: Receive, send: Send, identity: Identity, handle: Callable[[Scope, Receive], Awaitable[bytes]]
 ) -> None:
-    status, media_type, headers = 200, b"application/json", ()
+    status, media_type = 200, b"application/json"
+    headers: tuple[tuple[bytes, bytes], ...] = ()
     try:
-        if scope["method"] != "POST":
+        if scope.get("method") != "POST":
             raise Problem("method_not_allowed", headers={"Allow": "POST"})
         identity.check(scope)  # before the body is read
         body = await handle(scope, receive)

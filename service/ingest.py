@@ -11,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Self
 
 import asyncpg
 
@@ -71,7 +72,7 @@ class Ingest:
         self._closing = False
         self.counts: Counter[str] = Counter()
 
-    async def __aenter__(self) -> "Ingest":
+    async def __aenter__(self) -> Self:
         ready = [asyncio.Event() for _ in range(self._writers)]
         self._tasks = [asyncio.create_task(self._write(event), name="linkbeat writer") for event in ready]
         for event in ready:
@@ -82,7 +83,7 @@ class Ingest:
         """What is queued is written first, as long as the database takes it."""
         self._closing = True
         self._arrived.set()
-        _, unfinished = await asyncio.wait(self._tasks, timeout=ANSWER_SECONDS)
+        _done, unfinished = await asyncio.wait(self._tasks, timeout=ANSWER_SECONDS)
         for task in unfinished:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -177,7 +178,7 @@ class Ingest:
             except _PASSING as raised:
                 self.counts[f"retry {raised.sqlstate}"] += 1
                 if attempt < ATTEMPTS:
-                    await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311 - spreads retries, guards nothing
+                    await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))
                     continue
                 _refuse(batch, _away())
             except (
@@ -196,7 +197,7 @@ class Ingest:
                 self.counts[f"refused {raised.sqlstate}"] += 1
                 _refuse(batch, _away())
             else:
-                assert row is not None  # noqa: S101 - a function with OUT parameters returns one row
+                assert row is not None
                 self._answer(batch, row)
             return
 

@@ -7,6 +7,7 @@ import asyncio
 import logging
 from contextlib import suppress
 from datetime import UTC, datetime
+from typing import Self
 
 import asyncpg
 
@@ -27,12 +28,12 @@ class Maintenance:
         self._task: asyncio.Task[None] | None = None
         self.last_success: datetime | None = None
 
-    async def __aenter__(self) -> "Maintenance":
+    async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run(), name="linkbeat maintenance")
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._task is not None  # noqa: S101 - entered before
+        assert self._task is not None
         self._task.cancel()
         with suppress(asyncio.CancelledError):
             await self._task

@@ -108,9 +108,10 @@ async def _found(url: str) -> _Found | None:
         if revision is None:
             return None
         row = await connection.fetchrow(
-            "SELECT edition, fingerprint, current_setting('timescaledb.license', true) AS license FROM linkbeat.installation"
+            "SELECT edition, fingerprint, current_setting('timescaledb.license', true) AS license "
+            "FROM linkbeat.installation"
         )
-        assert row is not None  # noqa: S101 - written by the first migration
+        assert row is not None
         return _Found(revision, row)
     finally:
         await connection.close(timeout=CONNECT_SECONDS)
@@ -142,7 +143,7 @@ def _upgrade(connection: Connection, config: Config) -> None:
     command.upgrade(config, "head")
     for path in _replaceable():
         script = path.read_text(encoding="utf-8")
-        connection.connection.dbapi_connection.run_async(lambda driver, script=script: driver.execute(script))  # type: ignore[union-attr,misc]
+        connection.connection.dbapi_connection.run_async(lambda driver, script=script: driver.execute(script))  # type: ignore[union-attr]
     connection.execute(text("UPDATE linkbeat.installation SET fingerprint = :found"), {"found": fingerprint()})
 
 
@@ -159,7 +160,7 @@ def _config() -> Config:
 
 def _head() -> str:
     head = ScriptDirectory.from_config(_config()).get_current_head()
-    assert head is not None  # noqa: S101 - there is at least one migration
+    assert head is not None
     return head
 
 

@@ -38,7 +38,7 @@ CROSS JOIN LATERAL (
     FROM network_interfaces
     WHERE server_id = s.server_id AND time = s.last_seen
 ) i
-"""  # noqa: S608 - built from this file's own words
+"""
 _SORTS = {"id": "s.server_id", "hostname": "s.hostname", "last_seen": "s.last_seen"}
 
 
@@ -86,7 +86,8 @@ def router(database: Callable[[], Database]) -> Router:
         limit: Annotated[int, Parameter(ge=1, le=1000, description="Servers a page.")] = 100,
         after: Annotated[str | None, Parameter(description="`next` of the page before.", max_length=1000)] = None,
     ) -> ServerPage:
-        conditions, arguments = ["true"], []
+        conditions = ["true"]
+        arguments: list[Any] = []
         if status is not None:
             conditions.append(_ONLINE if status == "online" else f"NOT ({_ONLINE})")
         if search:

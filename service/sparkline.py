@@ -24,11 +24,10 @@ Bucket = Annotated[
     str | None,
     Parameter(description="Bucket of the answer, such as 5m: a multiple of the period's own.", max_length=10),
 ]
+# Not an optional Literal["null"]: the framework would read "null" as None.
 Fill = Annotated[
-    Literal["null"] | None,
-    Parameter(
-        description="`null`: every bucket of the period, with nulls where there are no samples. A gap is never 0."
-    ),
+    Literal["none", "null"],
+    Parameter(description="`null`: the whole grid, with nulls where there are no samples. A gap is never 0."),
 ]
 
 
@@ -105,7 +104,8 @@ LEFT JOIN LATERAL (
 WHERE s.server_id = $1
 """
 _FLEET = """
-SELECT server_id, interface_name, {bucket} AS bucket, sum(rx_bytes)::bigint AS rx_bytes, sum(tx_bytes)::bigint AS tx_bytes
+SELECT server_id, interface_name, {bucket} AS bucket,
+       sum(rx_bytes)::bigint AS rx_bytes, sum(tx_bytes)::bigint AS tx_bytes
 FROM {relation}
 WHERE bucket >= $1 {where}
 GROUP BY 1, 2, 3
@@ -121,7 +121,7 @@ def router(database: Callable[[], Database]) -> Router:
         period: PeriodName = "1h",
         server: Annotated[list[str] | None, Parameter(description="Only these servers; may be repeated.")] = None,
         bucket: Bucket = None,
-        fill: Fill = None,
+        fill: Fill = "none",
     ) -> FleetSparkline:
         buckets = _grid(period, bucket)
         arguments: list[Any] = [buckets.first]
@@ -149,7 +149,7 @@ def router(database: Callable[[], Database]) -> Router:
             Literal["interface"] | None, Parameter(description="`interface`: a series for each.")
         ] = None,
         bucket: Bucket = None,
-        fill: Fill = None,
+        fill: Fill = "none",
     ) -> Sparkline | GroupedSparkline:
         buckets = _grid(period, bucket)
         arguments: list[Any] = [storable(server_id), buckets.first]
@@ -196,13 +196,13 @@ def _bucket(buckets: Grid, column: str = "bucket") -> str:
     return f"time_bucket(INTERVAL '{buckets.bucket_seconds} seconds', {column})"
 
 
-def _points(rows: list[asyncpg.Record], buckets: Grid, fill: str | None) -> list[Point]:
+def _points(rows: list[asyncpg.Record], buckets: Grid, fill: str) -> list[Point]:
     width = buckets.bucket_seconds
     points = [
         Point(start, rx, tx, round(rx * 8 / width, 1), round(tx * 8 / width, 1))
         for start, rx, tx in ((row["bucket"], row["rx_bytes"], row["tx_bytes"]) for row in rows)
     ]
-    if fill is None:
+    if fill == "none":
         return points
     known = {point.timestamp: point for point in points}
     return [known.get(start) or Point(start, None, None, None, None) for start in buckets.starts()]

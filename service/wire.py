@@ -247,7 +247,7 @@ def _wrong(value: Any, expected: Any, path: str) -> Iterator[FieldError]:
 
 
 def _wrong_below(value: Any, expected: Any, path: str) -> Iterator[FieldError]:
-    arguments = getattr(expected, "__args__", ())
+    arguments: tuple[Any, ...] = getattr(expected, "__args__", ())
     if isinstance(expected, type) and issubclass(expected, msgspec.Struct):
         if isinstance(value, dict):
             for field in msgspec.structs.fields(expected):

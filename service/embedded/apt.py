@@ -182,7 +182,9 @@ def private_configuration(host_dump: str, place: Path, architecture: str) -> str
                 indexes that nothing here reads.
     """
     kept = re.compile(r"(Acquire::(?!IndexTargets|Languages|GzipIndexes)|Dir::Etc::(netrc|trusted)|Dir::Bin::)")
-    lines = [line for line in host_dump.splitlines() if kept.match(line)]
+    hosts = [line for line in host_dump.splitlines() if kept.match(line)]
+    # Before the host's lines, which win: whoever tuned apt for a slow link knows better.
+    patience = ['Acquire::Retries "3";', 'Acquire::http::Timeout "30";', 'Acquire::https::Timeout "30";']
     settings = {
         "Dir::Etc::main": "/dev/null",
         "Dir::Etc::parts": "/dev/null",
@@ -204,12 +206,9 @@ def private_configuration(host_dump: str, place: Path, architecture: str) -> str
         # Without it, an unreachable mirror leaves `apt-get update` with exit code 0.
         "APT::Update::Error-Mode": "any",
         "Acquire::Languages": "none",
-        "Acquire::Retries": "3",
-        "Acquire::http::Timeout": "30",
-        "Acquire::https::Timeout": "30",
     }
-    lines += [f'{name} "{value}";' for name, value in settings.items()]
-    return "\n".join(lines) + "\n"
+    ours = [f'{name} "{value}";' for name, value in settings.items()]
+    return "\n".join(patience + hosts + ours) + "\n"
 
 
 def installed_status(names: Iterable[str], architecture: str) -> str:
@@ -246,7 +245,7 @@ def failure(command: str, output: str) -> EmbeddedError:
             f"The Debian mirror of this machine cannot be reached: {words}",
             "Check the network and apt's proxy settings (`apt-get update` must work), " + _REMEDY_OTHERWISE,
         )
-    return MirrorError(f"{command} failed: {words}", _mirror_remedy())
+    return MirrorError(f"{command} failed: {words}", "Start again. " + _mirror_remedy())
 
 
 def _mirror_remedy() -> str:

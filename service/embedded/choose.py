@@ -120,6 +120,9 @@ class _Attempts:
             yield
         except EmbeddedError as error:
             self.pass_over(step, error.what, error.remedy)
+        except OSError as error:
+            # A full disk or a missing capability, met where no better words were at hand.
+            self.pass_over(step, str(error), "Make that possible for this user")
 
     @property
     def why(self) -> str:

@@ -18,6 +18,8 @@ IMAGE = "timescale/timescaledb:2.29.2-pg17"
 ROLE = DATABASE = "linkbeat"
 SERVER_OPTIONS = ("-c", "timescaledb.telemetry_level=off", "-c", "max_locks_per_transaction=256")
 
+TIMED_OUT = 124
+
 # The first start runs initdb and tunes the server; on a Raspberry Pi that takes a minute.
 READY_DEADLINE_SECONDS = 180.0
 
@@ -30,15 +32,12 @@ def docker_absence() -> str | None:
     """Why Docker cannot be used, in words; None if its daemon answers."""
     if not shutil.which("docker"):
         return "Docker is not installed"
-    try:
-        done = _docker("info", "--format", "{{.ServerVersion}}", timeout=5)
-    except subprocess.TimeoutExpired:
-        return "the Docker daemon does not answer"
+    done = _docker("info", "--format", "{{.ServerVersion}}", timeout=5)
     if done.returncode == 0 and done.stdout.strip():
         return None
     if "permission denied" in done.stderr:
         return "this user may not use Docker"
-    return "Docker is not running"
+    return "the Docker daemon does not answer" if done.returncode == TIMED_OUT else "Docker is not running"
 
 
 class Container:
@@ -153,13 +152,16 @@ def _listens(port: int) -> bool:
 def _docker(
     *arguments: str, timeout: float = 30, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["docker", *arguments],
-        env={**os.environ, **(environment or {})},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=timeout,
-        check=False,
-    )
+    try:
+        return subprocess.run(
+            ["docker", *arguments],
+            env={**os.environ, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(["docker", *arguments], TIMED_OUT, "", f"no end after {timeout:.0f} s")

@@ -25,6 +25,7 @@ from service.embedded import debian, elf
 from service.embedded.apt import Package, PrivateApt
 from service.embedded.installation import Installation
 from service.embedded.places import make_enterable
+from service.embedded.postmaster import command_of
 from service.embedded.problems import EmbeddedError, MirrorError, NoSpaceError, PrefixError
 from service.embedded.progress import Say, megabytes
 from service.embedded.sources import host_mirrors
@@ -106,7 +107,7 @@ def find(cache_dir: Path) -> Installation | None:
     found = [
         (complete, prefix)
         for prefix in cache_dir.resolve().glob("postgresql-*")
-        if (complete := _read_complete(prefix)) and complete.recipe == RECIPE and complete.path == str(prefix)
+        if (complete := _read_complete(prefix))
     ]
     if not found:
         return None
@@ -195,6 +196,10 @@ def _unpack(cache_dir: Path, download: Download, archives: Path, say: Say) -> In
     content = hashlib.sha256("".join([RECIPE, *(package.sha256 for package in download.packages)]).encode())
     name = f"postgresql-{postgres}-timescaledb-{timescaledb}-{download.architecture}-{content.hexdigest()[:8]}"
     prefix, building = cache_dir / name, cache_dir / "building"
+    installation = Installation(prefix / f"usr/lib/postgresql/{MAJOR}/bin", postgres, timescaledb)
+    if _read_complete(prefix):
+        # A refresh that brought nothing new: a server may be running from it.
+        return installation
     # Left by a build that was interrupted, or a prefix that was moved here from elsewhere.
     for stale in (building, prefix):
         shutil.rmtree(stale, ignore_errors=True)
@@ -208,7 +213,6 @@ def _unpack(cache_dir: Path, download: Download, archives: Path, say: Say) -> In
     building.chmod(0o755)
     elf.relocate(building, prefix, programs=building / f"usr/lib/postgresql/{MAJOR}/bin")
     building.rename(prefix)
-    installation = Installation(prefix / f"usr/lib/postgresql/{MAJOR}/bin", postgres, timescaledb)
     installation.check_it_runs()
     # A power cut must not leave a marker on the disk beside files that never got there.
     os.sync()
@@ -234,10 +238,8 @@ def _extract(package: Path, into: Path) -> None:
 
 def _drop_unused(cache_dir: Path, *, keep: Path, say: Say) -> None:
     """Remove older prefixes from which no program runs; one that is in use goes at a later build."""
-    running = set()
-    for executable in Path("/proc").glob("[0-9]*/exe"):
-        with contextlib.suppress(OSError):  # ended meanwhile, or another user's
-            running.add(executable.readlink())
+    # By command line, because root in a container may not ask for another account's executable.
+    running = {Path(command_of(int(process.name))) for process in Path("/proc").glob("[0-9]*")}
     for prefix in cache_dir.glob("postgresql-*"):
         if prefix != keep and not any(program.is_relative_to(prefix) for program in running):
             say(f"Removing the older {prefix.name}")
@@ -257,10 +259,12 @@ def _locked(path: Path, say: Say) -> Iterator[int]:
 
 
 def _read_complete(prefix: Path) -> Complete | None:
+    """The marker, if this recipe made the prefix and it still lies where it was made."""
     try:
-        return msgspec.json.decode((prefix / "complete").read_bytes(), type=Complete)
+        complete = msgspec.json.decode((prefix / "complete").read_bytes(), type=Complete)
     except (OSError, msgspec.DecodeError):
         return None
+    return complete if (complete.recipe, complete.path) == (RECIPE, str(prefix)) else None
 
 
 def _write_json(path: Path, value: msgspec.Struct) -> None:

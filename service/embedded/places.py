@@ -91,22 +91,28 @@ def run_as(
 ) -> subprocess.CompletedProcess[str]:
     """Run one program to its end as `account` (as ourselves if None); `timeout` in seconds, `typed` its input.
 
+    A program that takes longer is killed and counts as failed, with code 124.
+
     From `/`, because the caller's directory may be closed to the account.
     """
-    return subprocess.run(
-        [str(argument) for argument in arguments],
-        cwd="/",
-        env={**program_environment(), **(environment or {})},
-        input=typed,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=timeout,
-        check=False,
-        user=account.uid if account else None,
-        group=account.gid if account else None,
-        extra_groups=[] if account else None,
-    )
+    command = [str(argument) for argument in arguments]
+    try:
+        return subprocess.run(
+            command,
+            cwd="/",
+            env={**program_environment(), **(environment or {})},
+            input=typed,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            check=False,
+            user=account.uid if account else None,
+            group=account.gid if account else None,
+            extra_groups=[] if account else None,
+        )
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, 124, "", f"no end after {timeout:.0f} s")
 
 
 def require_access(account: Account | None, path: Path, remedy: str) -> None:

@@ -85,7 +85,7 @@ def clear_remains(data_dir: Path, account: Account | None) -> None:
     until the last is gone, PostgreSQL refuses to start ("pre-existing shared memory block").
     """
     for sent in (None, signal.SIGQUIT, signal.SIGKILL):
-        for _ in range(30):
+        for _ in range(20):
             remains = processes_in(data_dir, account)
             if not remains:
                 # PostgreSQL refuses to start while the pid in its lock files exists: as another

@@ -38,5 +38,5 @@ class ClusterError(EmbeddedError):
     """PostgreSQL did not start, did not stop, or its data belongs to another version."""
 
 
-class NoDatabase(EmbeddedError):  # noqa: N818  reads as what it says
+class NoDatabase(EmbeddedError):
     """Every step of the order of choice was tried in vain; the message lists each with its remedy."""

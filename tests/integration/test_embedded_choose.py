@@ -34,7 +34,7 @@ def bare_host(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent() -> str:
         return "Docker is not running"
 
-    def none_installed(major: int | None = None) -> None:  # noqa: ARG001
+    def none_installed(major: int | None = None) -> None:
         return None
 
     monkeypatch.setattr(docker, "docker_absence", absent)
@@ -64,7 +64,8 @@ def test_the_embedded_one_is_chosen_last_and_says_why(installation: Installation
     assert answer.stdout == "1\n"
     assert said[-1] == (
         f"Database: embedded TimescaleDB {installation.timescaledb_version} on PostgreSQL "
-        f"{installation.postgres_version} in {data_dir / 'postgres'} (Docker is not running; no TimescaleDB on this host)"
+        f"{installation.postgres_version} in {data_dir / 'postgres'} "
+        "(Docker is not running; no TimescaleDB on this host)"
     )
 
 
@@ -72,7 +73,7 @@ def test_the_hosts_installation_runs_a_private_cluster(
     installation: Installation, data_dir: Path, monkeypatch: pytest.MonkeyPatch, bare_host: None
 ) -> None:
     # The prefix stands in for /usr: what counts is that its programs run our own cluster.
-    def installed(major: int | None = None) -> Installation:  # noqa: ARG001
+    def installed(major: int | None = None) -> Installation:
         return installation
 
     monkeypatch.setattr(choose, "on_host", installed)

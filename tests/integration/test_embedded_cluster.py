@@ -37,10 +37,23 @@ def data_dir() -> Iterator[Path]:
         yield directory / "postgres"
 
 
-@pytest.fixture
-def cluster(installation: Installation, data_dir: Path) -> Iterator[Cluster]:
-    with Cluster(installation, data_dir, print, durable=False) as cluster:
+@pytest.fixture(scope="module")
+def cluster(installation: Installation) -> Iterator[Cluster]:
+    """One cluster for the tests that leave it running, whatever they do to its server."""
+    with (
+        reachable_directory() as directory,
+        Cluster(installation, directory / "postgres", print, durable=False) as cluster,
+    ):
         yield cluster
+
+
+@pytest.fixture(scope="module")
+def stopped(installation: Installation) -> Iterator[Path]:
+    """The directory of a cluster that was stopped in order."""
+    with reachable_directory() as directory:
+        with Cluster(installation, directory / "postgres", print, durable=False):
+            pass
+        yield directory / "postgres"
 
 
 def query(cluster: Cluster, sql: str) -> str:
@@ -130,18 +143,18 @@ def test_the_password_does_not_stand_in_psqls_arguments(cluster: Cluster) -> Non
 
 
 def test_data_and_port_survive_a_restart(cluster: Cluster) -> None:
-    query(cluster, "CREATE TABLE kept AS SELECT 42 AS answer")
+    query(cluster, "CREATE TABLE before_restart AS SELECT 42 AS answer")
     pid, url = cluster.pid, cluster.url
 
     cluster.restart()
 
     assert cluster.pid != pid
     assert cluster.url == url
-    assert query(cluster, "SELECT answer FROM kept") == "42"
+    assert query(cluster, "SELECT answer FROM before_restart") == "42"
 
 
 def test_a_killed_server_recovers_what_was_committed(cluster: Cluster) -> None:
-    query(cluster, "CREATE TABLE kept AS SELECT 42 AS answer")
+    query(cluster, "CREATE TABLE before_kill AS SELECT 42 AS answer")
     pid = cluster.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
@@ -149,7 +162,7 @@ def test_a_killed_server_recovers_what_was_committed(cluster: Cluster) -> None:
     cluster.start()
 
     assert cluster.pid != pid
-    assert query(cluster, "SELECT answer FROM kept") == "42"
+    assert query(cluster, "SELECT answer FROM before_kill") == "42"
 
 
 def test_a_query_that_outlives_the_killed_server_does_not_block_the_next_start(cluster: Cluster) -> None:
@@ -170,23 +183,22 @@ def test_a_query_that_outlives_the_killed_server_does_not_block_the_next_start(c
 def test_lock_files_whose_pid_is_another_programs_do_not_block_the_start(cluster: Cluster) -> None:
     pid_file = cluster.data_dir / "postmaster.pid"
     left = pid_file.read_text(encoding="ascii").replace(str(cluster.pid), "1", 1)
+    (socket_lock,) = cluster.data_dir.glob(".s.PGSQL.*.lock")
     cluster.stop()
     pid_file.write_text(left, encoding="ascii")
-    (
-        cluster.data_dir / f".s.PGSQL.{configured_port((cluster.data_dir / 'linkbeat.conf').read_text())}.lock"
-    ).write_text(left)
+    socket_lock.write_text(left, encoding="ascii")
 
     cluster.start()
 
     assert query(cluster, "SELECT 1") == "1"
 
 
-def test_a_port_that_was_taken_meanwhile_is_left_to_the_other(installation: Installation, data_dir: Path) -> None:
+def test_a_port_that_was_taken_meanwhile_is_left_to_the_other(installation: Installation, stopped: Path) -> None:
+    port = configured_port((stopped / "linkbeat.conf").read_text(encoding="utf-8"))
     said: list[str] = []
-    cluster = Cluster(installation, data_dir, said.append, durable=False)
-    with cluster:
-        port = int(cluster.url.rpartition(":")[2].partition("/")[0])
-    with socket.create_server(("127.0.0.1", port)), cluster:
+    cluster = Cluster(installation, stopped, said.append, durable=False)
+
+    with socket.create_server(("127.0.0.1", port or 0)), cluster:
         assert f":{port}/" not in cluster.url
         assert query(cluster, "SELECT 1") == "1"
 
@@ -241,34 +253,36 @@ def test_ctrl_c_in_the_process_group_does_not_hit_the_server(installation: Insta
     assert "received fast shutdown request" not in logs
 
 
-def test_a_start_that_fails_shows_the_end_of_the_servers_log(installation: Installation, data_dir: Path) -> None:
-    cluster = Cluster(installation, data_dir, print, durable=False)
-    with cluster:
-        (data_dir / "local.conf").write_text("shared_buffers = 'plenty'\n", encoding="utf-8")
+def test_a_start_that_fails_shows_the_end_of_the_servers_log(installation: Installation, stopped: Path) -> None:
+    cluster = Cluster(installation, stopped, print, durable=False)
+    (stopped / "local.conf").write_text("shared_buffers = 'plenty'\n", encoding="utf-8")
 
     with pytest.raises(ClusterError, match='invalid value for parameter "shared_buffers": "plenty"'):
         cluster.start()
 
     assert not cluster.owned
     assert cluster.pid is None
+    (stopped / "local.conf").write_text("", encoding="utf-8")
 
 
-def test_data_of_another_major_version_is_refused(installation: Installation, data_dir: Path) -> None:
-    with Cluster(installation, data_dir, print, durable=False):
-        pass
-    (data_dir / "PG_VERSION").write_text("15\n", encoding="ascii")
+@pytest.mark.parametrize(
+    ("file", "version", "message"),
+    [
+        ("PG_VERSION", "15", r"belongs to PostgreSQL 15, and this is 17"),
+        ("linkbeat.timescaledb", "99.0.0", r"used with TimescaleDB 99\.0\.0, newer than"),
+    ],
+)
+def test_data_of_another_version_is_refused_and_not_touched(
+    installation: Installation, stopped: Path, file: str, version: str, message: str
+) -> None:
+    before = (stopped / file).read_text(encoding="ascii")
+    (stopped / file).write_text(version + "\n", encoding="ascii")
 
-    with pytest.raises(ClusterError, match=r"belongs to PostgreSQL 15, and this is 17"):
-        Cluster(installation, data_dir, print).start()
+    with pytest.raises(ClusterError, match=message):
+        Cluster(installation, stopped, print).start()
 
-
-def test_data_of_a_newer_timescaledb_is_refused(installation: Installation, data_dir: Path) -> None:
-    with Cluster(installation, data_dir, print, durable=False):
-        pass
-    (data_dir / "linkbeat.timescaledb").write_text("99.0.0\n", encoding="ascii")
-
-    with pytest.raises(ClusterError, match=r"used with TimescaleDB 99\.0\.0, newer than"):
-        Cluster(installation, data_dir, print).start()
+    assert (stopped / file).read_text(encoding="ascii") == version + "\n"
+    (stopped / file).write_text(before, encoding="ascii")
 
 
 def test_a_directory_with_other_things_is_not_touched(installation: Installation, data_dir: Path) -> None:

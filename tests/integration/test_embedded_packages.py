@@ -40,8 +40,11 @@ def cache(installation: Installation) -> Iterator[Path]:
         yield directory / "cache"
 
 
-def without_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every way of apt to the mirror leads nowhere."""
+@pytest.fixture
+def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every way of apt to the mirror leads nowhere, at once."""
+    (tmp_path / "apt.conf").write_text('Acquire::Retries "0";\n', encoding="ascii")
+    monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
 
@@ -56,7 +59,8 @@ def test_a_complete_prefix_needs_no_program_and_no_network(
 
 def test_its_programs_load_nothing_of_the_host(installation: Installation) -> None:
     prefix = installation.bin_dir.parents[4]
-    loader = Path(elf._run(elf.find_patchelf(), "--print-interpreter", installation.program("postgres")))
+    asked = [elf.find_patchelf(), "--print-interpreter", installation.program("postgres")]
+    loader = Path(subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip())
 
     for name in ("postgres", "initdb", "psql", "pg_dump"):
         listing = subprocess.run(
@@ -69,8 +73,8 @@ def test_its_programs_load_nothing_of_the_host(installation: Installation) -> No
         assert all(Path(library).resolve().is_relative_to(prefix) for library in loaded), listing
 
 
-def test_from_kept_packages_it_is_built_without_network(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    without_network(monkeypatch)
+@pytest.mark.usefixtures("no_network")
+def test_from_kept_packages_it_is_built_without_network(cache: Path) -> None:
     # What an interrupted build and a moved prefix leave.
     (cache / "building" / "usr").mkdir(parents=True)
     (cache / "postgresql-17.1-timescaledb-2.1.0-amd64-00000000").mkdir()
@@ -82,13 +86,14 @@ def test_from_kept_packages_it_is_built_without_network(cache: Path, monkeypatch
     assert not (cache / "building").exists()
 
 
+@pytest.mark.usefixtures("no_network")
 def test_two_builders_at_once_build_it_once(cache: Path) -> None:
     program = f"""
 from pathlib import Path
 from service.embedded import packages
 print(packages.prepare(Path({str(cache)!r}), print).bin_dir)
 """
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "http_proxy": "http://127.0.0.1:9"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     builders = [
         subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True)
         for _ in range(2)
@@ -110,8 +115,8 @@ def test_a_prefix_that_was_moved_is_not_taken_for_a_complete_one(installation: I
     assert packages.find(tmp_path) is None
 
 
-def test_a_damaged_package_is_not_unpacked(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    without_network(monkeypatch)
+@pytest.mark.usefixtures("no_network")
+def test_a_damaged_package_is_not_unpacked(cache: Path) -> None:
     package = next((cache / "packages" / "archives").glob("postgresql-17_*.deb"))
     package.unlink()
     package.write_bytes(b"not what the index promised")
