@@ -54,6 +54,8 @@ class Delivery:
         self._cause: str | None = None  # of the failure that was logged last
         self._is_new = True
         self._down_since = 0.0
+        self._not_before = 0.0  # monotonic; until then the service has asked to be left alone
+        self._flush_seconds = 1.0
         self.rejected = 0
         """Heartbeats that the service refused for good, since the start."""
 
@@ -70,7 +72,7 @@ class Delivery:
     def stop(self, within_seconds: float) -> None:
         """Tries once more to deliver what is left, and returns in time whether that works or not."""
         deadline = time.monotonic() + within_seconds
-        self._within_seconds = within_seconds
+        self._flush_seconds = within_seconds
         self._stopping.set()
         self._wake.set()
         self._thread.join(max(0.0, deadline - time.monotonic()))
@@ -92,7 +94,7 @@ class Delivery:
         match outcome:
             case Delivered(rejected, _):
                 for each in rejected:
-                    if 0 <= each.index < len(sent):
+                    if 0 <= each.position < len(sent):
                         self._count_rejected(each.reason)
                 self._forget(sent)
                 # Grown again after a split, so that one oversized heartbeat does not slow the rest for good.
@@ -117,6 +119,9 @@ class Delivery:
                 )
                 return self._backoff(None)
             case Failed(cause, reason, retry_after):
+                if cause == "TimeoutError" and len(sent) > 1:
+                    # A slow line may never carry the whole batch in time.
+                    self._batch_limit = len(sent) // 2
                 self._note_failure(cause, "%s: %s; heartbeats are kept and sent later", reason)
                 return self._backoff(retry_after)
 
@@ -131,11 +136,14 @@ class Delivery:
         """
         ceiling = min(LONGEST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** min(self._failures, 10))
         self._failures += 1
+        self._not_before = time.monotonic() + (retry_after or 0.0)
         return (retry_after or 0.0) + self._uniform(0.0, ceiling)
 
     def _count_rejected(self, reason: str) -> None:
         self.rejected += 1
-        log.warning("%s will not take a heartbeat, which is dropped (%d so far): %s", self._destination, self.rejected, reason)
+        log.warning(
+            "%s will not take a heartbeat, which is dropped (%d so far): %s", self._destination, self.rejected, reason
+        )
 
     def _note_failure(self, cause: str, message: str, reason: str) -> None:
         if cause != self._cause:
@@ -158,21 +166,19 @@ class Delivery:
         self._is_new, self._cause, self._failures = False, None, 0
 
     def _run(self) -> None:
-        floor = 0.0  # monotonic time before which nothing is sent
         while not self._stopping.is_set():
             self._wake.clear()
             wait = self.step()
             if wait is None:
                 self._wake.wait()
             elif wait > 0:
-                floor = time.monotonic() + wait
                 self._stopping.wait(wait)
-        self._flush(told_to_wait=self._cause == "HTTP 503" and time.monotonic() < floor)
+        self._flush()
         self._sender.close()
 
-    def _flush(self, *, told_to_wait: bool) -> None:
-        """The live heartbeat and one batch, if they go at once."""
-        if not told_to_wait:
-            self._sender.hurry(self._within_seconds)
+    def _flush(self) -> None:
+        """The live heartbeat and one batch, if they go at once and the service has not asked to be left alone."""
+        if time.monotonic() >= self._not_before:
+            self._sender.hurry(self._flush_seconds)
             if self.step() == 0.0:
                 self.step()

@@ -23,7 +23,15 @@ _complaints = Complaints(log)
 
 ANSWER_DEADLINE_SECONDS = 1.0
 # What a mount answers when its server or its device is gone: it is there, but not reachable.
-_GONE = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOTCONN, errno.ECONNRESET}
+_GONE = {
+    errno.EIO,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENOTCONN,
+    errno.ECONNRESET,
+}
 
 
 class Filesystem(msgspec.Struct, frozen=True):
@@ -143,8 +151,8 @@ class FilesystemProbe:
     def _unreachable(self, identity: tuple[str, str], mount: Mount) -> Filesystem:
         last = self._last.get(identity)
         if last is None:
-            names = (wire_text(text) for text in (mount.mount_point, mount.device, mount.fs_type))
-            last = Filesystem(*names, total_bytes=0, used_bytes=0, available_bytes=0, percent=0.0)
+            point, device, fs_type = (wire_text(text) for text in (mount.mount_point, mount.device, mount.fs_type))
+            return Filesystem(point, device, fs_type, 0, 0, 0, 0.0, state="unreachable")
         return msgspec.structs.replace(last, available_bytes=0, state="unreachable")
 
 

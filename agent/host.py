@@ -1,5 +1,6 @@
 """The machine itself: processor, memory, root filesystem, load, uptime, operating system."""
 
+import contextlib
 import importlib
 import os
 import re
@@ -58,10 +59,8 @@ def read_metrics(
     reported = list(interfaces)
     memory = read_memory(roots)
     root = None
-    try:
+    with contextlib.suppress(OSError, AttributeError):  # not to be entered, or a system without statvfs
         root = usage(os.statvfs(roots.tree))
-    except (OSError, AttributeError):  # not to be entered, or a system without statvfs
-        pass
     load = _load(roots)
     return Metrics(
         cpu_percent=cpu_percent(before, now),

@@ -89,7 +89,7 @@ class ApiKey:
         try:
             value = _read_token(self._path)
         except (OSError, ValueError) as error:
-            log.warning("LINKBEAT_API_KEY_FILE: %s: %s; the earlier token stays", self._path, error)
+            log.warning("LINKBEAT_API_KEY_FILE: %s: %s; the token that was read before is used on", self._path, error)
             return False
         changed, self.value = value != self.value, value
         return changed

@@ -9,6 +9,7 @@ import socket
 import time
 from pathlib import Path
 from types import FrameType, TracebackType
+from typing import Self
 from urllib.parse import urlsplit
 
 from agent import __version__
@@ -35,33 +36,106 @@ def run(settings: Settings) -> int:
     backlog = Backlog(settings.queue_heartbeats)
     delivery = Delivery(open_sender(settings, key), key, backlog, settings.url)
     complaints = Complaints(log)
-    warn_of_plain_http(settings, key)
+    warn_of_open_token(settings, key)
     with StopSignals() as stop:
-        tick = time.monotonic() + random.uniform(0, min(settings.start_jitter_seconds, settings.interval_seconds))  # noqa: S311  spreads load, guards nothing
+        jitter = random.uniform(0, min(settings.start_jitter_seconds, settings.interval_seconds))
+        tick = time.monotonic() + jitter
         log.info(
-            "linkbeat agent %s reports as %s to %s every %g s, first in %.0f s",
+            "linkbeat agent %s reports as %s to %s every %g s, first in %.1f s",
             __version__,
             collector.identity.server_id,
             settings.url,
             settings.interval_seconds,
-            tick - time.monotonic(),
+            jitter,
         )
         delivery.start()
         while not stop.wait_until(tick):
             if not delivery.is_alive():
-                log.error("the sending thread has died; the agent stops, so that whoever started it can start it again")
+                log.error("the sending thread has died; the agent stops, so that its supervisor starts it anew")
                 return 1
             beat = collector.collect(queued=len(backlog), dropped=backlog.dropped, rejected=delivery.rejected)
-            if not tick_is_late(tick, settings.interval_seconds, time.monotonic()):
-                complaints.settled("late")
             warn_if_contained(settings, len(beat.network_interfaces), complaints)
             if backlog.add(encode(beat)):
-                complaints.about("full", "%d heartbeats wait, no room for more: the oldest are dropped", len(backlog))
-            elif len(backlog) <= 1:
-                complaints.settled("full")
+                complaints.about("full", "no room for more than %d heartbeats: the oldest are dropped", len(backlog))
+            elif len(backlog) == 1:
+                complaints.settled("full", "heartbeats fit again; %d were dropped since the start", backlog.dropped)
             delivery.wake()
             tick = next_tick(tick, settings.interval_seconds, time.monotonic())
         delivery.stop(within_seconds=FLUSH_SECONDS)
-    if backlog or backlog.dropped:
-        log.warning("stopped; not delivered: %d heartbeats waiting, %d dropped", len(backlog), backlog.dropped)
+    if len(backlog) or backlog.dropped:
+        log.warning("stopped; %d heartbeats not delivered, %d dropped since the start", len(backlog), backlog.dropped)
     return 0
+
+
+def next_tick(tick: float, interval_seconds: float, now: float) -> float:
+    """The first moment after both `tick` and `now` on the grid of `tick` and the interval; monotonic seconds.
+
+    Ticks that passed meanwhile are skipped: after a stall, several heartbeats at once would say nothing new.
+    """
+    missed = max(0, math.floor((now - tick) / interval_seconds))
+    return tick + (missed + 1) * interval_seconds
+
+
+def open_sender(settings: Settings, key: ApiKey) -> Sender:
+    """Raises SettingsError if the file of trusted authorities cannot be used."""
+    try:
+        return Sender(settings.url, key, timeout_seconds=settings.timeout_seconds, ca_file=settings.ca_file)
+    except OSError as error:
+        raise SettingsError(f'LINKBEAT_CA_FILE: "{settings.ca_file}": {error.strerror or error}') from None
+
+
+def warn_of_open_token(settings: Settings, key: ApiKey) -> None:
+    """Says so when the token will cross a network unencrypted."""
+    parts = urlsplit(settings.url)
+    host = parts.hostname or ""
+    is_loopback = host in ("localhost", "::1") or host.startswith("127.")
+    if key.value and parts.scheme == "http" and not is_loopback:
+        log.warning("LINKBEAT_URL is not https: whoever can read the traffic to %s can read the token", host)
+
+
+def warn_if_contained(settings: Settings, interfaces: int, complaints: Complaints) -> None:
+    """Says so when the counters are probably those of a container and not of its host."""
+    in_container = Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()
+    if in_container and not settings.roots.is_foreign and interfaces <= 1:
+        complaints.about(
+            "container",
+            "this is a container with a network of its own, and only that is reported; for the host's, use the host's "
+            "network, or mount its /proc and /sys and set LINKBEAT_PROC and LINKBEAT_SYS",
+        )
+
+
+class StopSignals:
+    """SIGTERM and SIGINT as something to wait for.
+
+    Through a socket and not a threading.Event: a handler that sets the event on which its own thread is just about to
+    wait can deadlock.
+    """
+
+    def __enter__(self) -> Self:
+        self._reader, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+        self._wakeup_fd = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        self._handlers = {number: signal.signal(number, _ignore) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._wakeup_fd)
+        self._reader.close()
+        self._writer.close()
+
+    def wait_until(self, moment: float) -> bool:
+        """Waits for `moment` (monotonic seconds); true, at once, if a signal came."""
+        while True:
+            remaining = max(0.0, moment - time.monotonic())
+            if select.select([self._reader], [], [], remaining)[0]:
+                return True
+            if time.monotonic() >= moment:
+                return False
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """The signal's number arrives through the wakeup socket; a handler must exist for that."""

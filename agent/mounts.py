@@ -10,9 +10,49 @@ _KERNEL_TREES = ("/sys", "/proc", "/dev", "/run", "/snap")
 # Types that hold no user's data or are images that are always full. autofs stands here for another reason too:
 # a stat would mount the share and wake its disk.
 _VIRTUAL = frozenset(
-    "aufs autofs binfmt_misc bpf cgroup cgroup2 configfs cpuset debugfs devfs devpts devtmpfs efivarfs erofs fdescfs "
-    "fuse.gvfsd-fuse fuse.lxcfs fuse.portal fuse.snapfuse fusectl hugetlbfs iso9660 mqueue nfsd nsfs overlay pidfs "
-    "pipefs proc procfs pstore ramfs rootfs rpc_pipefs securityfs selinuxfs sockfs squashfs sysfs tmpfs tracefs".split()
+    {
+        "aufs",
+        "autofs",
+        "binfmt_misc",
+        "bpf",
+        "cgroup",
+        "cgroup2",
+        "configfs",
+        "cpuset",
+        "debugfs",
+        "devfs",
+        "devpts",
+        "devtmpfs",
+        "efivarfs",
+        "erofs",
+        "fdescfs",
+        "fuse.gvfsd-fuse",
+        "fuse.lxcfs",
+        "fuse.portal",
+        "fuse.snapfuse",
+        "fusectl",
+        "hugetlbfs",
+        "iso9660",
+        "mqueue",
+        "nfsd",
+        "nsfs",
+        "overlay",
+        "pidfs",
+        "pipefs",
+        "proc",
+        "procfs",
+        "pstore",
+        "ramfs",
+        "rootfs",
+        "rpc_pipefs",
+        "securityfs",
+        "selinuxfs",
+        "sockfs",
+        "squashfs",
+        "sysfs",
+        "tmpfs",
+        "tracefs",
+    }
 )
 
 

@@ -73,7 +73,11 @@ class Counters(NamedTuple):
 
 
 def get_network_interfaces(
-    roots: Roots | None = None, *, include: Sequence[str] = (), exclude: Sequence[str] = (), platform: str = sys.platform
+    roots: Roots | None = None,
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    platform: str = sys.platform,
 ) -> list[NetworkInterface]:
     """Every interface but loopback, in the kernel's order; [] where none can be read, which is warned of once.
 

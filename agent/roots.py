@@ -59,4 +59,6 @@ def wire_text(raw: str) -> str:
 
 
 def _escaped(character: str) -> str:
-    return character.encode("ascii", "backslashreplace").decode() if ord(character) > 127 else f"\\x{ord(character):02x}"
+    return (
+        character.encode("ascii", "backslashreplace").decode() if ord(character) > 127 else f"\\x{ord(character):02x}"
+    )

@@ -1,10 +1,13 @@
 """One HTTP request to the service, and what its answer means for the heartbeats in it."""
 
+import contextlib
 import email.utils
 import http.client
 import socket
 import ssl
+import threading
 import time
+from types import TracebackType
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -20,7 +23,7 @@ RETRY_AFTER_SECONDS = (1.0, 300.0)  # a service's slip must neither make us spin
 class RejectedHeartbeat(NamedTuple):
     """A heartbeat of a batch that the service will never take, by its place in the batch."""
 
-    index: int
+    position: int
     reason: str
 
 
@@ -142,15 +145,44 @@ class Sender:
         }
         if self._key.value:
             headers["Authorization"] = f"Bearer {self._key.value}"
-        try:
+        # A service that refuses the size answers, and hangs up, before it has read everything: read that answer.
+        with contextlib.suppress(BrokenPipeError):
             self._connection.request("POST", self._path + path, body, headers)
-        except BrokenPipeError:
-            pass  # a service that refuses the size answers before it has read everything: read that answer
-        with self._connection.getresponse() as response:
+        with _AnswerDeadline(self._connection), self._connection.getresponse() as response:
             text = response.read(ANSWER_LIMIT_BYTES)
             if not response.isclosed():
                 self._connection.close()
             return judge(response.status, response.headers, text)
+
+
+class _AnswerDeadline:
+    """Hangs up on an answer that is not complete in time, and raises TimeoutError then.
+
+    A socket's own timeout starts anew with every byte: an answer of a byte a second would hold delivery for days.
+    """
+
+    def __init__(self, connection: http.client.HTTPConnection) -> None:
+        self._socket: socket.socket | None = connection.sock
+        self._timer = threading.Timer(connection.timeout or 0.0, self._hang_up)
+        self._timer.daemon = True
+        self._has_passed = False
+
+    def __enter__(self) -> None:
+        self._timer.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        # Also without an error: http.client returns what came of a cut body as if it were all.
+        if self._has_passed:
+            raise TimeoutError from error
+
+    def _hang_up(self) -> None:
+        self._has_passed = True
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
 
 
 def judge(status: int, headers: http.client.HTTPMessage, body: bytes) -> Outcome:
@@ -166,7 +198,9 @@ def judge(status: int, headers: http.client.HTTPMessage, body: bytes) -> Outcome
     if 300 <= status < 400:
         # Following it would hand the token to whoever the answer names.
         target = one_line(headers.get("Location", "nowhere"))
-        return Failed(cause, f"{reason}: redirected to {target}, which is not followed; set LINKBEAT_URL to the service")
+        return Failed(
+            cause, f"{reason}: redirected to {target}, which is not followed; set LINKBEAT_URL to the service"
+        )
     said = _problem_text(body)
     reason = f"{reason}: {said}" if said else reason
     if status in (413, 422):
@@ -236,16 +270,15 @@ def _retry_after(headers: http.client.HTTPMessage) -> float | None:
 def _described(error: Exception, timeout: float | None) -> str:
     match error:
         case ConnectionRefusedError():
-            return "connection refused"
+            text = "connection refused"
         case TimeoutError():
-            return f"no answer within {timeout:g} s"
+            text = f"no answer within {timeout:g} s"
         case socket.gaierror():
-            return f"host name cannot be resolved ({error.strerror})"
+            text = f"host name cannot be resolved ({error.strerror})"
         case ssl.SSLCertVerificationError():
-            return f"certificate not accepted: {error.verify_message}"
+            text = f"certificate not accepted: {error.verify_message}"
         case http.client.RemoteDisconnected():
-            return "connection closed without an answer"
-        case OSError() if error.strerror:
-            return error.strerror
+            text = "connection closed without an answer"
         case _:
-            return one_line(f"{type(error).__name__}: {error}")
+            text = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+    return one_line(text)

@@ -14,12 +14,12 @@ from agent.roots import Roots
 __all__ = ["Settings", "SettingsError", "described"]
 
 # \Z and not $: msgspec searches, and $ would let a trailing newline through into an HTTP header.
-_URL = r"^https?://(\[[0-9A-Fa-f:.]+\]|[^\s/?#@:\[\]]+)(:[0-9]{1,5})?(/[^\s?#]*)?\Z"
+_URL = r"^https?://(\[[0-9A-Fa-f:.]+\]|[^\x00-\x20\x7f/?#@:\[\]]+)(:[0-9]{1,5})?(/[^\s?#]*)?\Z"
 _KEY = r"^[\x21-\x7e]*\Z"
 _SERVER_ID = r"^[A-Za-z0-9._-]{1,100}\Z"
 _ROOT = r"^/[^\x00]*\Z"
-_an_absolute_path = {"allowed": "an absolute path"}
-_patterns = {"allowed": "a comma-separated list of patterns such as veth*,br-*"}
+_A_PATH = {"allowed": "an absolute path"}
+_PATTERNS = {"allowed": "a comma-separated list of patterns such as veth*,br-*"}
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +44,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     api_key_file: Annotated[
         str,
         Meta(
-            description="File that holds the token; goes before LINKBEAT_API_KEY, read again when the service refuses it.",
+            description="File that holds the token; goes before LINKBEAT_API_KEY. Read again when the service refuses "
+            "the token.",
             extra={"allowed": "a path"},
         ),
     ] = ""
@@ -72,7 +73,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=3600,
-            description="The first heartbeat comes after a random wait of up to this, and never more than one interval, "
+            description="The first heartbeat comes after a random wait of up to this and at most one interval, "
             "so that a fleet that starts together does not report together.",
             extra={"unit": "seconds"},
         ),
@@ -91,23 +92,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             ge=1,
             le=100_000,
-            description="Heartbeats kept in memory while the service is away; past it the oldest are dropped and counted.",
+            description="Heartbeats kept in memory while the service is away; past that, the oldest are dropped and "
+            "counted.",
             extra={"unit": "heartbeats"},
         ),
     ] = 120
     include_interfaces: Annotated[
-        tuple[str, ...], Meta(description="Interfaces to report; without it, all but lo.", extra=_patterns)
+        tuple[str, ...], Meta(description="Interfaces to report; without it, all but lo.", extra=_PATTERNS)
     ] = ()
     exclude_interfaces: Annotated[
         tuple[str, ...],
-        Meta(description="Interfaces to leave out; goes before LINKBEAT_INCLUDE_INTERFACES.", extra=_patterns),
+        Meta(description="Interfaces to leave out; goes before LINKBEAT_INCLUDE_INTERFACES.", extra=_PATTERNS),
     ] = ()
     proc: Annotated[
         str,
         Meta(
             pattern=_ROOT,
             description="The kernel's /proc; in a container, where the host's is mounted.",
-            extra=_an_absolute_path,
+            extra=_A_PATH,
         ),
     ] = "/proc"
     sys: Annotated[
@@ -115,7 +117,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             pattern=_ROOT,
             description="The kernel's /sys; in a container, where the host's is mounted.",
-            extra=_an_absolute_path,
+            extra=_A_PATH,
         ),
     ] = "/sys"
     root: Annotated[
@@ -123,7 +125,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             pattern=_ROOT,
             description="The root of the file tree to measure; in a container, where the host's is mounted.",
-            extra=_an_absolute_path,
+            extra=_A_PATH,
         ),
     ] = "/"
     log_level: Annotated[

@@ -180,6 +180,7 @@ class Ingest:
                 if attempt < ATTEMPTS:
                     await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))
                     continue
+                log.warning("a batch failed %d times: %s: %s", attempt, type(raised).__name__, raised)
                 _refuse(batch, _away())
             except (
                 asyncpg.DataError,

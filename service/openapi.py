@@ -6,6 +6,7 @@ from litestar import Litestar, post
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import OpenAPI
+from litestar.params import JSONBody
 
 from service.errors import MEDIA_TYPE, ProblemBody
 from service.heartbeats import BatchAnswer, HeartbeatAnswer
@@ -39,12 +40,12 @@ def describe_heartbeats(document: OpenAPI) -> None:
     }  # fmt: skip
 
     @post("/api/v1/agents/heartbeat", summary="Report a heartbeat", operation_id="PostHeartbeat", **common)
-    def heartbeat(data: Heartbeat) -> HeartbeatAnswer:
+    def heartbeat(data: JSONBody[Heartbeat]) -> HeartbeatAnswer:
         """200 means: committed and flushed to the database's disk. Sent again, it changes nothing."""
         raise NotImplementedError(data)
 
     @post("/api/v1/agents/heartbeats", summary="Report a batch", operation_id="PostHeartbeats", **common)
-    def heartbeats(data: list[Heartbeat]) -> BatchAnswer:
+    def heartbeats(data: JSONBody[list[Heartbeat]]) -> BatchAnswer:
         """For replays and relays: a JSON array, or NDJSON. One bad record never rejects its neighbours."""
         raise NotImplementedError(data)
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import asyncpg
 import msgspec
 from litestar import Router, get
-from litestar.params import Parameter
+from litestar.params import FromPath, QueryParameter
 
 from service.database import Database
 from service.errors import Problem
@@ -77,14 +77,17 @@ def router(database: Callable[[], Database]) -> Router:
 
     @get("/", summary="List servers")
     async def list_servers(
-        status: Annotated[Status | None, Parameter(description="Only servers in this state.")] = None,
+        status: Annotated[Status | None, QueryParameter(description="Only servers in this state.")] = None,
         search: Annotated[
-            str | None, Parameter(description="Only servers whose id or hostname contains this text.", max_length=255)
+            str | None,
+            QueryParameter(description="Only servers whose id or hostname contains this text.", max_length=255),
         ] = None,
-        sort: Annotated[Literal["id", "hostname", "last_seen"], Parameter(description="Order of the answer.")] = "id",
-        order: Annotated[Literal["asc", "desc"], Parameter(description="Direction of the order.")] = "asc",
-        limit: Annotated[int, Parameter(ge=1, le=1000, description="Servers a page.")] = 100,
-        after: Annotated[str | None, Parameter(description="`next` of the page before.", max_length=1000)] = None,
+        sort: Annotated[
+            Literal["id", "hostname", "last_seen"], QueryParameter(description="Order of the answer.")
+        ] = "id",
+        order: Annotated[Literal["asc", "desc"], QueryParameter(description="Direction of the order.")] = "asc",
+        limit: Annotated[int, QueryParameter(ge=1, le=1000, description="Servers a page.")] = 100,
+        after: Annotated[str | None, QueryParameter(description="`next` of the page before.", max_length=1000)] = None,
     ) -> ServerPage:
         conditions = ["true"]
         arguments: list[Any] = []
@@ -109,7 +112,7 @@ def router(database: Callable[[], Database]) -> Router:
         return ServerPage([_server(row) for row in rows[:limit]], _cursor(rows[limit - 1], sort) if more else None)
 
     @get("/{server_id:str}", summary="One server", raises=[])
-    async def get_server(server_id: str) -> Server:
+    async def get_server(server_id: FromPath[str]) -> Server:
         rows = await database().fetch(f"{_SERVERS} WHERE s.server_id = $1", storable(server_id))
         if not rows:
             raise unknown_server(server_id)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import asyncpg
 import msgspec
 from litestar import Router, get
-from litestar.params import Parameter
+from litestar.params import FromPath, QueryParameter
 
 from service.database import Database
 from service.errors import Problem
@@ -17,17 +17,17 @@ from service.servers import storable, unknown_server
 
 _PERIODS = ", ".join(PERIODS)
 PeriodName = Annotated[
-    str, Parameter(description=f"How far back: one of {_PERIODS}.", schema_extra={"enum": list(PERIODS)})
+    str, QueryParameter(description=f"How far back: one of {_PERIODS}.", schema_extra={"enum": list(PERIODS)})
 ]
-InterfaceFilter = Annotated[str | None, Parameter(description="Only this interface.", max_length=255)]
+InterfaceFilter = Annotated[str | None, QueryParameter(description="Only this interface.", max_length=255)]
 Bucket = Annotated[
     str | None,
-    Parameter(description="Bucket of the answer, such as 5m: a multiple of the period's own.", max_length=10),
+    QueryParameter(description="Bucket of the answer, such as 5m: a multiple of the period's own.", max_length=10),
 ]
 # Not an optional Literal["null"]: the framework would read "null" as None.
 Fill = Annotated[
     Literal["none", "null"],
-    Parameter(description="`null`: the whole grid, with nulls where there are no samples. A gap is never 0."),
+    QueryParameter(description="`null`: the whole grid, with nulls where there are no samples. A gap is never 0."),
 ]
 
 
@@ -119,7 +119,7 @@ def router(database: Callable[[], Database]) -> Router:
     @get("/network", summary="Network sparklines of the fleet")
     async def fleet(
         period: PeriodName = "1h",
-        server: Annotated[list[str] | None, Parameter(description="Only these servers; may be repeated.")] = None,
+        server: Annotated[list[str] | None, QueryParameter(description="Only these servers; may be repeated.")] = None,
         bucket: Bucket = None,
         fill: Fill = "none",
     ) -> FleetSparkline:
@@ -142,11 +142,11 @@ def router(database: Callable[[], Database]) -> Router:
 
     @get("/{server_id:str}/network", summary="Network sparkline of one server")
     async def one_server(
-        server_id: str,
+        server_id: FromPath[str],
         period: PeriodName = "1h",
         interface: InterfaceFilter = None,
         group_by: Annotated[
-            Literal["interface"] | None, Parameter(description="`interface`: a series for each.")
+            Literal["interface"] | None, QueryParameter(description="`interface`: a series for each.")
         ] = None,
         bucket: Bucket = None,
         fill: Fill = "none",

@@ -9,6 +9,7 @@ import fcntl
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ from service.embedded.progress import Say
 START_DEADLINE_SECONDS = 300.0
 STOP_STAGES = ((signal.SIGTERM, 2.0), (signal.SIGINT, 60.0), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 5.0))
 """Smart (clients may finish), fast (clients are ended), immediate (recovery at the next start)."""
+
+_SSL_REQUEST = (8).to_bytes(4, "big") + (80877103).to_bytes(4, "big")
 
 
 class Cluster:
@@ -107,7 +110,7 @@ class Cluster:
         self._files.check_access()
         while not self._take_ownership():
             running = self.status()
-            if running and running.ready:
+            if running and running.ready and _accepts_connections(running.port):
                 self._port = running.port
                 self._say(f"Using the database server that runs already (pid {running.pid}, port {running.port})")
                 return
@@ -165,9 +168,7 @@ class Cluster:
             self._say("The database server that was left running is of another version: restarting it")
             self._shut_down()
             running = None
-        if running is None:
-            self._launch()
-        elif self._process is None:
+        if running and self._process is None:
             self._say(f"Taking over the database server that an earlier run left behind (pid {running.pid})")
         self._await_ready(deadline)
         self._files.update_extension(self._port)
@@ -214,23 +215,26 @@ class Cluster:
         return port
 
     def _await_ready(self, deadline: float) -> None:
+        """Wait for the server that runs; launch one if none does, or if the one that seemed to run was dying."""
+        launched = False
         next_word = time.monotonic() + 10
-        while not ((running := self.status()) and running.ready):
-            if self._process is not None and self._process.poll() is not None:
-                if not re.search(r"could not bind|Address already in use", self._files.log_tail()):
-                    raise self._files.failure(f"PostgreSQL ended at its start with code {self._process.returncode}")
-                # Another program took the port after our probe.
+        while True:
+            running = self.status()
+            if running and running.ready and _accepts_connections(running.port):
+                self._port = running.port
+                return
+            if running is None and (self._process is None or self._process.poll() is not None):
+                # A port conflict: another program took the port after our probe.
+                if launched and not re.search(r"could not bind|Address already in use", self._files.log_tail()):
+                    raise self._files.failure("PostgreSQL ended while it was starting")
                 self._launch()
-            if self._process is None and running is None:
-                # We waited for a server that we took over, and it ended.
-                self._launch()
+                launched = True
             if time.monotonic() > deadline:
                 raise self._files.failure(f"PostgreSQL accepts no connections after {START_DEADLINE_SECONDS:.0f} s")
             if time.monotonic() > next_word:
                 self._say(f"Waiting for PostgreSQL: {self._files.log_tail().rpartition(chr(10))[2]}")
                 next_word += 10
             time.sleep(0.05)
-        self._port = running.port
 
     # Stop
 
@@ -262,6 +266,20 @@ class Cluster:
             if gone:
                 return True
             time.sleep(0.02)
+        return False
+
+
+def _accepts_connections(port: int) -> bool:
+    """Whether a server process answers an SSLRequest (PostgreSQL's documentation, "Message Formats").
+
+    Asked beside the pid file, which says "ready" some moments longer than a killed server lives,
+    as does the kernel, which accepts connections in its stead.
+    """
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+            connection.sendall(_SSL_REQUEST)
+            return connection.recv(1) in (b"S", b"N")
+    except OSError:
         return False
 
 

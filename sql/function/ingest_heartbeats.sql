@@ -91,9 +91,7 @@ BEGIN
                   rx_errors, tx_errors, rx_dropped, tx_dropped, is_up, ordinal)
     ), following AS (
         SELECT s.*, CASE WHEN lag(server_id) OVER batch = server_id AND lag(interface_name) OVER batch = interface_name
-                         THEN lag(reading) OVER batch END AS before,
-                    CASE WHEN lead(server_id) OVER batch = server_id AND lead(interface_name) OVER batch = interface_name
-                         THEN lead(time) OVER batch ELSE 'infinity' END AS next_time
+                         THEN lag(reading) OVER batch END AS before
         FROM sample s
         WINDOW batch AS (ORDER BY ordinal)
     ), linked AS MATERIALIZED (
@@ -123,22 +121,28 @@ BEGIN
         -- The plain case, all counters grew, is settled here; the rest is left to repair_deltas.
         SELECT k.*,
                k.first OR k.rebooted IS NOT TRUE
-                   AND (k.previous).rx_bytes >= 0 AND k.rx_bytes - greatest((k.previous).rx_bytes, 0) BETWEEN 0 AND k.most
-                   AND (k.previous).tx_bytes >= 0 AND k.tx_bytes - greatest((k.previous).tx_bytes, 0) BETWEEN 0 AND k.most
-                   AND (k.previous).rx_packets >= 0 AND k.rx_packets - greatest((k.previous).rx_packets, 0) BETWEEN 0 AND k.most
-                   AND (k.previous).tx_packets >= 0 AND k.tx_packets - greatest((k.previous).tx_packets, 0) BETWEEN 0 AND k.most
-                   AND coalesce(k.rx_errors >= (k.previous).rx_errors AND (k.previous).rx_errors >= 0, true)
-                   AND coalesce(k.tx_errors >= (k.previous).tx_errors AND (k.previous).tx_errors >= 0, true)
-                   AND coalesce(k.rx_dropped >= (k.previous).rx_dropped AND (k.previous).rx_dropped >= 0, true)
-                   AND coalesce(k.tx_dropped >= (k.previous).tx_dropped AND (k.previous).tx_dropped >= 0, true)
+                   AND linkbeat.grew((k.previous).rx_bytes, k.rx_bytes, k.most)
+                   AND linkbeat.grew((k.previous).tx_bytes, k.tx_bytes, k.most)
+                   AND linkbeat.grew((k.previous).rx_packets, k.rx_packets, k.most)
+                   AND linkbeat.grew((k.previous).tx_packets, k.tx_packets, k.most)
+                   AND linkbeat.grew((k.previous).rx_errors, k.rx_errors, k.most)
+                   AND linkbeat.grew((k.previous).tx_errors, k.tx_errors, k.most)
+                   AND linkbeat.grew((k.previous).rx_dropped, k.rx_dropped, k.most)
+                   AND linkbeat.grew((k.previous).tx_dropped, k.tx_dropped, k.most)
                    AS is_plain
         FROM (
-            SELECT l.*, l.previous IS NULL AS first, (l.previous).boot <> l.boot AS rebooted,
+            SELECT l.*,
+                   -- The next of its series that is written here.
+                   CASE WHEN lead(l.server_id) OVER batch = l.server_id
+                             AND lead(l.interface_name) OVER batch = l.interface_name
+                        THEN lead(l.time) OVER batch ELSE 'infinity' END AS next_time,
+                   l.previous IS NULL AS first, (l.previous).boot <> l.boot AS rebooted,
                    linkbeat.elapsed_ms((l.previous).time, l.time) AS elapsed_ms,
                    linkbeat.delta_limit(linkbeat.elapsed_ms((l.previous).time, l.time)) AS most
             FROM linked l
+            WHERE (l.stored).time IS DISTINCT FROM l.time  -- what is stored stays as it is
+            WINDOW batch AS (ORDER BY l.ordinal)
         ) k
-        WHERE (k.stored).time IS DISTINCT FROM k.time
     ), history AS (
         INSERT INTO network_interface_metrics (
             server_id, interface_name, time, boot, rx_bytes, tx_bytes, rx_packets, tx_packets,
@@ -170,7 +174,7 @@ BEGIN
                CASE WHEN NOT first AND is_plain THEN tx_bytes - (previous).tx_bytes ELSE 0 END,
                coalesce(elapsed_ms, 0), counted_64bit OR (reading).counts_64bit OR coalesce((before).counts_64bit AND NOT rebooted, false)
         FROM judged
-        WHERE next_time = 'infinity' AND (is_newest OR first)
+        WHERE next_time = 'infinity'  -- the last of its series here; whether it is the newest is asked below
         ON CONFLICT (server_id, interface_name) DO UPDATE SET
             time = EXCLUDED.time, boot = EXCLUDED.boot,
             rx_bytes = EXCLUDED.rx_bytes, tx_bytes = EXCLUDED.tx_bytes,

@@ -81,7 +81,7 @@ except KeyboardInterrupt:
 """
     return subprocess.Popen(
         [sys.executable, "-c", program],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -169,15 +169,18 @@ def test_a_query_that_outlives_the_killed_server_does_not_block_the_next_start(c
     # Busy, so that it does not notice the postmaster's end by itself.
     busy = "DO $$ BEGIN PERFORM count(*) FROM generate_series(1, 1e12); END $$"
     with subprocess.Popen([*cluster.psql, "-Xqc", busy], stderr=subprocess.DEVNULL) as session:
-        time.sleep(0.5)
-        pid = cluster.pid
-        assert pid is not None
-        os.kill(pid, signal.SIGKILL)
+        try:
+            time.sleep(0.5)
+            pid = cluster.pid
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
 
-        cluster.start()
+            cluster.start()
 
-        assert query(cluster, "SELECT 1") == "1"
-        assert session.wait(10) != 0
+            assert query(cluster, "SELECT 1") == "1"
+            assert session.wait(10) != 0
+        finally:
+            session.kill()
 
 
 def test_lock_files_whose_pid_is_another_programs_do_not_block_the_start(cluster: Cluster) -> None:
@@ -314,7 +317,7 @@ with Cluster.temporary(packages.find(Path({str(default_cache_dir())!r})), lambda
     print(cluster.data_dir, flush=True)
     signal.pause()
 """
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     with subprocess.Popen(
         [sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True
     ) as killed:

@@ -59,7 +59,7 @@ def test_a_complete_prefix_needs_no_program_and_no_network(
 
 def test_its_programs_load_nothing_of_the_host(installation: Installation) -> None:
     prefix = installation.bin_dir.parents[4]
-    asked = [elf.find_patchelf(), "--print-interpreter", installation.program("postgres")]
+    asked = [str(elf.find_patchelf()), "--print-interpreter", str(installation.program("postgres"))]
     loader = Path(subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip())
 
     for name in ("postgres", "initdb", "psql", "pg_dump"):
@@ -93,7 +93,7 @@ from pathlib import Path
 from service.embedded import packages
 print(packages.prepare(Path({str(cache)!r}), print).bin_dir)
 """
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     builders = [
         subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True)
         for _ in range(2)

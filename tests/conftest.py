@@ -1,0 +1,128 @@
+"""A real TimescaleDB for all tests: the schema is built by the migrations once, and cloned for each test."""
+
+import asyncio
+import os
+import sys
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import httpx
+import pytest
+from litestar import Litestar
+
+from service import schema
+from service.app import create_app
+from service.embedded.choose import choose_test_database
+from service.settings import Settings
+from tests.support import KEY, Client
+
+
+def with_database(url: str, name: str) -> str:
+    """The same server, another database."""
+    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+
+
+@pytest.fixture(scope="session")
+def database_server() -> Iterator[str]:
+    """A server to make databases on: TEST_DATABASE_URL, Docker, one on this host, or the embedded one."""
+    with choose_test_database(os.environ.get("TEST_DATABASE_URL") or None, _say) as handle:
+        yield handle.url
+
+
+@pytest.fixture(scope="session")
+def template(database_server: str) -> Iterator[str]:
+    """A database with the migrated schema, to be cloned; without connections, so that it can be."""
+    name = f"linkbeat_template_{uuid.uuid4().hex[:8]}"
+    asyncio.run(_run(database_server, f"CREATE DATABASE {name}"))
+    asyncio.run(schema.migrate(with_database(database_server, name), lambda _: None))
+    asyncio.run(
+        _run(
+            database_server,
+            f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false",
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
+        )
+    )
+    yield name
+    asyncio.run(_run(database_server, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+async def database_url(database_server: str, template: str) -> AsyncIterator[str]:
+    """A database of this test's own."""
+    name = f"linkbeat_test_{uuid.uuid4().hex[:8]}"
+    await _run(database_server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield with_database(database_server, name)
+    await _run(database_server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def empty_database_url(database_server: str) -> AsyncIterator[str]:
+    """A database that Linkbeat has never seen."""
+    name = f"linkbeat_empty_{uuid.uuid4().hex[:8]}"
+    await _run(database_server, f"CREATE DATABASE {name} TEMPLATE template0")
+    yield with_database(database_server, name)
+    await _run(database_server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to this test's database, to see what is stored."""
+    connection = await asyncpg.connect(database_url, server_settings={"timezone": "UTC"})
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(api_key=KEY, data_dir=str(tmp_path))
+
+
+@pytest.fixture
+async def service(database_url: str, settings: Settings) -> AsyncIterator[Client]:
+    """The service on this test's database, in this process; requests carry the fleet key."""
+    app = create_app(settings, database_url=database_url, key=KEY)
+    async with (
+        running(app),
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(app),  # type: ignore[arg-type]  # Litestar's scope types are narrower
+            base_url="http://linkbeat",
+            headers={"Authorization": f"Bearer {KEY}"},
+        ) as http,
+    ):
+        yield Client(http)
+
+
+@asynccontextmanager
+async def running(app: Litestar) -> AsyncIterator[None]:
+    """The app's lifespan, entered and left in one task, as its task group demands; a fixture may end in another."""
+    started, ending = asyncio.Event(), asyncio.Event()
+
+    async def live() -> None:
+        async with app.lifespan():
+            started.set()
+            await ending.wait()
+
+    task = asyncio.create_task(live())
+    await asyncio.wait([task, asyncio.create_task(started.wait())], return_when=asyncio.FIRST_COMPLETED)
+    try:
+        yield
+    finally:
+        ending.set()
+        await task
+
+
+async def _run(url: str, *statements: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.__stderr__, flush=True)

@@ -1,0 +1,328 @@
+"""The agent as a process, against a real HTTP server that answers as the test says."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+ACK = {"status": "ok", "server_registered": True, "duplicate": False}
+BATCH_ACK = {"status": "ok", "stored": 1, "duplicate": 0, "conflict": 0, "rejected": []}
+
+Answer = tuple[int, bytes, dict[str, str]]
+
+
+class Service(ThreadingHTTPServer):
+    """Answers each request with `answer(path)`, by default with an acknowledgement; keeps what arrived."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.answer: Callable[[str], Answer] = acknowledge
+        self.requests: list[tuple[float, str, dict[str, str], Any]] = []
+        self.arrived = threading.Condition()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def wait_for(self, count: int, seconds: float = 10.0) -> None:
+        with self.arrived:
+            assert self.arrived.wait_for(lambda: len(self.requests) >= count, seconds), "too few requests arrived"
+
+    @property
+    def live(self) -> list[Any]:
+        return [body for _, path, _, body in self.requests if path.endswith("/heartbeat")]
+
+    @property
+    def batches(self) -> list[Any]:
+        return [body for _, path, _, body in self.requests if path.endswith("/heartbeats")]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Service
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        status, text, headers = self.server.answer(self.path)
+        with self.server.arrived:
+            self.server.requests.append((time.monotonic(), self.path, dict(self.headers.items()), body))
+            self.server.arrived.notify_all()
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
+        pass
+
+
+def acknowledge(path: str) -> Answer:
+    ack = BATCH_ACK if path.endswith("/heartbeats") else ACK
+    return 200, json.dumps(ack).encode(), {"Content-Type": "application/json"}
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    service = Service()
+    threading.Thread(target=service.serve_forever, args=(0.01,), daemon=True).start()
+    yield service
+    service.shutdown()
+    service.server_close()
+
+
+class Agent:
+    """A running `python -m agent run`, one heartbeat a second, the first at once."""
+
+    def __init__(self, service_url: str, log: Path, **settings: str) -> None:
+        self._log = log
+        with log.open("wb") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "agent", "run"],
+                cwd=REPOSITORY,
+                env=environment(service_url, INTERVAL_SECONDS="1", START_JITTER_SECONDS="0", **settings),
+                stderr=stderr,
+                stdout=subprocess.DEVNULL,
+            )
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def stop(self, number: int = signal.SIGTERM) -> float:
+        """Ends it with this signal; returns the seconds that it took."""
+        begin = time.monotonic()
+        self.process.send_signal(number)
+        assert self.process.wait(10) == 0, self.log
+        return time.monotonic() - begin
+
+
+Start = Callable[..., Agent]
+
+
+@pytest.fixture
+def start(service: Service, tmp_path: Path) -> Iterator[Start]:
+    started: list[Agent] = []
+
+    def begin(**settings: str) -> Agent:
+        started.append(Agent(service.url, tmp_path / "agent.log", **settings))
+        return started[-1]
+
+    yield begin
+    for agent in started:
+        if agent.process.poll() is None:
+            agent.process.kill()
+            agent.process.wait()
+
+
+def environment(service_url: str, **settings: str) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("LINKBEAT_")}
+    chosen = {"URL": service_url, "API_KEY": "the-token", "SERVER_ID": "test-server"} | settings
+    return inherited | {f"LINKBEAT_{name}": value for name, value in chosen.items()}
+
+
+def command(
+    *arguments: str, service_url: str = "http://127.0.0.1:9", **settings: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "agent", *arguments],
+        cwd=REPOSITORY,
+        env=environment(service_url, **settings),
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+
+
+def test_a_running_agent_reports_every_interval_and_stops_in_time(service: Service, start: Start) -> None:
+    agent = start()
+    service.wait_for(3)
+    duration = agent.stop()
+
+    assert duration < 2
+    moments = [moment for moment, *_ in service.requests[:3]]
+    assert all(0.7 < later - earlier < 1.3 for earlier, later in zip(moments, moments[1:], strict=False))
+    assert service.batches == []
+    beat = service.live[0]
+    assert beat["server_id"] == "test-server"
+    assert beat["status"] == "online"
+    assert all(each["name"] != "lo" for each in beat["network_interfaces"])
+    stamps = [each["timestamp"] for each in service.live]
+    assert stamps == sorted(set(stamps))
+    assert service.requests[0][2]["Authorization"] == "Bearer the-token"
+    assert "the-token" not in agent.log
+    # Quiet when all is well: what it does, and that it works.
+    assert len(agent.log.splitlines()) == 2, agent.log
+
+
+def test_retry_after_is_obeyed_and_nothing_is_lost(service: Service, start: Start) -> None:
+    service.answer = lambda _: (503, b"", {"Retry-After": "2"})
+    agent = start()
+    service.wait_for(1)
+    service.answer = acknowledge
+    service.wait_for(3)
+    agent.stop()
+
+    refused, first_after = service.requests[0][0], service.requests[1][0]
+    assert first_after - refused >= 1.9
+    # The live heartbeat first, then those that waited, in order.
+    first_live, second_live = service.live[:2]
+    waited = [beat["timestamp"] for batch in service.batches for beat in batch]
+    assert first_live["timestamp"] == waited[0]
+    assert waited == sorted(waited)
+    assert second_live["timestamp"] > waited[0]
+    assert "HTTP 503" in agent.log
+    assert "delivering again" in agent.log
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "headers", "said"),
+    [
+        (401, b'{"detail":"token unknown"}', {}, "refuses the token"),
+        (403, b"", {}, "refuses the token"),
+        (200, b"<html>Please log in</html>", {}, "not an answer of Linkbeat"),
+        (302, b"", {"Location": "/elsewhere"}, "not followed"),
+        (404, b"", {}, "HTTP 404"),
+    ],
+)
+def test_an_answer_that_is_no_acknowledgement_keeps_the_heartbeats(
+    service: Service, start: Start, status: int, body: bytes, headers: dict[str, str], said: str
+) -> None:
+    service.answer = lambda _: (status, body, headers)
+    agent = start()
+    service.wait_for(1)
+    service.answer = acknowledge
+    service.wait_for(2)
+    agent.stop()
+
+    refused = service.requests[0][3]["timestamp"]
+    later = [*service.live[1:], *(beat for batch in service.batches for beat in batch)]
+    assert refused in [beat["timestamp"] for beat in later]
+    assert all("/elsewhere" not in path for _, path, *_ in service.requests)
+    assert agent.log.count(said) == 1, agent.log
+
+
+def test_a_heartbeat_that_the_service_will_never_take_is_dropped_and_reported(service: Service, start: Start) -> None:
+    problem = {"title": "Invalid", "errors": [{"path": "hostname", "reason": "too long"}]}
+    service.answer = lambda _: (422, json.dumps(problem).encode(), {})
+    agent = start()
+    service.wait_for(1)
+    service.answer = acknowledge
+    service.wait_for(2)
+    agent.stop()
+
+    assert service.batches == []
+    assert service.live[1]["timestamp"] > service.live[0]["timestamp"]
+    assert service.live[1]["delivery"]["rejected"] == 1
+    assert "hostname: too long" in agent.log
+
+
+def test_a_token_file_that_is_replaced_is_read_again(service: Service, start: Start, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("old\n")
+
+    def refuse_and_replace(_: str) -> Answer:
+        token.write_text("new\n")
+        return 401, b"", {}
+
+    service.answer = refuse_and_replace
+    agent = start(API_KEY_FILE=str(token))
+    service.wait_for(1)
+    service.answer = acknowledge
+    service.wait_for(2)
+    agent.stop()
+
+    assert [headers["Authorization"] for _, _, headers, _ in service.requests[:2]] == ["Bearer old", "Bearer new"]
+    assert service.live[0]["timestamp"] == service.live[1]["timestamp"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopping_does_not_wait_for_a_service_that_hangs(service: Service, start: Start, number: int) -> None:
+    released = threading.Event()
+
+    def hang(path: str) -> Answer:
+        asked.set()
+        released.wait(20)
+        return acknowledge(path)
+
+    asked = threading.Event()
+    service.answer = hang
+    agent = start()
+    assert asked.wait(10)
+    duration = agent.stop(number)
+    released.set()
+
+    assert duration < 2
+    assert "1 heartbeats not delivered" in agent.log or "2 heartbeats not delivered" in agent.log
+    assert "Traceback" not in agent.log
+
+
+def test_once_sends_one_heartbeat_and_prints_the_answer(service: Service) -> None:
+    done = command("once", service_url=service.url)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == ACK
+    assert len(done.stdout.splitlines()) == 1
+    assert len(service.live) == 1
+    assert 0 <= service.live[0]["metrics"]["cpu_percent"] <= 100
+
+
+def test_once_says_why_it_failed(service: Service) -> None:
+    refused = command("once")
+    service.answer = lambda _: (401, b'{"detail":"token unknown"}', {})
+    unauthorized = command("once", service_url=service.url)
+
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == "http://127.0.0.1:9: connection refused\n"
+    assert (unauthorized.returncode, unauthorized.stdout) == (1, "")
+    assert unauthorized.stderr == f"{service.url}: HTTP 401 Unauthorized: token unknown\n"
+
+
+def test_print_shows_the_heartbeat_and_sends_nothing(service: Service) -> None:
+    done = command("print", service_url=service.url)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    beat = json.loads(done.stdout)
+    assert re.fullmatch(r"[A-Za-z0-9._-]{1,100}", beat["server_id"])
+    assert beat["boot_id"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert service.requests == []
+
+
+def test_a_bad_setting_is_named(service: Service) -> None:
+    done = command("run", INTERVAL_SECONDS="abc")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == 'LINKBEAT_INTERVAL_SECONDS: "abc" is not a number of seconds from 1 to 3600\n'
+
+
+def test_without_a_command_help_is_printed() -> None:
+    done = command()
+
+    assert done.returncode == 0
+    assert "run | once | print" in done.stdout
+    assert "LINKBEAT_INTERVAL_SECONDS" in done.stdout
+
+
+def test_the_agent_imports_nothing_of_the_service_and_little_else() -> None:
+    probe = "import sys, agent.__main__; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", probe], cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=20
+    )
+
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert loaded.isdisjoint({"service", "asyncio", "psutil", "litestar", "asyncpg", "httpx"})

@@ -1,0 +1,330 @@
+"""agent.filesystems and agent.mounts on fixture files, with a statvfs that the test controls."""
+
+import errno
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.filesystems import Filesystem, FilesystemProbe, get_filesystem_metrics, usage
+from agent.mounts import groups_to_measure, is_in_kernel_tree, parse_mounts
+from agent.roots import Roots
+
+FIXTURES = Path(__file__).parent / "fixtures"
+GIB = 1024**3
+
+
+def sizes(total: int = 100, free: int = 40, available: int = 35, fragment: int = GIB) -> os.statvfs_result:
+    """A statvfs answer in fragments of `fragment` octets."""
+    return os.statvfs_result((4096, fragment, total, free, available, 0, 0, 0, 0, 255, 0))
+
+
+class Host:
+    """A file tree below tmp_path with these mounts; every mount point exists as a directory."""
+
+    def __init__(self, tmp_path: Path, mounts: str) -> None:
+        self.tree = tmp_path / "root"
+        self.roots = Roots(proc=str(tmp_path / "proc"), root=str(self.tree))
+        self.roots.mounts.parent.mkdir(parents=True)
+        self.tree.mkdir()
+        self.mount(mounts)
+        self.asked: list[str] = []
+        self.answers: dict[str, Callable[[], os.statvfs_result]] = {}
+        self.probe = FilesystemProbe(statvfs=self.statvfs, deadline_seconds=0.2)
+
+    def mount(self, mounts: str) -> None:
+        self.roots.mounts.write_text(mounts, encoding="utf-8", errors="surrogateescape")
+        for mount in parse_mounts(mounts):
+            (self.tree / mount.mount_point.lstrip("/")).mkdir(parents=True, exist_ok=True)
+
+    def statvfs(self, path: Path) -> os.statvfs_result:
+        point = "/" + str(path.relative_to(self.tree)).removeprefix(".")
+        self.asked.append(point)
+        return self.answers.get(point, sizes)()
+
+    def metrics(self) -> list[Filesystem]:
+        return get_filesystem_metrics(self.roots, probe=self.probe)
+
+
+def fails_with(number: int) -> Callable[[], os.statvfs_result]:
+    def answer() -> os.statvfs_result:
+        raise OSError(number, os.strerror(number))
+
+    return answer
+
+
+def points(found: list[Filesystem]) -> list[str]:
+    return [each.mount_point for each in found]
+
+
+def test_a_servers_mounts_are_filtered_and_decoded(tmp_path: Path) -> None:
+    host = Host(tmp_path, (FIXTURES / "mounts_server.txt").read_text())
+
+    found = host.metrics()
+
+    assert points(found) == [
+        "/",
+        "/boot/efi",
+        "/srv/media",
+        "/snapshots",
+        "/devdata",
+        "/system",
+        "/pool",
+        "/pool/home",
+        "/tank",
+        "/tank/a",
+        "/mnt/nas",
+        "/mnt/one",
+        "/mnt/two",
+    ]
+    assert found[0] == Filesystem("/", "/dev/sda2", "ext4", 100 * GIB, 60 * GIB, 35 * GIB, 63.16)
+
+
+@pytest.mark.parametrize(
+    ("escaped", "decoded"),
+    [
+        ("/mnt/My\\040Disk", "/mnt/My Disk"),
+        ("/mnt/a\\011b\\012c\\134d", "/mnt/a\tb\nc\\d"),
+        ("/mnt/\\043hash", "/mnt/#hash"),
+        ("/mnt/not\\09octal", "/mnt/not\\09octal"),
+        ("/mnt/sp\u00a0ace\x0b", "/mnt/sp\u00a0ace\x0b"),
+    ],
+)
+def test_pitfall_20_octal_escapes_are_decoded(escaped: str, decoded: str) -> None:
+    assert [mount.mount_point for mount in parse_mounts(f"/dev/sda1 {escaped} ext4 rw 0 0\n")] == [decoded]
+
+
+def test_pitfall_20_the_decoded_path_is_measured(tmp_path: Path) -> None:
+    host = Host(tmp_path, "/dev/sda1 /mnt/My\\040Disk ext4 rw 0 0\n")
+
+    assert points(host.metrics()) == ["/mnt/My Disk"]
+    assert host.asked == ["/mnt/My Disk"]
+
+
+def test_pitfall_21_a_name_that_is_not_utf8_is_escaped_and_measured(tmp_path: Path) -> None:
+    host = Host(tmp_path, "/dev/sda1 /mnt/\udcff ext4 rw 0 0\n/dev/sdb1 /ok ext4 rw 0 0\n")
+
+    found = host.metrics()
+
+    assert points(found) == ["/mnt/\\xff", "/ok"]
+    assert host.asked[0] in ("/mnt/\udcff", "/ok")
+    msgspec.json.encode(found)
+
+
+@pytest.mark.parametrize(
+    ("mount_point", "expected"),
+    [
+        ("/sys", True),
+        ("/sys/fs/cgroup", True),
+        ("/dev/mqueue", True),
+        ("/run/user/1000", True),
+        ("/snap/core", True),
+        ("/system", False),
+        ("/snapshots", False),
+        ("/devdata", False),
+        ("/devel", False),
+        ("/", False),
+    ],
+)
+def test_pitfall_22_only_what_lies_below_a_kernel_tree_is_left_out(mount_point: str, expected: bool) -> None:
+    assert is_in_kernel_tree(mount_point) is expected
+
+
+def test_pitfall_23_a_hung_mount_is_unreachable_with_its_last_sizes_and_delays_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    host = Host(tmp_path, "/dev/sda1 / ext4 rw 0 0\nnas:/x /mnt/nas nfs4 rw 0 0\n")
+    healthy = host.metrics()[1]
+    released = threading.Event()
+
+    def hangs() -> os.statvfs_result:
+        released.wait(10)
+        return sizes(free=20)
+
+    host.answers["/mnt/nas"] = hangs
+    first = host.metrics()
+    begin = time.monotonic()
+    later = [host.metrics() for _ in range(5)]
+    duration = time.monotonic() - begin
+
+    stuck = msgspec.structs.replace(healthy, state="unreachable", available_bytes=0)
+    assert [first[1], *(each[1] for each in later)] == [stuck] * 6
+    assert {each[0].state for each in (first, *later)} == {"ok"}
+    assert host.asked.count("/mnt/nas") == 2  # healthy once, hung once, never a second thread beside it
+    assert duration < 0.2
+    assert [record.message for record in caplog.records] == ["/mnt/nas: does not answer; reported as unreachable"]
+
+    del host.answers["/mnt/nas"]
+    released.set()
+    deadline = time.monotonic() + 5
+    while host.metrics()[1].state != "ok" and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert host.metrics()[1] == healthy
+    assert caplog.records[-1].message == "/mnt/nas: answers again"
+
+
+def test_pitfall_23_a_mount_that_never_answered_has_no_sizes(tmp_path: Path) -> None:
+    host = Host(tmp_path, "nas:/x /mnt/nas nfs4 rw 0 0\n")
+    released = threading.Event()
+
+    def hangs() -> os.statvfs_result:
+        released.wait(10)
+        return sizes()
+
+    host.answers["/mnt/nas"] = hangs
+    found = host.metrics()
+    released.set()
+
+    assert found == [Filesystem("/mnt/nas", "nas:/x", "nfs4", 0, 0, 0, 0.0, "unreachable")]
+
+
+def test_a_mount_whose_server_is_gone_is_unreachable(tmp_path: Path) -> None:
+    host = Host(tmp_path, "me@host: /mnt/ssh fuse.sshfs rw 0 0\n")
+    host.metrics()
+
+    host.answers["/mnt/ssh"] = fails_with(errno.ENOTCONN)
+
+    assert [(each.state, each.total_bytes, each.available_bytes) for each in host.metrics()] == [
+        ("unreachable", 100 * GIB, 0)
+    ]
+
+
+def test_an_inaccessible_mount_is_skipped_with_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    host = Host(tmp_path, "/dev/sda1 / ext4 rw 0 0\n/dev/sdb1 /secret ext4 rw 0 0\n")
+    host.answers["/secret"] = fails_with(errno.EACCES)
+
+    found = [points(host.metrics()) for _ in range(3)]
+
+    assert found == [["/"]] * 3
+    assert [record.message for record in caplog.records] == ["/secret: Permission denied; skipped"]
+
+
+def test_pitfall_24_autofs_is_never_touched_and_what_it_mounted_is(tmp_path: Path) -> None:
+    auto = "systemd-1 /mnt/auto autofs rw 0 0\n"
+    host = Host(tmp_path, auto)
+    assert host.metrics() == []
+    assert host.asked == []
+
+    host.mount(auto + "nas:/x /mnt/auto nfs4 rw 0 0\n")
+
+    assert points(host.metrics()) == ["/mnt/auto"]
+
+
+def test_pitfall_25_bind_mounts_give_one_entry_with_the_shortest_mount_point(tmp_path: Path) -> None:
+    host = Host(tmp_path, "/dev/sda1 /srv/b ext4 rw 0 0\n/dev/sda1 /a ext4 rw 0 0\n/dev/sda1 /b ext4 rw 0 0\n")
+
+    assert points(host.metrics()) == ["/a"]
+
+
+def test_pitfall_25_a_mount_over_itself_gives_the_visible_one(tmp_path: Path) -> None:
+    host = Host(tmp_path, "/dev/sda1 /mnt ext4 rw 0 0\n/dev/sdb1 /mnt xfs rw 0 0\n")
+    assert [(each.mount_point, each.device) for each in host.metrics()] == [("/mnt", "/dev/sdb1")]
+
+    host.mount("/dev/sda1 /mnt ext4 rw 0 0\ntmpfs /mnt tmpfs rw 0 0\n")
+    assert host.metrics() == []
+
+
+def test_pitfall_30_single_files_are_not_filesystems_and_do_not_hide_their_device(tmp_path: Path) -> None:
+    host = Host(tmp_path, "/dev/sda1 /srv/longer/volume ext4 rw 0 0\n")
+    (host.tree / "etc").mkdir()
+    (host.tree / "etc" / "hosts").touch()
+    host.roots.mounts.write_text("/dev/sda1 /etc/hosts ext4 rw 0 0\n/dev/sda1 /srv/longer/volume ext4 rw 0 0\n")
+    assert points(host.metrics()) == ["/srv/longer/volume"]
+
+    host.roots.mounts.write_text("/dev/sda1 /etc/hosts ext4 rw 0 0\n")
+    assert host.metrics() == []
+
+
+def test_pitfall_32_percent_is_that_of_df() -> None:
+    # 5 % reserved for root: df counts used / (used + available), not used / total.
+    found = usage(sizes(total=1000, free=100, available=50, fragment=4096))
+
+    assert found is not None
+    assert (found.total_bytes, found.used_bytes, found.available_bytes) == (4096000, 3686400, 204800)
+    assert found.percent == 94.74
+
+
+def test_nearly_full_is_reported_as_it_is() -> None:
+    found = usage(sizes(total=1000, free=1, available=0))
+
+    assert found is not None
+    assert (found.percent, found.available_bytes) == (100.0, 0)
+
+
+def test_pitfall_33_a_filesystem_without_blocks_is_skipped(tmp_path: Path) -> None:
+    host = Host(tmp_path, "/dev/sda1 /empty ext4 rw 0 0\n")
+    host.answers["/empty"] = lambda: sizes(0, 0, 0)
+
+    assert host.metrics() == []
+
+
+def test_more_than_twenty_are_all_reported(tmp_path: Path) -> None:
+    host = Host(tmp_path, "".join(f"/dev/sd{n} /mnt/{n} ext4 rw 0 0\n" for n in range(40)))
+
+    assert len(host.metrics()) == 40
+
+
+def test_mounted_later_is_seen_at_the_next_call(tmp_path: Path) -> None:
+    host = Host(tmp_path, "/dev/sda1 / ext4 rw 0 0\n")
+    assert points(host.metrics()) == ["/"]
+
+    host.mount("/dev/sda1 / ext4 rw 0 0\n/dev/sdb1 /new ext4 rw 0 0\n")
+
+    assert points(host.metrics()) == ["/", "/new"]
+
+
+def test_an_empty_file_gives_nothing_and_a_missing_one_a_single_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    host = Host(tmp_path, "")
+    assert host.metrics() == []
+    assert caplog.records == []
+
+    host.roots.mounts.unlink()
+
+    assert [host.metrics() for _ in range(3)] == [[]] * 3
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_statvfs_of_the_real_system_gives_what_df_counts(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "mounts").write_text("/dev/x / ext4 rw 0 0\n")
+
+    [found] = get_filesystem_metrics(Roots(proc=str(tmp_path), root=str(tmp_path)))
+
+    real = os.statvfs(tmp_path)
+    assert found.total_bytes == real.f_blocks * real.f_frsize
+    assert 0 <= found.percent <= 100
+
+
+@given(st.text() | st.binary().map(lambda data: data.decode("utf-8", "surrogateescape")))
+def test_no_text_makes_the_parser_raise(text: str) -> None:
+    for identity, mounts in groups_to_measure(parse_mounts(text)).items():
+        assert mounts
+        assert identity[0] == mounts[0].device
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["/dev/sda1", "none", "nas:/x", "tank"]),
+            st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=8).map(lambda name: "/" + name),
+        ),
+        max_size=6,
+    )
+)
+def test_whatever_the_kernel_prints_is_read_back(mounts: list[tuple[str, str]]) -> None:
+    def mangled(text: str) -> str:  # fs/proc_namespace.c: mangle(), seq_escape(" \t\n\\#")
+        return "".join(f"\\{ord(c):03o}" if c in " \t\n\\#" else c for c in text)
+
+    text = "".join(f"{device} {mangled(point)} ext4 rw 0 0\n" for device, point in mounts)
+
+    assert [(mount.device, mount.mount_point) for mount in parse_mounts(text)] == mounts

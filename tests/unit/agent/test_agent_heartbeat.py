@@ -1,0 +1,164 @@
+"""The heartbeat as it is sent, and who sends it."""
+
+import itertools
+import json
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import agent
+from agent.heartbeat import Clock, Collector, encode
+from agent.identity import ApiKey, identify, server_guid, server_id_from
+from agent.roots import Roots
+from agent.settings import Settings, SettingsError
+
+MACHINE_ID = "3d1219c7c4c5404aaa1f6d2a48adfda4"
+SERVER_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
+
+
+def settings_for(tmp_path: Path, *, hostname: str = "", server_id: str = "") -> Settings:
+    """A host below tmp_path with one interface and one filesystem."""
+    files = {
+        "proc/1/net/dev": "h|\nh|\n  lo: 5" + " 0" * 15 + "\neth0: 7" + " 0" * 15 + "\n",
+        "proc/1/mounts": "/dev/sda1 / ext4 rw 0 0\n",
+        "proc/sys/kernel/random/boot_id": "boot-1\n",
+        "root/etc/machine-id": MACHINE_ID + "\n",
+        "root/etc/hostname": "media server.local\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return Settings(
+        proc=str(tmp_path / "proc"),
+        sys=str(tmp_path / "sys"),
+        root=str(tmp_path / "root"),
+        hostname=hostname,
+        server_id=server_id,
+    )
+
+
+def test_a_heartbeat_has_the_fields_of_the_specification(tmp_path: Path) -> None:
+    collector = Collector(settings_for(tmp_path))
+
+    beat = json.loads(encode(collector.collect(queued=3, dropped=2, rejected=1)))
+
+    assert beat["server_id"] == "media-server.local"
+    assert beat["hostname"] == "media server.local"
+    assert re.fullmatch(r"[0-9a-f-]{36}", beat["server_guid"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", beat["timestamp"])
+    assert (beat["status"], beat["boot_id"], beat["agent_version"]) == ("online", "boot-1", agent.__version__)
+    assert beat["os_info"]["kernel"]
+    assert beat["primary_interface"] is None
+    assert beat["metrics"]["network_rx_bytes"] == 7
+    assert [each["name"] for each in beat["network_interfaces"]] == ["eth0"]
+    assert [each["mount_point"] for each in beat["filesystems"]] == ["/"]
+    assert beat["delivery"] == {"interval_seconds": 30.0, "queued": 3, "dropped": 2, "rejected": 1}
+
+
+def test_the_timestamp_is_utc_in_milliseconds() -> None:
+    assert Clock(lambda: 1_769_680_800_123_999_999).timestamp() == "2026-01-29T10:00:00.123Z"
+
+
+@given(st.lists(st.integers(0, 4_102_444_800_000_000_000), min_size=2, max_size=20))
+def test_pitfall_37_timestamps_strictly_increase_whatever_the_clock_does(moments: list[int]) -> None:
+    readings = iter(moments)
+    clock = Clock(lambda: next(readings))
+
+    stamps = [clock.timestamp() for _ in moments]
+
+    assert all(earlier < later for earlier, later in itertools.pairwise(stamps))
+
+
+def test_pitfall_37_after_a_step_back_time_goes_on_by_a_millisecond() -> None:
+    readings = iter([10_000_000_000, 5_000_000_000, 10_000_000_000, 20_000_000_000])
+    clock = Clock(lambda: next(readings))
+
+    stamps = [clock.timestamp()[17:] for _ in range(4)]
+
+    assert stamps == ["10.000Z", "10.001Z", "10.002Z", "20.000Z"]
+
+
+@pytest.mark.parametrize(
+    ("hostname", "expected"),
+    [
+        ("mediaserver.local", "mediaserver.local"),
+        ("my host!", "my-host"),
+        ("höst", "h-st"),
+        ("мой", ""),
+        ("a" * 300, "a" * 100),
+        ("a\n", "a"),
+    ],
+)
+def test_a_hostname_is_reduced_to_a_server_id(hostname: str, expected: str) -> None:
+    assert server_id_from(hostname) == expected
+
+
+@given(st.text())
+def test_every_server_id_is_allowed(hostname: str) -> None:
+    found = server_id_from(hostname)
+
+    assert found == "" or SERVER_ID.fullmatch(found)
+
+
+def test_a_hostname_that_gives_no_server_id_asks_for_the_setting(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="LINKBEAT_SERVER_ID"):
+        identify(settings_for(tmp_path, hostname="мой"))
+
+    assert identify(settings_for(tmp_path, hostname="мой", server_id="mine")).server_id == "mine"
+
+
+def test_the_guid_is_stable_and_does_not_tell_the_machine_id(tmp_path: Path) -> None:
+    roots = settings_for(tmp_path).roots
+
+    first, second = server_guid(roots), server_guid(roots)
+
+    assert first == second
+    assert first is not None
+    assert first.replace("-", "") != MACHINE_ID
+
+
+@pytest.mark.parametrize("content", ["", "uninitialized\n", "xyz", MACHINE_ID.upper()])
+def test_without_a_machine_id_there_is_no_guid(tmp_path: Path, content: str) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "machine-id").write_text(content)
+
+    assert server_guid(Roots(root=str(tmp_path))) is None
+    assert server_guid(Roots(root=str(tmp_path / "no"))) is None
+
+
+def test_a_token_file_is_read_again_when_asked(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("first\n")
+    key = ApiKey(Settings(api_key="ignored", api_key_file=str(path)))
+    assert key.value == "first"
+    assert not key.read_again()
+
+    path.write_text("second\n")
+
+    assert key.read_again()
+    assert key.value == "second"
+
+
+@pytest.mark.parametrize("content", ["", "two\nlines", "schlüssel", None])
+def test_a_token_file_that_cannot_be_used_is_named_at_the_start(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "token"
+    if content is not None:
+        path.write_text(content)
+
+    with pytest.raises(SettingsError, match=r"LINKBEAT_API_KEY_FILE: .*token"):
+        ApiKey(Settings(api_key_file=str(path)))
+
+
+def test_a_token_file_that_goes_away_leaves_the_token(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "token"
+    path.write_text("kept")
+    key = ApiKey(Settings(api_key_file=str(path)))
+
+    path.unlink()
+
+    assert not key.read_again()
+    assert key.value == "kept"
+    assert "LINKBEAT_API_KEY_FILE" in caplog.text

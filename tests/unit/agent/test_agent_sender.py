@@ -1,0 +1,366 @@
+"""One request and what its answer means, against a real HTTP server in a thread."""
+
+import email.message
+import http.client
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.identity import ApiKey
+from agent.sender import Delivered, Failed, Outcome, Refused, RejectedHeartbeat, Sender, Unauthorized, judge, one_line
+from agent.settings import Settings
+
+ACK = b'{"status":"ok","server_registered":true,"duplicate":false}'
+Respond = Callable[["Handler"], None]
+
+
+class Server(ThreadingHTTPServer):
+    """Answers with `respond`; remembers requests and how many connections were opened."""
+
+    daemon_threads = True
+
+    def __init__(self, respond: Respond) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.respond = respond
+        self.seen: list[tuple[str, dict[str, str], bytes]] = []
+        self.connections = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def setup(self) -> None:
+        self.server.connections += 1
+        super().setup()
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.seen.append((self.path, dict(self.headers.items()), body))
+        self.server.respond(self)
+
+    def answer(self, status: int, body: bytes, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
+        pass
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Respond], Server]]:
+    servers = []
+
+    def start(respond: Respond) -> Server:
+        server = Server(respond)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        return server
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def send(url: str, body: bytes = b"{}", *, key: str = "secret", timeout: float = 5.0, ca_file: str = "") -> Outcome:
+    sender = Sender(url, ApiKey(Settings(api_key=key)), timeout_seconds=timeout, ca_file=ca_file)
+    try:
+        return sender.heartbeat(body)
+    finally:
+        sender.close()
+
+
+def test_a_heartbeat_is_posted_with_its_token(serve: Callable[[Respond], Server]) -> None:
+    server = serve(lambda handler: handler.answer(200, ACK))
+
+    outcome = send(server.url + "/base/", b'{"a":1}')
+
+    assert outcome == Delivered([], ACK.decode())
+    [(path, headers, body)] = server.seen
+    assert (path, body) == ("/base/api/v1/agents/heartbeat", b'{"a":1}')
+    assert headers["Authorization"] == "Bearer secret"
+    assert headers["Content-Type"] == "application/json"
+
+
+def test_without_a_token_no_authorization_is_sent(serve: Callable[[Respond], Server]) -> None:
+    server = serve(lambda handler: handler.answer(200, ACK))
+
+    send(server.url, key="")
+
+    assert "Authorization" not in server.seen[0][1]
+
+
+def test_a_batch_is_a_json_array_on_the_kept_connection(serve: Callable[[Respond], Server]) -> None:
+    server = serve(lambda handler: handler.answer(200, ACK))
+    sender = Sender(server.url, ApiKey(Settings()), timeout_seconds=5)
+
+    sender.heartbeat(b"{}")
+    outcome = sender.heartbeats([b'{"a":1}', b'{"a":2}'])
+    sender.close()
+
+    assert isinstance(outcome, Delivered)
+    assert server.seen[1][::2] == ("/api/v1/agents/heartbeats", b'[{"a":1},{"a":2}]')
+    assert server.connections == 1
+
+
+def test_an_idle_connection_that_the_service_closed_costs_nothing(serve: Callable[[Respond], Server]) -> None:
+    def answer_and_hang_up(handler: Handler) -> None:
+        handler.answer(200, ACK)
+        handler.close_connection = True  # without saying Connection: close
+
+    server = serve(answer_and_hang_up)
+    sender = Sender(server.url, ApiKey(Settings()), timeout_seconds=5)
+
+    outcomes = [sender.heartbeat(b"{}") for _ in range(3)]
+    sender.close()
+
+    assert all(isinstance(outcome, Delivered) for outcome in outcomes)
+    assert server.connections == 3
+
+
+def test_connection_refused_is_a_failure() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        outcome = send(f"http://127.0.0.1:{unused.getsockname()[1]}")
+
+    assert outcome == Failed("ConnectionRefusedError", "connection refused")
+
+
+@pytest.mark.parametrize("host", ["does-not-exist.invalid", "a..b", "x" * 70])
+def test_a_name_that_cannot_be_resolved_is_a_failure(host: str) -> None:
+    assert isinstance(send(f"http://{host}:1"), Failed)
+
+
+def test_a_service_that_does_not_answer_is_given_up(serve: Callable[[Respond], Server]) -> None:
+    released = threading.Event()
+    server = serve(lambda handler: (released.wait(10), handler.answer(200, ACK))[0] and None)
+
+    outcome = send(server.url, timeout=0.2)
+    released.set()
+
+    assert outcome == Failed("TimeoutError", "no answer within 0.2 s")
+
+
+@pytest.mark.parametrize("prelude", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"])
+def test_an_answer_that_drips_is_given_up(serve: Callable[[Respond], Server], prelude: bytes) -> None:
+    def drip(handler: Handler) -> None:
+        handler.wfile.write(prelude)
+        try:
+            for _ in range(200):
+                handler.wfile.write(b"H")
+                time.sleep(0.05)
+        except OSError:
+            handler.close_connection = True
+
+    server = serve(drip)
+    begin = time.monotonic()
+
+    outcome = send(server.url, timeout=0.3)
+
+    assert outcome == Failed("TimeoutError", "no answer within 0.3 s")
+    assert time.monotonic() - begin < 2
+
+
+def test_an_endless_answer_is_not_read_to_its_end(serve: Callable[[Respond], Server]) -> None:
+    server = serve(lambda handler: handler.answer(200, b" " * 3_000_000 + ACK))
+
+    assert isinstance(send(server.url), Failed)
+
+
+def test_a_redirect_is_not_followed(serve: Callable[[Respond], Server]) -> None:
+    other = serve(lambda handler: handler.answer(200, ACK))
+    server = serve(lambda handler: handler.answer(307, b"", Location=other.url + "/api/v1/agents/heartbeat"))
+
+    outcome = send(server.url)
+
+    assert isinstance(outcome, Failed)
+    assert "not followed" in outcome.reason
+    assert other.seen == []
+
+
+def test_a_service_that_refuses_the_size_before_it_has_read_it_is_heard() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def refuse() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(65536):
+                    pass
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        outcome = send(f"http://127.0.0.1:{listener.getsockname()[1]}", b"x" * 5_000_000)
+        thread.join()
+
+    assert isinstance(outcome, Refused)
+
+
+def headers(**values: str) -> http.client.HTTPMessage:
+    message = http.client.HTTPMessage()
+    for name, value in values.items():
+        message[name.replace("_", "-")] = value
+    assert isinstance(message, email.message.Message)
+    return message
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>login</html>",
+        b"",
+        b"{}",
+        b"[]",
+        b'"ok"',
+        b'{"status":"error"}',
+        b'{"status":1}',
+        b'{"status":"ok"',
+        b"\xff",
+        b"[" * 100_000,
+        b'{"status":"ok","rejected":7}',
+    ],
+)
+def test_a_200_that_is_no_acknowledgement_delivers_nothing(body: bytes) -> None:
+    assert isinstance(judge(200, headers(), body), Failed)
+
+
+@pytest.mark.parametrize("status", [201, 202, 204, 206])
+def test_only_200_acknowledges(status: int) -> None:
+    assert isinstance(judge(status, headers(), ACK), Failed)
+
+
+@pytest.mark.parametrize("status", [400, 404, 408, 429, 500, 502, 503])
+def test_other_answers_are_failures_to_be_tried_again(status: int) -> None:
+    outcome = judge(status, headers(), b"<html>\n<b>nginx</b>")
+
+    assert isinstance(outcome, Failed)
+    assert outcome.cause == f"HTTP {status}"
+    assert outcome.reason.endswith(": <html> <b>nginx</b>")
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_token_is_its_own_outcome(status: int) -> None:
+    outcome = judge(status, headers(), b'{"title":"Unauthorized","detail":"token unknown","code":"bad_token"}')
+
+    assert isinstance(outcome, Unauthorized)
+    assert outcome.reason.endswith(": token unknown")
+
+
+def test_a_422_says_the_services_errors() -> None:
+    body = b'{"title":"x","errors":[{"path":"network_interfaces[0].rx_bytes","reason":"expected int, got str"}]}'
+
+    outcome = judge(422, headers(), body)
+
+    assert outcome == Refused(
+        "HTTP 422", "HTTP 422 Unprocessable Entity: network_interfaces[0].rx_bytes: expected int, got str"
+    )
+
+
+def test_the_rejected_of_a_batch_are_read_with_their_reasons() -> None:
+    body = (
+        b'{"status":"ok","stored":1,"duplicate":0,"conflict":0,"rejected":['
+        b'{"index":1,"code":"invalid_heartbeat","errors":[{"path":"hostname","reason":"missing"}]},'
+        b'{"index":2,"code":"clock_future"},{"index":3,"errors":["plain text"]}]}'
+    )
+
+    outcome = judge(200, headers(), body)
+
+    assert isinstance(outcome, Delivered)
+    assert outcome.rejected == [
+        RejectedHeartbeat(1, "hostname: missing"),
+        RejectedHeartbeat(2, "clock_future"),
+        RejectedHeartbeat(3, '"plain text"'),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("7", 7), ("0", 1), ("86400", 300), ("9" * 400, 300), ("-5", None), ("soon", None), ("", None), ("1.5", None)],
+)
+def test_retry_after_in_seconds_is_clamped(value: str, expected: float | None) -> None:
+    outcome = judge(503, headers(Retry_After=value), b"")
+
+    assert isinstance(outcome, Failed)
+    assert outcome.retry_after == expected
+
+
+def test_retry_after_may_be_a_date() -> None:
+    outcome = judge(429, headers(Retry_After=formatdate(time.time() + 100, usegmt=True)), b"")
+
+    assert isinstance(outcome, Failed)
+    assert outcome.retry_after is not None
+    assert 95 <= outcome.retry_after <= 100
+
+
+@given(st.integers(100, 599), st.binary(), st.text(st.characters(codec="latin-1", exclude_categories=["Cc"])))
+def test_no_answer_makes_it_raise(status: int, body: bytes, text: str) -> None:
+    outcome = judge(status, headers(Retry_After=text, Location=text), body)
+
+    assert isinstance(outcome, Delivered | Refused | Unauthorized | Failed)
+
+
+@given(st.text())
+def test_a_log_line_is_one_line(text: str) -> None:
+    assert len(one_line(text)) <= 300
+    assert one_line(text).isprintable()
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """A certificate for `localhost`, signed by itself, and its key."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl command here to make a certificate with")
+    key, pem = tmp_path / "key.pem", tmp_path / "cert.pem"
+    request = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    subprocess.run(
+        [openssl, *request.split(), "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", pem],
+        check=True,
+        capture_output=True,
+    )
+    return pem, key
+
+
+def test_tls_takes_a_trusted_certificate_and_refuses_others(
+    serve: Callable[[Respond], Server], certificate: tuple[Path, Path]
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    server = serve(lambda handler: handler.answer(200, ACK))
+    # Handshake in the handler's thread; a refused one ends there and not in the accepting thread.
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]
+    trusted = str(certificate[0])
+
+    taken = send(f"https://localhost:{server.server_port}", ca_file=trusted)
+    unknown = send(f"https://localhost:{server.server_port}")
+    wrong_host = send(f"https://127.0.0.1:{server.server_port}", ca_file=trusted)
+
+    assert isinstance(taken, Delivered)
+    assert isinstance(unknown, Failed)
+    assert "certificate not accepted: self-signed certificate" in unknown.reason
+    assert isinstance(wrong_host, Failed)
+    assert "certificate not accepted: IP address mismatch" in wrong_host.reason
+    assert len(server.seen) == 1
