@@ -25,7 +25,6 @@ class DeliveryReport(msgspec.Struct, frozen=True):
     rejected    heartbeats that the service refused for good, since the agent started.
     """
 
-    interval_seconds: float
     queued: int = 0
     dropped: int = 0
     rejected: int = 0
@@ -41,6 +40,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     status: Literal["online"] = "online"
     boot_id: str | None
     agent_version: str
+    interval_seconds: float
     os_info: dict[str, str]
     primary_interface: str | None
     metrics: Metrics
@@ -95,12 +95,13 @@ class Collector:
             timestamp=timestamp,
             boot_id=host.read_boot_id(self._roots),
             agent_version=__version__,
+            interval_seconds=self._settings.interval_seconds,
             os_info=host.read_os_info(self._roots),
             primary_interface=get_primary_interface(interfaces, self._roots),
             metrics=metrics,
             network_interfaces=interfaces,
             filesystems=filesystems,
-            delivery=DeliveryReport(self._settings.interval_seconds, queued, dropped, rejected),
+            delivery=DeliveryReport(queued, dropped, rejected),
         )
 
 

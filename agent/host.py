@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from agent.filesystems import usage
-from agent.network import NetworkInterface
+from agent.network import COUNTER_MAX, NetworkInterface
 from agent.roots import Roots, read_text, wire_text
 
 MIB = 1024**2
@@ -26,7 +26,7 @@ class Metrics(msgspec.Struct, frozen=True, omit_defaults=True):
     cpu_percent             of all cores together, since the heartbeat before.
     memory_*_mb             MiB; used is total less what the kernel calls available.
     disk_*_gb               GiB of the root filesystem; disk_percent as df counts it.
-    network_*_bytes         octets since boot, summed over the reported interfaces.
+    network_*_bytes         octets since boot, summed over the reported interfaces; left out beyond 2**64 - 1.
     load_*                  runnable tasks, averaged over 1, 5 and 15 minutes.
     """
 
@@ -70,8 +70,8 @@ def read_metrics(
         disk_percent=root.percent if root else None,
         disk_total_gb=round(root.total_bytes / GIB, 2) if root else None,
         disk_used_gb=round(root.used_bytes / GIB, 2) if root else None,
-        network_rx_bytes=sum(each.rx_bytes for each in reported),
-        network_tx_bytes=sum(each.tx_bytes for each in reported),
+        network_rx_bytes=_sum(each.rx_bytes for each in reported),
+        network_tx_bytes=_sum(each.tx_bytes for each in reported),
         load_1m=load[0] if load else None,
         load_5m=load[1] if load else None,
         load_15m=load[2] if load else None,
@@ -172,6 +172,12 @@ def parse_os_release(text: str) -> dict[str, str]:
         if match:
             values[match[1]] = re.sub(r"\\(.)", r"\1", match[2] or match[3] or match[4] or "")
     return values
+
+
+def _sum(counters: Iterable[int]) -> int | None:
+    """None beyond 64 bits: the service would refuse the whole heartbeat for a number that it cannot keep."""
+    total = sum(counters)
+    return total if total <= COUNTER_MAX else None
 
 
 def _load(roots: Roots) -> tuple[float, float, float] | None:

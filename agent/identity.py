@@ -33,7 +33,7 @@ def identify(settings: Settings) -> Identity:
 
     Raises SettingsError if neither gives a server_id.
     """
-    hostname = settings.hostname or machine_hostname(settings.roots)
+    hostname = (settings.hostname or machine_hostname(settings.roots))[:255]
     guid = server_guid(settings.roots)
     server_id = settings.server_id or server_id_from(hostname)
     if not server_id:

@@ -93,10 +93,11 @@ def get_network_interfaces(
         _complaints.about(path, "%s: %s; no interfaces are reported until it can be read", path, error.strerror)
         return []
     _complaints.settled(path, "%s: can be read again", path)
+    # By the name that travels: two that differ only in what is escaped would cost the heartbeat.
+    named = {wire_text(counters.name): counters for counters in parse_net_dev(text) if counters.name != "lo"}
     interfaces = []
-    for counters in parse_net_dev(text):
-        name = wire_text(counters.name)
-        if counters.name != "lo" and _is_wanted(name, include, exclude):
+    for name, counters in named.items():
+        if _is_wanted(name, include, exclude):
             up = is_up(Path(roots.sys, "class", "net", counters.name))
             interfaces.append(NetworkInterface(is_up=up, **counters._replace(name=name)._asdict()))
     return interfaces

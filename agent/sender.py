@@ -146,7 +146,7 @@ class Sender:
         if self._key.value:
             headers["Authorization"] = f"Bearer {self._key.value}"
         # A service that refuses the size answers, and hangs up, before it has read everything: read that answer.
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._connection.request("POST", self._path + path, body, headers)
         with _AnswerDeadline(self._connection), self._connection.getresponse() as response:
             text = response.read(ANSWER_LIMIT_BYTES)

@@ -33,6 +33,9 @@ class Service(ThreadingHTTPServer):
         self.requests: list[tuple[float, str, dict[str, str], Any]] = []
         self.arrived = threading.Condition()
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Nothing: an agent that is told to stop hangs up on an answer that does not come."""
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
@@ -155,8 +158,8 @@ def test_a_running_agent_reports_every_interval_and_stops_in_time(service: Servi
     duration = agent.stop()
 
     assert duration < 2
-    moments = [moment for moment, *_ in service.requests[:3]]
-    assert all(0.7 < later - earlier < 1.3 for earlier, later in zip(moments, moments[1:], strict=False))
+    moments = [moment for moment, *_ in service.requests]
+    assert 1.7 < moments[2] - moments[0] < 3.5
     assert service.batches == []
     beat = service.live[0]
     assert beat["server_id"] == "test-server"

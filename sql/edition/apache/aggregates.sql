@@ -156,6 +156,14 @@ CREATE TRIGGER recompute_updated_from AFTER UPDATE ON network_interface_metrics
 CREATE TRIGGER recompute_deleted AFTER DELETE ON network_interface_metrics
     REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION linkbeat.recompute_traffic();
 
+CREATE FUNCTION linkbeat.truncate_kept() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    TRUNCATE linkbeat.kept_traffic_1m, linkbeat.kept_traffic_15m, linkbeat.kept_traffic_1h, linkbeat.kept_traffic_1d;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER truncate_kept AFTER TRUNCATE ON network_interface_metrics
+    FOR EACH STATEMENT EXECUTE FUNCTION linkbeat.truncate_kept();
+
 -- What the Community edition's policies do; the service calls it every half minute, one caller at a time.
 -- Two minutes behind the clock, so that heartbeats on their way still find the watermark below them.
 CREATE PROCEDURE linkbeat.maintain() LANGUAGE plpgsql AS $$

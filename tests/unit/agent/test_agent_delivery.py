@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from agent.backlog import Backlog
 from agent.delivery import Delivery
 from agent.identity import ApiKey
-from agent.loop import next_tick
 from agent.sender import Delivered, Failed, Outcome, Refused, RejectedHeartbeat, Unauthorized
 from agent.settings import Settings
 
@@ -368,18 +367,3 @@ def test_stopping_leaves_a_service_alone_that_asked_for_it() -> None:
     setup.delivery.stop(within_seconds=5)
 
     assert len(setup.service.requests) == 1
-
-
-@pytest.mark.parametrize(
-    ("now", "expected"), [(100.0, 110.0), (100.4, 110.0), (109.9, 110.0), (110.0, 120.0), (175.0, 180.0), (99.9, 110.0)]
-)
-def test_pitfall_38_ticks_keep_to_their_grid_and_missed_ones_are_skipped(now: float, expected: float) -> None:
-    assert next_tick(100.0, 10.0, now) == expected
-
-
-def test_ticks_do_not_drift() -> None:
-    tick = 0.0
-    for _ in range(10_000):
-        tick = next_tick(tick, 30.0, tick + 0.05)
-
-    assert tick == 300_000.0

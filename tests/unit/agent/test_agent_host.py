@@ -42,7 +42,7 @@ def roots(tmp_path: Path) -> Roots:
 
 
 def test_all_metrics_of_the_host_are_read(roots: Roots) -> None:
-    interfaces = [NetworkInterface("a", 2**63, 10, 0, 0, True), NetworkInterface("b", 2**63, 5, 0, 0, False)]
+    interfaces = [NetworkInterface("a", 2**63, 10, 0, 0, True), NetworkInterface("b", 2**63 - 1, 5, 0, 0, False)]
     real = os.statvfs(roots.root)
 
     found = read_metrics(roots, interfaces, CpuTimes(100, 1000), CpuTimes(125, 1100))
@@ -52,9 +52,17 @@ def test_all_metrics_of_the_host_are_read(roots: Roots) -> None:
     assert found.disk_total_gb == round(real.f_blocks * real.f_frsize / 1024**3, 2)
     assert found.disk_used_gb is not None
     assert found.disk_percent is not None
-    assert (found.network_rx_bytes, found.network_tx_bytes) == (2**64, 15)
+    assert (found.network_rx_bytes, found.network_tx_bytes) == (2**64 - 1, 15)
     assert (found.load_1m, found.load_5m, found.load_15m) == (0.52, 1.25, 2.0)
     assert found.uptime_seconds == 86461
+
+
+def test_a_sum_beyond_64_bits_is_left_out(roots: Roots) -> None:
+    interfaces = [NetworkInterface("a", 2**64 - 1, 1, 0, 0, True), NetworkInterface("b", 1, 1, 0, 0, True)]
+
+    found = read_metrics(roots, interfaces, None, None)
+
+    assert (found.network_rx_bytes, found.network_tx_bytes) == (None, 2)
 
 
 def test_what_cannot_be_read_is_left_out(tmp_path: Path) -> None:

@@ -245,6 +245,12 @@ def test_pitfall_16_an_interface_that_shows_twice_is_reported_once() -> None:
     assert [each.rx_bytes for each in parse_net_dev(HEADER + line("eth0", 1) + line("eth0", 2))] == [1]
 
 
+def test_pitfall_16_names_that_are_the_same_once_escaped_are_reported_once(tmp_path: Path) -> None:
+    roots = tree(tmp_path, HEADER + line("a\x01", 1) + line("a\\x01", 2))
+
+    assert [each.name for each in get_network_interfaces(roots)] == ["a\\x01"]
+
+
 def test_pitfall_17_a_foreign_proc_is_read_through_process_1(tmp_path: Path) -> None:
     roots = tree(tmp_path, HEADER + line("host0", 1), host0={"operstate": "down"})
     (tmp_path / "proc" / "net").mkdir()
