@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+from types import FrameType
 
 import uvicorn
 
@@ -19,6 +20,8 @@ from service.listen import listen
 from service.run import run_all
 from service.schema import SchemaError
 from service.settings import Settings, SettingsError
+
+log = logging.getLogger("linkbeat")
 
 DRAIN_SECONDS = 10
 
@@ -35,9 +38,11 @@ def main() -> int:
     ):
         commands.add_parser(name, help=words, description=words)
     command = parser.parse_args().command
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)
     try:
         settings = Settings.from_environment(os.environ)
-        logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
+        _log_to_stderr(settings.log_level)
         return {"serve": serve, "migrate": migrate, "run": run_all, "psql": psql}[command](settings)
     except (SettingsError, SchemaError, EmbeddedError) as raised:
         print(f"linkbeat: {raised}", file=sys.stderr)
@@ -46,7 +51,9 @@ def main() -> int:
 
 def serve(settings: Settings) -> int:
     """Serves until SIGTERM or SIGINT; what was taken in by then is stored and answered."""
-    with choose_database(settings.database_url or None, settings.data_path, say) as database:
+    # Which one was named needs no saying: `run` has just said where it found it.
+    words = log.debug if settings.database_url else say
+    with choose_database(settings.database_url or None, settings.data_path, words) as database:
         asyncio.run(schema.check(database.url))
         app = create_app(settings, database_url=database.url, key=fleet_key(settings))
         listener = listen(settings.host, settings.port)
@@ -56,15 +63,20 @@ def serve(settings: Settings) -> int:
             ws="none",
             lifespan="on",
             log_config=None,
-            log_level=settings.log_level,
             access_log=False,
+            proxy_headers=False,
             server_header=False,
             timeout_graceful_shutdown=DRAIN_SECONDS,
             backlog=2048,
         )
-        with listener:
-            asyncio.run(_Server(config).serve([listener]))
-    return 0
+        server = _Server(config)
+        # As uvicorn sets them while it serves. At its end it raises what came once more, and that must not end the
+        # process: the database is still to be stopped.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, server.handle_exit)
+        with listener, asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+            runner.run(server.serve([listener]))
+    return 0 if server.started else 1
 
 
 def migrate(settings: Settings) -> int:
@@ -97,6 +109,23 @@ class _Server(uvicorn.Server):
         for one in sockets or ():
             host, port = one.getsockname()[:2]
             say(f"Listening on http://{f'[{host}]' if ':' in host else host}:{port}")
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    """Ends the command, by way of whatever must be stopped first."""
+    raise SystemExit(128 + number)
+
+
+def _log_to_stderr(level: str) -> None:
+    logging.basicConfig(
+        level=level.upper(),
+        format="%(asctime)s %(levelname)s %(message)s",
+        datefmt="%Y-%m-%dT%H:%M:%S%z",
+    )
+    if level == "info":
+        # What they tell of their everyday doings is told in our words.
+        for name in ("uvicorn.error", "alembic"):
+            logging.getLogger(name).setLevel(logging.WARNING)
 
 
 async def _interactive(command: list[str]) -> int:

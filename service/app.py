@@ -16,7 +16,7 @@ from service.errors import EXCEPTION_HANDLERS
 from service.identity import Identity
 from service.ingest import Ingest
 from service.maintenance import Maintenance
-from service.openapi import describe_heartbeats
+from service.openapi import complete
 from service.settings import Settings
 
 
@@ -70,5 +70,5 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
         logging_config=None,  # the one that __main__ set up stays
         debug=False,
     )
-    describe_heartbeats(app.openapi_schema)
+    complete(app.openapi_schema)
     return app

@@ -14,7 +14,7 @@ log = logging.getLogger("linkbeat")
 
 CONNECT_SECONDS = 3.0
 ACQUIRE_SECONDS = 1.0
-READ_SECONDS = 5.0
+READ_SECONDS = 4.0
 WRITE_SECONDS = 4.0
 RETRY_AFTER_SECONDS = 2
 
@@ -28,6 +28,16 @@ UNREACHABLE = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
+)
+
+# The database is there and cannot do it now: out of memory, disk or time, or in conflict with a writer.
+_OVERBURDENED = (
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.PostgresSystemError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.OutdatedSchemaCacheError,
 )
 
 
@@ -63,6 +73,7 @@ async def open_database(url: str, *, connections: int = 8) -> AsyncIterator[Data
         max_size=connections,
         timeout=CONNECT_SECONDS,
         command_timeout=READ_SECONDS,
+        reset=_leave_as_it_is,
         server_settings={
             "application_name": "linkbeat read",
             "statement_timeout": f"{READ_SECONDS * 1000:.0f}",
@@ -76,6 +87,10 @@ async def open_database(url: str, *, connections: int = 8) -> AsyncIterator[Data
         yield database
     finally:
         await database.close()
+
+
+async def _leave_as_it_is(_: object) -> None:
+    """Reads leave nothing behind in a session; asyncpg's own reset is a second round trip for each of them."""
 
 
 async def connect_writer(url: str) -> asyncpg.Connection:
@@ -101,7 +116,7 @@ def unavailable() -> Iterator[None]:
     """Turns a database that is away, or too slow, into 503 with Retry-After."""
     try:
         yield
-    except (*UNREACHABLE, asyncpg.QueryCanceledError) as raised:
+    except (*UNREACHABLE, *_OVERBURDENED) as raised:
         log.warning("database: %s: %s", type(raised).__name__, raised)
         raise Problem.retry(
             "database_unavailable", "the database did not answer in time", RETRY_AFTER_SECONDS

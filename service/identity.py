@@ -2,7 +2,9 @@
 
 import hmac
 import os
+import re
 import secrets
+import tempfile
 from pathlib import Path
 
 from litestar.connection import ASGIConnection
@@ -13,6 +15,7 @@ from service.errors import Problem
 from service.settings import Settings, SettingsError
 
 KEY_FILE = "api_key"
+_USABLE = re.compile(r"[\x21-\x7e]{16,}")  # as LINKBEAT_API_KEY: what a header carries
 
 
 def fleet_key(settings: Settings) -> str:
@@ -26,12 +29,12 @@ def fleet_key(settings: Settings) -> str:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _create(path)
-        key = path.read_text().strip()
+        key = path.read_text(encoding="latin-1").strip()
     except OSError as raised:
         raise SettingsError(f"LINKBEAT_DATA_DIR: {path} cannot be used: {raised.strerror}") from raised
-    if len(key) < 16:
+    if not _USABLE.fullmatch(key):
         raise SettingsError(
-            f"LINKBEAT_API_KEY: {path} holds no key of 16 characters or more; remove it to have one made"
+            f"LINKBEAT_API_KEY: {path} does not hold at least 16 visible ASCII characters; remove it to have a key made"
         )
     return key
 
@@ -45,8 +48,10 @@ def _create(path: Path) -> None:
     """Writes a new key, 0600 from the first byte; whole or not at all, and never over another process's."""
     if path.exists():
         return
-    new = path.with_name(f"{path.name}.{os.getpid()}")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    # A name of its own each time: one made of the process id would meet, in a container, what a start that was
+    # killed has left behind.
+    descriptor, name = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
+    new = Path(name)
     try:
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_urlsafe(32) + "\n")

@@ -37,6 +37,15 @@ _PASSING = (
     asyncpg.InvalidCachedStatementError,
 )
 
+# A value, and not the database's state, is to blame: the others of the batch pass without its heartbeat.
+_POISON = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+    asyncpg.RaiseError,  # a trigger of the operator's own
+    ValueError,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Stored:
@@ -131,11 +140,20 @@ class Ingest:
                 continue
             self._connected += 1
             tried.set()
+            batch: Sequence[Pending[Stored]] = ()
             try:
                 while batch := await self._next_batch():
                     await self._commit(connection, batch)
-            except (*UNREACHABLE, ConnectionResetError) as raised:
+            except UNREACHABLE as raised:
                 log.warning("connection to the database lost: %s: %s", type(raised).__name__, raised)
+                # Whether it was committed is not known; writing it again changes nothing if it was.
+                self._queue.extendleft(reversed(batch))
+                self._arrived.set()
+            except Exception:
+                # A bug. The writer lives on, with a connection in a known state.
+                log.exception("a batch of %d heartbeats failed", len(batch))
+                self.counts["bugs"] += 1
+                _refuse(batch, _away())
             finally:
                 self._connected -= 1
                 connection.terminate()
@@ -166,41 +184,35 @@ class Ingest:
         return list(batch.values()) or await self._next_batch()
 
     async def _commit(self, connection: asyncpg.Connection, batch: Sequence[Pending[Stored]]) -> None:
-        """Writes the batch and answers each of it.
-
-        Raises one of UNREACHABLE when the connection is lost: the batch is then back in the queue, because whether it
-        was committed is not known, and writing it again changes nothing if it was.
-        """
+        """Writes the batch and answers each of it. Raises one of UNREACHABLE when the connection is lost."""
         batch = sorted(batch, key=Pending[Stored].in_key_order)
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 row = await connection.fetchrow(CALL, *arguments(batch))
             except _PASSING as raised:
                 self.counts[f"retry {raised.sqlstate}"] += 1
-                if attempt < ATTEMPTS:
-                    await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))
-                    continue
-                log.warning("a batch failed %d times: %s: %s", attempt, type(raised).__name__, raised)
-                _refuse(batch, _away())
-            except (
-                asyncpg.DataError,
-                asyncpg.IntegrityConstraintViolationError,
-                asyncpg.ProgramLimitExceededError,
-                ValueError,
-            ) as raised:
+                if attempt == ATTEMPTS:
+                    log.warning("a batch failed %d times: %s: %s", attempt, type(raised).__name__, raised)
+                    _refuse(batch, _away())
+                    return
+                await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))
+                batch = [pending for pending in batch if not pending.answer.done()]
+                if not batch:
+                    return  # all were told to come again while a lock was waited for
+            except _POISON as raised:
                 await self._isolate(connection, batch, raised)
+                return
             except UNREACHABLE:
-                self._queue.extendleft(reversed([pending for pending in batch if not pending.answer.done()]))
-                self._arrived.set()
                 raise
             except asyncpg.PostgresError as raised:
-                log.exception("the database refused a batch")
+                log.error("the database refused a batch: %s: %s", type(raised).__name__, raised)
                 self.counts[f"refused {raised.sqlstate}"] += 1
                 _refuse(batch, _away())
+                return
             else:
                 assert row is not None
                 self._answer(batch, row)
-            return
+                return
 
     async def _isolate(
         self, connection: asyncpg.Connection, batch: Sequence[Pending[Stored]], raised: Exception

@@ -1,11 +1,11 @@
-"""The OpenAPI document's words for the two ingest routes, which are bare ASGI and say nothing of themselves."""
+"""The OpenAPI document, as far as Litestar cannot write it: the ingest routes, which are bare ASGI, and the errors."""
 
 from typing import Any
 
 from litestar import Litestar, post
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.openapi.spec import OpenAPI
+from litestar.openapi.spec import OpenAPI, OpenAPIResponse, Schema
 from litestar.params import JSONBody
 
 from service.errors import MEDIA_TYPE, ProblemBody
@@ -32,8 +32,25 @@ def problems(*statuses: int) -> dict[int, ResponseSpec]:
     }
 
 
-def describe_heartbeats(document: OpenAPI) -> None:
-    """Adds the ingest routes, as Litestar itself describes handlers of the same signature."""
+def complete(document: OpenAPI) -> None:
+    """Adds the ingest routes and corrects what Litestar writes about every route."""
+    _describe_heartbeats(document)
+    for item in (document.paths or {}).values():
+        for operation in (item.get, item.post):
+            # Litestar's own words for a bad parameter, which here is a 422 (service.errors.on_validation).
+            bad_request = operation and operation.responses and operation.responses.get("400")
+            if isinstance(bad_request, OpenAPIResponse) and MEDIA_TYPE not in (bad_request.content or {}):
+                assert operation is not None
+                assert operation.responses is not None
+                del operation.responses["400"]
+    for schema in (document.components.schemas or {}).values():
+        for member in (schema.properties or {}).values():
+            if isinstance(member, Schema) and member.pattern:
+                member.pattern = member.pattern.replace(r"\Z", "$")  # \Z is Python's; in ECMA-262 it is a letter
+
+
+def _describe_heartbeats(document: OpenAPI) -> None:
+    """The ingest routes, as Litestar itself describes handlers of the same signature."""
     errors = problems(400, 401, 408, 413, 415, 422, 503)
     common: dict[str, Any] = {
         "status_code": 200, "responses": errors, "tags": ["agents"], "security": [{"key": []}], "sync_to_thread": False,
@@ -50,7 +67,7 @@ def describe_heartbeats(document: OpenAPI) -> None:
         raise NotImplementedError(data)
 
     described = Litestar(
-        [heartbeat, heartbeats], openapi_config=OpenAPIConfig(title="", version=""), signature_types=[]
+        [heartbeat, heartbeats], openapi_config=OpenAPIConfig(title="", version=""), logging_config=None
     ).openapi_schema
     assert document.paths is not None
     assert described.paths is not None

@@ -8,14 +8,13 @@ from service.errors import Problem
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _EPOCH = datetime(2000, 1, 3, tzinfo=UTC)  # a Monday: the origin of TimescaleDB's time_bucket
-MAX_BUCKETS = 2_000
 
 
 @dataclass(frozen=True)
 class Period:
     """A span that ends now.
 
-    relation        the aggregate that answers it (or raw rows' name never: a period is always aggregated)
+    relation        the aggregate that answers it; never the raw rows
     base_seconds    bucket of that aggregate; any bucket asked for is a multiple of it
     bucket_seconds  bucket of the answer, unless another is asked for
     """
@@ -25,6 +24,10 @@ class Period:
     relation: str
     base_seconds: int
     bucket_seconds: int
+
+    @property
+    def duration(self) -> timedelta:
+        return timedelta(seconds=self.duration_seconds)
 
 
 PERIODS = {
@@ -64,11 +67,12 @@ def grid(period: str, bucket: str | None, now: datetime) -> Grid:
     chosen = PERIODS.get(period)
     if chosen is None:
         raise Problem.invalid("period", f"unknown period {period!r}, expected one of {', '.join(PERIODS)}")
-    width = _bucket_seconds(bucket, chosen) if bucket is not None else chosen.bucket_seconds
-    since_epoch = int((now - _EPOCH).total_seconds())
-    last = since_epoch - since_epoch % width
-    count = (chosen.duration_seconds - (since_epoch - last)) // width + 1
-    return Grid(chosen, width, _EPOCH + timedelta(seconds=last - (count - 1) * width), count)
+    seconds = _bucket_seconds(bucket, chosen) if bucket is not None else chosen.bucket_seconds
+    width = timedelta(seconds=seconds)
+    last = now - (now - _EPOCH) % width
+    # To the microsecond: a first bucket that starts half a second too early would be older than the period.
+    count = (chosen.duration - (now - last)) // width + 1
+    return Grid(chosen, seconds, last - (count - 1) * width, count)
 
 
 def _bucket_seconds(text: str, period: Period) -> int:

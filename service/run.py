@@ -31,6 +31,7 @@ AGENT_INTERVAL_SECONDS = "5"
 READY_SECONDS = 30
 POINTS_SECONDS = 60
 STOP_SECONDS = 15
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # SIGHUP: the terminal was closed
 
 
 class Stopped(Exception):
@@ -42,10 +43,10 @@ class Stopped(Exception):
 
 
 def run_all(settings: Settings) -> int:
-    """Runs until SIGINT or SIGTERM, then stops everything that it started. Exit status 1 where a part failed."""
+    """Runs until one of SIGNALS, then stops everything that it started. Exit status 1 where a part failed."""
     check_free(settings.host, settings.port)
     key = fleet_key(settings)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         signal.signal(number, _stop)
     try:
         with choose_database(settings.database_url or None, settings.data_path, _say) as database:
@@ -82,16 +83,35 @@ class _Child:
 
 @contextlib.contextmanager
 def _child(name: str, command: list[str], environment: dict[str, str]) -> Iterator[_Child]:
-    process = subprocess.Popen(command, env=environment, start_new_session=True)
-    try:
+    with contextlib.ExitStack() as stack:
+        with _signals_held():
+            process = subprocess.Popen(command, env=environment, start_new_session=True)
+            stack.callback(_end, process)
         yield _Child(name, process)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    _ignore_signals()
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """A signal that comes meanwhile acts afterwards: raised within Popen, it would leave a child behind."""
+    came: list[int] = []
+    handlers = {number: signal.signal(number, lambda number, _: came.append(number)) for number in SIGNALS}
+    try:
+        yield
     finally:
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for number in came[:1]:
+        signal.raise_signal(number)
 
 
 class _Api:
@@ -153,7 +173,11 @@ def _await_points(api: _Api, children: list[_Child]) -> _Seen | None:
 
 
 def _traffic(series: dict[str, Any]) -> int:
-    return sum(point["rx_bytes"] + point["tx_bytes"] for point in series["data"])
+    return sum(map(_traffic_at, series["data"]))
+
+
+def _traffic_at(point: dict[str, Any]) -> int:
+    return int(point["rx_bytes"] + point["tx_bytes"])
 
 
 def _show(seen: _Seen | None, url: str, settings: Settings) -> None:
@@ -166,7 +190,7 @@ def _show(seen: _Seen | None, url: str, settings: Settings) -> None:
     query = {"period": "1h"} | ({"interface": seen.interface} if seen.interface else {})
     target = f"{url}/api/v1/metrics/sparkline/{seen.server_id}/network?{urllib.parse.urlencode(query)}"
     if seen.points:
-        last = seen.points[-1]
+        last = next((point for point in reversed(seen.points) if _traffic_at(point)), seen.points[-1])
         first_line = (
             f"{seen.server_id} {seen.interface}: {last['rx_bytes']:,} bytes received and "
             f"{last['tx_bytes']:,} sent in the minute from {last['timestamp'][11:16]} UTC"
@@ -196,9 +220,14 @@ def _check_alive(children: list[_Child]) -> None:
 
 
 def _stop(_: int, __: FrameType | None) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave a child behind
+    _ignore_signals()
     raise Stopped
+
+
+def _ignore_signals() -> None:
+    """From the first step of the end on: a second Ctrl-C must not leave a child behind."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _say(line: str) -> None:

@@ -14,6 +14,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -48,11 +49,15 @@ async def migrate(url: str, say: Callable[[str], None]) -> None:
             poolclass=NullPool,
             connect_args={"timeout": CONNECT_SECONDS, "server_settings": {"application_name": "linkbeat migrate"}},
         )
-        async with engine.begin() as connection:
-            await connection.run_sync(_upgrade, config)
-        await engine.dispose()
+        try:
+            async with engine.begin() as connection:
+                await connection.run_sync(_upgrade, config)
+        finally:
+            await engine.dispose()
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as raised:
         raise SchemaError(f"the database cannot be migrated: {raised}") from raised
+    except SQLAlchemyError as raised:
+        raise SchemaError(f"the database cannot be migrated: {getattr(raised, 'orig', None) or raised}") from raised
     say(f"Schema: {'installed' if found is None else f'upgraded from {found.revision}'}, now at {head}")
 
 

@@ -13,6 +13,7 @@ from litestar.params import FromPath, QueryParameter
 
 from service.database import Database
 from service.errors import Problem
+from service.openapi import problems
 from service.wire import Filesystem, HostMetrics, NetworkInterface
 
 DEFAULT_INTERVAL_SECONDS = 30
@@ -75,7 +76,7 @@ class ServerPage(msgspec.Struct, frozen=True):
 def router(database: Callable[[], Database]) -> Router:
     """GET /servers and /servers/{server_id}."""
 
-    @get("/", summary="List servers")
+    @get("/", summary="List servers", responses=problems(401, 422, 503))
     async def list_servers(
         status: Annotated[Status | None, QueryParameter(description="Only servers in this state.")] = None,
         search: Annotated[
@@ -111,7 +112,7 @@ def router(database: Callable[[], Database]) -> Router:
         more = len(rows) > limit
         return ServerPage([_server(row) for row in rows[:limit]], _cursor(rows[limit - 1], sort) if more else None)
 
-    @get("/{server_id:str}", summary="One server", raises=[])
+    @get("/{server_id:str}", summary="One server", responses=problems(401, 404, 503))
     async def get_server(server_id: FromPath[str]) -> Server:
         rows = await database().fetch(f"{_SERVERS} WHERE s.server_id = $1", storable(server_id))
         if not rows:
@@ -161,10 +162,10 @@ def _cursor(row: asyncpg.Record, sort: str) -> str:
 def _read_cursor(text: str, sort: str) -> tuple[Any, str]:
     try:
         body = base64.urlsafe_b64decode(text.encode())
-        kind = datetime if sort == "last_seen" else str
+        kind = Annotated[datetime, msgspec.Meta(tz=True)] if sort == "last_seen" else str
         of, value, server_id = msgspec.json.decode(body, type=tuple[str, kind, str])  # type: ignore[valid-type]
     except (ValueError, binascii.Error, msgspec.MsgspecError, UnicodeError) as raised:
         raise Problem.invalid("after", "is not a `next` of this list") from raised
     if of != sort:
         raise Problem.invalid("after", f"continues a list sorted by {of}, not {sort}")
-    return value, server_id
+    return value if isinstance(value, datetime) else storable(value), storable(server_id)

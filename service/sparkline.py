@@ -11,8 +11,8 @@ from litestar import Router, get
 from litestar.params import FromPath, QueryParameter
 
 from service.database import Database
-from service.errors import Problem
-from service.periods import MAX_BUCKETS, PERIODS, Grid, grid
+from service.openapi import problems
+from service.periods import PERIODS, Grid, grid
 from service.servers import storable, unknown_server
 
 _PERIODS = ", ".join(PERIODS)
@@ -116,14 +116,14 @@ ORDER BY 1, 2, 3
 def router(database: Callable[[], Database]) -> Router:
     """GET /metrics/sparkline/network and /metrics/sparkline/{server_id}/network."""
 
-    @get("/network", summary="Network sparklines of the fleet")
+    @get("/network", summary="Network sparklines of the fleet", responses=problems(401, 422, 503))
     async def fleet(
         period: PeriodName = "1h",
         server: Annotated[list[str] | None, QueryParameter(description="Only these servers; may be repeated.")] = None,
         bucket: Bucket = None,
         fill: Fill = "none",
     ) -> FleetSparkline:
-        buckets = _grid(period, bucket)
+        buckets = grid(period, bucket, now())
         arguments: list[Any] = [buckets.first]
         if server:
             arguments.append([storable(one) for one in server])
@@ -140,7 +140,7 @@ def router(database: Callable[[], Database]) -> Router:
         ]
         return FleetSparkline("network", period, buckets.bucket_seconds, series)
 
-    @get("/{server_id:str}/network", summary="Network sparkline of one server")
+    @get("/{server_id:str}/network", summary="Network sparkline of one server", responses=problems(401, 404, 422, 503))
     async def one_server(
         server_id: FromPath[str],
         period: PeriodName = "1h",
@@ -151,7 +151,7 @@ def router(database: Callable[[], Database]) -> Router:
         bucket: Bucket = None,
         fill: Fill = "none",
     ) -> Sparkline | GroupedSparkline:
-        buckets = _grid(period, bucket)
+        buckets = grid(period, bucket, now())
         arguments: list[Any] = [storable(server_id), buckets.first]
         where = ""
         if interface is not None:
@@ -184,11 +184,9 @@ def router(database: Callable[[], Database]) -> Router:
     return Router("/metrics/sparkline", route_handlers=[fleet, one_server], tags=["sparklines"])
 
 
-def _grid(period: str, bucket: str | None) -> Grid:
-    buckets = grid(period, bucket, datetime.now(UTC))
-    if buckets.count > MAX_BUCKETS:
-        raise Problem.invalid("bucket", f"would give {buckets.count} buckets, at most {MAX_BUCKETS} are answered")
-    return buckets
+def now() -> datetime:
+    """Where every period ends."""
+    return datetime.now(UTC)
 
 
 def _bucket(buckets: Grid, column: str = "bucket") -> str:

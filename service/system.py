@@ -5,6 +5,7 @@ from typing import Literal
 
 import msgspec
 from litestar import Response, Router, get
+from litestar.openapi.datastructures import ResponseSpec
 
 from service.database import Database
 from service.errors import Problem
@@ -33,7 +34,9 @@ def router(database: Callable[[], Database], ingest: Callable[[], Ingest]) -> Ro
     async def health() -> Alive:
         return Alive()
 
-    @get("/health/ready", summary="Can it store and answer?")
+    not_ready = ResponseSpec(Readiness, generate_examples=False, description="It cannot; the fields say why.")
+
+    @get("/health/ready", summary="Can it store and answer?", responses={503: not_ready})
     async def ready() -> Response[Readiness]:
         edition, reachable = "unknown", "ok"
         try:

@@ -45,8 +45,23 @@ COMMENT ON TABLE network_interface_metrics IS
 COMMENT ON COLUMN network_interface_metrics.time IS 'When the agent read the counters, by its clock.';
 COMMENT ON COLUMN network_interface_metrics.boot IS 'Fingerprint of the boot_id: differs from the row before after a reboot; null: not reported.';
 COMMENT ON COLUMN network_interface_metrics.rx_bytes IS 'Octets received since boot as the kernel counts; linkbeat.unsigned() reads values from 2**63.';
+COMMENT ON COLUMN network_interface_metrics.tx_bytes IS 'Octets sent since boot as the kernel counts; linkbeat.unsigned() reads values from 2**63.';
+COMMENT ON COLUMN network_interface_metrics.rx_packets IS 'Packets received since boot as the kernel counts; linkbeat.unsigned() reads values from 2**63.';
+COMMENT ON COLUMN network_interface_metrics.tx_packets IS 'Packets sent since boot as the kernel counts; linkbeat.unsigned() reads values from 2**63.';
+COMMENT ON COLUMN network_interface_metrics.rx_errors IS 'Receive errors since boot, read like rx_bytes; null: not reported.';
+COMMENT ON COLUMN network_interface_metrics.tx_errors IS 'Transmit errors since boot, read like rx_bytes; null: not reported.';
+COMMENT ON COLUMN network_interface_metrics.rx_dropped IS 'Received packets dropped since boot, read like rx_bytes; null: not reported.';
+COMMENT ON COLUMN network_interface_metrics.tx_dropped IS 'Packets to send dropped since boot, read like rx_bytes; null: not reported.';
 COMMENT ON COLUMN network_interface_metrics.rx_bytes_delta IS 'Octets received since the row before; 0 in the first row.';
+COMMENT ON COLUMN network_interface_metrics.tx_bytes_delta IS 'Octets sent since the row before; 0 in the first row.';
+COMMENT ON COLUMN network_interface_metrics.rx_packets_delta IS 'Packets received since the row before; 0 in the first row.';
+COMMENT ON COLUMN network_interface_metrics.tx_packets_delta IS 'Packets sent since the row before; 0 in the first row.';
+COMMENT ON COLUMN network_interface_metrics.rx_errors_delta IS 'Receive errors since the row before; 0 in the first row; null: not reported.';
+COMMENT ON COLUMN network_interface_metrics.tx_errors_delta IS 'Transmit errors since the row before; 0 in the first row; null: not reported.';
+COMMENT ON COLUMN network_interface_metrics.rx_dropped_delta IS 'Received packets dropped since the row before; 0 in the first row; null: not reported.';
+COMMENT ON COLUMN network_interface_metrics.tx_dropped_delta IS 'Packets to send dropped since the row before; 0 in the first row; null: not reported.';
 COMMENT ON COLUMN network_interface_metrics.elapsed_ms IS 'Milliseconds since the row before, 0 in the first row; 2**31-1 stands for 24 days and more.';
+COMMENT ON COLUMN network_interface_metrics.is_up IS 'Operationally up (RFC 2863) when the counters were read.';
 COMMENT ON COLUMN network_interface_metrics.counts_64bit IS 'A counter of this interface passed 2**32 in this boot: its counters cannot wrap at 2**32.';
 COMMENT ON COLUMN network_interface_metrics.delta_kind IS
     'How the deltas came about: first (sample), normal (counters grew), reboot, reset (without reboot), wrap (at 2**32), rejected (impossible; delta 0).';

@@ -25,6 +25,11 @@ COMMENT ON COLUMN servers.last_seen IS 'Time of the newest heartbeat, by the age
 COMMENT ON COLUMN servers.received_at IS 'When the service last stored a heartbeat of this server, by the service''s clock.';
 COMMENT ON COLUMN servers.interval_seconds IS 'Seconds between heartbeats as the agent says; null: it does not say.';
 COMMENT ON COLUMN servers.reported_status IS 'The agent''s own word on its state; whether it is heard from is told by received_at.';
+COMMENT ON COLUMN servers.server_guid IS 'The machine''s GUID as the agent last sent one.';
+COMMENT ON COLUMN servers.boot_id IS 'Differs after every boot; null: the agent does not say.';
+COMMENT ON COLUMN servers.primary_interface IS 'The machine''s main interface, in the agent''s judgement.';
+COMMENT ON COLUMN servers.os_info IS 'Operating system, kernel and architecture as last sent.';
+COMMENT ON COLUMN servers.latest_metrics IS 'The newest heartbeat''s metrics of the machine, as sent; null: it had none.';
 COMMENT ON COLUMN servers.filesystems IS 'Filesystems of the newest heartbeat, as sent.';
 
 CREATE TABLE network_interfaces (
@@ -50,3 +55,5 @@ CREATE TABLE network_interfaces (
 
 COMMENT ON TABLE network_interfaces IS
     'Newest sample of each interface ever seen. Current are those whose time is their server''s last_seen.';
+COMMENT ON COLUMN network_interfaces.time IS 'When the agent read the counters, by its clock.';
+COMMENT ON COLUMN network_interfaces.boot IS 'As in network_interface_metrics, like the columns that follow.';
