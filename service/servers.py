@@ -43,6 +43,10 @@ CROSS JOIN LATERAL (
 _SORTS = {"id": "s.server_id", "hostname": "s.hostname", "last_seen": "s.last_seen"}
 
 
+class MountedFilesystem(Filesystem, frozen=True, omit_defaults=False):
+    """A filesystem of the newest heartbeat: all fields, where what is stored leaves out a 0 like any default."""
+
+
 class Server(msgspec.Struct, frozen=True):
     """A machine that sends heartbeats.
 
@@ -63,7 +67,7 @@ class Server(msgspec.Struct, frozen=True):
     os_info: dict[str, Any] | None
     latest_metrics: HostMetrics | None
     network_interfaces: list[NetworkInterface]
-    filesystems: list[Filesystem]
+    filesystems: list[MountedFilesystem]
 
 
 class ServerPage(msgspec.Struct, frozen=True):
@@ -84,7 +88,10 @@ def router(database: Callable[[], Database]) -> Router:
             QueryParameter(description="Only servers whose id or hostname contains this text.", max_length=255),
         ] = None,
         sort: Annotated[
-            Literal["id", "hostname", "last_seen"], QueryParameter(description="Order of the answer.")
+            Literal["id", "hostname", "last_seen"],
+            QueryParameter(
+                description="Order of the answer. `last_seen` moves while servers report: page by `id` to see all once."
+            ),
         ] = "id",
         order: Annotated[Literal["asc", "desc"], QueryParameter(description="Direction of the order.")] = "asc",
         limit: Annotated[int, QueryParameter(ge=1, le=1000, description="Servers a page.")] = 100,
@@ -142,12 +149,15 @@ def _server(row: asyncpg.Record) -> Server:
         last_seen=row["last_seen"],
         agent_version=row["agent_version"],
         primary_interface=row["primary_interface"],
-        # Stored as they came in, so they go out as they are: nothing is decoded on the way.
+        # These go out as they are stored: nothing is decoded on the way.
         os_info=_raw(row["os_info"]),
         latest_metrics=_raw(row["latest_metrics"]),
         network_interfaces=_raw(row["interfaces"]),
-        filesystems=_raw(row["filesystems"]),
+        filesystems=_filesystems(row["filesystems"]),
     )
+
+
+_filesystems = msgspec.json.Decoder(list[MountedFilesystem]).decode
 
 
 def _raw(text: str | None) -> Any:

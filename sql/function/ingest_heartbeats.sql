@@ -30,10 +30,6 @@ DECLARE
     odd        integer[];
     late       integer[];
     late_until timestamptz[];
-    walk       record;
-    walked_server    text;
-    walked_interface text;
-    walked_until     timestamptz;
 BEGIN
     WITH written AS (
         INSERT INTO servers AS s (server_id, hostname, server_guid, first_seen, last_seen, received_at,
@@ -95,12 +91,10 @@ BEGIN
         FROM sample s
         WINDOW batch AS (ORDER BY ordinal)
     ), linked AS MATERIALIZED (
-        SELECT f.*,
+        -- Each sample with the reading before it: of this batch or stored, whichever is later.
+        SELECT f.*, p.reading AS stored, coalesce(p.is_newest, false) AS is_newest,
                CASE WHEN p.reading IS NULL OR (f.before).time > (p.reading).time THEN f.before ELSE p.reading END
-                   AS previous,
-               coalesce((p.reading).counts_64bit AND ((p.reading).boot <> f.boot) IS NOT TRUE, false)
-                   AS counted_64bit,
-               p.reading AS stored, coalesce(p.is_newest, false) AS is_newest
+                   AS previous
         FROM following f
         LEFT JOIN LATERAL (
             -- The newest row, where the sample is newer than that; the history is searched for late samples only.
@@ -117,63 +111,67 @@ BEGIN
              ORDER BY m.time DESC LIMIT 1)
             LIMIT 1
         ) p ON true
-    ), judged AS MATERIALIZED (
-        -- The plain case, all counters grew, is settled here; the rest is left to repair_deltas.
-        SELECT k.*,
-               k.first OR k.rebooted IS NOT TRUE
-                   AND linkbeat.grew((k.previous).rx_bytes, k.rx_bytes, k.most)
-                   AND linkbeat.grew((k.previous).tx_bytes, k.tx_bytes, k.most)
-                   AND linkbeat.grew((k.previous).rx_packets, k.rx_packets, k.most)
-                   AND linkbeat.grew((k.previous).tx_packets, k.tx_packets, k.most)
-                   AND linkbeat.grew((k.previous).rx_errors, k.rx_errors, k.most)
-                   AND linkbeat.grew((k.previous).tx_errors, k.tx_errors, k.most)
-                   AND linkbeat.grew((k.previous).rx_dropped, k.rx_dropped, k.most)
-                   AND linkbeat.grew((k.previous).tx_dropped, k.tx_dropped, k.most)
-                   AS is_plain
-        FROM (
-            SELECT l.*,
-                   -- The next of its series that is written here.
-                   CASE WHEN lead(l.server_id) OVER batch = l.server_id
-                             AND lead(l.interface_name) OVER batch = l.interface_name
-                        THEN lead(l.time) OVER batch ELSE 'infinity' END AS next_time,
-                   l.previous IS NULL AS first, (l.previous).boot <> l.boot AS rebooted,
-                   linkbeat.elapsed_ms((l.previous).time, l.time) AS elapsed_ms,
-                   linkbeat.delta_limit(linkbeat.elapsed_ms((l.previous).time, l.time)) AS most
-            FROM linked l
-            WHERE (l.stored).time IS DISTINCT FROM l.time  -- what is stored stays as it is
-            WINDOW batch AS (ORDER BY l.ordinal)
-        ) k
+    ), fresh AS (
+        SELECT l.*, (l.previous).boot <> l.boot AS rebooted,
+               coalesce(linkbeat.elapsed_ms((l.previous).time, l.time), 0) AS elapsed_ms,
+               linkbeat.delta_limit(coalesce(linkbeat.elapsed_ms((l.previous).time, l.time), 0)) AS most,
+               -- The next of its series that is written here.
+               CASE WHEN lead(l.server_id) OVER batch = l.server_id
+                         AND lead(l.interface_name) OVER batch = l.interface_name
+                    THEN lead(l.time) OVER batch ELSE 'infinity' END AS next_time
+        FROM linked l
+        WHERE (l.stored).time IS DISTINCT FROM l.time  -- what is stored stays as it is
+        WINDOW batch AS (ORDER BY l.ordinal)
+    ), judged AS (
+        -- Plain: all counters grew, or there is nothing before. The rest is left to repair_deltas.
+        SELECT f.*,
+               rebooted IS NOT TRUE
+               AND linkbeat.grew((previous).rx_bytes, rx_bytes, most)
+               AND linkbeat.grew((previous).tx_bytes, tx_bytes, most)
+               AND linkbeat.grew((previous).rx_packets, rx_packets, most)
+               AND linkbeat.grew((previous).tx_packets, tx_packets, most)
+               AND linkbeat.grew((previous).rx_errors, rx_errors, most)
+               AND linkbeat.grew((previous).tx_errors, tx_errors, most)
+               AND linkbeat.grew((previous).rx_dropped, rx_dropped, most)
+               AND linkbeat.grew((previous).tx_dropped, tx_dropped, most) AS is_plain,
+               -- Of this reading, of the one before in the batch, or carried by what is stored, within one boot.
+               (reading).counts_64bit
+               OR rebooted IS NOT TRUE AND coalesce((before).counts_64bit, false)
+               OR ((stored).boot <> boot) IS NOT TRUE AND coalesce((stored).counts_64bit, false) AS counts_64bit
+        FROM fresh f
+        OFFSET 0  -- keeps the planner from working is_plain out again in each expression below
+    ), settled AS MATERIALIZED (
+        SELECT j.*,
+               CASE WHEN is_plain THEN rx_bytes - coalesce((previous).rx_bytes, rx_bytes) ELSE 0 END AS rx_bytes_delta,
+               CASE WHEN is_plain THEN tx_bytes - coalesce((previous).tx_bytes, tx_bytes) ELSE 0 END AS tx_bytes_delta,
+               CASE WHEN is_plain THEN rx_packets - coalesce((previous).rx_packets, rx_packets) ELSE 0 END AS rx_packets_delta,
+               CASE WHEN is_plain THEN tx_packets - coalesce((previous).tx_packets, tx_packets) ELSE 0 END AS tx_packets_delta,
+               CASE WHEN is_plain THEN rx_errors - coalesce((previous).rx_errors, rx_errors) END AS rx_errors_delta,
+               CASE WHEN is_plain THEN tx_errors - coalesce((previous).tx_errors, tx_errors) END AS tx_errors_delta,
+               CASE WHEN is_plain THEN rx_dropped - coalesce((previous).rx_dropped, rx_dropped) END AS rx_dropped_delta,
+               CASE WHEN is_plain THEN tx_dropped - coalesce((previous).tx_dropped, tx_dropped) END AS tx_dropped_delta
+        FROM judged j
     ), history AS (
         INSERT INTO network_interface_metrics (
             server_id, interface_name, time, boot, rx_bytes, tx_bytes, rx_packets, tx_packets,
-            rx_errors, tx_errors, rx_dropped, tx_dropped, is_up,
+            rx_errors, tx_errors, rx_dropped, tx_dropped, is_up, counts_64bit, elapsed_ms,
             rx_bytes_delta, tx_bytes_delta, rx_packets_delta, tx_packets_delta,
-            rx_errors_delta, tx_errors_delta, rx_dropped_delta, tx_dropped_delta,
-            elapsed_ms, counts_64bit, delta_kind)
+            rx_errors_delta, tx_errors_delta, rx_dropped_delta, tx_dropped_delta, delta_kind)
         SELECT server_id, interface_name, time, boot, rx_bytes, tx_bytes, rx_packets, tx_packets,
-               rx_errors, tx_errors, rx_dropped, tx_dropped, is_up,
-               CASE WHEN NOT first AND is_plain THEN rx_bytes - (previous).rx_bytes ELSE 0 END,
-               CASE WHEN NOT first AND is_plain THEN tx_bytes - (previous).tx_bytes ELSE 0 END,
-               CASE WHEN NOT first AND is_plain THEN rx_packets - (previous).rx_packets ELSE 0 END,
-               CASE WHEN NOT first AND is_plain THEN tx_packets - (previous).tx_packets ELSE 0 END,
-               CASE WHEN NOT is_plain THEN 0 WHEN rx_errors IS NOT NULL THEN rx_errors - coalesce((previous).rx_errors, rx_errors) END,
-               CASE WHEN NOT is_plain THEN 0 WHEN tx_errors IS NOT NULL THEN tx_errors - coalesce((previous).tx_errors, tx_errors) END,
-               CASE WHEN NOT is_plain THEN 0 WHEN rx_dropped IS NOT NULL THEN rx_dropped - coalesce((previous).rx_dropped, rx_dropped) END,
-               CASE WHEN NOT is_plain THEN 0 WHEN tx_dropped IS NOT NULL THEN tx_dropped - coalesce((previous).tx_dropped, tx_dropped) END,
-               coalesce(elapsed_ms, 0), counted_64bit OR (reading).counts_64bit OR coalesce((before).counts_64bit AND NOT rebooted, false),
-               CASE WHEN first THEN 'first' WHEN is_plain THEN 'normal' ELSE '' END
-        FROM judged
+               rx_errors, tx_errors, rx_dropped, tx_dropped, is_up, counts_64bit, elapsed_ms,
+               rx_bytes_delta, tx_bytes_delta, rx_packets_delta, tx_packets_delta,
+               rx_errors_delta, tx_errors_delta, rx_dropped_delta, tx_dropped_delta,
+               CASE WHEN NOT is_plain THEN '' WHEN previous IS NULL THEN 'first' ELSE 'normal' END
+        FROM settled
     ), newest AS (
         INSERT INTO network_interfaces AS i (
             server_id, interface_name, time, boot, rx_bytes, tx_bytes, rx_packets, tx_packets,
-            rx_errors, tx_errors, rx_dropped, tx_dropped, is_up,
-            rx_bytes_delta, tx_bytes_delta, elapsed_ms, counts_64bit)
+            rx_errors, tx_errors, rx_dropped, tx_dropped, is_up, counts_64bit, elapsed_ms,
+            rx_bytes_delta, tx_bytes_delta)
         SELECT server_id, interface_name, time, boot, rx_bytes, tx_bytes, rx_packets, tx_packets,
-               rx_errors, tx_errors, rx_dropped, tx_dropped, is_up,
-               CASE WHEN NOT first AND is_plain THEN rx_bytes - (previous).rx_bytes ELSE 0 END,
-               CASE WHEN NOT first AND is_plain THEN tx_bytes - (previous).tx_bytes ELSE 0 END,
-               coalesce(elapsed_ms, 0), counted_64bit OR (reading).counts_64bit OR coalesce((before).counts_64bit AND NOT rebooted, false)
-        FROM judged
+               rx_errors, tx_errors, rx_dropped, tx_dropped, is_up, counts_64bit, elapsed_ms,
+               rx_bytes_delta, tx_bytes_delta
+        FROM settled
         WHERE next_time = 'infinity'  -- the last of its series here; whether it is the newest is asked below
         ON CONFLICT (server_id, interface_name) DO UPDATE SET
             time = EXCLUDED.time, boot = EXCLUDED.boot,
@@ -181,42 +179,35 @@ BEGIN
             rx_packets = EXCLUDED.rx_packets, tx_packets = EXCLUDED.tx_packets,
             rx_errors = EXCLUDED.rx_errors, tx_errors = EXCLUDED.tx_errors,
             rx_dropped = EXCLUDED.rx_dropped, tx_dropped = EXCLUDED.tx_dropped, is_up = EXCLUDED.is_up,
-            rx_bytes_delta = EXCLUDED.rx_bytes_delta, tx_bytes_delta = EXCLUDED.tx_bytes_delta,
-            elapsed_ms = EXCLUDED.elapsed_ms, counts_64bit = EXCLUDED.counts_64bit
+            counts_64bit = EXCLUDED.counts_64bit, elapsed_ms = EXCLUDED.elapsed_ms,
+            rx_bytes_delta = EXCLUDED.rx_bytes_delta, tx_bytes_delta = EXCLUDED.tx_bytes_delta
         WHERE EXCLUDED.time > i.time
     )
     SELECT (SELECT array_agg(heartbeat) FROM linked WHERE (stored).time = time),
            (SELECT array_agg(heartbeat) FROM linked WHERE (stored).time = time
             AND (rx_bytes, tx_bytes, rx_packets, tx_packets, is_up) IS DISTINCT FROM
                 ((stored).rx_bytes, (stored).tx_bytes, (stored).rx_packets, (stored).tx_packets, (stored).is_up)),
-           array_agg(ordinal) FILTER (WHERE NOT is_plain), array_agg(ordinal) FILTER (WHERE NOT is_newest),
-           array_agg(next_time) FILTER (WHERE NOT is_newest)
+           array_agg(ordinal) FILTER (WHERE NOT is_plain),
+           array_agg(ordinal) FILTER (WHERE NOT is_newest), array_agg(next_time) FILTER (WHERE NOT is_newest)
     INTO duplicate, conflict, odd, late, late_until
-    FROM judged;
+    FROM settled;
 
-    IF odd IS NULL AND late IS NULL THEN
-        RETURN;
+    IF odd IS NOT NULL OR late IS NOT NULL THEN
+        PERFORM linkbeat.repair_deltas(array_agg(server_id), array_agg(interface_name), array_agg(since))
+        FROM (
+            SELECT sample_servers[o] AS server_id, sample_names[o] AS interface_name, sample_times[o] AS since
+            FROM unnest(odd) AS o
+            UNION
+            -- The stored row after a late one counts from the late one now.
+            SELECT sample_servers[l.o], sample_names[l.o], m.time
+            FROM unnest(late, late_until) AS l(o, until)
+            CROSS JOIN LATERAL (
+                SELECT time FROM network_interface_metrics
+                WHERE server_id = sample_servers[l.o] AND interface_name = sample_names[l.o]
+                  AND time > sample_times[l.o] AND time < l.until
+                ORDER BY time LIMIT 1
+            ) m
+            ORDER BY 1, 2, 3
+        ) w;
     END IF;
-    FOR walk IN
-        SELECT sample_servers[o] AS server_id, sample_names[o] AS interface_name, sample_times[o] AS since
-        FROM unnest(odd) AS o
-        UNION
-        -- The stored row after a late one counts from the late one now.
-        SELECT sample_servers[l.o], sample_names[l.o], m.time
-        FROM unnest(late, late_until) AS l(o, until)
-        CROSS JOIN LATERAL (
-            SELECT time FROM network_interface_metrics
-            WHERE server_id = sample_servers[l.o] AND interface_name = sample_names[l.o]
-              AND time > sample_times[l.o] AND time < l.until
-            ORDER BY time LIMIT 1
-        ) m
-        ORDER BY 1, 2, 3
-    LOOP
-        IF (walk.server_id, walk.interface_name) IS DISTINCT FROM (walked_server, walked_interface)
-           OR walk.since > walked_until THEN
-            walked_server := walk.server_id;
-            walked_interface := walk.interface_name;
-            walked_until := linkbeat.repair_deltas(walk.server_id, walk.interface_name, walk.since);
-        END IF;
-    END LOOP;
 END $$;

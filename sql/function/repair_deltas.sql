@@ -37,3 +37,17 @@ BEGIN
     END LOOP;
     RETURN 'infinity';
 END $$;
+
+-- The same for several places, ordered by (server, interface, since): a walk that has passed the next one serves both.
+CREATE OR REPLACE FUNCTION linkbeat.repair_deltas(servers text[], interfaces text[], sinces timestamptz[])
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    walked_until timestamptz;
+BEGIN
+    FOR place IN 1 .. coalesce(cardinality(servers), 0) LOOP
+        IF place = 1 OR (servers[place], interfaces[place]) <> (servers[place - 1], interfaces[place - 1])
+           OR sinces[place] > walked_until THEN
+            walked_until := linkbeat.repair_deltas(servers[place], interfaces[place], sinces[place]);
+        END IF;
+    END LOOP;
+END $$;

@@ -134,7 +134,7 @@ async def test_filesystems_and_metrics_are_returned_as_sent(service: Client) -> 
     filesystems = [
         {
             "mount_point": f"/mnt/My Disk {n}", "device": "/dev/sdä", "fs_type": "ext4", "total_bytes": 2**64 - 1,
-            "used_bytes": 64424509440, "available_bytes": 42949672960, "percent": 60.1,
+            "used_bytes": 64424509440, "available_bytes": 42949672960, "percent": 60.1, "state": None,
         }
         for n in range(25)
     ]  # fmt: skip
@@ -144,8 +144,7 @@ async def test_filesystems_and_metrics_are_returned_as_sent(service: Client) -> 
 
     server = await service.get("/servers/nas")
 
-    as_sent = [{name: value for name, value in one.items() if value != 0} for one in filesystems]
-    assert [{name: value for name, value in one.items() if value != 0} for one in server["filesystems"]] == as_sent
+    assert server["filesystems"] == filesystems
     assert server["latest_metrics"] == metrics
 
 
@@ -219,8 +218,8 @@ async def test_a_heartbeat_brings_a_server_back_online_even_a_late_one(
 
 
 async def test_the_list_filters_by_status_and_text(service: Client, database: asyncpg.Connection) -> None:
-    named = {"web-1": "alpha.example.net", "web-2": "Beta.example.net", "db_1": "gamma.WEB.net", "x%y": ""}
-    for server_id, hostname in list(named.items())[:3]:
+    named = {"web-1": "alpha.example.net", "web-2": "Beta.example.net", "db_1": "gamma.WEB.net"}
+    for server_id, hostname in named.items():
         await service.post({"server_id": server_id, "hostname": hostname})
     await not_heard_for(database, "web-2", 1_000)
 

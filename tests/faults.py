@@ -1,0 +1,310 @@
+"""Load with a ledger, for tests that kill things: what was sent, what was answered, and what must be stored then."""
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Self
+
+import asyncpg
+import httpx
+
+from service.embedded.cluster import Cluster
+from service.embedded.places import server_account
+from service.embedded.postmaster import processes_in
+from tests.support import KEY, differing_rows, heartbeat, hours_ago
+
+ROOT = Path(__file__).parents[1]
+START_SECONDS = 30.0
+UNREACHED = 0  # the status of a request whose answer never came
+
+Key = tuple[str, datetime]
+
+
+class ServiceProcess:
+    """`python -m service serve` on a database; start() and kill() as often as wanted, on the same port."""
+
+    def __init__(self, database_url: str, directory: Path) -> None:
+        self._log = directory / "service.log"
+        self._environment = os.environ | {
+            "LINKBEAT_DATABASE_URL": database_url,
+            "LINKBEAT_API_KEY": KEY,
+            "LINKBEAT_PORT": str(free_port()),
+            "LINKBEAT_DATA_DIR": str(directory),
+        }
+        self.url = f"http://127.0.0.1:{self._environment['LINKBEAT_PORT']}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    @property
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    async def start(self) -> float:
+        """Returns when it answers; how many seconds that took."""
+        started = time.monotonic()
+        self._launch()
+        async with httpx.AsyncClient() as http:
+            while True:
+                with contextlib.suppress(httpx.TransportError):
+                    if (await http.get(f"{self.url}/health/ready")).status_code == 200:
+                        return time.monotonic() - started
+                assert self.is_running, self.log
+                assert time.monotonic() < started + START_SECONDS, self.log
+                await asyncio.sleep(0.02)
+
+    def _launch(self) -> None:
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "service", "serve"],
+                cwd=ROOT,
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    async def terminate(self, within_seconds: float) -> int:
+        """SIGTERM; returns the exit status."""
+        assert self.process is not None
+        self.process.terminate()
+        return await asyncio.to_thread(self.process.wait, within_seconds)
+
+
+@contextlib.asynccontextmanager
+async def service_process(database_url: str, directory: Path) -> AsyncIterator[ServiceProcess]:
+    """A service that answers; killed at the end if it still runs."""
+    service = ServiceProcess(database_url, directory)
+    try:
+        await service.start()
+        yield service
+    finally:
+        if service.is_running:
+            service.kill()
+
+
+@dataclass
+class Sent:
+    """One heartbeat of the ledger."""
+
+    body: dict[str, Any]
+    statuses: list[int] = field(default_factory=list)
+
+    @property
+    def acknowledged(self) -> bool:
+        return 200 in self.statuses
+
+
+@dataclass
+class Answer:
+    """What came back for one request; `seconds` until then."""
+
+    at: float
+    seconds: float
+    status: int
+    retry_after: str | None
+    detail: str
+
+
+class Load:
+    """Agents that report to one or several services, keep what was not acknowledged, and send it again in any order.
+
+    `async with Load(urls) as load:` and do harm meanwhile; afterwards `await load.settle()` and `await load.check(…)`.
+    """
+
+    def __init__(self, urls: Sequence[str], *, agents: int = 16, seed: int = 0) -> None:
+        self._urls = urls
+        self._agents = agents
+        self._random = random.Random(seed)
+        self._start = hours_ago(2)
+        self._stopping = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self.ledger: dict[Key, Sent] = {}
+        self.answers: list[Answer] = []
+        self.duplicates = 0
+        self.acknowledged_again = 0
+
+    async def __aenter__(self) -> Self:
+        self._http = httpx.AsyncClient(
+            headers={"Authorization": f"Bearer {KEY}"},
+            timeout=15,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
+            trust_env=False,
+        )
+        self._tasks = [asyncio.create_task(self._report(f"server-{n:02}")) for n in range(self._agents)]
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        await self.stop()
+        if kind is not None:
+            await self._http.aclose()
+
+    async def stop(self) -> None:
+        """Sends nothing more, and waits for the answers."""
+        self._stopping = True
+        await asyncio.gather(*self._tasks)
+
+    @property
+    def acknowledged(self) -> set[Key]:
+        return {key for key, sent in self.ledger.items() if sent.acknowledged}
+
+    def statuses(self, since: float = 0.0) -> Counter[int]:
+        """How often which status was answered to requests that were sent from `since` on (monotonic)."""
+        return Counter(one.status for one in self.answers if one.at >= since)
+
+    async def until_acknowledged(self, more: int, within_seconds: float = 30.0) -> float:
+        """Waits for so many more acknowledgements of requests sent from now on; seconds until then."""
+        started = time.monotonic()
+        while self.statuses(started)[200] < more:
+            assert time.monotonic() < started + within_seconds, f"{self.statuses(started)} after {within_seconds} s"
+            await asyncio.sleep(0.01)
+        return time.monotonic() - started
+
+    async def settle(self) -> None:
+        """Sends again what was never acknowledged, until it is."""
+        deadline = time.monotonic() + 30
+        while missing := [key for key, sent in self.ledger.items() if not sent.acknowledged]:
+            assert time.monotonic() < deadline, f"{len(missing)} heartbeats are not taken: {self.statuses()}"
+            for key in missing:
+                await self._send(key)
+        await self._http.aclose()
+
+    def check_answers(self, *, allowed: Sequence[int]) -> None:
+        """Nothing but the `allowed` statuses was answered, and every 503 says when to come again."""
+        odd = [one for one in self.answers if one.status not in allowed]
+        assert not odd, odd[:5]
+        assert all(one.retry_after for one in self.answers if one.status == 503)
+
+    async def check_stored(self, database: asyncpg.Connection, acknowledged: set[Key]) -> None:
+        """What was acknowledged is stored exactly once as it was sent, and nothing that was never sent."""
+        rows = await database.fetch(
+            "SELECT server_id, time, interface_name, rx_bytes, tx_bytes FROM network_interface_metrics"
+        )
+        stored: dict[Key, list[tuple[str, int, int]]] = defaultdict(list)
+        for row in rows:
+            stored[row["server_id"], row["time"]].append((row["interface_name"], row["rx_bytes"], row["tx_bytes"]))
+        lost = acknowledged - stored.keys()
+        assert not lost, f"{len(lost)} of {len(acknowledged)} acknowledged heartbeats are lost"
+        invented = stored.keys() - self.ledger.keys()
+        assert not invented, f"{len(invented)} heartbeats were never sent"
+        for key, samples in stored.items():
+            sent = [(i["name"], i["rx_bytes"], i["tx_bytes"]) for i in self.ledger[key].body["network_interfaces"]]
+            assert sorted(samples) == sorted(sent), key
+
+    async def check_traffic(self, database: asyncpg.Connection) -> None:
+        """The deltas add up to what the counters prove, and every level of the aggregates to the deltas."""
+        counters: dict[tuple[str, str], list[int]] = defaultdict(list)
+        for (server_id, _), sent in self.ledger.items():
+            for one in sent.body["network_interfaces"]:
+                counters[server_id, one["name"]].append(one["rx_bytes"])
+        rows = await database.fetch(
+            "SELECT server_id, interface_name, sum(rx_bytes_delta)::bigint AS rx_bytes "
+            "FROM network_interface_metrics GROUP BY 1, 2"
+        )
+        found = {(row["server_id"], row["interface_name"]): row["rx_bytes"] for row in rows}
+        assert found == {series: max(values) - min(values) for series, values in counters.items()}
+        for _ in range(2):
+            assert await differing_rows(database) == {"1m": 0, "15m": 0, "1h": 0, "1d": 0}
+            await database.execute("CALL linkbeat.refresh_aggregates(now())")
+
+    async def check(self, database: asyncpg.Connection) -> None:
+        """settle() and every check; the run counts only if it saw acknowledgements and duplicates in number."""
+        before = self.acknowledged
+        await self.check_stored(database, before)
+        await self.settle()
+        await self.check_stored(database, self.acknowledged)
+        assert self.ledger.keys() == self.acknowledged
+        await self.check_traffic(database)
+        assert len(before) >= 100, self.statuses()
+        assert self.duplicates >= 10, self.statuses()
+
+    async def _report(self, server_id: str) -> None:
+        """One agent: a new heartbeat, or one that is not acknowledged, or now and then one that is."""
+        counters = {"eth0": 1_000, "wlan0": 1_000_000}
+        unacknowledged: list[Key] = []
+        number = 0
+        while not self._stopping:
+            choice = self._random.random()
+            if number and choice < 0.1:
+                key = (server_id, self._start + timedelta(seconds=self._random.randrange(number)))
+            elif unacknowledged and choice < 0.5:
+                key = self._random.choice(unacknowledged)
+            else:
+                key = (server_id, self._start + timedelta(seconds=number))
+                counters = {name: value + self._random.randrange(1_000_000) for name, value in counters.items()}
+                self.ledger[key] = Sent(
+                    heartbeat(server_id, at=key[1], **{name: (rx, rx // 3) for name, rx in counters.items()})
+                )
+                unacknowledged.append(key)
+                number += 1
+            status = await self._send(key)
+            if status == 200 and key in unacknowledged:
+                unacknowledged.remove(key)
+            elif status != 200:
+                await asyncio.sleep(self._random.uniform(0, 0.1))
+
+    async def _send(self, key: Key) -> int:
+        sent = self.ledger[key]
+        was_acknowledged = sent.acknowledged
+        started = time.monotonic()
+        status, retry_after, detail, is_duplicate = UNREACHED, None, "", False
+        try:
+            answer = await self._http.post(f"{self._random.choice(self._urls)}/api/v1/agents/heartbeat", json=sent.body)
+            status, retry_after, detail = answer.status_code, answer.headers.get("Retry-After"), answer.text
+            is_duplicate = status == 200 and answer.json()["duplicate"]
+        except httpx.TransportError as raised:
+            detail = repr(raised)
+        sent.statuses.append(status)
+        self.answers.append(Answer(started, time.monotonic() - started, status, retry_after, detail))
+        self.duplicates += is_duplicate
+        if was_acknowledged and status == 200:
+            assert is_duplicate, f"{key} was acknowledged, and later not known"
+            self.acknowledged_again += 1
+        return status
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def kill_server(cluster: Cluster) -> None:
+    """kill -9 of the postmaster; its children follow by themselves."""
+    assert cluster.pid is not None
+    os.kill(cluster.pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def frozen(cluster: Cluster) -> Iterator[None]:
+    """Every process of the server stands still: connections stay open, and nobody answers."""
+    stopped: list[int] = []
+    try:
+        # Twice, for what the first ones started while they still could.
+        for _ in range(2):
+            for pid in processes_in(cluster.data_dir, server_account(cluster.data_dir)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
+                    stopped.append(pid)
+        yield
+    finally:
+        for pid in stopped:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)

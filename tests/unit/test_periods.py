@@ -1,0 +1,117 @@
+"""service.periods: where the buckets of an answer lie."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from service.errors import Problem
+from service.periods import PERIODS, Grid, grid
+
+ORIGIN = datetime(2000, 1, 3, tzinfo=UTC)  # of TimescaleDB's time_bucket for widths below a month
+UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+# Any moment, and those where an edge is missed by a microsecond or a second.
+moments = st.one_of(
+    st.datetimes(datetime(2001, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)),
+    st.builds(
+        lambda days, seconds, microseconds: (
+            ORIGIN + timedelta(days=days, seconds=60 * seconds, microseconds=microseconds)
+        ),
+        st.integers(1, 36_000),
+        st.integers(0, 1_439),
+        st.sampled_from([-1_000_000, -1, 0, 1, 500_000, 1_000_000]),
+    ),
+)
+
+
+@st.composite
+def buckets(draw: st.DrawFn) -> tuple[str, str | None]:
+    """A period and a bucket that it allows, in any unit that says it."""
+    period = PERIODS[draw(st.sampled_from(list(PERIODS)))]
+    if draw(st.booleans()):
+        return period.name, None
+    seconds = draw(st.integers(1, period.duration_seconds // period.base_seconds)) * period.base_seconds
+    unit = draw(st.sampled_from([unit for unit, length in UNITS.items() if seconds % length == 0]))
+    number = seconds // UNITS[unit]
+    return period.name, f"{number}{unit}" if number <= 999_999 else None
+
+
+@given(asked=buckets(), now=moments)
+@example(asked=("1h", None), now=datetime(2026, 1, 29, 12, 0, 0, 500_000, UTC))
+@example(asked=("24h", None), now=datetime(2026, 1, 29, tzinfo=UTC))
+def test_the_buckets_fill_the_period_and_nothing_else(asked: tuple[str, str | None], now: datetime) -> None:
+    found = grid(*asked, now)
+
+    starts, width, since = found.starts(), found.bucket, now - found.period.duration
+    assert starts[0] >= since, "nothing is older than the period"
+    assert starts[0] - width < since, "no bucket of the period is missing"
+    assert starts[-1] <= now < starts[-1] + width, "the last bucket is under way"
+    assert len(starts) == found.count
+    assert all(later - earlier == width for earlier, later in zip(starts, starts[1:], strict=False))
+    assert all((start - ORIGIN) % width == timedelta(0) for start in starts), "as time_bucket cuts them"
+
+
+@given(asked=buckets(), now=moments)
+def test_a_bucket_is_a_multiple_of_its_aggregates(asked: tuple[str, str | None], now: datetime) -> None:
+    found = grid(*asked, now)
+
+    assert found.bucket_seconds % found.period.base_seconds == 0
+    assert found.period.base_seconds <= found.bucket_seconds <= found.period.duration_seconds
+
+
+@pytest.mark.parametrize("name", list(PERIODS))
+def test_no_answer_has_more_buckets_than_a_client_can_draw(name: str) -> None:
+    finest = grid(name, f"{PERIODS[name].base_seconds}s", datetime(2026, 1, 29, 12, 34, 56, tzinfo=UTC))
+
+    assert finest.count <= 750
+
+
+def test_periods_map_to_their_aggregates() -> None:
+    assert {name: (period.duration_seconds, period.relation, period.bucket_seconds) for name, period in PERIODS.items()} == {
+        "1h": (3_600, "network_traffic_1m", 60),
+        "24h": (86_400, "network_traffic_15m", 900),
+        "7d": (604_800, "network_traffic_1h", 3_600),
+        "30d": (2_592_000, "network_traffic_1h", 21_600),
+        "1y": (31_536_000, "network_traffic_1d", 86_400),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("60s", 60), ("1m", 60), ("5m", 300), ("3600s", 3_600), ("60m", 3_600), ("1h", 3_600)]
+)
+def test_units(text: str, seconds: int) -> None:
+    found: Grid = grid("1h", text, datetime(2026, 1, 29, 12, 34, 56, tzinfo=UTC))
+
+    assert found.bucket_seconds == seconds
+
+
+@pytest.mark.parametrize("now_minute", [0, 59])
+def test_a_bucket_as_long_as_the_period(now_minute: int) -> None:
+    found = grid("1h", "1h", datetime(2026, 1, 29, 12, now_minute, tzinfo=UTC))
+
+    assert found.starts() == [datetime(2026, 1, 29, 11 + n, tzinfo=UTC) for n in range(0 if now_minute == 0 else 1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("period", "bucket"),
+    [("1h", "30s"), ("1h", "90s"), ("1h", "61m"), ("24h", "20m"), ("7d", "90m"), ("1y", "36h"), ("1y", "366d"),
+     ("1h", ""), ("1h", "5"), ("1h", "m"), ("1h", "0m"), ("1h", "-5m"), ("1h", "5M"), ("1h", "5 m"), ("1h", "05m"),
+     ("1h", "5m\n"), ("1h", "\u0665m"), ("1h", "1e3s"), ("1h", "9999999s")],
+)  # fmt: skip
+def test_a_bucket_that_there_is_not_is_refused(period: str, bucket: str) -> None:
+    with pytest.raises(Problem) as raised:
+        grid(period, bucket, datetime(2026, 1, 29, tzinfo=UTC))
+
+    assert (raised.value.status, raised.value.errors[0].path) == (422, "bucket")
+
+
+@pytest.mark.parametrize("period", ["", "2h", "1H", "1h ", "forever", "network_traffic_1m"])
+def test_an_unknown_period_is_refused_naming_those_there_are(period: str) -> None:
+    with pytest.raises(Problem) as raised:
+        grid(period, None, datetime(2026, 1, 29, tzinfo=UTC))
+
+    assert (raised.value.status, raised.value.errors[0].path) == (422, "period")
+    for name in PERIODS:
+        assert name in raised.value.detail
