@@ -2,9 +2,12 @@
 -- The one place where the delta rules stand; ingest_heartbeats and repair_deltas both call it.
 -- Replaceable: reapplied on every upgrade.
 
+-- None of these is STRICT: the planner puts a strict SQL function's CASE, OR or LEAST into the query only without it,
+-- and a call costs microseconds a row.
+
 -- The counter that a bigint holds as two's complement: 0 .. 2**64-1.
 CREATE OR REPLACE FUNCTION linkbeat.unsigned(stored bigint) RETURNS numeric
-LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE WHEN stored >= 0 THEN stored::numeric ELSE stored::numeric + 18446744073709551616 END;
 
 COMMENT ON FUNCTION linkbeat.unsigned(bigint) IS 'The counter that a stored bigint stands for, 0 .. 2**64-1.';
@@ -12,17 +15,18 @@ COMMENT ON FUNCTION linkbeat.unsigned(bigint) IS 'The counter that a stored bigi
 -- The most that an interface can carry in elapsed_ms: 400 Gb/s, the fastest there is, and one second of grace
 -- for clocks that were set. More than this was never on a wire and must not enter a sum.
 CREATE OR REPLACE FUNCTION linkbeat.delta_limit(elapsed_ms integer) RETURNS bigint
-LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN 50000000::bigint * (elapsed_ms + 1000::bigint);
 
--- Milliseconds from one reading to the next; 2**31-1 stands for 24 days and more.
+-- Milliseconds from one reading to the next, 0 where there is none before; 2**31-1 stands for 24 days and more.
 CREATE OR REPLACE FUNCTION linkbeat.elapsed_ms(previous timestamptz, current timestamptz) RETURNS integer
-LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-RETURN least(date_part('epoch', current - previous) * 1000, 2147483647)::integer;
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN previous IS NULL THEN 0
+            ELSE least(date_part('epoch', current - previous) * 1000, 2147483647)::integer END;
 
 -- Whether a reading shows that the interface counts beyond 2**32 (from 2**63 on, stored values are negative).
 CREATE OR REPLACE FUNCTION linkbeat.proves_64bit(rx_bytes bigint, tx_bytes bigint) RETURNS boolean
-LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN rx_bytes NOT BETWEEN 0 AND 4294967295 OR tx_bytes NOT BETWEEN 0 AND 4294967295;
 
 -- Whether a counter plainly grew, by `most` at the most; true where it was not reported. Both below 2**63, so that
@@ -86,7 +90,7 @@ CREATE OR REPLACE FUNCTION linkbeat.settled(previous network_interface_metrics, 
 RETURNS network_interface_metrics LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 DECLARE
     rebooted boolean := coalesce(previous.boot <> current.boot, false);
-    elapsed  integer := coalesce(linkbeat.elapsed_ms(previous.time, current.time), 0);
+    elapsed  integer := linkbeat.elapsed_ms(previous.time, current.time);
     -- A rate is known from a row whose counters all grew or wrapped.
     usual_ms integer := CASE WHEN previous.delta_kind IN ('normal', 'wrap') THEN previous.elapsed_ms END;
     wide     boolean := coalesce(previous.counts_64bit AND NOT rebooted, false);

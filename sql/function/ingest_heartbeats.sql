@@ -113,8 +113,8 @@ BEGIN
         ) p ON true
     ), fresh AS (
         SELECT l.*, (l.previous).boot <> l.boot AS rebooted,
-               coalesce(linkbeat.elapsed_ms((l.previous).time, l.time), 0) AS elapsed_ms,
-               linkbeat.delta_limit(coalesce(linkbeat.elapsed_ms((l.previous).time, l.time), 0)) AS most,
+               linkbeat.elapsed_ms((l.previous).time, l.time) AS elapsed_ms,
+               linkbeat.delta_limit(linkbeat.elapsed_ms((l.previous).time, l.time)) AS most,
                -- The next of its series that is written here.
                CASE WHEN lead(l.server_id) OVER batch = l.server_id
                          AND lead(l.interface_name) OVER batch = l.interface_name
