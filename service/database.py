@@ -24,6 +24,7 @@ UNREACHABLE = (
     TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # an idle connection whose server said goodbye no longer knows its own state
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
@@ -59,7 +60,7 @@ class Database:
 
     async def close(self) -> None:
         try:
-            await asyncio.wait_for(self._pool.close(), READ_SECONDS)
+            await asyncio.wait_for(self._pool.close(), ACQUIRE_SECONDS)
         except TimeoutError:
             self._pool.terminate()
 
@@ -69,7 +70,7 @@ async def open_database(url: str, *, connections: int = 8) -> AsyncIterator[Data
     """The pool that reads; at most `connections` of the server's."""
     pool = await asyncpg.create_pool(
         url,
-        min_size=1,
+        min_size=0,  # asyncpg's keeping up of a floor fills the log with tracebacks while the database is away
         max_size=connections,
         timeout=CONNECT_SECONDS,
         command_timeout=READ_SECONDS,

@@ -30,6 +30,7 @@ from service.settings import Settings
 AGENT_INTERVAL_SECONDS = "5"
 READY_SECONDS = 30
 POINTS_SECONDS = 60
+IDLE_SECONDS = 7  # two heartbeats: an interface without traffic until then is shown as it is
 STOP_SECONDS = 15
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # SIGHUP: the terminal was closed
 
@@ -110,8 +111,8 @@ def _signals_held() -> Iterator[None]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    for number in came[:1]:
-        signal.raise_signal(number)
+    if came:
+        signal.raise_signal(came[0])
 
 
 class _Api:
@@ -164,7 +165,7 @@ def _await_points(api: _Api, children: list[_Child]) -> _Seen | None:
             path = f"/api/v1/metrics/sparkline/{newest[0]['id']}/network"
             series = (api.get(path, period="1h", group_by="interface") or {}).get("series", [])
             busiest = max(series, key=_traffic, default=None)
-            if busiest and (_traffic(busiest) or time.monotonic() > started + POINTS_SECONDS / 3):
+            if busiest and (_traffic(busiest) or time.monotonic() > started + IDLE_SECONDS):
                 return _Seen(newest[0]["id"], busiest["interface"], busiest["data"])
             if not newest[0]["network_interfaces"]:
                 return _Seen(newest[0]["id"], "", [])

@@ -35,13 +35,13 @@ async def migrate(url: str, say: Callable[[str], None]) -> None:
     Raises SchemaError where the database has a newer schema than this service knows, or cannot be migrated.
     """
     config = _config()
-    head = _head()
+    newest = head()
     try:
         found = await _found(url)
         if found is not None and found.revision not in _known():
             raise SchemaError(_newer(found.revision))
-        if found is not None and (found.revision, found.fingerprint) == (head, fingerprint()):
-            say(f"Schema: up to date at {head}")
+        if found is not None and (found.revision, found.fingerprint) == (newest, fingerprint()):
+            say(f"Schema: up to date at {newest}")
             return
         await _install_extension(url)
         engine = create_async_engine(
@@ -57,8 +57,10 @@ async def migrate(url: str, say: Callable[[str], None]) -> None:
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as raised:
         raise SchemaError(f"the database cannot be migrated: {raised}") from raised
     except SQLAlchemyError as raised:
-        raise SchemaError(f"the database cannot be migrated: {getattr(raised, 'orig', None) or raised}") from raised
-    say(f"Schema: {'installed' if found is None else f'upgraded from {found.revision}'}, now at {head}")
+        # The driver's own words: SQLAlchemy adds the statement, a class name and a link to its manual.
+        reason = getattr(getattr(raised, "orig", None), "__cause__", None) or raised
+        raise SchemaError(f"the database cannot be migrated: {reason}") from raised
+    say(f"Schema: {'installed' if found is None else f'upgraded from {found.revision}'}, now at {newest}")
 
 
 async def check(url: str) -> str:
@@ -72,9 +74,9 @@ async def check(url: str) -> str:
             raise SchemaError(f"the database has no Linkbeat schema; run: {MIGRATE}")
         if found.revision not in _known():
             raise SchemaError(_newer(found.revision))
-        if found.revision != _head():
+        if found.revision != head():
             raise SchemaError(
-                f"the database's schema is at {found.revision}, older than this service's {_head()}; run: {MIGRATE}"
+                f"the database's schema is at {found.revision}, older than this service's {head()}; run: {MIGRATE}"
             )
         if found.fingerprint != fingerprint():
             raise SchemaError(f"the database's functions are not this service's; run: {MIGRATE}")
@@ -86,6 +88,13 @@ async def check(url: str) -> str:
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as raised:
         raise SchemaError(f"the database cannot be used: {raised}") from raised
     return found.edition
+
+
+def head() -> str:
+    """The revision that this checkout migrates to."""
+    newest = ScriptDirectory.from_config(_config()).get_current_head()
+    assert newest is not None
+    return newest
 
 
 def fingerprint() -> str:
@@ -161,12 +170,6 @@ def _config() -> Config:
     config.set_main_option("script_location", str(ROOT / "migrations"))
     config.set_main_option("path_separator", "os")
     return config
-
-
-def _head() -> str:
-    head = ScriptDirectory.from_config(_config()).get_current_head()
-    assert head is not None
-    return head
 
 
 def _known() -> set[str]:

@@ -3,7 +3,7 @@
 import base64
 import binascii
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import asyncpg
@@ -174,7 +174,9 @@ def _read_cursor(text: str, sort: str) -> tuple[Any, str]:
         body = base64.urlsafe_b64decode(text.encode())
         kind = Annotated[datetime, msgspec.Meta(tz=True)] if sort == "last_seen" else str
         of, value, server_id = msgspec.json.decode(body, type=tuple[str, kind, str])  # type: ignore[valid-type]
-    except (ValueError, binascii.Error, msgspec.MsgspecError, UnicodeError) as raised:
+        if isinstance(value, datetime):
+            value = value.astimezone(UTC)  # year 1 and year 9999 have moments that UTC has not
+    except (ValueError, OverflowError, binascii.Error, msgspec.MsgspecError, UnicodeError) as raised:
         raise Problem.invalid("after", "is not a `next` of this list") from raised
     if of != sort:
         raise Problem.invalid("after", f"continues a list sorted by {of}, not {sort}")

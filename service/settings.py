@@ -56,11 +56,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float,
         Meta(
             ge=1,
-            le=3650,
-            description="A heartbeat whose timestamp is older is refused: raw rows that old are on their way out.",
+            le=7,
+            description="A heartbeat whose timestamp is older is refused: the aggregates' refresh reaches back little "
+            "further.",
             extra={"unit": "days"},
         ),
-    ] = 14.0
+    ] = 7.0
     queue_heartbeats: Annotated[
         int,
         Meta(

@@ -1,15 +1,22 @@
 """Whether the service lives, and whether it can do its work."""
 
+import logging
 from collections.abc import Callable
 from typing import Literal
 
+import asyncpg
 import msgspec
 from litestar import Response, Router, get
 from litestar.openapi.datastructures import ResponseSpec
 
+from service import schema
 from service.database import Database
 from service.errors import Problem
 from service.ingest import Ingest
+
+log = logging.getLogger("linkbeat")
+
+_STATE = "SELECT edition, (SELECT version_num FROM linkbeat.schema_version) AS revision FROM linkbeat.installation"
 
 
 class Alive(msgspec.Struct, frozen=True):
@@ -23,6 +30,7 @@ class Readiness(msgspec.Struct, frozen=True):
 
     status: Literal["ready", "not ready"]
     database: str
+    schema: str
     ingest: str
     edition: str
 
@@ -34,20 +42,27 @@ def router(database: Callable[[], Database], ingest: Callable[[], Ingest]) -> Ro
     async def health() -> Alive:
         return Alive()
 
+    expected = schema.head()
     not_ready = ResponseSpec(Readiness, generate_examples=False, description="It cannot; the fields say why.")
 
     @get("/health/ready", summary="Can it store and answer?", responses={503: not_ready})
     async def ready() -> Response[Readiness]:
-        edition, reachable = "unknown", "ok"
+        edition, reachable, right = "unknown", "ok", "unknown"
         try:
-            rows = await database().fetch("SELECT edition FROM linkbeat.installation")
-            edition = rows[0]["edition"]
+            rows = await database().fetch(_STATE)
         except Problem as problem:
             reachable = problem.detail
+        except asyncpg.PostgresError as raised:
+            log.warning("the schema cannot be read: %s", raised)
+            right = "cannot be read"
+        else:
+            edition = rows[0]["edition"] if rows else "unknown"
+            found = rows[0]["revision"] if rows else None
+            right = "ok" if found == expected else f"at {found or 'no revision'}, expected {expected}"
         writing = "ok" if ingest().is_connected else "no connection to the database"
-        is_ready = reachable == writing == "ok"
+        is_ready = reachable == right == writing == "ok"
         return Response(
-            Readiness("ready" if is_ready else "not ready", reachable, writing, edition),
+            Readiness("ready" if is_ready else "not ready", reachable, right, writing, edition),
             status_code=200 if is_ready else 503,
         )
 

@@ -103,6 +103,7 @@ class Heartbeat(msgspec.Struct, frozen=True):
     timestamp         when the counters were read; without it the service's clock stands in
     boot_id           differs after every boot: a counter that starts anew is then no surprise
     interval_seconds  from one heartbeat to the next, as the agent is set
+    os_info           whatever the agent knows of its system; nested MAX_NESTING levels at most
     """
 
     server_id: ServerId

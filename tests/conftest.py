@@ -35,10 +35,18 @@ def database_server() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def template(database_server: str) -> Iterator[str]:
-    """A database with the migrated schema, to be cloned; without connections, so that it can be."""
+    """A database with the migrated schema, to be cloned; without connections, so that it can be.
+
+    The Community edition's policies are off in it: a test itself says when the background works.
+    """
     name = f"linkbeat_template_{uuid.uuid4().hex[:8]}"
     asyncio.run(_run(database_server, f"CREATE DATABASE {name}"))
     asyncio.run(schema.migrate(with_database(database_server, name), lambda _: None))
+    policies = (
+        "SELECT alter_job(job_id, scheduled => false) FROM timescaledb_information.jobs "
+        "WHERE hypertable_schema IS NOT NULL"
+    )
+    asyncio.run(_run(with_database(database_server, name), policies))
     asyncio.run(
         _run(
             database_server,

@@ -5,15 +5,11 @@ import contextlib
 import os
 import random
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any, Self
 
 import asyncpg
@@ -24,81 +20,9 @@ from service.embedded.places import server_account
 from service.embedded.postmaster import processes_in
 from tests.support import KEY, differing_rows, heartbeat, hours_ago
 
-ROOT = Path(__file__).parents[1]
-START_SECONDS = 30.0
 UNREACHED = 0  # the status of a request whose answer never came
 
 Key = tuple[str, datetime]
-
-
-class ServiceProcess:
-    """`python -m service serve` on a database; start() and kill() as often as wanted, on the same port."""
-
-    def __init__(self, database_url: str, directory: Path) -> None:
-        self._log = directory / "service.log"
-        self._environment = os.environ | {
-            "LINKBEAT_DATABASE_URL": database_url,
-            "LINKBEAT_API_KEY": KEY,
-            "LINKBEAT_PORT": str(free_port()),
-            "LINKBEAT_DATA_DIR": str(directory),
-        }
-        self.url = f"http://127.0.0.1:{self._environment['LINKBEAT_PORT']}"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def log(self) -> str:
-        return self._log.read_text()
-
-    @property
-    def is_running(self) -> bool:
-        return self.process is not None and self.process.poll() is None
-
-    async def start(self) -> float:
-        """Returns when it answers; how many seconds that took."""
-        started = time.monotonic()
-        self._launch()
-        async with httpx.AsyncClient() as http:
-            while True:
-                with contextlib.suppress(httpx.TransportError):
-                    if (await http.get(f"{self.url}/health/ready")).status_code == 200:
-                        return time.monotonic() - started
-                assert self.is_running, self.log
-                assert time.monotonic() < started + START_SECONDS, self.log
-                await asyncio.sleep(0.02)
-
-    def _launch(self) -> None:
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "service", "serve"],
-                cwd=ROOT,
-                env=self._environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-    def kill(self) -> None:
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait()
-
-    async def terminate(self, within_seconds: float) -> int:
-        """SIGTERM; returns the exit status."""
-        assert self.process is not None
-        self.process.terminate()
-        return await asyncio.to_thread(self.process.wait, within_seconds)
-
-
-@contextlib.asynccontextmanager
-async def service_process(database_url: str, directory: Path) -> AsyncIterator[ServiceProcess]:
-    """A service that answers; killed at the end if it still runs."""
-    service = ServiceProcess(database_url, directory)
-    try:
-        await service.start()
-        yield service
-    finally:
-        if service.is_running:
-            service.kill()
 
 
 @dataclass
@@ -182,7 +106,7 @@ class Load:
         """Sends again what was never acknowledged, until it is."""
         deadline = time.monotonic() + 30
         while missing := [key for key, sent in self.ledger.items() if not sent.acknowledged]:
-            assert time.monotonic() < deadline, f"{len(missing)} heartbeats are not taken: {self.statuses()}"
+            assert time.monotonic() < deadline, f"{len(missing)} heartbeats are not taken: {self.answers[-1]}"
             for key in missing:
                 await self._send(key)
         await self._http.aclose()
@@ -251,7 +175,9 @@ class Load:
                 key = (server_id, self._start + timedelta(seconds=number))
                 counters = {name: value + self._random.randrange(1_000_000) for name, value in counters.items()}
                 self.ledger[key] = Sent(
-                    heartbeat(server_id, at=key[1], **{name: (rx, rx // 3) for name, rx in counters.items()})
+                    heartbeat(
+                        server_id, at=key[1], boot="boot-1", **{name: (rx, rx // 3) for name, rx in counters.items()}
+                    )
                 )
                 unacknowledged.append(key)
                 number += 1
@@ -279,11 +205,6 @@ class Load:
             assert is_duplicate, f"{key} was acknowledged, and later not known"
             self.acknowledged_again += 1
         return status
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def kill_server(cluster: Cluster) -> None:

@@ -93,6 +93,7 @@ BEGIN
     ), linked AS MATERIALIZED (
         -- Each sample with the reading before it: of this batch or stored, whichever is later.
         SELECT f.*, p.reading AS stored, coalesce(p.is_newest, false) AS is_newest,
+               p.reading IS NULL OR coalesce((f.before).time > (p.reading).time, false) AS follows,
                CASE WHEN p.reading IS NULL OR (f.before).time > (p.reading).time THEN f.before ELSE p.reading END
                    AS previous
         FROM following f
@@ -123,7 +124,8 @@ BEGIN
         WHERE (l.stored).time IS DISTINCT FROM l.time  -- what is stored stays as it is
         WINDOW batch AS (ORDER BY l.ordinal)
     ), judged AS (
-        -- Plain: all counters grew, or there is nothing before. The rest is left to repair_deltas.
+        -- Plain: all counters grew, or there is nothing before. The rest is left to repair_deltas; so is a sample for
+        -- which it cannot be told from here whether the row stored before its batch was of the same boot.
         SELECT f.*,
                rebooted IS NOT TRUE
                AND linkbeat.grew((previous).rx_bytes, rx_bytes, most)
@@ -133,11 +135,13 @@ BEGIN
                AND linkbeat.grew((previous).rx_errors, rx_errors, most)
                AND linkbeat.grew((previous).tx_errors, tx_errors, most)
                AND linkbeat.grew((previous).rx_dropped, rx_dropped, most)
-               AND linkbeat.grew((previous).tx_dropped, tx_dropped, most) AS is_plain,
-               -- Of this reading, of the one before in the batch, or carried by what is stored, within one boot.
+               AND linkbeat.grew((previous).tx_dropped, tx_dropped, most)
+               AND NOT (follows AND coalesce((stored).counts_64bit, false)
+                        AND num_nonnulls((stored).boot, (before).boot, boot) BETWEEN 1 AND 2) AS is_plain,
                (reading).counts_64bit
-               OR rebooted IS NOT TRUE AND coalesce((before).counts_64bit, false)
-               OR ((stored).boot <> boot) IS NOT TRUE AND coalesce((stored).counts_64bit, false) AS counts_64bit
+               OR rebooted IS NOT TRUE AND coalesce((previous).counts_64bit, false)
+               OR follows AND coalesce((stored).counts_64bit, false) AND (stored).boot IS NOT DISTINCT FROM boot
+                   AS counts_64bit
         FROM fresh f
         OFFSET 0  -- keeps the planner from working is_plain out again in each expression below
     ), settled AS MATERIALIZED (

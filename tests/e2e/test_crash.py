@@ -14,7 +14,8 @@ from service.embedded import packages
 from service.embedded.cluster import Cluster
 from service.embedded.places import default_cache_dir, reachable_directory
 from service.embedded.problems import MirrorError, UnsupportedHostError
-from tests.faults import UNREACHED, Load, ServiceProcess, frozen, kill_server, service_process
+from tests.faults import UNREACHED, Load, frozen, kill_server
+from tests.processes import KillableService, killable_service
 from tests.support import KEY, heartbeat
 
 # Proposals for a machine of its own are 3 s and 2 s; this one may be shared.
@@ -38,12 +39,12 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-async def killable(cluster: Cluster, tmp_path: Path) -> AsyncIterator[ServiceProcess]:
+async def killable(cluster: Cluster, tmp_path: Path) -> AsyncIterator[KillableService]:
     """A service on the server to kill, whose database is empty."""
     connection = await asyncpg.connect(cluster.url)
     await connection.execute("TRUNCATE servers, network_interfaces, network_interface_metrics")
     await connection.close()
-    async with service_process(cluster.url, tmp_path) as service:
+    async with killable_service(cluster.url, tmp_path) as service:
         yield service
 
 
@@ -56,9 +57,9 @@ async def check(load: Load, database_url: str) -> None:
 
 
 async def test_a_killed_service_loses_nothing_that_it_acknowledged(database_url: str, tmp_path: Path) -> None:
-    async with service_process(database_url, tmp_path) as service:
+    async with killable_service(database_url, tmp_path) as service:
         async with Load([service.url]) as load:
-            for _ in range(4):
+            for _ in range(3):
                 await load.until_acknowledged(100)
                 service.kill()
                 assert await service.start() < START_SECONDS
@@ -69,10 +70,10 @@ async def test_a_killed_service_loses_nothing_that_it_acknowledged(database_url:
 
 
 async def test_a_killed_database_loses_nothing_and_needs_no_restart_of_the_service(
-    cluster: Cluster, killable: ServiceProcess
+    cluster: Cluster, killable: KillableService
 ) -> None:
     async with Load([killable.url]) as load:
-        for _ in range(3):
+        for _ in range(2):
             await load.until_acknowledged(100)
             kill_server(cluster)
             down = time.monotonic()
@@ -87,7 +88,7 @@ async def test_a_killed_database_loses_nothing_and_needs_no_restart_of_the_servi
     assert "Traceback" not in killable.log
 
 
-async def test_a_restarted_database_costs_no_answer_but_503(cluster: Cluster, killable: ServiceProcess) -> None:
+async def test_a_restarted_database_costs_no_answer_but_503(cluster: Cluster, killable: KillableService) -> None:
     async with Load([killable.url]) as load:
         await load.until_acknowledged(100)
         await asyncio.to_thread(cluster.restart)
@@ -99,7 +100,7 @@ async def test_a_restarted_database_costs_no_answer_but_503(cluster: Cluster, ki
 
 
 async def test_a_frozen_database_blocks_nobody_and_needs_no_restart_of_the_service(
-    cluster: Cluster, killable: ServiceProcess
+    cluster: Cluster, killable: KillableService
 ) -> None:
     async with (
         Load([killable.url]) as load,
@@ -128,7 +129,7 @@ async def test_a_frozen_database_blocks_nobody_and_needs_no_restart_of_the_servi
 
 
 async def test_sigterm_under_load_answers_what_was_taken_in(database_url: str, tmp_path: Path) -> None:
-    async with service_process(database_url, tmp_path) as service:
+    async with killable_service(database_url, tmp_path) as service:
         async with Load([service.url]) as load:
             await load.until_acknowledged(200)
             started = time.monotonic()
@@ -149,11 +150,11 @@ async def test_two_services_on_one_database_store_a_heartbeat_once(database_url:
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
     async with (
-        service_process(database_url, tmp_path / "one") as one,
-        service_process(database_url, tmp_path / "two") as two,
+        killable_service(database_url, tmp_path / "one") as one,
+        killable_service(database_url, tmp_path / "two") as two,
     ):
         async with Load([one.url, two.url]) as load:
-            await load.until_acknowledged(1_000)
+            await load.until_acknowledged(500)
             # The same unseen heartbeats to both at the same moment.
             async with httpx.AsyncClient(headers={"Authorization": f"Bearer {KEY}"}) as http:
                 bodies = [

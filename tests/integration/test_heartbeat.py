@@ -107,7 +107,12 @@ async def test_counters_keep_all_64_bits(service: Client, database: asyncpg.Conn
 
 
 async def test_missing_null_and_empty_lists_are_the_same(service: Client) -> None:
-    for n, extra in enumerate(({}, {"network_interfaces": None, "filesystems": None}, {"network_interfaces": []})):
+    bodies: list[dict[str, object]] = [
+        {},
+        {"network_interfaces": None, "filesystems": None},
+        {"network_interfaces": []},
+    ]
+    for n, extra in enumerate(bodies):
         body = {"server_id": f"s{n}", "hostname": "h", **extra}
         await service.post(body)
         server = await service.get(f"/servers/s{n}")

@@ -7,7 +7,7 @@ from itertools import count, pairwise
 
 import asyncpg
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
 from tests.oracle import Reading, settle
@@ -65,7 +65,12 @@ def beat(server_id: str, reading: Reading) -> dict[str, object]:
     return body
 
 
-@settings(max_examples=100, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(history=histories(), order=st.sampled_from(["arrival", "reversed", "shuffled"]), rng=st.randoms())
 async def test_deltas_and_aggregates_follow_the_counters_in_any_order(
     service: Client, database: asyncpg.Connection, history: list[Reading], order: str, rng: random.Random
@@ -81,6 +86,7 @@ async def test_deltas_and_aggregates_follow_the_counters_in_any_order(
     stored = 0
     while sent:
         size = rng.choice((1, 2, 5, 20))
+        note(f"batch {[history.index(reading) for reading in sent[:size]]}")
         answer = await service.post_batch([beat(server_id, reading) for reading in sent[:size]])
         stored += answer["stored"]
         sent = sent[size:]
@@ -89,8 +95,8 @@ async def test_deltas_and_aggregates_follow_the_counters_in_any_order(
 
     expected = settle(history)
     rows = await database.fetch(
-        "SELECT rx_bytes_delta, tx_bytes_delta, rx_packets_delta, tx_packets_delta, delta_kind, elapsed_ms, counts_64bit "
-        "FROM network_interface_metrics WHERE server_id = $1 AND interface_name = 'eth0' ORDER BY time",
+        "SELECT rx_bytes_delta, tx_bytes_delta, rx_packets_delta, tx_packets_delta, delta_kind, elapsed_ms, "
+        "counts_64bit FROM network_interface_metrics WHERE server_id = $1 AND interface_name = 'eth0' ORDER BY time",
         server_id,
     )
     assert stored == len(history)
@@ -200,3 +206,18 @@ async def test_late_data_reaches_buckets_that_were_refreshed(service: Client, da
     assert await differing_rows(database) == {"1m": 0, "15m": 0, "1h": 0, "1d": 0}
     rows = await database.fetch("SELECT rx_bytes FROM network_traffic_1m ORDER BY bucket")
     assert [row["rx_bytes"] for row in rows] == [0] + [after - before for (_, before), (_, after) in pairwise(beats)]
+
+
+async def test_the_work_in_the_background_hides_nothing(service: Client, database: asyncpg.Connection) -> None:
+    """What the policies do on Community and linkbeat.maintain() on Apache, one after another over a week of data."""
+    start = hours_ago(7 * 24 - 1)
+    beats = [heartbeat(at=start + timedelta(minutes=10 * n), eth0=(n * 1_000, n)) for n in range(1_000)]
+    for first in range(0, len(beats), 500):
+        await service.post_batch(beats[first : first + 500])
+
+    jobs = await database.fetch(
+        "SELECT job_id FROM timescaledb_information.jobs WHERE hypertable_schema IS NOT NULL ORDER BY job_id"
+    )
+    for statement in [f"CALL run_job({job['job_id']})" for job in jobs] + ["CALL linkbeat.maintain()"]:
+        await database.execute(statement)
+        assert await differing_rows(database) == {"1m": 0, "15m": 0, "1h": 0, "1d": 0}, statement

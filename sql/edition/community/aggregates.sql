@@ -1,9 +1,9 @@
 -- network_traffic_1m, _15m, _1h, _1d on TimescaleDB's Community edition: hierarchical, real-time continuous
 -- aggregates with refresh policies. Structure: run once, frozen on release.
 --
--- Real-time at every level, because a level does not inherit it from the one below. A refresh reaches back seven
--- days: further than an agent's spool, so that late heartbeats are counted, and less than raw rows are kept, so
--- that it never computes a bucket from rows that are gone.
+-- Real-time at every level, because a level does not inherit it from the one below. A refresh reaches back nine days
+-- and more: further than the oldest heartbeat that the service takes (seven days), because below the watermark a row
+-- counts only once its bucket was refreshed.
 
 CREATE MATERIALIZED VIEW network_traffic_1m
 WITH (timescaledb.continuous, timescaledb.materialized_only = false, timescaledb.create_group_indexes = false) AS
@@ -48,14 +48,15 @@ BEGIN
     END LOOP;
 END $install$;
 
-SELECT add_continuous_aggregate_policy('network_traffic_1m', start_offset => INTERVAL '7 days',
-    end_offset => INTERVAL '2 minutes', schedule_interval => INTERVAL '1 minute');
-SELECT add_continuous_aggregate_policy('network_traffic_15m', start_offset => INTERVAL '7 days',
-    end_offset => INTERVAL '15 minutes', schedule_interval => INTERVAL '5 minutes');
-SELECT add_continuous_aggregate_policy('network_traffic_1h', start_offset => INTERVAL '7 days',
-    end_offset => INTERVAL '1 hour', schedule_interval => INTERVAL '15 minutes');
-SELECT add_continuous_aggregate_policy('network_traffic_1d', start_offset => INTERVAL '8 days',
-    end_offset => INTERVAL '1 day', schedule_interval => INTERVAL '1 hour');
+-- Oldest first: newest first moves the watermark over what is not materialized yet, which is then in no answer.
+SELECT add_continuous_aggregate_policy('network_traffic_1m', start_offset => INTERVAL '9 days',
+    end_offset => INTERVAL '2 minutes', schedule_interval => INTERVAL '1 minute', refresh_newest_first => false);
+SELECT add_continuous_aggregate_policy('network_traffic_15m', start_offset => INTERVAL '9 days',
+    end_offset => INTERVAL '15 minutes', schedule_interval => INTERVAL '5 minutes', refresh_newest_first => false);
+SELECT add_continuous_aggregate_policy('network_traffic_1h', start_offset => INTERVAL '9 days',
+    end_offset => INTERVAL '1 hour', schedule_interval => INTERVAL '15 minutes', refresh_newest_first => false);
+SELECT add_continuous_aggregate_policy('network_traffic_1d', start_offset => INTERVAL '10 days',
+    end_offset => INTERVAL '1 day', schedule_interval => INTERVAL '1 hour', refresh_newest_first => false);
 
 -- Materializes every level up to `until`, from the beginning.
 CREATE PROCEDURE linkbeat.refresh_aggregates(until timestamptz) LANGUAGE plpgsql AS $$

@@ -1,0 +1,117 @@
+"""/schema: the OpenAPI document, which clients are generated from."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from service.errors import MEDIA_TYPE
+from tests.support import Client
+
+TYPES = {"array", "boolean", "integer", "null", "number", "object", "string"}
+
+
+@pytest.fixture
+async def document(service: Client) -> dict[str, Any]:
+    answer = await service.http.get("/schema", headers={"Authorization": ""})
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("application/vnd.oai.openapi+json")
+    return dict(answer.json())
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            yield path, method, operation
+
+
+def members(value: Any) -> Iterator[tuple[str, Any]]:
+    """Every name and value in the document, however deep."""
+    if isinstance(value, dict):
+        yield from value.items()
+        for member in value.values():
+            yield from members(member)
+    elif isinstance(value, list):
+        for member in value:
+            yield from members(member)
+
+
+async def test_it_is_a_valid_openapi_3_1_document(document: dict[str, Any]) -> None:
+    assert document["openapi"].startswith("3.1.")
+    assert document["info"]["title"]
+    assert document["info"]["version"]
+    ids = [operation["operationId"] for _, _, operation in operations(document)]
+    assert len(set(ids)) == len(ids)
+    for path, method, operation in operations(document):
+        where = f"{method} {path}"
+        assert method in ("get", "post", "put", "delete", "patch"), where
+        assert operation["responses"], where
+        assert all(re.fullmatch("[1-5][0-9][0-9]", status) for status in operation["responses"]), where
+        assert all(response["description"] for response in operation["responses"].values()), where
+        parameters = operation.get("parameters", [])
+        assert len({(one["name"], one["in"]) for one in parameters}) == len(parameters), where
+        assert all("schema" in one and one["in"] in ("query", "path", "header") for one in parameters), where
+        in_path = {one["name"] for one in parameters if one["in"] == "path" and one["required"]}
+        assert in_path == set(re.findall(r"{(\w+)}", path)), where
+        for requirement in operation.get("security", []):
+            assert set(requirement) <= set(document["components"]["securitySchemes"]), where
+
+
+async def test_every_schema_says_types_that_there_are_and_patterns_that_others_read(document: dict[str, Any]) -> None:
+    for name, value in members([document["components"], document["paths"]]):
+        if name == "type" and not isinstance(value, dict) and value != "http":
+            assert set([value] if isinstance(value, str) else value) <= TYPES
+        if name == "pattern" and isinstance(value, str):
+            # ECMA-262 has no \A and \Z.
+            assert not re.search(r"\\[AZz]", value), value
+            assert re.compile(value)
+
+
+async def test_every_component_that_is_referred_to_exists(document: dict[str, Any]) -> None:
+    referred = {value for name, value in members(document) if name == "$ref"}
+
+    assert referred
+    for reference in referred:
+        found: Any = document
+        for step in reference.removeprefix("#/").split("/"):
+            found = found[step]
+        assert found
+
+
+async def test_nothing_is_loaded_from_elsewhere(service: Client, document: dict[str, Any]) -> None:
+    assert [value for _, value in members(document) if isinstance(value, str) and "://" in value] == []
+    assert (await service.http.get("/schema/openapi.json")).json() == document
+    for page in ("swagger", "redoc", "elements", "rapidoc"):
+        assert (await service.http.get(f"/schema/{page}")).status_code == 404
+
+
+async def test_the_ingest_routes_are_described(document: dict[str, Any]) -> None:
+    one = document["paths"]["/api/v1/agents/heartbeat"]["post"]
+    many = document["paths"]["/api/v1/agents/heartbeats"]["post"]
+
+    assert one["requestBody"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Heartbeat"}
+    items = many["requestBody"]["content"]["application/json"]["schema"]["items"]
+    assert items == {"$ref": "#/components/schemas/Heartbeat"}
+    assert set(document["components"]["schemas"]["Heartbeat"]["required"]) == {"server_id", "hostname"}
+    assert set(document["components"]["schemas"]["NetworkInterface"]["required"]) == {
+        "name", "rx_bytes", "tx_bytes", "rx_packets", "tx_packets", "is_up",
+    }  # fmt: skip
+    for route in (one, many):
+        assert set(route["responses"]) == {"200", "400", "401", "408", "413", "415", "422", "503"}
+
+
+async def test_errors_are_documented_as_they_come(document: dict[str, Any]) -> None:
+    expected = {
+        "/api/v1/servers": {"200", "401", "422", "503"},
+        "/api/v1/servers/{server_id}": {"200", "401", "404", "503"},
+        "/api/v1/metrics/sparkline/network": {"200", "401", "422", "503"},
+        "/api/v1/metrics/sparkline/{server_id}/network": {"200", "401", "404", "422", "503"},
+    }
+
+    for path, statuses in expected.items():
+        assert set(document["paths"][path]["get"]["responses"]) == statuses
+    for path, _, operation in operations(document):
+        for status, response in operation["responses"].items():
+            if status != "200" and path.startswith("/api/"):
+                assert response["content"][MEDIA_TYPE]["schema"] == {"$ref": "#/components/schemas/ProblemBody"}

@@ -1,0 +1,234 @@
+"""The schema: installed, upgraded, described; and refused where it is not this service's."""
+
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from service import schema
+from service.schema import SchemaError
+
+COMMAND = "python -m service migrate"
+AGGREGATES = ("network_traffic_1m", "network_traffic_15m", "network_traffic_1h", "network_traffic_1d")
+# What analysts and the service read, on both editions: names, types and order.
+COLUMNS = [
+    ("bucket", "timestamp with time zone"),
+    ("server_id", "text"),
+    ("interface_name", "text"),
+    ("rx_bytes", "bigint"),
+    ("tx_bytes", "bigint"),
+    ("rx_packets", "bigint"),
+    ("tx_packets", "bigint"),
+    ("rx_errors", "bigint"),
+    ("tx_errors", "bigint"),
+    ("rx_dropped", "bigint"),
+    ("tx_dropped", "bigint"),
+    ("rx_bps_max", "double precision"),
+    ("tx_bps_max", "double precision"),
+    ("up_samples", "bigint"),
+    ("samples", "bigint"),
+]
+# Columns whose name says it all.
+PLAIN = {"server_id", "interface_name", "hostname", "agent_version"}
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(url)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def execute(url: str, statement: str) -> None:
+    async with connected(url) as connection:
+        await connection.execute(statement)
+
+
+async def catalogue(url: str) -> list[tuple[Any, ...]]:
+    """Everything of the schema, each with the transaction that last wrote it."""
+    async with connected(url) as connection:
+        rows = await connection.fetch(
+            """
+            SELECT 'relation', oid::text, relname::text, xmin::text FROM pg_class
+            WHERE relnamespace IN ('public'::regnamespace, 'linkbeat'::regnamespace)
+            UNION ALL SELECT 'column', attrelid::text, attname::text, a.xmin::text FROM pg_attribute a
+            JOIN pg_class c ON c.oid = a.attrelid
+            WHERE relnamespace IN ('public'::regnamespace, 'linkbeat'::regnamespace)
+            UNION ALL SELECT 'function', oid::text, proname::text, xmin::text FROM pg_proc
+            WHERE pronamespace IN ('public'::regnamespace, 'linkbeat'::regnamespace)
+            UNION ALL SELECT 'type', oid::text, typname::text, xmin::text FROM pg_type
+            WHERE typnamespace IN ('public'::regnamespace, 'linkbeat'::regnamespace)
+            UNION ALL SELECT 'trigger', oid::text, tgname::text, xmin::text FROM pg_trigger
+            UNION ALL SELECT 'comment', objoid::text || '/' || objsubid::text, description, xmin::text
+            FROM pg_description
+            UNION ALL SELECT 'version', '', version_num, xmin::text FROM linkbeat.schema_version
+            UNION ALL SELECT 'installation', edition, fingerprint, xmin::text FROM linkbeat.installation
+            ORDER BY 1, 2, 3
+            """
+        )
+    return [tuple(row) for row in rows]
+
+
+async def test_an_empty_database_is_installed_and_then_accepted(empty_database_url: str) -> None:
+    said: list[str] = []
+
+    await schema.migrate(empty_database_url, said.append)
+
+    assert said == [f"Schema: installed, now at {schema.head()}"]
+    async with connected(empty_database_url) as connection:
+        running = await connection.fetchval("SHOW timescaledb.license")
+    assert await schema.check(empty_database_url) == ("apache" if running == "apache" else "community")
+
+
+async def test_a_second_upgrade_changes_nothing(database_url: str) -> None:
+    before = await catalogue(database_url)
+    name = database_url.rpartition("/")[2]
+    # Whatever would write anything now fails.
+    await execute(database_url, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    said: list[str] = []
+
+    await schema.migrate(database_url, said.append)
+
+    assert said == [f"Schema: up to date at {schema.head()}"]
+    assert len(before) > 100
+    assert await catalogue(database_url) == before
+
+
+async def test_a_database_without_the_schema_is_refused_with_the_command(empty_database_url: str) -> None:
+    with pytest.raises(SchemaError, match=f"no Linkbeat schema; run: {COMMAND}$"):
+        await schema.check(empty_database_url)
+
+
+async def test_an_older_schema_is_refused_with_the_command_and_upgraded_by_it(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as newer_service:
+        shutil.copytree(schema.ROOT / "migrations", tmp_path / "migrations")
+        shutil.copytree(schema.ROOT / "sql", tmp_path / "sql")
+        (tmp_path / "migrations" / "versions" / "0002_next.py").write_text(
+            "from alembic import op\n"
+            f'revision = "0002"\ndown_revision = "{schema.head()}"\n'
+            'def upgrade() -> None:\n    op.execute("CREATE TABLE added_by_the_next ()")\n'
+        )
+        newer_service.setattr(schema, "ROOT", tmp_path)
+        said: list[str] = []
+
+        with pytest.raises(SchemaError, match=f"at 0001, older than this service's 0002; run: {COMMAND}$"):
+            await schema.check(database_url)
+        await schema.migrate(database_url, said.append)
+
+        assert said == ["Schema: upgraded from 0001, now at 0002"]
+        await schema.check(database_url)
+        await execute(database_url, "SELECT FROM added_by_the_next")
+
+    # This service, which knows nothing of 0002.
+    for refused in (schema.check(database_url), schema.migrate(database_url, said.append)):
+        with pytest.raises(SchemaError, match=r"at 0002, which this service does not know: .*upgrade the service$"):
+            await refused
+
+
+async def test_changed_functions_are_refused_with_the_command_and_restored_by_it(database_url: str) -> None:
+    await execute(
+        database_url,
+        "UPDATE linkbeat.installation SET fingerprint = 'of another'; DROP FUNCTION linkbeat.ingest_heartbeats",
+    )
+
+    with pytest.raises(SchemaError, match=f"functions are not this service's; run: {COMMAND}$"):
+        await schema.check(database_url)
+    await schema.migrate(database_url, lambda _: None)
+
+    await schema.check(database_url)
+    await execute(database_url, "SELECT 'linkbeat.ingest_heartbeats'::regproc")
+
+
+async def test_another_edition_is_refused_saying_what_to_do(database_url: str) -> None:
+    await execute(
+        database_url,
+        "UPDATE linkbeat.installation SET edition = CASE edition WHEN 'apache' THEN 'community' ELSE 'apache' END",
+    )
+
+    with pytest.raises(SchemaError, match=r"edition and the server now runs the .* set timescaledb.license back"):
+        await schema.check(database_url)
+
+
+async def test_what_the_database_refuses_is_told_in_its_words(empty_database_url: str) -> None:
+    await execute(empty_database_url, "CREATE EXTENSION timescaledb")
+    await execute(
+        empty_database_url,
+        "CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE EXCEPTION 'not on a Friday' USING HINT = 'Come on Monday.'; END $$;"
+        "CREATE EVENT TRIGGER refuse ON ddl_command_start WHEN TAG IN ('CREATE SCHEMA') EXECUTE FUNCTION refuse()",
+    )
+
+    with pytest.raises(SchemaError, match=r"^the database cannot be migrated: not on a Friday\n") as raised:
+        await schema.migrate(empty_database_url, lambda _: None)
+
+    assert str(raised.value).endswith("Come on Monday.")
+
+
+async def test_a_database_that_is_not_there_is_told(database_url: str) -> None:
+    with pytest.raises(SchemaError, match=r'^the database cannot be used: database "nowhere" does not exist$'):
+        await schema.check(f"{database_url.rpartition('/')[0]}/nowhere")
+
+
+@pytest.mark.parametrize("relation", AGGREGATES)
+async def test_an_aggregates_columns_are_the_same_on_both_editions(database: asyncpg.Connection, relation: str) -> None:
+    rows = await database.fetch(
+        "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "
+        "WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+        relation,
+    )
+
+    assert [tuple(row) for row in rows] == COLUMNS
+
+
+async def test_it_lies_where_analysts_look_whatever_the_role_is_called(database: asyncpg.Connection) -> None:
+    # The role that installs has a schema of its own name here, which its search path puts before public.
+    await database.execute("SET search_path = public")
+
+    for relation in (*AGGREGATES, "servers", "network_interfaces", "network_interface_metrics"):
+        await database.fetch(f"SELECT FROM {relation}")
+
+
+async def test_names_sort_by_their_bytes_at_every_level(database: asyncpg.Connection) -> None:
+    rows = await database.fetch(
+        "SELECT attrelid::regclass::text AS relation, attname, collname FROM pg_attribute a "
+        "JOIN pg_collation c ON c.oid = a.attcollation "
+        "WHERE attrelid = ANY ($1::text[]::regclass[]) AND attname IN ('server_id', 'interface_name')",
+        [*AGGREGATES, "servers", "network_interfaces", "network_interface_metrics"],
+    )
+
+    assert len(rows) == 13
+    assert [tuple(row) for row in rows if row["collname"] != "C"] == []
+
+
+async def test_everything_that_an_analyst_sees_has_a_comment(database: asyncpg.Connection) -> None:
+    # Of this schema, not of the extensions in it.
+    relations = await database.fetch(
+        "SELECT oid, relname, obj_description(oid, 'pg_class') AS comment FROM pg_class c "
+        "WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f') "
+        "AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = c.oid AND deptype = 'e') ORDER BY relname"
+    )
+    columns = await database.fetch(
+        "SELECT attrelid::regclass::text AS relation, attname FROM pg_attribute "
+        "WHERE attrelid = ANY ($1) AND attnum > 0 AND NOT attisdropped AND col_description(attrelid, attnum) IS NULL",
+        [row["oid"] for row in relations],
+    )
+
+    assert [row["relname"] for row in relations] == sorted(
+        ["network_interface_metrics", "network_interfaces", "servers", *AGGREGATES]
+    )
+    assert [row["relname"] for row in relations if not row["comment"]] == []
+    # network_interfaces says of all its columns that they are those of network_interface_metrics.
+    assert [
+        f"{row['relation']}.{row['attname']}"
+        for row in columns
+        if row["attname"] not in PLAIN and row["relation"] != "network_interfaces"
+    ] == []
+    assert await database.fetchval("SELECT obj_description('linkbeat.unsigned(bigint)'::regprocedure, 'pg_proc')")

@@ -1,0 +1,139 @@
+"""`python -m service` as processes, to be watched and killed."""
+
+import asyncio
+import contextlib
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+
+from service.embedded.places import server_account
+from service.embedded.postmaster import processes_in
+from tests.support import KEY
+
+ROOT = Path(__file__).parents[1]
+START_SECONDS = 30.0
+
+
+class KillableService:
+    """`python -m service serve` on a database; start() and kill() as often as wanted, on the same port."""
+
+    def __init__(self, database_url: str, directory: Path) -> None:
+        self._log = directory / "service.log"
+        self._environment = os.environ | {
+            "LINKBEAT_DATABASE_URL": database_url,
+            "LINKBEAT_API_KEY": KEY,
+            "LINKBEAT_PORT": str(free_port()),
+            "LINKBEAT_DATA_DIR": str(directory),
+        }
+        self.url = f"http://127.0.0.1:{self._environment['LINKBEAT_PORT']}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    @property
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    async def start(self) -> float:
+        """Returns when it answers; how many seconds that took."""
+        started = time.monotonic()
+        self._launch()
+        async with httpx.AsyncClient() as http:
+            while True:
+                with contextlib.suppress(httpx.TransportError):
+                    if (await http.get(f"{self.url}/health/ready")).status_code == 200:
+                        return time.monotonic() - started
+                assert self.is_running, self.log
+                assert time.monotonic() < started + START_SECONDS, self.log
+                await asyncio.sleep(0.02)
+
+    def _launch(self) -> None:
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "service", "serve"],
+                cwd=ROOT,
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    async def terminate(self, within_seconds: float) -> int:
+        """SIGTERM; returns the exit status."""
+        assert self.process is not None
+        self.process.terminate()
+        return await asyncio.to_thread(self.process.wait, within_seconds)
+
+
+@contextlib.asynccontextmanager
+async def killable_service(database_url: str, directory: Path) -> AsyncIterator[KillableService]:
+    """A service that answers; killed at the end if it still runs."""
+    service = KillableService(database_url, directory)
+    try:
+        await service.start()
+        yield service
+    finally:
+        if service.is_running:
+            service.kill()
+
+
+class Run:
+    """`python -m service run` with a data directory of its own."""
+
+    def __init__(self, data_dir: Path, port: int) -> None:
+        self.data_dir = data_dir
+        self._log = data_dir.parent / f"run-{time.monotonic_ns()}.log"
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("LINKBEAT_")}
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "service", "run"],
+                cwd=ROOT,
+                env=kept | {"LINKBEAT_DATA_DIR": str(data_dir), "LINKBEAT_PORT": str(port)},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    @property
+    def output(self) -> str:
+        return self._log.read_text()
+
+    def wait_for(self, pattern: "re.Pattern[str]", seconds: float) -> "re.Match[str]":
+        deadline = time.monotonic() + seconds
+        while not (found := pattern.search(self.output)):
+            assert self.process.poll() is None, self.output
+            assert time.monotonic() < deadline, self.output
+            time.sleep(0.1)
+        return found
+
+    def left_behind(self) -> list[str]:
+        """Whatever of it still runs: its children by their environment, the database by its directory."""
+        children = []
+        for place in Path("/proc").glob("[0-9]*"):
+            try:
+                if f"LINKBEAT_DATA_DIR={self.data_dir}\0".encode() in (place / "environ").read_bytes():
+                    children.append((place / "cmdline").read_text().replace("\0", " "))
+            except OSError:  # gone, or not ours to look into
+                continue
+        cluster = self.data_dir / "postgres"
+        servers = processes_in(cluster, server_account(cluster)) if cluster.exists() else []
+        return children + [f"postgres {pid}" for pid in servers]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])

@@ -1,0 +1,686 @@
+"""From bytes to a heartbeat: what is taken, and how all that is not is refused."""
+
+import json
+import time
+import tracemalloc
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, get_args
+
+import msgspec
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from service.errors import Problem
+from service.wire import (
+    MAX_BATCH_HEARTBEATS,
+    MAX_COUNTER,
+    MAX_ERRORS,
+    MAX_NESTING,
+    MAX_PATH,
+    Counter,
+    Filesystem,
+    Heartbeat,
+    HostMetrics,
+    NetworkInterface,
+    decode_heartbeat,
+    split_batch,
+)
+from tests.support import interface
+
+NOW = datetime(2026, 1, 29, 10, tzinfo=UTC)
+OLDEST = timedelta(days=14)
+BODY: dict[str, Any] = {
+    "server_id": "mediaserver",
+    "server_guid": "550e8400-e29b-41d4-a716-446655440001",
+    "hostname": "mediaserver.local",
+    "timestamp": "2026-01-29T10:00:00Z",
+    "status": "online",
+    "boot_id": "b3f1",
+    "agent_version": "1.0.0",
+    "interval_seconds": 30,
+    "os_info": {"system": "Linux", "cpus": [{"model": "x", "cores": 4}]},
+    "primary_interface": "eth0",
+    "metrics": {"cpu_percent": 25.5, "memory_total_mb": 16_000, "network_rx_bytes": 1_084_479_242},
+    "network_interfaces": [
+        interface("eth0", 1_073_741_824, 536_870_912, rx_errors=1, tx_errors=2, rx_dropped=3, tx_dropped=4),
+        interface("wlan0", 10_737_418, 5_368_709, is_up=False),
+    ],
+    "filesystems": [
+        {"mount_point": "/", "device": "/dev/sda1", "fs_type": "ext4", "total_bytes": 107_374_182_400,
+         "used_bytes": 64_424_509_440, "available_bytes": 42_949_672_960, "percent": 60.0},
+    ],
+}  # fmt: skip
+ETH0 = "network_interfaces[0]"
+
+
+def decode(body: Any) -> Heartbeat:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return decode_heartbeat(raw, now=NOW, oldest=OLDEST)
+
+
+def refused(body: Any) -> Problem:
+    with pytest.raises(Problem) as raised:
+        decode(body)
+    return raised.value
+
+
+def errors(body: Any) -> list[str]:
+    """`path: reason` of each field of a body that is JSON, and not as specified."""
+    problem = refused(body)
+    assert (problem.code, problem.status) == ("invalid", 422)
+    return [f"{error.path}: {error.reason}" for error in problem.errors]
+
+
+def changed(path: str, value: Any) -> Any:
+    """BODY with one value replaced: changed("network_interfaces.0.rx_bytes", -1)."""
+    body = json.loads(json.dumps(BODY))
+    *parents, last = [int(step) if step.isdigit() else step for step in path.split(".")]
+    place = body
+    for step in parents:
+        place = place[step]
+    place[last] = value
+    return body
+
+
+def without(path: str) -> Any:
+    body = changed(path, None)
+    *parents, last = path.split(".")
+    place = body
+    for step in parents:
+        place = place[int(step) if step.isdigit() else step]
+    del place[last]
+    return body
+
+
+def with_raw(path: str, text: str) -> bytes:
+    """BODY with one value replaced by this JSON text, or what is none."""
+    return json.dumps(changed(path, "@@")).replace('"@@"', text).encode()
+
+
+def nested(levels: int, *, objects: bool = False) -> str:
+    return '{"a":' * levels + "1" + "}" * levels if objects else "[" * levels + "]" * levels
+
+
+def test_case_05_a_complete_interface_is_valid() -> None:
+    heartbeat = decode(BODY)
+
+    assert heartbeat.network_interfaces is not None
+    assert heartbeat.network_interfaces[0] == NetworkInterface(
+        name="eth0", rx_bytes=1_073_741_824, tx_bytes=536_870_912, rx_packets=0, tx_packets=0, is_up=True,
+        rx_errors=1, tx_errors=2, rx_dropped=3, tx_dropped=4,
+    )  # fmt: skip
+    assert heartbeat.timestamp == NOW
+
+
+def test_case_06_an_interface_without_a_name_is_refused_naming_the_field() -> None:
+    assert errors(without("network_interfaces.0.name")) == ["network_interfaces[0].name: is missing"]
+
+
+def test_case_07_bytes_that_are_no_number_are_refused_naming_the_field() -> None:
+    problem = refused(changed("network_interfaces.0.rx_bytes", "invalid"))
+
+    assert (problem.status, problem.code) == (422, "invalid")
+    assert problem.detail == "network_interfaces[0].rx_bytes: expected int, got str"
+    assert [(error.path, error.reason) for error in problem.errors] == [
+        ("network_interfaces[0].rx_bytes", "expected int, got str")
+    ]
+
+
+@pytest.mark.parametrize("field", ["name", "rx_bytes", "tx_bytes", "rx_packets", "tx_packets", "is_up"])
+def test_each_field_of_an_interface_is_required(field: str) -> None:
+    assert errors(without(f"network_interfaces.1.{field}")) == [f"network_interfaces[1].{field}: is missing"]
+
+
+@pytest.mark.parametrize("field", ["server_id", "hostname"])
+def test_server_and_hostname_are_required(field: str) -> None:
+    assert errors(without(field)) == [f"{field}: is missing"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("-1", "expected int >= 0"),
+        (str(2**64), "expected int <= 18446744073709551615"),
+        ("9" * 400, "expected int <= 18446744073709551615"),
+        ("-" + "9" * 400, "expected int >= 0"),
+        ("9" * 5_000, "integer value out of range"),
+        ("1.0", "expected int, got float"),
+        ("1e3", "expected int, got float"),
+        ('"1"', "expected int, got str"),
+        ("true", "expected int, got bool"),
+        ("null", "expected int, got null"),
+        ("[]", "expected int, got array"),
+        ("{}", "expected int, got object"),
+    ],
+)
+@pytest.mark.parametrize("field", ["rx_bytes", "tx_packets"])
+def test_a_counter_is_an_integer_of_64_bits(field: str, text: str, reason: str) -> None:
+    assert errors(with_raw(f"network_interfaces.0.{field}", text)) == [f"{ETH0}.{field}: {reason}"]
+
+
+COUNTERS = [
+    f"{place}{field.name}"
+    for place, struct in (
+        ("network_interfaces.0.", NetworkInterface),
+        ("filesystems.0.", Filesystem),
+        ("metrics.", HostMetrics),
+    )
+    for field in msgspec.structs.fields(struct)
+    if field.type == Counter or Counter in get_args(field.type)
+]
+
+
+def test_the_counters_are_those_of_the_wire() -> None:
+    assert len(COUNTERS) == 8 + 3 + 2
+
+
+@pytest.mark.parametrize("path", COUNTERS)
+def test_every_counter_ends_at_64_bits(path: str) -> None:
+    decode(changed(path, MAX_COUNTER))
+
+    assert errors(changed(path, MAX_COUNTER + 1)) == [
+        f"{path.replace('.0.', '[0].')}: expected int <= 18446744073709551615"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "reason"),
+    [
+        ("server_id", "", "expected str matching regex"),
+        ("server_id", "nas\n", "expected str matching regex"),
+        ("server_id", "a" * 101, "expected str matching regex"),
+        ("server_id", "näs", "expected str matching regex"),
+        ("server_id", "a/b", "expected str matching regex"),
+        ("server_id", None, "expected str, got null"),
+        ("server_id", 7, "expected str, got int"),
+        ("hostname", "", "expected str of length >= 1"),
+        ("hostname", "h" * 256, "expected str of length <= 255"),
+        ("status", 1, "expected str | null, got int"),
+        ("interval_seconds", 0, "expected float > 0"),
+        ("interval_seconds", 86_401, "expected float <= 86400"),
+        ("interval_seconds", True, "expected float | null, got bool"),
+        ("interval_seconds", 10**400, "number out of range"),
+        ("os_info", [], "expected object | null, got array"),
+        ("os_info", "Linux", "expected object | null, got str"),
+        ("metrics", [], "expected object | null, got array"),
+        ("metrics.cpu_percent", -0.5, "expected float >= 0"),
+        ("metrics.load_1m", "0.1", "expected float | null, got str"),
+        ("metrics.load_5m", 10**400, "number out of range"),
+        ("network_interfaces", {}, "expected array | null, got object"),
+        ("network_interfaces.0", None, "expected object, got null"),
+        ("network_interfaces.0", [], "expected object, got array"),
+        ("network_interfaces.0.is_up", 1, "expected bool, got int"),
+        ("network_interfaces.0.is_up", "up", "expected bool, got str"),
+        ("network_interfaces.0.rx_errors", 1.5, "expected int | null, got float"),
+        ("filesystems", "none", "expected array | null, got str"),
+        ("filesystems.0.mount_point", "", "expected str of length >= 1"),
+        ("filesystems.0.total_bytes", None, "expected int, got null"),
+        ("filesystems.0.percent", -1, "expected float >= 0"),
+        ("timestamp", 1_769_680_800, "expected datetime | null, got int"),
+        ("timestamp", "2026-01-29T10:00:00", "expected datetime with a timezone component"),
+        ("timestamp", "2026-01-29", "invalid RFC3339 encoded datetime"),
+        ("timestamp", "2026-02-30T10:00:00Z", "invalid RFC3339 encoded datetime"),
+        ("timestamp", "0000-01-01T00:00:00Z", "invalid RFC3339 encoded datetime"),
+        ("timestamp", "9999-12-31T23:59:59.999999999Z", "invalid RFC3339 encoded datetime"),
+    ],
+)
+def test_a_wrong_value_is_refused_naming_its_path_and_reason(path: str, value: Any, reason: str) -> None:
+    (error,) = errors(changed(path, value))
+
+    place = path.replace(".0", "[0]")
+    assert error.startswith(f"{place}: {reason}")
+
+
+@pytest.mark.parametrize(
+    "name", ["eth0", "eth0.100", "br-1a2b3c", "Local Area Connection* 2", "vEthernet (WSL)", "übertragung", "e" * 64]
+)
+def test_an_interface_is_named_as_its_system_names_it(name: str) -> None:
+    heartbeat = decode(changed("network_interfaces.0.name", name))
+
+    assert heartbeat.network_interfaces is not None
+    assert heartbeat.network_interfaces[0].name == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "e" * 65, "a/b", "../etc", "</script>", "eth0\n", "\n", "a\0b", "a\tb", "a\x7f", "a\x85b", "\x9b31m"]
+)
+def test_slashes_and_control_characters_are_no_part_of_an_interfaces_name(name: str) -> None:
+    body = changed("network_interfaces.0.name", name)
+    body["primary_interface"] = name
+
+    named, primary = errors(body)[::-1]
+
+    assert named.startswith(f"{ETH0}.name: expected str matching regex")
+    assert primary.startswith("primary_interface: expected str")
+
+
+def test_an_interface_that_stands_twice_is_named() -> None:
+    body = changed("network_interfaces.1.name", "eth0")
+
+    assert errors(body) == ["network_interfaces[1].name: 'eth0' stands twice"]
+
+
+def test_every_error_of_a_body_is_listed_whatever_its_kind() -> None:
+    body = changed("server_id", "a b")
+    del body["hostname"]
+    body["status"] = "\0"
+    body["os_info"] = {"kernel": {"\0": 1, "version": "a\0"}}
+    body["metrics"]["network_rx_bytes"] = 2**64
+    body["network_interfaces"][0] |= {"rx_bytes": "1", "tx_bytes": 2**64, "is_up": None}
+    body["network_interfaces"][1]["name"] = "eth0"
+    body["network_interfaces"].append(5)
+
+    assert [error.partition(" matching")[0] for error in errors(body)] == [
+        "server_id: expected str",
+        "hostname: is missing",
+        "status: contains a NUL character",
+        "os_info.kernel.\\u0000: name contains a NUL character",
+        "os_info.kernel.version: contains a NUL character",
+        "metrics.network_rx_bytes: expected int <= 18446744073709551615",
+        "network_interfaces[0].rx_bytes: expected int, got str",
+        "network_interfaces[0].tx_bytes: expected int <= 18446744073709551615",
+        "network_interfaces[0].is_up: expected bool, got null",
+        "network_interfaces[2]: expected object, got int",
+        "network_interfaces[1].name: 'eth0' stands twice",
+    ]
+
+
+def test_the_detail_names_the_first_five_errors_and_counts_the_others() -> None:
+    problem = refused(b'{"network_interfaces": [{}]}')
+
+    assert len(problem.errors) == 8
+    assert problem.detail.startswith("server_id: is missing; hostname: is missing; network_interfaces[0].name: is")
+    assert problem.detail.endswith("; and 3 more")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "hostname",
+        "server_guid",
+        "status",
+        "boot_id",
+        "agent_version",
+        "filesystems.0.mount_point",
+        "filesystems.0.device",
+        "filesystems.0.fs_type",
+        "filesystems.0.state",
+        "os_info.system",
+        "os_info.cpus.0.model",
+    ],
+)
+def test_no_text_holds_a_nul_character(path: str) -> None:
+    assert errors(changed(path, "a\0b")) == [f"{path.replace('.0', '[0]')}: contains a NUL character"]
+
+
+def test_no_name_in_os_info_holds_a_nul_character() -> None:
+    assert errors(changed("os_info.cpus.0", {"a\0b": {"c": "\0"}})) == [
+        "os_info.cpus[0].a\\u0000b: name contains a NUL character",
+        "os_info.cpus[0].a\\u0000b.c: contains a NUL character",
+    ]
+
+
+def test_what_only_looks_like_a_nul_character_is_taken() -> None:
+    assert decode(changed("status", "a\\u0000b")).status == "a\\u0000b"
+    assert decode({**BODY, "packages": ["\0"]}) == decode(BODY)
+
+
+@pytest.mark.parametrize("extra", [b'"\xff"', b"1e999", b"9" * 5_000, nested(600).encode()])
+def test_fields_that_are_not_known_are_skipped_whatever_they_hold(extra: bytes) -> None:
+    body = json.dumps(BODY).encode()[:-1] + b', "services": "\\u0000", "x": ' + extra + b"}"
+
+    assert decode(body) == decode(BODY)
+
+
+def test_of_a_name_that_stands_twice_the_last_counts() -> None:
+    body = json.dumps(BODY).encode()
+
+    assert decode(body[:-1] + b', "hostname": "other"}').hostname == "other"
+    # The decoder meets the first one on its way.
+    assert errors(b'{"hostname": 1, ' + body[1:]) == ["hostname: expected str, got int"]
+
+
+@pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 10**400, 1e308, -0.0, 5e-324])
+def test_os_info_keeps_numbers_of_any_size(number: float) -> None:
+    heartbeat = decode(changed("os_info.cpus", number))
+
+    assert heartbeat.os_info is not None
+    assert json.loads(msgspec.json.encode(heartbeat.os_info))["cpus"] == number
+
+
+@pytest.mark.parametrize("text", ["1e400", "-1e400", "9" * 5_000])
+def test_a_number_that_no_type_holds_is_refused_naming_its_field(text: str) -> None:
+    (in_os_info,) = errors(with_raw("os_info.cpus", text))
+    (of_its_own,) = errors(with_raw("interval_seconds", text))
+
+    assert in_os_info.startswith("os_info")
+    assert in_os_info.endswith("out of range")
+    assert of_its_own.startswith("interval_seconds: ")
+
+
+@pytest.mark.parametrize("objects", [True, False])
+def test_os_info_may_be_nested_a_hundred_levels(objects: bool) -> None:
+    deepest = with_raw("os_info", '{"x":' + nested(MAX_NESTING - 1, objects=objects) + "}")
+    deeper = with_raw("os_info", '{"x":' + nested(MAX_NESTING, objects=objects) + "}")
+
+    assert msgspec.json.encode(decode(deepest).os_info)
+    assert errors(deeper) == ["os_info: is nested more than 100 levels deep"]
+
+
+@pytest.mark.parametrize("objects", [True, False])
+@pytest.mark.parametrize("extra", ["1", '"\\u0000"'])
+@pytest.mark.parametrize("other", ["online", 5])
+def test_no_depth_is_more_than_a_refusal(objects: bool, extra: str, other: Any) -> None:
+    """Around the interpreter's own limit each call between decoding and encoding counts."""
+    body = json.dumps({**BODY, "status": other, "os_info": "@@"}).encode()
+
+    for levels in [*range(600, 900, 50), *range(900, 1_000), 100_000]:
+        deep = ('{"y":' + extra + ',"x":' + nested(levels, objects=objects) + "}").encode()
+        problem = refused(body.replace(b'"@@"', deep))
+        assert problem.code in ("invalid", "invalid_json"), levels
+        if problem.code == "invalid":
+            assert "os_info: is nested more than 100 levels deep" in problem.detail
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b" ",
+        b"{",
+        b"{}}",
+        b"{'server_id': 1}",
+        b"not json",
+        b"\x00",
+        b"\xff\xfe",
+        json.dumps(BODY).encode()[:-1],
+        json.dumps(BODY).encode()[:200],
+        json.dumps(BODY).encode() + b"{}",
+        json.dumps(BODY).encode("utf-16"),
+        b"\xef\xbb\xbf" + json.dumps(BODY).encode(),
+        with_raw("status", '"\xff"').decode().encode("latin-1"),
+        with_raw("status", '"\\ud800"'),
+        with_raw("status", '"\\udc00\\ud800"'),
+        with_raw("os_info.system", '{"\\ud800": 1}'),
+        with_raw("status", '"a\0b"'),
+        with_raw("status", '"a\nb"'),
+        with_raw("network_interfaces.0.rx_bytes", "NaN"),
+        with_raw("network_interfaces.0.rx_bytes", "Infinity"),
+        with_raw("network_interfaces.0.rx_bytes", "01"),
+        with_raw("network_interfaces.0.rx_bytes", "+1"),
+        b'{"server_id": 5, ',
+        nested(100_000).encode(),
+        nested(100_000, objects=True).encode(),
+        with_raw("status", nested(100_000)),
+    ],
+)
+def test_what_is_not_json_is_refused_as_that(body: bytes) -> None:
+    problem = refused(body)
+
+    assert (problem.code, problem.status) == ("invalid_json", 400)
+    assert problem.detail
+    assert problem.errors == []
+
+
+@pytest.mark.parametrize(
+    ("body", "got"), [(b"null", "null"), (b"1", "int"), (b'"x"', "str"), (b"[]", "array"), (b"[{}]", "array")]
+)
+def test_a_heartbeat_is_an_object(body: bytes, got: str) -> None:
+    assert errors(body) == [f": expected object, got {got}"]
+    assert refused(body).detail == f"expected object, got {got}"
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "code"),
+    [
+        ("2026-01-29T10:05:00Z", ""),
+        ("2026-01-29T10:05:01Z", "clock_future"),
+        ("2026-01-29T11:05:01+01:00", "clock_future"),
+        ("9999-12-31T23:59:59Z", "clock_future"),
+        ("9999-12-31T23:59:59-12:00", "clock_future"),
+        ("9999-12-31T23:59:59+23:59", "clock_future"),
+        ("2026-01-15T10:00:00Z", ""),
+        ("2026-01-15T09:59:59Z", "too_old"),
+        ("2026-01-15T10:59:59+01:00", "too_old"),
+        ("1970-01-01T00:00:00Z", "too_old"),
+        ("0001-01-01T00:00:00Z", "too_old"),
+        ("0001-01-01T00:00:00+14:00", "too_old"),
+        ("0001-01-01T00:00:00-23:59", "too_old"),
+    ],
+)
+def test_a_timestamp_lies_in_the_window_of_the_services_clock(timestamp: str, code: str) -> None:
+    body = changed("timestamp", timestamp)
+
+    if not code:
+        assert decode(body).timestamp is not None
+        return
+    problem = refused(body)
+
+    assert (problem.code, problem.status) == (code, 422)
+    assert [error.path for error in problem.errors] == ["timestamp"]
+    assert "2026-01-29T10:00:00Z" in problem.detail  # the service's clock, for who looks for the wrong one
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"network_interfaces": [' + b"{}," * 340_000 + b"{}]}",
+        b'{"network_interfaces": [' + b"1," * 500_000 + b"1]}",
+        b'{"filesystems": [' + b"{}," * 340_000 + b"{}]}",
+        with_raw("os_info", '{"a": [' + '"\\u0000",' * 110_000 + "1]}"),
+        with_raw("os_info", '{"' + "a" * 900_000 + '\\u0000": "\\u0000"}'),
+        with_raw("os_info", ('{"' + "k" * 9_000 + '\\u0000":') * 95 + "1" + "}" * 95),
+        json.dumps({**BODY, "network_interfaces": [interface("eth0", 1)] * 11_000}).encode(),
+        with_raw("server_id", '"' + "a" * 1_000_000 + '"'),
+    ],
+    ids=["empty objects", "numbers", "filesystems", "NULs", "a long name", "long names", "one name", "a long id"],
+)
+def test_a_megabyte_of_errors_costs_neither_time_nor_a_long_answer(body: bytes) -> None:
+    began = time.process_time()
+    problem = refused(body)
+    took = time.process_time() - began
+
+    assert len(problem.errors) <= MAX_ERRORS
+    assert all(len(error.path) <= MAX_PATH + 1 for error in problem.errors)
+    assert len(problem.body()) < 60_000
+    assert took < 0.5
+
+
+RECORD = json.dumps(BODY, separators=(",", ":")).encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "count"),
+    [
+        (b"[]", 0),
+        (b" [ ] ", 0),
+        (b"[" + RECORD + b"]", 1),
+        (b"[" + RECORD + b" ,\n" + RECORD + b"]", 2),
+        (b"[" + b",".join([RECORD] * MAX_BATCH_HEARTBEATS) + b"]", MAX_BATCH_HEARTBEATS),
+    ],
+)
+def test_an_array_is_split_into_its_records(body: bytes, count: int) -> None:
+    records = split_batch(body, lines=False)
+
+    assert [bytes(record) for record in records] == [RECORD] * count
+
+
+@pytest.mark.parametrize(
+    ("body", "count"),
+    [
+        (b"", 0),
+        (b"\n\r\n \t\n", 0),
+        (RECORD, 1),
+        (RECORD + b"\n", 1),
+        (RECORD + b"\r\n" + RECORD + b"\r\n", 2),
+        (b"\n\n" + RECORD + b"\n\n  " + RECORD, 2),
+        ((RECORD + b"\n") * MAX_BATCH_HEARTBEATS + b"\n\n", MAX_BATCH_HEARTBEATS),
+    ],
+)
+def test_lines_are_split_into_records_and_blank_ones_skipped(body: bytes, count: int) -> None:
+    records = split_batch(body, lines=True)
+
+    assert [decode_heartbeat(bytes(record), now=NOW, oldest=OLDEST) for record in records] == [decode(BODY)] * count
+
+
+def test_a_record_of_any_kind_is_left_to_be_judged_alone() -> None:
+    array = split_batch(b'[1, null, "x", [], {"a": "\xff"}]', lines=False)
+    lines = split_batch(b'1\n{"a":\n\xff\xfe\n' + RECORD, lines=True)
+
+    assert [bytes(record) for record in array] == [b"1", b"null", b'"x"', b"[]", b'{"a": "\xff"}']
+    assert [bytes(record) for record in lines] == [b"1", b'{"a":', b"\xff\xfe", RECORD]
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"", "invalid_json"),
+        (b"[", "invalid_json"),
+        (b"[{}", "invalid_json"),
+        (b"[{}] {}", "invalid_json"),
+        (b"[{},]", "invalid_json"),
+        (b"\xff", "invalid_json"),
+        (RECORD + b"\n" + RECORD, "invalid"),  # lines, sent as JSON
+        (nested(100_000).encode(), "invalid_json"),
+        (b"[" + RECORD + b"," + nested(100_000).encode() + b"]", "invalid_json"),
+        (b"{}", "invalid"),
+        (b"null", "invalid"),
+        (b"1", "invalid"),
+        (RECORD, "invalid"),
+    ],
+)
+def test_a_batch_that_is_no_array_is_refused_as_a_whole(body: bytes, code: str) -> None:
+    with pytest.raises(Problem) as raised:
+        split_batch(body, lines=False)
+
+    assert raised.value.code == code
+    assert raised.value.detail
+
+
+@pytest.mark.parametrize(
+    ("body", "lines"),
+    [
+        (b"[" + b"1," * MAX_BATCH_HEARTBEATS + b"1]", False),
+        (b"1\n" * (MAX_BATCH_HEARTBEATS + 1), True),
+        (b"[" + b"1," * (4 << 20) + b"1]", False),
+        (b"1\n" * (4 << 20), True),
+    ],
+    ids=["one too many", "one line too many", "8 MB of numbers", "8 MB of lines"],
+)
+def test_records_past_a_batch_are_refused_without_being_held(body: bytes, lines: bool) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(Problem) as raised:
+            split_batch(body, lines=lines)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert (raised.value.code, raised.value.status) == ("too_large", 413)
+    assert "1000" in raised.value.detail
+    assert peak < 1_000_000
+
+
+# What a mutated body may hold in any place.
+ODD = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.sampled_from([2**63, 2**64 - 1, 2**64, -(2**63) - 1, 10**30, 10**400, -1, 0]),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(),
+    st.sampled_from(["\0", "a\0", "\n", "/", "2026-01-29T10:00:00Z", "0001-01-01T00:00:00+14:00", "x" * 300]),
+    st.just([]),
+    st.just({}),
+    st.dictionaries(st.sampled_from(["name", "\0", "rx_bytes", "a"]), st.text(), max_size=3),
+)
+PLACES = [
+    *BODY,
+    *(f"os_info.{name}" for name in ("system", "cpus", "cpus.0.model")),
+    *(f"metrics.{name}" for name in ("cpu_percent", "network_rx_bytes")),
+    *(f"network_interfaces.{n}.{name}" for n in (0, 1) for name in ("name", "rx_bytes", "rx_errors", "is_up")),
+    *(f"filesystems.0.{name}" for name in ("mount_point", "state", "total_bytes", "available_bytes", "percent")),
+]
+JSON = st.recursive(ODD, lambda below: st.lists(below) | st.dictionaries(st.text(), below), max_leaves=10)
+
+
+def judge(body: bytes) -> None:
+    """Whatever is no heartbeat must be a 400 or 422 that can be answered; any other exception fails the test."""
+    problem, heartbeat = None, None
+    try:
+        heartbeat = decode(body)
+    except Problem as raised:
+        problem = raised
+    if problem is not None:
+        assert problem.status in (400, 422)
+        assert problem.detail
+        assert (problem.status == 400) == (not problem.errors)
+        assert json.loads(problem.body())["code"] == problem.code
+        return
+    assert heartbeat is not None
+    assert b"\\u0000" not in msgspec.json.encode(heartbeat).replace(b"\\\\", b"")
+    for one in heartbeat.network_interfaces or ():
+        assert 0 <= max(one.rx_bytes, one.tx_bytes, one.rx_packets, one.tx_packets) <= MAX_COUNTER
+
+
+fuzz: Callable[[Callable[..., None]], Callable[..., None]] = settings(max_examples=500, deadline=None)
+
+
+@fuzz
+@given(st.dictionaries(st.sampled_from(PLACES), ODD | st.just(...), max_size=4))
+@example({"network_interfaces.0.name": "wlan0"})
+@example({"os_info.system": "\0", "network_interfaces.0.rx_bytes": 2**64})
+def test_fuzz_a_valid_body_with_other_values(changes: dict[str, Any]) -> None:
+    body = json.loads(json.dumps(BODY))
+    for path, value in changes.items():
+        *parents, last = [int(step) if step.isdigit() else step for step in path.split(".")]
+        place = body
+        try:
+            for step in parents:
+                place = place[step]
+            if value is ...:
+                del place[last]
+            else:
+                place[last] = value
+        except (KeyError, IndexError, TypeError):
+            continue  # an earlier change took the place away
+
+    judge(json.dumps(body).encode())
+
+
+@fuzz
+@given(st.lists(st.tuples(st.integers(0, len(RECORD) - 1), st.integers(0, 8), st.binary(max_size=8)), min_size=1))
+def test_fuzz_a_valid_body_with_other_bytes(cuts: list[tuple[int, int, bytes]]) -> None:
+    body = RECORD
+    for place, length, put in cuts:
+        body = body[:place] + put + body[place + length :]
+
+    judge(body)
+
+
+@fuzz
+@given(st.binary())
+def test_fuzz_arbitrary_bytes(body: bytes) -> None:
+    judge(body)
+
+
+@fuzz
+@given(JSON)
+def test_fuzz_arbitrary_json(value: Any) -> None:
+    judge(json.dumps(value).encode())
+
+
+@fuzz
+@given(st.binary() | st.lists(ODD, max_size=5).map(lambda value: json.dumps(value).encode()), st.booleans())
+def test_fuzz_a_batch(body: bytes, lines: bool) -> None:
+    records, status = [], None
+    try:
+        records = split_batch(body, lines=lines)
+    except Problem as raised:
+        status = raised.status
+
+    assert status in (None, 400, 422)
+    for record in records:
+        judge(bytes(record))
