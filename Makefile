@@ -24,6 +24,10 @@ lint: .venv/development ## Types and style
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+.PHONY: drill
+drill: .venv/development ## Kills service, database and run again and again, for minutes; loses nothing
+	$(BIN)/python -m pytest tests/drills
+
 .PHONY: bench
 bench: .venv/development ## Heartbeats and sparklines per second on this machine
 	$(BIN)/python -m benchmarks.run
