@@ -14,10 +14,11 @@ from litestar import asgi
 from litestar.handlers import ASGIRouteHandler
 from litestar.types import Receive, Scope, Send
 
+from service.decode import decode_heartbeat, split_batch
 from service.errors import MEDIA_TYPE, FieldError, Problem
 from service.identity import Identity
 from service.ingest import Ingest
-from service.wire import Heartbeat, decode_heartbeat, split_batch
+from service.wire import Heartbeat
 
 MAX_HEARTBEAT_BYTES = 1 << 20
 MAX_BATCH_BYTES = 8 << 20

@@ -10,6 +10,7 @@ import asyncpg
 import msgspec
 from litestar import Router, get
 from litestar.params import FromPath, QueryParameter
+from msgspec import Meta
 
 from service.database import Database
 from service.errors import Problem
@@ -169,15 +170,18 @@ def _cursor(row: asyncpg.Record, sort: str) -> str:
     return base64.urlsafe_b64encode(msgspec.json.encode((sort, value, row["server_id"]))).decode()
 
 
-def _read_cursor(text: str, sort: str) -> tuple[Any, str]:
+def _read_cursor(cursor: str, sort: str) -> tuple[Any, str]:
     try:
-        body = base64.urlsafe_b64decode(text.encode())
-        kind = Annotated[datetime, msgspec.Meta(tz=True)] if sort == "last_seen" else str
-        of, value, server_id = msgspec.json.decode(body, type=tuple[str, kind, str])  # type: ignore[valid-type]
-        if isinstance(value, datetime):
-            value = value.astimezone(UTC)  # year 1 and year 9999 have moments that UTC has not
+        body = base64.urlsafe_b64decode(cursor.encode())
+        value: datetime | str
+        if sort == "last_seen":
+            of, moment, server_id = msgspec.json.decode(body, type=tuple[str, Annotated[datetime, Meta(tz=True)], str])
+            value = moment.astimezone(UTC)  # years 1 and 9999 have moments that UTC has not
+        else:
+            of, text, server_id = msgspec.json.decode(body, type=tuple[str, str, str])
+            value = storable(text)
     except (ValueError, OverflowError, binascii.Error, msgspec.MsgspecError, UnicodeError) as raised:
         raise Problem.invalid("after", "is not a `next` of this list") from raised
     if of != sort:
         raise Problem.invalid("after", f"continues a list sorted by {of}, not {sort}")
-    return value if isinstance(value, datetime) else storable(value), storable(server_id)
+    return value, storable(server_id)

@@ -10,10 +10,10 @@ import httpx
 import pytest
 
 from service.app import create_app
+from service.decode import decode_heartbeat
 from service.errors import Problem
 from service.ingest import Ingest
 from service.settings import Settings
-from service.wire import decode_heartbeat
 from tests.conftest import running
 from tests.support import KEY, Client, heartbeat, hours_ago
 

@@ -12,21 +12,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from service.decode import MAX_BATCH_HEARTBEATS, MAX_ERRORS, MAX_NESTING, MAX_PATH, decode_heartbeat, split_batch
 from service.errors import Problem
-from service.wire import (
-    MAX_BATCH_HEARTBEATS,
-    MAX_COUNTER,
-    MAX_ERRORS,
-    MAX_NESTING,
-    MAX_PATH,
-    Counter,
-    Filesystem,
-    Heartbeat,
-    HostMetrics,
-    NetworkInterface,
-    decode_heartbeat,
-    split_batch,
-)
+from service.wire import MAX_COUNTER, Counter, Filesystem, Heartbeat, HostMetrics, NetworkInterface
 from tests.support import interface
 
 NOW = datetime(2026, 1, 29, 10, tzinfo=UTC)
