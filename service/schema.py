@@ -1,6 +1,7 @@
 """The database's schema: bringing it up to date, and refusing one that is not.
 
-Structure is migrated by Alembic (migrations/); functions (sql/function/) are applied anew whenever they differ.
+Structure is migrated by Alembic (migrations/); functions and comments (sql/function/, sql/view/) are applied anew
+whenever they differ.
 """
 
 import asyncio
@@ -162,7 +163,8 @@ def _upgrade(connection: Connection, config: Config) -> None:
 
 
 def _replaceable() -> list[Path]:
-    return sorted((ROOT / "sql" / "function").glob("*.sql"))
+    """In the order of their application: views may call functions."""
+    return [path for kind in ("function", "view") for path in sorted((ROOT / "sql" / kind).glob("*.sql"))]
 
 
 def _config() -> Config:
