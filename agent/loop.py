@@ -33,7 +33,7 @@ def run(settings: Settings) -> int:
     """
     collector = Collector(settings)
     key = ApiKey(settings)
-    backlog = Backlog(settings.queue_heartbeats)
+    backlog = Backlog(settings.backlog_heartbeats)
     delivery = Delivery(open_sender(settings, key), key, backlog, settings.url)
     complaints = Complaints(log)
     warn_of_open_token(settings, key)

@@ -87,7 +87,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             extra={"unit": "seconds"},
         ),
     ] = 10.0
-    queue_heartbeats: Annotated[
+    backlog_heartbeats: Annotated[
         int,
         Meta(
             ge=1,

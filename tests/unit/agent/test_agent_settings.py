@@ -16,7 +16,7 @@ def test_variables_are_converted_to_their_types() -> None:
         {
             "LINKBEAT_URL": "https://beat.example.net/base",
             "LINKBEAT_INTERVAL_SECONDS": " 10 ",
-            "LINKBEAT_QUEUE_HEARTBEATS": "7",
+            "LINKBEAT_BACKLOG_HEARTBEATS": "7",
             "LINKBEAT_EXCLUDE_INTERFACES": "veth*, br-*,",
             "LINKBEAT_LOG_LEVEL": "debug",
             "LINKBEAT_PROC": "/host/proc",
@@ -27,7 +27,7 @@ def test_variables_are_converted_to_their_types() -> None:
     assert found == Settings(
         url="https://beat.example.net/base",
         interval_seconds=10.0,
-        queue_heartbeats=7,
+        backlog_heartbeats=7,
         exclude_interfaces=("veth*", "br-*"),
         log_level="debug",
         proc="/host/proc",
@@ -47,9 +47,9 @@ def test_variables_are_converted_to_their_types() -> None:
         ("INTERVAL_SECONDS", "nan", 'LINKBEAT_INTERVAL_SECONDS: "nan" is not a number of seconds from 1 to 3600'),
         ("INTERVAL_SECONDS", "3601", 'LINKBEAT_INTERVAL_SECONDS: "3601" is not a number of seconds from 1 to 3600'),
         (
-            "QUEUE_HEARTBEATS",
+            "BACKLOG_HEARTBEATS",
             "1.5",
-            'LINKBEAT_QUEUE_HEARTBEATS: "1.5" is not a whole number of heartbeats from 1 to 100000',
+            'LINKBEAT_BACKLOG_HEARTBEATS: "1.5" is not a whole number of heartbeats from 1 to 100000',
         ),
         ("LOG_LEVEL", "loud", 'LINKBEAT_LOG_LEVEL: "loud" is not one of debug, info, warning, error'),
         ("SERVER_ID", "a b", "LINKBEAT_SERVER_ID: \"a b\" is not 1 to 100 of letters, digits, '.', '_' and '-'"),
