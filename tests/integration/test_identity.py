@@ -2,8 +2,9 @@
 
 import os
 import stat
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+import subprocess
+import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -92,17 +93,40 @@ def test_two_installations_have_two_keys(tmp_path: Path) -> None:
     assert len(keys) == 2
 
 
-def _key_in(directory: str) -> str:
-    return fleet_key(Settings(data_dir=directory))
+# Each process waits at the barrier of its standard input, then makes the keys of all rounds.
+_START = """
+import sys
+from service.identity import fleet_key
+from service.settings import Settings
+print("ready", flush=True)
+for directory in sys.stdin.readline().split("\t"):
+    print(fleet_key(Settings(data_dir=directory.strip())))
+"""
 
 
 def test_processes_that_start_at_once_get_the_same_key(tmp_path: Path) -> None:
-    directories = [str(tmp_path / str(round_)) for round_ in range(20)]
+    directories = [tmp_path / str(round_) for round_ in range(20)]
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", _START], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                )
+            )
+            for _ in range(4)
+        ]
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
 
-    with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as processes:
-        for directory in directories:
-            assert len(set(processes.map(_key_in, [directory] * 4))) == 1
-            assert [path.name for path in Path(directory).iterdir()] == [KEY_FILE]
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("\t".join(map(str, directories)) + "\n")
+            process.stdin.flush()
+
+        found = [process.communicate()[0].split() for process in processes]
+    assert [len(set(keys)) for keys in zip(*found, strict=True)] == [1] * 20
+    assert all([path.name for path in directory.iterdir()] == [KEY_FILE] for directory in directories)
 
 
 def test_what_a_killed_start_left_behind_does_not_stop_the_next(tmp_path: Path) -> None:
