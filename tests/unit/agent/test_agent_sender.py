@@ -281,7 +281,8 @@ def test_a_422_says_the_services_errors() -> None:
     outcome = judge(422, headers(), body)
 
     assert outcome == Refused(
-        "HTTP 422", "HTTP 422 Unprocessable Entity: network_interfaces[0].rx_bytes: expected int, got str"
+        "HTTP 422",
+        f"HTTP 422 {http.client.responses[422]}: network_interfaces[0].rx_bytes: expected int, got str",
     )
 
 
