@@ -115,7 +115,12 @@ async def _store_batch(ingest: Ingest, records: list[bytes | msgspec.Raw], oldes
             rejected.append(Rejected(index, problem.code, problem.errors or [FieldError("", problem.detail)]))
             await asyncio.sleep(0)  # to say what is wrong takes long: others have their turn between
     outcomes = await asyncio.gather(
-        *(ingest.store(heartbeat, heartbeat.timestamp or now) for _, heartbeat in accepted), return_exceptions=True
+        *(
+            # A microsecond apart where the service's clock stands in: at one moment, the second would be a duplicate.
+            ingest.store(heartbeat, heartbeat.timestamp or now + timedelta(microseconds=index))
+            for index, heartbeat in accepted
+        ),
+        return_exceptions=True,
     )
     duplicates = conflicts = 0
     for (index, _), outcome in zip(accepted, outcomes, strict=True):

@@ -6,7 +6,6 @@ One process of many does it at a time. Nothing that is read depends on it: where
 import asyncio
 import logging
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Self
 
 import asyncpg
@@ -21,12 +20,11 @@ _LOCK = "linkbeat.installation"
 
 
 class Maintenance:
-    """The loop. `last_success` is None until the first, and stays None in the process that never gets a turn."""
+    """The loop, for as long as the service lives."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._task: asyncio.Task[None] | None = None
-        self.last_success: datetime | None = None
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run(), name="linkbeat maintenance")
@@ -41,8 +39,7 @@ class Maintenance:
     async def _run(self) -> None:
         while True:
             try:
-                if await maintain(self._url):
-                    self.last_success = datetime.now(UTC)
+                await maintain(self._url)
             except (*UNREACHABLE, asyncpg.PostgresError) as raised:
                 log.warning("maintenance failed, next try in %.0f s: %s", INTERVAL_SECONDS, raised)
             await asyncio.sleep(INTERVAL_SECONDS)

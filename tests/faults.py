@@ -14,13 +14,33 @@ from typing import Any, Self
 
 import asyncpg
 import httpx
+import pytest
 
+from service import schema
+from service.embedded import packages
 from service.embedded.cluster import Cluster
-from service.embedded.places import server_account
+from service.embedded.places import default_cache_dir, reachable_directory, server_account
 from service.embedded.postmaster import processes_in
+from service.embedded.problems import MirrorError, UnsupportedHostError
 from tests.support import KEY, differing_rows, heartbeat, hours_ago
 
 UNREACHED = 0  # the status of a request whose answer never came
+
+
+@contextlib.contextmanager
+def own_cluster() -> Iterator[Cluster]:
+    """A migrated server to kill; where none can be had, the test is skipped with the reason and its remedy."""
+    try:
+        installation = packages.prepare(default_cache_dir(), print)
+    except (UnsupportedHostError, MirrorError) as error:
+        pytest.skip(f"no server of its own to kill: {error}")
+    with (
+        reachable_directory() as directory,
+        Cluster(installation, directory / "postgres", print, durable=True) as cluster,
+    ):
+        asyncio.run(schema.migrate(cluster.url, print))
+        yield cluster
+
 
 Key = tuple[str, datetime]
 

@@ -15,12 +15,9 @@ import asyncpg
 import httpx
 import pytest
 
-from service import schema
-from service.embedded import packages
 from service.embedded.cluster import Cluster
-from service.embedded.places import default_cache_dir, reachable_directory
-from service.embedded.problems import MirrorError, UnsupportedHostError
-from tests.faults import UNREACHED, Load, frozen, kill_server
+from service.embedded.places import reachable_directory
+from tests.faults import UNREACHED, Load, frozen, kill_server, own_cluster
 from tests.processes import Run, free_port, killable_service
 from tests.support import KEY, heartbeat
 
@@ -32,15 +29,7 @@ INTERRUPTIONS = 30
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
     """A server to kill: never one that others use."""
-    try:
-        installation = packages.prepare(default_cache_dir(), print)
-    except (UnsupportedHostError, MirrorError) as error:
-        pytest.skip(f"no server of its own to kill: {error}")
-    with (
-        reachable_directory() as directory,
-        Cluster(installation, directory / "postgres", print, durable=True) as cluster,
-    ):
-        asyncio.run(schema.migrate(cluster.url, print))
+    with own_cluster() as cluster:
         yield cluster
 
 

@@ -89,6 +89,15 @@ async def test_without_a_timestamp_the_services_clock_stands_in(service: Client,
     assert timedelta(0) <= age < timedelta(seconds=10)
 
 
+async def test_without_timestamps_all_heartbeats_of_a_batch_are_stored_in_their_order(
+    service: Client, database: asyncpg.Connection
+) -> None:
+    answer = await service.post_batch([heartbeat(eth0=(rx, 0)) for rx in (1_000, 1_500, 1_600)])
+
+    assert (answer["stored"], answer["duplicate"]) == (3, 0)
+    assert await deltas(database) == [(0, "first"), (500, "normal"), (100, "normal")]
+
+
 async def test_counters_keep_all_64_bits(service: Client, database: asyncpg.Connection) -> None:
     for n, value in enumerate((2**63 - 1, 2**63, 2**64 - 1)):
         await service.post(heartbeat(at=T0 + timedelta(minutes=n), eth0=(value, 2**64 - 1 - value)))
