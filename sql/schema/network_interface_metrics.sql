@@ -3,6 +3,8 @@
 --
 -- Counters keep all 64 bits: a bigint holds the two's complement, so 2**63 .. 2**64-1 stand as negatives;
 -- linkbeat.unsigned() reads them. Deltas are below 2**63 always (see linkbeat.counter_delta).
+-- Of a folded row nothing enters the aggregates: its deltas are part of its server's row of that time whose
+-- delta_kind is folded (linkbeat.fold_interfaces).
 -- No foreign key to servers: it deadlocks with concurrent writers when a chunk is made (timescaledb #7429).
 
 CREATE TABLE network_interface_metrics (
@@ -17,11 +19,15 @@ CREATE TABLE network_interface_metrics (
     rx_packets_delta bigint NOT NULL,
     tx_packets_delta bigint NOT NULL,
     elapsed_ms       integer NOT NULL,
+    interval_ms      integer NOT NULL DEFAULT 30000,
     is_up            boolean NOT NULL,
+    is_lowest        boolean NOT NULL DEFAULT true,
+    is_folded        boolean NOT NULL DEFAULT false,
     counts_64bit     boolean NOT NULL,
     server_id        text COLLATE "C" NOT NULL,
     interface_name   text COLLATE "C" NOT NULL,
     delta_kind       text COLLATE "C" NOT NULL,
+    speed_mbps       integer,
     rx_errors        bigint,
     tx_errors        bigint,
     rx_dropped       bigint,
@@ -61,7 +67,13 @@ COMMENT ON COLUMN network_interface_metrics.tx_errors_delta IS 'Transmit errors 
 COMMENT ON COLUMN network_interface_metrics.rx_dropped_delta IS 'Received packets dropped since the row before; 0 in the first row; null: not reported.';
 COMMENT ON COLUMN network_interface_metrics.tx_dropped_delta IS 'Packets to send dropped since the row before; 0 in the first row; null: not reported.';
 COMMENT ON COLUMN network_interface_metrics.elapsed_ms IS 'Milliseconds since the row before, 0 in the first row; 2**31-1 stands for 24 days and more.';
+COMMENT ON COLUMN network_interface_metrics.interval_ms IS 'Milliseconds from one heartbeat to the next, as the agent is set; 30000 where it does not say.';
+COMMENT ON COLUMN network_interface_metrics.is_lowest IS 'No other interface of the heartbeat is below this one: a server''s traffic is the sum over these.';
+COMMENT ON COLUMN network_interface_metrics.is_folded IS 'A short-lived interface, or one beyond the server''s budget: counted in the row of its kind, such as veth*.';
+COMMENT ON COLUMN network_interface_metrics.speed_mbps IS 'Line rate of a physical interface in Mbit/s, which bounds its deltas; null: not known.';
+COMMENT ON COLUMN network_interface_metrics.server_id IS 'The name under which the machine reports.';
+COMMENT ON COLUMN network_interface_metrics.interface_name IS 'As the system names it; of a folded kind, the kind with a *.';
 COMMENT ON COLUMN network_interface_metrics.is_up IS 'Operationally up (RFC 2863) when the counters were read.';
 COMMENT ON COLUMN network_interface_metrics.counts_64bit IS 'A counter of this interface passed 2**32 in this boot: its counters cannot wrap at 2**32.';
 COMMENT ON COLUMN network_interface_metrics.delta_kind IS
-    'How the deltas came about: first (sample), normal (counters grew), reboot, reset (without reboot), wrap (at 2**32), rejected (impossible; delta 0).';
+    'How the deltas came about: first (sample), normal (counters grew), gap (they grew, over more than three intervals), reboot, reset (without reboot), wrap (at 2**32), rejected (impossible; delta 0), folded (sum over short-lived interfaces).';

@@ -1,16 +1,19 @@
-"""Servers, network interface metrics and their aggregates."""
+"""Servers, what their interfaces, filesystems and they themselves report, and the aggregates of it.
+
+0001 was the schema of the time before the first release; it cannot be upgraded (service.schema.BEFORE_RELEASE).
+"""
 
 from alembic import op
 
 from migrations.sql import edition, run_file
 
-revision = "0001"
+revision = "0002"
 down_revision = None
 
 
 def upgrade() -> None:
     chosen = edition()
-    for name in ("types", "servers", "network_interface_metrics", "installation"):
+    for name in ("types", "servers", "network_interface_metrics", "host_metrics", "installation"):
         run_file(f"schema/{name}.sql")
     op.execute(f"INSERT INTO linkbeat.installation (edition) VALUES ('{chosen}')")
     run_file(f"edition/{chosen}/aggregates.sql")
