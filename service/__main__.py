@@ -5,7 +5,6 @@ import asyncio
 import logging
 import os
 import signal
-import socket
 import sys
 from types import FrameType
 
@@ -19,6 +18,7 @@ from service.identity import fleet_key
 from service.listen import listen
 from service.run import run_all
 from service.schema import SchemaError
+from service.server import Protocol, Server
 from service.settings import Settings, SettingsError
 
 log = logging.getLogger("linkbeat")
@@ -59,7 +59,7 @@ def serve(settings: Settings) -> int:
         listener = listen(settings.host, settings.port)
         config = uvicorn.Config(
             app,
-            http="httptools",
+            http=Protocol,
             ws="none",
             lifespan="on",
             log_config=None,
@@ -69,7 +69,7 @@ def serve(settings: Settings) -> int:
             timeout_graceful_shutdown=DRAIN_SECONDS,
             backlog=2048,
         )
-        server = _Server(config)
+        server = Server(config, say)
         # As uvicorn sets them while it serves. At its end it raises what came once more, and that must not end the
         # process: the database is still to be stopped.
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -99,16 +99,6 @@ def psql(settings: Settings) -> int:
 def say(line: str) -> None:
     """A line for the person who started the command."""
     print(line, file=sys.stderr, flush=True)
-
-
-class _Server(uvicorn.Server):
-    """uvicorn, with the address on stderr once it answers."""
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        for one in sockets or ():
-            host, port = one.getsockname()[:2]
-            say(f"Listening on http://{f'[{host}]' if ':' in host else host}:{port}")
 
 
 def _end(number: int, _: FrameType | None) -> None:

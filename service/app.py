@@ -3,11 +3,13 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Any
 
 from litestar import Litestar, Router
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
+from litestar.types import ASGIApp
 
 from agent import __version__
 from service import heartbeats, servers, sparkline, system
@@ -18,6 +20,18 @@ from service.ingest import Ingest
 from service.maintenance import Maintenance
 from service.openapi import complete
 from service.settings import Settings
+
+
+class Linkbeat(Litestar):
+    """Litestar, and beside it the routes that are taken thousands of times a second."""
+
+    def __init__(self, *, beside: dict[str, ASGIApp], **options: Any) -> None:
+        super().__init__(**options)
+        self._beside = beside
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # requests and the lifespan alike
+        handler = self._beside.get(scope["path"]) if scope["type"] == "http" else None
+        await (handler or super().__call__)(scope, receive, send)
 
 
 def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
@@ -39,15 +53,20 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         async with (
             open_database(database_url) as opened["database"],
-            Ingest(database_url, settings.queue_heartbeats) as opened["ingest"],
+            Ingest(
+                database_url,
+                settings.queue_heartbeats,
+                series_budget=settings.max_series,
+                fold_seconds=round(settings.fold_minutes * 60),
+            ) as opened["ingest"],
             Maintenance(database_url),
         ):
             yield
 
-    app = Litestar(
+    app = Linkbeat(
+        beside=heartbeats.routes(ingest, identity, timedelta(days=settings.oldest_heartbeat_days)),
         route_handlers=[
             system.router(database, ingest),
-            *heartbeats.routes(ingest, identity, timedelta(days=settings.oldest_heartbeat_days)),
             Router(
                 "/api/v1",
                 route_handlers=[servers.router(database), sparkline.router(database)],

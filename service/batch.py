@@ -2,118 +2,160 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from hashlib import blake2b
-from operator import itemgetter
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import msgspec
 
-from service.wire import Heartbeat
+from service.wire import Filesystem, Heartbeat, HostMetrics, NetworkInterface
 
-T = TypeVar("T")
 _encode = msgspec.json.Encoder().encode
-_by_series = itemgetter(1, 2, 3)
+_row = msgspec.structs.astuple
 
-_SERVER_TYPES = [
-    "text",
-    "timestamptz",
-    "text",
-    "text",
-    "text",
-    "text",
-    "text",
-    "float8",
-    "text",
-    "jsonb",
-    "jsonb",
-    "jsonb",
-]
-_SAMPLE_TYPES = ["int", "text", "text", "timestamptz", "bigint"] + ["bigint"] * 8 + ["bool"]
-CALL = "SELECT registered, repeated, duplicate, conflict FROM linkbeat.ingest_heartbeats({})".format(
-    ", ".join(f"${n}::{name}[]" for n, name in enumerate(_SERVER_TYPES + _SAMPLE_TYPES, start=1))
+_NO_METRICS = _row(HostMetrics())
+_BEAT_TYPES = ["text", "timestamptz", "bigint", "float8", *["text"] * 6, "jsonb", "jsonb"]
+_METRIC_TYPES = ["bigint" if field.startswith("network_") else "float8" for field in HostMetrics.__struct_fields__]
+_SAMPLE_TYPES = ["int", "text", *["bigint"] * 4, "bool", *["bigint"] * 4, "text", "text", "int", "text", "bool"]
+_MOUNT_TYPES = ["int", *["text"] * 3, *["bigint"] * 3, "float8", "text"]
+_TYPES = [f"{name}[]" for name in (*_BEAT_TYPES, *_METRIC_TYPES, *_SAMPLE_TYPES, *_MOUNT_TYPES)] + ["int", "int"]
+CALL = "SELECT registered, duplicate, conflict FROM linkbeat.ingest_heartbeats({})".format(
+    ", ".join(f"${n}::{name}" for n, name in enumerate(_TYPES, start=1))
 )
 
+# An index row holds 2,704 bytes: a filesystem mounted deeper has its newest state and no history.
+_MAX_MOUNT_POINT = 600
 
-class Pending(Generic[T]):
-    """A heartbeat that waits for its commit; what can be prepared before its turn is."""
+Column = Sequence[Any] | None
 
-    __slots__ = ("answer", "heartbeat", "key", "server_row")
 
-    def __init__(self, heartbeat: Heartbeat, time: datetime, answer: "asyncio.Future[T]") -> None:
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What became of one heartbeat: it is on the database's disk.
+
+    registered  it made the server known
+    duplicate   all of it was there before
+    conflict    part of it was there before with other values; the first ones stay
+    """
+
+    registered: bool = False
+    duplicate: bool = False
+    conflict: bool = False
+
+
+class Pending:
+    """A heartbeat that waits for its commit, until `deadline` of the event loop's clock at the latest."""
+
+    __slots__ = ("answer", "deadline", "heartbeat", "time")
+
+    def __init__(self, heartbeat: Heartbeat, time: datetime, deadline: float, answer: "asyncio.Future[Stored]") -> None:
         self.heartbeat = heartbeat
-        self.key = (heartbeat.server_id, time)
-        self.server_row = _server_row(heartbeat, time)
+        self.time = time
+        self.deadline = deadline
         self.answer = answer
 
-    def in_key_order(self) -> tuple[str, datetime]:
-        """The order in which rows are locked: two batches in one order cannot wait for each other."""
-        return self.key
 
-
-def arguments(batch: Sequence[Pending[Any]]) -> list[Sequence[Any]]:
-    """The arrays of CALL for a batch in key order; samples carry their heartbeat's number in it."""
-    newest = {pending.key[0]: pending.server_row for pending in batch}
-    samples = [row for number, pending in enumerate(batch) for row in _sample_rows(number, pending)]
-    samples.sort(key=_by_series)
-    columns: list[Sequence[Any]] = [*zip(*newest.values(), strict=True)]
-    columns += zip(*samples, strict=True) if samples else [()] * len(_SAMPLE_TYPES)
-    return columns
-
-
-def _server_row(heartbeat: Heartbeat, time: datetime) -> tuple[Any, ...]:
-    return (
-        heartbeat.server_id,
-        time,
-        heartbeat.hostname,
-        heartbeat.server_guid,
-        heartbeat.boot_id,
-        heartbeat.agent_version,
-        heartbeat.status,
-        heartbeat.interval_seconds,
-        heartbeat.primary_interface,
-        _json(heartbeat.os_info) if heartbeat.os_info is not None else None,
-        _json(heartbeat.metrics) if heartbeat.metrics is not None else None,
-        _json(heartbeat.filesystems) if heartbeat.filesystems else "[]",
-    )
-
-
-def _sample_rows(number: int, pending: Pending[Any]) -> list[tuple[Any, ...]]:
-    server_id, time = pending.key
-    boot_id = pending.heartbeat.boot_id
-    boot = boot_fingerprint(boot_id) if boot_id else None
+def arguments(batch: Sequence[Pending], series_budget: int, fold_seconds: int) -> list[Any]:
+    """The arguments of CALL for a batch in key order that holds each server once."""
+    beats = [pending.heartbeat for pending in batch]
+    metrics = zip(*[_NO_METRICS if beat.metrics is None else _row(beat.metrics) for beat in beats], strict=True)
     return [
-        (
-            number,
-            server_id,
-            one.name,
-            time,
-            boot,
-            _signed(one.rx_bytes),
-            _signed(one.tx_bytes),
-            _signed(one.rx_packets),
-            _signed(one.tx_packets),
-            _signed(one.rx_errors),
-            _signed(one.tx_errors),
-            _signed(one.rx_dropped),
-            _signed(one.tx_dropped),
-            one.is_up,
-        )
-        for one in pending.heartbeat.network_interfaces or ()
+        [beat.server_id for beat in beats],
+        [pending.time for pending in batch],
+        _column([boot_fingerprint(beat.boot_id) if beat.boot_id else None for beat in beats]),
+        _column([beat.interval_seconds for beat in beats]),
+        [beat.hostname for beat in beats],
+        _column([beat.server_guid for beat in beats]),
+        _column([beat.boot_id for beat in beats]),
+        _column([beat.agent_version for beat in beats]),
+        _column([beat.status for beat in beats]),
+        _column([beat.primary_interface for beat in beats]),
+        _column([None if beat.os_info is None else _encode(beat.os_info).decode() for beat in beats]),
+        [_encode(beat.filesystems).decode() if beat.filesystems else "[]" for beat in beats],
+        *(
+            _signed(column) if kind == "bigint" else _column(column)
+            for column, kind in zip(metrics, _METRIC_TYPES, strict=True)
+        ),
+        *_sample_columns(beats),
+        *_mount_columns(beats),
+        series_budget,
+        fold_seconds,
     ]
 
 
-def _signed(counter: int | None) -> int | None:
+def _sample_columns(beats: Sequence[Heartbeat]) -> list[Column]:
+    """Columns of the samples, in the order of NetworkInterface's fields."""
+    samples: list[NetworkInterface] = []
+    places: list[int] = []
+    for place, beat in enumerate(beats, start=1):
+        if beat.network_interfaces:
+            samples += beat.network_interfaces
+            places += [place] * len(beat.network_interfaces)
+    if not samples:
+        return [None] * len(_SAMPLE_TYPES)
+    name, rx_bytes, tx_bytes, rx_packets, tx_packets, is_up, *others = zip(*map(_row, samples), strict=True)
+    rx_errors, tx_errors, rx_dropped, tx_dropped, kind, stacked_on, speed, operstate = others
+    is_stacked = _column(stacked_on) is not None
+    return [
+        places, name, _signed(rx_bytes), _signed(tx_bytes), _signed(rx_packets), _signed(tx_packets), is_up,
+        _signed(rx_errors), _signed(tx_errors), _signed(rx_dropped), _signed(tx_dropped),
+        _column(kind),
+        ["/".join(below) if below else None for below in stacked_on] if is_stacked else None,
+        _column([_bound(one) for one in samples]) if _column(speed) else None,
+        _column(operstate),
+        _is_lowest(beats) if is_stacked else None,
+    ]  # fmt: skip
+
+
+def _bound(one: NetworkInterface) -> int | None:
+    """The line rate where it bounds what crosses: of virtual links drivers tell anything, of a tunnel 10 Mbit/s."""
+    return one.speed_mbps if one.speed_mbps and one.speed_mbps > 0 and one.kind == "physical" else None
+
+
+def _is_lowest(beats: Sequence[Heartbeat]) -> list[bool]:
+    """For each sample, whether no interface of its heartbeat is below it."""
+    lowest: list[bool] = []
+    for beat in beats:
+        if beat.network_interfaces:
+            names = {one.name for one in beat.network_interfaces}
+            lowest += [names.isdisjoint(one.stacked_on or ()) for one in beat.network_interfaces]
+    return lowest
+
+
+def _mount_columns(beats: Sequence[Heartbeat]) -> list[Column]:
+    mounts: list[tuple[int, Filesystem]] = [
+        (place, one)
+        for place, beat in enumerate(beats, start=1)
+        for one in beat.filesystems or ()
+        if len(one.mount_point) <= _MAX_MOUNT_POINT
+    ]
+    if not mounts:
+        return [None] * len(_MOUNT_TYPES)
+    places, filesystems = zip(*mounts, strict=True)
+    point, device, kind, total, used, available, percent, state = zip(*map(_row, filesystems), strict=True)
+    return [
+        places, point, device, kind, _signed(total), _signed(used), _signed(available), _column(percent), _column(state)
+    ]  # fmt: skip
+
+
+def _column(values: Sequence[Any]) -> Column:
+    """None where all are: an array of nulls costs as much as one of values."""
+    return None if values.count(None) == len(values) else values
+
+
+def _signed(counters: Sequence[int | None]) -> Column:
     """64 bits in a bigint, as two's complement; linkbeat.unsigned() is the way back."""
-    return counter if counter is None or counter < 2**63 else counter - 2**64
+    absent = counters.count(None)
+    if absent == len(counters):
+        return None
+    if not absent and max(counters) < 2**63:  # type: ignore[type-var,operator]  # none is None
+        return counters
+    return [counter if counter is None or counter < 2**63 else counter - 2**64 for counter in counters]
 
 
 @lru_cache(maxsize=65_536)
 def boot_fingerprint(boot_id: str) -> int:
     """A boot id in 64 bits: enough to tell one boot from the next, and small in every row."""
     return int.from_bytes(blake2b(boot_id.encode(), digest_size=8).digest(), signed=True)
-
-
-def _json(value: object) -> str:
-    return _encode(value).decode()

@@ -8,14 +8,14 @@ import asyncio
 import logging
 import random
 from collections import Counter, deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from datetime import datetime
+from itertools import islice
 from typing import Self
 
 import asyncpg
 
-from service.batch import CALL, Pending, arguments
+from service.batch import CALL, Pending, Stored, arguments
 from service.database import RETRY_AFTER_SECONDS, UNREACHABLE, connect_writer
 from service.errors import FieldError, Problem
 from service.wire import Heartbeat
@@ -25,6 +25,7 @@ log = logging.getLogger("linkbeat")
 BATCH_HEARTBEATS = 200  # past it a batch's time grows and its rate hardly does
 BATCH_SAMPLES = 2_000  # hosts with hundreds of interfaces fill a batch sooner
 ANSWER_SECONDS = 5.0
+OVERDUE_SECONDS = 0.25  # between two looks for heartbeats that waited too long
 ATTEMPTS = 4
 RECONNECT_SECONDS = 0.5
 
@@ -47,34 +48,34 @@ _POISON = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What became of one heartbeat: it is on the database's disk.
-
-    registered  it made the server known
-    duplicate   all of it was there before
-    conflict    part of it was there before with other values; the first ones stay
-    """
-
-    registered: bool = False
-    duplicate: bool = False
-    conflict: bool = False
-
-
 _STORED = Stored()
 
 
 class Ingest:
-    """The queue and its writers. `async with Ingest(url, limit) as ingest: await ingest.store(heartbeat, time)`.
+    """The queue and its writers. `async with Ingest(url, limit, …) as ingest: await ingest.store(heartbeat, time)`.
 
-    More than one writer lets one batch be put together while the other is in the database.
+    More than one writer lets one batch be put together while the other is in the database. A batch holds one heartbeat
+    of a server at most, and a server is in one batch at a time: its heartbeats are stored in the order of their
+    arrival, and a machine that replays a day does not keep the others waiting.
     """
 
-    def __init__(self, url: str, queue_heartbeats: int, *, writers: int = 2) -> None:
+    def __init__(
+        self,
+        url: str,
+        queue_heartbeats: int,
+        *,
+        series_budget: int,
+        fold_seconds: int,
+        writers: int = 2,
+    ) -> None:
         self._url = url
         self._limit = queue_heartbeats
+        self._folding = series_budget, fold_seconds
         self._writers = writers
-        self._queue: deque[Pending[Stored]] = deque()
+        self._queue: dict[str, deque[Pending]] = {}  # by server; whose turn is next stands first
+        self._busy: set[str] = set()  # servers of the batches that are in the database
+        self._queued = 0
+        self._unanswered: set[Pending] = set()
         self._arrived = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._connected = 0
@@ -84,6 +85,7 @@ class Ingest:
     async def __aenter__(self) -> Self:
         ready = [asyncio.Event() for _ in range(self._writers)]
         self._tasks = [asyncio.create_task(self._write(event), name="linkbeat writer") for event in ready]
+        self._watch = asyncio.create_task(self._refuse_overdue(), name="linkbeat overdue heartbeats")
         for event in ready:
             await event.wait()
         return self
@@ -93,10 +95,10 @@ class Ingest:
         self._closing = True
         self._arrived.set()
         _done, unfinished = await asyncio.wait(self._tasks, timeout=ANSWER_SECONDS)
-        for task in unfinished:
+        for task in (*unfinished, self._watch):
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._refuse_queue()
+        await asyncio.gather(*self._tasks, self._watch, return_exceptions=True)
+        _refuse(self._unanswered, _away())
 
     @property
     def is_connected(self) -> bool:
@@ -111,17 +113,31 @@ class Ingest:
         """
         if not self._connected or self._closing:
             raise _away()
-        if len(self._queue) >= self._limit:
+        if self._queued >= self._limit:
             self.counts["overloaded"] += 1
             raise Problem.retry("overloaded", "too many heartbeats wait for the database", RETRY_AFTER_SECONDS)
-        pending = Pending[Stored](heartbeat, time, asyncio.get_running_loop().create_future())
-        self._queue.append(pending)
+        loop = asyncio.get_running_loop()
+        pending = Pending(heartbeat, time, loop.time() + ANSWER_SECONDS, loop.create_future())
+        self._unanswered.add(pending)
+        self._queued += 1
+        waiting = self._queue.get(heartbeat.server_id)
+        if waiting is None:
+            self._queue[heartbeat.server_id] = deque((pending,))
+        else:
+            waiting.append(pending)
         self._arrived.set()
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                return await pending.answer
-        except TimeoutError:
-            raise _away() from None
+            return await pending.answer
+        finally:
+            self._unanswered.discard(pending)
+
+    async def _refuse_overdue(self) -> None:
+        """A timer for each heartbeat would cost more than the heartbeat."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(OVERDUE_SECONDS)
+            now = loop.time()
+            _refuse([pending for pending in self._unanswered if pending.deadline < now], _away())
 
     async def _write(self, tried: asyncio.Event) -> None:
         """One writer: connects, commits batch after batch, connects again when the connection is lost."""
@@ -134,61 +150,79 @@ class Ingest:
                 else:
                     log.warning("no connection to the database: %s", raised)
                 if not self._connected:
-                    self._refuse_queue()
+                    _refuse(self._unanswered, _away())
                 tried.set()
                 await asyncio.sleep(RECONNECT_SECONDS)
                 continue
             self._connected += 1
             tried.set()
-            batch: Sequence[Pending[Stored]] = ()
             try:
                 while batch := await self._next_batch():
-                    await self._commit(connection, batch)
+                    await self._write_batch(connection, batch)
             except UNREACHABLE as raised:
                 log.warning("connection to the database lost: %s: %s", type(raised).__name__, raised)
-                # Whether it was committed is not known; writing it again changes nothing if it was.
-                self._queue.extendleft(reversed(batch))
-                self._arrived.set()
-            except Exception:
-                # A bug. The writer lives on, with a connection in a known state.
-                log.exception("a batch of %d heartbeats failed", len(batch))
-                self.counts["bugs"] += 1
-                _refuse(batch, _away())
             finally:
                 self._connected -= 1
                 connection.terminate()
 
-    async def _next_batch(self) -> list[Pending[Stored]]:
-        """What waits, up to a batch; empty only at the end.
+    async def _write_batch(self, connection: asyncpg.Connection, batch: list[Pending]) -> None:
+        """Raises one of UNREACHABLE when the connection is lost; the batch is then queued again."""
+        servers = {pending.heartbeat.server_id for pending in batch}
+        self._busy |= servers
+        try:
+            await self._commit(connection, batch)
+        except UNREACHABLE:
+            # Whether it was committed is not known; writing it again changes nothing if it was.
+            for pending in batch:
+                self._queue.setdefault(pending.heartbeat.server_id, deque()).appendleft(pending)
+            self._queued += len(batch)
+            raise
+        except Exception:
+            # A bug. The writer lives on, with a connection in a known state.
+            log.exception("a batch of %d heartbeats failed", len(batch))
+            self.counts["bugs"] += 1
+            _refuse(batch, _away())
+            raise ConnectionResetError("after a bug") from None
+        finally:
+            self._busy -= servers
+            if self._queue:
+                self._arrived.set()
 
-        A key stands once in a batch: its second heartbeat is left to the next, where it is a duplicate like any.
-        """
-        while not self._queue:
-            if self._closing:
-                return []
+    async def _next_batch(self) -> list[Pending]:
+        """What waits, up to a batch, in key order; empty only at the end."""
+        while True:
+            batch = self._take()
+            if batch or (self._closing and not self._queue):
+                return batch
             self._arrived.clear()
             await self._arrived.wait()
-        batch: dict[tuple[str, datetime], Pending[Stored]] = {}
-        left: list[Pending[Stored]] = []
-        samples = 0
-        while self._queue and len(batch) < BATCH_HEARTBEATS and samples < BATCH_SAMPLES:
-            pending = self._queue.popleft()
-            if pending.answer.done():
-                continue  # its client was told to come again
-            if pending.key in batch:
-                left.append(pending)
-                continue
-            batch[pending.key] = pending
-            samples += len(pending.heartbeat.network_interfaces or ())
-        self._queue.extendleft(reversed(left))
-        return list(batch.values()) or await self._next_batch()
 
-    async def _commit(self, connection: asyncpg.Connection, batch: Sequence[Pending[Stored]]) -> None:
+    def _take(self) -> list[Pending]:
+        batch: dict[str, Pending] = {}
+        samples = 0
+        for server_id in list(islice(self._queue, BATCH_HEARTBEATS + len(self._busy))):
+            if len(batch) >= BATCH_HEARTBEATS or samples >= BATCH_SAMPLES:
+                break
+            if server_id in self._busy:
+                continue
+            waiting = self._queue.pop(server_id)
+            while waiting:
+                pending = waiting.popleft()
+                self._queued -= 1
+                if not pending.answer.done():  # else its client was told to come again
+                    batch[server_id] = pending
+                    samples += len(pending.heartbeat.network_interfaces or ())
+                    break
+            if waiting:
+                self._queue[server_id] = waiting  # behind the others
+        # Rows are locked in this order: two batches in one order cannot wait for each other.
+        return [batch[server_id] for server_id in sorted(batch)]
+
+    async def _commit(self, connection: asyncpg.Connection, batch: Sequence[Pending]) -> None:
         """Writes the batch and answers each of it. Raises one of UNREACHABLE when the connection is lost."""
-        batch = sorted(batch, key=Pending[Stored].in_key_order)
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                row = await connection.fetchrow(CALL, *arguments(batch))
+                row = await connection.fetchrow(CALL, *arguments(batch, *self._folding))
             except _PASSING as raised:
                 self.counts[f"retry {raised.sqlstate}"] += 1
                 if attempt == ATTEMPTS:
@@ -214,9 +248,7 @@ class Ingest:
                 self._answer(batch, row)
                 return
 
-    async def _isolate(
-        self, connection: asyncpg.Connection, batch: Sequence[Pending[Stored]], raised: Exception
-    ) -> None:
+    async def _isolate(self, connection: asyncpg.Connection, batch: Sequence[Pending], raised: Exception) -> None:
         """One record that the database cannot take must not fail its neighbours: halves, until it stands alone."""
         if len(batch) > 1:
             middle = len(batch) // 2
@@ -228,37 +260,30 @@ class Ingest:
         reason = "holds a value that the database cannot take"
         _refuse(batch, Problem("invalid", reason, [FieldError("", reason)]))
 
-    def _answer(self, batch: Sequence[Pending[Stored]], row: asyncpg.Record) -> None:
-        registered, repeated = set(row["registered"] or ()), set(row["repeated"] or ())
-        duplicates, conflicts = Counter(row["duplicate"] or ()), set(row["conflict"] or ())
+    def _answer(self, batch: Sequence[Pending], row: asyncpg.Record) -> None:
         self.counts["heartbeats"] += len(batch)
         self.counts["batches"] += 1
-        for number, pending in enumerate(batch):
-            stored = _STORED
-            if registered or repeated or duplicates:
+        if row["registered"] or row["duplicate"]:
+            registered, conflicts = set(row["registered"] or ()), set(row["conflict"] or ())
+            duplicates = Counter(row["duplicate"] or ())
+            for place, pending in enumerate(batch, start=1):
                 samples = len(pending.heartbeat.network_interfaces or ())
-                server_id = pending.heartbeat.server_id
-                stored = Stored(
-                    registered=server_id in registered,
-                    duplicate=duplicates[number] == samples if samples else server_id in repeated,
-                    conflict=number in conflicts,
-                )
-                registered.discard(server_id)  # the earliest of the batch registered it
+                stored = Stored(place in registered, duplicates[place] >= max(samples, 1), place in conflicts)
                 self.counts["duplicates"] += stored.duplicate
                 self.counts["conflicts"] += stored.conflict
+                if not pending.answer.done():
+                    pending.answer.set_result(stored)
+            return
+        for pending in batch:
             if not pending.answer.done():
-                pending.answer.set_result(stored)
-
-    def _refuse_queue(self) -> None:
-        _refuse(self._queue, _away())
-        self._queue.clear()
+                pending.answer.set_result(_STORED)
 
 
 def _away() -> Problem:
     return Problem.retry("database_unavailable", "whether the heartbeat is stored is not known", RETRY_AFTER_SECONDS)
 
 
-def _refuse(batch: Sequence[Pending[Stored]] | deque[Pending[Stored]], problem: Problem) -> None:
+def _refuse(batch: Iterable[Pending], problem: Problem) -> None:
     for pending in batch:
         if not pending.answer.done():
             pending.answer.set_exception(problem)

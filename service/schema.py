@@ -22,6 +22,7 @@ from sqlalchemy.pool import NullPool
 ROOT = Path(__file__).resolve().parent.parent
 MIGRATE = "python -m service migrate"
 CONNECT_SECONDS = 10.0
+BEFORE_RELEASE = "0001"
 # The fixes that continuous aggregates and replays into compressed chunks depend on came with it.
 COMMUNITY_AT_LEAST = (2, 29, 1)
 
@@ -40,7 +41,7 @@ async def migrate(url: str, say: Callable[[str], None]) -> None:
     try:
         found = await _found(url)
         if found is not None and found.revision not in _known():
-            raise SchemaError(_newer(found.revision))
+            raise SchemaError(_unknown(found.revision))
         if found is not None and (found.revision, found.fingerprint) == (newest, fingerprint()):
             say(f"Schema: up to date at {newest}")
             return
@@ -74,7 +75,7 @@ async def check(url: str) -> str:
         if found is None:
             raise SchemaError(f"the database has no Linkbeat schema; run: {MIGRATE}")
         if found.revision not in _known():
-            raise SchemaError(_newer(found.revision))
+            raise SchemaError(_unknown(found.revision))
         if found.revision != head():
             raise SchemaError(
                 f"the database's schema is at {found.revision}, older than this service's {head()}; run: {MIGRATE}"
@@ -178,10 +179,10 @@ def _known() -> set[str]:
     return {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
 
 
-def _newer(revision: str) -> str:
+def _unknown(revision: str) -> str:
+    if revision == BEFORE_RELEASE:
+        return (
+            f"the database's schema is at {revision}, from before the first release, and cannot be upgraded; "
+            "remove the database (of the embedded one, the directory postgres in LINKBEAT_DATA_DIR) and start again"
+        )
     return f"the database's schema is at {revision}, which this service does not know: it is newer; upgrade the service"
-
-
-def migrate_now(url: str, say: Callable[[str], None]) -> None:
-    """`migrate` for a caller without an event loop."""
-    asyncio.run(migrate(url, say))

@@ -27,8 +27,13 @@ _ONLINE = f"s.received_at > now() - 3 * coalesce(s.interval_seconds, {DEFAULT_IN
 _SERVERS = f"""
 SELECT s.server_id, s.hostname, s.server_guid, CASE WHEN {_ONLINE} THEN 'online' ELSE 'offline' END AS status,
        s.first_seen, s.last_seen, s.agent_version, s.primary_interface,
-       s.os_info::text, s.latest_metrics::text, s.filesystems::text, i.interfaces::text
+       s.os_info::text, m.metrics::text AS latest_metrics, s.filesystems::text, i.interfaces::text
 FROM servers s
+CROSS JOIN LATERAL (
+    SELECT jsonb_strip_nulls(to_jsonb(s.latest_metrics) || jsonb_build_object(
+               'network_rx_bytes', linkbeat.unsigned((s.latest_metrics).network_rx_bytes),
+               'network_tx_bytes', linkbeat.unsigned((s.latest_metrics).network_tx_bytes))) AS metrics
+) m
 CROSS JOIN LATERAL (
     SELECT coalesce(json_agg(json_build_object(
                'name', interface_name,
@@ -36,9 +41,10 @@ CROSS JOIN LATERAL (
                'rx_packets', linkbeat.unsigned(rx_packets), 'tx_packets', linkbeat.unsigned(tx_packets),
                'rx_errors', linkbeat.unsigned(rx_errors), 'tx_errors', linkbeat.unsigned(tx_errors),
                'rx_dropped', linkbeat.unsigned(rx_dropped), 'tx_dropped', linkbeat.unsigned(tx_dropped),
-               'is_up', is_up) ORDER BY interface_name), '[]') AS interfaces
-    FROM network_interfaces
-    WHERE server_id = s.server_id AND time = s.last_seen
+               'is_up', is_up, 'kind', kind, 'stacked_on', string_to_array(stacked_on, '/'),
+               'speed_mbps', speed_mbps, 'operstate', operstate) ORDER BY interface_name), '[]') AS interfaces
+    FROM unnest(s.interfaces)
+    WHERE time = s.last_seen
 ) i
 """
 _SORTS = {"id": "s.server_id", "hostname": "s.hostname", "last_seen": "s.last_seen"}

@@ -71,6 +71,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             extra={"unit": "heartbeats"},
         ),
     ] = 5_000
+    max_series: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100_000,
+            description="Interfaces of one server that have a series of their own; the youngest beyond it are folded "
+            "into one series per kind.",
+            extra={"unit": "series"},
+        ),
+    ] = 256
+    fold_minutes: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=10_080,
+            description="How long an interface of the kinds that come and go (veth and others) is folded into one "
+            "series per kind before it has a series of its own.",
+            extra={"unit": "minutes"},
+        ),
+    ] = 60.0
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="Least severe event to log, on stderr.")
     ] = "info"

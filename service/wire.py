@@ -35,12 +35,19 @@ Percent = Annotated[float, Meta(ge=0)]
 Amount = Annotated[float, Meta(ge=0)]
 
 
-class NetworkInterface(msgspec.Struct, frozen=True):
+Word = Annotated[str, Meta(max_length=32)]
+
+
+class NetworkInterface(msgspec.Struct, frozen=True, gc=False):
     """One interface's counters since boot, as the kernel reports them.
 
     rx_bytes, tx_bytes      octets; wrap at 2**32 on some 32-bit drivers
     rx_packets, tx_packets  frames
     is_up                   operationally up (RFC 2863)
+    kind                    physical, bridge, bond, vlan, tunnel, veth or other
+    stacked_on              names of the interfaces that carry its traffic: a bond's members, a VLAN's parent
+    speed_mbps              line rate; of a physical interface it bounds what can have crossed; 0, -1: not known
+    operstate               the kernel's word for is_up
     """
 
     name: InterfaceName
@@ -53,9 +60,13 @@ class NetworkInterface(msgspec.Struct, frozen=True):
     tx_errors: Counter | None = None
     rx_dropped: Counter | None = None
     tx_dropped: Counter | None = None
+    kind: Word | None = None
+    stacked_on: list[InterfaceName] | None = None
+    speed_mbps: Annotated[int, Meta(ge=-1, le=1_600_000)] | None = None
+    operstate: Word | None = None
 
 
-class Filesystem(msgspec.Struct, frozen=True, omit_defaults=True):
+class Filesystem(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One mounted filesystem; `percent` as df counts it: used / (used + available)."""
 
     mount_point: Annotated[str, Meta(min_length=1, max_length=4096)]
@@ -68,7 +79,7 @@ class Filesystem(msgspec.Struct, frozen=True, omit_defaults=True):
     state: Text | None = None
 
 
-class HostMetrics(msgspec.Struct, frozen=True, omit_defaults=True):
+class HostMetrics(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """The machine as a whole; network_rx_bytes and network_tx_bytes sum the reported interfaces."""
 
     cpu_percent: Percent | None = None

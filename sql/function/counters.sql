@@ -12,11 +12,18 @@ RETURN CASE WHEN stored >= 0 THEN stored::numeric ELSE stored::numeric + 1844674
 
 COMMENT ON FUNCTION linkbeat.unsigned(bigint) IS 'The counter that a stored bigint stands for, 0 .. 2**64-1.';
 
--- The most that an interface can carry in elapsed_ms: 400 Gb/s, the fastest there is, and one second of grace
--- for clocks that were set. More than this was never on a wire and must not enter a sum.
-CREATE OR REPLACE FUNCTION linkbeat.delta_limit(elapsed_ms integer) RETURNS bigint
+-- The most bytes that an interface can carry in elapsed_ms: its line rate and 2 %, or 400 Gb/s, the fastest there is,
+-- where that is not known; and one second of grace for clocks that were set. More than this was never on a wire and
+-- must not enter a sum.
+CREATE OR REPLACE FUNCTION linkbeat.delta_limit(elapsed_ms integer, speed_mbps integer) RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN 50000000::bigint * (elapsed_ms + 1000::bigint);
+RETURN CASE WHEN speed_mbps IS NULL THEN 50000000::bigint * (elapsed_ms + 1000::bigint)
+            ELSE speed_mbps::bigint * 255 * (elapsed_ms + 1000::bigint) / 2 END;
+
+-- Whether samples are missing before a row: more than three intervals passed.
+CREATE OR REPLACE FUNCTION linkbeat.is_gap(elapsed_ms integer, interval_ms integer) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN elapsed_ms > 3 * interval_ms::bigint;
 
 -- Milliseconds from one reading to the next, 0 where there is none before; 2**31-1 stands for 24 days and more.
 CREATE OR REPLACE FUNCTION linkbeat.elapsed_ms(previous timestamptz, current timestamptz) RETURNS integer
@@ -41,14 +48,16 @@ RETURN CASE WHEN previous IS NULL OR current IS NULL THEN true
 --   previous, current        stored counters; a counter not reported is null
 --   rebooted                 both boot ids are known and differ
 --   counts_64bit             the interface passed 2**32 in this boot, up to the previous reading
+--   most                     that the interface can have carried between the two readings
 --   elapsed_ms               between the two readings
 --   previous_gain, previous_ms  what it gained just before, and in which time; null or 0: not known
 -- A counter that shrank without a reboot wrapped at 2**32 only with evidence: it was below 2**32 and never above
--- in this boot, and the wrapped difference is in line with the rate just before it (half to twice) or below 1 MiB.
+-- in this boot, and the wrapped difference is in line with the rate just before it (half to twice) or below 1 MiB, and
+-- no more than the interface can carry.
 -- Otherwise it was reset, and its new value counts from 0. Traffic is never invented.
 CREATE OR REPLACE FUNCTION linkbeat.counter_delta(
     previous bigint, current bigint, rebooted boolean, counts_64bit boolean,
-    elapsed_ms integer, previous_gain bigint, previous_ms integer
+    most bigint, elapsed_ms integer, previous_gain bigint, previous_ms integer
 ) RETURNS linkbeat.delta
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 DECLARE
@@ -70,7 +79,7 @@ BEGIN
     ELSE
         wrapped := now_ + 4294967296 - before;
         usual := CASE WHEN previous_ms > 0 THEN previous_gain::numeric * elapsed_ms / previous_ms END;
-        IF before < 4294967296 AND NOT counts_64bit
+        IF before < 4294967296 AND NOT counts_64bit AND wrapped <= most
            AND (wrapped < 1048576 OR coalesce(wrapped BETWEEN usual / 2 AND usual * 2, false)) THEN
             gained := wrapped;
             kind := 'wrap';
@@ -79,7 +88,7 @@ BEGIN
             kind := 'reset';
         END IF;
     END IF;
-    IF gained > linkbeat.delta_limit(elapsed_ms) THEN
+    IF gained > most THEN
         RETURN ROW(0, 'rejected')::linkbeat.delta;
     END IF;
     RETURN ROW(gained::bigint, kind)::linkbeat.delta;
@@ -91,18 +100,19 @@ RETURNS network_interface_metrics LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 DECLARE
     rebooted boolean := coalesce(previous.boot <> current.boot, false);
     elapsed  integer := linkbeat.elapsed_ms(previous.time, current.time);
+    most     bigint := linkbeat.delta_limit(elapsed, greatest(previous.speed_mbps, current.speed_mbps));
     -- A rate is known from a row whose counters all grew or wrapped.
-    usual_ms integer := CASE WHEN previous.delta_kind IN ('normal', 'wrap') THEN previous.elapsed_ms END;
+    usual_ms integer := CASE WHEN previous.delta_kind IN ('normal', 'gap', 'wrap') THEN previous.elapsed_ms END;
     wide     boolean := coalesce(previous.counts_64bit AND NOT rebooted, false);
     deltas   linkbeat.delta[] := ARRAY[
-        linkbeat.counter_delta(previous.rx_bytes, current.rx_bytes, rebooted, wide, elapsed, previous.rx_bytes_delta, usual_ms),
-        linkbeat.counter_delta(previous.tx_bytes, current.tx_bytes, rebooted, wide, elapsed, previous.tx_bytes_delta, usual_ms),
-        linkbeat.counter_delta(previous.rx_packets, current.rx_packets, rebooted, wide, elapsed, previous.rx_packets_delta, usual_ms),
-        linkbeat.counter_delta(previous.tx_packets, current.tx_packets, rebooted, wide, elapsed, previous.tx_packets_delta, usual_ms),
-        linkbeat.counter_delta(previous.rx_errors, current.rx_errors, rebooted, wide, elapsed, previous.rx_errors_delta, usual_ms),
-        linkbeat.counter_delta(previous.tx_errors, current.tx_errors, rebooted, wide, elapsed, previous.tx_errors_delta, usual_ms),
-        linkbeat.counter_delta(previous.rx_dropped, current.rx_dropped, rebooted, wide, elapsed, previous.rx_dropped_delta, usual_ms),
-        linkbeat.counter_delta(previous.tx_dropped, current.tx_dropped, rebooted, wide, elapsed, previous.tx_dropped_delta, usual_ms)];
+        linkbeat.counter_delta(previous.rx_bytes, current.rx_bytes, rebooted, wide, most, elapsed, previous.rx_bytes_delta, usual_ms),
+        linkbeat.counter_delta(previous.tx_bytes, current.tx_bytes, rebooted, wide, most, elapsed, previous.tx_bytes_delta, usual_ms),
+        linkbeat.counter_delta(previous.rx_packets, current.rx_packets, rebooted, wide, most, elapsed, previous.rx_packets_delta, usual_ms),
+        linkbeat.counter_delta(previous.tx_packets, current.tx_packets, rebooted, wide, most, elapsed, previous.tx_packets_delta, usual_ms),
+        linkbeat.counter_delta(previous.rx_errors, current.rx_errors, rebooted, wide, most, elapsed, previous.rx_errors_delta, usual_ms),
+        linkbeat.counter_delta(previous.tx_errors, current.tx_errors, rebooted, wide, most, elapsed, previous.tx_errors_delta, usual_ms),
+        linkbeat.counter_delta(previous.rx_dropped, current.rx_dropped, rebooted, wide, most, elapsed, previous.rx_dropped_delta, usual_ms),
+        linkbeat.counter_delta(previous.tx_dropped, current.tx_dropped, rebooted, wide, most, elapsed, previous.tx_dropped_delta, usual_ms)];
 BEGIN
     current.elapsed_ms := elapsed;
     current.counts_64bit := wide OR linkbeat.proves_64bit(current.rx_bytes, current.tx_bytes);
@@ -117,5 +127,8 @@ BEGIN
     -- The row is as good as its worst counter; the errors and drops do not speak for the row.
     SELECT (array_agg(d.kind ORDER BY array_position('{rejected,reset,wrap,reboot,normal,first}', d.kind)))[1] INTO current.delta_kind
     FROM unnest(deltas[1:4]) AS d;
+    IF current.delta_kind = 'normal' AND linkbeat.is_gap(elapsed, current.interval_ms) THEN
+        current.delta_kind := 'gap';
+    END IF;
     RETURN current;
 END $$;

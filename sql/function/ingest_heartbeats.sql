@@ -1,133 +1,104 @@
--- ingest_heartbeats: the only writer of servers, network_interfaces and network_interface_metrics.
+-- ingest_heartbeats: the only way in for heartbeats, one for each server at most.
 -- Idempotent on (server_id, interface_name, time): what is stored already stays as it is.
 -- Replaceable: reapplied on every upgrade.
 --
--- Input, parallel arrays:
---   server_*   one element per server of the batch, by server_id: its newest heartbeat
---   sample_*   one element per interface and heartbeat, ordered by (server_id, interface_name, time), keys unique;
---              sample_heartbeat is the caller's number of the heartbeat that it came in
--- Output:
---   registered   servers that were not known before
---   repeated     servers whose newest heartbeat here was their newest already
---   duplicate    the heartbeat's number, once for each sample that was stored before
+-- Input, parallel arrays; a null array stands for one of nulls:
+--   beat_*, metric_*  one element per heartbeat, by server_id, each server once
+--   sample_*          one element per interface; sample_beats is its heartbeat's place, from 1
+--   mount_*           the same for filesystems
+--   series_budget, fold_seconds  see linkbeat.fold_interfaces
+-- Output: places of heartbeats
+--   registered   that made their server known
+--   duplicate    once for each sample that was stored before; of a heartbeat without samples, if it was
 --   conflict     the same, for those of them that were stored with other values (the first stays)
 --
 -- Writers of one server take turns at its row in servers: each then sees all that the one before committed, and
 -- neither predecessor nor successor of a sample can appear unseen. Rows are locked in the order of server_id, so
 -- that two batches cannot wait for each other.
+--
+-- One statement does the usual work: samples newer than anything stored, whose counters grew. What is left is rare,
+-- and each kind of it has a function of its own: repair_deltas, track_boot, fold_interfaces.
 CREATE OR REPLACE FUNCTION linkbeat.ingest_heartbeats(
-    server_ids text[], server_times timestamptz[], server_hostnames text[], server_guids text[],
-    server_boot_ids text[], server_agent_versions text[], server_statuses text[], server_intervals float8[],
-    server_primary_interfaces text[], server_os_infos jsonb[], server_metrics jsonb[], server_filesystems jsonb[],
-    sample_heartbeats integer[], sample_servers text[], sample_names text[], sample_times timestamptz[],
-    sample_boots bigint[], sample_rx_bytes bigint[], sample_tx_bytes bigint[],
-    sample_rx_packets bigint[], sample_tx_packets bigint[], sample_rx_errors bigint[], sample_tx_errors bigint[],
-    sample_rx_dropped bigint[], sample_tx_dropped bigint[], sample_is_up boolean[],
-    OUT registered text[], OUT repeated text[], OUT duplicate integer[], OUT conflict integer[]
-) LANGUAGE plpgsql AS $$
+    beat_servers text[], beat_times timestamptz[], beat_boots bigint[], beat_intervals float8[], beat_hostnames text[],
+    beat_guids text[], beat_boot_ids text[], beat_agent_versions text[], beat_statuses text[], beat_primaries text[],
+    beat_os_infos jsonb[], beat_filesystems jsonb[],
+    metric_cpu_percent float8[], metric_memory_percent float8[], metric_memory_total_mb float8[],
+    metric_memory_used_mb float8[], metric_disk_percent float8[], metric_disk_total_gb float8[],
+    metric_disk_used_gb float8[], metric_network_rx_bytes bigint[], metric_network_tx_bytes bigint[],
+    metric_load_1m float8[], metric_load_5m float8[], metric_load_15m float8[], metric_uptime_seconds float8[],
+    sample_beats integer[], sample_names text[], sample_rx_bytes bigint[], sample_tx_bytes bigint[],
+    sample_rx_packets bigint[], sample_tx_packets bigint[], sample_is_up boolean[], sample_rx_errors bigint[],
+    sample_tx_errors bigint[], sample_rx_dropped bigint[], sample_tx_dropped bigint[], sample_kinds text[],
+    sample_stacked_on text[], sample_speeds integer[], sample_operstates text[], sample_is_lowest boolean[],
+    mount_beats integer[], mount_points text[], mount_devices text[], mount_types text[], mount_total_bytes bigint[],
+    mount_used_bytes bigint[], mount_available_bytes bigint[], mount_percents float8[], mount_states text[],
+    series_budget integer, fold_seconds integer,
+    OUT registered integer[], OUT duplicate integer[], OUT conflict integer[]
+) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
-    updated    text[];
-    odd        integer[];
-    late       integer[];
-    late_until timestamptz[];
+    beats   integer;
+    late    integer[];
+    booted  integer[];
+    odd     integer[];
+    folding integer[];
 BEGIN
-    WITH written AS (
-        INSERT INTO servers AS s (server_id, hostname, server_guid, first_seen, last_seen, received_at,
-                                  interval_seconds, reported_status, boot_id, agent_version, primary_interface,
-                                  os_info, latest_metrics, filesystems)
-        SELECT n.server_id, n.hostname, n.guid, n.time, n.time, statement_timestamp(), n.interval_seconds, n.status,
-               n.boot_id, n.agent_version, n.primary_interface, n.os_info, n.metrics, n.filesystems
-        FROM unnest(server_ids, server_times, server_hostnames, server_guids, server_boot_ids, server_agent_versions,
-                    server_statuses, server_intervals, server_primary_interfaces, server_os_infos, server_metrics,
-                    server_filesystems)
-             AS n(server_id, time, hostname, guid, boot_id, agent_version, status, interval_seconds,
-                  primary_interface, os_info, metrics, filesystems)
-        ON CONFLICT (server_id) DO UPDATE SET
-            hostname = EXCLUDED.hostname,
-            server_guid = coalesce(EXCLUDED.server_guid, s.server_guid),
-            last_seen = EXCLUDED.last_seen,
-            received_at = EXCLUDED.received_at,
-            interval_seconds = EXCLUDED.interval_seconds,
-            reported_status = EXCLUDED.reported_status,
-            boot_id = EXCLUDED.boot_id,
-            agent_version = coalesce(EXCLUDED.agent_version, s.agent_version),
-            primary_interface = EXCLUDED.primary_interface,
-            os_info = coalesce(EXCLUDED.os_info, s.os_info),
-            latest_metrics = EXCLUDED.latest_metrics,
-            filesystems = EXCLUDED.filesystems
-        -- Not newer: the row is locked all the same, which the samples below rely on.
-        WHERE EXCLUDED.last_seen > s.last_seen
-        RETURNING s.server_id, s.xmax = 0 AS inserted  -- xmax is 0 in a new row, the updater's id in one updated
-    )
-    SELECT array_agg(server_id), array_agg(server_id) FILTER (WHERE inserted) INTO updated, registered FROM written;
-
-    IF coalesce(cardinality(updated), 0) < cardinality(server_ids) THEN
-        UPDATE servers SET received_at = statement_timestamp()
-        WHERE server_id = ANY (server_ids) AND server_id <> ALL (coalesce(updated, '{}'));
-
-        SELECT array_agg(s.server_id) INTO repeated
-        FROM unnest(server_ids, server_times) AS n(server_id, time) JOIN servers s USING (server_id)
-        WHERE s.last_seen = n.time AND n.server_id <> ALL (coalesce(updated, '{}'));
+    -- A server that is not known gets a row that is older than anything.
+    IF (SELECT count(*) FROM servers WHERE server_id = ANY (beat_servers)) < cardinality(beat_servers) THEN
+        WITH inserted AS (
+            INSERT INTO servers (server_id, last_seen, first_seen, received_at, hostname)
+            SELECT n.server_id, '-infinity', n.time, statement_timestamp(), n.hostname
+            FROM unnest(beat_servers, beat_times, beat_hostnames) AS n(server_id, time, hostname)
+            ORDER BY 1
+            ON CONFLICT (server_id) DO NOTHING
+            RETURNING server_id
+        )
+        SELECT array_agg(array_position(beat_servers, server_id)) INTO registered FROM inserted;
     END IF;
 
-    IF cardinality(sample_servers) = 0 THEN
-        RETURN;
-    END IF;
-
-    WITH sample AS (
-        SELECT n.*,
-               ROW(n.time, n.boot, linkbeat.proves_64bit(n.rx_bytes, n.tx_bytes), n.rx_bytes, n.tx_bytes, n.rx_packets,
-                   n.tx_packets, n.rx_errors, n.tx_errors, n.rx_dropped, n.tx_dropped, n.is_up)::linkbeat.reading
-                   AS reading
-        FROM unnest(sample_heartbeats, sample_servers, sample_names, sample_times, sample_boots,
-                    sample_rx_bytes, sample_tx_bytes, sample_rx_packets, sample_tx_packets,
-                    sample_rx_errors, sample_tx_errors, sample_rx_dropped, sample_tx_dropped, sample_is_up)
+    WITH beat AS MATERIALIZED (
+        SELECT n.*, s.last_seen, s.boot AS last_boot, s.interface_names, s.interfaces, n.time > s.last_seen AS is_newest,
+               coalesce(n.interval_seconds * 1000, 30000)::integer AS interval_ms,
+               num_nonnulls(cpu_percent, memory_percent, memory_total_mb, memory_used_mb, disk_percent, disk_total_gb,
+                            disk_used_gb, load_1m, load_5m, load_15m, uptime_seconds, network_rx_bytes,
+                            network_tx_bytes) > 0 AS has_metrics
+        FROM unnest(beat_servers, beat_times, beat_boots, beat_intervals, beat_hostnames, beat_guids, beat_boot_ids,
+                    beat_agent_versions, beat_statuses, beat_primaries, beat_os_infos, beat_filesystems,
+                    metric_cpu_percent, metric_memory_percent, metric_memory_total_mb, metric_memory_used_mb,
+                    metric_disk_percent, metric_disk_total_gb, metric_disk_used_gb, metric_network_rx_bytes,
+                    metric_network_tx_bytes, metric_load_1m, metric_load_5m, metric_load_15m, metric_uptime_seconds)
              WITH ORDINALITY
-             AS n(heartbeat, server_id, interface_name, time, boot, rx_bytes, tx_bytes, rx_packets, tx_packets,
-                  rx_errors, tx_errors, rx_dropped, tx_dropped, is_up, ordinal)
-    ), following AS (
-        SELECT s.*, CASE WHEN lag(server_id) OVER batch = server_id AND lag(interface_name) OVER batch = interface_name
-                         THEN lag(reading) OVER batch END AS before
-        FROM sample s
-        WINDOW batch AS (ORDER BY ordinal)
-    ), linked AS MATERIALIZED (
-        -- Each sample with the reading before it: of this batch or stored, whichever is later.
-        SELECT f.*, p.reading AS stored, coalesce(p.is_newest, false) AS is_newest,
-               p.reading IS NULL OR coalesce((f.before).time > (p.reading).time, false) AS follows,
-               CASE WHEN p.reading IS NULL OR (f.before).time > (p.reading).time THEN f.before ELSE p.reading END
-                   AS previous
-        FROM following f
-        LEFT JOIN LATERAL (
-            -- The newest row, where the sample is newer than that; the history is searched for late samples only.
-            SELECT ROW(i.time, i.boot, i.counts_64bit, i.rx_bytes, i.tx_bytes, i.rx_packets, i.tx_packets,
-                       i.rx_errors, i.tx_errors, i.rx_dropped, i.tx_dropped, i.is_up)::linkbeat.reading AS reading,
-                   true AS is_newest
-            FROM network_interfaces i
-            WHERE i.server_id = f.server_id AND i.interface_name = f.interface_name AND i.time < f.time
-            UNION ALL
-            (SELECT ROW(m.time, m.boot, m.counts_64bit, m.rx_bytes, m.tx_bytes, m.rx_packets, m.tx_packets,
-                        m.rx_errors, m.tx_errors, m.rx_dropped, m.tx_dropped, m.is_up)::linkbeat.reading, false
-             FROM network_interface_metrics m
-             WHERE m.server_id = f.server_id AND m.interface_name = f.interface_name AND m.time <= f.time
-             ORDER BY m.time DESC LIMIT 1)
-            LIMIT 1
-        ) p ON true
-    ), fresh AS (
-        SELECT l.*, (l.previous).boot <> l.boot AS rebooted,
-               linkbeat.elapsed_ms((l.previous).time, l.time) AS elapsed_ms,
-               linkbeat.delta_limit(linkbeat.elapsed_ms((l.previous).time, l.time)) AS most,
-               -- The next of its series that is written here.
-               CASE WHEN lead(l.server_id) OVER batch = l.server_id
-                         AND lead(l.interface_name) OVER batch = l.interface_name
-                    THEN lead(l.time) OVER batch ELSE 'infinity' END AS next_time
+             AS n(server_id, time, boot, interval_seconds, hostname, guid, boot_id, agent_version, status, primary_interface,
+                  os_info, filesystems, cpu_percent, memory_percent, memory_total_mb, memory_used_mb, disk_percent,
+                  disk_total_gb, disk_used_gb, network_rx_bytes, network_tx_bytes, load_1m, load_5m, load_15m,
+                  uptime_seconds, place)
+        JOIN servers s USING (server_id)
+        ORDER BY s.server_id
+        FOR UPDATE OF s
+    ), linked AS (
+        -- Each sample with the one before it, which the server's row has unless the sample is late or its interface new.
+        SELECT n.*, b.server_id, b.time, b.boot, b.interval_ms, b.is_newest, cardinality(b.interfaces) AS known,
+               CASE WHEN b.last_seen = '-infinity' THEN NULL
+                    WHEN b.is_newest AND n.name = ANY (b.interface_names)
+                    THEN b.interfaces[array_position(b.interface_names, n.name)]
+                    ELSE linkbeat.sample_before(b.server_id, n.name, b.time) END AS previous
+        FROM unnest(sample_beats, sample_names, sample_rx_bytes, sample_tx_bytes, sample_rx_packets, sample_tx_packets,
+                    sample_is_up, sample_rx_errors, sample_tx_errors, sample_rx_dropped, sample_tx_dropped,
+                    sample_kinds, sample_stacked_on, sample_speeds, sample_operstates, sample_is_lowest)
+             WITH ORDINALITY
+             AS n(place, name, rx_bytes, tx_bytes, rx_packets, tx_packets, is_up, rx_errors, tx_errors, rx_dropped,
+                  tx_dropped, kind, stacked_on, speed_mbps, operstate, is_lowest, ordinal)
+        JOIN beat b USING (place)
+        OFFSET 0  -- keeps the planner from working previous out again in each expression below
+    ), timed AS (
+        SELECT l.*, (previous).boot <> boot AS is_rebooted, linkbeat.elapsed_ms((previous).time, time) AS elapsed_ms,
+               CASE WHEN (previous).time IS NULL THEN linkbeat.fold_series(name, kind) IS NOT NULL
+                    ELSE coalesce((previous).is_folded, false) END AS is_folded
         FROM linked l
-        WHERE (l.stored).time IS DISTINCT FROM l.time  -- what is stored stays as it is
-        WINDOW batch AS (ORDER BY l.ordinal)
+        OFFSET 0
     ), judged AS (
-        -- Plain: all counters grew, or there is nothing before. The rest is left to repair_deltas; so is a sample for
-        -- which it cannot be told from here whether the row stored before its batch was of the same boot.
-        SELECT f.*,
-               rebooted IS NOT TRUE
+        -- Plain: all counters grew, or there is nothing before. The rest is left to repair_deltas.
+        SELECT t.*,
+               is_rebooted IS NOT TRUE
                AND linkbeat.grew((previous).rx_bytes, rx_bytes, most)
                AND linkbeat.grew((previous).tx_bytes, tx_bytes, most)
                AND linkbeat.grew((previous).rx_packets, rx_packets, most)
@@ -135,17 +106,13 @@ BEGIN
                AND linkbeat.grew((previous).rx_errors, rx_errors, most)
                AND linkbeat.grew((previous).tx_errors, tx_errors, most)
                AND linkbeat.grew((previous).rx_dropped, rx_dropped, most)
-               AND linkbeat.grew((previous).tx_dropped, tx_dropped, most)
-               AND NOT (follows AND coalesce((stored).counts_64bit, false)
-                        AND num_nonnulls((stored).boot, (before).boot, boot) BETWEEN 1 AND 2) AS is_plain,
-               (reading).counts_64bit
-               OR rebooted IS NOT TRUE AND coalesce((previous).counts_64bit, false)
-               OR follows AND coalesce((stored).counts_64bit, false) AND (stored).boot IS NOT DISTINCT FROM boot
-                   AS counts_64bit
-        FROM fresh f
-        OFFSET 0  -- keeps the planner from working is_plain out again in each expression below
+               AND linkbeat.grew((previous).tx_dropped, tx_dropped, most) AS is_plain,
+               linkbeat.proves_64bit(rx_bytes, tx_bytes)
+               OR is_rebooted IS NOT TRUE AND coalesce((previous).counts_64bit, false) AS counts_64bit
+        FROM timed t, linkbeat.delta_limit(elapsed_ms, greatest((previous).speed_mbps, speed_mbps)) AS most
+        OFFSET 0
     ), settled AS MATERIALIZED (
-        SELECT j.*,
+        SELECT j.*, (previous).time IS DISTINCT FROM time AS is_new,  -- what is stored stays as it is
                CASE WHEN is_plain THEN rx_bytes - coalesce((previous).rx_bytes, rx_bytes) ELSE 0 END AS rx_bytes_delta,
                CASE WHEN is_plain THEN tx_bytes - coalesce((previous).tx_bytes, tx_bytes) ELSE 0 END AS tx_bytes_delta,
                CASE WHEN is_plain THEN rx_packets - coalesce((previous).rx_packets, rx_packets) ELSE 0 END AS rx_packets_delta,
@@ -153,65 +120,111 @@ BEGIN
                CASE WHEN is_plain THEN rx_errors - coalesce((previous).rx_errors, rx_errors) END AS rx_errors_delta,
                CASE WHEN is_plain THEN tx_errors - coalesce((previous).tx_errors, tx_errors) END AS tx_errors_delta,
                CASE WHEN is_plain THEN rx_dropped - coalesce((previous).rx_dropped, rx_dropped) END AS rx_dropped_delta,
-               CASE WHEN is_plain THEN tx_dropped - coalesce((previous).tx_dropped, tx_dropped) END AS tx_dropped_delta
+               CASE WHEN is_plain THEN tx_dropped - coalesce((previous).tx_dropped, tx_dropped) END AS tx_dropped_delta,
+               CASE WHEN NOT is_plain THEN '' WHEN (previous).time IS NULL THEN 'first'
+                    WHEN linkbeat.is_gap(elapsed_ms, interval_ms) THEN 'gap' ELSE 'normal' END AS delta_kind
         FROM judged j
     ), history AS (
         INSERT INTO network_interface_metrics (
-            server_id, interface_name, time, boot, rx_bytes, tx_bytes, rx_packets, tx_packets,
-            rx_errors, tx_errors, rx_dropped, tx_dropped, is_up, counts_64bit, elapsed_ms,
-            rx_bytes_delta, tx_bytes_delta, rx_packets_delta, tx_packets_delta,
-            rx_errors_delta, tx_errors_delta, rx_dropped_delta, tx_dropped_delta, delta_kind)
-        SELECT server_id, interface_name, time, boot, rx_bytes, tx_bytes, rx_packets, tx_packets,
-               rx_errors, tx_errors, rx_dropped, tx_dropped, is_up, counts_64bit, elapsed_ms,
-               rx_bytes_delta, tx_bytes_delta, rx_packets_delta, tx_packets_delta,
-               rx_errors_delta, tx_errors_delta, rx_dropped_delta, tx_dropped_delta,
-               CASE WHEN NOT is_plain THEN '' WHEN previous IS NULL THEN 'first' ELSE 'normal' END
-        FROM settled
-    ), newest AS (
-        INSERT INTO network_interfaces AS i (
-            server_id, interface_name, time, boot, rx_bytes, tx_bytes, rx_packets, tx_packets,
-            rx_errors, tx_errors, rx_dropped, tx_dropped, is_up, counts_64bit, elapsed_ms,
-            rx_bytes_delta, tx_bytes_delta)
-        SELECT server_id, interface_name, time, boot, rx_bytes, tx_bytes, rx_packets, tx_packets,
-               rx_errors, tx_errors, rx_dropped, tx_dropped, is_up, counts_64bit, elapsed_ms,
-               rx_bytes_delta, tx_bytes_delta
-        FROM settled
-        WHERE next_time = 'infinity'  -- the last of its series here; whether it is the newest is asked below
-        ON CONFLICT (server_id, interface_name) DO UPDATE SET
-            time = EXCLUDED.time, boot = EXCLUDED.boot,
-            rx_bytes = EXCLUDED.rx_bytes, tx_bytes = EXCLUDED.tx_bytes,
-            rx_packets = EXCLUDED.rx_packets, tx_packets = EXCLUDED.tx_packets,
-            rx_errors = EXCLUDED.rx_errors, tx_errors = EXCLUDED.tx_errors,
-            rx_dropped = EXCLUDED.rx_dropped, tx_dropped = EXCLUDED.tx_dropped, is_up = EXCLUDED.is_up,
-            counts_64bit = EXCLUDED.counts_64bit, elapsed_ms = EXCLUDED.elapsed_ms,
-            rx_bytes_delta = EXCLUDED.rx_bytes_delta, tx_bytes_delta = EXCLUDED.tx_bytes_delta
-        WHERE EXCLUDED.time > i.time
+            time, boot, rx_bytes, tx_bytes, rx_packets, tx_packets, rx_bytes_delta, tx_bytes_delta, rx_packets_delta,
+            tx_packets_delta, elapsed_ms, interval_ms, is_up, is_lowest, is_folded, counts_64bit, server_id,
+            interface_name, delta_kind, speed_mbps, rx_errors, tx_errors, rx_dropped, tx_dropped, rx_errors_delta,
+            tx_errors_delta, rx_dropped_delta, tx_dropped_delta)
+        SELECT time, boot, rx_bytes, tx_bytes, rx_packets, tx_packets, rx_bytes_delta, tx_bytes_delta, rx_packets_delta,
+               tx_packets_delta, elapsed_ms, interval_ms, is_up, coalesce(is_lowest, true), is_folded, counts_64bit,
+               server_id, name, delta_kind, speed_mbps, rx_errors, tx_errors, rx_dropped, tx_dropped, rx_errors_delta,
+               tx_errors_delta, rx_dropped_delta, tx_dropped_delta
+        FROM settled WHERE is_new
+    ), metrics AS (
+        INSERT INTO server_metrics (
+            time, server_id, cpu_percent, memory_percent, memory_total_mb, memory_used_mb, disk_percent,
+            disk_total_gb, disk_used_gb, load_1m, load_5m, load_15m, uptime_seconds)
+        SELECT time, server_id, cpu_percent, memory_percent, memory_total_mb, memory_used_mb, disk_percent,
+               disk_total_gb, disk_used_gb, load_1m, load_5m, load_15m, uptime_seconds
+        FROM beat
+        WHERE has_metrics
+        ON CONFLICT (server_id, time) DO NOTHING
+    ), mounted AS (
+        INSERT INTO filesystem_metrics (
+            time, total_bytes, used_bytes, available_bytes, percent, server_id, mount_point, device, fs_type, state)
+        SELECT b.time, n.total_bytes, n.used_bytes, n.available_bytes, n.percent, b.server_id, n.mount_point, n.device,
+               n.fs_type, n.state
+        FROM unnest(mount_beats, mount_points, mount_devices, mount_types, mount_total_bytes, mount_used_bytes,
+                    mount_available_bytes, mount_percents, mount_states)
+             AS n(place, mount_point, device, fs_type, total_bytes, used_bytes, available_bytes, percent, state)
+        JOIN beat b USING (place)
+        ORDER BY b.server_id, n.mount_point
+        ON CONFLICT (server_id, mount_point, time) DO NOTHING
+    ), current AS (
+        SELECT place, array_agg(name) AS names, count((previous).first_seen) AS remembered,
+               array_agg(ROW(
+                   time, boot, coalesce((previous).first_seen, time), rx_bytes, tx_bytes, rx_packets, tx_packets,
+                   rx_errors, tx_errors, rx_dropped, tx_dropped, rx_bytes_delta, tx_bytes_delta, elapsed_ms, speed_mbps,
+                   is_up, counts_64bit, coalesce(is_lowest, true), is_folded, name, delta_kind, kind, stacked_on, operstate
+               )::linkbeat.interface_state) AS interfaces,
+               -- How many interfaces the server has now, if there is a new one.
+               CASE WHEN count((previous).first_seen) < count(*) THEN
+                    max(known) - count((previous).first_seen) + count(*) END AS more
+        FROM settled WHERE is_newest
+        GROUP BY place
+    ), updated AS (
+        UPDATE servers s SET
+            last_seen = b.time, first_seen = least(s.first_seen, b.time), received_at = statement_timestamp(),
+            boot = coalesce(b.boot, s.boot), interval_seconds = b.interval_seconds, hostname = b.hostname,
+            server_guid = coalesce(b.guid, s.server_guid), boot_id = b.boot_id,
+            agent_version = coalesce(b.agent_version, s.agent_version), reported_status = b.status,
+            primary_interface = b.primary_interface, os_info = coalesce(b.os_info, s.os_info),
+            latest_metrics = CASE WHEN b.has_metrics THEN ROW(b.cpu_percent, b.memory_percent, b.memory_total_mb, b.memory_used_mb,
+                b.disk_percent, b.disk_total_gb, b.disk_used_gb, b.network_rx_bytes, b.network_tx_bytes, b.load_1m,
+                b.load_5m, b.load_15m, b.uptime_seconds)::linkbeat.host_metrics END,
+            filesystems = b.filesystems,
+            interfaces = CASE WHEN c.remembered = cardinality(b.interfaces) THEN c.interfaces
+                ELSE coalesce(c.interfaces, '{}')
+                     || linkbeat.absent_interfaces(b.interfaces, c.names, b.time, fold_seconds) END,
+            interface_names = CASE WHEN c.remembered = cardinality(b.interfaces) THEN c.names
+                ELSE coalesce(c.names, '{}') || ARRAY(
+                     SELECT interface_name FROM unnest(linkbeat.absent_interfaces(
+                         b.interfaces, c.names, b.time, fold_seconds))) END
+        FROM beat b LEFT JOIN current c USING (place)
+        WHERE s.server_id = b.server_id AND b.is_newest
     )
-    SELECT (SELECT array_agg(heartbeat) FROM linked WHERE (stored).time = time),
-           (SELECT array_agg(heartbeat) FROM linked WHERE (stored).time = time
-            AND (rx_bytes, tx_bytes, rx_packets, tx_packets, is_up) IS DISTINCT FROM
-                ((stored).rx_bytes, (stored).tx_bytes, (stored).rx_packets, (stored).tx_packets, (stored).is_up)),
-           array_agg(ordinal) FILTER (WHERE NOT is_plain),
-           array_agg(ordinal) FILTER (WHERE NOT is_newest), array_agg(next_time) FILTER (WHERE NOT is_newest)
-    INTO duplicate, conflict, odd, late, late_until
-    FROM settled;
+    SELECT s.duplicate, s.conflict, s.odd, b.beats, b.late, b.booted,
+           s.folded || (SELECT array_agg(place) FROM current WHERE more > series_budget)
+    INTO duplicate, conflict, odd, beats, late, booted, folding
+    FROM (
+        SELECT array_agg(place) FILTER (WHERE NOT is_new) AS duplicate,
+               array_agg(place) FILTER (WHERE NOT is_new
+                   AND (rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_dropped, tx_dropped, is_up)
+                       IS DISTINCT FROM
+                       ((previous).rx_bytes, (previous).tx_bytes, (previous).rx_packets, (previous).tx_packets,
+                        (previous).rx_errors, (previous).tx_errors, (previous).rx_dropped, (previous).tx_dropped,
+                        (previous).is_up)) AS conflict,
+               array_agg(ordinal) FILTER (WHERE is_new AND NOT (is_plain AND is_newest)) AS odd,
+               array_agg(DISTINCT place) FILTER (WHERE is_new AND is_folded) AS folded
+        FROM settled
+    ) s, (
+        SELECT count(*) AS beats, array_agg(place) FILTER (WHERE NOT is_newest) AS late,
+               array_agg(place) FILTER (WHERE boot <> last_boot OR last_boot IS NULL AND boot IS NOT NULL
+                                              OR boot IS NOT NULL AND NOT is_newest) AS booted
+        FROM beat
+    ) b;
 
-    IF odd IS NOT NULL OR late IS NOT NULL THEN
-        PERFORM linkbeat.repair_deltas(array_agg(server_id), array_agg(interface_name), array_agg(since))
-        FROM (
-            SELECT sample_servers[o] AS server_id, sample_names[o] AS interface_name, sample_times[o] AS since
-            FROM unnest(odd) AS o
-            UNION
-            -- The stored row after a late one counts from the late one now.
-            SELECT sample_servers[l.o], sample_names[l.o], m.time
-            FROM unnest(late, late_until) AS l(o, until)
-            CROSS JOIN LATERAL (
-                SELECT time FROM network_interface_metrics
-                WHERE server_id = sample_servers[l.o] AND interface_name = sample_names[l.o]
-                  AND time > sample_times[l.o] AND time < l.until
-                ORDER BY time LIMIT 1
-            ) m
-            ORDER BY 1, 2, 3
-        ) w;
+    IF beats < cardinality(beat_servers) THEN
+        RAISE EXCEPTION 'a server was deleted while it reported' USING ERRCODE = 'serialization_failure';
+    END IF;
+    IF booted IS NOT NULL THEN
+        PERFORM linkbeat.track_boot(beat_servers[p], beat_boots[p], beat_boot_ids[p], beat_times[p])
+        FROM unnest(booted) AS p;
+    END IF;
+    IF odd IS NOT NULL THEN
+        PERFORM linkbeat.repair_deltas(beat_servers[sample_beats[o]], sample_names[o], beat_times[sample_beats[o]])
+        FROM unnest(odd) AS o;
+    END IF;
+    IF folding IS NOT NULL THEN
+        PERFORM linkbeat.fold_interfaces(beat_servers[p], beat_times[p], series_budget, fold_seconds)
+        FROM unnest(folding) AS p;
+    END IF;
+    IF late IS NOT NULL THEN
+        duplicate := duplicate || linkbeat.note_late(late, beat_servers, beat_times, sample_beats, duplicate, conflict);
     END IF;
 END $$;

@@ -1,53 +1,77 @@
--- repair_deltas: recomputes one series' deltas in time order from `since` on, until a row that is right already.
--- For what the plain path of ingest_heartbeats leaves: counters that shrank, reboots, the rows after a late sample.
--- The caller holds the server's row. Returns the time of the row at which it stopped; infinity after the last.
+-- repair_deltas: recomputes one series' deltas in time order from a sample on, until a row that is right already.
+-- For what the plain way of ingest_heartbeats leaves: counters that shrank, reboots, the rows after a late sample.
+-- The caller holds the server's row.
 -- Replaceable: reapplied on every upgrade.
-CREATE OR REPLACE FUNCTION linkbeat.repair_deltas(of_server text, of_interface text, since timestamptz)
-RETURNS timestamptz LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION linkbeat.repair_deltas(
+    of_server text, of_interface text, since timestamptz, through timestamptz DEFAULT NULL
+) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
-    previous network_interface_metrics;
-    stored   network_interface_metrics;
-    settled  network_interface_metrics;
+    is_shared boolean := linkbeat.is_shared(of_server);
+    through_  timestamptz := coalesce(through, since);
+    of_boot   bigint;
+    stored    network_interface_metrics;
+    settled   network_interface_metrics;
+    newest    network_interface_metrics;
+    ended     boolean := false;
 BEGIN
-    SELECT * INTO previous FROM network_interface_metrics
-    WHERE server_id = of_server AND interface_name = of_interface AND time < since
-    ORDER BY time DESC LIMIT 1;
-
     FOR stored IN
         SELECT * FROM network_interface_metrics
         WHERE server_id = of_server AND interface_name = of_interface AND time >= since
         ORDER BY time
     LOOP
-        settled := linkbeat.settled(previous, stored);
-        IF settled IS NOT DISTINCT FROM stored THEN
-            RETURN stored.time;
+        newest := stored;
+        settled := linkbeat.settled(linkbeat.row_before(stored, is_shared), stored);
+        IF stored.time = since THEN
+            of_boot := stored.boot;
         END IF;
-        UPDATE network_interface_metrics SET
-            rx_bytes_delta = settled.rx_bytes_delta, tx_bytes_delta = settled.tx_bytes_delta,
-            rx_packets_delta = settled.rx_packets_delta, tx_packets_delta = settled.tx_packets_delta,
-            rx_errors_delta = settled.rx_errors_delta, tx_errors_delta = settled.tx_errors_delta,
-            rx_dropped_delta = settled.rx_dropped_delta, tx_dropped_delta = settled.tx_dropped_delta,
-            elapsed_ms = settled.elapsed_ms, counts_64bit = settled.counts_64bit, delta_kind = settled.delta_kind
-        WHERE server_id = of_server AND interface_name = of_interface AND time = stored.time;
-        UPDATE network_interfaces SET
-            rx_bytes_delta = settled.rx_bytes_delta, tx_bytes_delta = settled.tx_bytes_delta,
-            elapsed_ms = settled.elapsed_ms, counts_64bit = settled.counts_64bit
-        WHERE server_id = of_server AND interface_name = of_interface AND time = stored.time;
-        previous := settled;
+        IF settled IS DISTINCT FROM stored THEN
+            UPDATE network_interface_metrics SET
+                rx_bytes_delta = settled.rx_bytes_delta, tx_bytes_delta = settled.tx_bytes_delta,
+                rx_packets_delta = settled.rx_packets_delta, tx_packets_delta = settled.tx_packets_delta,
+                rx_errors_delta = settled.rx_errors_delta, tx_errors_delta = settled.tx_errors_delta,
+                rx_dropped_delta = settled.rx_dropped_delta, tx_dropped_delta = settled.tx_dropped_delta,
+                elapsed_ms = settled.elapsed_ms, counts_64bit = settled.counts_64bit, delta_kind = settled.delta_kind
+            WHERE server_id = of_server AND interface_name = of_interface AND time = stored.time;
+            newest := settled;
+            IF stored.is_folded THEN
+                PERFORM linkbeat.sum_folded(of_server, stored.time);
+            END IF;
+        ELSIF stored.time > through_ THEN
+            -- Where two machines alternate, the next row of this one may stand behind the other's.
+            IF NOT is_shared OR (of_boot = stored.boot) IS NOT FALSE THEN
+                ended := true;
+                EXIT;
+            END IF;
+        END IF;
     END LOOP;
-    RETURN 'infinity';
+    IF newest IS NOT NULL AND NOT ended THEN
+        PERFORM linkbeat.remember_interface(newest);
+    END IF;
 END $$;
 
--- The same for several places, ordered by (server, interface, since): a walk that has passed the next one serves both.
-CREATE OR REPLACE FUNCTION linkbeat.repair_deltas(servers text[], interfaces text[], sinces timestamptz[])
-RETURNS void LANGUAGE plpgsql AS $$
+-- The row that a row's deltas count from: the one before it. Where two machines report under one id, the last one of
+-- the same boot; and no row at all for the first of a machine that came while another ran, which is no reboot.
+CREATE OR REPLACE FUNCTION linkbeat.row_before(m network_interface_metrics, is_shared boolean)
+RETURNS network_interface_metrics LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    walked_until timestamptz;
+    before network_interface_metrics;
+    own    network_interface_metrics;
 BEGIN
-    FOR place IN 1 .. coalesce(cardinality(servers), 0) LOOP
-        IF place = 1 OR (servers[place], interfaces[place]) <> (servers[place - 1], interfaces[place - 1])
-           OR sinces[place] > walked_until THEN
-            walked_until := linkbeat.repair_deltas(servers[place], interfaces[place], sinces[place]);
-        END IF;
-    END LOOP;
+    SELECT * INTO before FROM network_interface_metrics
+    WHERE server_id = m.server_id AND interface_name = m.interface_name AND time < m.time
+    ORDER BY time DESC LIMIT 1;
+    IF NOT is_shared OR (before.boot <> m.boot) IS NOT TRUE THEN
+        RETURN before;
+    END IF;
+    SELECT * INTO own FROM network_interface_metrics
+    WHERE server_id = m.server_id AND interface_name = m.interface_name AND time < m.time AND boot = m.boot
+      AND time >= (SELECT first_seen FROM server_boots WHERE server_id = m.server_id AND boot = m.boot)
+    ORDER BY time DESC LIMIT 1;
+    IF own.time IS NOT NULL THEN
+        RETURN own;
+    END IF;
+    IF EXISTS (SELECT FROM linkbeat.overlapping_boots(m.server_id) AS o WHERE o.boot = m.boot AND o.began_during) THEN
+        RETURN NULL;
+    END IF;
+    RETURN before;
 END $$;

@@ -69,10 +69,10 @@ COMMENT ON COLUMN network_interface_metrics.tx_dropped_delta IS 'Packets to send
 COMMENT ON COLUMN network_interface_metrics.elapsed_ms IS 'Milliseconds since the row before, 0 in the first row; 2**31-1 stands for 24 days and more.';
 COMMENT ON COLUMN network_interface_metrics.interval_ms IS 'Milliseconds from one heartbeat to the next, as the agent is set; 30000 where it does not say.';
 COMMENT ON COLUMN network_interface_metrics.is_lowest IS 'No other interface of the heartbeat is below this one: a server''s traffic is the sum over these.';
-COMMENT ON COLUMN network_interface_metrics.is_folded IS 'A short-lived interface, or one beyond the server''s budget: counted in the row of its kind, such as veth*.';
+COMMENT ON COLUMN network_interface_metrics.is_folded IS 'A short-lived interface, or one beyond the server''s budget: counted in the row of its kind, such as veth/*.';
 COMMENT ON COLUMN network_interface_metrics.speed_mbps IS 'Line rate of a physical interface in Mbit/s, which bounds its deltas; null: not known.';
 COMMENT ON COLUMN network_interface_metrics.server_id IS 'The name under which the machine reports.';
-COMMENT ON COLUMN network_interface_metrics.interface_name IS 'As the system names it; of a folded kind, the kind with a *.';
+COMMENT ON COLUMN network_interface_metrics.interface_name IS 'As the system names it; of a folded kind, the kind with /*.';
 COMMENT ON COLUMN network_interface_metrics.is_up IS 'Operationally up (RFC 2863) when the counters were read.';
 COMMENT ON COLUMN network_interface_metrics.counts_64bit IS 'A counter of this interface passed 2**32 in this boot: its counters cannot wrap at 2**32.';
 COMMENT ON COLUMN network_interface_metrics.delta_kind IS

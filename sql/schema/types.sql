@@ -16,12 +16,13 @@ CREATE TYPE linkbeat.interface_state AS (
     interface_name text, delta_kind text, kind text, stacked_on text, operstate text
 );
 
--- The machine as a whole, in one heartbeat; fields as in server_metrics.
+-- The machine as a whole, in one heartbeat; fields as in server_metrics. The octets of the reported interfaces together
+-- are counters like theirs: linkbeat.unsigned() reads them.
 CREATE TYPE linkbeat.host_metrics AS (
     cpu_percent double precision, memory_percent double precision, memory_total_mb double precision,
     memory_used_mb double precision, disk_percent double precision, disk_total_gb double precision,
-    disk_used_gb double precision, load_1m double precision, load_5m double precision, load_15m double precision,
-    uptime_seconds double precision, network_rx_bytes numeric, network_tx_bytes numeric
+    disk_used_gb double precision, network_rx_bytes bigint, network_tx_bytes bigint, load_1m double precision,
+    load_5m double precision, load_15m double precision, uptime_seconds double precision
 );
 
 -- What one counter gained between two readings, and how that is known (network_interface_metrics.delta_kind).

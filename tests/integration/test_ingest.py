@@ -19,6 +19,7 @@ from tests.support import KEY, Client, heartbeat, hours_ago
 
 T0 = hours_ago(1)
 PATH = "/api/v1/agents/heartbeat"
+FOLDING = {"series_budget": 256, "fold_seconds": 3_600}
 
 
 @pytest.fixture
@@ -159,7 +160,7 @@ async def test_a_deadlock_is_tried_again(
     await post_all(service, ["first", "last"])
     # The other one's patience in a deadlock outlasts the service's, so that the service is the one that is chosen.
     await other.execute("SET deadlock_timeout = '1min'")
-    async with Ingest(database_url, 100, writers=1) as ingest:
+    async with Ingest(database_url, 100, writers=1, **FOLDING) as ingest:
         transaction = await lock_server(other, "last")
         now = datetime.now(UTC)
         beats = [decode_heartbeat(_body(name), now=now, oldest=timedelta(days=1)) for name in ("first", "last")]
@@ -204,7 +205,7 @@ async def test_columns_added_under_load_fail_no_request(
 
     reporting = [asyncio.create_task(report(f"server-{n}")) for n in range(8)]
     await asyncio.sleep(0.5)
-    for n, table in enumerate(["network_interface_metrics", "servers", "network_interfaces"] * 2):
+    for n, table in enumerate(["network_interface_metrics", "servers", "server_boots"] * 2):
         await other.execute(f"ALTER TABLE {table} ADD COLUMN added_{n} text")
         await asyncio.sleep(0.2)
     stopping = True
@@ -219,7 +220,7 @@ async def test_what_waits_at_the_end_is_stored_first(database_url: str, database
     now = datetime.now(UTC)
     beats = [decode_heartbeat(_body(f"server-{n}"), now=now, oldest=timedelta(days=1)) for n in range(500)]
 
-    async with Ingest(database_url, 1_000) as ingest:
+    async with Ingest(database_url, 1_000, **FOLDING) as ingest:
         tasks = [asyncio.create_task(ingest.store(beat, beat.timestamp or now)) for beat in beats]
         await asyncio.sleep(0)
     outcomes = await asyncio.gather(*tasks)
@@ -232,7 +233,7 @@ async def test_after_the_end_nothing_is_taken_in(database_url: str) -> None:
     now = datetime.now(UTC)
     beat = decode_heartbeat(_body("late"), now=now, oldest=timedelta(days=1))
 
-    async with Ingest(database_url, 1_000) as ingest:
+    async with Ingest(database_url, 1_000, **FOLDING) as ingest:
         pass
 
     with pytest.raises(Problem, match="database_unavailable"):

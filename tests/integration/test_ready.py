@@ -33,9 +33,9 @@ async def test_both_answer_without_a_key_and_tell_nothing_secret(service: Client
 @pytest.mark.parametrize(
     ("statement", "says"),
     [
-        ("UPDATE linkbeat.schema_version SET version_num = '9999'", "at 9999, expected 0001"),
-        ("DELETE FROM linkbeat.schema_version", "at no revision, expected 0001"),
-        ("DELETE FROM linkbeat.installation", "at no revision, expected 0001"),
+        ("UPDATE linkbeat.schema_version SET version_num = '9999'", "at 9999, expected 0002"),
+        ("DELETE FROM linkbeat.schema_version", "at no revision, expected 0002"),
+        ("DELETE FROM linkbeat.installation", "at no revision, expected 0002"),
         ("ALTER TABLE linkbeat.installation RENAME TO elsewhere", "cannot be read"),
     ],
 )

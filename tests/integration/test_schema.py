@@ -13,6 +13,7 @@ from service import schema
 from service.schema import SchemaError
 
 COMMAND = "python -m service migrate"
+TABLES = ("filesystem_metrics", "network_interface_metrics", "server_boots", "server_metrics", "servers")
 AGGREGATES = ("network_traffic_1m", "network_traffic_15m", "network_traffic_1h", "network_traffic_1d")
 # What analysts and the service read, on both editions: names, types and order.
 COLUMNS = [
@@ -111,25 +112,25 @@ async def test_an_older_schema_is_refused_with_the_command_and_upgraded_by_it(
     with monkeypatch.context() as newer_service:
         shutil.copytree(schema.ROOT / "migrations", tmp_path / "migrations")
         shutil.copytree(schema.ROOT / "sql", tmp_path / "sql")
-        (tmp_path / "migrations" / "versions" / "0002_next.py").write_text(
+        (tmp_path / "migrations" / "versions" / "0003_next.py").write_text(
             "from alembic import op\n"
-            f'revision = "0002"\ndown_revision = "{schema.head()}"\n'
+            f'revision = "0003"\ndown_revision = "{schema.head()}"\n'
             'def upgrade() -> None:\n    op.execute("CREATE TABLE added_by_the_next ()")\n'
         )
         newer_service.setattr(schema, "ROOT", tmp_path)
         said: list[str] = []
 
-        with pytest.raises(SchemaError, match=f"at 0001, older than this service's 0002; run: {COMMAND}$"):
+        with pytest.raises(SchemaError, match=f"at 0002, older than this service's 0003; run: {COMMAND}$"):
             await schema.check(database_url)
         await schema.migrate(database_url, said.append)
 
-        assert said == ["Schema: upgraded from 0001, now at 0002"]
+        assert said == ["Schema: upgraded from 0002, now at 0003"]
         await schema.check(database_url)
         await execute(database_url, "SELECT FROM added_by_the_next")
 
-    # This service, which knows nothing of 0002.
+    # This service, which knows nothing of 0003.
     for refused in (schema.check(database_url), schema.migrate(database_url, said.append)):
-        with pytest.raises(SchemaError, match=r"at 0002, which this service does not know: .*upgrade the service$"):
+        with pytest.raises(SchemaError, match=r"at 0003, which this service does not know: .*upgrade the service$"):
             await refused
 
 
@@ -192,7 +193,7 @@ async def test_it_lies_where_analysts_look_whatever_the_role_is_called(database:
     # The role that installs has a schema of its own name here, which its search path puts before public.
     await database.execute("SET search_path = public")
 
-    for relation in (*AGGREGATES, "servers", "network_interfaces", "network_interface_metrics"):
+    for relation in (*AGGREGATES, *TABLES):
         await database.fetch(f"SELECT FROM {relation}")
 
 
@@ -201,10 +202,10 @@ async def test_names_sort_by_their_bytes_at_every_level(database: asyncpg.Connec
         "SELECT attrelid::regclass::text AS relation, attname, collname FROM pg_attribute a "
         "JOIN pg_collation c ON c.oid = a.attcollation "
         "WHERE attrelid = ANY ($1::text[]::regclass[]) AND attname IN ('server_id', 'interface_name')",
-        [*AGGREGATES, "servers", "network_interfaces", "network_interface_metrics"],
+        [*AGGREGATES, *TABLES],
     )
 
-    assert len(rows) == 13
+    assert len(rows) == 14
     assert [tuple(row) for row in rows if row["collname"] != "C"] == []
 
 
@@ -221,14 +222,16 @@ async def test_everything_that_an_analyst_sees_has_a_comment(database: asyncpg.C
         [row["oid"] for row in relations],
     )
 
-    assert [row["relname"] for row in relations] == sorted(
-        ["network_interface_metrics", "network_interfaces", "servers", *AGGREGATES]
-    )
+    assert [row["relname"] for row in relations] == sorted([*TABLES, *AGGREGATES])
     assert [row["relname"] for row in relations if not row["comment"]] == []
-    # network_interfaces says of all its columns that they are those of network_interface_metrics.
-    assert [
-        f"{row['relation']}.{row['attname']}"
-        for row in columns
-        if row["attname"] not in PLAIN and row["relation"] != "network_interfaces"
-    ] == []
+    assert [f"{row['relation']}.{row['attname']}" for row in columns if row["attname"] not in PLAIN] == []
     assert await database.fetchval("SELECT obj_description('linkbeat.unsigned(bigint)'::regprocedure, 'pg_proc')")
+
+
+async def test_a_schema_of_before_the_first_release_is_refused_with_what_to_do(database_url: str) -> None:
+    await execute(database_url, "UPDATE linkbeat.schema_version SET version_num = '0001'")
+
+    with pytest.raises(SchemaError, match="from before the first release, .* remove the database"):
+        await schema.check(database_url)
+    with pytest.raises(SchemaError, match="from before the first release, .* remove the database"):
+        await schema.migrate(database_url, lambda _: None)

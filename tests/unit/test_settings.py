@@ -37,6 +37,10 @@ WRONG = [
     ("LINKBEAT_QUEUE_HEARTBEATS", "0"),
     ("LINKBEAT_QUEUE_HEARTBEATS", "1000001"),
     ("LINKBEAT_QUEUE_HEARTBEATS", "many"),
+    ("LINKBEAT_MAX_SERIES", "0"),
+    ("LINKBEAT_MAX_SERIES", "some"),
+    ("LINKBEAT_FOLD_MINUTES", "-1"),
+    ("LINKBEAT_FOLD_MINUTES", "an hour"),
     ("LINKBEAT_LOG_LEVEL", "loud"),
     ("LINKBEAT_LOG_LEVEL", "INFO"),
 ]
@@ -115,14 +119,16 @@ def test_values_are_read_with_their_types() -> None:
         {
             "LINKBEAT_HOST": "::", "LINKBEAT_PORT": "443", "LINKBEAT_DATA_DIR": "/srv/link beat",
             "LINKBEAT_DATABASE_URL": "postgres://u:p%40@h/d?sslmode=require", "LINKBEAT_API_KEY": "x" * 16,
-            "LINKBEAT_OLDEST_HEARTBEAT_DAYS": "1.5", "LINKBEAT_QUEUE_HEARTBEATS": "7", "LINKBEAT_LOG_LEVEL": "debug",
+            "LINKBEAT_OLDEST_HEARTBEAT_DAYS": "1.5", "LINKBEAT_QUEUE_HEARTBEATS": "7",
+            "LINKBEAT_MAX_SERIES": "9", "LINKBEAT_FOLD_MINUTES": "0.5", "LINKBEAT_LOG_LEVEL": "debug",
             "UNRELATED": "1",
         }
     )  # fmt: skip
 
     assert found == Settings(
         host="::", port=443, data_dir="/srv/link beat", database_url="postgres://u:p%40@h/d?sslmode=require",
-        api_key="x" * 16, oldest_heartbeat_days=1.5, queue_heartbeats=7, log_level="debug",
+        api_key="x" * 16, oldest_heartbeat_days=1.5, queue_heartbeats=7, max_series=9, fold_minutes=0.5,
+        log_level="debug",
     )  # fmt: skip
     assert found.data_path == Path("/srv/link beat")
 

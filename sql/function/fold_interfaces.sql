@@ -1,0 +1,65 @@
+-- Folding: interfaces that come and go by the hundred (veth and friends) must not each leave a series for years.
+-- A folded interface has its rows in network_interface_metrics like any, which keep its deltas exact in any order of
+-- arrival; the aggregates leave them out and take, for all of a kind together, one row per heartbeat: veth/*, a name that no interface can have.
+-- Replaceable: reapplied on every upgrade.
+
+-- The series that an interface of this name is folded into while it is young; null: of a kind that stays.
+CREATE OR REPLACE FUNCTION linkbeat.fold_series(interface_name text, kind text DEFAULT NULL) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN coalesce(substring(interface_name FROM '^(veth|br-|cali|cni|lxc|tap|vnet|fwbr|fwln|fwpr|ve-|vb-)') || '/*',
+                CASE kind WHEN 'veth' THEN 'veth/*' END);
+
+-- Decides, after the server's newest heartbeat, which of its interfaces have a series of their own:
+--   one that has lived fold_seconds comes to its own, while the server has fewer than series_budget;
+--   past the budget the youngest are folded, of whatever kind.
+-- Then sums the folded ones of that heartbeat. Of a late heartbeat, only the latter.
+CREATE OR REPLACE FUNCTION linkbeat.fold_interfaces(
+    of_server text, moment timestamptz, series_budget integer, fold_seconds integer
+) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    changed text[];
+BEGIN
+    WITH ranked AS (
+        SELECT i.interface_name, i.is_folded, i.time,
+               NOT i.is_folded OR i.time - i.first_seen >= fold_seconds * INTERVAL '1 second' AS wants_own,
+               count(*) FILTER (WHERE NOT i.is_folded OR i.time - i.first_seen >= fold_seconds * INTERVAL '1 second')
+                   OVER (ORDER BY i.is_folded, i.first_seen, i.interface_name) AS place
+        FROM servers s, unnest(s.interfaces) AS i
+        WHERE s.server_id = of_server AND s.last_seen = moment
+    )
+    SELECT array_agg(interface_name) INTO changed FROM ranked
+    WHERE time = moment AND is_folded <> NOT (wants_own AND place <= series_budget);
+
+    IF changed IS NOT NULL THEN
+        UPDATE network_interface_metrics SET is_folded = NOT is_folded
+        WHERE server_id = of_server AND interface_name = ANY (changed) AND time = moment;
+        UPDATE servers SET interfaces = ARRAY(
+            SELECT ROW(i.time, i.boot, i.first_seen, i.rx_bytes, i.tx_bytes, i.rx_packets, i.tx_packets, i.rx_errors,
+                       i.tx_errors, i.rx_dropped, i.tx_dropped, i.rx_bytes_delta, i.tx_bytes_delta, i.elapsed_ms,
+                       i.speed_mbps, i.is_up, i.counts_64bit, i.is_lowest,
+                       i.is_folded <> (i.interface_name = ANY (changed)), i.interface_name, i.delta_kind, i.kind,
+                       i.stacked_on, i.operstate)::linkbeat.interface_state
+            FROM unnest(interfaces) WITH ORDINALITY AS i ORDER BY i.ordinality)
+        WHERE server_id = of_server;
+    END IF;
+    PERFORM linkbeat.sum_folded(of_server, moment);
+END $$;
+
+-- The sums over a heartbeat's folded interfaces, a row for each kind, made anew.
+CREATE OR REPLACE FUNCTION linkbeat.sum_folded(of_server text, moment timestamptz) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM network_interface_metrics
+    WHERE server_id = of_server AND time = moment AND delta_kind = 'folded';
+    INSERT INTO network_interface_metrics (
+        server_id, interface_name, time, rx_bytes, tx_bytes, rx_packets, tx_packets, rx_bytes_delta, tx_bytes_delta,
+        rx_packets_delta, tx_packets_delta, rx_errors_delta, tx_errors_delta, rx_dropped_delta, tx_dropped_delta,
+        elapsed_ms, interval_ms, is_up, is_lowest, counts_64bit, delta_kind)
+    SELECT of_server, coalesce(linkbeat.fold_series(interface_name), 'other/*'), moment, 0, 0, 0, 0,
+           sum(rx_bytes_delta), sum(tx_bytes_delta), sum(rx_packets_delta), sum(tx_packets_delta),
+           sum(rx_errors_delta), sum(tx_errors_delta), sum(rx_dropped_delta), sum(tx_dropped_delta),
+           max(elapsed_ms), max(interval_ms), bool_or(is_up), bool_or(is_lowest), false, 'folded'
+    FROM network_interface_metrics
+    WHERE server_id = of_server AND time = moment AND is_folded
+    GROUP BY 2;
+END $$;

@@ -1,0 +1,84 @@
+-- What ingest_heartbeats asks of interfaces that are not in its plain way: late, new or gone.
+-- Replaceable: reapplied on every upgrade.
+
+-- The stored sample at or before a moment; null: none. Volatile, so that it sees what was committed up to the moment
+-- when the caller had the server's row, and not only up to the start of the caller's statement.
+CREATE OR REPLACE FUNCTION linkbeat.sample_before(of_server text, of_interface text, moment timestamptz)
+RETURNS linkbeat.interface_state LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    RETURN (
+        SELECT linkbeat.as_state(m) FROM network_interface_metrics m
+        WHERE server_id = of_server AND interface_name = of_interface AND time <= moment
+        ORDER BY time DESC LIMIT 1);
+END $$;
+
+-- A row of the history as the state of its interface; what the history does not tell is null.
+CREATE OR REPLACE FUNCTION linkbeat.as_state(m network_interface_metrics) RETURNS linkbeat.interface_state
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN ROW(m.time, m.boot, NULL, m.rx_bytes, m.tx_bytes, m.rx_packets, m.tx_packets, m.rx_errors, m.tx_errors,
+           m.rx_dropped, m.tx_dropped, m.rx_bytes_delta, m.tx_bytes_delta, m.elapsed_ms, m.speed_mbps, m.is_up,
+           m.counts_64bit, m.is_lowest, m.is_folded, m.interface_name, m.delta_kind, NULL, NULL, NULL
+       )::linkbeat.interface_state;
+
+-- Of the interfaces that a server had, those that its newest heartbeat does not name and that are worth remembering:
+-- folded ones for as long as they could come to a series of their own, the others for as long as raw rows are usual.
+CREATE OR REPLACE FUNCTION linkbeat.absent_interfaces(
+    had linkbeat.interface_state[], named text[], moment timestamptz, fold_seconds integer
+) RETURNS linkbeat.interface_state[] LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN ARRAY(
+    SELECT h FROM unnest(had) AS h
+    WHERE h.interface_name <> ALL (coalesce(named, '{}'))
+      AND h.time > moment - CASE WHEN h.is_folded THEN fold_seconds * INTERVAL '1 second' ELSE INTERVAL '14 days' END);
+
+-- Writes a row of the history into its server's state, if it is the newest of its interface.
+CREATE OR REPLACE FUNCTION linkbeat.remember_interface(m network_interface_metrics) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    place integer := (SELECT array_position(interface_names, m.interface_name) FROM servers WHERE server_id = m.server_id);
+    had   linkbeat.interface_state := (SELECT interfaces[place] FROM servers WHERE server_id = m.server_id);
+    state linkbeat.interface_state := linkbeat.as_state(m);
+BEGIN
+    IF had.time > m.time THEN
+        RETURN;
+    END IF;
+    state.first_seen := coalesce(had.first_seen, m.time);
+    state.kind := had.kind;
+    state.stacked_on := had.stacked_on;
+    state.operstate := had.operstate;
+    IF place IS NULL THEN
+        UPDATE servers SET interface_names = interface_names || m.interface_name, interfaces = interfaces || state
+        WHERE server_id = m.server_id;
+    ELSIF state IS DISTINCT FROM had THEN
+        UPDATE servers SET interfaces[place] = state WHERE server_id = m.server_id;
+    END IF;
+END $$;
+
+-- Late heartbeats: when their servers were heard from, and what was sent again. Returns the places of those without
+-- samples that were stored before.
+CREATE OR REPLACE FUNCTION linkbeat.note_late(
+    late integer[], beat_servers text[], beat_times timestamptz[], sample_beats integer[],
+    duplicate integer[], conflict integer[]
+) RETURNS integer[] LANGUAGE plpgsql AS $$
+DECLARE
+    again integer[];
+BEGIN
+    SELECT array_agg(p) INTO again FROM unnest(late) AS p
+    WHERE p <> ALL (coalesce(sample_beats, '{}'))
+      AND (EXISTS (SELECT FROM servers s WHERE s.server_id = beat_servers[p] AND s.last_seen = beat_times[p])
+           OR EXISTS (SELECT FROM server_metrics m WHERE m.server_id = beat_servers[p] AND m.time = beat_times[p]));
+    UPDATE servers s SET
+        received_at = statement_timestamp(),
+        first_seen = least(s.first_seen, l.time),
+        duplicates = s.duplicates + l.is_duplicate::integer,
+        conflicts = s.conflicts + l.is_conflict::integer
+    FROM (
+        SELECT beat_servers[p] AS server_id, beat_times[p] AS time, coalesce(p = ANY (conflict), false) AS is_conflict,
+               -- All of its samples were there: the heartbeat was.
+               coalesce(p = ANY (again), false)
+               OR coalesce(p = ANY (duplicate) AND cardinality(array_positions(duplicate, p))
+                                                   = cardinality(array_positions(sample_beats, p)), false) AS is_duplicate
+        FROM unnest(late) AS p
+    ) l
+    WHERE s.server_id = l.server_id;
+    RETURN again;
+END $$;
