@@ -94,8 +94,12 @@ async def _leave_as_it_is(_: object) -> None:
     """Reads leave nothing behind in a session; asyncpg's own reset is a second round trip for each of them."""
 
 
-async def connect_writer(url: str) -> asyncpg.Connection:
-    """A connection for ingest: one plan for all batches, and limits that end a wait on the server too."""
+async def connect_writer(url: str, *, waits_for_disk: bool) -> asyncpg.Connection:
+    """A connection for ingest: one plan for all batches, and limits that end a wait on the server too.
+
+    waits_for_disk  whether a commit returns only when it is flushed, or replicated, as the server is set
+    """
+    asynchronous = {} if waits_for_disk else {"synchronous_commit": "off"}
     return await asyncpg.connect(
         url,
         timeout=CONNECT_SECONDS,
@@ -108,6 +112,7 @@ async def connect_writer(url: str) -> asyncpg.Connection:
             "plan_cache_mode": "force_generic_plan",
             # Compiling a batch's few milliseconds of work would cost more than the work.
             "jit": "off",
+            **asynchronous,
         },
     )
 

@@ -4,7 +4,6 @@ Structure is migrated by Alembic (migrations/); functions and comments (sql/func
 whenever they differ.
 """
 
-import asyncio
 import hashlib
 from collections.abc import Callable
 from pathlib import Path

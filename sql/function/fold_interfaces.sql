@@ -34,10 +34,10 @@ BEGIN
         UPDATE network_interface_metrics SET is_folded = NOT is_folded
         WHERE server_id = of_server AND interface_name = ANY (changed) AND time = moment;
         UPDATE servers SET interfaces = ARRAY(
-            SELECT ROW(i.time, i.boot, i.first_seen, i.rx_bytes, i.tx_bytes, i.rx_packets, i.tx_packets, i.rx_errors,
-                       i.tx_errors, i.rx_dropped, i.tx_dropped, i.rx_bytes_delta, i.tx_bytes_delta, i.elapsed_ms,
-                       i.speed_mbps, i.is_up, i.counts_64bit, i.is_lowest,
-                       i.is_folded <> (i.interface_name = ANY (changed)), i.interface_name, i.delta_kind, i.kind,
+            SELECT ROW(i.time, i.rx_bytes, i.tx_bytes, i.rx_packets, i.tx_packets, i.rx_bytes_delta, i.tx_bytes_delta,
+                       i.elapsed_ms, i.is_up, i.counts_64bit, i.is_lowest,
+                       i.is_folded <> (i.interface_name = ANY (changed)), i.interface_name, i.delta_kind, i.boot,
+                       i.first_seen, i.rx_errors, i.tx_errors, i.rx_dropped, i.tx_dropped, i.speed_mbps, i.kind,
                        i.stacked_on, i.operstate)::linkbeat.interface_state
             FROM unnest(interfaces) WITH ORDINALITY AS i ORDER BY i.ordinality)
         WHERE server_id = of_server;

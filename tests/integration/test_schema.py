@@ -231,7 +231,7 @@ async def test_everything_that_an_analyst_sees_has_a_comment(database: asyncpg.C
 async def test_a_schema_of_before_the_first_release_is_refused_with_what_to_do(database_url: str) -> None:
     await execute(database_url, "UPDATE linkbeat.schema_version SET version_num = '0001'")
 
-    with pytest.raises(SchemaError, match="from before the first release, .* remove the database"):
+    with pytest.raises(SchemaError, match=r"from before the first release, .* remove the database"):
         await schema.check(database_url)
-    with pytest.raises(SchemaError, match="from before the first release, .* remove the database"):
+    with pytest.raises(SchemaError, match=r"from before the first release, .* remove the database"):
         await schema.migrate(database_url, lambda _: None)
