@@ -79,6 +79,7 @@ class Ingest:
         self._unsealed = asyncio.Event()
         self._is_sealing = False
         self._closing = False
+        self._written = False  # nothing is executed any more
         self.counts: Counter[str] = Counter()
 
     async def __aenter__(self) -> Self:
@@ -96,6 +97,7 @@ class Ingest:
         self._closing = True
         self._dispatch()
         await asyncio.wait(self._tasks, timeout=ANSWER_SECONDS)
+        self._written = True
         self._unsealed.set()
         await asyncio.wait([self._sealer], timeout=1.0)
         everything = (*self._tasks, self._sealer, self._watch)
@@ -227,13 +229,13 @@ class Ingest:
 
     async def _seal(self, tried: asyncio.Event) -> None:
         """Makes what was executed durable, and answers it."""
-        while not self._closing or self._executed:
+        while not self._written or self._executed:
             connection = await self._connect(tried, waits_for_disk=True)
             if connection is None:
                 continue
             self._is_sealing = True
             try:
-                while not self._closing or self._executed:
+                while not self._written or self._executed:
                     await self._unsealed.wait()
                     self._unsealed.clear()
                     await self._seal_executed(connection)
