@@ -54,7 +54,7 @@ def serve(settings: Settings) -> int:
     # Which one was named needs no saying: `run` has just said where it found it.
     words = log.debug if settings.database_url else say
     with choose_database(settings.database_url or None, settings.data_path, words) as database:
-        asyncio.run(schema.check(database.url))
+        asyncio.run(schema.check(database.url, settings))
         app = create_app(settings, database_url=database.url, key=fleet_key(settings))
         listener = listen(settings.host, settings.port)
         config = uvicorn.Config(
@@ -82,7 +82,7 @@ def serve(settings: Settings) -> int:
 def migrate(settings: Settings) -> int:
     """Brings the schema up to date."""
     with choose_database(settings.database_url or None, settings.data_path, say) as database:
-        asyncio.run(schema.migrate(database.url, say))
+        asyncio.run(schema.migrate(database.url, say, settings))
     return 0
 
 

@@ -1,6 +1,7 @@
-"""The work that TimescaleDB's own policies do where the edition has them: linkbeat.maintain(), every half minute.
+"""The work that TimescaleDB has no policies for where its edition is Apache: what linkbeat.maintenance lists.
 
-One process of many does it at a time. Nothing that is read depends on it: where it stops, reads get slower.
+One process of many does it at a time, and writes down how it went (linkbeat.jobs). Nothing that is read depends on it:
+where it stops, reads get slower and nothing is dropped.
 """
 
 import asyncio
@@ -16,7 +17,23 @@ log = logging.getLogger("linkbeat")
 
 INTERVAL_SECONDS = 30.0
 LIMIT_SECONDS = 600.0
-_LOCK = "linkbeat.installation"
+_LOCK = "linkbeat.maintenance"
+
+_DUE = """
+SELECT job, statement FROM linkbeat.maintenance
+WHERE last_start IS NULL OR last_start + every <= clock_timestamp()
+ORDER BY every
+"""
+_STARTED = "UPDATE linkbeat.maintenance SET last_start = clock_timestamp() WHERE job = $1"
+_SUCCEEDED = """
+UPDATE linkbeat.maintenance SET last_success = clock_timestamp(), consecutive_failures = 0, last_error = NULL
+WHERE job = $1
+"""
+_FAILED = """
+UPDATE linkbeat.maintenance
+SET last_failure = clock_timestamp(), consecutive_failures = consecutive_failures + 1, last_error = $2
+WHERE job = $1
+"""
 
 
 class Maintenance:
@@ -46,7 +63,10 @@ class Maintenance:
 
 
 async def maintain(url: str) -> bool:
-    """One turn; False where another process has it."""
+    """One turn of all jobs that are due; False where another process has it.
+
+    A job that fails is written down as failed, and does not keep the others from their turn.
+    """
     connection = await asyncpg.connect(
         url,
         timeout=CONNECT_SECONDS,
@@ -56,7 +76,15 @@ async def maintain(url: str) -> bool:
     try:
         if not await connection.fetchval("SELECT pg_try_advisory_lock($1::regclass::oid::bigint)", _LOCK):
             return False
-        await connection.execute("CALL linkbeat.maintain()")
+        for job, statement in await connection.fetch(_DUE):
+            await connection.execute(_STARTED, job)
+            try:
+                await connection.execute(statement)
+            except asyncpg.PostgresError as raised:
+                log.warning("maintenance: %s failed: %s", job, raised)
+                await connection.execute(_FAILED, job, str(raised))
+            else:
+                await connection.execute(_SUCCEEDED, job)
         return True
     finally:
         connection.terminate()  # which gives the lock back, whatever state the connection is in
