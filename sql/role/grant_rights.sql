@@ -1,0 +1,52 @@
+-- What each role may do in this database. Everything else, and all of PUBLIC in schema linkbeat, is nothing.
+-- Views in public are for analysts, tables nowhere are; what is granted is found in the catalogue, so that a view
+-- that is added is granted, and one that TimescaleDB makes differently on each edition is too.
+-- Replaceable: reapplied on every upgrade.
+
+DO $rights$
+DECLARE
+    one record;
+BEGIN
+    REVOKE ALL ON SCHEMA linkbeat FROM PUBLIC;
+    REVOKE ALL ON ALL TABLES IN SCHEMA linkbeat FROM PUBLIC;
+    REVOKE ALL ON ALL ROUTINES IN SCHEMA linkbeat FROM PUBLIC;
+    FOR one IN
+        SELECT oid::regtype AS type FROM pg_type
+        WHERE typnamespace = 'linkbeat'::regnamespace AND typtype = 'c' AND typrelid IN (
+            SELECT oid FROM pg_class WHERE relkind = 'c')
+    LOOP
+        EXECUTE format('REVOKE ALL ON TYPE %s FROM PUBLIC', one.type);
+    END LOOP;
+
+    IF num_nulls(to_regrole('linkbeat_ingest'), to_regrole('linkbeat_read'), to_regrole('analyst')) > 0 THEN
+        RETURN;  -- the migrating user may not create roles: sql/role/create_roles.sql
+    END IF;
+
+    GRANT USAGE ON SCHEMA linkbeat TO linkbeat_ingest, linkbeat_read;
+    GRANT EXECUTE ON FUNCTION linkbeat.ingest_heartbeats TO linkbeat_ingest;
+
+    GRANT SELECT ON public.servers, linkbeat.installation, linkbeat.schema_version TO linkbeat_read;
+    GRANT EXECUTE ON FUNCTION linkbeat.unsigned TO linkbeat_read;
+
+    GRANT USAGE ON SCHEMA public TO linkbeat_read, analyst;
+    FOR one IN
+        SELECT c.oid::regclass AS view FROM pg_class c
+        WHERE relnamespace = 'public'::regnamespace AND relkind = 'v'
+          AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = c.oid AND classid = 'pg_class'::regclass AND deptype = 'e')
+    LOOP
+        EXECUTE format('GRANT SELECT ON %s TO linkbeat_read, analyst', one.view);
+    END LOOP;
+
+    -- A view reads tables in its owner's name, but calls functions in the reader's. Without USAGE on the schema an
+    -- analyst cannot call them in a query of their own.
+    FOR one IN
+        SELECT DISTINCT p.oid::regprocedure AS function
+        FROM pg_proc p
+        JOIN pg_depend d ON d.refclassid = 'pg_proc'::regclass AND d.refobjid = p.oid AND d.classid = 'pg_rewrite'::regclass
+        JOIN pg_rewrite r ON r.oid = d.objid
+        JOIN pg_class c ON c.oid = r.ev_class
+        WHERE p.pronamespace = 'linkbeat'::regnamespace AND c.relnamespace = 'public'::regnamespace
+    LOOP
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO linkbeat_read, analyst', one.function);
+    END LOOP;
+END $rights$;
