@@ -4,8 +4,11 @@ They are made by sql/role/ where the migrating login may make roles. Where they 
 database, everything goes on in the login's own name.
 """
 
+from urllib.parse import urlsplit
+
 import asyncpg
 
+CONNECT_SECONDS = 10.0
 INGEST = "linkbeat_ingest"
 READ = "linkbeat_read"
 ANALYST = "analyst"
@@ -32,18 +35,26 @@ async def wanting(connection: asyncpg.Connection) -> list[str]:
     return [role for role in every if role not in usable]
 
 
-async def analyst_options(connection: asyncpg.Connection) -> str | None:
-    """What makes a new session an analyst's, with the limits that the role has, in the words of PGOPTIONS.
+async def analyst_session(url: str) -> tuple[str, str]:
+    """PGOPTIONS that make a session an analyst's, with the limits that the role has; and a line that tells who it is.
 
-    None where the login cannot be an analyst.
+    Where the login cannot be an analyst there are no options, and the line says why.
     """
-    if ANALYST in await wanting(connection):
-        return None
-    # A server applies them to who logs in under the role's name, and not to who takes the role on.
-    limits: list[str] | None = await connection.fetchval(
-        "SELECT setconfig FROM pg_db_role_setting WHERE setrole = $1::text::regrole AND setdatabase = 0", ANALYST
-    )
-    return " ".join(f"-c {_escaped(setting)}" for setting in (f"role={ANALYST}", *(limits or ())))
+    connection = await asyncpg.connect(url, timeout=CONNECT_SECONDS, command_timeout=CONNECT_SECONDS)
+    try:
+        login = await connection.fetchval("SELECT current_user")
+        if "options=" in urlsplit(url).query:
+            return "", f"You are {login}, not {ANALYST}: the database's URL has options of its own"
+        if ANALYST in await wanting(connection):
+            return "", f"You are {login}, not {ANALYST}, which is not there for you: python -m service migrate says why"
+        # A server applies them to who logs in under the role's name, not to who takes the role on.
+        limits: list[str] | None = await connection.fetchval(
+            "SELECT setconfig FROM pg_db_role_setting WHERE setrole = $1::text::regrole AND setdatabase = 0", ANALYST
+        )
+    finally:
+        await connection.close(timeout=CONNECT_SECONDS)
+    options = " ".join(f"-c {_escaped(setting)}" for setting in (f"role={ANALYST}", *(limits or ())))
+    return options, f"You are {ANALYST} and read the views (docs/sql.md); SET ROLE NONE makes you {login}, their owner"
 
 
 def _escaped(setting: str) -> str:

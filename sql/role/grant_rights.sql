@@ -18,6 +18,20 @@ BEGIN
         EXECUTE format('REVOKE ALL ON TYPE %s FROM PUBLIC', one.type);
     END LOOP;
 
+    -- What everyone may write with by default, in a database of TimescaleDB's Community edition and in any: jobs in the
+    -- background, and large objects. Nothing here needs them; only a superuser can take them away.
+    IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+        FOR one IN
+            SELECT p.oid::regprocedure AS function FROM pg_proc p
+            WHERE proname = 'add_job' AND EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_proc'::regclass AND objid = p.oid AND deptype = 'e')
+               OR pronamespace = 'pg_catalog'::regnamespace AND proname IN ('lo_creat', 'lo_create', 'lo_from_bytea')
+        LOOP
+            EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', one.function);
+            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', one.function,
+                (SELECT nspowner::regrole FROM pg_namespace WHERE nspname = 'linkbeat'));
+        END LOOP;
+    END IF;
+
     IF num_nulls(to_regrole('linkbeat_ingest'), to_regrole('linkbeat_read'), to_regrole('analyst')) > 0 THEN
         RETURN;  -- the migrating user may not create roles: sql/role/create_roles.sql
     END IF;
@@ -35,6 +49,14 @@ BEGIN
           AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = c.oid AND classid = 'pg_class'::regclass AND deptype = 'e')
     LOOP
         EXECUTE format('GRANT SELECT ON %s TO linkbeat_read, analyst', one.view);
+    END LOOP;
+
+    FOR one IN
+        SELECT p.oid::regprocedure AS function FROM pg_proc p
+        WHERE pronamespace = 'public'::regnamespace AND prorettype <> 'trigger'::regtype
+          AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = p.oid AND classid = 'pg_proc'::regclass AND deptype = 'e')
+    LOOP
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO linkbeat_read, analyst', one.function);
     END LOOP;
 
     -- A view reads tables in its owner's name, but calls functions in the reader's. Without USAGE on the schema an
