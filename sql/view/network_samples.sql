@@ -31,10 +31,10 @@ SELECT m.time,
        m.is_lowest,
        m.is_folded,
        m.boot,
-       linkbeat.unsigned(m.rx_bytes) AS rx_bytes_counter,
-       linkbeat.unsigned(m.tx_bytes) AS tx_bytes_counter,
-       linkbeat.unsigned(m.rx_packets) AS rx_packets_counter,
-       linkbeat.unsigned(m.tx_packets) AS tx_packets_counter,
+       CASE WHEN m.delta_kind <> 'folded' THEN linkbeat.unsigned(m.rx_bytes) END AS rx_bytes_counter,
+       CASE WHEN m.delta_kind <> 'folded' THEN linkbeat.unsigned(m.tx_bytes) END AS tx_bytes_counter,
+       CASE WHEN m.delta_kind <> 'folded' THEN linkbeat.unsigned(m.rx_packets) END AS rx_packets_counter,
+       CASE WHEN m.delta_kind <> 'folded' THEN linkbeat.unsigned(m.tx_packets) END AS tx_packets_counter,
        linkbeat.unsigned(m.rx_errors) AS rx_errors_counter,
        linkbeat.unsigned(m.tx_errors) AS tx_errors_counter,
        linkbeat.unsigned(m.rx_dropped) AS rx_dropped_counter,
@@ -85,10 +85,10 @@ COMMENT ON COLUMN public.network_samples.interval_seconds IS 'Seconds from one h
 COMMENT ON COLUMN public.network_samples.is_lowest IS 'No other interface of the server is below this one: a server''s traffic is the sum over these.';
 COMMENT ON COLUMN public.network_samples.is_folded IS 'Counted in the row of its kind, such as veth*, and not in the aggregates: short-lived, or beyond the server''s budget.';
 COMMENT ON COLUMN public.network_samples.boot IS 'Number of the boot: another one after a reboot; null: not reported.';
-COMMENT ON COLUMN public.network_samples.rx_bytes_counter IS 'Octets received since boot, as the kernel counts: 0 to 2**64-1.';
-COMMENT ON COLUMN public.network_samples.tx_bytes_counter IS 'Octets sent since boot, as the kernel counts.';
-COMMENT ON COLUMN public.network_samples.rx_packets_counter IS 'Packets received since boot, as the kernel counts.';
-COMMENT ON COLUMN public.network_samples.tx_packets_counter IS 'Packets sent since boot, as the kernel counts.';
+COMMENT ON COLUMN public.network_samples.rx_bytes_counter IS 'Octets received since boot, as the kernel counts: 0 to 2**64-1; null: a sum over several interfaces.';
+COMMENT ON COLUMN public.network_samples.tx_bytes_counter IS 'Octets sent since boot, as the kernel counts; null: a sum over several interfaces.';
+COMMENT ON COLUMN public.network_samples.rx_packets_counter IS 'Packets received since boot, as the kernel counts; null: a sum over several interfaces.';
+COMMENT ON COLUMN public.network_samples.tx_packets_counter IS 'Packets sent since boot, as the kernel counts; null: a sum over several interfaces.';
 COMMENT ON COLUMN public.network_samples.rx_errors_counter IS 'Receive errors since boot; null: not reported.';
 COMMENT ON COLUMN public.network_samples.tx_errors_counter IS 'Transmit errors since boot; null: not reported.';
 COMMENT ON COLUMN public.network_samples.rx_dropped_counter IS 'Received packets dropped since boot; null: not reported.';
