@@ -1,6 +1,5 @@
--- What each role may do in this database. Everything else, and all of PUBLIC in schema linkbeat, is nothing.
--- Views in public are for analysts, tables nowhere are; what is granted is found in the catalogue, so that a view
--- that is added is granted, and one that TimescaleDB makes differently on each edition is too.
+-- What each role may do in this database, which is Linkbeat's own. Everything else is nothing.
+-- Views in public are for analysts, tables nowhere are.
 -- Replaceable: reapplied on every upgrade.
 
 DO $rights$
@@ -10,6 +9,7 @@ BEGIN
     REVOKE ALL ON SCHEMA linkbeat FROM PUBLIC;
     REVOKE ALL ON ALL TABLES IN SCHEMA linkbeat FROM PUBLIC;
     REVOKE ALL ON ALL ROUTINES IN SCHEMA linkbeat FROM PUBLIC;
+    REVOKE ALL ON FUNCTION public.billing_period FROM PUBLIC;
     FOR one IN
         SELECT oid::regtype AS type FROM pg_type
         WHERE typnamespace = 'linkbeat'::regnamespace AND typtype = 'c' AND typrelid IN (
@@ -43,21 +43,15 @@ BEGIN
     GRANT EXECUTE ON FUNCTION linkbeat.unsigned TO linkbeat_read;
 
     GRANT USAGE ON SCHEMA public TO linkbeat_read, analyst;
-    FOR one IN
-        SELECT c.oid::regclass AS view FROM pg_class c
-        WHERE relnamespace = 'public'::regnamespace AND relkind = 'v'
-          AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = c.oid AND classid = 'pg_class'::regclass AND deptype = 'e')
-    LOOP
-        EXECUTE format('GRANT SELECT ON %s TO linkbeat_read, analyst', one.view);
-    END LOOP;
-
-    FOR one IN
-        SELECT p.oid::regprocedure AS function FROM pg_proc p
-        WHERE pronamespace = 'public'::regnamespace AND prorettype <> 'trigger'::regtype
-          AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = p.oid AND classid = 'pg_proc'::regclass AND deptype = 'e')
-    LOOP
-        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO linkbeat_read, analyst', one.function);
-    END LOOP;
+    GRANT SELECT ON
+        public.server_overview, public.server_reboots, public.server_samples,
+        public.server_metrics_1m, public.server_metrics_15m, public.server_metrics_1h, public.server_metrics_1d,
+        public.interface_overview, public.network_samples, public.network_events,
+        public.network_traffic_1m, public.network_traffic_15m, public.network_traffic_1h, public.network_traffic_1d,
+        public.filesystem_samples, public.filesystem_metrics_1m, public.filesystem_metrics_15m,
+        public.filesystem_metrics_1h, public.filesystem_metrics_1d
+    TO linkbeat_read, analyst;
+    GRANT EXECUTE ON FUNCTION public.billing_period TO linkbeat_read, analyst;
 
     -- A view reads tables in its owner's name, but calls functions in the reader's. Without USAGE on the schema an
     -- analyst cannot call them in a query of their own.
