@@ -4,7 +4,6 @@ Structure is migrated by Alembic (migrations/); functions, views and roles (sql/
 applied anew whenever they differ, and so are the settings that the database itself works by (linkbeat.configure).
 """
 
-import asyncio
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
