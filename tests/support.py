@@ -19,7 +19,7 @@ def hours_ago(hours: float) -> datetime:
     return (datetime.now(UTC) - timedelta(hours=hours)).replace(second=0, microsecond=0)
 
 
-def interface(name: str, rx: int, tx: int = 0, *, is_up: bool = True, **more: int) -> dict[str, Any]:
+def interface(name: str, rx: int, tx: int = 0, *, is_up: bool = True, **more: Any) -> dict[str, Any]:
     """One interface of a heartbeat."""
     return {
         "name": name,
