@@ -18,13 +18,14 @@ BEGIN
         EXECUTE format('REVOKE ALL ON TYPE %s FROM PUBLIC', one.type);
     END LOOP;
 
-    -- What everyone may write with by default, in a database of TimescaleDB's Community edition and in any: jobs in the
-    -- background, and large objects. Nothing here needs them; only a superuser can take them away.
+    -- What everyone may do by default: add jobs to TimescaleDB's, fill the disk with large objects, and take the advisory
+    -- locks that ingest and maintenance wait for. Only a superuser can end that.
     IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
         FOR one IN
             SELECT p.oid::regprocedure AS function FROM pg_proc p
             WHERE proname = 'add_job' AND EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_proc'::regclass AND objid = p.oid AND deptype = 'e')
-               OR pronamespace = 'pg_catalog'::regnamespace AND proname IN ('lo_creat', 'lo_create', 'lo_from_bytea')
+               OR pronamespace = 'pg_catalog'::regnamespace
+                  AND (proname IN ('lo_creat', 'lo_create', 'lo_from_bytea') OR proname ~ '^pg_(try_)?advisory_(xact_)?lock')
         LOOP
             EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', one.function);
             EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', one.function,
@@ -39,7 +40,7 @@ BEGIN
     GRANT USAGE ON SCHEMA linkbeat TO linkbeat_ingest, linkbeat_read;
     GRANT EXECUTE ON FUNCTION linkbeat.ingest_heartbeats TO linkbeat_ingest;
 
-    GRANT SELECT ON public.servers, linkbeat.installation, linkbeat.schema_version TO linkbeat_read;
+    GRANT SELECT ON public.servers, linkbeat.installation, linkbeat.schema_version, linkbeat.jobs TO linkbeat_read;
     GRANT EXECUTE ON FUNCTION linkbeat.unsigned TO linkbeat_read;
 
     GRANT USAGE ON SCHEMA public TO linkbeat_read, analyst;

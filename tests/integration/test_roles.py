@@ -42,6 +42,8 @@ FORBIDDEN = [
     "DELETE FROM _timescaledb_catalog.chunk",
     "SELECT lo_create(0)",
     "SELECT lo_from_bytea(0, 'x')",
+    "SELECT pg_advisory_lock(1)",
+    "SELECT pg_try_advisory_xact_lock_shared(1, 1)",
     "COPY (SELECT 1) TO '/tmp/mine'",
     "COPY (SELECT 1) TO PROGRAM 'id'",
     "SELECT pg_read_file('/etc/hostname')",
