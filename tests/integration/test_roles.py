@@ -56,7 +56,8 @@ FORBIDDEN = [
 async def relations(database: asyncpg.Connection, condition: str, *arguments: str) -> list[str]:
     """Of our own relations, those that meet the condition."""
     rows = await database.fetch(
-        "SELECT c.oid::regclass::text FROM pg_class c WHERE relkind IN ('r', 'p', 'v', 'm', 'f') "
+        "SELECT relnamespace::regnamespace || '.' || relname FROM pg_class c "
+        "WHERE relkind IN ('r', 'p', 'v', 'm', 'f') "
         f"AND {OURS} AND {NOT_OF_AN_EXTENSION.format('c')} AND {condition} ORDER BY 1",
         *arguments,
     )
@@ -74,8 +75,8 @@ async def test_an_analyst_reads_every_view_in_public_and_no_table(database: asyn
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await database.fetch(f"SELECT * FROM {relation} LIMIT 1")
 
-    assert {"network_samples", "network_traffic_1h", "server_overview"} <= set(readable)
-    assert {"servers", "server_boots", "network_interface_metrics", "linkbeat.installation"} <= set(others)
+    assert {"public.network_samples", "public.network_traffic_1h", "public.server_overview"} <= set(readable)
+    assert {"public.servers", "public.network_interface_metrics", "linkbeat.installation"} <= set(others)
 
 
 async def test_no_role_can_write_a_relation(database: asyncpg.Connection) -> None:
@@ -94,7 +95,8 @@ async def test_no_role_can_write_a_relation(database: asyncpg.Connection) -> Non
 
 async def test_ingest_executes_one_function_and_reads_nothing(database: asyncpg.Connection) -> None:
     functions = await database.fetch(
-        "SELECT oid::regproc::text FROM pg_proc p WHERE has_function_privilege($1, oid, 'EXECUTE') "
+        "SELECT pronamespace::regnamespace || '.' || proname FROM pg_proc p "
+        "WHERE has_function_privilege($1, oid, 'EXECUTE') "
         "AND pronamespace IN ('public'::regnamespace, 'linkbeat'::regnamespace) "
         f"AND {NOT_OF_AN_EXTENSION.format('p')}",
         INGEST,
