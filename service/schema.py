@@ -1,7 +1,7 @@
 """The database's schema: bringing it up to date, and refusing one that is not.
 
-Structure is migrated by Alembic (migrations/); functions and views (sql/function/, sql/view/) are applied anew
-whenever they differ, and so are the settings that the database itself works by (linkbeat.configure).
+Structure is migrated by Alembic (migrations/); functions, views and roles (sql/function/, sql/view/, sql/role/) are
+applied anew whenever they differ, and so are the settings that the database itself works by (linkbeat.configure).
 """
 
 import hashlib
@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from service import roles
 from service.settings import Settings, variable
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,6 +38,8 @@ class SchemaError(Exception):
 async def migrate(url: str, say: Callable[[str], None], settings: Settings = DEFAULTS) -> None:
     """Brings the schema, and what the database works by, up to date; what is up to date is left alone.
 
+    A login that may not make the roles of sql/role/ is told so by a line, and does without them.
+
     Raises SchemaError where the database has a newer schema than this service knows, or cannot be migrated.
     """
     config = _config()
@@ -47,7 +50,7 @@ async def migrate(url: str, say: Callable[[str], None], settings: Settings = DEF
             raise SchemaError(_unknown(found.revision))
         wanted = settings.database_configuration()
         is_newest = found is not None and (found.revision, found.fingerprint) == (newest, fingerprint())
-        if found is not None and is_newest and found.configuration == wanted:
+        if found is not None and is_newest and found.configuration == wanted and not found.wanting_roles:
             say(f"Schema: up to date at {newest}")
             return
         await _install_extension(url)
@@ -61,6 +64,8 @@ async def migrate(url: str, say: Callable[[str], None], settings: Settings = DEF
                 await connection.run_sync(_upgrade, config, wanted)
         finally:
             await engine.dispose()
+        migrated = await _found(url)
+        assert migrated is not None
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as raised:
         raise SchemaError(f"the database cannot be migrated: {raised}") from raised
     except SQLAlchemyError as raised:
@@ -72,7 +77,12 @@ async def migrate(url: str, say: Callable[[str], None], settings: Settings = DEF
     elif not is_newest:
         say(f"Schema: upgraded from {found.revision}, now at {newest}")
     else:
-        say(f"Schema: up to date at {newest}; applied {_differing(wanted, found.configuration)}")
+        say(f"Schema: up to date at {newest}; applied {_differing(wanted, found.configuration) or 'its roles'}")
+    if migrated.wanting_roles:
+        say(
+            f"Roles: {migrated.login} may not make or take {', '.join(migrated.wanting_roles)} and does without; a "
+            f"superuser can make them, in this database: psql {' '.join(f'-f {path}' for path in _files('role'))}"
+        )
 
 
 async def check(url: str, settings: Settings = DEFAULTS) -> str:
@@ -125,9 +135,13 @@ def fingerprint() -> str:
 
 
 class _Found:
-    def __init__(self, revision: str, row: asyncpg.Record, configuration: dict[str, float]) -> None:
+    def __init__(
+        self, revision: str, row: asyncpg.Record, configuration: dict[str, float], wanting_roles: list[str]
+    ) -> None:
         self.revision = revision
         self.configuration = configuration
+        self.wanting_roles = wanting_roles
+        self.login: str = row["login"]
         self.edition: str = row["edition"]
         self.fingerprint: str | None = row["fingerprint"]
         self.running = "apache" if row["license"] == "apache" else "community"
@@ -142,14 +156,15 @@ async def _found(url: str) -> _Found | None:
         if revision is None:
             return None
         row = await connection.fetchrow(
-            "SELECT edition, fingerprint, current_setting('timescaledb.license', true) AS license "
-            "FROM linkbeat.installation"
+            "SELECT edition, fingerprint, current_setting('timescaledb.license', true) AS license, "
+            "current_user AS login FROM linkbeat.installation"
         )
         assert row is not None
         configuration: list[asyncpg.Record] = []
         if await connection.fetchval("SELECT to_regclass('linkbeat.configuration')") is not None:
             configuration = await connection.fetch("SELECT setting, days FROM linkbeat.configuration")
-        return _Found(revision, row, {row["setting"]: row["days"] for row in configuration})
+        applied = {row["setting"]: row["days"] for row in configuration}
+        return _Found(revision, row, applied, await roles.wanting(connection))
     finally:
         await connection.close(timeout=CONNECT_SECONDS)
 
@@ -194,8 +209,12 @@ def _differing(wanted: dict[str, float], found: dict[str, float]) -> str:
 
 
 def _replaceable() -> list[Path]:
-    """In the order of their application: views may call functions."""
-    return [path for kind in ("function", "view") for path in sorted((ROOT / "sql" / kind).glob("*.sql"))]
+    """In the order of their application: views may call functions, and roles are granted both."""
+    return [*_files("function"), *_files("view"), *_files("role")]
+
+
+def _files(kind: str) -> list[Path]:
+    return sorted((ROOT / "sql" / kind).glob("*.sql"))
 
 
 def _config() -> Config:

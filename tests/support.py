@@ -1,8 +1,10 @@
 """What tests say heartbeats with, and what they check stored rows against."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import httpx
@@ -17,7 +19,7 @@ def hours_ago(hours: float) -> datetime:
     return (datetime.now(UTC) - timedelta(hours=hours)).replace(second=0, microsecond=0)
 
 
-def interface(name: str, rx: int, tx: int = 0, *, is_up: bool = True, **more: int) -> dict[str, Any]:
+def interface(name: str, rx: int, tx: int = 0, *, is_up: bool = True, **more: Any) -> dict[str, Any]:
     """One interface of a heartbeat."""
     return {
         "name": name,
@@ -44,6 +46,22 @@ def heartbeat(
     if at is not None:
         body["timestamp"] = at.isoformat()
     return body
+
+
+@asynccontextmanager
+async def connected(url: str, **settings: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection for a while, with settings of its own."""
+    connection = await asyncpg.connect(url, server_settings=settings)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+def as_login(url: str, login: str) -> str:
+    """The same database for another login, whose password is its name."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=f"{login}:{login}@{parts.netloc.rpartition('@')[2]}"))
 
 
 class Client:

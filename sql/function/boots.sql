@@ -26,12 +26,25 @@ CREATE OR REPLACE FUNCTION linkbeat.track_boot(of_server text, of_boot bigint, o
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     before  integer := (SELECT count(*) FROM linkbeat.overlapping_boots(of_server));
+    is_new  boolean;
     overlap record;
 BEGIN
     INSERT INTO server_boots AS b (server_id, boot, boot_id, first_seen, last_seen)
     VALUES (of_server, of_boot, of_boot_id, moment, moment)
     ON CONFLICT (server_id, boot) DO UPDATE SET
-        first_seen = least(b.first_seen, moment), last_seen = greatest(b.last_seen, moment);
+        first_seen = least(b.first_seen, moment), last_seen = greatest(b.last_seen, moment)
+    RETURNING xmax = 0 INTO is_new;  -- xmax is 0 in a new row
+
+    IF is_new THEN
+        -- The boot before was followed in the server's own row. Its last heartbeat is where the deltas of this one,
+        -- which are its server's newest, count from.
+        UPDATE server_boots SET last_seen = greatest(last_seen, (
+            SELECT moment - min(i.elapsed_ms) * INTERVAL '1 millisecond' FROM servers s, unnest(s.interfaces) AS i
+            WHERE s.server_id = of_server AND i.time = moment AND i.elapsed_ms > 0))
+        WHERE server_id = of_server AND boot = (
+            SELECT boot FROM server_boots
+            WHERE server_id = of_server AND boot <> of_boot AND first_seen < moment ORDER BY first_seen DESC LIMIT 1);
+    END IF;
 
     SELECT count(*) AS boots, min(o.since) AS since INTO overlap
     FROM linkbeat.overlapping_boots(of_server) AS o WHERE o.boot = of_boot OR o.other = of_boot;

@@ -180,25 +180,6 @@ async def test_names_sort_by_their_bytes_at_every_level(database: asyncpg.Connec
     assert [tuple(row) for row in rows if row["collname"] != "C"] == []
 
 
-async def test_everything_that_an_analyst_sees_has_a_comment(database: asyncpg.Connection) -> None:
-    # Of this schema, not of the extensions in it.
-    relations = await database.fetch(
-        "SELECT oid, relname, obj_description(oid, 'pg_class') AS comment FROM pg_class c "
-        "WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f') "
-        "AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = c.oid AND deptype = 'e') ORDER BY relname"
-    )
-    columns = await database.fetch(
-        "SELECT attrelid::regclass::text AS relation, attname FROM pg_attribute "
-        "WHERE attrelid = ANY ($1) AND attnum > 0 AND NOT attisdropped AND col_description(attrelid, attnum) IS NULL",
-        [row["oid"] for row in relations],
-    )
-
-    assert [row["relname"] for row in relations] == sorted([*TABLES, *RELATIONS])
-    assert [row["relname"] for row in relations if not row["comment"]] == []
-    assert [tuple(row) for row in columns] == []
-    assert await database.fetchval("SELECT obj_description('linkbeat.unsigned(bigint)'::regprocedure, 'pg_proc')")
-
-
 async def test_a_schema_of_before_the_first_release_is_refused_with_what_to_do(database_url: str) -> None:
     await execute(database_url, "UPDATE linkbeat.schema_version SET version_num = '0001'")
 

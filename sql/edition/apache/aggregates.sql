@@ -17,9 +17,10 @@ CREATE TABLE linkbeat.watermarks (
 ) WITH (fillfactor = 50);  -- updated every half minute and read by every query: kept to its one page
 
 -- Called immutable so that the planner sees a constant and leaves out the chunks on its far side. A plan that
--- outlives a move of the watermark reads more of what is below it, with the same result.
+-- outlives a move of the watermark reads more of what is below it, with the same result. By its owner's rights, because
+-- a view calls it by those of who reads the view.
 CREATE FUNCTION linkbeat.watermark(of_relation text) RETURNS timestamptz
-LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     RETURN (SELECT watermark FROM linkbeat.watermarks WHERE relation = of_relation);
 END $$;
