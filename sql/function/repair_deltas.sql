@@ -44,7 +44,7 @@ BEGIN
             END IF;
         END IF;
     END LOOP;
-    IF newest IS NOT NULL AND NOT ended THEN
+    IF newest.time IS NOT NULL AND NOT ended THEN
         PERFORM linkbeat.remember_interface(newest);
     END IF;
 END $$;
