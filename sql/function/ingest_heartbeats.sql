@@ -36,11 +36,14 @@ CREATE OR REPLACE FUNCTION linkbeat.ingest_heartbeats(
     OUT registered integer[], OUT duplicate integer[], OUT conflict integer[]
 ) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
-    beats   integer;
-    late    integer[];
-    booted  integer[];
-    odd     integer[];
-    folding integer[];
+    beats     integer;
+    late      integer[];
+    measured  integer[];
+    booted    integer[];
+    boots_was bigint[];
+    seen_was  timestamptz[];
+    odd       integer[];
+    folding   integer[];
 BEGIN
     -- A server that is not known gets a row that is older than anything.
     IF (SELECT count(*) FROM servers WHERE server_id = ANY (beat_servers)) < cardinality(beat_servers) THEN
@@ -57,6 +60,8 @@ BEGIN
 
     WITH beat AS MATERIALIZED (
         SELECT n.*, s.last_seen, s.boot AS last_boot, s.interface_names, s.interfaces, n.time > s.last_seen AS is_newest,
+               -- Another boot than that of the newest heartbeat; of a late one, any that is known.
+               CASE WHEN n.time > s.last_seen THEN n.boot IS DISTINCT FROM s.boot ELSE n.boot IS NOT NULL END AS is_booted,
                coalesce(n.interval_seconds * 1000, 30000)::integer AS interval_ms,
                num_nonnulls(cpu_percent, memory_percent, memory_total_mb, memory_used_mb, disk_percent, disk_total_gb,
                             disk_used_gb, load_1m, load_5m, load_15m, uptime_seconds, network_rx_bytes,
@@ -144,6 +149,7 @@ BEGIN
         FROM beat
         WHERE has_metrics
         ON CONFLICT (server_id, time) DO NOTHING
+        RETURNING server_id
     ), mounted AS (
         INSERT INTO filesystem_metrics (
             time, total_bytes, used_bytes, available_bytes, percent, server_id, mount_point, device, fs_type, state)
@@ -170,7 +176,7 @@ BEGIN
     ), updated AS (
         UPDATE servers s SET
             last_seen = b.time, first_seen = least(s.first_seen, b.time), received_at = statement_timestamp(),
-            boot = coalesce(b.boot, s.boot), interval_seconds = b.interval_seconds, hostname = b.hostname,
+            boot = b.boot, interval_seconds = b.interval_seconds, hostname = b.hostname,
             server_guid = coalesce(b.guid, s.server_guid), boot_id = b.boot_id,
             agent_version = coalesce(b.agent_version, s.agent_version), reported_status = b.status,
             primary_interface = b.primary_interface, os_info = coalesce(b.os_info, s.os_info),
@@ -188,9 +194,9 @@ BEGIN
         FROM beat b LEFT JOIN current c USING (place)
         WHERE s.server_id = b.server_id AND b.is_newest
     )
-    SELECT s.duplicate, s.conflict, s.odd, b.beats, b.late, b.booted,
+    SELECT s.duplicate, s.conflict, s.odd, b.beats, b.late, b.measured, b.booted, b.boots_was, b.seen_was,
            s.folded || (SELECT array_agg(place) FROM current WHERE more > series_budget)
-    INTO duplicate, conflict, odd, beats, late, booted, folding
+    INTO duplicate, conflict, odd, beats, late, measured, booted, boots_was, seen_was, folding
     FROM (
         SELECT array_agg(place) FILTER (WHERE NOT is_new) AS duplicate,
                array_agg(place) FILTER (WHERE NOT is_new
@@ -204,8 +210,11 @@ BEGIN
         FROM settled
     ) s, (
         SELECT count(*) AS beats, array_agg(place) FILTER (WHERE NOT is_newest) AS late,
-               array_agg(place) FILTER (WHERE boot <> last_boot OR last_boot IS NULL AND boot IS NOT NULL
-                                              OR boot IS NOT NULL AND NOT is_newest) AS booted
+               array_agg(place) FILTER (WHERE NOT is_newest AND has_metrics
+                                              AND server_id NOT IN (SELECT server_id FROM metrics)) AS measured,
+               array_agg(place) FILTER (WHERE is_booted) AS booted,
+               array_agg(last_boot) FILTER (WHERE is_booted) AS boots_was,
+               array_agg(last_seen) FILTER (WHERE is_booted) AS seen_was
         FROM beat
     ) b;
 
@@ -213,8 +222,9 @@ BEGIN
         RAISE EXCEPTION 'a server was deleted while it reported' USING ERRCODE = 'serialization_failure';
     END IF;
     IF booted IS NOT NULL THEN
-        PERFORM linkbeat.track_boot(beat_servers[p], beat_boots[p], beat_boot_ids[p], beat_times[p])
-        FROM unnest(booted) AS p;
+        PERFORM linkbeat.track_boot(beat_servers[p], beat_boots[p], beat_boot_ids[p], beat_times[p], boot_was, was_seen)
+        FROM unnest(booted, boots_was, seen_was) AS b(p, boot_was, was_seen)
+        WHERE p <> ALL (coalesce(duplicate, '{}'));
     END IF;
     IF odd IS NOT NULL THEN
         PERFORM linkbeat.repair_deltas(beat_servers[sample_beats[o]], sample_names[o], beat_times[sample_beats[o]])
@@ -225,6 +235,7 @@ BEGIN
         FROM unnest(folding) AS p;
     END IF;
     IF late IS NOT NULL THEN
-        duplicate := duplicate || linkbeat.note_late(late, beat_servers, beat_times, sample_beats, duplicate, conflict);
+        duplicate := duplicate || linkbeat.note_late(
+            late, beat_servers, beat_times, sample_beats, measured, duplicate, conflict);
     END IF;
 END $$;
