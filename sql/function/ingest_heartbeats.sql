@@ -168,9 +168,8 @@ BEGIN
                    rx_errors, tx_errors, rx_dropped, tx_dropped, rx_bytes_delta, tx_bytes_delta, elapsed_ms, speed_mbps,
                    is_up, counts_64bit, coalesce(is_lowest, true), is_folded, name, delta_kind, kind, stacked_on, operstate
                )::linkbeat.interface_state) AS interfaces,
-               -- How many interfaces the server has now, if there is a new one.
-               CASE WHEN count((previous).first_seen) < count(*) THEN
-                    max(known) - count((previous).first_seen) + count(*) END AS more
+               -- How many interfaces the server has now, with those that are absent.
+               max(known) - count((previous).first_seen) + count(*) AS more
         FROM settled WHERE is_newest
         GROUP BY place
     ), updated AS (
@@ -230,9 +229,16 @@ BEGIN
         PERFORM linkbeat.repair_deltas(beat_servers[sample_beats[o]], sample_names[o], beat_times[sample_beats[o]])
         FROM unnest(odd) AS o;
     END IF;
+    IF late IS NOT NULL THEN
+        folding := folding || ARRAY(
+            SELECT p FROM unnest(late) AS p WHERE cardinality(array_positions(sample_beats, p)) > series_budget);
+    END IF;
     IF folding IS NOT NULL THEN
-        PERFORM linkbeat.fold_interfaces(beat_servers[p], beat_times[p], series_budget, fold_seconds)
-        FROM unnest(folding) AS p;
+        PERFORM linkbeat.fold_interfaces(
+            beat_servers[p], beat_times[p],
+            ARRAY(SELECT n.name FROM unnest(sample_beats, sample_names) AS n(place, name) WHERE n.place = p),
+            series_budget, fold_seconds)
+        FROM (SELECT DISTINCT unnest(folding)) AS f(p);
     END IF;
     IF late IS NOT NULL THEN
         duplicate := duplicate || linkbeat.note_late(
