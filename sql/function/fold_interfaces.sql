@@ -3,44 +3,57 @@
 -- arrival; the aggregates leave them out and take, for all of a kind together, one row per heartbeat: veth/*, a name that no interface can have.
 -- Replaceable: reapplied on every upgrade.
 
--- The series that an interface of this name is folded into while it is young; null: of a kind that stays.
+-- The series that an interface is folded into while it is young; null: it is of a kind that stays. A name tells which
+-- series; the kind alone, which the history does not keep, only that it is folded.
 CREATE OR REPLACE FUNCTION linkbeat.fold_series(interface_name text, kind text DEFAULT NULL) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN coalesce(substring(interface_name FROM '^(veth|br-|cali|cni|lxc|tap|vnet|fwbr|fwln|fwpr|ve-|vb-)') || '/*',
-                CASE kind WHEN 'veth' THEN 'veth/*' END);
+                CASE kind WHEN 'veth' THEN 'other/*' END);
 
 -- Decides, after the server's newest heartbeat, which of its interfaces have a series of their own:
 --   one that has lived fold_seconds comes to its own, while the server has fewer than series_budget;
 --   past the budget the youngest are folded, of whatever kind.
--- Then sums the folded ones of that heartbeat. Of a late heartbeat, only the latter.
+-- Of a late heartbeat only its own interfaces (named) past the budget are folded: those that now have a series of their
+-- own have one there before others. Then sums the folded ones of that heartbeat.
 CREATE OR REPLACE FUNCTION linkbeat.fold_interfaces(
-    of_server text, moment timestamptz, series_budget integer, fold_seconds integer
+    of_server text, moment timestamptz, named text[], series_budget integer, fold_seconds integer
 ) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     changed text[];
+    states  linkbeat.interface_state[];
 BEGIN
-    WITH ranked AS (
-        SELECT i.interface_name, i.is_folded, i.time,
-               NOT i.is_folded OR i.time - i.first_seen >= fold_seconds * INTERVAL '1 second' AS wants_own,
-               count(*) FILTER (WHERE NOT i.is_folded OR i.time - i.first_seen >= fold_seconds * INTERVAL '1 second')
-                   OVER (ORDER BY i.is_folded, i.first_seen, i.interface_name) AS place
-        FROM servers s, unnest(s.interfaces) AS i
-        WHERE s.server_id = of_server AND s.last_seen = moment
-    )
-    SELECT array_agg(interface_name) INTO changed FROM ranked
-    WHERE time = moment AND is_folded <> NOT (wants_own AND place <= series_budget);
+    IF (SELECT last_seen = moment FROM servers WHERE server_id = of_server) THEN
+        WITH ranked AS (
+            SELECT i.interface_name, i.is_folded, i.time,
+                   NOT i.is_folded OR i.time - i.first_seen >= fold_seconds * INTERVAL '1 second' AS wants_own,
+                   count(*) FILTER (WHERE NOT i.is_folded OR i.time - i.first_seen >= fold_seconds * INTERVAL '1 second')
+                       OVER (ORDER BY i.is_folded, i.first_seen, i.interface_name) AS place
+            FROM servers s, unnest(s.interfaces) AS i
+            WHERE s.server_id = of_server
+        )
+        SELECT array_agg(interface_name) INTO changed FROM ranked
+        WHERE time = moment AND is_folded <> NOT (wants_own AND place <= series_budget);
+    ELSIF cardinality(named) > series_budget THEN
+        changed := ARRAY(
+            SELECT m.interface_name
+            FROM network_interface_metrics m
+            LEFT JOIN (SELECT i.* FROM servers s, unnest(s.interfaces) AS i WHERE s.server_id = of_server) AS i
+                USING (interface_name)
+            WHERE m.server_id = of_server AND m.time = moment AND m.interface_name = ANY (named) AND NOT m.is_folded
+            ORDER BY i.is_folded, i.first_seen, m.interface_name
+            OFFSET series_budget);
+    END IF;
 
-    IF changed IS NOT NULL THEN
+    IF cardinality(changed) > 0 THEN
         UPDATE network_interface_metrics SET is_folded = NOT is_folded
         WHERE server_id = of_server AND interface_name = ANY (changed) AND time = moment;
-        UPDATE servers SET interfaces = ARRAY(
-            SELECT ROW(i.time, i.rx_bytes, i.tx_bytes, i.rx_packets, i.tx_packets, i.rx_bytes_delta, i.tx_bytes_delta,
-                       i.elapsed_ms, i.is_up, i.counts_64bit, i.is_lowest,
-                       i.is_folded <> (i.interface_name = ANY (changed)), i.interface_name, i.delta_kind, i.boot,
-                       i.first_seen, i.rx_errors, i.tx_errors, i.rx_dropped, i.tx_dropped, i.speed_mbps, i.kind,
-                       i.stacked_on, i.operstate)::linkbeat.interface_state
-            FROM unnest(interfaces) WITH ORDINALITY AS i ORDER BY i.ordinality)
-        WHERE server_id = of_server;
+        SELECT interfaces INTO states FROM servers WHERE server_id = of_server;
+        FOR n IN 1 .. cardinality(states) LOOP
+            IF states[n].time = moment AND states[n].interface_name = ANY (changed) THEN
+                states[n].is_folded := NOT states[n].is_folded;
+            END IF;
+        END LOOP;
+        UPDATE servers SET interfaces = states WHERE server_id = of_server;
     END IF;
     PERFORM linkbeat.sum_folded(of_server, moment);
 END $$;

@@ -39,11 +39,14 @@ CREATE OR REPLACE FUNCTION linkbeat.ingest_heartbeats(
 -- A plan that was made while there were few servers must not read all of them when there are many.
 SET enable_seqscan = off AS $$
 DECLARE
-    beats   integer;
-    late    integer[];
-    booted  integer[];
-    odd     integer[];
-    folding integer[];
+    beats     integer;
+    late      integer[];
+    measured  integer[];
+    booted    integer[];
+    boots_was bigint[];
+    seen_was  timestamptz[];
+    odd       integer[];
+    folding   integer[];
 BEGIN
     -- A server that is not known gets a row that is older than anything.
     IF may_register THEN
@@ -60,6 +63,8 @@ BEGIN
 
     WITH beat AS MATERIALIZED (
         SELECT n.*, s.last_seen, s.boot AS last_boot, s.interface_names, s.interfaces, n.time > s.last_seen AS is_newest,
+               -- Another boot than that of the newest heartbeat; of a late one, any that is known.
+               CASE WHEN n.time > s.last_seen THEN n.boot IS DISTINCT FROM s.boot ELSE n.boot IS NOT NULL END AS is_booted,
                coalesce(n.interval_seconds * 1000, 30000)::integer AS interval_ms, cardinality(s.interfaces) AS known,
                num_nonnulls(cpu_percent, memory_percent, memory_total_mb, memory_used_mb, disk_percent, disk_total_gb,
                             disk_used_gb, load_1m, load_5m, load_15m, uptime_seconds, network_rx_bytes,
@@ -153,15 +158,14 @@ BEGIN
                    counts_64bit, coalesce(is_lowest, true), is_folded, name, delta_kind, boot,
                    coalesce((previous).first_seen, time), rx_errors, tx_errors, rx_dropped, tx_dropped, speed_mbps, kind,
                    stacked_on, operstate)::linkbeat.interface_state) AS interfaces,
-               -- How many interfaces the server has now, if there is a new one.
-               CASE WHEN count((previous).first_seen) < count(*) THEN
-                    max(known) - count((previous).first_seen) + count(*) END AS more
+               -- How many interfaces the server has now, with those that are absent.
+               max(known) - count((previous).first_seen) + count(*) AS more
         FROM settled WHERE is_newest
         GROUP BY place
     ), updated AS (
         UPDATE servers s SET
             last_seen = b.time, first_seen = least(s.first_seen, b.time), received_at = statement_timestamp(),
-            boot = coalesce(b.boot, s.boot), interval_seconds = b.interval_seconds, hostname = b.hostname,
+            boot = b.boot, interval_seconds = b.interval_seconds, hostname = b.hostname,
             server_guid = coalesce(b.guid, s.server_guid), boot_id = b.boot_id,
             agent_version = coalesce(b.agent_version, s.agent_version), reported_status = b.status,
             primary_interface = b.primary_interface, os_info = coalesce(b.os_info, s.os_info),
@@ -179,9 +183,9 @@ BEGIN
         FROM beat b LEFT JOIN current c USING (place)
         WHERE s.server_id = b.server_id AND b.is_newest
     )
-    SELECT s.duplicate, s.conflict, s.odd, b.beats, b.late, b.booted,
+    SELECT s.duplicate, s.conflict, s.odd, b.beats, b.late, b.booted, b.boots_was, b.seen_was,
            s.folded || (SELECT array_agg(place) FROM current WHERE more > series_budget)
-    INTO duplicate, conflict, odd, beats, late, booted, folding
+    INTO duplicate, conflict, odd, beats, late, booted, boots_was, seen_was, folding
     FROM (
         SELECT array_agg(place) FILTER (WHERE NOT is_new) AS duplicate,
                array_agg(place) FILTER (WHERE NOT is_new
@@ -195,13 +199,18 @@ BEGIN
         FROM settled
     ) s, (
         SELECT count(*) AS beats, array_agg(place) FILTER (WHERE NOT is_newest) AS late,
-               array_agg(place) FILTER (WHERE boot <> last_boot OR last_boot IS NULL AND boot IS NOT NULL
-                                              OR boot IS NOT NULL AND NOT is_newest) AS booted
+               array_agg(place) FILTER (WHERE is_booted) AS booted,
+               array_agg(last_boot) FILTER (WHERE is_booted) AS boots_was,
+               array_agg(last_seen) FILTER (WHERE is_booted) AS seen_was
         FROM beat
     ) b;
 
     IF beats < cardinality(beat_servers) THEN
         RAISE EXCEPTION 'a server is not known, or not any more' USING ERRCODE = 'serialization_failure';
+    END IF;
+    IF late IS NOT NULL THEN
+        SELECT array_agg(p) INTO measured FROM unnest(late) AS p
+        WHERE EXISTS (SELECT FROM server_metrics WHERE server_id = beat_servers[p] AND time = beat_times[p]);
     END IF;
     IF has_metrics OR mount_beats IS NOT NULL THEN
         PERFORM linkbeat.ingest_host_metrics(
@@ -211,18 +220,27 @@ BEGIN
             mount_types, mount_total_bytes, mount_used_bytes, mount_available_bytes, mount_percents, mount_states);
     END IF;
     IF booted IS NOT NULL THEN
-        PERFORM linkbeat.track_boot(beat_servers[p], beat_boots[p], beat_boot_ids[p], beat_times[p])
-        FROM unnest(booted) AS p;
+        PERFORM linkbeat.track_boot(beat_servers[p], beat_boots[p], beat_boot_ids[p], beat_times[p], boot_was, was_seen)
+        FROM unnest(booted, boots_was, seen_was) AS b(p, boot_was, was_seen)
+        WHERE p <> ALL (coalesce(duplicate, '{}'));
     END IF;
     IF odd IS NOT NULL THEN
         PERFORM linkbeat.repair_deltas(beat_servers[sample_beats[o]], sample_names[o], beat_times[sample_beats[o]])
         FROM unnest(odd) AS o;
     END IF;
+    IF late IS NOT NULL THEN
+        folding := folding || ARRAY(
+            SELECT p FROM unnest(late) AS p WHERE cardinality(array_positions(sample_beats, p)) > series_budget);
+    END IF;
     IF folding IS NOT NULL THEN
-        PERFORM linkbeat.fold_interfaces(beat_servers[p], beat_times[p], series_budget, fold_seconds)
-        FROM (SELECT DISTINCT p FROM unnest(folding) AS p) AS f;
+        PERFORM linkbeat.fold_interfaces(
+            beat_servers[p], beat_times[p],
+            ARRAY(SELECT n.name FROM unnest(sample_beats, sample_names) AS n(place, name) WHERE n.place = p),
+            series_budget, fold_seconds)
+        FROM (SELECT DISTINCT unnest(folding)) AS f(p);
     END IF;
     IF late IS NOT NULL THEN
-        duplicate := duplicate || linkbeat.note_late(late, beat_servers, beat_times, sample_beats, duplicate, conflict);
+        duplicate := duplicate || linkbeat.note_late(
+            late, beat_servers, beat_times, sample_beats, measured, duplicate, conflict);
     END IF;
 END $$;

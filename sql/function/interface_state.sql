@@ -54,10 +54,10 @@ BEGIN
 END $$;
 
 -- Late heartbeats: when their servers were heard from, and what was sent again. Returns the places of those without
--- samples that were stored before.
+-- samples that were stored before: those of the newest heartbeat's time, and those whose metrics were there (measured).
 CREATE OR REPLACE FUNCTION linkbeat.note_late(
     late integer[], beat_servers text[], beat_times timestamptz[], sample_beats integer[],
-    duplicate integer[], conflict integer[]
+    measured integer[], duplicate integer[], conflict integer[]
 ) RETURNS integer[] LANGUAGE plpgsql AS $$
 DECLARE
     again integer[];
@@ -65,7 +65,7 @@ BEGIN
     SELECT array_agg(p) INTO again FROM unnest(late) AS p
     WHERE p <> ALL (coalesce(sample_beats, '{}'))
       AND (EXISTS (SELECT FROM servers s WHERE s.server_id = beat_servers[p] AND s.last_seen = beat_times[p])
-           OR EXISTS (SELECT FROM server_metrics m WHERE m.server_id = beat_servers[p] AND m.time = beat_times[p]));
+           OR p = ANY (measured));
     UPDATE servers s SET
         received_at = statement_timestamp(),
         first_seen = least(s.first_seen, l.time),

@@ -2,28 +2,25 @@
 -- For what the plain way of ingest_heartbeats leaves: counters that shrank, reboots, the rows after a late sample.
 -- The caller holds the server's row.
 -- Replaceable: reapplied on every upgrade.
-CREATE OR REPLACE FUNCTION linkbeat.repair_deltas(
-    of_server text, of_interface text, since timestamptz, through timestamptz DEFAULT NULL
-) RETURNS void LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION linkbeat.repair_deltas(of_server text, of_interface text, since timestamptz) RETURNS void
+LANGUAGE plpgsql AS $$
 DECLARE
     is_shared boolean := linkbeat.is_shared(of_server);
-    through_  timestamptz := coalesce(through, since);
-    of_boot   bigint;
     stored    network_interface_metrics;
     settled   network_interface_metrics;
-    newest    network_interface_metrics;
-    ended     boolean := false;
+    -- Of boots whose newest row up to here is not as it was: their next rows may change too. Where one machine reports
+    -- that is the next row; where two alternate, it may stand behind the other's, but not after `ends`.
+    changing  bigint[] := '{}';
+    ends      timestamptz := since;
 BEGIN
     FOR stored IN
         SELECT * FROM network_interface_metrics
         WHERE server_id = of_server AND interface_name = of_interface AND time >= since
         ORDER BY time
     LOOP
-        newest := stored;
         settled := linkbeat.settled(linkbeat.row_before(stored, is_shared), stored);
-        IF stored.time = since THEN
-            of_boot := stored.boot;
-        END IF;
+        -- A row without a boot stands before its next one alone.
+        changing := array_remove(array_remove(changing, stored.boot), NULL);
         IF settled IS DISTINCT FROM stored THEN
             UPDATE network_interface_metrics SET
                 rx_bytes_delta = settled.rx_bytes_delta, tx_bytes_delta = settled.tx_bytes_delta,
@@ -32,25 +29,27 @@ BEGIN
                 rx_dropped_delta = settled.rx_dropped_delta, tx_dropped_delta = settled.tx_dropped_delta,
                 elapsed_ms = settled.elapsed_ms, counts_64bit = settled.counts_64bit, delta_kind = settled.delta_kind
             WHERE server_id = of_server AND interface_name = of_interface AND time = stored.time;
-            newest := settled;
             IF stored.is_folded THEN
                 PERFORM linkbeat.sum_folded(of_server, stored.time);
             END IF;
-        ELSIF stored.time > through_ THEN
-            -- Where two machines alternate, the next row of this one may stand behind the other's.
-            IF NOT is_shared OR (of_boot = stored.boot) IS NOT FALSE THEN
-                ended := true;
-                EXIT;
+        ELSIF stored.time > since AND (NOT is_shared OR changing = '{}' OR stored.time >= ends) THEN
+            RETURN;
+        END IF;
+        IF stored.time = since OR settled IS DISTINCT FROM stored THEN
+            changing := array_append(changing, stored.boot);
+            IF is_shared THEN
+                ends := greatest(ends, (SELECT last_seen FROM linkbeat.boot_spans(of_server) WHERE boot = stored.boot));
             END IF;
         END IF;
     END LOOP;
-    IF newest IS NOT NULL AND NOT ended THEN
-        PERFORM linkbeat.remember_interface(newest);
+    -- Up to the newest row, which its server's state follows.
+    IF settled.time IS NOT NULL THEN
+        PERFORM linkbeat.remember_interface(settled);
     END IF;
 END $$;
 
 -- The row that a row's deltas count from: the one before it. Where two machines report under one id, the last one of
--- the same boot; and no row at all for the first of a machine that came while another ran, which is no reboot.
+-- the same boot; and no row at all where it has none and the row before is another machine's, which is no reboot.
 CREATE OR REPLACE FUNCTION linkbeat.row_before(m network_interface_metrics, is_shared boolean)
 RETURNS network_interface_metrics LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
@@ -70,7 +69,7 @@ BEGIN
     IF own.time IS NOT NULL THEN
         RETURN own;
     END IF;
-    IF EXISTS (SELECT FROM linkbeat.overlapping_boots(m.server_id) AS o WHERE o.boot = m.boot AND o.began_during) THEN
+    IF linkbeat.is_other_machine(m.server_id, m.boot, before.boot) THEN
         RETURN NULL;
     END IF;
     RETURN before;
