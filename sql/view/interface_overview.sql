@@ -44,7 +44,7 @@ COMMENT ON COLUMN public.interface_overview.operstate IS 'RFC 2863 state in the 
 COMMENT ON COLUMN public.interface_overview.kind IS 'physical, bridge, bond, vlan, tunnel, veth or other; null: not reported.';
 COMMENT ON COLUMN public.interface_overview.stacked_on IS 'The interfaces below it; null: none.';
 COMMENT ON COLUMN public.interface_overview.is_lowest IS 'No other interface of the server is below it: a server''s traffic is the sum over these.';
-COMMENT ON COLUMN public.interface_overview.is_folded IS 'A short-lived interface, or one beyond the server''s budget: its history is counted in that of its kind, such as veth*.';
+COMMENT ON COLUMN public.interface_overview.is_folded IS 'A short-lived interface, or one beyond the server''s budget: its history is counted in that of its kind, such as veth/*.';
 COMMENT ON COLUMN public.interface_overview.is_primary IS 'The machine''s main interface, in the agent''s judgement; null: it names none.';
 COMMENT ON COLUMN public.interface_overview.speed_mbps IS 'Line rate in Mbit/s; null: not known.';
 COMMENT ON COLUMN public.interface_overview.rx_bps IS 'Receive rate between its last two samples, in bits per second; null: it has gone, or the rate is not known.';

@@ -62,7 +62,7 @@ COMMENT ON VIEW public.network_samples IS
     'Every sample of every interface, with what moved since the sample before, the rates, and how they are known. Sums over interfaces: WHERE is_lowest; over short-lived ones too: WHERE NOT is_folded.';
 COMMENT ON COLUMN public.network_samples.time IS 'When the agent read the counters, by its clock.';
 COMMENT ON COLUMN public.network_samples.server_id IS 'The name under which the machine reports.';
-COMMENT ON COLUMN public.network_samples.interface_name IS 'As the system names it; of short-lived ones together, their kind with a *, such as veth*.';
+COMMENT ON COLUMN public.network_samples.interface_name IS 'As the system names it; of short-lived ones together, their kind with /*, such as veth/*.';
 COMMENT ON COLUMN public.network_samples.is_up IS 'Operationally up (RFC 2863) at that time.';
 COMMENT ON COLUMN public.network_samples.rx_bytes IS 'Octets received since the sample before; 0 in the first.';
 COMMENT ON COLUMN public.network_samples.tx_bytes IS 'Octets sent since the sample before; 0 in the first.';
@@ -83,7 +83,7 @@ COMMENT ON COLUMN public.network_samples.elapsed_seconds IS 'Seconds since the s
 COMMENT ON COLUMN public.network_samples.gap_seconds IS 'elapsed_seconds, if that is more than three intervals: samples are missing. null: no gap.';
 COMMENT ON COLUMN public.network_samples.interval_seconds IS 'Seconds from one heartbeat to the next, as the agent is set; 30 where it does not say.';
 COMMENT ON COLUMN public.network_samples.is_lowest IS 'No other interface of the server is below this one: a server''s traffic is the sum over these.';
-COMMENT ON COLUMN public.network_samples.is_folded IS 'Counted in the row of its kind, such as veth*, and not in the aggregates: short-lived, or beyond the server''s budget.';
+COMMENT ON COLUMN public.network_samples.is_folded IS 'Counted in the row of its kind, such as veth/*, and not in the aggregates: short-lived, or beyond the server''s budget.';
 COMMENT ON COLUMN public.network_samples.boot IS 'Number of the boot: another one after a reboot; null: not reported.';
 COMMENT ON COLUMN public.network_samples.rx_bytes_counter IS 'Octets received since boot, as the kernel counts: 0 to 2**64-1; null: a sum over several interfaces.';
 COMMENT ON COLUMN public.network_samples.tx_bytes_counter IS 'Octets sent since boot, as the kernel counts; null: a sum over several interfaces.';
