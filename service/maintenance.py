@@ -1,7 +1,8 @@
-"""The work that TimescaleDB has no policies for where its edition is Apache: what linkbeat.maintenance lists.
+"""The work in the background that TimescaleDB does not do: all of it on the Apache edition, which has no policies; on
+Community the policies that its scheduler fails at or does not come to.
 
-One process of many does it at a time, and writes down how it went (linkbeat.jobs). Nothing that is read depends on it:
-where it stops, reads get slower and nothing is dropped.
+Which that is, linkbeat.jobs says. One process of many does it at a time, and writes down how it went. Nothing that is
+read depends on it: where it stops, reads get slower and nothing is dropped.
 """
 
 import asyncio
@@ -19,12 +20,12 @@ INTERVAL_SECONDS = 30.0
 LIMIT_SECONDS = 600.0
 _LOCK = "linkbeat.maintenance"
 
-_DUE = """
-SELECT job, statement FROM linkbeat.maintenance
-WHERE last_start IS NULL OR last_start + every <= clock_timestamp()
-ORDER BY every
+_DUE = "SELECT job, statement, every FROM linkbeat.jobs WHERE is_due ORDER BY every, job"
+_STARTED = """
+INSERT INTO linkbeat.maintenance (job, statement, every, is_taken_over, last_start)
+VALUES ($1, $2, $3, true, clock_timestamp())
+ON CONFLICT (job) DO UPDATE SET last_start = EXCLUDED.last_start
 """
-_STARTED = "UPDATE linkbeat.maintenance SET last_start = clock_timestamp() WHERE job = $1"
 _SUCCEEDED = """
 UPDATE linkbeat.maintenance SET last_success = clock_timestamp(), consecutive_failures = 0, last_error = NULL
 WHERE job = $1
@@ -76,8 +77,8 @@ async def maintain(url: str) -> bool:
     try:
         if not await connection.fetchval("SELECT pg_try_advisory_lock($1::regclass::oid::bigint)", _LOCK):
             return False
-        for job, statement in await connection.fetch(_DUE):
-            await connection.execute(_STARTED, job)
+        for job, statement, every in await connection.fetch(_DUE):
+            await connection.execute(_STARTED, job, statement, every)
             try:
                 await connection.execute(statement)
             except asyncpg.PostgresError as raised:

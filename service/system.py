@@ -16,9 +16,11 @@ from service.ingest import Ingest
 
 log = logging.getLogger("linkbeat")
 
+JOBS_NAMED = 5
 # What works in the background and does not: nothing that is stored or read depends on it at once.
 _JOBS = """
-SELECT job, state, consecutive_failures, last_success FROM linkbeat.jobs WHERE state <> 'ok' ORDER BY job
+SELECT job, state, consecutive_failures, last_success FROM linkbeat.jobs
+WHERE state <> 'ok' ORDER BY state = 'taken over', consecutive_failures DESC, job
 """
 _STATE = "SELECT edition, (SELECT version_num FROM linkbeat.schema_version) AS revision FROM linkbeat.installation"
 
@@ -59,7 +61,7 @@ def router(database: Callable[[], Database], ingest: Callable[[], Ingest]) -> Ro
         edition, reachable, right, background = "unknown", "ok", "unknown", "unknown"
         try:
             rows = await database().fetch(_STATE)
-            background = "; ".join(map(_told, await database().fetch(_JOBS))) or "ok"
+            background = _told(await database().fetch(_JOBS))
         except Problem as problem:
             reachable = problem.detail
         except asyncpg.PostgresError as raised:
@@ -79,8 +81,13 @@ def router(database: Callable[[], Database], ingest: Callable[[], Ingest]) -> Ro
     return Router("/", route_handlers=[health, ready], tags=["system"])
 
 
-def _told(job: asyncpg.Record) -> str:
-    """`refresh network_traffic_1m failing (3 times in a row, last success 2026-01-29T10:00:00Z)`."""
-    last = f"{job['last_success']:%Y-%m-%dT%H:%M:%SZ}" if job["last_success"] else "never"
-    times = f"{job['consecutive_failures']} times in a row, " if job["state"] == "failing" else ""
-    return f"{job['job']} {job['state']} ({times}last success {last})"
+def _told(jobs: list[asyncpg.Record]) -> str:
+    """`refresh network_traffic_1m failing (3 times in a row, last success 2026-01-29T10:00:00Z); …`, or `ok`."""
+    words = []
+    for job in jobs[:JOBS_NAMED]:
+        last = f"{job['last_success']:%Y-%m-%dT%H:%M:%SZ}" if job["last_success"] else "never"
+        times = f"{job['consecutive_failures']} times in a row, " if job["state"] == "failing" else ""
+        words.append(f"{job['job']} {job['state']} ({times}last success {last})")
+    if len(jobs) > JOBS_NAMED:
+        words.append(f"and {len(jobs) - JOBS_NAMED} more")
+    return "; ".join(words) or "ok"

@@ -117,9 +117,9 @@ CROSS JOIN LATERAL (
     FROM linkbeat.family_columns WHERE family = f.family
 ) c;
 
--- Where an aggregate's finished buckets are, and the SQL that says up to when they are finished. Filled by sql/edition.
+-- Where the finished buckets of each aggregate are; up to when they are finished, says linkbeat.watermark(relation).
+-- Both are made by sql/edition.
 CREATE TABLE linkbeat.kept (
-    relation  text PRIMARY KEY,
-    kept      regclass NOT NULL,
-    watermark text NOT NULL
+    relation text PRIMARY KEY,
+    kept     regclass NOT NULL
 );

@@ -19,12 +19,13 @@ CREATE TABLE linkbeat.configuration (
 
 COMMENT ON TABLE linkbeat.configuration IS 'How long rows are kept, and how far back they are taken: what the database works by.';
 
--- The work that TimescaleDB has no policies for in this edition: the service does it (service/maintenance.py), and
--- writes here how it went. Read through linkbeat.jobs.
+-- The work that TimescaleDB has no policies for in this edition, and the policies that the service has taken over from
+-- TimescaleDB's scheduler. The service does it (service/maintenance.py), and writes here how it went; linkbeat.jobs reads it.
 CREATE TABLE linkbeat.maintenance (
     job                  text PRIMARY KEY,
     statement            text NOT NULL,
     every                interval NOT NULL,
+    is_taken_over        boolean NOT NULL DEFAULT false,
     installed            timestamptz NOT NULL DEFAULT now(),
     last_start           timestamptz,
     last_success         timestamptz,
@@ -33,4 +34,4 @@ CREATE TABLE linkbeat.maintenance (
     last_error           text
 );
 
-COMMENT ON TABLE linkbeat.maintenance IS 'What the service does in the background, and how it went; no rows where the edition has policies.';
+COMMENT ON TABLE linkbeat.maintenance IS 'What the service does in the background, and how it went.';

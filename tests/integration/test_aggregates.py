@@ -184,3 +184,25 @@ async def test_nothing_is_lost_or_doubled_while_refreshes_readers_and_writers_wo
         assert await differing_rows(database) == RIGHT
     await refresh(database)
     assert await differing_rows(database) == RIGHT
+
+
+async def test_levels_that_are_refreshed_at_the_same_time_hide_nothing_from_each_other(
+    database: asyncpg.Connection, database_url: str
+) -> None:
+    """As the policies may: each level reads the one below while that is being materialized."""
+    await write_rows(database, hours_ago(50), hours_ago(0), timedelta(minutes=3))
+    jobs = await database.fetch(
+        "SELECT job_id FROM timescaledb_information.jobs WHERE proc_name = 'policy_refresh_continuous_aggregate'"
+    )
+    statements = [f"CALL run_job({job['job_id']})" for job in jobs] or ["CALL linkbeat.refresh_aggregates(now())"] * 3
+
+    async def run(statement: str) -> None:
+        connection = await asyncpg.connect(database_url)
+        await connection.execute(statement)
+        await connection.close()
+
+    running = asyncio.gather(*map(run, statements))
+    while not running.done():
+        assert await differing_rows(database) == RIGHT
+    await running
+    assert await differing_rows(database) == RIGHT

@@ -448,7 +448,7 @@ async def _touched_chunks(database: asyncpg.Connection, statement: LoggedQuery) 
     }
     return {
         (
-            names.get(row["hypertable_name"], row["hypertable_name"].replace("kept_", "network_")),
+            names.get(row["hypertable_name"], row["hypertable_name"].removeprefix("kept_")),
             row["chunk_name"],
             row["range_end"],
         )

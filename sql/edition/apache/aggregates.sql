@@ -51,8 +51,7 @@ BEGIN
 
         INSERT INTO linkbeat.watermarks (relation, watermark, taking)
         VALUES (aggregate.relation, time_bucket('1 day', now()), time_bucket('1 day', now()));
-        INSERT INTO linkbeat.kept (relation, kept, watermark)
-        VALUES (aggregate.relation, format('linkbeat.kept_%s', aggregate.relation)::regclass,
-                format('linkbeat.watermark(%L)', aggregate.relation));
+        INSERT INTO linkbeat.kept (relation, kept)
+        VALUES (aggregate.relation, format('linkbeat.kept_%s', aggregate.relation)::regclass);
     END LOOP;
 END $install$;

@@ -29,14 +29,26 @@ BEGIN
         EXECUTE format('ALTER MATERIALIZED VIEW %I SET (timescaledb.enable_columnstore = true,
             timescaledb.segmentby = %L, timescaledb.orderby = ''bucket DESC'')', aggregate.relation, aggregate.series);
 
-        -- In these words TimescaleDB's planner puts the watermark's value in their place.
-        INSERT INTO linkbeat.kept (relation, kept, watermark)
-        SELECT aggregate.relation, format('%I.%I', h.schema_name, h.table_name)::regclass,
-               format('coalesce(_timescaledb_functions.to_timestamp(_timescaledb_functions.cagg_watermark(%s)), ''-infinity'')', h.id)
+        INSERT INTO linkbeat.kept (relation, kept)
+        SELECT aggregate.relation, format('%I.%I', h.schema_name, h.table_name)::regclass
         FROM _timescaledb_catalog.continuous_agg c JOIN _timescaledb_catalog.hypertable h ON h.id = c.mat_hypertable_id
         WHERE c.user_view_schema = 'public' AND c.user_view_name = aggregate.relation;
     END LOOP;
 END $install$;
+
+-- Up to when an aggregate is materialized, as the calling query's snapshot has it. TimescaleDB's own cagg_watermark()
+-- takes a newer one wherever it is called at run time, as in the refresh of a level that reads the level below: what was
+-- materialized between the two would be in neither half of that, and missing in all buckets made of it.
+-- Called immutable so that the planner sees a constant and leaves out the chunks on its far side. A plan that outlives
+-- a move of the watermark reads more of what is below it, with the same result.
+CREATE FUNCTION linkbeat.watermark(of_relation text) RETURNS timestamptz
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+BEGIN
+    RETURN (SELECT _timescaledb_functions.to_timestamp(w.watermark)
+            FROM _timescaledb_catalog.continuous_agg c
+            JOIN _timescaledb_catalog.continuous_aggs_watermark w USING (mat_hypertable_id)
+            WHERE c.user_view_schema = 'public' AND c.user_view_name = of_relation);
+END $$;
 
 -- Materializes every level up to `until`, as far back as there are rows: a refresh of what retention has dropped from
 -- the rows would drop it from the aggregates.
