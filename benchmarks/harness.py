@@ -30,7 +30,7 @@ class NotMeasured(Exception):
 
 @dataclass(frozen=True)
 class Result:
-    """What one run of wrk came to; latencies in milliseconds."""
+    """What a load came to: `requests` that were answered below 400, and their rate; latencies in milliseconds."""
 
     requests: int
     per_second: float

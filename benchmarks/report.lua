@@ -5,9 +5,10 @@ function setup(thread)
     threads = threads + 1
 end
 
+-- Requests that were answered below 400, microseconds, errors, and latencies in microseconds.
 function done(summary, latency, _)
     local errors = summary.errors
-    print(string.format("RESULT %d %d %d %d %d", summary.requests, summary.duration,
+    print(string.format("RESULT %d %d %d %d %d", summary.requests - errors.status, summary.duration,
         errors.status + errors.connect + errors.read + errors.write + errors.timeout,
         latency:percentile(50), latency:percentile(99)))
 end

@@ -86,6 +86,10 @@ FROM bench_samples, unnest('{rx,tx}'::text[]) AS direction
 ORDER BY time
 """
 
+_SCHEDULE_POLICIES = """
+SELECT alter_job(job_id, scheduled => $1) FROM timescaledb_information.jobs WHERE proc_name LIKE 'policy_%'
+"""
+
 
 @dataclass(frozen=True)
 class Traffic:
@@ -110,10 +114,14 @@ class Traffic:
         return [(f"bench-{server:02}", interface) for server in range(self.servers) for interface in INTERFACES]
 
 
-def load(url: str, traffic: Traffic) -> None:
-    """Stores the traffic in Linkbeat's tables, aggregates and all, and keeps it staged for export()."""
+def load(url: str, traffic: Traffic, *, policies: bool = True) -> None:
+    """Stores the traffic in Linkbeat's tables, aggregates and all, and keeps it staged for export().
+
+    policies    whether those of the Community edition run afterwards; until then they rest.
+    """
 
     async def run(connection: asyncpg.Connection) -> None:
+        await connection.execute(_SCHEDULE_POLICIES, False)
         await connection.execute("SET work_mem = '256MB'; SELECT setseed(0.5)")
         await connection.execute(
             _STAGE.format(
@@ -129,12 +137,13 @@ def load(url: str, traffic: Traffic) -> None:
         await connection.execute(_LOAD_SERVERS)
         await _refresh(connection)
         await connection.execute("ANALYZE")
+        await connection.execute(_SCHEDULE_POLICIES, policies)
 
     connected(url, run)
 
 
 async def _refresh(connection: asyncpg.Connection) -> None:
-    """Every level up to now; a policy of the Community edition may be at the same, and then has its turn first."""
+    """Every level up to now; a policy that was at it before it was told to rest has its turn first."""
     while True:
         try:
             await connection.execute("CALL linkbeat.refresh_aggregates(now() - INTERVAL '2 minutes')")
