@@ -32,6 +32,10 @@ drill: .venv/development ## Kills service, database and run again and again, for
 bench: .venv/development ## Heartbeats and sparklines per second on this machine
 	$(BIN)/python -m benchmarks.run
 
+.PHONY: bench-peers
+bench-peers: .venv/development ## The same beside InfluxDB, VictoriaMetrics and Prometheus; BENCH="--only ingest"
+	$(BIN)/python -u -m benchmarks.peers $(BENCH)
+
 .PHONY: lock
 lock: ## Locks the newest dependencies that pyproject.toml allows (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade -q -o requirements.lock

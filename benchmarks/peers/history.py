@@ -12,6 +12,7 @@ from benchmarks.peers.linkbeat import Linkbeat, name_of, running, serving
 from benchmarks.peers.plan import Plan
 from benchmarks.peers.reading import read
 from benchmarks.peers.systems import Window
+from benchmarks.sql import execute
 from benchmarks.traffic import INTERFACES, Traffic, load
 
 PERIODS = ("1h", "24h")  # those that a day of history fills
@@ -74,6 +75,8 @@ def _with_days(server_url: str, days: int, plan: Plan) -> Iterator[Linkbeat]:
     with harness.database(server_url) as url:
         load(url, Traffic.until_now(plan.servers, days))
         with serving(url) as instance:
+            ingested(instance, 1)  # all servers that will report are known from here on
+            _settle(instance)
             yield instance
 
 
@@ -88,7 +91,13 @@ def _with_servers(server_url: str, number: int) -> Iterator[Linkbeat]:
             url = f"{instance.base}/api/v1/agents/heartbeats"
             answer = httpx.post(url, json=batch, headers=headers, timeout=60).raise_for_status().json()
             assert answer["stored"] == len(batch), answer
+        _settle(instance)
         yield instance
+
+
+def _settle(instance: Linkbeat) -> None:
+    """What autovacuum does within minutes: plans that were made for a handful of servers are made anew for them all."""
+    execute(instance.url, "VACUUM ANALYZE")
 
 
 def _heartbeat(name: str) -> dict[str, object]:

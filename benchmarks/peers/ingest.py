@@ -41,7 +41,7 @@ def ingest(linkbeats: Sequence[System[Ingests]], peers: Sequence[System[Ingests]
                 ours.result.per_second / theirs.result.per_second
                 for ours, theirs in zip(found[linkbeat.name], found[peer.name], strict=True)
             ]
-            print(f"  {linkbeat.name}: {median(ratios):.2f} of {peer.name}'s rate")
+            print(f"  {linkbeat.name}: its rate is {median(ratios):.2f} of that of {peer.name}")
 
 
 def ingested(instance: Ingests, seconds: int, servers: int = SERVERS) -> Ingested:

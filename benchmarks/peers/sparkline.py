@@ -90,8 +90,8 @@ def _series(
         for ours in linkbeats:
             for theirs in peers:
                 print(
-                    f"  {ours}: {single[ours].p50_ms / single[theirs].p50_ms:.2f} of {theirs}'s p50, "
-                    f"{many[ours].per_second / many[theirs].per_second:.2f} of its rate at 16 connections"
+                    f"  {ours}: its p50 is {single[ours].p50_ms / single[theirs].p50_ms:.2f} of that of {theirs}, "
+                    f"its rate at 16 connections {many[ours].per_second / many[theirs].per_second:.2f}"
                 )
 
 
