@@ -23,11 +23,6 @@ RETENTION_DAYS = {
 }
 RAW = "network_interface_metrics"
 MEGABYTE = 1e6
-_IS_COMPRESSED = """
-SELECT compression_enabled FROM timescaledb_information.hypertables WHERE hypertable_name = $1
-UNION ALL
-SELECT compression_enabled FROM timescaledb_information.continuous_aggregates WHERE view_name = $1
-"""
 
 
 def storage(server_urls: Sequence[str], programs: Programs, plan: Plan) -> None:
@@ -97,12 +92,6 @@ async def _keep(connection: asyncpg.Connection, level: str, days: int) -> None:
 
 async def _compress(connection: asyncpg.Connection, level: str) -> None:
     """Every chunk, in a transaction of its own: together they would lock more than a server may."""
-    if not await connection.fetchval(_IS_COMPRESSED, level):
-        kind = "TABLE" if level == RAW else "MATERIALIZED VIEW"
-        await connection.execute(
-            f"ALTER {kind} {level} SET (timescaledb.compress, "
-            "timescaledb.compress_segmentby = 'server_id, interface_name')"
-        )
     for chunk in await connection.fetch(f"SELECT show_chunks('{level}')::text AS name"):
         await connection.execute(f"SELECT compress_chunk('{chunk['name']}', if_not_compressed => true)")
 
