@@ -36,6 +36,10 @@ bench: .venv/development ## Heartbeats and sparklines per second on this machine
 docs: .venv/development ## Writes docs/sql.md from the database's comments
 	$(BIN)/python -m docs.generate
 
+.PHONY: bench-peers
+bench-peers: .venv/development ## The same beside InfluxDB, VictoriaMetrics and Prometheus; BENCH="--only ingest"
+	$(BIN)/python -u -m benchmarks.peers $(BENCH)
+
 .PHONY: lock
 lock: ## Locks the newest dependencies that pyproject.toml allows (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade -q -o requirements.lock
