@@ -58,8 +58,9 @@ class Grid:
     def bucket(self) -> timedelta:
         return timedelta(seconds=self.bucket_seconds)
 
-    def starts(self) -> list[datetime]:
-        return [self.first + index * self.bucket for index in range(self.count)]
+    def starts(self, count: int = 0) -> list[datetime]:
+        """The start of each, and if there are not `count` of them, of those after now: clocks may run ahead."""
+        return [self.first + index * self.bucket for index in range(max(self.count, count))]
 
 
 def grid(period: str, bucket: str | None, now: datetime) -> Grid:

@@ -1,8 +1,11 @@
-"""Sparklines: traffic per bucket of a period, read from one aggregate in one query."""
+"""Sparklines: traffic per bucket of a period, read from one aggregate in one query.
+
+The database answers with a row for each series and its buckets in arrays: a row for each bucket would cost several
+times as much to carry and to unpack.
+"""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from itertools import groupby
 from typing import Annotated, Any, Literal
 
 import asyncpg
@@ -31,7 +34,7 @@ Fill = Annotated[
 ]
 
 
-class Point(msgspec.Struct, frozen=True):
+class Point(msgspec.Struct, frozen=True, gc=False):
     """Traffic of one bucket, [timestamp, timestamp + bucket_seconds): octets, and bits per second over the bucket."""
 
     timestamp: datetime
@@ -44,7 +47,8 @@ class Point(msgspec.Struct, frozen=True):
 class Sparkline(msgspec.Struct, frozen=True, omit_defaults=True):
     """One server's traffic, oldest bucket first; [] for an interface never seen.
 
-    interface   null: the sum over `interfaces`
+    interface   null: the sum over `interfaces`, those that have no other one below them: traffic that crosses a bond,
+                a bridge or a tunnel is counted once
     """
 
     server_id: str
@@ -90,26 +94,30 @@ class FleetSparkline(msgspec.Struct, frozen=True):
     series: list[FleetSeries]
 
 
-# The server is asked for in the same query: no row at all is an unknown server, one without a bucket an empty answer.
+# The server is asked for in the same query: no row at all is an unknown server, one without buckets an empty answer.
 _ONE_SERVER = """
-SELECT t.*
-FROM servers s
-LEFT JOIN LATERAL (
-    SELECT {columns}, sum(a.rx_bytes)::bigint AS rx_bytes, sum(a.tx_bytes)::bigint AS tx_bytes {more}
-    FROM {relation} a
-    WHERE a.server_id = $1 AND a.bucket >= $2 {where}
-    GROUP BY {group}
-    ORDER BY {group}
-) t ON true
-WHERE s.server_id = $1
+WITH bucket AS ({buckets})
+SELECT t.* FROM servers s LEFT JOIN LATERAL ({series}) t ON true WHERE s.server_id = $1
 """
 _FLEET = """
-SELECT server_id, interface_name, {bucket} AS bucket,
-       sum(rx_bytes)::bigint AS rx_bytes, sum(tx_bytes)::bigint AS tx_bytes
-FROM {relation}
-WHERE bucket >= $1 {where}
-GROUP BY 1, 2, 3
-ORDER BY 1, 2, 3
+WITH bucket AS ({buckets})
+SELECT server_id, interface_name, {arrays} FROM bucket GROUP BY 1, 2 ORDER BY 1, 2
+"""
+_SERIES = {
+    "one": "SELECT {arrays} FROM bucket",
+    "each": "SELECT interface_name, {arrays} FROM bucket GROUP BY 1 ORDER BY 1",
+    "sum": """
+        SELECT {arrays}, (SELECT array_agg(DISTINCT interface_name) FROM bucket) AS interfaces FROM (
+            SELECT start, sum(rx_bytes)::bigint AS rx_bytes, sum(tx_bytes)::bigint AS tx_bytes
+            FROM bucket GROUP BY 1 ORDER BY 1) AS total
+    """,
+}
+# The buckets' places in the grid, and what they hold; rates to the nearest tenth.
+_ARRAYS = """
+    array_agg(((date_part('epoch', start) - {first}) / {width})::integer) AS places,
+    array_agg(rx_bytes) AS rx_bytes, array_agg(tx_bytes) AS tx_bytes,
+    array_agg(round(rx_bytes * 80::double precision / {width}) / 10) AS rx_bps,
+    array_agg(round(tx_bytes * 80::double precision / {width}) / 10) AS tx_bps
 """
 
 
@@ -124,20 +132,16 @@ def router(database: Callable[[], Database]) -> Router:
         fill: Fill = "none",
     ) -> FleetSparkline:
         buckets = grid(period, bucket, now())
+        where = "bucket >= $1"
         arguments: list[Any] = [buckets.first]
         if server:
+            where += " AND server_id = ANY ($2)"
             arguments.append([storable(one) for one in server])
         rows = await database().fetch(
-            _FLEET.format(
-                bucket=_bucket(buckets), relation=buckets.period.relation,
-                where="AND server_id = ANY ($2)" if server else "",
-            ),
+            _FLEET.format(buckets=_buckets(buckets, where, "server_id, interface_name"), arrays=_arrays(buckets)),
             *arguments,
-        )  # fmt: skip
-        series = [
-            FleetSeries(server_id, interface, _points(list(group), buckets, fill))
-            for (server_id, interface), group in groupby(rows, lambda row: (row["server_id"], row["interface_name"]))
-        ]
+        )
+        series = [FleetSeries(row["server_id"], row["interface_name"], _points(row, buckets, fill)) for row in rows]
         return FleetSparkline("network", period, buckets.bucket_seconds, series)
 
     @get("/{server_id:str}/network", summary="Network sparkline of one server", responses=problems(401, 404, 422, 503))
@@ -152,33 +156,32 @@ def router(database: Callable[[], Database]) -> Router:
         fill: Fill = "none",
     ) -> Sparkline | GroupedSparkline:
         buckets = grid(period, bucket, now())
+        where = "server_id = $1 AND bucket >= $2"
         arguments: list[Any] = [storable(server_id), buckets.first]
-        where = ""
         if interface is not None:
+            where += " AND interface_name = $3"
             arguments.append(storable(interface))
-            where = "AND a.interface_name = $3"
-        columns, more, group = f"{_bucket(buckets, 'a.bucket')} AS bucket", "", "1"
-        if group_by is not None:
-            columns, group = f"a.interface_name, {columns}", "1, 2"
-        elif interface is None:
-            more = ", array_agg(DISTINCT a.interface_name) AS interfaces"
+        kind = "each" if group_by is not None else "one" if interface is not None else "sum"
         rows = await database().fetch(
-            _ONE_SERVER.format(columns=columns, more=more, relation=buckets.period.relation, where=where, group=group),
+            _ONE_SERVER.format(
+                buckets=_buckets(buckets, where if kind != "sum" else f"{where} AND is_lowest", "interface_name"),
+                series=_SERIES[kind].format(arrays=_arrays(buckets)),
+            ),
             *arguments,
         )
         if not rows:
             raise unknown_server(server_id)
-        rows = [row for row in rows if row["bucket"] is not None]
         if group_by is not None:
             series = [
-                Series(name, _points(list(group), buckets, fill))
-                for name, group in groupby(rows, lambda row: row["interface_name"])
+                Series(row["interface_name"], _points(row, buckets, fill))
+                for row in rows
+                if row["interface_name"] is not None
             ]
             return GroupedSparkline(server_id, "network", period, buckets.bucket_seconds, series)
-        data = _points(rows, buckets, fill)
+        data = _points(rows[0], buckets, fill)
         if interface is not None:
             return Sparkline(server_id, "network", interface, period, buckets.bucket_seconds, data)
-        counted = sorted({name for row in rows for name in row["interfaces"]})
+        counted = sorted(rows[0]["interfaces"] or [])
         return Sparkline(server_id, "network", None, period, buckets.bucket_seconds, data, counted)
 
     return Router("/metrics/sparkline", route_handlers=[fleet, one_server], tags=["sparklines"])
@@ -189,17 +192,36 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def _bucket(buckets: Grid, column: str = "bucket") -> str:
-    """The bucket of the answer. Its width stands in the statement: as a parameter it would keep chunks in the plan."""
-    return f"time_bucket(INTERVAL '{buckets.bucket_seconds} seconds', {column})"
+def _buckets(buckets: Grid, where: str, series: str) -> str:
+    """SQL for the buckets of the answer in the order of time; the aggregate's own, or several of them put together.
+
+    Their width stands in the statement: as a parameter it would keep chunks in the plan.
+    """
+    relation = buckets.period.relation
+    if buckets.bucket_seconds == buckets.period.base_seconds:
+        return f"SELECT {series}, bucket AS start, rx_bytes, tx_bytes FROM {relation} WHERE {where} ORDER BY bucket"
+    return (
+        f"SELECT {series}, time_bucket(INTERVAL '{buckets.bucket_seconds} seconds', bucket) AS start, "
+        "sum(rx_bytes)::bigint AS rx_bytes, sum(tx_bytes)::bigint AS tx_bytes "
+        f"FROM {relation} WHERE {where} GROUP BY {series}, start ORDER BY start"
+    )
 
 
-def _points(rows: list[asyncpg.Record], buckets: Grid, fill: str) -> list[Point]:
-    width = buckets.bucket_seconds
-    points = [
-        Point(start, rx, tx, round(rx * 8 / width, 1), round(tx * 8 / width, 1))
-        for start, rx, tx in ((row["bucket"], row["rx_bytes"], row["tx_bytes"]) for row in rows)
-    ]
+def _arrays(buckets: Grid) -> str:
+    return _ARRAYS.format(first=f"{buckets.first.timestamp():.0f}", width=buckets.bucket_seconds)
+
+
+def _points(series: asyncpg.Record, buckets: Grid, fill: str) -> list[Point]:
+    places = series["places"] or []
+    starts = buckets.starts(max(places, default=0) + 1)
+    points = list(
+        map(
+            Point, map(starts.__getitem__, places),
+            series["rx_bytes"] or (), series["tx_bytes"] or (), series["rx_bps"] or (), series["tx_bps"] or (),
+        )
+    )  # fmt: skip
+    if places != sorted(places):  # an aggregate takes rows as they come, and nobody promises that a sort is kept
+        points.sort(key=lambda point: point.timestamp)
     if fill == "none":
         return points
     known = {point.timestamp: point for point in points}

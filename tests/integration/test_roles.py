@@ -213,6 +213,8 @@ async def test_a_login_without_the_right_to_make_roles_migrates_and_is_told(
         await roles.take(person, READ)
         reader = await person.fetchval("SELECT current_user")
     async with connected(empty_database_url) as superuser:
+        # Which are at work by now, and would hold what changes its owner.
+        await superuser.execute("SELECT _timescaledb_functions.stop_background_workers()")
         await superuser.execute(f"REASSIGN OWNED BY {login} TO CURRENT_USER")
 
     told = f"Roles: {login} may not make or take {INGEST}, {READ}, {ANALYST} and does without"
