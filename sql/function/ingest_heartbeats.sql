@@ -45,11 +45,13 @@ DECLARE
     odd       integer[];
     folding   integer[];
 BEGIN
-    -- A server that is not known gets a row that is older than anything.
+    -- A server that is not known gets a row that is older than anything; one whose row alone was deleted, as new as its
+    -- history.
     IF (SELECT count(*) FROM servers WHERE server_id = ANY (beat_servers)) < cardinality(beat_servers) THEN
         WITH inserted AS (
             INSERT INTO servers (server_id, last_seen, first_seen, received_at, hostname)
-            SELECT n.server_id, '-infinity', n.time, statement_timestamp(), n.hostname
+            SELECT n.server_id, coalesce((SELECT max(m.time) FROM network_interface_metrics m WHERE m.server_id = n.server_id), '-infinity'),
+                   n.time, statement_timestamp(), n.hostname
             FROM unnest(beat_servers, beat_times, beat_hostnames) AS n(server_id, time, hostname)
             ORDER BY 1
             ON CONFLICT (server_id) DO NOTHING
