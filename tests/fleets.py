@@ -108,15 +108,16 @@ def _other(rng: random.Random, beat: Beat) -> Beat:
     return replace(beat, boot=boot, samples={**beat.samples, name: other})
 
 
-async def send(service: Client, fleet: Fleet) -> int:
-    """Posts the whole fleet. Returns how many heartbeats were stored."""
+async def send(services: Sequence[Client], fleet: Fleet) -> int:
+    """Posts the whole fleet, each post to any of the services. Returns how many heartbeats were stored."""
     rng = random.Random(fleet.seed)
     stored = 0
 
     async def write(posts: Iterator[Post]) -> None:
         nonlocal stored
         for post in posts:
-            more = await send_post(service, post, as_batch=len(post) > 1 or rng.random() < 0.3)
+            as_batch = len(post) > 1 or rng.random() < 0.3
+            more = await send_post(rng.choice(services), post, as_batch=as_batch)
             stored += more
 
     for posts in (iter(fleet.posts), iter(fleet.again)):

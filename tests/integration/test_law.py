@@ -4,6 +4,7 @@ every level of the aggregates equals its recomputation from raw rows."""
 import asyncio
 import os
 import random
+from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -11,8 +12,10 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from service.app import create_app
 from service.settings import Settings
 from tests.accounts import check_levels, check_servers
+from tests.conftest import in_process
 from tests.fleets import Fleet, fleet, send
 from tests.shrinking import describe
 from tests.support import KEY, Client, differing_rows, heartbeat, hours_ago
@@ -36,8 +39,14 @@ class TestRandomHistories:
     def settings(self, tmp_path: Path) -> Settings:
         return Settings(api_key=KEY, data_dir=str(tmp_path), max_series=SERIES_BUDGET, fold_minutes=5)
 
+    @pytest.fixture
+    async def other_service(self, database_url: str, settings: Settings) -> AsyncIterator[Client]:
+        """Another process, as far as the database can tell: writers of one server meet there alone."""
+        async with in_process(create_app(settings, database_url=database_url, key=KEY)) as client:
+            yield client
+
     async def test_every_row_and_every_level_is_what_the_counters_prove(
-        self, service: Client, database: asyncpg.Connection
+        self, service: Client, other_service: Client, database: asyncpg.Connection
     ) -> None:
         seed = int(os.environ.get("LINKBEAT_LAW_SEED") or random.randrange(10**9))
         until = hours_ago(0)
@@ -45,7 +54,7 @@ class TestRandomHistories:
         for first in range(seed, seed + ROUNDS * FLEETS, FLEETS):
             fleets = [fleet(number, SERVERS, until - SINCE, until) for number in range(first, first + FLEETS)]
 
-            await self.send(service, database, fleets, until)
+            await self.send([service, other_service], database, fleets, until)
 
             sent = {server_id: one for each in fleets for server_id, one in each.sent.items()}
             for refreshed in (False, True):
@@ -55,15 +64,17 @@ class TestRandomHistories:
                     assert await check_levels(database, sent) == [], f"LINKBEAT_LAW_SEED={first}"
                     assert await differing_rows(database) == EQUAL, f"LINKBEAT_LAW_SEED={seed}"
 
-    async def send(self, service: Client, database: asyncpg.Connection, fleets: list[Fleet], until: datetime) -> None:
+    async def send(
+        self, services: list[Client], database: asyncpg.Connection, fleets: list[Fleet], until: datetime
+    ) -> None:
         """Sends the fleets, some at a time, with refreshes in between, and looks at each one's rows afterwards."""
         turns, alone = asyncio.Semaphore(AT_A_TIME), asyncio.Lock()
 
         async def one(each: Fleet) -> None:
             async with turns:
-                stored = await send(service, each)
+                stored = await send(services, each)
             async with alone:
-                await self.check(service, database, each, stored)
+                await self.check(services[0], database, each, stored)
                 if each.seed % (FLEETS // REFRESHES) == 0:
                     moment = until - SINCE * random.Random(each.seed).random()
                     await database.execute(f"CALL linkbeat.refresh_aggregates('{moment}')")
