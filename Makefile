@@ -11,7 +11,7 @@ run: .venv/runtime ## Database, schema, service and an agent on this machine; Ct
 	@exec $(BIN)/python -m service run
 
 .PHONY: psql
-psql: .venv/runtime ## Opens psql on the same database
+psql: .venv/runtime ## Opens psql on the same database, as analyst
 	@exec $(BIN)/python -m service psql
 
 .PHONY: test
@@ -31,6 +31,14 @@ drill: .venv/development ## Kills service, database and run again and again, for
 .PHONY: bench
 bench: .venv/development ## Heartbeats and sparklines per second on this machine
 	$(BIN)/python -m benchmarks.run
+
+.PHONY: docs
+docs: .venv/development ## Writes docs/sql.md from the database's comments
+	$(BIN)/python -m docs.generate
+
+.PHONY: bench-peers
+bench-peers: .venv/development ## The same beside InfluxDB, VictoriaMetrics and Prometheus; BENCH="--only ingest"
+	$(BIN)/python -u -m benchmarks.peers $(BENCH)
 
 .PHONY: lock
 lock: ## Locks the newest dependencies that pyproject.toml allows (needs uv)

@@ -1,32 +1,50 @@
--- One heartbeat a request: 4 interfaces and 3 host values, counters that grow, 1,000 servers a thread.
-local threads = 0
-function setup(thread)
-    thread:set("number", threads)
-    threads = threads + 1
-end
+-- One heartbeat a request: 4 interfaces and 3 host values, counters that grow, the receiver's clock for its time.
+--   BENCH_PATH      where it is posted
+--   BENCH_WIRE      json: Linkbeat's own; influx: line protocol, a line for each interface and one for the host
+--   BENCH_SERVERS   how many servers report, half of them by each thread
+dofile("report.lua")
 
-local sent, key = 0, os.getenv("LINKBEAT_API_KEY")
+local path, wire = os.getenv("BENCH_PATH"), os.getenv("BENCH_WIRE")
+local servers = tonumber(os.getenv("BENCH_SERVERS")) / 2
+local key, headers = os.getenv("BENCH_KEY"), nil
+if key then
+    headers = { ["Content-Type"] = "application/json", ["Authorization"] = "Bearer " .. key }
+end
 local names = { "eth0", "eth1", "docker0", "tailscale0" }
-local headers = { ["Content-Type"] = "application/json", ["Authorization"] = "Bearer " .. key }
+-- Counters grow from one run to the next as well: one that shrinks is a reset, which is another case.
+local octets, packets = os.time() % 1e8 * 1e7, os.time() % 1e8 * 1e5
+local sent = 0
+
+local formats = {
+    json = {
+        interface = '{"name":"%s","rx_bytes":%d,"tx_bytes":%d,"rx_packets":%d,"tx_packets":%d,"is_up":true}',
+        heartbeat = '{"server_id":"%s","hostname":"%s.local","boot_id":"boot-1","metrics":{"cpu_percent":%.1f,' ..
+            '"memory_percent":45.2,"disk_percent":60.0},"network_interfaces":[%s]}',
+    },
+    influx = {
+        interface = 'net,server_id=%s,interface_name=%s rx_bytes=%di,tx_bytes=%di,rx_packets=%di,tx_packets=%di,is_up=true',
+        heartbeat = "host,server_id=%s cpu_percent=%.1f,memory_percent=45.2,disk_percent=60.0\n%s",
+    },
+}
+local format = formats[wire]
 
 function request()
     sent = sent + 1
-    local server, interfaces = sent % 1000, {}
+    local server = string.format("server-%d-%d", number, sent % servers)
+    local cpu, interfaces = math.random() * 100, {}
     for i, name in ipairs(names) do
-        local rx = 1000000000 + sent * 1000 * i + math.random(900)
-        interfaces[i] = string.format(
-            '{"name":"%s","rx_bytes":%d,"tx_bytes":%d,"rx_packets":%d,"tx_packets":%d,"is_up":true}',
-            name, rx, math.floor(rx / 3), sent, sent)
+        local rx = octets + sent * 100 * i + math.random(90)
+        local tx, frames = math.floor(rx / 3), packets + sent
+        if wire == "json" then
+            interfaces[i] = string.format(format.interface, name, rx, tx, frames, frames)
+        else
+            interfaces[i] = string.format(format.interface, server, name, rx, tx, frames, frames)
+        end
     end
-    return wrk.format("POST", "/api/v1/agents/heartbeat", headers, string.format(
-        '{"server_id":"server-%d-%d","hostname":"server-%d.local","boot_id":"boot-1",' ..
-        '"metrics":{"cpu_percent":%.1f,"memory_percent":45.2,"disk_percent":60.0},"network_interfaces":[%s]}',
-        number, server, server, math.random() * 100, table.concat(interfaces, ",")))
-end
-
-function done(summary, latency, _)
-    local errors = summary.errors
-    print(string.format("RESULT %d %d %d %d %d", summary.requests, summary.duration,
-        errors.status + errors.connect + errors.read + errors.write + errors.timeout,
-        latency:percentile(50), latency:percentile(99)))
+    if wire == "json" then
+        return wrk.format("POST", path, headers,
+            string.format(format.heartbeat, server, server, cpu, table.concat(interfaces, ",")))
+    end
+    return wrk.format("POST", path, headers,
+        string.format(format.heartbeat, server, cpu, table.concat(interfaces, "\n")))
 end

@@ -6,8 +6,10 @@ import logging
 import os
 import signal
 import sys
+from contextlib import suppress
 from types import FrameType
 
+import asyncpg
 import uvicorn
 
 from service import schema
@@ -16,6 +18,7 @@ from service.embedded.choose import choose_database
 from service.embedded.problems import EmbeddedError
 from service.identity import fleet_key
 from service.listen import listen
+from service.roles import analyst_session
 from service.run import run_all
 from service.schema import SchemaError
 from service.server import Protocol, Server
@@ -34,7 +37,7 @@ def main() -> int:
         ("serve", "serve the API on LINKBEAT_HOST:LINKBEAT_PORT"),
         ("migrate", "bring the database's schema up to date"),
         ("run", "database, schema, service and an agent on this machine, until Ctrl-C"),
-        ("psql", "open psql on the database"),
+        ("psql", "open psql on the database, as analyst"),
     ):
         commands.add_parser(name, help=words, description=words)
     command = parser.parse_args().command
@@ -54,7 +57,7 @@ def serve(settings: Settings) -> int:
     # Which one was named needs no saying: `run` has just said where it found it.
     words = log.debug if settings.database_url else say
     with choose_database(settings.database_url or None, settings.data_path, words) as database:
-        asyncio.run(schema.check(database.url))
+        asyncio.run(schema.check(database.url, settings))
         app = create_app(settings, database_url=database.url, key=fleet_key(settings))
         listener = listen(settings.host, settings.port)
         config = uvicorn.Config(
@@ -82,18 +85,22 @@ def serve(settings: Settings) -> int:
 def migrate(settings: Settings) -> int:
     """Brings the schema up to date."""
     with choose_database(settings.database_url or None, settings.data_path, say) as database:
-        asyncio.run(schema.migrate(database.url, say))
+        asyncio.run(schema.migrate(database.url, say, settings))
     return 0
 
 
 def psql(settings: Settings) -> int:
-    """Opens psql; while it is open, the embedded database runs."""
+    """Opens psql as analyst, where there is that role; while it is open, the embedded database runs."""
     with choose_database(settings.database_url or None, settings.data_path, say) as database:
         if database.psql is None:
             print("linkbeat: no psql found; install postgresql-client", file=sys.stderr)
             return 1
+        options = ""
+        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # psql itself will tell
+            options, who = asyncio.run(analyst_session(database.url))
+            say(who)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is psql's: it cancels a query
-        return asyncio.run(_interactive(database.psql))
+        return asyncio.run(_interactive(database.psql, options))
 
 
 def say(line: str) -> None:
@@ -118,8 +125,10 @@ def _log_to_stderr(level: str) -> None:
             logging.getLogger(name).setLevel(logging.WARNING)
 
 
-async def _interactive(command: list[str]) -> int:
-    process = await asyncio.create_subprocess_exec(*command)
+async def _interactive(command: list[str], options: str) -> int:
+    process = await asyncio.create_subprocess_exec(
+        *command, env=os.environ | {"PGOPTIONS": f"{os.environ.get('PGOPTIONS', '')} {options}".strip()}
+    )
     return await process.wait()
 
 

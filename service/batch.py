@@ -20,7 +20,12 @@ _BEAT_TYPES = ["text", "timestamptz", "bigint", "float8", *["text"] * 6, "jsonb"
 _METRIC_TYPES = ["bigint" if field.startswith("network_") else "float8" for field in HostMetrics.__struct_fields__]
 _SAMPLE_TYPES = ["int", "text", *["bigint"] * 4, "bool", *["bigint"] * 4, "text", "text", "int", "text", "bool"]
 _MOUNT_TYPES = ["int", *["text"] * 3, *["bigint"] * 3, "float8", "text"]
-_TYPES = [f"{name}[]" for name in (*_BEAT_TYPES, *_METRIC_TYPES, *_SAMPLE_TYPES, *_MOUNT_TYPES)] + ["int", "int"]
+_TYPES = [
+    *(f"{name}[]" for name in _BEAT_TYPES),
+    *("bool", "bool"),
+    *(f"{name}[]" for name in (*_METRIC_TYPES, *_SAMPLE_TYPES, *_MOUNT_TYPES)),
+    *("int", "int"),
+]
 CALL = "SELECT registered, duplicate, conflict FROM linkbeat.ingest_heartbeats({})".format(
     ", ".join(f"${n}::{name}" for n, name in enumerate(_TYPES, start=1))
 )
@@ -57,8 +62,11 @@ class Pending:
         self.answer = answer
 
 
-def arguments(batch: Sequence[Pending], series_budget: int, fold_seconds: int) -> list[Any]:
-    """The arguments of CALL for a batch in key order that holds each server once."""
+def arguments(batch: Sequence[Pending], *, may_register: bool, series_budget: int, fold_seconds: int) -> list[Any]:
+    """The arguments of CALL for a batch in key order that holds each server once.
+
+    may_register  whether a server among them may be unknown to the database
+    """
     beats = [pending.heartbeat for pending in batch]
     metrics = zip(*[_NO_METRICS if beat.metrics is None else _row(beat.metrics) for beat in beats], strict=True)
     return [
@@ -74,6 +82,8 @@ def arguments(batch: Sequence[Pending], series_budget: int, fold_seconds: int) -
         _column([beat.primary_interface for beat in beats]),
         _column([None if beat.os_info is None else _encode(beat.os_info).decode() for beat in beats]),
         [_encode(beat.filesystems).decode() if beat.filesystems else "[]" for beat in beats],
+        may_register,
+        any(beat.metrics for beat in beats),
         *(
             _signed(column) if kind == "bigint" else _column(column)
             for column, kind in zip(metrics, _METRIC_TYPES, strict=True)

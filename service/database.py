@@ -8,6 +8,7 @@ from typing import Any
 
 import asyncpg
 
+from service import roles
 from service.errors import Problem
 
 log = logging.getLogger("linkbeat")
@@ -74,6 +75,7 @@ async def open_database(url: str, *, connections: int = 8) -> AsyncIterator[Data
         max_size=connections,
         timeout=CONNECT_SECONDS,
         command_timeout=READ_SECONDS,
+        init=_read_only,
         reset=_leave_as_it_is,
         server_settings={
             "application_name": "linkbeat read",
@@ -90,13 +92,22 @@ async def open_database(url: str, *, connections: int = 8) -> AsyncIterator[Data
         await database.close()
 
 
+async def _read_only(connection: asyncpg.Connection) -> None:
+    """Whatever goes wrong in a read, it cannot write."""
+    await roles.take(connection, roles.READ)
+
+
 async def _leave_as_it_is(_: object) -> None:
     """Reads leave nothing behind in a session; asyncpg's own reset is a second round trip for each of them."""
 
 
-async def connect_writer(url: str) -> asyncpg.Connection:
-    """A connection for ingest: one plan for all batches, and limits that end a wait on the server too."""
-    return await asyncpg.connect(
+async def connect_writer(url: str, *, waits_for_disk: bool) -> asyncpg.Connection:
+    """A connection for ingest: one plan for all batches, and limits that end a wait on the server too.
+
+    waits_for_disk  whether a commit returns only when it is flushed, or replicated, as the server is set
+    """
+    asynchronous = {} if waits_for_disk else {"synchronous_commit": "off"}
+    connection = await asyncpg.connect(
         url,
         timeout=CONNECT_SECONDS,
         command_timeout=WRITE_SECONDS,
@@ -108,8 +119,15 @@ async def connect_writer(url: str) -> asyncpg.Connection:
             "plan_cache_mode": "force_generic_plan",
             # Compiling a batch's few milliseconds of work would cost more than the work.
             "jit": "off",
+            **asynchronous,
         },
     )
+    try:
+        await roles.take(connection, roles.INGEST)
+    except BaseException:
+        connection.terminate()
+        raise
+    return connection
 
 
 @contextmanager

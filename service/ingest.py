@@ -1,16 +1,17 @@
 """Group commit: heartbeats that arrive while a transaction runs are gathered into the next one.
 
-There is no timer: the running commit is the timer. Each heartbeat is answered when its own transaction has
-committed, so an answer of 200 means that it is on the database's disk. Nothing waits without a bound.
+There is no timer: the running transaction is the timer. Writers execute batches without waiting for the disk; beside
+them a sealer flushes the write-ahead log, which makes all batches durable that were executed before, and only then are
+their heartbeats answered. So an answer of 200 means that the heartbeat is on the database's disk, while the database
+works on the next batch instead of waiting for the disk. Nothing waits without a bound.
 """
 
 import asyncio
 import logging
 import random
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from itertools import islice
 from typing import Self
 
 import asyncpg
@@ -18,16 +19,22 @@ import asyncpg
 from service.batch import CALL, Pending, Stored, arguments
 from service.database import RETRY_AFTER_SECONDS, UNREACHABLE, connect_writer
 from service.errors import FieldError, Problem
+from service.queue import Queue
 from service.wire import Heartbeat
 
 log = logging.getLogger("linkbeat")
 
-BATCH_HEARTBEATS = 200  # past it a batch's time grows and its rate hardly does
-BATCH_SAMPLES = 2_000  # hosts with hundreds of interfaces fill a batch sooner
+# A batch costs half a millisecond before its first heartbeat: a second one beside it is worth it from here on.
+PARALLEL_HEARTBEATS = 50
+STALLED_SECONDS = 0.05  # a batch that waits for a lock does not keep the others waiting for longer
+KNOWN_SERVERS = 1_000_000  # remembered, some 100 bytes each; past it they are learnt anew
 ANSWER_SECONDS = 5.0
-OVERDUE_SECONDS = 0.25  # between two looks for heartbeats that waited too long
 ATTEMPTS = 4
 RECONNECT_SECONDS = 0.5
+
+# Returns when the log is flushed up to its own commit, so up to all that were executed before. A transaction, and not a
+# bare flush, so that it waits for synchronous standbys too, where there are any.
+SEAL = "SELECT pg_logical_emit_message(true, 'linkbeat', '')"
 
 # Another writer or a migration was in the way: the same batch passes when tried again.
 _PASSING = (
@@ -52,110 +59,126 @@ _STORED = Stored()
 
 
 class Ingest:
-    """The queue and its writers. `async with Ingest(url, limit, …) as ingest: await ingest.store(heartbeat, time)`.
-
-    More than one writer lets one batch be put together while the other is in the database. A batch holds one heartbeat
-    of a server at most, and a server is in one batch at a time: its heartbeats are stored in the order of their
-    arrival, and a machine that replays a day does not keep the others waiting.
-    """
+    """The queue, its writers and the sealer. `async with Ingest(url, limit, …) as ingest: await ingest.store(…)`."""
 
     def __init__(
-        self,
-        url: str,
-        queue_heartbeats: int,
-        *,
-        series_budget: int,
-        fold_seconds: int,
-        writers: int = 2,
+        self, url: str, queue_heartbeats: int, *, series_budget: int, fold_seconds: int, writers: int = 2
     ) -> None:
         self._url = url
-        self._limit = queue_heartbeats
-        self._folding = series_budget, fold_seconds
-        self._writers = writers
-        self._queue: dict[str, deque[Pending]] = {}  # by server; whose turn is next stands first
-        self._busy: set[str] = set()  # servers of the batches that are in the database
-        self._queued = 0
+        self._folding = {"series_budget": series_budget, "fold_seconds": fold_seconds}
+        self._known: set[str] = set()  # servers that the database has a row of
+        self._queue = Queue(queue_heartbeats)
         self._unanswered: set[Pending] = set()
-        self._arrived = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._writers = writers
         self._connected = 0
+        self._idle: list[asyncio.Future[list[Pending]]] = []  # writers that wait for a batch
+        self._executing = 0
+        self._started = 0.0  # when the newest batch was given to a writer, by the event loop's clock
+        self._is_dispatching = False
+        self._executed: list[tuple[list[Pending], asyncpg.Record]] = []
+        self._unsealed = asyncio.Event()
+        self._is_sealing = False
         self._closing = False
+        self._written = False  # nothing is executed any more
         self.counts: Counter[str] = Counter()
 
     async def __aenter__(self) -> Self:
-        ready = [asyncio.Event() for _ in range(self._writers)]
-        self._tasks = [asyncio.create_task(self._write(event), name="linkbeat writer") for event in ready]
-        self._watch = asyncio.create_task(self._refuse_overdue(), name="linkbeat overdue heartbeats")
-        for event in ready:
+        self._loop = asyncio.get_running_loop()
+        tried = [asyncio.Event() for _ in range(self._writers + 1)]
+        self._tasks = [asyncio.create_task(self._write(event), name="linkbeat writer") for event in tried[1:]]
+        self._sealer = asyncio.create_task(self._seal(tried[0]), name="linkbeat sealer")
+        self._watch = asyncio.create_task(self._look(), name="linkbeat overdue heartbeats")
+        for event in tried:
             await event.wait()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """What is queued is written first, as long as the database takes it."""
         self._closing = True
-        self._arrived.set()
-        _done, unfinished = await asyncio.wait(self._tasks, timeout=ANSWER_SECONDS)
-        for task in (*unfinished, self._watch):
+        self._dispatch()
+        await asyncio.wait(self._tasks, timeout=ANSWER_SECONDS)
+        self._written = True
+        self._unsealed.set()
+        await asyncio.wait([self._sealer], timeout=1.0)
+        everything = (*self._tasks, self._sealer, self._watch)
+        for task in everything:
             task.cancel()
-        await asyncio.gather(*self._tasks, self._watch, return_exceptions=True)
+        await asyncio.gather(*everything, return_exceptions=True)
         _refuse(self._unanswered, _away())
 
     @property
     def is_connected(self) -> bool:
         """Whether heartbeats can be written now."""
-        return self._connected > 0
+        return self._connected > 0 and self._is_sealing
 
     async def store(self, heartbeat: Heartbeat, time: datetime) -> Stored:
-        """Returns when the heartbeat has been committed.
+        """Returns when the heartbeat has been committed and flushed.
 
         Raises Problem: 503 where that is not known within ANSWER_SECONDS, at once where it cannot be; 422 where the
         database refuses the heartbeat's values.
         """
-        if not self._connected or self._closing:
+        if not self._connected or not self._is_sealing or self._closing:
             raise _away()
-        if self._queued >= self._limit:
+        if self._queue.is_full:
             self.counts["overloaded"] += 1
             raise Problem.retry("overloaded", "too many heartbeats wait for the database", RETRY_AFTER_SECONDS)
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         pending = Pending(heartbeat, time, loop.time() + ANSWER_SECONDS, loop.create_future())
         self._unanswered.add(pending)
-        self._queued += 1
-        waiting = self._queue.get(heartbeat.server_id)
-        if waiting is None:
-            self._queue[heartbeat.server_id] = deque((pending,))
-        else:
-            waiting.append(pending)
-        self._arrived.set()
+        self._queue.put(pending)
+        if self._idle:
+            self._wake()
         try:
             return await pending.answer
         finally:
             self._unanswered.discard(pending)
 
-    async def _refuse_overdue(self) -> None:
-        """A timer for each heartbeat would cost more than the heartbeat."""
-        loop = asyncio.get_running_loop()
+    def _wake(self) -> None:
+        """Dispatches, once all that has arrived in this turn of the loop is queued."""
+        if not self._is_dispatching:
+            self._is_dispatching = True
+            self._loop.call_soon(self._dispatch)
+
+    def _dispatch(self) -> None:
+        """Gives batches to idle writers; at the end, nothing, which ends them."""
+        self._is_dispatching = False
+        while self._idle and self._queue:
+            now = self._loop.time()
+            if (
+                self._executing
+                and len(self._queue) < PARALLEL_HEARTBEATS
+                and now - self._started < STALLED_SECONDS
+                and not self._closing
+            ):
+                return
+            batch = self._queue.take()
+            if not batch:
+                return
+            self._executing += 1
+            self._started = now
+            self._idle.pop().set_result(batch)
+        if self._closing and not self._queue:
+            while self._idle:
+                self._idle.pop().set_result([])
+
+    async def _look(self) -> None:
+        """Refuses what waits for too long: a timer for each heartbeat would cost more than the heartbeat."""
         while True:
-            await asyncio.sleep(OVERDUE_SECONDS)
-            now = loop.time()
-            _refuse([pending for pending in self._unanswered if pending.deadline < now], _away())
+            await asyncio.sleep(STALLED_SECONDS)
+            now = self._loop.time()
+            overdue = [pending for pending in self._unanswered if pending.deadline < now]
+            if overdue:
+                _refuse(overdue, _away())
+            if self._queue:
+                self._dispatch()
 
     async def _write(self, tried: asyncio.Event) -> None:
-        """One writer: connects, commits batch after batch, connects again when the connection is lost."""
+        """One writer: connects, executes batch after batch, connects again when the connection is lost."""
         while not self._closing:
-            try:
-                connection = await connect_writer(self._url)
-            except (*UNREACHABLE, asyncpg.PostgresError) as raised:
-                if tried.is_set():
-                    log.debug("no connection to the database: %s", raised)
-                else:
-                    log.warning("no connection to the database: %s", raised)
-                if not self._connected:
-                    _refuse(self._unanswered, _away())
-                tried.set()
-                await asyncio.sleep(RECONNECT_SECONDS)
+            connection = await self._connect(tried, waits_for_disk=False)
+            if connection is None:
                 continue
             self._connected += 1
-            tried.set()
             try:
                 while batch := await self._next_batch():
                     await self._write_batch(connection, batch)
@@ -165,17 +188,34 @@ class Ingest:
                 self._connected -= 1
                 connection.terminate()
 
+    async def _connect(self, tried: asyncio.Event, *, waits_for_disk: bool) -> asyncpg.Connection | None:
+        """A connection, or None after a while."""
+        try:
+            connection = await connect_writer(self._url, waits_for_disk=waits_for_disk)
+        except (*UNREACHABLE, asyncpg.PostgresError) as raised:
+            log.log(logging.DEBUG if tried.is_set() else logging.WARNING, "no connection to the database: %s", raised)
+            if not self.is_connected:
+                _refuse(self._unanswered, _away())
+            tried.set()
+            await asyncio.sleep(RECONNECT_SECONDS)
+            return None
+        tried.set()
+        return connection
+
+    async def _next_batch(self) -> list[Pending]:
+        """Empty only at the end."""
+        waiting: asyncio.Future[list[Pending]] = self._loop.create_future()
+        self._idle.append(waiting)
+        self._wake()
+        return await waiting
+
     async def _write_batch(self, connection: asyncpg.Connection, batch: list[Pending]) -> None:
         """Raises one of UNREACHABLE when the connection is lost; the batch is then queued again."""
-        servers = {pending.heartbeat.server_id for pending in batch}
-        self._busy |= servers
         try:
-            await self._commit(connection, batch)
+            await self._execute(connection, batch)
         except UNREACHABLE:
             # Whether it was committed is not known; writing it again changes nothing if it was.
-            for pending in batch:
-                self._queue.setdefault(pending.heartbeat.server_id, deque()).appendleft(pending)
-            self._queued += len(batch)
+            self._queue.put_back(batch)
             raise
         except Exception:
             # A bug. The writer lives on, with a connection in a known state.
@@ -184,47 +224,57 @@ class Ingest:
             _refuse(batch, _away())
             raise ConnectionResetError("after a bug") from None
         finally:
-            self._busy -= servers
-            if self._queue:
-                self._arrived.set()
+            self._executing -= 1
+            self._queue.release(batch)
 
-    async def _next_batch(self) -> list[Pending]:
-        """What waits, up to a batch, in key order; empty only at the end."""
-        while True:
-            batch = self._take()
-            if batch or (self._closing and not self._queue):
-                return batch
-            self._arrived.clear()
-            await self._arrived.wait()
-
-    def _take(self) -> list[Pending]:
-        batch: dict[str, Pending] = {}
-        samples = 0
-        for server_id in list(islice(self._queue, BATCH_HEARTBEATS + len(self._busy))):
-            if len(batch) >= BATCH_HEARTBEATS or samples >= BATCH_SAMPLES:
-                break
-            if server_id in self._busy:
+    async def _seal(self, tried: asyncio.Event) -> None:
+        """Makes what was executed durable, and answers it."""
+        while not self._written or self._executed:
+            connection = await self._connect(tried, waits_for_disk=True)
+            if connection is None:
                 continue
-            waiting = self._queue.pop(server_id)
-            while waiting:
-                pending = waiting.popleft()
-                self._queued -= 1
-                if not pending.answer.done():  # else its client was told to come again
-                    batch[server_id] = pending
-                    samples += len(pending.heartbeat.network_interfaces or ())
-                    break
-            if waiting:
-                self._queue[server_id] = waiting  # behind the others
-        # Rows are locked in this order: two batches in one order cannot wait for each other.
-        return [batch[server_id] for server_id in sorted(batch)]
-
-    async def _commit(self, connection: asyncpg.Connection, batch: Sequence[Pending]) -> None:
-        """Writes the batch and answers each of it. Raises one of UNREACHABLE when the connection is lost."""
-        for attempt in range(1, ATTEMPTS + 1):
+            self._is_sealing = True
             try:
-                row = await connection.fetchrow(CALL, *arguments(batch, *self._folding))
+                while not self._written or self._executed:
+                    await self._unsealed.wait()
+                    self._unsealed.clear()
+                    await self._seal_executed(connection)
+            except UNREACHABLE as raised:
+                log.warning("connection to the database lost: %s: %s", type(raised).__name__, raised)
+            finally:
+                self._is_sealing = False
+                connection.terminate()
+
+    async def _seal_executed(self, connection: asyncpg.Connection) -> None:
+        batches, self._executed = self._executed, []
+        try:
+            if batches:
+                await connection.execute(SEAL)
+        except UNREACHABLE:
+            # They are committed, and on disk perhaps: if not, writing them again is what makes them so.
+            for batch, _ in batches:
+                self._queue.put_back(batch)
+            raise
+        except asyncpg.PostgresError as raised:
+            log.error("the database cannot flush its log: %s: %s", type(raised).__name__, raised)
+            self.counts[f"refused {raised.sqlstate}"] += 1
+            for batch, _ in batches:
+                _refuse(batch, _away())
+        else:
+            for batch, row in batches:
+                self._answer(batch, row)
+
+    async def _execute(self, connection: asyncpg.Connection, batch: Sequence[Pending]) -> None:
+        """Executes the batch and leaves it to the sealer. Raises one of UNREACHABLE when the connection is lost."""
+        for attempt in range(1, ATTEMPTS + 1):
+            servers = {pending.heartbeat.server_id for pending in batch}
+            try:
+                row = await connection.fetchrow(
+                    CALL, *arguments(batch, may_register=not servers <= self._known, **self._folding)
+                )
             except _PASSING as raised:
                 self.counts[f"retry {raised.sqlstate}"] += 1
+                self._known -= servers  # one may have been deleted
                 if attempt == ATTEMPTS:
                     log.warning("a batch failed %d times: %s: %s", attempt, type(raised).__name__, raised)
                     _refuse(batch, _away())
@@ -245,15 +295,19 @@ class Ingest:
                 return
             else:
                 assert row is not None
-                self._answer(batch, row)
+                self._known |= servers
+                if len(self._known) > KNOWN_SERVERS:
+                    self._known = servers
+                self._executed.append((list(batch), row))
+                self._unsealed.set()
                 return
 
     async def _isolate(self, connection: asyncpg.Connection, batch: Sequence[Pending], raised: Exception) -> None:
         """One record that the database cannot take must not fail its neighbours: halves, until it stands alone."""
         if len(batch) > 1:
             middle = len(batch) // 2
-            await self._commit(connection, batch[:middle])
-            await self._commit(connection, batch[middle:])
+            await self._execute(connection, batch[:middle])
+            await self._execute(connection, batch[middle:])
             return
         log.error("the database cannot take a heartbeat of %s: %s", batch[0].heartbeat.server_id, raised)
         self.counts["poisoned"] += 1

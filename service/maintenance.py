@@ -1,6 +1,8 @@
-"""The work that TimescaleDB's own policies do where the edition has them: linkbeat.maintain(), every half minute.
+"""The work in the background that TimescaleDB does not do: all of it on the Apache edition, which has no policies; on
+Community the policies that its scheduler fails at or does not come to.
 
-One process of many does it at a time. Nothing that is read depends on it: where it stops, reads get slower.
+Which that is, linkbeat.jobs says. One process of many does it at a time, and writes down how it went. Nothing that is
+read depends on it: where it stops, reads get slower and nothing is dropped.
 """
 
 import asyncio
@@ -16,7 +18,23 @@ log = logging.getLogger("linkbeat")
 
 INTERVAL_SECONDS = 30.0
 LIMIT_SECONDS = 600.0
-_LOCK = "linkbeat.installation"
+_LOCK = "linkbeat.maintenance"
+
+_DUE = "SELECT job, statement, every FROM linkbeat.jobs WHERE is_due ORDER BY every, job"
+_STARTED = """
+INSERT INTO linkbeat.maintenance (job, statement, every, is_taken_over, last_start)
+VALUES ($1, $2, $3, true, clock_timestamp())
+ON CONFLICT (job) DO UPDATE SET last_start = EXCLUDED.last_start
+"""
+_SUCCEEDED = """
+UPDATE linkbeat.maintenance SET last_success = clock_timestamp(), consecutive_failures = 0, last_error = NULL
+WHERE job = $1
+"""
+_FAILED = """
+UPDATE linkbeat.maintenance
+SET last_failure = clock_timestamp(), consecutive_failures = consecutive_failures + 1, last_error = $2
+WHERE job = $1
+"""
 
 
 class Maintenance:
@@ -46,7 +64,10 @@ class Maintenance:
 
 
 async def maintain(url: str) -> bool:
-    """One turn; False where another process has it."""
+    """One turn of all jobs that are due; False where another process has it.
+
+    A job that fails is written down as failed, and does not keep the others from their turn.
+    """
     connection = await asyncpg.connect(
         url,
         timeout=CONNECT_SECONDS,
@@ -56,7 +77,15 @@ async def maintain(url: str) -> bool:
     try:
         if not await connection.fetchval("SELECT pg_try_advisory_lock($1::regclass::oid::bigint)", _LOCK):
             return False
-        await connection.execute("CALL linkbeat.maintain()")
+        for job, statement, every in await connection.fetch(_DUE):
+            await connection.execute(_STARTED, job, statement, every)
+            try:
+                await connection.execute(statement)
+            except asyncpg.PostgresError as raised:
+                log.warning("maintenance: %s failed: %s", job, raised)
+                await connection.execute(_FAILED, job, str(raised))
+            else:
+                await connection.execute(_SUCCEEDED, job)
         return True
     finally:
         connection.terminate()  # which gives the lock back, whatever state the connection is in

@@ -51,7 +51,7 @@ def run_all(settings: Settings) -> int:
         signal.signal(number, _stop)
     try:
         with choose_database(settings.database_url or None, settings.data_path, _say) as database:
-            asyncio.run(schema.migrate(database.url, _say))
+            asyncio.run(schema.migrate(database.url, _say, settings))
             _run_on(settings, database.url, key)
     except Stopped as stopped:
         _say(stopped.failure or "Stopped.")

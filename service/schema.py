@@ -1,15 +1,15 @@
 """The database's schema: bringing it up to date, and refusing one that is not.
 
-Structure is migrated by Alembic (migrations/); functions and comments (sql/function/, sql/view/) are applied anew
-whenever they differ.
+Structure is migrated by Alembic (migrations/); functions, views and roles (sql/function/, sql/view/, sql/role/) are
+applied anew whenever they differ, and so are the settings that the database itself works by (linkbeat.configure).
 """
 
-import asyncio
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
 import asyncpg
+import msgspec
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
@@ -19,20 +19,26 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from service import roles
+from service.settings import Settings, variable
+
 ROOT = Path(__file__).resolve().parent.parent
 MIGRATE = "python -m service migrate"
 CONNECT_SECONDS = 10.0
 BEFORE_RELEASE = "0001"
 # The fixes that continuous aggregates and replays into compressed chunks depend on came with it.
 COMMUNITY_AT_LEAST = (2, 29, 1)
+DEFAULTS = Settings()
 
 
 class SchemaError(Exception):
     """The database cannot be used as it is; the message says what to do."""
 
 
-async def migrate(url: str, say: Callable[[str], None]) -> None:
-    """Brings the schema up to date; what is up to date is left alone.
+async def migrate(url: str, say: Callable[[str], None], settings: Settings = DEFAULTS) -> None:
+    """Brings the schema, and what the database works by, up to date; what is up to date is left alone.
+
+    A login that may not make the roles of sql/role/ is told so by a line, and does without them.
 
     Raises SchemaError where the database has a newer schema than this service knows, or cannot be migrated.
     """
@@ -42,7 +48,9 @@ async def migrate(url: str, say: Callable[[str], None]) -> None:
         found = await _found(url)
         if found is not None and found.revision not in _known():
             raise SchemaError(_unknown(found.revision))
-        if found is not None and (found.revision, found.fingerprint) == (newest, fingerprint()):
+        wanted = settings.database_configuration()
+        is_newest = found is not None and (found.revision, found.fingerprint) == (newest, fingerprint())
+        if found is not None and is_newest and found.configuration == wanted and not found.wanting_roles:
             say(f"Schema: up to date at {newest}")
             return
         await _install_extension(url)
@@ -53,22 +61,35 @@ async def migrate(url: str, say: Callable[[str], None]) -> None:
         )
         try:
             async with engine.begin() as connection:
-                await connection.run_sync(_upgrade, config)
+                await connection.run_sync(_upgrade, config, wanted)
         finally:
             await engine.dispose()
+        migrated = await _found(url)
+        assert migrated is not None
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as raised:
         raise SchemaError(f"the database cannot be migrated: {raised}") from raised
     except SQLAlchemyError as raised:
         # The driver's own words: SQLAlchemy adds the statement, a class name and a link to its manual.
         reason = getattr(getattr(raised, "orig", None), "__cause__", None) or raised
         raise SchemaError(f"the database cannot be migrated: {reason}") from raised
-    say(f"Schema: {'installed' if found is None else f'upgraded from {found.revision}'}, now at {newest}")
+    if found is None:
+        say(f"Schema: installed, now at {newest}")
+    elif not is_newest:
+        say(f"Schema: upgraded from {found.revision}, now at {newest}")
+    else:
+        say(f"Schema: up to date at {newest}; applied {_differing(wanted, found.configuration) or 'its roles'}")
+    if migrated.wanting_roles:
+        say(
+            f"Roles: {migrated.login} may not make or take {', '.join(migrated.wanting_roles)} and does without; a "
+            f"superuser can make them, in this database: psql {' '.join(f'-f {path}' for path in _files('role'))}"
+        )
 
 
-async def check(url: str) -> str:
+async def check(url: str, settings: Settings = DEFAULTS) -> str:
     """The edition that the schema was installed for, if the schema is this service's own.
 
-    Raises SchemaError, with the command to run, where it is older or newer, or the edition has changed since.
+    Raises SchemaError, with the command to run, where it is older or newer, works by other settings, or the edition
+    has changed since.
     """
     try:
         found = await _found(url)
@@ -86,6 +107,12 @@ async def check(url: str) -> str:
             raise SchemaError(
                 f"the schema was installed for TimescaleDB's {found.edition} edition and the server now runs the "
                 f"{found.running} edition; set timescaledb.license back, or restore into a new database"
+            )
+        wanted = settings.database_configuration()
+        if found.configuration != wanted:
+            raise SchemaError(
+                f"the database works by other settings than this service's "
+                f"{_differing(wanted, found.configuration)}; run: {MIGRATE}"
             )
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as raised:
         raise SchemaError(f"the database cannot be used: {raised}") from raised
@@ -108,8 +135,13 @@ def fingerprint() -> str:
 
 
 class _Found:
-    def __init__(self, revision: str, row: asyncpg.Record) -> None:
+    def __init__(
+        self, revision: str, row: asyncpg.Record, configuration: dict[str, float], wanting_roles: list[str]
+    ) -> None:
         self.revision = revision
+        self.configuration = configuration
+        self.wanting_roles = wanting_roles
+        self.login: str = row["login"]
         self.edition: str = row["edition"]
         self.fingerprint: str | None = row["fingerprint"]
         self.running = "apache" if row["license"] == "apache" else "community"
@@ -124,11 +156,15 @@ async def _found(url: str) -> _Found | None:
         if revision is None:
             return None
         row = await connection.fetchrow(
-            "SELECT edition, fingerprint, current_setting('timescaledb.license', true) AS license "
-            "FROM linkbeat.installation"
+            "SELECT edition, fingerprint, current_setting('timescaledb.license', true) AS license, "
+            "current_user AS login FROM linkbeat.installation"
         )
         assert row is not None
-        return _Found(revision, row)
+        configuration: list[asyncpg.Record] = []
+        if await connection.fetchval("SELECT to_regclass('linkbeat.configuration')") is not None:
+            configuration = await connection.fetch("SELECT setting, days FROM linkbeat.configuration")
+        applied = {row["setting"]: row["days"] for row in configuration}
+        return _Found(revision, row, applied, await roles.wanting(connection))
     finally:
         await connection.close(timeout=CONNECT_SECONDS)
 
@@ -154,18 +190,31 @@ async def _install_extension(url: str) -> None:
         )
 
 
-def _upgrade(connection: Connection, config: Config) -> None:
+def _upgrade(connection: Connection, config: Config, configuration: dict[str, float]) -> None:
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
     for path in _replaceable():
         script = path.read_text(encoding="utf-8")
         connection.connection.dbapi_connection.run_async(lambda driver, script=script: driver.execute(script))  # type: ignore[union-attr]
     connection.execute(text("UPDATE linkbeat.installation SET fingerprint = :found"), {"found": fingerprint()})
+    connection.execute(
+        text("SELECT linkbeat.configure(cast(:settings AS jsonb))"),
+        {"settings": msgspec.json.encode(configuration).decode()},
+    )
+
+
+def _differing(wanted: dict[str, float], found: dict[str, float]) -> str:
+    """The settings that differ, as the variables that make them what is wanted."""
+    return ", ".join(f"{variable(name)} = {days:g}" for name, days in wanted.items() if found.get(name) != days)
 
 
 def _replaceable() -> list[Path]:
-    """In the order of their application: views may call functions."""
-    return [path for kind in ("function", "view") for path in sorted((ROOT / "sql" / kind).glob("*.sql"))]
+    """In the order of their application: views may call functions, and roles are granted both."""
+    return [*_files("function"), *_files("view"), *_files("role")]
+
+
+def _files(kind: str) -> list[Path]:
+    return sorted((ROOT / "sql" / kind).glob("*.sql"))
 
 
 def _config() -> Config:

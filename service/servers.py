@@ -26,8 +26,8 @@ _ONLINE = f"s.received_at > now() - 3 * coalesce(s.interval_seconds, {DEFAULT_IN
 # The interfaces of the newest heartbeat: those that it named carry its time.
 _SERVERS = f"""
 SELECT s.server_id, s.hostname, s.server_guid, CASE WHEN {_ONLINE} THEN 'online' ELSE 'offline' END AS status,
-       s.first_seen, s.last_seen, s.agent_version, s.primary_interface,
-       s.os_info::text, m.metrics::text AS latest_metrics, s.filesystems::text, i.interfaces::text
+       s.first_seen, s.last_seen, s.agent_version, s.primary_interface, s.shared_since, s.shared_at, s.duplicates,
+       s.conflicts, s.os_info::text, m.metrics::text AS latest_metrics, s.filesystems::text, i.interfaces::text
 FROM servers s
 CROSS JOIN LATERAL (
     SELECT jsonb_strip_nulls(to_jsonb(s.latest_metrics) || jsonb_build_object(
@@ -42,7 +42,11 @@ CROSS JOIN LATERAL (
                'rx_errors', linkbeat.unsigned(rx_errors), 'tx_errors', linkbeat.unsigned(tx_errors),
                'rx_dropped', linkbeat.unsigned(rx_dropped), 'tx_dropped', linkbeat.unsigned(tx_dropped),
                'is_up', is_up, 'kind', kind, 'stacked_on', string_to_array(stacked_on, '/'),
-               'speed_mbps', speed_mbps, 'operstate', operstate) ORDER BY interface_name), '[]') AS interfaces
+               'speed_mbps', speed_mbps, 'operstate', operstate,
+               'rx_bps', linkbeat.bps(rx_bytes_delta, elapsed_ms, delta_kind),
+               'tx_bps', linkbeat.bps(tx_bytes_delta, elapsed_ms, delta_kind),
+               'delta_kind', delta_kind, 'elapsed_seconds', CASE WHEN elapsed_ms > 0 THEN elapsed_ms / 1000.0 END,
+               'is_lowest', is_lowest, 'is_folded', is_folded) ORDER BY interface_name), '[]') AS interfaces
     FROM unnest(s.interfaces)
     WHERE time = s.last_seen
 ) i
@@ -54,6 +58,24 @@ class MountedFilesystem(Filesystem, frozen=True, omit_defaults=False):
     """A filesystem of the newest heartbeat: all fields, where what is stored leaves out a 0 like any default."""
 
 
+class InterfaceState(NetworkInterface, frozen=True, kw_only=True):
+    """An interface of the newest heartbeat, and what it transferred since the sample before.
+
+    rx_bps, tx_bps   bits per second; null: not known
+    delta_kind       how that is known: first, normal, gap, reboot, reset, wrap or rejected (docs/design.md)
+    elapsed_seconds  since the sample before; of a gap, its length; null: there is none
+    is_lowest        no other interface of the server is below it: the server's traffic is the sum over these
+    is_folded        its history is counted in the series of its kind, such as veth/*
+    """
+
+    rx_bps: float | None
+    tx_bps: float | None
+    delta_kind: str
+    elapsed_seconds: float | None
+    is_lowest: bool
+    is_folded: bool
+
+
 class Server(msgspec.Struct, frozen=True):
     """A machine that sends heartbeats.
 
@@ -61,6 +83,8 @@ class Server(msgspec.Struct, frozen=True):
     last_seen           time of the newest heartbeat, by the agent's clock
     latest_metrics      of the newest heartbeat; null if it had none
     network_interfaces  of the newest heartbeat, with the counters as the kernel reported them
+    shared_since        when two machines were first seen to report under this id, and shared_at, last; null: never
+    duplicates          heartbeats that were sent again; conflicts: those of them whose values differed (the first stay)
     """
 
     id: str
@@ -73,7 +97,11 @@ class Server(msgspec.Struct, frozen=True):
     primary_interface: str | None
     os_info: dict[str, Any] | None
     latest_metrics: HostMetrics | None
-    network_interfaces: list[NetworkInterface]
+    shared_since: datetime | None
+    shared_at: datetime | None
+    duplicates: int
+    conflicts: int
+    network_interfaces: list[InterfaceState]
     filesystems: list[MountedFilesystem]
 
 
@@ -156,6 +184,10 @@ def _server(row: asyncpg.Record) -> Server:
         last_seen=row["last_seen"],
         agent_version=row["agent_version"],
         primary_interface=row["primary_interface"],
+        shared_since=row["shared_since"],
+        shared_at=row["shared_at"],
+        duplicates=row["duplicates"],
+        conflicts=row["conflicts"],
         # These go out as they are stored: nothing is decoded on the way.
         os_info=_raw(row["os_info"]),
         latest_metrics=_raw(row["latest_metrics"]),

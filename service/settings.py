@@ -1,5 +1,6 @@
 """The service's settings, all from LINKBEAT_* environment variables."""
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,7 +12,19 @@ from agent import environment
 from agent.environment import SettingDescription, SettingsError
 from service.embedded.places import default_data_dir
 
-__all__ = ["Settings", "SettingsError", "described"]
+__all__ = ["Settings", "SettingsError", "described", "variable"]
+
+_DAYS = {"unit": "days"}
+# What the database works by (linkbeat.configure), in the order in which the ages of a row pass by.
+_AGES = (
+    "oldest_heartbeat_days",
+    "compress_after_days",
+    "retain_raw_days",
+    "retain_1m_days",
+    "retain_15m_days",
+    "retain_1h_days",
+    "retain_1d_days",
+)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,12 +69,44 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float,
         Meta(
             ge=1,
-            le=7,
-            description="A heartbeat whose timestamp is older is refused: the aggregates' refresh reaches back little "
-            "further.",
-            extra={"unit": "days"},
+            le=90,
+            description="A heartbeat whose timestamp is older is refused. The aggregates take late ones in for a day "
+            "longer, and by then nothing may have been compressed: LINKBEAT_COMPRESS_AFTER_DAYS is more.",
+            extra=_DAYS,
         ),
     ] = 7.0
+    compress_after_days: Annotated[
+        float,
+        Meta(
+            ge=2,
+            le=3_650,
+            description="Rows and buckets that are older are compressed, where TimescaleDB's edition can. "
+            "LINKBEAT_RETAIN_RAW_DAYS is more.",
+            extra=_DAYS,
+        ),
+    ] = 9.0
+    retain_raw_days: Annotated[
+        float,
+        Meta(
+            ge=2,
+            le=36_500,
+            description="How long the rows themselves are kept. The buckets that are made of them are kept at least as "
+            "long, the wider the longer.",
+            extra=_DAYS,
+        ),
+    ] = 14.0
+    retain_1m_days: Annotated[
+        float, Meta(ge=2, le=36_500, description="How long buckets of a minute are kept.", extra=_DAYS)
+    ] = 30.0
+    retain_15m_days: Annotated[
+        float, Meta(ge=2, le=36_500, description="How long buckets of a quarter of an hour are kept.", extra=_DAYS)
+    ] = 400.0
+    retain_1h_days: Annotated[
+        float, Meta(ge=2, le=36_500, description="How long buckets of an hour are kept.", extra=_DAYS)
+    ] = 1_826.0
+    retain_1d_days: Annotated[
+        float, Meta(ge=2, le=36_500, description="How long buckets of a day are kept.", extra=_DAYS)
+    ] = 1_826.0
     queue_heartbeats: Annotated[
         int,
         Meta(
@@ -97,13 +142,37 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> "Settings":
-        """Raises SettingsError, whose message names the variable and what is allowed."""
-        return environment.load(cls, environ)
+        """Raises SettingsError, whose message names the variable, or the variables, and what is allowed."""
+        settings = environment.load(cls, environ)
+        settings._check_ages()
+        return settings
+
+    def database_configuration(self) -> dict[str, float]:
+        """What the database itself works by: linkbeat.configuration, as `migrate` sets it."""
+        return {name: getattr(self, name) for name in _AGES}
+
+    def _check_ages(self) -> None:
+        """A refresh must find all that it takes in: nothing within its reach may be compressed yet, or dropped."""
+        for younger, older in itertools.pairwise(_AGES):
+            # A refresh reaches a day beyond the oldest heartbeat (linkbeat.apply_configuration).
+            least = getattr(self, younger) + (younger == "oldest_heartbeat_days")
+            found = getattr(self, older)
+            is_strict = younger in ("oldest_heartbeat_days", "compress_after_days")
+            if found < least or (is_strict and found == least):
+                raise SettingsError(
+                    f"{variable(older)}: {found:g} days is not {'above' if is_strict else 'at least'} {least:g}, "
+                    f"which {variable(younger)} asks for"
+                )
 
     @property
     def data_path(self) -> Path:
         """The data directory, whether it was named or not."""
         return Path(self.data_dir) if self.data_dir else default_data_dir()
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return environment.PREFIX + name.upper()
 
 
 def described() -> list[SettingDescription]:

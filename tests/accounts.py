@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 
 from tests.oracle import COUNTERS, Beat, Boots, account
-from tests.support import LEVELS
+from tests.aggregates import LEVELS
 
 
 class Sent:

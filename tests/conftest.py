@@ -85,6 +85,15 @@ async def database(database_url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 @pytest.fixture
+async def login(database: asyncpg.Connection) -> AsyncIterator[str]:
+    """A person's own login, with its name for a password; it has no rights yet."""
+    name = f"linkbeat_test_{uuid.uuid4().hex[:8]}"
+    await database.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{name}'")
+    yield name
+    await database.execute(f"RESET ROLE; DROP OWNED BY {name}; DROP ROLE {name}")
+
+
+@pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings(api_key=KEY, data_dir=str(tmp_path))
 

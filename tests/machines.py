@@ -9,8 +9,15 @@ from typing import Any
 from tests.oracle import COUNTERS, WRAP, Beat, Sample
 
 # Names with the kinds that agents give them; those below FOLDING come and go, and are folded while they are young.
-STAYING = [("eth0", "physical"), ("wlan0", "physical"), ("tun0", "tunnel"), ("bond0", "bond"), ("ppp0", None)]
-FOLDING = [("veth4f1a", "veth"), ("br-90ab", "bridge"), ("pod7", "veth")]
+STAYING = [
+    ("eth0", "physical"),
+    ("wlan0", "physical"),
+    ("tun0", "tunnel"),
+    ("bond0", "bond"),
+    ("br-90ab", "bridge"),
+    ("ppp0", None),
+]
+FOLDING = [("veth4f1a", "veth"), ("tap9", "tunnel"), ("pod7", "veth")]
 SPEEDS = [None, None, -1, 100, 1_000, 10_000, 800_000]
 
 

@@ -1,19 +1,17 @@
 """What tests say heartbeats with, and what they check stored rows against."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import httpx
 
+from tests.aggregates import COLUMNS, LEVELS, difference
+
 KEY = "a-fleet-key-for-tests"
-LEVELS = {
-    "1m": ("1 minute", "network_interface_metrics", "time"),
-    "15m": ("15 minutes", "network_traffic_1m", "bucket"),
-    "1h": ("1 hour", "network_traffic_15m", "bucket"),
-    "1d": ("1 day", "network_traffic_1h", "bucket"),
-}
 
 
 def hours_ago(hours: float) -> datetime:
@@ -21,7 +19,7 @@ def hours_ago(hours: float) -> datetime:
     return (datetime.now(UTC) - timedelta(hours=hours)).replace(second=0, microsecond=0)
 
 
-def interface(name: str, rx: int, tx: int = 0, *, is_up: bool = True, **more: int) -> dict[str, Any]:
+def interface(name: str, rx: int, tx: int = 0, *, is_up: bool = True, **more: Any) -> dict[str, Any]:
     """One interface of a heartbeat."""
     return {
         "name": name,
@@ -48,6 +46,22 @@ def heartbeat(
     if at is not None:
         body["timestamp"] = at.isoformat()
     return body
+
+
+@asynccontextmanager
+async def connected(url: str, **settings: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection for a while, with settings of its own."""
+    connection = await asyncpg.connect(url, server_settings=settings)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+def as_login(url: str, login: str) -> str:
+    """The same database for another login, whose password is its name."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=f"{login}:{login}@{parts.netloc.rpartition('@')[2]}"))
 
 
 class Client:
@@ -89,32 +103,5 @@ async def deltas(database: asyncpg.Connection, server_id: str = "nas", name: str
 
 
 async def differing_rows(database: asyncpg.Connection) -> dict[str, int]:
-    """For each level, how many rows differ between the aggregate and its recomputation from raw rows: expect 0."""
-    return {level: await database.fetchval(_DIFFERENCE.format(level=level, width=LEVELS[level][0])) for level in LEVELS}
-
-
-# Raw rows straight to each level, by plain date_bin; nothing of the aggregates' own definition is used.
-_DIFFERENCE = """
-WITH recomputed AS (
-    SELECT date_bin('{width}', time, TIMESTAMPTZ '2000-01-03') AS bucket, server_id, interface_name,
-           sum(rx_bytes_delta) AS rx_bytes, sum(tx_bytes_delta) AS tx_bytes,
-           sum(rx_packets_delta) AS rx_packets, sum(tx_packets_delta) AS tx_packets,
-           coalesce(sum(rx_errors_delta), 0) AS rx_errors, coalesce(sum(tx_errors_delta), 0) AS tx_errors,
-           coalesce(sum(rx_dropped_delta), 0) AS rx_dropped, coalesce(sum(tx_dropped_delta), 0) AS tx_dropped,
-           max(rx_bytes_delta * 8000::float8 / nullif(elapsed_ms, 0)) AS rx_bps_max,
-           max(tx_bytes_delta * 8000::float8 / nullif(elapsed_ms, 0)) AS tx_bps_max,
-           count(*) FILTER (WHERE is_up) AS up_samples, count(*) AS samples
-    FROM network_interface_metrics
-    GROUP BY 1, 2, 3
-), kept AS (
-    SELECT bucket, server_id, interface_name, rx_bytes::numeric, tx_bytes::numeric, rx_packets::numeric,
-           tx_packets::numeric, rx_errors::numeric, tx_errors::numeric, rx_dropped::numeric, tx_dropped::numeric,
-           rx_bps_max, tx_bps_max, up_samples, samples
-    FROM network_traffic_{level}
-)
-SELECT count(*) FROM (
-    (SELECT * FROM recomputed EXCEPT ALL SELECT * FROM kept)
-    UNION ALL
-    (SELECT * FROM kept EXCEPT ALL SELECT * FROM recomputed)
-) d
-"""
+    """For each level, how many rows differ between the aggregates and their recomputation from raw rows: expect 0."""
+    return {level: sum([await database.fetchval(difference(family, level)) for family in COLUMNS]) for level in LEVELS}

@@ -10,13 +10,19 @@ from migrations.sql import edition, run_file
 revision = "0002"
 down_revision = None
 
+EDITIONS = {
+    "apache": ("aggregates", "recompute", "refresh", "maintenance"),
+    "community": ("aggregates", "policies"),
+}
+
 
 def upgrade() -> None:
     chosen = edition()
-    for name in ("types", "servers", "network_interface_metrics", "host_metrics", "installation"):
+    for name in ("types", "servers", "network_interface_metrics", "host_metrics", "installation", "aggregates"):
         run_file(f"schema/{name}.sql")
     op.execute(f"INSERT INTO linkbeat.installation (edition) VALUES ('{chosen}')")
-    run_file(f"edition/{chosen}/aggregates.sql")
+    for name in EDITIONS[chosen]:
+        run_file(f"edition/{chosen}/{name}.sql")
 
 
 def downgrade() -> None:

@@ -78,10 +78,11 @@ def choose_database(url: str | None, data_dir: Path, say: Say) -> DatabaseHandle
     raise attempts.exhausted("LINKBEAT_DATABASE_URL")
 
 
-def choose_test_database(url: str | None, say: Say) -> DatabaseHandle:
+def choose_test_database(url: str | None, say: Say, *, durable: bool = False) -> DatabaseHandle:
     """The same order for tests; whatever is started is empty and thrown away afterwards.
 
-    url     TEST_DATABASE_URL if it is set: a database on which the tests may do anything.
+    url       TEST_DATABASE_URL if it is set: a database on which the tests may do anything.
+    durable   a commit is on the disk; slower, and figures of it mean something.
     """
     if url:
         say("Test database: the one that TEST_DATABASE_URL names")
@@ -94,9 +95,9 @@ def choose_test_database(url: str | None, say: Say) -> DatabaseHandle:
             return _test_container(say)
     if installed := _host_installation(None, attempts):
         with attempts.tried("TimescaleDB on this host"):
-            return _temporary_cluster("host", installed, attempts, say)
+            return _temporary_cluster("host", installed, attempts, say, durable)
     with attempts.tried("Embedded TimescaleDB"):
-        return _temporary_cluster("embedded", packages.prepare(default_cache_dir(), say), attempts, say)
+        return _temporary_cluster("embedded", packages.prepare(default_cache_dir(), say), attempts, say, durable)
     raise attempts.exhausted("TEST_DATABASE_URL")
 
 
@@ -147,9 +148,11 @@ def _private_cluster(
     return DatabaseHandle(cluster.url, origin, cluster.psql, cluster.stop)
 
 
-def _temporary_cluster(origin: Origin, installation: Installation, attempts: _Attempts, say: Say) -> DatabaseHandle:
+def _temporary_cluster(
+    origin: Origin, installation: Installation, attempts: _Attempts, say: Say, durable: bool
+) -> DatabaseHandle:
     with contextlib.ExitStack() as stack:
-        cluster = stack.enter_context(Cluster.temporary(installation, say))
+        cluster = stack.enter_context(Cluster.temporary(installation, say, durable=durable))
         say(f"Test database: {_named(origin, installation)}, temporary ({attempts.why})")
         return DatabaseHandle(cluster.url, origin, cluster.psql, stack.pop_all().close)
 

@@ -55,10 +55,10 @@ class Cluster:
 
     @classmethod
     @contextlib.contextmanager
-    def temporary(cls, installation: Installation, say: Say) -> Iterator[Self]:
+    def temporary(cls, installation: Installation, say: Say, *, durable: bool = False) -> Iterator[Self]:
         """A started cluster in a temporary directory, gone at the end, even if we are killed."""
         with reachable_directory() as directory, _reaped(directory):
-            cluster = cls(installation, directory / "postgres", say, durable=False)
+            cluster = cls(installation, directory / "postgres", say, durable=durable)
             with cluster:
                 yield cluster
 

@@ -84,9 +84,10 @@ class Container:
 
     @property
     def psql(self) -> list[str]:
-        """Arguments that open a session with the container's own psql."""
+        """Arguments that open a session with the container's own psql, which gets PGOPTIONS from our environment."""
         terminal = ["--tty"] if sys.stdin.isatty() else []
-        return ["docker", "exec", "--interactive", *terminal, self.name, "psql", "-U", ROLE, "-d", DATABASE]
+        session = ("--interactive", *terminal, "--env", "PGOPTIONS")
+        return ["docker", "exec", *session, self.name, "psql", "-U", ROLE, "-d", DATABASE]
 
     def _create(self, password: str) -> None:
         self._run(

@@ -36,13 +36,11 @@ CREATE OR REPLACE FUNCTION linkbeat.proves_64bit(rx_bytes bigint, tx_bytes bigin
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN rx_bytes NOT BETWEEN 0 AND 4294967295 OR tx_bytes NOT BETWEEN 0 AND 4294967295;
 
--- Whether a counter plainly grew, by `most` at the most; true where it was not reported. Both below 2**63, so that
--- the difference is that of the stored values; in a CASE, because AND does not promise to look at that first.
-CREATE OR REPLACE FUNCTION linkbeat.grew(previous bigint, current bigint, most bigint) RETURNS boolean
+-- Whether a counter plainly grew; true where it was not reported. Both below 2**63, so that the difference is that of
+-- the stored values.
+CREATE OR REPLACE FUNCTION linkbeat.grew(previous bigint, current bigint) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE WHEN previous IS NULL OR current IS NULL THEN true
-            WHEN previous >= 0 AND current >= previous THEN current - previous <= most
-            ELSE false END;
+RETURN previous IS NULL OR current IS NULL OR (previous >= 0 AND current >= previous);
 
 -- What one counter gained between two readings, and how that is known.
 --   previous, current        stored counters; a counter not reported is null

@@ -7,7 +7,7 @@
 -- series; the kind alone, which the history does not keep, only that it is folded.
 CREATE OR REPLACE FUNCTION linkbeat.fold_series(interface_name text, kind text DEFAULT NULL) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN coalesce(substring(interface_name FROM '^(veth|br-|cali|cni|lxc|tap|vnet|fwbr|fwln|fwpr|ve-|vb-)') || '/*',
+RETURN coalesce(substring(interface_name FROM '^(veth|cali|lxc(?!br)|tap|vnet|fwbr|fwln|fwpr|ve-|vb-)') || '/*',
                 CASE kind WHEN 'veth' THEN 'other/*' END);
 
 -- Decides, after the server's newest heartbeat, which of its interfaces have a series of their own:

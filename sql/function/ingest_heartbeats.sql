@@ -6,6 +6,7 @@
 --   beat_*, metric_*  one element per heartbeat, by server_id, each server once
 --   sample_*          one element per interface; sample_beats is its heartbeat's place, from 1
 --   mount_*           the same for filesystems
+--   may_register      whether a server of the batch may be unknown; has_metrics: whether a heartbeat has host metrics
 --   series_budget, fold_seconds  see linkbeat.fold_interfaces
 -- Output: places of heartbeats
 --   registered   that made their server known
@@ -21,7 +22,7 @@
 CREATE OR REPLACE FUNCTION linkbeat.ingest_heartbeats(
     beat_servers text[], beat_times timestamptz[], beat_boots bigint[], beat_intervals float8[], beat_hostnames text[],
     beat_guids text[], beat_boot_ids text[], beat_agent_versions text[], beat_statuses text[], beat_primaries text[],
-    beat_os_infos jsonb[], beat_filesystems jsonb[],
+    beat_os_infos jsonb[], beat_filesystems jsonb[], may_register boolean, has_metrics boolean,
     metric_cpu_percent float8[], metric_memory_percent float8[], metric_memory_total_mb float8[],
     metric_memory_used_mb float8[], metric_disk_percent float8[], metric_disk_total_gb float8[],
     metric_disk_used_gb float8[], metric_network_rx_bytes bigint[], metric_network_tx_bytes bigint[],
@@ -34,7 +35,9 @@ CREATE OR REPLACE FUNCTION linkbeat.ingest_heartbeats(
     mount_used_bytes bigint[], mount_available_bytes bigint[], mount_percents float8[], mount_states text[],
     series_budget integer, fold_seconds integer,
     OUT registered integer[], OUT duplicate integer[], OUT conflict integer[]
-) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
+-- A plan that was made while there were few servers must not read all of them when there are many.
+SET enable_seqscan = off AS $$
 DECLARE
     beats     integer;
     late      integer[];
@@ -47,12 +50,14 @@ DECLARE
 BEGIN
     -- A server that is not known gets a row that is older than anything; one whose row alone was deleted, as new as its
     -- history.
-    IF (SELECT count(*) FROM servers WHERE server_id = ANY (beat_servers)) < cardinality(beat_servers) THEN
+    IF may_register THEN
         WITH inserted AS (
             INSERT INTO servers (server_id, last_seen, first_seen, received_at, hostname)
-            SELECT n.server_id, coalesce((SELECT max(m.time) FROM network_interface_metrics m WHERE m.server_id = n.server_id), '-infinity'),
-                   n.time, statement_timestamp(), n.hostname
+            SELECT n.server_id, coalesce(h.time, '-infinity'), n.time, statement_timestamp(), n.hostname
             FROM unnest(beat_servers, beat_times, beat_hostnames) AS n(server_id, time, hostname)
+            LEFT JOIN LATERAL (SELECT m.time FROM network_interface_metrics m WHERE m.server_id = n.server_id
+                               ORDER BY m.time DESC LIMIT 1) AS h ON true
+            WHERE NOT EXISTS (SELECT FROM servers s WHERE s.server_id = n.server_id)
             ORDER BY 1
             ON CONFLICT (server_id) DO NOTHING
             RETURNING server_id
@@ -64,10 +69,10 @@ BEGIN
         SELECT n.*, s.last_seen, s.boot AS last_boot, s.interface_names, s.interfaces, n.time > s.last_seen AS is_newest,
                -- Another boot than that of the newest heartbeat; of a late one, any that is known.
                CASE WHEN n.time > s.last_seen THEN n.boot IS DISTINCT FROM s.boot ELSE n.boot IS NOT NULL END AS is_booted,
-               coalesce(n.interval_seconds * 1000, 30000)::integer AS interval_ms,
+               coalesce(n.interval_seconds * 1000, 30000)::integer AS interval_ms, cardinality(s.interfaces) AS known,
                num_nonnulls(cpu_percent, memory_percent, memory_total_mb, memory_used_mb, disk_percent, disk_total_gb,
                             disk_used_gb, load_1m, load_5m, load_15m, uptime_seconds, network_rx_bytes,
-                            network_tx_bytes) > 0 AS has_metrics
+                            network_tx_bytes) > 0 AS any_metrics
         FROM unnest(beat_servers, beat_times, beat_boots, beat_intervals, beat_hostnames, beat_guids, beat_boot_ids,
                     beat_agent_versions, beat_statuses, beat_primaries, beat_os_infos, beat_filesystems,
                     metric_cpu_percent, metric_memory_percent, metric_memory_total_mb, metric_memory_used_mb,
@@ -81,44 +86,8 @@ BEGIN
         JOIN servers s USING (server_id)
         ORDER BY s.server_id
         FOR UPDATE OF s
-    ), linked AS (
-        -- Each sample with the one before it, which the server's row has unless the sample is late or its interface new.
-        SELECT n.*, b.server_id, b.time, b.boot, b.interval_ms, b.is_newest, cardinality(b.interfaces) AS known,
-               CASE WHEN b.last_seen = '-infinity' THEN NULL
-                    WHEN b.is_newest AND n.name = ANY (b.interface_names)
-                    THEN b.interfaces[array_position(b.interface_names, n.name)]
-                    ELSE linkbeat.sample_before(b.server_id, n.name, b.time) END AS previous
-        FROM unnest(sample_beats, sample_names, sample_rx_bytes, sample_tx_bytes, sample_rx_packets, sample_tx_packets,
-                    sample_is_up, sample_rx_errors, sample_tx_errors, sample_rx_dropped, sample_tx_dropped,
-                    sample_kinds, sample_stacked_on, sample_speeds, sample_operstates, sample_is_lowest)
-             WITH ORDINALITY
-             AS n(place, name, rx_bytes, tx_bytes, rx_packets, tx_packets, is_up, rx_errors, tx_errors, rx_dropped,
-                  tx_dropped, kind, stacked_on, speed_mbps, operstate, is_lowest, ordinal)
-        JOIN beat b USING (place)
-        OFFSET 0  -- keeps the planner from working previous out again in each expression below
-    ), timed AS (
-        SELECT l.*, (previous).boot <> boot AS is_rebooted, linkbeat.elapsed_ms((previous).time, time) AS elapsed_ms,
-               CASE WHEN (previous).time IS NULL THEN linkbeat.fold_series(name, kind) IS NOT NULL
-                    ELSE coalesce((previous).is_folded, false) END AS is_folded
-        FROM linked l
-        OFFSET 0
-    ), judged AS (
-        -- Plain: all counters grew, or there is nothing before. The rest is left to repair_deltas.
-        SELECT t.*,
-               is_rebooted IS NOT TRUE
-               AND linkbeat.grew((previous).rx_bytes, rx_bytes, most)
-               AND linkbeat.grew((previous).tx_bytes, tx_bytes, most)
-               AND linkbeat.grew((previous).rx_packets, rx_packets, most)
-               AND linkbeat.grew((previous).tx_packets, tx_packets, most)
-               AND linkbeat.grew((previous).rx_errors, rx_errors, most)
-               AND linkbeat.grew((previous).tx_errors, tx_errors, most)
-               AND linkbeat.grew((previous).rx_dropped, rx_dropped, most)
-               AND linkbeat.grew((previous).tx_dropped, tx_dropped, most) AS is_plain,
-               linkbeat.proves_64bit(rx_bytes, tx_bytes)
-               OR is_rebooted IS NOT TRUE AND coalesce((previous).counts_64bit, false) AS counts_64bit
-        FROM timed t, linkbeat.delta_limit(elapsed_ms, greatest((previous).speed_mbps, speed_mbps)) AS most
-        OFFSET 0
     ), settled AS MATERIALIZED (
+        -- What OFFSET 0 ends is worked out once; without it the planner would put it into each expression above.
         SELECT j.*, (previous).time IS DISTINCT FROM time AS is_new,  -- what is stored stays as it is
                CASE WHEN is_plain THEN rx_bytes - coalesce((previous).rx_bytes, rx_bytes) ELSE 0 END AS rx_bytes_delta,
                CASE WHEN is_plain THEN tx_bytes - coalesce((previous).tx_bytes, tx_bytes) ELSE 0 END AS tx_bytes_delta,
@@ -130,7 +99,51 @@ BEGIN
                CASE WHEN is_plain THEN tx_dropped - coalesce((previous).tx_dropped, tx_dropped) END AS tx_dropped_delta,
                CASE WHEN NOT is_plain THEN '' WHEN (previous).time IS NULL THEN 'first'
                     WHEN linkbeat.is_gap(elapsed_ms, interval_ms) THEN 'gap' ELSE 'normal' END AS delta_kind
-        FROM judged j
+        FROM (
+            -- Plain: all counters grew, by no more than the interface can carry, or there is nothing before. The rest
+            -- is left to repair_deltas.
+            SELECT l.*, linkbeat.elapsed_ms((previous).time, time) AS elapsed_ms,
+                   CASE WHEN (previous).time IS NULL THEN true
+                        WHEN ((previous).boot <> boot) IS NOT TRUE
+                             AND linkbeat.grew((previous).rx_bytes, rx_bytes)
+                             AND linkbeat.grew((previous).tx_bytes, tx_bytes)
+                             AND linkbeat.grew((previous).rx_packets, rx_packets)
+                             AND linkbeat.grew((previous).tx_packets, tx_packets)
+                             AND linkbeat.grew((previous).rx_errors, rx_errors)
+                             AND linkbeat.grew((previous).tx_errors, tx_errors)
+                             AND linkbeat.grew((previous).rx_dropped, rx_dropped)
+                             AND linkbeat.grew((previous).tx_dropped, tx_dropped)
+                        THEN greatest(rx_bytes - (previous).rx_bytes, tx_bytes - (previous).tx_bytes,
+                                      rx_packets - (previous).rx_packets, tx_packets - (previous).tx_packets,
+                                      rx_errors - (previous).rx_errors, tx_errors - (previous).tx_errors,
+                                      rx_dropped - (previous).rx_dropped, tx_dropped - (previous).tx_dropped)
+                             <= linkbeat.delta_limit(linkbeat.elapsed_ms((previous).time, time),
+                                                     greatest((previous).speed_mbps, speed_mbps))
+                        ELSE false END AS is_plain,
+                   linkbeat.proves_64bit(rx_bytes, tx_bytes)
+                   OR ((previous).boot <> boot) IS NOT TRUE AND coalesce((previous).counts_64bit, false) AS counts_64bit,
+                   CASE WHEN (previous).time IS NULL THEN linkbeat.fold_series(name, kind) IS NOT NULL
+                        ELSE (previous).is_folded END AS is_folded
+            FROM (
+                -- Each sample with the one before it, which the server's row has unless the sample is late or its
+                -- interface new.
+                SELECT n.*, b.server_id, b.time, b.boot, b.interval_ms, b.is_newest, b.known,
+                       CASE WHEN b.known = 0 AND b.last_seen = '-infinity' THEN NULL
+                            WHEN b.is_newest AND n.name = ANY (b.interface_names)
+                            THEN b.interfaces[array_position(b.interface_names, n.name)]
+                            ELSE linkbeat.sample_before(b.server_id, n.name, b.time) END AS previous
+                FROM unnest(sample_beats, sample_names, sample_rx_bytes, sample_tx_bytes, sample_rx_packets,
+                            sample_tx_packets, sample_is_up, sample_rx_errors, sample_tx_errors, sample_rx_dropped,
+                            sample_tx_dropped, sample_kinds, sample_stacked_on, sample_speeds, sample_operstates,
+                            sample_is_lowest)
+                     WITH ORDINALITY
+                     AS n(place, name, rx_bytes, tx_bytes, rx_packets, tx_packets, is_up, rx_errors, tx_errors,
+                          rx_dropped, tx_dropped, kind, stacked_on, speed_mbps, operstate, is_lowest, ordinal)
+                JOIN beat b USING (place)
+                OFFSET 0
+            ) l
+            OFFSET 0
+        ) j
     ), history AS (
         INSERT INTO network_interface_metrics (
             time, boot, rx_bytes, tx_bytes, rx_packets, tx_packets, rx_bytes_delta, tx_bytes_delta, rx_packets_delta,
@@ -142,34 +155,13 @@ BEGIN
                server_id, name, delta_kind, speed_mbps, rx_errors, tx_errors, rx_dropped, tx_dropped, rx_errors_delta,
                tx_errors_delta, rx_dropped_delta, tx_dropped_delta
         FROM settled WHERE is_new
-    ), metrics AS (
-        INSERT INTO server_metrics (
-            time, server_id, cpu_percent, memory_percent, memory_total_mb, memory_used_mb, disk_percent,
-            disk_total_gb, disk_used_gb, load_1m, load_5m, load_15m, uptime_seconds)
-        SELECT time, server_id, cpu_percent, memory_percent, memory_total_mb, memory_used_mb, disk_percent,
-               disk_total_gb, disk_used_gb, load_1m, load_5m, load_15m, uptime_seconds
-        FROM beat
-        WHERE has_metrics
-        ON CONFLICT (server_id, time) DO NOTHING
-        RETURNING server_id
-    ), mounted AS (
-        INSERT INTO filesystem_metrics (
-            time, total_bytes, used_bytes, available_bytes, percent, server_id, mount_point, device, fs_type, state)
-        SELECT b.time, n.total_bytes, n.used_bytes, n.available_bytes, n.percent, b.server_id, n.mount_point, n.device,
-               n.fs_type, n.state
-        FROM unnest(mount_beats, mount_points, mount_devices, mount_types, mount_total_bytes, mount_used_bytes,
-                    mount_available_bytes, mount_percents, mount_states)
-             AS n(place, mount_point, device, fs_type, total_bytes, used_bytes, available_bytes, percent, state)
-        JOIN beat b USING (place)
-        ORDER BY b.server_id, n.mount_point
-        ON CONFLICT (server_id, mount_point, time) DO NOTHING
     ), current AS (
         SELECT place, array_agg(name) AS names, count((previous).first_seen) AS remembered,
                array_agg(ROW(
-                   time, boot, coalesce((previous).first_seen, time), rx_bytes, tx_bytes, rx_packets, tx_packets,
-                   rx_errors, tx_errors, rx_dropped, tx_dropped, rx_bytes_delta, tx_bytes_delta, elapsed_ms, speed_mbps,
-                   is_up, counts_64bit, coalesce(is_lowest, true), is_folded, name, delta_kind, kind, stacked_on, operstate
-               )::linkbeat.interface_state) AS interfaces,
+                   time, rx_bytes, tx_bytes, rx_packets, tx_packets, rx_bytes_delta, tx_bytes_delta, elapsed_ms, is_up,
+                   counts_64bit, coalesce(is_lowest, true), is_folded, name, delta_kind, boot,
+                   coalesce((previous).first_seen, time), rx_errors, tx_errors, rx_dropped, tx_dropped, speed_mbps, kind,
+                   stacked_on, operstate)::linkbeat.interface_state) AS interfaces,
                -- How many interfaces the server has now, with those that are absent.
                max(known) - count((previous).first_seen) + count(*) AS more
         FROM settled WHERE is_newest
@@ -181,23 +173,23 @@ BEGIN
             server_guid = coalesce(b.guid, s.server_guid), boot_id = b.boot_id,
             agent_version = coalesce(b.agent_version, s.agent_version), reported_status = b.status,
             primary_interface = b.primary_interface, os_info = coalesce(b.os_info, s.os_info),
-            latest_metrics = CASE WHEN b.has_metrics THEN ROW(b.cpu_percent, b.memory_percent, b.memory_total_mb, b.memory_used_mb,
+            latest_metrics = CASE WHEN b.any_metrics THEN ROW(b.cpu_percent, b.memory_percent, b.memory_total_mb, b.memory_used_mb,
                 b.disk_percent, b.disk_total_gb, b.disk_used_gb, b.network_rx_bytes, b.network_tx_bytes, b.load_1m,
                 b.load_5m, b.load_15m, b.uptime_seconds)::linkbeat.host_metrics END,
             filesystems = b.filesystems,
-            interfaces = CASE WHEN c.remembered = cardinality(b.interfaces) THEN c.interfaces
+            interfaces = CASE WHEN c.remembered = b.known THEN c.interfaces
                 ELSE coalesce(c.interfaces, '{}')
                      || linkbeat.absent_interfaces(b.interfaces, c.names, b.time, fold_seconds) END,
-            interface_names = CASE WHEN c.remembered = cardinality(b.interfaces) THEN c.names
+            interface_names = CASE WHEN c.remembered = b.known THEN c.names
                 ELSE coalesce(c.names, '{}') || ARRAY(
                      SELECT interface_name FROM unnest(linkbeat.absent_interfaces(
                          b.interfaces, c.names, b.time, fold_seconds))) END
         FROM beat b LEFT JOIN current c USING (place)
         WHERE s.server_id = b.server_id AND b.is_newest
     )
-    SELECT s.duplicate, s.conflict, s.odd, b.beats, b.late, b.measured, b.booted, b.boots_was, b.seen_was,
+    SELECT s.duplicate, s.conflict, s.odd, b.beats, b.late, b.booted, b.boots_was, b.seen_was,
            s.folded || (SELECT array_agg(place) FROM current WHERE more > series_budget)
-    INTO duplicate, conflict, odd, beats, late, measured, booted, boots_was, seen_was, folding
+    INTO duplicate, conflict, odd, beats, late, booted, boots_was, seen_was, folding
     FROM (
         SELECT array_agg(place) FILTER (WHERE NOT is_new) AS duplicate,
                array_agg(place) FILTER (WHERE NOT is_new
@@ -207,12 +199,10 @@ BEGIN
                         (previous).rx_errors, (previous).tx_errors, (previous).rx_dropped, (previous).tx_dropped,
                         (previous).is_up)) AS conflict,
                array_agg(ordinal) FILTER (WHERE is_new AND NOT (is_plain AND is_newest)) AS odd,
-               array_agg(DISTINCT place) FILTER (WHERE is_new AND is_folded) AS folded
+               array_agg(place) FILTER (WHERE is_new AND is_folded) AS folded
         FROM settled
     ) s, (
         SELECT count(*) AS beats, array_agg(place) FILTER (WHERE NOT is_newest) AS late,
-               array_agg(place) FILTER (WHERE NOT is_newest AND has_metrics
-                                              AND server_id NOT IN (SELECT server_id FROM metrics)) AS measured,
                array_agg(place) FILTER (WHERE is_booted) AS booted,
                array_agg(last_boot) FILTER (WHERE is_booted) AS boots_was,
                array_agg(last_seen) FILTER (WHERE is_booted) AS seen_was
@@ -220,7 +210,18 @@ BEGIN
     ) b;
 
     IF beats < cardinality(beat_servers) THEN
-        RAISE EXCEPTION 'a server was deleted while it reported' USING ERRCODE = 'serialization_failure';
+        RAISE EXCEPTION 'a server is not known, or not any more' USING ERRCODE = 'serialization_failure';
+    END IF;
+    IF late IS NOT NULL THEN
+        SELECT array_agg(p) INTO measured FROM unnest(late) AS p
+        WHERE EXISTS (SELECT FROM server_metrics WHERE server_id = beat_servers[p] AND time = beat_times[p]);
+    END IF;
+    IF has_metrics OR mount_beats IS NOT NULL THEN
+        PERFORM linkbeat.ingest_host_metrics(
+            beat_servers, beat_times, metric_cpu_percent, metric_memory_percent, metric_memory_total_mb,
+            metric_memory_used_mb, metric_disk_percent, metric_disk_total_gb, metric_disk_used_gb, metric_load_1m,
+            metric_load_5m, metric_load_15m, metric_uptime_seconds, mount_beats, mount_points, mount_devices,
+            mount_types, mount_total_bytes, mount_used_bytes, mount_available_bytes, mount_percents, mount_states);
     END IF;
     IF booted IS NOT NULL THEN
         PERFORM linkbeat.track_boot(beat_servers[p], beat_boots[p], beat_boot_ids[p], beat_times[p], boot_was, was_seen)

@@ -15,9 +15,9 @@ END $$;
 -- A row of the history as the state of its interface; what the history does not tell is null.
 CREATE OR REPLACE FUNCTION linkbeat.as_state(m network_interface_metrics) RETURNS linkbeat.interface_state
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN ROW(m.time, m.boot, NULL, m.rx_bytes, m.tx_bytes, m.rx_packets, m.tx_packets, m.rx_errors, m.tx_errors,
-           m.rx_dropped, m.tx_dropped, m.rx_bytes_delta, m.tx_bytes_delta, m.elapsed_ms, m.speed_mbps, m.is_up,
-           m.counts_64bit, m.is_lowest, m.is_folded, m.interface_name, m.delta_kind, NULL, NULL, NULL
+RETURN ROW(m.time, m.rx_bytes, m.tx_bytes, m.rx_packets, m.tx_packets, m.rx_bytes_delta, m.tx_bytes_delta,
+           m.elapsed_ms, m.is_up, m.counts_64bit, m.is_lowest, m.is_folded, m.interface_name, m.delta_kind, m.boot, NULL,
+           m.rx_errors, m.tx_errors, m.rx_dropped, m.tx_dropped, m.speed_mbps, NULL, NULL, NULL
        )::linkbeat.interface_state;
 
 -- Of the interfaces that a server had, those that its newest heartbeat does not name and that are worth remembering:

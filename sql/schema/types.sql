@@ -7,13 +7,12 @@
 --   stacked_on   names of the interfaces below it, with / between them (which no name holds); null: none
 --   operstate    RFC 2863 state in the kernel's word; null: not reported
 CREATE TYPE linkbeat.interface_state AS (
-    time timestamptz, boot bigint, first_seen timestamptz,
-    rx_bytes bigint, tx_bytes bigint, rx_packets bigint, tx_packets bigint,
-    rx_errors bigint, tx_errors bigint, rx_dropped bigint, tx_dropped bigint,
-    rx_bytes_delta bigint, tx_bytes_delta bigint,
-    elapsed_ms integer, speed_mbps integer,
-    is_up boolean, counts_64bit boolean, is_lowest boolean, is_folded boolean,
-    interface_name text, delta_kind text, kind text, stacked_on text, operstate text
+    -- Those that are never null stand first: a field behind a null one is sought from the start of the row.
+    time timestamptz, rx_bytes bigint, tx_bytes bigint, rx_packets bigint, tx_packets bigint,
+    rx_bytes_delta bigint, tx_bytes_delta bigint, elapsed_ms integer,
+    is_up boolean, counts_64bit boolean, is_lowest boolean, is_folded boolean, interface_name text, delta_kind text,
+    boot bigint, first_seen timestamptz, rx_errors bigint, tx_errors bigint, rx_dropped bigint, tx_dropped bigint,
+    speed_mbps integer, kind text, stacked_on text, operstate text
 );
 
 -- The machine as a whole, in one heartbeat; fields as in server_metrics. The octets of the reported interfaces together

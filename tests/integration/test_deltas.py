@@ -6,7 +6,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.support import LEVELS, Client, deltas, heartbeat, hours_ago, interface
+from tests.aggregates import LEVELS
+from tests.support import Client, deltas, heartbeat, hours_ago, interface
 
 T0 = hours_ago(20)
 GIGABIT: dict[str, Any] = {"kind": "physical", "speed_mbps": 1_000}
@@ -170,7 +171,7 @@ class TestGaps:
 
         assert await deltas(database) == [(0, "first"), (600, "gap"), (100, "normal")]
         assert await database.fetchval("SELECT max(elapsed_ms) FROM network_interface_metrics") == 8 * 3_600_000
-        assert await database.fetchval("SELECT max(rx_bps_max) FROM network_traffic_1m") == 100 * 8 / 30
+        assert await database.fetchval("SELECT max(rx_bps_max) FROM network_traffic_1m") == pytest.approx(100 * 8 / 30)
 
     async def test_a_late_heartbeat_closes_a_gap(self, service: Client, database: asyncpg.Connection) -> None:
         await report(service, (0, "a", 1_000), (120, "a", 1_600))

@@ -63,12 +63,12 @@ async def is_folded(database: asyncpg.Connection, name: str) -> list[bool]:
 
 
 async def test_young_interfaces_of_a_kind_are_one_series(service: Client, database: asyncpg.Connection) -> None:
-    await service.post(beat(0, {"eth0": 0, "veth1": 100, "veth2": 200, "br-1": 10}))
-    await service.post(beat(1, {"eth0": 7, "veth1": 110, "veth3": 50, "br-1": 12}))
+    await service.post(beat(0, {"eth0": 0, "veth1": 100, "veth2": 200, "tap1": 10}))
+    await service.post(beat(1, {"eth0": 7, "veth1": 110, "veth3": 50, "tap1": 12}))
     await service.post(beat(2, {"eth0": 9, "veth1": 120, "veth3": 80}))
 
     assert await folded(database) == [
-        ("br-/*", 0, 0), ("veth/*", 0, 0), ("br-/*", 2, 1), ("veth/*", 10, 5), ("veth/*", 40, 20)
+        ("tap/*", 0, 0), ("veth/*", 0, 0), ("tap/*", 2, 1), ("veth/*", 10, 5), ("veth/*", 40, 20)
     ]  # fmt: skip
     assert await total(database) == 9 + 20 + 30 + 2
     assert (await service.get("/servers/nas"))["network_interfaces"][1]["name"] == "veth1"  # live values as of any

@@ -118,7 +118,7 @@ async def test_late_data_reaches_buckets_that_were_refreshed(service: Client, da
 
 
 async def test_the_work_in_the_background_hides_nothing(service: Client, database: asyncpg.Connection) -> None:
-    """What the policies do on Community and linkbeat.maintain() on Apache, one after another over a week of data."""
+    """What the policies do on Community and the service on Apache, one after another over a week of data."""
     start = hours_ago(7 * 24 - 1)
     beats = [heartbeat(at=start + timedelta(minutes=10 * n), eth0=(n * 1_000, n)) for n in range(1_000)]
     for first in range(0, len(beats), 500):
@@ -127,6 +127,7 @@ async def test_the_work_in_the_background_hides_nothing(service: Client, databas
     jobs = await database.fetch(
         "SELECT job_id FROM timescaledb_information.jobs WHERE hypertable_schema IS NOT NULL ORDER BY job_id"
     )
-    for statement in [f"CALL run_job({job['job_id']})" for job in jobs] + ["CALL linkbeat.maintain()"]:
+    maintenance = await database.fetch("SELECT statement FROM linkbeat.maintenance ORDER BY every")
+    for statement in [f"CALL run_job({job['job_id']})" for job in jobs] + [job["statement"] for job in maintenance]:
         await database.execute(statement)
         assert await differing_rows(database) == EQUAL, statement

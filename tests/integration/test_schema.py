@@ -11,30 +11,11 @@ import pytest
 
 from service import schema
 from service.schema import SchemaError
+from service.settings import Settings
+from tests.aggregates import RELATIONS
 
 COMMAND = "python -m service migrate"
-TABLES = ("filesystem_metrics", "network_interface_metrics", "server_boots", "server_metrics", "servers")
-AGGREGATES = ("network_traffic_1m", "network_traffic_15m", "network_traffic_1h", "network_traffic_1d")
-# What analysts and the service read, on both editions: names, types and order.
-COLUMNS = [
-    ("bucket", "timestamp with time zone"),
-    ("server_id", "text"),
-    ("interface_name", "text"),
-    ("rx_bytes", "bigint"),
-    ("tx_bytes", "bigint"),
-    ("rx_packets", "bigint"),
-    ("tx_packets", "bigint"),
-    ("rx_errors", "bigint"),
-    ("tx_errors", "bigint"),
-    ("rx_dropped", "bigint"),
-    ("tx_dropped", "bigint"),
-    ("rx_bps_max", "double precision"),
-    ("tx_bps_max", "double precision"),
-    ("up_samples", "bigint"),
-    ("samples", "bigint"),
-]
-# Columns whose name says it all.
-PLAIN = {"server_id", "interface_name", "hostname", "agent_version"}
+TABLES = ("servers", "server_boots", "network_interface_metrics", "server_metrics", "filesystem_metrics")
 
 
 @asynccontextmanager
@@ -112,25 +93,26 @@ async def test_an_older_schema_is_refused_with_the_command_and_upgraded_by_it(
     with monkeypatch.context() as newer_service:
         shutil.copytree(schema.ROOT / "migrations", tmp_path / "migrations")
         shutil.copytree(schema.ROOT / "sql", tmp_path / "sql")
-        (tmp_path / "migrations" / "versions" / "0003_next.py").write_text(
+        (tmp_path / "migrations" / "versions" / "9999_next.py").write_text(
             "from alembic import op\n"
-            f'revision = "0003"\ndown_revision = "{schema.head()}"\n'
+            f'revision = "9999"\ndown_revision = "{schema.head()}"\n'
             'def upgrade() -> None:\n    op.execute("CREATE TABLE added_by_the_next ()")\n'
         )
+        released = schema.head()
         newer_service.setattr(schema, "ROOT", tmp_path)
         said: list[str] = []
 
-        with pytest.raises(SchemaError, match=f"at 0002, older than this service's 0003; run: {COMMAND}$"):
+        with pytest.raises(SchemaError, match=f"at {released}, older than this service's 9999; run: {COMMAND}$"):
             await schema.check(database_url)
         await schema.migrate(database_url, said.append)
 
-        assert said == ["Schema: upgraded from 0002, now at 0003"]
+        assert said == [f"Schema: upgraded from {released}, now at 9999"]
         await schema.check(database_url)
         await execute(database_url, "SELECT FROM added_by_the_next")
 
-    # This service, which knows nothing of 0003.
+    # This service, which knows nothing of 9999.
     for refused in (schema.check(database_url), schema.migrate(database_url, said.append)):
-        with pytest.raises(SchemaError, match=r"at 0003, which this service does not know: .*upgrade the service$"):
+        with pytest.raises(SchemaError, match=r"at 9999, which this service does not know: .*upgrade the service$"):
             await refused
 
 
@@ -178,22 +160,11 @@ async def test_a_database_that_is_not_there_is_told(database_url: str) -> None:
         await schema.check(f"{database_url.rpartition('/')[0]}/nowhere")
 
 
-@pytest.mark.parametrize("relation", AGGREGATES)
-async def test_an_aggregates_columns_are_the_same_on_both_editions(database: asyncpg.Connection, relation: str) -> None:
-    rows = await database.fetch(
-        "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "
-        "WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
-        relation,
-    )
-
-    assert [tuple(row) for row in rows] == COLUMNS
-
-
 async def test_it_lies_where_analysts_look_whatever_the_role_is_called(database: asyncpg.Connection) -> None:
     # The role that installs has a schema of its own name here, which its search path puts before public.
     await database.execute("SET search_path = public")
 
-    for relation in (*AGGREGATES, *TABLES):
+    for relation in (*RELATIONS, *TABLES):
         await database.fetch(f"SELECT FROM {relation}")
 
 
@@ -201,37 +172,69 @@ async def test_names_sort_by_their_bytes_at_every_level(database: asyncpg.Connec
     rows = await database.fetch(
         "SELECT attrelid::regclass::text AS relation, attname, collname FROM pg_attribute a "
         "JOIN pg_collation c ON c.oid = a.attcollation "
-        "WHERE attrelid = ANY ($1::text[]::regclass[]) AND attname IN ('server_id', 'interface_name')",
-        [*AGGREGATES, *TABLES],
+        "WHERE attrelid = ANY ($1::text[]::regclass[]) AND attname IN ('server_id', 'interface_name', 'mount_point')",
+        [*RELATIONS, *TABLES],
     )
 
-    assert len(rows) == 14
+    assert len(rows) == 27
     assert [tuple(row) for row in rows if row["collname"] != "C"] == []
-
-
-async def test_everything_that_an_analyst_sees_has_a_comment(database: asyncpg.Connection) -> None:
-    # Of this schema, not of the extensions in it.
-    relations = await database.fetch(
-        "SELECT oid, relname, obj_description(oid, 'pg_class') AS comment FROM pg_class c "
-        "WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f') "
-        "AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = c.oid AND deptype = 'e') ORDER BY relname"
-    )
-    columns = await database.fetch(
-        "SELECT attrelid::regclass::text AS relation, attname FROM pg_attribute "
-        "WHERE attrelid = ANY ($1) AND attnum > 0 AND NOT attisdropped AND col_description(attrelid, attnum) IS NULL",
-        [row["oid"] for row in relations],
-    )
-
-    assert [row["relname"] for row in relations] == sorted([*TABLES, *AGGREGATES])
-    assert [row["relname"] for row in relations if not row["comment"]] == []
-    assert [f"{row['relation']}.{row['attname']}" for row in columns if row["attname"] not in PLAIN] == []
-    assert await database.fetchval("SELECT obj_description('linkbeat.unsigned(bigint)'::regprocedure, 'pg_proc')")
 
 
 async def test_a_schema_of_before_the_first_release_is_refused_with_what_to_do(database_url: str) -> None:
     await execute(database_url, "UPDATE linkbeat.schema_version SET version_num = '0001'")
 
-    with pytest.raises(SchemaError, match="from before the first release, .* remove the database"):
+    with pytest.raises(SchemaError, match=r"from before the first release, .* remove the database"):
         await schema.check(database_url)
-    with pytest.raises(SchemaError, match="from before the first release, .* remove the database"):
+    with pytest.raises(SchemaError, match=r"from before the first release, .* remove the database"):
         await schema.migrate(database_url, lambda _: None)
+
+
+async def test_a_database_that_works_by_other_settings_is_refused_naming_them_and_configured_by_the_command(
+    database_url: str,
+) -> None:
+    settings = Settings(retain_raw_days=20.0, oldest_heartbeat_days=7.5)
+    said: list[str] = []
+
+    with pytest.raises(
+        SchemaError,
+        match=r"^the database works by other settings than this service's "
+        rf"LINKBEAT_OLDEST_HEARTBEAT_DAYS = 7.5, LINKBEAT_RETAIN_RAW_DAYS = 20; run: {COMMAND}$",
+    ):
+        await schema.check(database_url, settings)
+    await schema.migrate(database_url, said.append, settings)
+
+    applied = "LINKBEAT_OLDEST_HEARTBEAT_DAYS = 7.5, LINKBEAT_RETAIN_RAW_DAYS = 20"
+    assert said == [f"Schema: up to date at {schema.head()}; applied {applied}"]
+    await schema.check(database_url, settings)
+    before = await catalogue(database_url)
+    await schema.migrate(database_url, said.append, settings)
+    assert await catalogue(database_url) == before
+
+
+async def test_the_policies_are_what_the_settings_say(database_url: str) -> None:
+    """On Community: every offset of every policy. On Apache there are none: retention reads the settings."""
+    settings = Settings(
+        oldest_heartbeat_days=3, compress_after_days=5, retain_raw_days=6, retain_1m_days=7, retain_15m_days=8,
+        retain_1h_days=9, retain_1d_days=10,
+    )  # fmt: skip
+
+    await schema.migrate(database_url, lambda _: None, settings)
+
+    async with connected(database_url) as connection:
+        edition = await connection.fetchval("SELECT edition FROM linkbeat.installation")
+        rows = await connection.fetch(
+            "SELECT hypertable_name, proc_name, extract(epoch FROM "
+            "coalesce(config->>'start_offset', config->>'compress_after', config->>'drop_after')::interval) / 86400 "
+            "FROM timescaledb_information.jobs WHERE hypertable_schema IS NOT NULL"
+        )
+    expected = set()
+    for table in ("network_interface_metrics", "server_metrics", "filesystem_metrics"):
+        expected |= {(table, "policy_compression", 5), (table, "policy_retention", 6)}
+    for relation in RELATIONS:
+        further = relation.endswith("_1d")
+        expected |= {
+            (relation, "policy_refresh_continuous_aggregate", 4 + further),
+            (relation, "policy_compression", 5 + further),
+            (relation, "policy_retention", {"1m": 7, "15m": 8, "1h": 9, "1d": 10}[relation.rpartition("_")[2]]),
+        }
+    assert {tuple(row) for row in rows} == (expected if edition == "community" else set())

@@ -53,9 +53,43 @@ async def test_case_08_a_server_with_interfaces_shows_them_as_sent(service: Clie
 
     server = await service.get("/servers/nas")
 
-    no_word = dict.fromkeys(("kind", "stacked_on", "speed_mbps", "operstate"))
+    no_word = dict.fromkeys(("kind", "stacked_on", "speed_mbps", "operstate", "rx_bps", "tx_bps", "elapsed_seconds"))
+    no_word |= {"delta_kind": "first", "is_lowest": True, "is_folded": False}
     not_sent = dict.fromkeys(("rx_errors", "tx_errors", "rx_dropped", "tx_dropped"))
     assert server["network_interfaces"] == [sent[0] | no_word, sent[1] | not_sent | no_word]
+
+
+async def test_an_interface_says_its_rate_and_how_its_delta_came_about(service: Client) -> None:
+    bond = interface("bond0", 0) | {"kind": "bond", "stacked_on": ["eth0"], "operstate": "up"}
+    young = interface("veth1", 0)
+    eth0 = {"name": "eth0", "kind": "physical", "speed_mbps": 1000, "is_up": True, "rx_packets": 0, "tx_packets": 0}
+    for seconds, rx in ((0, 1_000), (30, 31_000), (330, 32_000)):
+        interfaces = [eth0 | {"rx_bytes": rx, "tx_bytes": 0}, bond, young]
+        await service.post(heartbeat(at=T0 + timedelta(seconds=seconds)) | {"network_interfaces": interfaces})
+        if seconds == 30:
+            then = await service.get("/servers/nas")
+    now = await service.get("/servers/nas")
+
+    names = ("name", "rx_bps", "delta_kind", "elapsed_seconds", "is_lowest", "is_folded")
+    assert [[one[name] for name in names] for one in then["network_interfaces"]] == [
+        ["bond0", 0, "normal", 30, False, False],
+        ["eth0", 8_000, "normal", 30, True, False],
+        ["veth1", 0, "normal", 30, True, True],
+    ]
+    assert [[one[name] for name in names[1:4]] for one in now["network_interfaces"]][1] == [8_000 / 300, "gap", 300]
+    assert now["network_interfaces"][0]["stacked_on"] == ["eth0"]
+
+
+async def test_two_machines_under_one_id_and_conflicting_duplicates_are_said(service: Client) -> None:
+    for seconds, boot, rx in ((0, "a", 100), (30, "b", 900), (60, "a", 150), (60, "a", 160)):
+        await service.post(heartbeat(at=T0 + timedelta(seconds=seconds), boot=boot, eth0=(rx, 0)))
+
+    server = await service.get("/servers/nas")
+
+    assert server["shared_since"] is not None
+    assert server["shared_at"] >= server["shared_since"]
+    assert (server["duplicates"], server["conflicts"]) == (1, 1)
+    assert server["network_interfaces"][0]["delta_kind"] == "normal"
 
 
 async def test_case_09_a_server_without_interfaces_shows_an_empty_array(service: Client) -> None:

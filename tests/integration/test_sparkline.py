@@ -3,7 +3,7 @@
 import asyncio
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any
@@ -33,10 +33,14 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> list[LoggedQuery]:
     sent: list[LoggedQuery] = []
     create_pool = asyncpg.create_pool
 
-    async def init(connection: asyncpg.Connection) -> None:
-        connection.add_query_logger(sent.append)
+    def logging_pool(*arguments: Any, init: Callable[[asyncpg.Connection], Awaitable[None]], **more: Any) -> Any:
+        async def logged(connection: asyncpg.Connection) -> None:
+            await init(connection)
+            connection.add_query_logger(sent.append)
 
-    monkeypatch.setattr(asyncpg, "create_pool", lambda *args, **more: create_pool(*args, init=init, **more))
+        return create_pool(*arguments, init=logged, **more)
+
+    monkeypatch.setattr(asyncpg, "create_pool", logging_pool)
     return sent
 
 
@@ -444,7 +448,7 @@ async def _touched_chunks(database: asyncpg.Connection, statement: LoggedQuery) 
     }
     return {
         (
-            names.get(row["hypertable_name"], row["hypertable_name"].replace("kept_", "network_")),
+            names.get(row["hypertable_name"], row["hypertable_name"].removeprefix("kept_")),
             row["chunk_name"],
             row["range_end"],
         )

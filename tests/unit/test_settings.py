@@ -30,10 +30,16 @@ WRONG = [
     ("LINKBEAT_API_KEY", "s3cret-password"),
     ("LINKBEAT_API_KEY", "s3cret-password with a space"),
     ("LINKBEAT_OLDEST_HEARTBEAT_DAYS", "0.5"),
-    ("LINKBEAT_OLDEST_HEARTBEAT_DAYS", "3651"),
+    ("LINKBEAT_OLDEST_HEARTBEAT_DAYS", "91"),
     ("LINKBEAT_OLDEST_HEARTBEAT_DAYS", "a fortnight"),
     ("LINKBEAT_OLDEST_HEARTBEAT_DAYS", "nan"),
     ("LINKBEAT_OLDEST_HEARTBEAT_DAYS", "inf"),
+    ("LINKBEAT_COMPRESS_AFTER_DAYS", "0"),
+    ("LINKBEAT_RETAIN_RAW_DAYS", "1"),
+    ("LINKBEAT_RETAIN_1M_DAYS", "-30"),
+    ("LINKBEAT_RETAIN_15M_DAYS", "for ever"),
+    ("LINKBEAT_RETAIN_1H_DAYS", "5 years"),
+    ("LINKBEAT_RETAIN_1D_DAYS", "36501"),
     ("LINKBEAT_QUEUE_HEARTBEATS", "0"),
     ("LINKBEAT_QUEUE_HEARTBEATS", "1000001"),
     ("LINKBEAT_QUEUE_HEARTBEATS", "many"),
@@ -131,6 +137,35 @@ def test_values_are_read_with_their_types() -> None:
         log_level="debug",
     )  # fmt: skip
     assert found.data_path == Path("/srv/link beat")
+
+
+@pytest.mark.parametrize(
+    ("changed", "value", "refused", "says", "by"),
+    [
+        ("OLDEST_HEARTBEAT", "8", "COMPRESS_AFTER", "9 days is not above 9", "OLDEST_HEARTBEAT"),
+        ("COMPRESS_AFTER", "7", "COMPRESS_AFTER", "7 days is not above 8", "OLDEST_HEARTBEAT"),
+        ("RETAIN_RAW", "9", "RETAIN_RAW", "9 days is not above 9", "COMPRESS_AFTER"),
+        ("RETAIN_RAW", "31", "RETAIN_1M", "30 days is not at least 31", "RETAIN_RAW"),
+        ("RETAIN_1M", "401", "RETAIN_15M", "400 days is not at least 401", "RETAIN_1M"),
+        ("RETAIN_15M", "1827", "RETAIN_1H", "1826 days is not at least 1827", "RETAIN_15M"),
+        ("RETAIN_1D", "400", "RETAIN_1D", "400 days is not at least 1826", "RETAIN_1H"),
+    ],
+)
+def test_ages_that_do_not_follow_each_other_are_refused_naming_both(
+    changed: str, value: str, refused: str, says: str, by: str
+) -> None:
+    with pytest.raises(SettingsError) as raised:
+        Settings.from_environment({f"LINKBEAT_{changed}_DAYS": value})
+
+    assert str(raised.value) == f"LINKBEAT_{refused}_DAYS: {says}, which LINKBEAT_{by}_DAYS asks for"
+
+
+def test_ages_may_be_as_close_as_a_refresh_allows() -> None:
+    days = {"OLDEST_HEARTBEAT": "30", "COMPRESS_AFTER": "31.5", "RETAIN_RAW": "32", "RETAIN_1M": "32"}
+
+    found = Settings.from_environment({f"LINKBEAT_{name}_DAYS": value for name, value in days.items()})
+
+    assert list(found.database_configuration().values()) == [30, 31.5, 32, 32, 400, 1826, 1826]
 
 
 def test_a_key_that_the_service_takes_the_agent_takes_too() -> None:

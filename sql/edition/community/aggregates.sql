@@ -1,74 +1,70 @@
--- network_traffic_1m, _15m, _1h, _1d on TimescaleDB's Community edition: hierarchical, real-time continuous
--- aggregates with refresh policies. Structure: run once, frozen on release.
+-- The aggregates on TimescaleDB's Community edition: hierarchical, real-time continuous aggregates; and the columnstore
+-- under them and under what they are made of. Structure: run once, frozen on release.
 --
--- Real-time at every level, because a level does not inherit it from the one below. A refresh reaches back nine days
--- and more: further than the oldest heartbeat that the service takes (seven days), because below the watermark a row
--- counts only once its bucket was refreshed.
-
-CREATE MATERIALIZED VIEW network_traffic_1m
-WITH (timescaledb.continuous, timescaledb.materialized_only = false, timescaledb.create_group_indexes = false) AS
-    SELECT time_bucket('1 minute', time) AS bucket, server_id, interface_name,
-           sum(rx_bytes_delta)::bigint AS rx_bytes, sum(tx_bytes_delta)::bigint AS tx_bytes,
-           sum(rx_packets_delta)::bigint AS rx_packets, sum(tx_packets_delta)::bigint AS tx_packets,
-           coalesce(sum(rx_errors_delta), 0)::bigint AS rx_errors, coalesce(sum(tx_errors_delta), 0)::bigint AS tx_errors,
-           coalesce(sum(rx_dropped_delta), 0)::bigint AS rx_dropped, coalesce(sum(tx_dropped_delta), 0)::bigint AS tx_dropped,
-           max(CASE WHEN elapsed_ms > 0 THEN rx_bytes_delta * 8000::double precision / elapsed_ms END) AS rx_bps_max,
-           max(CASE WHEN elapsed_ms > 0 THEN tx_bytes_delta * 8000::double precision / elapsed_ms END) AS tx_bps_max,
-           count(*) FILTER (WHERE is_up) AS up_samples, count(*) AS samples
-    FROM network_interface_metrics
-    GROUP BY 1, 2, 3
-WITH NO DATA;
-CREATE INDEX ON network_traffic_1m (server_id, interface_name, bucket);
+-- Real-time at every level: a refresh reads the view of the level below, and takes in what that has not materialized
+-- yet, in whatever order the policies run. sql/view/aggregates.sql gives each of the views a body of its own.
 
 DO $install$
 DECLARE
-    level record;
+    aggregate record;
+    family    record;
 BEGIN
-    FOR level IN
-        SELECT * FROM (VALUES
-            ('15m', '15 minutes', 'network_traffic_1m'),
-            ('1h',  '1 hour',     'network_traffic_15m'),
-            ('1d',  '1 day',      'network_traffic_1h')) AS l(name, width, below)
-    LOOP
-        EXECUTE format($sql$
-            CREATE MATERIALIZED VIEW network_traffic_%1$s
-            WITH (timescaledb.continuous, timescaledb.materialized_only = false, timescaledb.create_group_indexes = false) AS
-                SELECT time_bucket(%2$L::interval, bucket) AS bucket, server_id, interface_name,
-                       sum(rx_bytes)::bigint AS rx_bytes, sum(tx_bytes)::bigint AS tx_bytes,
-                       sum(rx_packets)::bigint AS rx_packets, sum(tx_packets)::bigint AS tx_packets,
-                       sum(rx_errors)::bigint AS rx_errors, sum(tx_errors)::bigint AS tx_errors,
-                       sum(rx_dropped)::bigint AS rx_dropped, sum(tx_dropped)::bigint AS tx_dropped,
-                       max(rx_bps_max) AS rx_bps_max, max(tx_bps_max) AS tx_bps_max,
-                       sum(up_samples)::bigint AS up_samples, sum(samples)::bigint AS samples
-                FROM %3$s
-                GROUP BY 1, 2, 3
-            WITH NO DATA
-            $sql$, level.name, level.width, level.below);
-        EXECUTE format('CREATE INDEX ON network_traffic_%s (server_id, interface_name, bucket)', level.name);
+    FOR family IN SELECT * FROM linkbeat.families LOOP
+        EXECUTE format('ALTER TABLE %I SET (timescaledb.enable_columnstore = true, timescaledb.segmentby = %L,
+            timescaledb.orderby = ''time DESC'')', family.source, array_to_string(family.series, ', '));
+    END LOOP;
+
+    FOR aggregate IN SELECT * FROM linkbeat.aggregates ORDER BY family, width LOOP
+        EXECUTE format('
+            CREATE MATERIALIZED VIEW %I
+            WITH (timescaledb.continuous, timescaledb.materialized_only = false,
+                  timescaledb.create_group_indexes = false, timescaledb.chunk_interval = %L) AS
+                SELECT time_bucket(%L::interval, %s) AS bucket, %s, %s
+                FROM %I WHERE %s
+                GROUP BY 1, %5$s
+            WITH NO DATA',
+            aggregate.relation, aggregate.chunk, aggregate.width, aggregate.below_time, aggregate.series,
+            aggregate.from_below, aggregate.below, aggregate.below_condition);
+        EXECUTE format('CREATE INDEX ON %I (%s, bucket)', aggregate.relation, aggregate.series);
+        EXECUTE format('ALTER MATERIALIZED VIEW %I SET (timescaledb.enable_columnstore = true,
+            timescaledb.segmentby = %L, timescaledb.orderby = ''bucket DESC'')', aggregate.relation, aggregate.series);
+
+        INSERT INTO linkbeat.kept (relation, kept)
+        SELECT aggregate.relation, format('%I.%I', h.schema_name, h.table_name)::regclass
+        FROM _timescaledb_catalog.continuous_agg c JOIN _timescaledb_catalog.hypertable h ON h.id = c.mat_hypertable_id
+        WHERE c.user_view_schema = 'public' AND c.user_view_name = aggregate.relation;
     END LOOP;
 END $install$;
 
--- Oldest first: newest first moves the watermark over what is not materialized yet, which is then in no answer.
-SELECT add_continuous_aggregate_policy('network_traffic_1m', start_offset => INTERVAL '9 days',
-    end_offset => INTERVAL '2 minutes', schedule_interval => INTERVAL '1 minute', refresh_newest_first => false);
-SELECT add_continuous_aggregate_policy('network_traffic_15m', start_offset => INTERVAL '9 days',
-    end_offset => INTERVAL '15 minutes', schedule_interval => INTERVAL '5 minutes', refresh_newest_first => false);
-SELECT add_continuous_aggregate_policy('network_traffic_1h', start_offset => INTERVAL '9 days',
-    end_offset => INTERVAL '1 hour', schedule_interval => INTERVAL '15 minutes', refresh_newest_first => false);
-SELECT add_continuous_aggregate_policy('network_traffic_1d', start_offset => INTERVAL '10 days',
-    end_offset => INTERVAL '1 day', schedule_interval => INTERVAL '1 hour', refresh_newest_first => false);
-
--- Materializes every level up to `until`, from the beginning.
-CREATE PROCEDURE linkbeat.refresh_aggregates(until timestamptz) LANGUAGE plpgsql AS $$
+-- Up to when an aggregate is materialized, as the calling query's snapshot has it. TimescaleDB's own cagg_watermark()
+-- takes a newer one wherever it is called at run time, as in the refresh of a level that reads the level below: what was
+-- materialized between the two would be in neither half of that, and missing in all buckets made of it.
+-- Called immutable so that the planner sees a constant and leaves out the chunks on its far side. A plan that outlives
+-- a move of the watermark reads more of what is below it, with the same result.
+CREATE FUNCTION linkbeat.watermark(of_relation text) RETURNS timestamptz
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 BEGIN
-    CALL public.refresh_continuous_aggregate('network_traffic_1m', NULL, until);
-    CALL public.refresh_continuous_aggregate('network_traffic_15m', NULL, until);
-    CALL public.refresh_continuous_aggregate('network_traffic_1h', NULL, until);
-    CALL public.refresh_continuous_aggregate('network_traffic_1d', NULL, until);
+    RETURN (SELECT _timescaledb_functions.to_timestamp(w.watermark)
+            FROM _timescaledb_catalog.continuous_agg c
+            JOIN _timescaledb_catalog.continuous_aggs_watermark w USING (mat_hypertable_id)
+            WHERE c.user_view_schema = 'public' AND c.user_view_name = of_relation);
 END $$;
 
--- The policies above do all of it; the Apache edition has its work here.
-CREATE PROCEDURE linkbeat.maintain() LANGUAGE plpgsql AS $$
+-- Materializes every level up to `until`, as far back as there are rows: a refresh of what retention has dropped from
+-- the rows would drop it from the aggregates.
+CREATE PROCEDURE linkbeat.refresh_aggregates(until timestamptz) LANGUAGE plpgsql AS $$
+DECLARE
+    aggregate record;
 BEGIN
-    NULL;
+    FOR aggregate IN
+        SELECT a.relation, min(c.range_start) AS since
+        FROM linkbeat.aggregates a
+        JOIN timescaledb_information.chunks c ON c.hypertable_schema = 'public' AND c.hypertable_name = a.source
+        GROUP BY a.relation, a.width HAVING time_bucket(a.width, until) > min(c.range_start)
+        ORDER BY a.width
+    LOOP
+        -- Newest first would move the watermark over what is not materialized yet, which is then in no answer.
+        CALL public.refresh_continuous_aggregate(aggregate.relation, aggregate.since, until,
+                                                 options => '{"refresh_newest_first": false}');
+    END LOOP;
 END $$;

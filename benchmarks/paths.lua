@@ -1,0 +1,19 @@
+-- GETs, in random order, of the paths in the file BENCH_PATHS, one a line.
+dofile("report.lua")
+
+local requests = {}
+
+function init()
+    math.randomseed(number + 1)
+    local key, headers = os.getenv("BENCH_KEY"), nil
+    if key then
+        headers = { ["Authorization"] = "Bearer " .. key }
+    end
+    for path in io.lines(os.getenv("BENCH_PATHS")) do
+        requests[#requests + 1] = wrk.format("GET", path, headers)
+    end
+end
+
+function request()
+    return requests[math.random(#requests)]
+end

@@ -1,0 +1,1 @@
+"""make bench-peers: Linkbeat beside InfluxDB, VictoriaMetrics and Prometheus, on one machine in one run."""

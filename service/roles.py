@@ -1,0 +1,61 @@
+"""The database's roles: whom the service is when it stores, when it reads, and when a person asks.
+
+They are made by sql/role/ where the migrating login may make roles. Where they are not, or not for this login or this
+database, everything goes on in the login's own name.
+"""
+
+from urllib.parse import urlsplit
+
+import asyncpg
+
+CONNECT_SECONDS = 10.0
+INGEST = "linkbeat_ingest"
+READ = "linkbeat_read"
+ANALYST = "analyst"
+
+# The login may take the role, and it was given its rights in this database: roles are shared by a cluster's databases.
+_USABLE = f"""
+FROM pg_roles
+WHERE rolname = ANY ($1::text[]) AND pg_has_role(oid, 'SET')
+  AND CASE rolname
+      WHEN '{INGEST}' THEN has_function_privilege(oid, to_regproc('linkbeat.ingest_heartbeats'), 'EXECUTE')
+      ELSE has_table_privilege(oid, to_regclass('public.server_overview'), 'SELECT') END
+"""
+
+
+async def take(connection: asyncpg.Connection, role: str) -> None:
+    """From here on the connection has the role's rights and no others, if it can have the role."""
+    await connection.execute(f"SELECT set_config('role', rolname, false) {_USABLE}", [role])
+
+
+async def wanting(connection: asyncpg.Connection) -> list[str]:
+    """The roles that the connection's login cannot take, or that have no rights in this database."""
+    every = [INGEST, READ, ANALYST]
+    usable = {row["rolname"] for row in await connection.fetch(f"SELECT rolname {_USABLE}", every)}
+    return [role for role in every if role not in usable]
+
+
+async def analyst_session(url: str) -> tuple[str, str]:
+    """PGOPTIONS that make a session an analyst's, with the limits that the role has; and a line that tells who it is.
+
+    Where the login cannot be an analyst there are no options, and the line says why.
+    """
+    connection = await asyncpg.connect(url, timeout=CONNECT_SECONDS, command_timeout=CONNECT_SECONDS)
+    try:
+        login = await connection.fetchval("SELECT current_user")
+        if "options=" in urlsplit(url).query:
+            return "", f"You are {login}, not {ANALYST}: the database's URL has options of its own"
+        if ANALYST in await wanting(connection):
+            return "", f"You are {login}, not {ANALYST}, which is not there for you: python -m service migrate says why"
+        # A server applies them to who logs in under the role's name, not to who takes the role on.
+        limits: list[str] | None = await connection.fetchval(
+            "SELECT setconfig FROM pg_db_role_setting WHERE setrole = $1::text::regrole AND setdatabase = 0", ANALYST
+        )
+    finally:
+        await connection.close(timeout=CONNECT_SECONDS)
+    options = " ".join(f"-c {_escaped(setting)}" for setting in (f"role={ANALYST}", *(limits or ())))
+    return options, f"You are {ANALYST} and read the views (docs/sql.md); SET ROLE NONE makes you {login}, their owner"
+
+
+def _escaped(setting: str) -> str:
+    return setting.replace("\\", "\\\\").replace(" ", "\\ ")

@@ -1,0 +1,104 @@
+-- Rows that change below a watermark have their buckets computed anew, at every level and in the same transaction: a
+-- late heartbeat shows at once. Structure: run once, frozen on release.
+--
+-- Each family has a trigger function for its inserts and deletes, and one for its updates. They look at the rows in
+-- the transition tables; in order, that is all they do.
+
+DO $install$
+DECLARE
+    family    record;
+    level     record;
+    rows_of   record;
+    recompute text;
+    same      text;
+BEGIN
+    FOR family IN SELECT *, array_to_string(series, ', ') AS columns FROM linkbeat.families LOOP
+        same := (SELECT string_agg(format('b.%1$I = c.%1$I', name), ' AND ') FROM unnest(family.series) AS name);
+        FOR rows_of IN
+            SELECT * FROM (VALUES
+                ('changed', 'TABLE changed'),
+                ('updated', 'TABLE changed UNION ALL TABLE changed_to')) AS r(kind, rows)
+        LOOP
+            recompute := '';
+            FOR level IN
+                SELECT a.*, k.kept, coalesce(b.kept, a.source::regclass) AS kept_below,
+                       (SELECT string_agg(format('%1$I = EXCLUDED.%1$I', name), ', ')
+                        FROM linkbeat.family_columns WHERE family_columns.family = a.family) AS assignments
+                FROM linkbeat.aggregates a JOIN linkbeat.kept k USING (relation)
+                LEFT JOIN linkbeat.kept b ON b.relation = a.below
+                WHERE a.family = family.family ORDER BY a.width
+            LOOP
+                -- By series and day, from the first bucket that changed to the last: a replay of a day is one pass over
+                -- it, and two rows a week apart are not a week.
+                recompute := recompute || format($sql$
+                    SELECT watermark, floor INTO mark, lowest FROM linkbeat.watermarks WHERE relation = %1$L;
+                    SELECT time_bucket(%2$L::interval, min(time)), least(max(time) + %2$L::interval, mark) INTO since, until
+                    FROM (%3$s) AS c WHERE time >= lowest AND time < mark;
+                    IF since IS NOT NULL THEN
+                        IF TG_OP <> 'INSERT' THEN
+                            DELETE FROM %4$s AS b USING (
+                                SELECT DISTINCT time_bucket(%2$L::interval, time) AS bucket, %5$s FROM (%3$s) AS c
+                                WHERE time >= lowest AND time < mark) AS c
+                            WHERE %6$s AND b.bucket = c.bucket AND b.bucket >= since AND b.bucket < until;
+                        END IF;
+                        INSERT INTO %4$s AS k (bucket, %5$s, %7$s)
+                        SELECT a.* FROM (
+                            SELECT %5$s, time_bucket(%2$L::interval, min(time)) AS first,
+                                   time_bucket(%2$L::interval, max(time)) + %2$L::interval AS next
+                            FROM (%3$s) AS c WHERE time >= lowest AND time < mark
+                            GROUP BY %5$s, time_bucket(%8$L::interval, time)) AS c
+                        CROSS JOIN LATERAL (
+                            SELECT time_bucket(%2$L::interval, %9$s), %5$s, %10$s
+                            FROM %11$s AS b
+                            WHERE %12$s AND %6$s AND b.%9$s >= c.first AND b.%9$s < c.next
+                              AND b.%9$s >= since AND b.%9$s < until
+                            GROUP BY 1, %5$s) AS a
+                        ON CONFLICT (%5$s, bucket) DO UPDATE SET %13$s;
+                    END IF;
+                    $sql$,
+                    level.relation, level.width, rows_of.rows, level.kept, family.columns, same, level.columns,
+                    CASE level.level WHEN '1m' THEN '1 hour' ELSE '1 day' END,
+                    level.below_time, level.from_below, level.kept_below, level.below_condition, level.assignments);
+            END LOOP;
+
+            EXECUTE format($sql$
+                CREATE FUNCTION linkbeat.recompute_%1$s_%2$s() RETURNS trigger LANGUAGE plpgsql AS $body$
+                DECLARE
+                    mark   timestamptz;
+                    lowest timestamptz;
+                    since  timestamptz;
+                    until  timestamptz;
+                BEGIN
+                    PERFORM pg_advisory_xact_lock_shared(linkbeat.writers_lock());
+                    -- The lowest level's watermark is the highest: in order, there is nothing to do.
+                    SELECT taking INTO mark FROM linkbeat.watermarks WHERE relation = '%1$s_1m';
+                    IF NOT EXISTS (SELECT FROM (%3$s) AS c WHERE time < mark) THEN
+                        RETURN NULL;
+                    END IF;
+                    -- What is being taken in at this moment may have been read before these rows were there.
+                    PERFORM pg_advisory_xact_lock_shared(linkbeat.taking_lock(relation))
+                    FROM linkbeat.watermarks WHERE relation LIKE '%1$s\_%%' AND taking > watermark;
+                    %4$s
+                    RETURN NULL;
+                END $body$ $sql$, family.family, rows_of.kind, rows_of.rows, recompute);
+        END LOOP;
+
+        EXECUTE format($sql$
+            CREATE TRIGGER recompute_inserted AFTER INSERT ON %2$I REFERENCING NEW TABLE AS changed
+                FOR EACH STATEMENT EXECUTE FUNCTION linkbeat.recompute_%1$s_changed();
+            CREATE TRIGGER recompute_updated AFTER UPDATE ON %2$I REFERENCING OLD TABLE AS changed NEW TABLE AS changed_to
+                FOR EACH STATEMENT EXECUTE FUNCTION linkbeat.recompute_%1$s_updated();
+            CREATE TRIGGER recompute_deleted AFTER DELETE ON %2$I REFERENCING OLD TABLE AS changed
+                FOR EACH STATEMENT EXECUTE FUNCTION linkbeat.recompute_%1$s_changed();
+            CREATE FUNCTION linkbeat.truncate_%1$s() RETURNS trigger LANGUAGE plpgsql AS $body$
+            BEGIN
+                TRUNCATE %3$s;
+                RETURN NULL;
+            END $body$;
+            CREATE TRIGGER truncate_kept AFTER TRUNCATE ON %2$I
+                FOR EACH STATEMENT EXECUTE FUNCTION linkbeat.truncate_%1$s();
+            $sql$, family.family, family.source,
+            (SELECT string_agg(kept::text, ', ') FROM linkbeat.kept JOIN linkbeat.aggregates a USING (relation)
+             WHERE a.family = family.family));
+    END LOOP;
+END $install$;

@@ -1,0 +1,19 @@
+-- billing_period: for analysts, who are billed by months that begin on some day, somewhere.
+-- Replaceable: reapplied on every upgrade.
+
+CREATE OR REPLACE FUNCTION public.billing_period(
+    at timestamptz DEFAULT now(), first_day integer DEFAULT 1, time_zone text DEFAULT 'UTC'
+) RETURNS tstzrange
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN (
+    SELECT tstzrange(max(start) FILTER (WHERE start <= at), min(start) FILTER (WHERE start > at))
+    FROM generate_series(-1, 1) AS distance
+    CROSS JOIN LATERAL (SELECT date_trunc('month', at AT TIME ZONE time_zone) + distance * INTERVAL '1 month' AS month) m
+    CROSS JOIN LATERAL (SELECT date_part('day', month + INTERVAL '1 month' - INTERVAL '1 day')::integer AS days) d
+    CROSS JOIN LATERAL (
+        SELECT (month + (least(greatest(first_day, 1), days) - 1) * INTERVAL '1 day') AT TIME ZONE time_zone AS start
+    ) s
+);
+
+COMMENT ON FUNCTION public.billing_period IS
+    'The billing month that `at` is in, from its beginning up to the next one''s. Months begin on `first_day`, or on their last day where they are shorter, at midnight in `time_zone`.';

@@ -1,0 +1,69 @@
+-- What each role may do in this database, which is Linkbeat's own. Everything else is nothing.
+-- Views in public are for analysts, tables nowhere are.
+-- Replaceable: reapplied on every upgrade.
+
+DO $rights$
+DECLARE
+    one record;
+BEGIN
+    REVOKE ALL ON SCHEMA linkbeat FROM PUBLIC;
+    REVOKE ALL ON ALL TABLES IN SCHEMA linkbeat FROM PUBLIC;
+    REVOKE ALL ON ALL ROUTINES IN SCHEMA linkbeat FROM PUBLIC;
+    REVOKE ALL ON FUNCTION public.billing_period FROM PUBLIC;
+    FOR one IN
+        SELECT oid::regtype AS type FROM pg_type
+        WHERE typnamespace = 'linkbeat'::regnamespace AND typtype = 'c' AND typrelid IN (
+            SELECT oid FROM pg_class WHERE relkind = 'c')
+    LOOP
+        EXECUTE format('REVOKE ALL ON TYPE %s FROM PUBLIC', one.type);
+    END LOOP;
+
+    -- What everyone may do by default: add jobs to TimescaleDB's, fill the disk with large objects, and take the advisory
+    -- locks that ingest and maintenance wait for. Only a superuser can end that.
+    IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+        FOR one IN
+            SELECT p.oid::regprocedure AS function FROM pg_proc p
+            WHERE proname = 'add_job' AND EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_proc'::regclass AND objid = p.oid AND deptype = 'e')
+               OR pronamespace = 'pg_catalog'::regnamespace
+                  AND (proname IN ('lo_creat', 'lo_create', 'lo_from_bytea') OR proname ~ '^pg_(try_)?advisory_(xact_)?lock')
+        LOOP
+            EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', one.function);
+            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', one.function,
+                (SELECT nspowner::regrole FROM pg_namespace WHERE nspname = 'linkbeat'));
+        END LOOP;
+    END IF;
+
+    IF num_nulls(to_regrole('linkbeat_ingest'), to_regrole('linkbeat_read'), to_regrole('analyst')) > 0 THEN
+        RETURN;  -- the migrating user may not create roles: sql/role/create_roles.sql
+    END IF;
+
+    GRANT USAGE ON SCHEMA linkbeat TO linkbeat_ingest, linkbeat_read;
+    GRANT EXECUTE ON FUNCTION linkbeat.ingest_heartbeats TO linkbeat_ingest;
+
+    GRANT SELECT ON public.servers, linkbeat.installation, linkbeat.schema_version, linkbeat.jobs TO linkbeat_read;
+    GRANT EXECUTE ON FUNCTION linkbeat.unsigned TO linkbeat_read;
+
+    GRANT USAGE ON SCHEMA public TO linkbeat_read, analyst;
+    GRANT SELECT ON
+        public.server_overview, public.server_reboots, public.server_samples,
+        public.server_metrics_1m, public.server_metrics_15m, public.server_metrics_1h, public.server_metrics_1d,
+        public.interface_overview, public.network_samples, public.network_events,
+        public.network_traffic_1m, public.network_traffic_15m, public.network_traffic_1h, public.network_traffic_1d,
+        public.filesystem_samples, public.filesystem_metrics_1m, public.filesystem_metrics_15m,
+        public.filesystem_metrics_1h, public.filesystem_metrics_1d
+    TO linkbeat_read, analyst;
+    GRANT EXECUTE ON FUNCTION public.billing_period TO linkbeat_read, analyst;
+
+    -- A view reads tables in its owner's name, but calls functions in the reader's. Without USAGE on the schema an
+    -- analyst cannot call them in a query of their own.
+    FOR one IN
+        SELECT DISTINCT p.oid::regprocedure AS function
+        FROM pg_proc p
+        JOIN pg_depend d ON d.refclassid = 'pg_proc'::regclass AND d.refobjid = p.oid AND d.classid = 'pg_rewrite'::regclass
+        JOIN pg_rewrite r ON r.oid = d.objid
+        JOIN pg_class c ON c.oid = r.ev_class
+        WHERE p.pronamespace = 'linkbeat'::regnamespace AND c.relnamespace = 'public'::regnamespace
+    LOOP
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO linkbeat_read, analyst', one.function);
+    END LOOP;
+END $rights$;

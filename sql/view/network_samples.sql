@@ -1,0 +1,111 @@
+-- network_samples: every row of network_interface_metrics as an analyst wants it.
+-- network_events: those of them that are not plain.
+-- Replaceable: reapplied on every upgrade.
+--
+-- In every relation for analysts rx_bytes is what moved in the time that the row stands for; the kernel's own
+-- reading is rx_bytes_counter. The key columns pass through untouched, so that predicates on them reach index and chunks.
+
+CREATE OR REPLACE VIEW public.network_samples AS
+SELECT m.time,
+       m.server_id,
+       m.interface_name,
+       m.is_up,
+       m.rx_bytes_delta AS rx_bytes,
+       m.tx_bytes_delta AS tx_bytes,
+       m.rx_packets_delta AS rx_packets,
+       m.tx_packets_delta AS tx_packets,
+       m.rx_errors_delta AS rx_errors,
+       m.tx_errors_delta AS tx_errors,
+       m.rx_dropped_delta AS rx_dropped,
+       m.tx_dropped_delta AS tx_dropped,
+       linkbeat.bps(m.rx_bytes_delta, m.elapsed_ms, m.delta_kind) AS rx_bps,
+       linkbeat.bps(m.tx_bytes_delta, m.elapsed_ms, m.delta_kind) AS tx_bps,
+       -- 10,000: Mbit/s to bit/s, and to percent.
+       linkbeat.bps(m.rx_bytes_delta, m.elapsed_ms, m.delta_kind) / (nullif(m.speed_mbps, 0) * 10000.0::double precision) AS rx_utilisation_percent,
+       linkbeat.bps(m.tx_bytes_delta, m.elapsed_ms, m.delta_kind) / (nullif(m.speed_mbps, 0) * 10000.0::double precision) AS tx_utilisation_percent,
+       m.speed_mbps,
+       m.delta_kind,
+       CASE WHEN m.elapsed_ms > 0 THEN m.elapsed_ms / 1000::double precision END AS elapsed_seconds,
+       CASE WHEN linkbeat.is_gap(m.elapsed_ms, m.interval_ms) THEN m.elapsed_ms / 1000::double precision END AS gap_seconds,
+       m.interval_ms / 1000::double precision AS interval_seconds,
+       m.is_lowest,
+       m.is_folded,
+       m.boot,
+       CASE WHEN m.delta_kind <> 'folded' THEN linkbeat.unsigned(m.rx_bytes) END AS rx_bytes_counter,
+       CASE WHEN m.delta_kind <> 'folded' THEN linkbeat.unsigned(m.tx_bytes) END AS tx_bytes_counter,
+       CASE WHEN m.delta_kind <> 'folded' THEN linkbeat.unsigned(m.rx_packets) END AS rx_packets_counter,
+       CASE WHEN m.delta_kind <> 'folded' THEN linkbeat.unsigned(m.tx_packets) END AS tx_packets_counter,
+       linkbeat.unsigned(m.rx_errors) AS rx_errors_counter,
+       linkbeat.unsigned(m.tx_errors) AS tx_errors_counter,
+       linkbeat.unsigned(m.rx_dropped) AS rx_dropped_counter,
+       linkbeat.unsigned(m.tx_dropped) AS tx_dropped_counter
+FROM public.network_interface_metrics m;
+
+CREATE OR REPLACE VIEW public.network_events AS
+SELECT time,
+       server_id,
+       interface_name,
+       delta_kind,
+       elapsed_seconds,
+       gap_seconds,
+       rx_bytes,
+       tx_bytes,
+       rx_bytes_counter,
+       tx_bytes_counter,
+       is_up,
+       is_folded,
+       boot
+FROM public.network_samples
+WHERE delta_kind IN ('first', 'gap', 'reboot', 'reset', 'wrap', 'rejected');
+
+COMMENT ON VIEW public.network_samples IS
+    'Every sample of every interface, with what moved since the sample before, the rates, and how they are known. Sums over interfaces: WHERE is_lowest; over short-lived ones too: WHERE NOT is_folded.';
+COMMENT ON COLUMN public.network_samples.time IS 'When the agent read the counters, by its clock.';
+COMMENT ON COLUMN public.network_samples.server_id IS 'The name under which the machine reports.';
+COMMENT ON COLUMN public.network_samples.interface_name IS 'As the system names it; of short-lived ones together, their kind with /*, such as veth/*.';
+COMMENT ON COLUMN public.network_samples.is_up IS 'Operationally up (RFC 2863) at that time.';
+COMMENT ON COLUMN public.network_samples.rx_bytes IS 'Octets received since the sample before; 0 in the first.';
+COMMENT ON COLUMN public.network_samples.tx_bytes IS 'Octets sent since the sample before; 0 in the first.';
+COMMENT ON COLUMN public.network_samples.rx_packets IS 'Packets received since the sample before; 0 in the first.';
+COMMENT ON COLUMN public.network_samples.tx_packets IS 'Packets sent since the sample before; 0 in the first.';
+COMMENT ON COLUMN public.network_samples.rx_errors IS 'Receive errors since the sample before; null: not reported.';
+COMMENT ON COLUMN public.network_samples.tx_errors IS 'Transmit errors since the sample before; null: not reported.';
+COMMENT ON COLUMN public.network_samples.rx_dropped IS 'Received packets dropped since the sample before; null: not reported.';
+COMMENT ON COLUMN public.network_samples.tx_dropped IS 'Packets to send dropped since the sample before; null: not reported.';
+COMMENT ON COLUMN public.network_samples.rx_bps IS 'Receive rate since the sample before, in bits per second; null: not known (first, rejected, or 24 days and more apart).';
+COMMENT ON COLUMN public.network_samples.tx_bps IS 'Transmit rate since the sample before, in bits per second; null: not known.';
+COMMENT ON COLUMN public.network_samples.rx_utilisation_percent IS 'rx_bps as a share of the line rate, in percent; null: rate or line rate is not known.';
+COMMENT ON COLUMN public.network_samples.tx_utilisation_percent IS 'tx_bps as a share of the line rate, in percent; null: rate or line rate is not known.';
+COMMENT ON COLUMN public.network_samples.speed_mbps IS 'Line rate in Mbit/s; null: not known.';
+COMMENT ON COLUMN public.network_samples.delta_kind IS
+    'How the deltas came about: first (sample), normal (counters grew), gap (they grew, over more than three intervals), reboot, reset (without reboot), wrap (at 2**32), rejected (more than the line can carry; counted as 0), folded (sum over short-lived interfaces).';
+COMMENT ON COLUMN public.network_samples.elapsed_seconds IS 'Seconds since the sample before; null: there is none. 2147483.647 stands for that and more.';
+COMMENT ON COLUMN public.network_samples.gap_seconds IS 'elapsed_seconds, if that is more than three intervals: samples are missing. null: no gap.';
+COMMENT ON COLUMN public.network_samples.interval_seconds IS 'Seconds from one heartbeat to the next, as the agent is set; 30 where it does not say.';
+COMMENT ON COLUMN public.network_samples.is_lowest IS 'No other interface of the server is below this one: a server''s traffic is the sum over these.';
+COMMENT ON COLUMN public.network_samples.is_folded IS 'Counted in the row of its kind, such as veth/*, and not in the aggregates: short-lived, or beyond the server''s budget.';
+COMMENT ON COLUMN public.network_samples.boot IS 'Number of the boot: another one after a reboot; null: not reported.';
+COMMENT ON COLUMN public.network_samples.rx_bytes_counter IS 'Octets received since boot, as the kernel counts: 0 to 2**64-1; null: a sum over several interfaces.';
+COMMENT ON COLUMN public.network_samples.tx_bytes_counter IS 'Octets sent since boot, as the kernel counts; null: a sum over several interfaces.';
+COMMENT ON COLUMN public.network_samples.rx_packets_counter IS 'Packets received since boot, as the kernel counts; null: a sum over several interfaces.';
+COMMENT ON COLUMN public.network_samples.tx_packets_counter IS 'Packets sent since boot, as the kernel counts; null: a sum over several interfaces.';
+COMMENT ON COLUMN public.network_samples.rx_errors_counter IS 'Receive errors since boot; null: not reported.';
+COMMENT ON COLUMN public.network_samples.tx_errors_counter IS 'Transmit errors since boot; null: not reported.';
+COMMENT ON COLUMN public.network_samples.rx_dropped_counter IS 'Received packets dropped since boot; null: not reported.';
+COMMENT ON COLUMN public.network_samples.tx_dropped_counter IS 'Packets to send dropped since boot; null: not reported.';
+
+COMMENT ON VIEW public.network_events IS
+    'The samples that are not plain: first ones, gaps, reboots, resets, wraps and what was rejected. What moved over a gap is counted in the sample after it.';
+COMMENT ON COLUMN public.network_events.time IS 'Time of the sample, by the agent''s clock.';
+COMMENT ON COLUMN public.network_events.server_id IS 'The name under which the machine reports.';
+COMMENT ON COLUMN public.network_events.interface_name IS 'As the system names it.';
+COMMENT ON COLUMN public.network_events.delta_kind IS 'first, gap, reboot, reset, wrap or rejected: see network_samples.delta_kind.';
+COMMENT ON COLUMN public.network_events.elapsed_seconds IS 'Seconds since the sample before; null: there is none.';
+COMMENT ON COLUMN public.network_events.gap_seconds IS 'elapsed_seconds, if samples are missing before this one, whatever its kind; null: none are.';
+COMMENT ON COLUMN public.network_events.rx_bytes IS 'Octets received that were counted in this sample.';
+COMMENT ON COLUMN public.network_events.tx_bytes IS 'Octets sent that were counted in this sample.';
+COMMENT ON COLUMN public.network_events.rx_bytes_counter IS 'Octets received since boot, as the kernel counts.';
+COMMENT ON COLUMN public.network_events.tx_bytes_counter IS 'Octets sent since boot, as the kernel counts.';
+COMMENT ON COLUMN public.network_events.is_up IS 'Operationally up (RFC 2863) at that time.';
+COMMENT ON COLUMN public.network_events.is_folded IS 'A short-lived interface, or one beyond the server''s budget.';
+COMMENT ON COLUMN public.network_events.boot IS 'Number of the boot: another one after a reboot; null: not reported.';

@@ -1,0 +1,115 @@
+"""docs/connect.md: what it says can be done, done; and the limits that an analyst has."""
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from service.embedded.choose import choose_database
+from service.roles import ANALYST
+from tests import fleet
+from tests.support import as_login, connected
+
+PAGE = (Path(__file__).parents[2] / "docs" / "connect.md").read_text(encoding="utf-8")
+OWNER, LOGIN, PANEL = re.findall(r"^```sql\n(.+?)\n```$", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def test_psql_makes_an_analyst_whom_the_page_makes_the_owner(database_url: str, tmp_path: Path) -> None:
+    with choose_database(database_url, tmp_path, lambda _: None) as chosen:
+        if chosen.psql is None:
+            pytest.skip("there is no psql on this machine")
+    limits = "SELECT current_user, current_setting('statement_timeout'), current_setting('transaction_read_only');"
+
+    done = subprocess.run(
+        [sys.executable, "-m", "service", "psql"],
+        input=f"{limits}\n{OWNER}\n{limits}\n",
+        env=os.environ | {"LINKBEAT_DATABASE_URL": database_url, "LINKBEAT_DATA_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+
+    rows = [[cell.strip() for cell in line.split("|")] for line in done.stdout.splitlines() if line.count("|") == 2]
+    assert rows[1] == [ANALYST, "1min", "on"]
+    assert rows[3][1:] == ["0", "off"]
+    assert rows[3][0] != ANALYST
+    assert f"You are {ANALYST} and read the views" in done.stderr
+    assert f"SET ROLE NONE makes you {rows[3][0]}" in done.stderr
+
+
+async def test_a_login_as_the_page_makes_it_reads_the_views(
+    database: asyncpg.Connection, database_url: str, login: str
+) -> None:
+    await _make_login(database, login)
+
+    async with connected(as_login(database_url, login)) as person:
+        await person.fetch("SELECT * FROM server_overview")
+        limits = await person.fetchrow(
+            "SELECT current_setting('statement_timeout'), current_setting('idle_in_transaction_session_timeout'), "
+            "current_setting('default_transaction_read_only')"
+        )
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await person.fetch("SELECT * FROM servers")
+
+    assert limits is not None
+    assert tuple(limits) == ("1min", "1min", "on")
+
+
+async def test_a_long_query_of_such_a_login_is_cancelled(
+    database: asyncpg.Connection, database_url: str, login: str
+) -> None:
+    await _make_login(database, login)
+    await database.execute(f"ALTER ROLE {login} SET statement_timeout = '200ms'")
+
+    async with connected(as_login(database_url, login)) as person:
+        with pytest.raises(asyncpg.QueryCanceledError):
+            await person.fetch("SELECT pg_sleep(30)")
+
+
+async def test_a_transaction_that_such_a_login_leaves_open_is_ended(
+    database: asyncpg.Connection, database_url: str, login: str
+) -> None:
+    await _make_login(database, login)
+    await database.execute(f"ALTER ROLE {login} SET idle_in_transaction_session_timeout = '200ms'")
+
+    async with connected(as_login(database_url, login)) as person:
+        await person.execute("BEGIN")
+        await person.fetch("SELECT * FROM network_samples")
+        await asyncio.sleep(1)
+
+        assert person.is_closed()
+    assert await database.fetchval("SELECT count(*) FROM pg_stat_activity WHERE usename = $1", login) == 0
+
+
+async def test_the_panel_answers_with_grafanas_macros_expanded(database: asyncpg.Connection) -> None:
+    await fleet.store(database)
+    await database.execute(f"SET ROLE {ANALYST}")
+    # As its PostgreSQL data source does with TimescaleDB switched on, for an interval of an hour.
+    sql = (
+        PANEL.replace("$__timeGroupAlias(bucket, $__interval)", "time_bucket('3600.000s',bucket) AS \"time\"")
+        .replace("$__timeFilter(bucket)", "bucket BETWEEN '2026-03-10T18:00:00Z' AND '2026-03-10T18:59:59.999Z'")
+        .replace("$__interval_ms", "3600000")
+    )
+
+    rows = await database.fetch(sql)
+
+    assert "$" not in sql
+    assert [(row["time"], row["metric"], round(row["rx_bps"])) for row in rows] == [
+        (fleet.BUSY, "br0", 444_444),
+        (fleet.BUSY, "eth0", 444_444),
+        (fleet.BUSY, "eth1", 0),
+    ]
+
+
+async def _make_login(database: asyncpg.Connection, login: str) -> None:
+    """As the page makes alice; `login` is there already, for its fixture takes it away again."""
+    made = LOGIN.replace("CREATE ROLE alice", "ALTER ROLE alice").replace(
+        " IN ROLE analyst;", "; GRANT analyst TO alice;"
+    )
+    await database.execute(re.sub(r"'a password of hers'", f"'{login}'", made).replace("alice", login))
