@@ -101,7 +101,13 @@ def settings(tmp_path: Path) -> Settings:
 @pytest.fixture
 async def service(database_url: str, settings: Settings) -> AsyncIterator[Client]:
     """The service on this test's database, in this process; requests carry the fleet key."""
-    app = create_app(settings, database_url=database_url, key=KEY)
+    async with in_process(create_app(settings, database_url=database_url, key=KEY)) as client:
+        yield client
+
+
+@asynccontextmanager
+async def in_process(app: Litestar) -> AsyncIterator[Client]:
+    """The app, alive, and who sends requests to it with the fleet key."""
     async with (
         running(app),
         httpx.AsyncClient(

@@ -64,7 +64,8 @@ DECLARE
     gained  numeric;
     kind    text;
     wrapped numeric;
-    usual   numeric;
+    -- The gain that the rate before would give, times previous_ms: a division could round.
+    usual   numeric := previous_gain::numeric * elapsed_ms;
 BEGIN
     IF now_ IS NULL OR before IS NULL THEN
         RETURN ROW(CASE WHEN now_ IS NULL THEN NULL ELSE 0 END, 'first')::linkbeat.delta;
@@ -76,9 +77,9 @@ BEGIN
         kind := 'normal';
     ELSE
         wrapped := now_ + 4294967296 - before;
-        usual := CASE WHEN previous_ms > 0 THEN previous_gain::numeric * elapsed_ms / previous_ms END;
         IF before < 4294967296 AND NOT counts_64bit AND wrapped <= most
-           AND (wrapped < 1048576 OR coalesce(wrapped BETWEEN usual / 2 AND usual * 2, false)) THEN
+           AND (wrapped < 1048576
+                OR coalesce(previous_ms > 0 AND wrapped * previous_ms * 2 >= usual AND wrapped * previous_ms <= usual * 2, false)) THEN
             gained := wrapped;
             kind := 'wrap';
         ELSE

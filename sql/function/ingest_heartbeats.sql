@@ -48,12 +48,16 @@ DECLARE
     odd       integer[];
     folding   integer[];
 BEGIN
-    -- A server that is not known gets a row that is older than anything.
+    -- A server that is not known gets a row that is older than anything; one whose row alone was deleted, as new as its
+    -- history.
     IF may_register THEN
         WITH inserted AS (
             INSERT INTO servers (server_id, last_seen, first_seen, received_at, hostname)
-            SELECT n.server_id, '-infinity', n.time, statement_timestamp(), n.hostname
+            SELECT n.server_id, coalesce(h.time, '-infinity'), n.time, statement_timestamp(), n.hostname
             FROM unnest(beat_servers, beat_times, beat_hostnames) AS n(server_id, time, hostname)
+            LEFT JOIN LATERAL (SELECT m.time FROM network_interface_metrics m WHERE m.server_id = n.server_id
+                               ORDER BY m.time DESC LIMIT 1) AS h ON true
+            WHERE NOT EXISTS (SELECT FROM servers s WHERE s.server_id = n.server_id)
             ORDER BY 1
             ON CONFLICT (server_id) DO NOTHING
             RETURNING server_id

@@ -1,0 +1,320 @@
+"""What a sample adds to its interface's traffic, case by case, and how the row says that it came about."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+
+from tests.aggregates import LEVELS
+from tests.support import Client, deltas, heartbeat, hours_ago, interface
+
+T0 = hours_ago(20)
+GIGABIT: dict[str, Any] = {"kind": "physical", "speed_mbps": 1_000}
+GBIT_SECOND = 125_000_000  # bytes in a second at 1 Gbit/s
+
+
+def at(seconds: float) -> datetime:
+    return T0 + timedelta(seconds=seconds)
+
+
+async def report(
+    service: Client, *readings: tuple[float, str | None, int], server_id: str = "nas", **more: Any
+) -> None:
+    """Posts heartbeats of eth0: seconds from T0, boot, rx_bytes; `more` fields of the interface."""
+    for seconds, boot, rx in readings:
+        body = heartbeat(server_id, at=at(seconds), boot=boot)
+        body["network_interfaces"] = [interface("eth0", rx, **more)]
+        await service.post(body)
+
+
+class TestCase24:
+    """32-bit wrap, reboot, replay, reversed order."""
+
+    async def test_case_24_a_wrap_at_32_bits_in_line_with_the_rate(
+        self, service: Client, database: asyncpg.Connection
+    ) -> None:
+        rate = 3 * 10**8
+        first = 2**32 - rate - rate // 2
+
+        await report(service, (0, "b", first), (30, "b", first + rate), (60, "b", rate // 2))
+
+        assert (await deltas(database))[1:] == [(rate, "normal"), (rate, "wrap")]
+
+    async def test_case_24_a_shrink_without_evidence_is_a_reset(
+        self, service: Client, database: asyncpg.Connection
+    ) -> None:
+        await report(service, (0, "b", 3_900_000_000), (30, "b", 3_900_000_100), (60, "b", 1_000))
+
+        assert (await deltas(database))[1:] == [(100, "normal"), (1_000, "reset")]
+
+    async def test_case_24_a_counter_that_passed_32_bits_does_not_wrap_there(
+        self, service: Client, database: asyncpg.Connection
+    ) -> None:
+        await report(service, (0, "b", 2**32 + 5), (30, "b", 2**32 - 10), (60, "b", 5))
+
+        assert (await deltas(database))[1:] == [(2**32 - 10, "reset"), (5, "reset")]
+
+    async def test_case_24_in_the_next_boot_it_may(self, service: Client, database: asyncpg.Connection) -> None:
+        await report(service, (0, "a", 2**32 + 5), (30, "b", 2**32 - 10), (60, "b", 5))
+
+        assert (await deltas(database))[1:] == [(2**32 - 10, "reboot"), (15, "wrap")]
+
+    async def test_case_24_after_a_reboot_the_new_value_counts_from_zero(
+        self, service: Client, database: asyncpg.Connection
+    ) -> None:
+        await report(service, (0, "a", 10**10), (30, "b", 10**6), (60, "b", 10**6 + 50))
+
+        assert (await deltas(database))[1:] == [(10**6, "reboot"), (50, "normal")]
+
+    async def test_case_24_even_where_the_counter_is_larger_after_it(
+        self, service: Client, database: asyncpg.Connection
+    ) -> None:
+        await report(service, (0, "a", 1_000), (30, "b", 5_000))
+
+        assert (await deltas(database))[1:] == [(5_000, "reboot")]
+
+    @pytest.mark.parametrize("order", [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 0, 4, 1, 3, 2, 2]])
+    async def test_case_24_replayed_and_reversed_the_sum_is_the_same(
+        self, service: Client, database: asyncpg.Connection, order: list[int]
+    ) -> None:
+        readings = [(0, "a", 1_000), (30, "a", 1_600), (60, "b", 200), (90, "b", 900), (120, "b", 950)]
+
+        await report(service, *(readings[n] for n in order))
+        await database.execute("CALL linkbeat.refresh_aggregates(now())")
+
+        assert [delta for delta, _ in await deltas(database)] == [0, 600, 200, 700, 50]
+        for level in LEVELS:
+            assert await database.fetchval(f"SELECT sum(rx_bytes) FROM network_traffic_{level}") == 1_550
+
+
+class TestFirst:
+    async def test_what_was_counted_before_the_first_sample_is_not_traffic(
+        self, service: Client, database: asyncpg.Connection
+    ) -> None:
+        await report(service, (0, "a", 10**12))
+
+        assert await deltas(database) == [(0, "first")]
+
+    async def test_an_interface_that_appears_later_begins_at_zero(
+        self, service: Client, database: asyncpg.Connection
+    ) -> None:
+        await service.post(heartbeat(at=at(0), eth0=(10, 0)))
+        await service.post(heartbeat(at=at(30), eth0=(20, 0), wlan0=(10**9, 0)))
+        await service.post(heartbeat(at=at(60), eth0=(30, 0), wlan0=(10**9 + 5, 0)))
+
+        assert await deltas(database, name="wlan0") == [(0, "first"), (5, "normal")]
+        assert await deltas(database) == [(0, "first"), (10, "normal"), (10, "normal")]
+
+    async def test_an_interface_that_was_away_counts_on_from_its_last_sample(
+        self, service: Client, database: asyncpg.Connection
+    ) -> None:
+        await service.post(heartbeat(at=at(0), eth0=(10, 0), wlan0=(100, 0)))
+        await service.post(heartbeat(at=at(30), eth0=(20, 0)))
+        await service.post(heartbeat(at=at(60), eth0=(30, 0), wlan0=(170, 0)))
+
+        assert await deltas(database, name="wlan0") == [(0, "first"), (70, "normal")]
+
+    async def test_a_late_sample_of_an_interface_that_is_away_is_what_it_counts_on_from(
+        self, service: Client, database: asyncpg.Connection
+    ) -> None:
+        await service.post(heartbeat(at=at(0), eth0=(10, 0), wlan0=(100, 0)))
+        await service.post(heartbeat(at=at(60), eth0=(30, 0)))
+        await service.post(heartbeat(at=at(30), eth0=(20, 0), wlan0=(150, 0)))
+        await service.post(heartbeat(at=at(90), eth0=(40, 0), wlan0=(170, 0)))
+
+        assert await deltas(database, name="wlan0") == [(0, "first"), (50, "normal"), (20, "normal")]
+
+    async def test_an_interface_that_is_made_anew_is_reset(self, service: Client, database: asyncpg.Connection) -> None:
+        await service.post(heartbeat(at=at(0), tun0=(5_000, 0)))
+        await service.post(heartbeat(at=at(30)))
+        await service.post(heartbeat(at=at(60), tun0=(70, 0)))
+
+        assert await deltas(database, name="tun0") == [(0, "first"), (70, "reset")]
+
+    async def test_an_empty_list_ends_what_is_current_and_keeps_the_history(
+        self, service: Client, database: asyncpg.Connection
+    ) -> None:
+        await service.post(heartbeat(at=at(0), eth0=(10, 0)))
+
+        await service.post(heartbeat(at=at(30)))
+
+        server = await service.get("/servers/nas")
+        assert server["network_interfaces"] == []
+        assert datetime.fromisoformat(server["last_seen"]) == at(30)
+        assert await deltas(database) == [(0, "first")]
+
+
+class TestGaps:
+    async def test_more_than_three_intervals_are_a_gap(self, service: Client, database: asyncpg.Connection) -> None:
+        cases = [
+            (None, 90, "normal"),
+            (None, 90.001, "gap"),
+            (60, 180, "normal"),
+            (60, 180.001, "gap"),
+            (10, 31, "gap"),
+        ]
+        for interval, seconds, kind in cases:
+            server_id = f"{interval}-{seconds}"
+            for moment, rx in ((0, 100), (seconds, 300)):
+                beat = heartbeat(server_id, at=at(moment), eth0=(rx, 0))
+                await service.post({**beat, "interval_seconds": interval})
+
+            assert await deltas(database, server_id) == [(0, "first"), (200, kind)], server_id
+            elapsed = "SELECT max(elapsed_ms) FROM network_interface_metrics WHERE server_id = $1"
+            assert await database.fetchval(elapsed, server_id) == seconds * 1000
+
+    async def test_eight_hours_of_suspend_are_one_gap_with_its_length(
+        self, service: Client, database: asyncpg.Connection
+    ) -> None:
+        await report(service, (0, "a", 1_000), (8 * 3600, "a", 1_600), (8 * 3600 + 30, "a", 1_700))
+
+        assert await deltas(database) == [(0, "first"), (600, "gap"), (100, "normal")]
+        assert await database.fetchval("SELECT max(elapsed_ms) FROM network_interface_metrics") == 8 * 3_600_000
+        assert await database.fetchval("SELECT max(rx_bps_max) FROM network_traffic_1m") == pytest.approx(100 * 8 / 30)
+
+    async def test_a_late_heartbeat_closes_a_gap(self, service: Client, database: asyncpg.Connection) -> None:
+        await report(service, (0, "a", 1_000), (120, "a", 1_600))
+        assert (await deltas(database))[1:] == [(600, "gap")]
+
+        await report(service, (60, "a", 1_200))
+
+        assert (await deltas(database))[1:] == [(200, "normal"), (400, "normal")]
+
+    async def test_a_clock_that_was_set_back_is_a_millisecond(
+        self, service: Client, database: asyncpg.Connection
+    ) -> None:
+        """Within a boot the agent stamps at least its last stamp and a millisecond."""
+        await report(service, (100, "a", 1_000), (100.001, "a", 4_000_000), (100.002, "a", 5_000_000))
+
+        assert (await deltas(database))[1:] == [(3_999_000, "normal"), (1_000_000, "normal")]
+
+
+class TestLinkSpeed:
+    """A delta above the line rate and 2 %, with a second of grace, was never on the wire."""
+
+    MOST = GBIT_SECOND * 31 * 102 // 100
+
+    async def test_a_physical_link_carries_its_line_rate_at_the_most(
+        self, service: Client, database: asyncpg.Connection
+    ) -> None:
+        for more, found in ((self.MOST, (self.MOST, "normal")), (self.MOST + 1, (0, "rejected"))):
+            readings = [(0, "a", 10), (30, "a", 10 + more), (60, "a", 15 + more)]
+            await report(service, *readings, server_id=str(more), **GIGABIT)
+
+            assert (await deltas(database, str(more)))[1:] == [found, (5, "normal")]
+
+    async def test_where_the_speed_is_not_known_400_gbits_are_the_most(
+        self, service: Client, database: asyncpg.Connection
+    ) -> None:
+        for rx in (2**64 - 1, 2**63, 400 * GBIT_SECOND * 31 + 2):
+            await report(service, (0, "a", 1), (30, "a", rx), server_id=str(rx))
+
+            assert (await deltas(database, str(rx)))[1:] == [(0, "rejected")]
+
+    async def test_what_a_virtual_link_says_of_its_speed_is_no_bound(
+        self, service: Client, database: asyncpg.Connection
+    ) -> None:
+        for kind, speed in (("tunnel", 10), (None, 10), ("physical", -1), ("physical", 0)):
+            server_id = f"{kind}{speed}"
+            await report(service, (0, "a", 10), (30, "a", 10**10), server_id=server_id, kind=kind, speed_mbps=speed)
+
+            assert (await deltas(database, server_id))[1:] == [(10**10 - 10, "normal")]
+
+    async def test_of_a_link_that_changed_its_speed_the_greater_counts(
+        self, service: Client, database: asyncpg.Connection
+    ) -> None:
+        await report(service, (0, "a", 0), kind="physical", speed_mbps=10_000)
+        await report(service, (30, "a", 2 * self.MOST), (60, "a", 4 * self.MOST), kind="physical", speed_mbps=1_000)
+
+        assert (await deltas(database))[1:] == [(2 * self.MOST, "normal"), (0, "rejected")]
+
+    async def test_a_wrap_beyond_the_line_rate_is_a_reset(self, service: Client, database: asyncpg.Connection) -> None:
+        """In line with the rate before, which was too much for the link already."""
+        rate = 10**8
+        readings = [(0.0, "a", 2**32 - rate - rate // 2), (30.0, "a", 2**32 - rate // 2), (60.0, "a", rate // 2)]
+
+        await report(service, *readings[:1], kind="physical", speed_mbps=1_000)
+        await report(service, *readings[1:], kind="physical", speed_mbps=10)
+
+        assert (await deltas(database))[1:] == [(rate, "normal"), (0, "rejected")]
+
+    async def test_one_impossible_row_enters_no_level(self, service: Client, database: asyncpg.Connection) -> None:
+        await report(service, (0, "a", 10), (30, "a", 2**62), (60, "a", 2**62 + 7))
+        await database.execute("CALL linkbeat.refresh_aggregates(now())")
+
+        for level in LEVELS:
+            assert await database.fetchval(f"SELECT sum(rx_bytes) FROM network_traffic_{level}") == 7
+
+
+class TestCounters:
+    async def test_all_64_bits_are_kept_and_counted_on(self, service: Client, database: asyncpg.Connection) -> None:
+        await report(service, (0, "a", 2**63 - 10), (30, "a", 2**63 + 10), (60, "a", 2**64 - 1), (90, "a", 3))
+
+        assert [delta for delta, _ in await deltas(database)] == [0, 20, 0, 3]
+        stored = await database.fetch("SELECT linkbeat.unsigned(rx_bytes) FROM network_interface_metrics ORDER BY time")
+        assert [int(row[0]) for row in stored] == [2**63 - 10, 2**63 + 10, 2**64 - 1, 3]
+
+    async def test_errors_and_drops_are_counted_where_they_are_reported(
+        self, service: Client, database: asyncpg.Connection
+    ) -> None:
+        await report(service, (0, "a", 0), rx_errors=5)
+        await report(service, (30, "a", 1), rx_errors=7, tx_dropped=100)
+        await report(service, (60, "a", 2))
+        await report(service, (90, "a", 3), rx_errors=9, tx_dropped=90)
+        await report(service, (120, "a", 4), rx_errors=1, tx_dropped=91)
+
+        rows = await database.fetch(
+            "SELECT rx_errors_delta, tx_dropped_delta, delta_kind FROM network_interface_metrics ORDER BY time"
+        )
+        assert [tuple(row) for row in rows] == [
+            (0, None, "first"), (2, 0, "normal"), (None, None, "normal"), (0, 0, "normal"), (1, 1, "normal")
+        ]  # fmt: skip
+
+    async def test_each_counter_is_judged_by_itself_and_the_row_by_its_worst(
+        self, service: Client, database: asyncpg.Connection
+    ) -> None:
+        for n, (rx, tx) in enumerate([(10**6, 5 * 10**6), (2 * 10**6, 70)]):
+            await service.post(heartbeat(at=at(30 * n), eth0=(rx, tx)))
+
+        row = await database.fetchrow("SELECT * FROM network_interface_metrics ORDER BY time DESC LIMIT 1")
+        assert row is not None
+        assert (row["rx_bytes_delta"], row["tx_bytes_delta"], row["delta_kind"]) == (10**6, 70, "reset")
+
+    async def test_what_is_shown_as_current_follows_what_was_repaired(
+        self, service: Client, database: asyncpg.Connection
+    ) -> None:
+        await report(service, (0, "a", 5_000), (30, "b", 70))
+
+        state = (await database.fetchval("SELECT interfaces FROM servers"))[0]
+        assert (state["rx_bytes_delta"], state["elapsed_ms"], state["delta_kind"]) == (70, 30_000, "reboot")
+
+
+async def test_a_backlog_of_a_day_newest_first_ends_as_if_it_had_come_in_order(
+    service: Client, database: asyncpg.Connection
+) -> None:
+    """Resets, a reboot and a gap among it."""
+    beats = []
+    for n in [*range(200), *range(230, 288)]:
+        boot, rx = ("a", n * 1_000) if n < 100 else ("b", n * 2_000 % 90_000)
+        beats.append((T0 - timedelta(hours=4) + timedelta(minutes=5 * n), boot, rx))
+    await database.execute("CALL linkbeat.refresh_aggregates(now())")
+
+    for moment, boot, rx in beats:
+        await service.post(heartbeat("in-order", at=moment, boot=boot, eth0=(rx, rx // 7)))
+    while beats:
+        batch, beats = beats[-20:], beats[:-20]
+        batch.reverse()
+        newest_first = [heartbeat("backlog", at=moment, boot=boot, eth0=(rx, rx // 7)) for moment, boot, rx in batch]
+        assert (await service.post_batch(newest_first))["stored"] == len(batch)
+    await database.execute("CALL linkbeat.refresh_aggregates(now())")
+
+    columns = "time, rx_bytes_delta, tx_bytes_delta, delta_kind, elapsed_ms, counts_64bit"
+    queries = [f"SELECT {columns} FROM network_interface_metrics WHERE server_id = $1 ORDER BY time"]
+    queries += [
+        f"SELECT bucket, rx_bytes, tx_bytes, rx_bps_max, samples FROM network_traffic_{level} "
+        "WHERE server_id = $1 ORDER BY bucket"
+        for level in LEVELS
+    ]
+    for query in queries:
+        assert await database.fetch(query, "backlog") == await database.fetch(query, "in-order"), query
