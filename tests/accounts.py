@@ -8,8 +8,8 @@ from typing import Any
 
 import asyncpg
 
-from tests.oracle import COUNTERS, Beat, Boots, account
 from tests.aggregates import LEVELS
+from tests.oracle import COUNTERS, Beat, Boots, account
 
 
 class Sent:
