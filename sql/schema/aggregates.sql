@@ -117,7 +117,7 @@ CROSS JOIN LATERAL (
     FROM linkbeat.family_columns WHERE family = f.family
 ) c;
 
--- Where the finished buckets of each aggregate are; up to when they are finished, says linkbeat.watermark(relation).
+-- Where the finished buckets of each aggregate are; up to when they are finished, says linkbeat.watermark_<relation>().
 -- Both are made by sql/edition.
 CREATE TABLE linkbeat.kept (
     relation text PRIMARY KEY,

@@ -13,13 +13,13 @@ DECLARE
     derived   text;
 BEGIN
     FOR aggregate IN
-        SELECT *, format('linkbeat.watermark(%L)', relation) AS watermark
+        SELECT *, format('linkbeat.watermark_%s()', relation) AS watermark
         FROM linkbeat.aggregates JOIN linkbeat.kept USING (relation)
     LOOP
         tail := '';
         since := format('>= %s', aggregate.watermark);
         FOR finer IN
-            SELECT k.kept, format('linkbeat.watermark(%L)', k.relation) AS watermark
+            SELECT k.kept, format('linkbeat.watermark_%s()', k.relation) AS watermark
             FROM unnest(aggregate.tail) WITH ORDINALITY AS t(level, place)
             JOIN linkbeat.kept k ON k.relation = format('%s_%s', aggregate.family, t.level) ORDER BY t.place
         LOOP

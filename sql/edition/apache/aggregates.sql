@@ -16,15 +16,6 @@ CREATE TABLE linkbeat.watermarks (
     floor     timestamptz NOT NULL DEFAULT '-infinity'
 ) WITH (fillfactor = 50);  -- updated every half minute and read by every query: kept to its one page
 
--- Called immutable so that the planner sees a constant and leaves out the chunks on its far side. A plan that
--- outlives a move of the watermark reads more of what is below it, with the same result. By its owner's rights, because
--- a view calls it by those of who reads the view.
-CREATE FUNCTION linkbeat.watermark(of_relation text) RETURNS timestamptz
-LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    RETURN (SELECT watermark FROM linkbeat.watermarks WHERE relation = of_relation);
-END $$;
-
 -- Writers share this lock, from the moment at which they have looked at the watermarks to their commit; a refresh has
 -- it alone while it says how far it will go. A row that landed below that unseen would be in no bucket.
 CREATE FUNCTION linkbeat.writers_lock() RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -46,9 +37,19 @@ BEGIN
         PERFORM create_hypertable(format('linkbeat.kept_%s', aggregate.relation)::regclass,
                                   by_range('bucket', aggregate.chunk), create_default_indexes => false);
         -- Buckets are added in the order of time; see network_interface_metrics_time.
-        EXECUTE format('CREATE INDEX ON linkbeat.kept_%s USING brin (bucket) WITH (pages_per_range = 32, autosummarize = on)',
-            aggregate.relation);
+        EXECUTE format('CREATE INDEX ON linkbeat.kept_%s USING brin (bucket)
+            WITH (pages_per_range = 32, autosummarize = on)', aggregate.relation);
 
+        -- Called immutable so that the planner sees a constant and leaves out the chunks on its far side. A plan that
+        -- outlives a move of the watermark reads more of what is below it, with the same result. A function for each,
+        -- because with the name as a parameter the query within would be planned anew at every call; by its owner's
+        -- rights, because a view calls it by those of who reads the view.
+        EXECUTE format($sql$
+            CREATE FUNCTION linkbeat.watermark_%1$s() RETURNS timestamptz
+            LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+            BEGIN
+                RETURN (SELECT watermark FROM linkbeat.watermarks WHERE relation = '%1$s');
+            END $body$ $sql$, aggregate.relation);
         INSERT INTO linkbeat.watermarks (relation, watermark, taking)
         VALUES (aggregate.relation, time_bucket('1 day', now()), time_bucket('1 day', now()));
         INSERT INTO linkbeat.kept (relation, kept)

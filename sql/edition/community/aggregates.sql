@@ -6,8 +6,9 @@
 
 DO $install$
 DECLARE
-    aggregate record;
-    family    record;
+    aggregate    record;
+    family       record;
+    materialized record;
 BEGIN
     FOR family IN SELECT * FROM linkbeat.families LOOP
         EXECUTE format('ALTER TABLE %I SET (timescaledb.enable_columnstore = true, timescaledb.segmentby = %L,
@@ -25,30 +26,33 @@ BEGIN
             WITH NO DATA',
             aggregate.relation, aggregate.chunk, aggregate.width, aggregate.below_time, aggregate.series,
             aggregate.from_below, aggregate.below, aggregate.below_condition);
-        EXECUTE format('CREATE INDEX ON %I (%s, bucket)', aggregate.relation, aggregate.series);
         EXECUTE format('ALTER MATERIALIZED VIEW %I SET (timescaledb.enable_columnstore = true,
             timescaledb.segmentby = %L, timescaledb.orderby = ''bucket DESC'')', aggregate.relation, aggregate.series);
 
-        INSERT INTO linkbeat.kept (relation, kept)
-        SELECT aggregate.relation, format('%I.%I', h.schema_name, h.table_name)::regclass
+        SELECT h.id, h.table_name, format('%I.%I', h.schema_name, h.table_name)::regclass AS kept INTO STRICT materialized
         FROM _timescaledb_catalog.continuous_agg c JOIN _timescaledb_catalog.hypertable h ON h.id = c.mat_hypertable_id
         WHERE c.user_view_schema = 'public' AND c.user_view_name = aggregate.relation;
+        INSERT INTO linkbeat.kept (relation, kept) VALUES (aggregate.relation, materialized.kept);
+
+        -- TimescaleDB's own index on the bucket costs each refresh a B-tree, and each read the planner's look at its end.
+        EXECUTE format('CREATE INDEX ON %s (%s, bucket)', materialized.kept, aggregate.series);
+        EXECUTE format('CREATE INDEX ON %s USING brin (bucket) WITH (pages_per_range = 32, autosummarize = on)', materialized.kept);
+        EXECUTE format('DROP INDEX _timescaledb_internal.%I', format('%s_bucket_idx', materialized.table_name));
+
+        -- Up to when it is materialized, as the calling query's snapshot has it. TimescaleDB's own cagg_watermark() takes
+        -- a newer one wherever it is called at run time, as in the refresh of a level that reads the level below: what
+        -- was materialized between the two would be in neither half of that, and missing in all buckets made of it.
+        -- Called immutable so that the planner sees a constant and leaves out the chunks on its far side. A plan that
+        -- outlives a move of the watermark reads more of what is below it, with the same result. A function for each,
+        -- because with the name as a parameter the query within would be planned anew at every call.
+        EXECUTE format($sql$
+            CREATE FUNCTION linkbeat.watermark_%s() RETURNS timestamptz LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $body$
+            BEGIN
+                RETURN (SELECT _timescaledb_functions.to_timestamp(watermark)
+                        FROM _timescaledb_catalog.continuous_aggs_watermark WHERE mat_hypertable_id = %s);
+            END $body$ $sql$, aggregate.relation, materialized.id);
     END LOOP;
 END $install$;
-
--- Up to when an aggregate is materialized, as the calling query's snapshot has it. TimescaleDB's own cagg_watermark()
--- takes a newer one wherever it is called at run time, as in the refresh of a level that reads the level below: what was
--- materialized between the two would be in neither half of that, and missing in all buckets made of it.
--- Called immutable so that the planner sees a constant and leaves out the chunks on its far side. A plan that outlives
--- a move of the watermark reads more of what is below it, with the same result.
-CREATE FUNCTION linkbeat.watermark(of_relation text) RETURNS timestamptz
-LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
-BEGIN
-    RETURN (SELECT _timescaledb_functions.to_timestamp(w.watermark)
-            FROM _timescaledb_catalog.continuous_agg c
-            JOIN _timescaledb_catalog.continuous_aggs_watermark w USING (mat_hypertable_id)
-            WHERE c.user_view_schema = 'public' AND c.user_view_name = of_relation);
-END $$;
 
 -- Materializes every level up to `until`, as far back as there are rows: a refresh of what retention has dropped from
 -- the rows would drop it from the aggregates.
@@ -65,6 +69,6 @@ BEGIN
     LOOP
         -- Newest first would move the watermark over what is not materialized yet, which is then in no answer.
         CALL public.refresh_continuous_aggregate(aggregate.relation, aggregate.since, until,
-                                                 options => '{"refresh_newest_first": false}');
+                                                 options => '{"refresh_newest_first": false, "buckets_per_batch": 60}');
     END LOOP;
 END $$;

@@ -36,7 +36,8 @@ BEGIN
         PERFORM public.remove_retention_policy(policy.relation, if_exists => true);
         -- Oldest first, for the reason given in refresh_aggregates.
         PERFORM public.add_continuous_aggregate_policy(policy.relation, start_offset => reach + policy.further,
-            end_offset => policy.lag, schedule_interval => policy.every, refresh_newest_first => false);
+            end_offset => policy.lag, schedule_interval => policy.every,
+            buckets_per_batch => 60, refresh_newest_first => false);
         CALL public.add_columnstore_policy(policy.relation, after => compress + policy.further);
         PERFORM public.add_retention_policy(policy.relation, drop_after => policy.retain);
     END LOOP;
