@@ -54,17 +54,20 @@ BEGIN
     END LOOP;
 END $install$;
 
--- Materializes every level up to `until`, as far back as there are rows: a refresh of what retention has dropped from
--- the rows would drop it from the aggregates.
+-- Materializes every level up to `until`, as far back as rows are kept: a refresh of what retention has dropped from the
+-- rows would drop it from the aggregates.
 CREATE PROCEDURE linkbeat.refresh_aggregates(until timestamptz) LANGUAGE plpgsql AS $$
 DECLARE
     aggregate record;
 BEGIN
     FOR aggregate IN
-        SELECT a.relation, min(c.range_start) AS since
+        SELECT a.relation, k.since
         FROM linkbeat.aggregates a
-        JOIN timescaledb_information.chunks c ON c.hypertable_schema = 'public' AND c.hypertable_name = a.source
-        GROUP BY a.relation, a.width HAVING time_bucket(a.width, until) > min(c.range_start)
+        CROSS JOIN LATERAL (
+            SELECT greatest(min(c.range_start), time_bucket('1 day', now() - linkbeat.configured('retain_raw_days'))) AS since
+            FROM timescaledb_information.chunks c
+            WHERE c.hypertable_schema = 'public' AND c.hypertable_name = a.source HAVING count(*) > 0) k
+        WHERE time_bucket(a.width, until) > k.since
         ORDER BY a.width
     LOOP
         -- Newest first would move the watermark over what is not materialized yet, which is then in no answer.
