@@ -18,9 +18,11 @@ class Sent:
     beats       each moment's first
     duplicates  heartbeats of a moment that there was
     conflicts   those of them whose samples differ
+    is_all      nothing else arrived: nothing was sent again because an answer was lost
     """
 
-    def __init__(self, arrived: Iterable[Beat]) -> None:
+    def __init__(self, arrived: Iterable[Beat], *, is_all: bool = True) -> None:
+        self.is_all = is_all
         stored: dict[datetime, Beat] = {}
         self.duplicates = self.conflicts = 0
         for beat in arrived:
@@ -99,10 +101,12 @@ def _check_server(
     times = [beat.time for beat in sent.beats]
     differences.expect(
         server_id,
-        "first_seen, last_seen, duplicates, conflicts, is shared",
-        tuple(server[name] for name in ("first_seen", "last_seen", "duplicates", "conflicts", "is_shared")),
-        (min(times), max(times), sent.duplicates, sent.conflicts, Boots(sent.beats).are_shared),
+        "first_seen, last_seen, conflicts, is shared",
+        tuple(server[name] for name in ("first_seen", "last_seen", "conflicts", "is_shared")),
+        (min(times), max(times), sent.conflicts, Boots(sent.beats).are_shared),
     )
+    if sent.is_all:
+        differences.expect(server_id, "duplicates", server["duplicates"], sent.duplicates)
     newest = {row["interface_name"]: row for row in rows if row["delta_kind"] != "folded"}  # rows stand by time
     states = {state["interface_name"]: state for state in server["interfaces"]}
     differences.expect(server_id, "names of states", list(server["interface_names"]), list(states))
@@ -119,14 +123,13 @@ def _check_server(
 
 
 async def check_levels(database: asyncpg.Connection, sent: Mapping[str, Sent]) -> list[str]:
-    """At every level, and for every interface that is not folded, the sums are the oracle's, byte for byte."""
+    """At every level the sums are the oracle's, byte for byte: of each interface that was never folded, and of all of
+    each server's together, with the kinds' series that the others are folded into."""
     folded = {tuple(row) for row in await database.fetch(_FOLDED_SERIES)}
-    expected = {
-        (server_id, name): totals
-        for server_id, one in sent.items()
-        for name, totals in account(one.beats).totals().items()
-        if (server_id, name) not in folded
+    series = {
+        (server, name): total for server, one in sent.items() for name, total in account(one.beats).totals().items()
     }
+    expected = {key: total for key, total in series.items() if key not in folded} | _by_server(series)
     differences = []
     for level in LEVELS:
         sums = ", ".join(f"sum({name})::numeric" for name in COUNTERS)
@@ -135,13 +138,23 @@ async def check_levels(database: asyncpg.Connection, sent: Mapping[str, Sent]) -
             "WHERE server_id = ANY ($1) GROUP BY 1, 2",
             list(sent),
         )
-        found = {(row[0], row[1]): tuple(map(int, row[2:])) for row in rows if (row[0], row[1]) in expected}
+        stored = {(row[0], row[1]): tuple(map(int, row[2:])) for row in rows}
+        found = stored | _by_server(stored)
         differences += [
-            f"{level} {series}: found {found.get(series)}, expected {totals}"
-            for series, totals in expected.items()
-            if found.get(series) != totals
+            f"{level} {key}: found {found.get(key)}, expected {total}"
+            for key, total in expected.items()
+            if found.get(key) != total
         ]
     return differences
+
+
+def _by_server(series: Mapping[tuple[str, str], tuple[int, ...]]) -> dict[tuple[str, str], tuple[int, ...]]:
+    """The sum over all of a server's series, under a name that none of them has."""
+    totals: dict[tuple[str, str], tuple[int, ...]] = {}
+    for (server_id, _), total in series.items():
+        before = totals.get((server_id, ""), (0,) * len(COUNTERS))
+        totals[server_id, ""] = tuple(map(sum, zip(before, total, strict=True)))
+    return totals
 
 
 _ROWS = """

@@ -1,9 +1,10 @@
 """Machines as the rules of spec section 3 meet them: kernels that count, reboot, reset and wrap, agents that stamp."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 
 from tests.oracle import COUNTERS, WRAP, Beat, Sample
@@ -74,7 +75,11 @@ def link(rng: random.Random, name: str, kind: str | None) -> Link:
 
 @dataclass
 class Machine:
-    """A machine and its agent. Times are those that the agent stamps: within a boot they only grow."""
+    """A machine and its agent. Times are those that the agent stamps: within a boot they only grow.
+
+    unrest      how likely something happens to it between two heartbeats, and then once more
+    regularity  how many of its heartbeats come after 30 s
+    """
 
     name: str
     rng: random.Random
@@ -86,16 +91,16 @@ class Machine:
     interval_seconds: float | None = None
     clock_offset: timedelta = timedelta(0)
     stamped: datetime | None = None
+    unrest: float = 0.5
+    regularity: float = 0.6
 
-    def live(self, beats: int) -> list[Beat]:
-        """So many heartbeats, in the order in which they are made."""
-        made = []
-        for _ in range(beats):
-            made.append(self.beat())
-            self._pass(30 if self.rng.random() < 0.6 else round(self.rng.uniform(0.001, 150), 3))
-            for step in self.rng.choices(STEPS, WEIGHTS, k=self.rng.choice([0, 1, 1, 2])):
-                step(self)
-        return made
+    def live(self) -> Iterator[Beat]:
+        """Its heartbeats, in the order in which they are made."""
+        while True:
+            yield self.beat()
+            self._pass(30 if self.rng.random() < self.regularity else round(self.rng.uniform(0.001, 150), 3))
+            while self.rng.random() < self.unrest:
+                self.rng.choices(STEPS, WEIGHTS)[0](self)
 
     def beat(self) -> Beat:
         stamp = self.moment + self.clock_offset
@@ -199,7 +204,7 @@ def history(rng: random.Random, start: datetime, end: datetime) -> list[Beat]:
         machines.append(twin)
     made: dict[datetime, Beat] = {}
     for machine in machines:
-        for beat in machine.live(rng.randint(1, 14)):
+        for beat in islice(machine.live(), rng.randint(1, 14)):
             if beat.time < end:
                 made.setdefault(beat.time, beat)
     return [made[time] for time in sorted(made)]

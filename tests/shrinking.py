@@ -7,7 +7,7 @@ from itertools import count
 import asyncpg
 
 from tests.accounts import Sent, check_servers
-from tests.fleets import send_post
+from tests.arrivals import send_post
 from tests.oracle import COUNTERS, Beat
 from tests.support import Client
 

@@ -14,7 +14,7 @@ RETURN coalesce(substring(interface_name FROM '^(veth|cali|lxc(?!br)|tap|vnet|fw
 --   one that has lived fold_seconds comes to its own, while the server has fewer than series_budget;
 --   past the budget the youngest are folded, of whatever kind.
 -- Of a late heartbeat only its own interfaces (named) past the budget are folded: those that now have a series of their
--- own have one there before others. Then sums the folded ones of that heartbeat.
+-- own have one there before others.
 CREATE OR REPLACE FUNCTION linkbeat.fold_interfaces(
     of_server text, moment timestamptz, named text[], series_budget integer, fold_seconds integer
 ) RETURNS void LANGUAGE plpgsql AS $$
@@ -55,24 +55,34 @@ BEGIN
         END LOOP;
         UPDATE servers SET interfaces = states WHERE server_id = of_server;
     END IF;
-    PERFORM linkbeat.sum_folded(of_server, moment);
 END $$;
 
--- The sums over a heartbeat's folded interfaces, a row for each kind, made anew.
-CREATE OR REPLACE FUNCTION linkbeat.sum_folded(of_server text, moment timestamptz) RETURNS void
+-- The sums over the folded interfaces of heartbeats, each of a server at a moment: a row for each kind.
+-- A heartbeat's interfaces are folded or not before it is summed; afterwards only their deltas change.
+CREATE OR REPLACE FUNCTION linkbeat.sum_folded(of_servers text[], moments timestamptz[]) RETURNS void
 LANGUAGE plpgsql AS $$
+DECLARE
+    -- Leave out the chunks on either side, which a join cannot.
+    first timestamptz := (SELECT min(moment) FROM unnest(moments) AS moment);
+    last  timestamptz := (SELECT max(moment) FROM unnest(moments) AS moment);
 BEGIN
-    DELETE FROM network_interface_metrics
-    WHERE server_id = of_server AND time = moment AND delta_kind = 'folded';
-    INSERT INTO network_interface_metrics (
+    INSERT INTO network_interface_metrics AS m (
         server_id, interface_name, time, rx_bytes, tx_bytes, rx_packets, tx_packets, rx_bytes_delta, tx_bytes_delta,
         rx_packets_delta, tx_packets_delta, rx_errors_delta, tx_errors_delta, rx_dropped_delta, tx_dropped_delta,
         elapsed_ms, interval_ms, is_up, is_lowest, counts_64bit, delta_kind)
-    SELECT of_server, coalesce(linkbeat.fold_series(interface_name), 'other/*'), moment, 0, 0, 0, 0,
+    SELECT server_id, coalesce(linkbeat.fold_series(interface_name), 'other/*'), time, 0, 0, 0, 0,
            sum(rx_bytes_delta), sum(tx_bytes_delta), sum(rx_packets_delta), sum(tx_packets_delta),
            sum(rx_errors_delta), sum(tx_errors_delta), sum(rx_dropped_delta), sum(tx_dropped_delta),
            max(elapsed_ms), max(interval_ms), bool_or(is_up), bool_or(is_lowest), false, 'folded'
-    FROM network_interface_metrics
-    WHERE server_id = of_server AND time = moment AND is_folded
-    GROUP BY 2;
+    FROM unnest(of_servers, moments) AS f(server_id, time)
+    JOIN network_interface_metrics USING (server_id, time)
+    WHERE is_folded AND time BETWEEN first AND last
+    GROUP BY 1, 2, 3
+    ON CONFLICT (server_id, interface_name, time) DO UPDATE SET
+        rx_bytes_delta = EXCLUDED.rx_bytes_delta, tx_bytes_delta = EXCLUDED.tx_bytes_delta,
+        rx_packets_delta = EXCLUDED.rx_packets_delta, tx_packets_delta = EXCLUDED.tx_packets_delta,
+        rx_errors_delta = EXCLUDED.rx_errors_delta, tx_errors_delta = EXCLUDED.tx_errors_delta,
+        rx_dropped_delta = EXCLUDED.rx_dropped_delta, tx_dropped_delta = EXCLUDED.tx_dropped_delta,
+        elapsed_ms = EXCLUDED.elapsed_ms, interval_ms = EXCLUDED.interval_ms, is_up = EXCLUDED.is_up,
+        is_lowest = EXCLUDED.is_lowest;
 END $$;

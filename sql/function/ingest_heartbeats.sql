@@ -223,15 +223,6 @@ BEGIN
             metric_load_5m, metric_load_15m, metric_uptime_seconds, mount_beats, mount_points, mount_devices,
             mount_types, mount_total_bytes, mount_used_bytes, mount_available_bytes, mount_percents, mount_states);
     END IF;
-    IF booted IS NOT NULL THEN
-        PERFORM linkbeat.track_boot(beat_servers[p], beat_boots[p], beat_boot_ids[p], beat_times[p], boot_was, was_seen)
-        FROM unnest(booted, boots_was, seen_was) AS b(p, boot_was, was_seen)
-        WHERE p <> ALL (coalesce(duplicate, '{}'));
-    END IF;
-    IF odd IS NOT NULL THEN
-        PERFORM linkbeat.repair_deltas(beat_servers[sample_beats[o]], sample_names[o], beat_times[sample_beats[o]])
-        FROM unnest(odd) AS o;
-    END IF;
     IF late IS NOT NULL THEN
         folding := folding || ARRAY(
             SELECT p FROM unnest(late) AS p WHERE cardinality(array_positions(sample_beats, p)) > series_budget);
@@ -241,6 +232,19 @@ BEGIN
             beat_servers[p], beat_times[p],
             ARRAY(SELECT n.name FROM unnest(sample_beats, sample_names) AS n(place, name) WHERE n.place = p),
             series_budget, fold_seconds)
+        FROM (SELECT DISTINCT unnest(folding)) AS f(p);
+    END IF;
+    IF booted IS NOT NULL THEN
+        PERFORM linkbeat.track_boot(beat_servers[p], beat_boots[p], beat_boot_ids[p], beat_times[p], boot_was, was_seen)
+        FROM unnest(booted, boots_was, seen_was) AS b(p, boot_was, was_seen)
+        WHERE p <> ALL (coalesce(duplicate, '{}'));
+    END IF;
+    IF odd IS NOT NULL THEN
+        PERFORM linkbeat.repair_deltas(beat_servers[sample_beats[o]], sample_names[o], beat_times[sample_beats[o]])
+        FROM unnest(odd) AS o;
+    END IF;
+    IF folding IS NOT NULL THEN
+        PERFORM linkbeat.sum_folded(array_agg(beat_servers[p]), array_agg(beat_times[p]))
         FROM (SELECT DISTINCT unnest(folding)) AS f(p);
     END IF;
     IF late IS NOT NULL THEN

@@ -30,7 +30,7 @@ BEGIN
                 elapsed_ms = settled.elapsed_ms, counts_64bit = settled.counts_64bit, delta_kind = settled.delta_kind
             WHERE server_id = of_server AND interface_name = of_interface AND time = stored.time;
             IF stored.is_folded THEN
-                PERFORM linkbeat.sum_folded(of_server, stored.time);
+                PERFORM linkbeat.sum_folded(ARRAY[of_server], ARRAY[stored.time]);
             END IF;
         ELSIF stored.time > since AND (NOT is_shared OR changing = '{}' OR stored.time >= ends) THEN
             RETURN;

@@ -46,6 +46,9 @@ SELECT create_hypertable('network_interface_metrics', by_range('time', INTERVAL 
 CREATE INDEX network_interface_metrics_time ON network_interface_metrics
     USING brin (time) WITH (pages_per_range = 32, autosummarize = on);
 
+-- A heartbeat's folded interfaces and their sums, without a search through all that its server ever sent.
+CREATE INDEX network_interface_metrics_folded ON network_interface_metrics (server_id, time) WHERE is_folded;
+
 COMMENT ON TABLE network_interface_metrics IS
     'What every interface reported in every heartbeat, and what it transferred since the heartbeat before.';
 COMMENT ON COLUMN network_interface_metrics.time IS 'When the agent read the counters, by its clock.';

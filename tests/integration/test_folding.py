@@ -90,6 +90,18 @@ async def test_one_that_lives_on_comes_to_a_series_of_its_own(service: Client, d
     assert await total(database) == 11 * (1 + 100 + 3)
 
 
+async def test_one_that_comes_to_its_own_in_the_first_heartbeat_after_a_reboot_is_in_no_sum(
+    service: Client, database: asyncpg.Connection
+) -> None:
+    await service.post(beat(0, {"veth1": 500}))
+
+    await service.post({**beat(11, {"veth1": 70}), "boot_id": "b"})
+
+    assert await is_folded(database, "veth1") == [True, False]
+    assert await folded(database) == [("veth/*", 0, 0)]
+    assert await total(database) == 70
+
+
 async def test_late_and_repaired_samples_keep_the_sums(service: Client, database: asyncpg.Connection) -> None:
     beats = [beat(n, {"eth0": n, "veth1": rx, "veth2": 5 * n}) for n, rx in enumerate([100, 200, 40, 60, 90, 3, 4])]
     expected = [0, 105, 45, 25, 35, 8, 6]  # with a reset at the third and the sixth

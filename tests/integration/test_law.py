@@ -15,8 +15,8 @@ import pytest
 from service.app import create_app
 from service.settings import Settings
 from tests.accounts import check_levels, check_servers
+from tests.arrivals import Fleet, fleet, send
 from tests.conftest import in_process
-from tests.fleets import Fleet, fleet, send
 from tests.shrinking import describe
 from tests.support import KEY, Client, differing_rows, heartbeat, hours_ago
 
