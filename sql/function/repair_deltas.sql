@@ -20,6 +20,7 @@ BEGIN
     LOOP
         IF stored.rx_bytes IS NULL THEN
             stored := linkbeat.with_counters(stored);
+            CONTINUE WHEN stored.rx_bytes IS NULL;  -- deleted is what it counted from: its deltas are all that is known
         END IF;
         settled := linkbeat.settled(linkbeat.row_before(stored, is_shared), stored);
         -- A row without a boot stands before its next one alone.

@@ -6,7 +6,8 @@
 CREATE OR REPLACE FUNCTION linkbeat.thinning_step() RETURNS interval LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN INTERVAL '1 hour';
 
--- A row with its counters, stored or not: those of the last row before it that has them, and all deltas since.
+-- A row with its counters, stored or not: those of the last row before it that has them, and all deltas since. Null only
+-- where somebody deleted that row.
 --   besides   the row of that time does not count: it was not there when the row was thinned
 CREATE OR REPLACE FUNCTION linkbeat.with_counters(m network_interface_metrics, besides timestamptz DEFAULT NULL)
 RETURNS network_interface_metrics LANGUAGE plpgsql VOLATILE AS $$
@@ -16,7 +17,7 @@ BEGIN
     IF m.rx_bytes IS NOT NULL OR m.time IS NULL THEN
         RETURN m;
     END IF;
-    SELECT * INTO STRICT kept FROM network_interface_metrics
+    SELECT * INTO kept FROM network_interface_metrics
     WHERE server_id = m.server_id AND interface_name = m.interface_name AND rx_bytes IS NOT NULL
       AND time >= time_bucket(linkbeat.thinning_step(), m.time) AND time < m.time AND time IS DISTINCT FROM besides
     ORDER BY time DESC LIMIT 1;

@@ -67,9 +67,7 @@ def histories(draw: st.DrawFn) -> list[Reading]:
 
 def beat(server_id: str, reading: Reading) -> dict[str, object]:
     body = heartbeat(server_id, at=reading.time, boot=reading.boot)
-    body["network_interfaces"] = [
-        {"name": "eth0", "is_up": True, **dict(zip(COUNTERS, reading.counters, strict=True))}
-    ]
+    body["network_interfaces"] = [{"name": "eth0", "is_up": True, **dict(zip(COUNTERS, reading.counters, strict=True))}]
     return body
 
 
@@ -142,9 +140,7 @@ async def test_counters_are_told_as_they_were_sent_whatever_comes_before_and_aft
 
 async def a_day(service: Client, every: int = 1) -> list[dict[str, object]]:
     """A heartbeat a minute into the next day; those whose number `every` divides are sent."""
-    beats = [
-        heartbeat(at=T0 + timedelta(minutes=n), eth0=(n * 1_000_003, n * n), veth1=(n, n)) for n in range(MINUTES)
-    ]
+    beats = [heartbeat(at=T0 + timedelta(minutes=n), eth0=(n * 1_000_003, n * n), veth1=(n, n)) for n in range(MINUTES)]
     await service.post_batch(beats[::every])
     return beats
 

@@ -2,7 +2,7 @@
 -- row before's and its own deltas: stored beside them they would take as much again. TimescaleDB's own columnstore policy
 -- cannot do that, so this job stands in its place. Structure: run once, frozen on release.
 
--- Sets the counters of the plain rows from `since` up to `until` to null, but those of each series' first row there, which
+-- Sets the counters of the plain rows from `since` up to `until` to null, but not of each series' first row there, which
 -- the others count from. Plain: what linkbeat.settled would make of it anew, from the row before alone: both of one boot
 -- and below 2**63, so that bigint holds the difference. Rows of other kinds keep theirs, so that what is told of a reset
 -- or a gap shows them. Of what is thin already nothing changes.
@@ -15,9 +15,6 @@ BEGIN
         UPDATE %1$s AS m SET rx_bytes = NULL, tx_bytes = NULL, rx_packets = NULL, tx_packets = NULL
         FROM (
             SELECT ctid AS place, delta_kind = 'normal' AND boot IS NOT DISTINCT FROM lag(boot) OVER series
-                   AND least(rx_bytes, tx_bytes, rx_packets, tx_packets) >= 0
-                   AND least(lag(rx_bytes) OVER series, lag(tx_bytes) OVER series,
-                             lag(rx_packets) OVER series, lag(tx_packets) OVER series) >= 0
                    AND CASE WHEN rx_bytes >= 0 AND lag(rx_bytes) OVER series >= 0
                             THEN rx_bytes - lag(rx_bytes) OVER series = rx_bytes_delta END
                    AND CASE WHEN tx_bytes >= 0 AND lag(tx_bytes) OVER series >= 0
@@ -51,7 +48,7 @@ BEGIN
         WHERE c.range_end <= until AND _timescaledb_functions.chunk_status(c.chunk) <> 1
         ORDER BY c.range_start
     LOOP
-        since := waiting.range_start;
+        since := time_bucket(step, waiting.range_start);
         WHILE waiting.is_loose AND since < waiting.range_end LOOP
             CALL linkbeat.thin(waiting.chunk, since, since + step);
             COMMIT;
