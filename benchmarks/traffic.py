@@ -87,7 +87,8 @@ ORDER BY time
 """
 
 _SCHEDULE_POLICIES = """
-SELECT alter_job(job_id, scheduled => $1) FROM timescaledb_information.jobs WHERE hypertable_name IS NOT NULL
+SELECT alter_job(job_id, scheduled => $1) FROM timescaledb_information.jobs
+WHERE hypertable_name IS NOT NULL OR proc_schema = 'linkbeat'
 """
 
 

@@ -44,7 +44,7 @@ def template(database_server: str) -> Iterator[str]:
     asyncio.run(schema.migrate(with_database(database_server, name), lambda _: None))
     policies = (
         "SELECT alter_job(job_id, scheduled => false) FROM timescaledb_information.jobs "
-        "WHERE hypertable_schema IS NOT NULL"
+        "WHERE (hypertable_schema IS NOT NULL OR proc_schema = 'linkbeat')"
     )
     asyncio.run(_run(with_database(database_server, name), policies))
     asyncio.run(

@@ -91,7 +91,12 @@ async def _keep(connection: asyncpg.Connection, level: str, days: int) -> None:
 
 
 async def _compress(connection: asyncpg.Connection, level: str) -> None:
-    """Every chunk, in a transaction of its own: together they would lock more than a server may."""
+    """Every chunk as the product's own jobs do it, each in a transaction of its own: together they would lock more than
+    a server may."""
+    if level == RAW:
+        # Chunks that end within the next days too: all of it is to be weighed.
+        await connection.execute("CALL linkbeat.compress_samples(now() + INTERVAL '2 days')")
+        return
     for chunk in await connection.fetch(f"SELECT show_chunks('{level}')::text AS name"):
         await connection.execute(f"SELECT compress_chunk('{chunk['name']}', if_not_compressed => true)")
 

@@ -12,7 +12,7 @@ down_revision = None
 
 EDITIONS = {
     "apache": ("aggregates", "recompute", "refresh", "maintenance"),
-    "community": ("aggregates", "policies"),
+    "community": ("aggregates", "columnstore", "policies"),
 }
 
 

@@ -223,6 +223,11 @@ BEGIN
             metric_load_5m, metric_load_15m, metric_uptime_seconds, mount_beats, mount_points, mount_devices,
             mount_types, mount_total_bytes, mount_used_bytes, mount_available_bytes, mount_percents, mount_states);
     END IF;
+    IF odd IS NOT NULL THEN
+        PERFORM linkbeat.keep_counters_after(beat_servers[sample_beats[o]], sample_names[o], beat_times[sample_beats[o]])
+        FROM unnest(odd) AS o
+        WHERE beat_times[sample_beats[o]] < (SELECT thinned_until FROM linkbeat.installation);
+    END IF;
     IF late IS NOT NULL THEN
         folding := folding || ARRAY(
             SELECT p FROM unnest(late) AS p WHERE cardinality(array_positions(sample_beats, p)) > series_budget);

@@ -5,11 +5,16 @@
 -- when the caller had the server's row, and not only up to the start of the caller's statement.
 CREATE OR REPLACE FUNCTION linkbeat.sample_before(of_server text, of_interface text, moment timestamptz)
 RETURNS linkbeat.interface_state LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    stored network_interface_metrics;
 BEGIN
-    RETURN (
-        SELECT linkbeat.as_state(m) FROM network_interface_metrics m
-        WHERE server_id = of_server AND interface_name = of_interface AND time <= moment
-        ORDER BY time DESC LIMIT 1);
+    SELECT * INTO stored FROM network_interface_metrics
+    WHERE server_id = of_server AND interface_name = of_interface AND time <= moment
+    ORDER BY time DESC LIMIT 1;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+    RETURN linkbeat.as_state(linkbeat.with_counters(stored));
 END $$;
 
 -- A row of the history as the state of its interface; what the history does not tell is null.

@@ -18,6 +18,10 @@ BEGIN
         WHERE server_id = of_server AND interface_name = of_interface AND time >= since
         ORDER BY time
     LOOP
+        IF stored.rx_bytes IS NULL THEN
+            stored := linkbeat.with_counters(stored);
+            CONTINUE WHEN stored.rx_bytes IS NULL;  -- deleted is what it counted from: its deltas are all that is known
+        END IF;
         settled := linkbeat.settled(linkbeat.row_before(stored, is_shared), stored);
         -- A row without a boot stands before its next one alone.
         changing := array_remove(array_remove(changing, stored.boot), NULL);
@@ -60,17 +64,17 @@ BEGIN
     WHERE server_id = m.server_id AND interface_name = m.interface_name AND time < m.time
     ORDER BY time DESC LIMIT 1;
     IF NOT is_shared OR (before.boot <> m.boot) IS NOT TRUE THEN
-        RETURN before;
+        RETURN linkbeat.with_counters(before);
     END IF;
     SELECT * INTO own FROM network_interface_metrics
     WHERE server_id = m.server_id AND interface_name = m.interface_name AND time < m.time AND boot = m.boot
       AND time >= (SELECT first_seen FROM server_boots WHERE server_id = m.server_id AND boot = m.boot)
     ORDER BY time DESC LIMIT 1;
     IF own.time IS NOT NULL THEN
-        RETURN own;
+        RETURN linkbeat.with_counters(own);
     END IF;
     IF linkbeat.is_other_machine(m.server_id, m.boot, before.boot) THEN
         RETURN NULL;
     END IF;
-    RETURN before;
+    RETURN linkbeat.with_counters(before);
 END $$;

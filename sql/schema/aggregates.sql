@@ -15,7 +15,7 @@ CREATE TABLE linkbeat.levels (
 INSERT INTO linkbeat.levels (level, width, below, tail, chunk) VALUES
     ('1m',  '1 minute',   NULL,  '{}',      '1 day'),
     ('15m', '15 minutes', '1m',  '{1m}',    '7 days'),
-    ('1h',  '1 hour',     '15m', '{1m}',    '7 days'),
+    ('1h',  '1 hour',     '15m', '{1m}',    '28 days'),
     ('1d',  '1 day',      '1h',  '{1h,1m}', '365 days');
 
 -- A family is what is aggregated: the rows of `source` that meet `condition`, one series for each value of `series`.

@@ -2,11 +2,13 @@
 -- Structure: run once, frozen on release.
 
 CREATE TABLE linkbeat.installation (
-    edition     text NOT NULL CHECK (edition IN ('apache', 'community')),
+    edition       text NOT NULL CHECK (edition IN ('apache', 'community')),
     -- Of the replaceable SQL (sql/function) as last applied: tells whether the functions are this service's.
-    fingerprint text,
-    installed   timestamptz NOT NULL DEFAULT now(),
-    is_only_row boolean PRIMARY KEY DEFAULT true CHECK (is_only_row)
+    fingerprint   text,
+    installed     timestamptz NOT NULL DEFAULT now(),
+    -- No row from here on has been thinned (linkbeat.thin).
+    thinned_until timestamptz NOT NULL DEFAULT '-infinity',
+    is_only_row   boolean PRIMARY KEY DEFAULT true CHECK (is_only_row)
 );
 
 COMMENT ON TABLE linkbeat.installation IS 'One row: the edition of TimescaleDB that the schema was installed for, and the state of its functions.';

@@ -5,15 +5,17 @@
 -- linkbeat.unsigned() reads them. Deltas are below 2**63 always (see linkbeat.counter_delta).
 -- Of a folded row nothing enters the aggregates: its deltas are part of its server's row of that time whose
 -- delta_kind is folded (linkbeat.fold_interfaces).
+-- Where a row is plain and old, its four counters of bytes and packets may be null: the row before it has them, or again
+-- the row before that, and its deltas say the rest (linkbeat.with_counters, sql/edition/community/columnstore.sql).
 -- No foreign key to servers: it deadlocks with concurrent writers when a chunk is made (timescaledb #7429).
 
 CREATE TABLE network_interface_metrics (
     time             timestamptz NOT NULL,
     boot             bigint,
-    rx_bytes         bigint NOT NULL,
-    tx_bytes         bigint NOT NULL,
-    rx_packets       bigint NOT NULL,
-    tx_packets       bigint NOT NULL,
+    rx_bytes         bigint,
+    tx_bytes         bigint,
+    rx_packets       bigint,
+    tx_packets       bigint,
     rx_bytes_delta   bigint NOT NULL,
     tx_bytes_delta   bigint NOT NULL,
     rx_packets_delta bigint NOT NULL,
@@ -53,10 +55,10 @@ COMMENT ON TABLE network_interface_metrics IS
     'What every interface reported in every heartbeat, and what it transferred since the heartbeat before.';
 COMMENT ON COLUMN network_interface_metrics.time IS 'When the agent read the counters, by its clock.';
 COMMENT ON COLUMN network_interface_metrics.boot IS 'Fingerprint of the boot_id: differs from the row before after a reboot; null: not reported.';
-COMMENT ON COLUMN network_interface_metrics.rx_bytes IS 'Octets received since boot as the kernel counts; linkbeat.unsigned() reads values from 2**63.';
-COMMENT ON COLUMN network_interface_metrics.tx_bytes IS 'Octets sent since boot as the kernel counts; linkbeat.unsigned() reads values from 2**63.';
-COMMENT ON COLUMN network_interface_metrics.rx_packets IS 'Packets received since boot as the kernel counts; linkbeat.unsigned() reads values from 2**63.';
-COMMENT ON COLUMN network_interface_metrics.tx_packets IS 'Packets sent since boot as the kernel counts; linkbeat.unsigned() reads values from 2**63.';
+COMMENT ON COLUMN network_interface_metrics.rx_bytes IS 'Octets received since boot as the kernel counts; linkbeat.unsigned() reads values from 2**63; null: as the row before and the delta say.';
+COMMENT ON COLUMN network_interface_metrics.tx_bytes IS 'Octets sent since boot as the kernel counts; linkbeat.unsigned() reads values from 2**63; null: as the row before and the delta say.';
+COMMENT ON COLUMN network_interface_metrics.rx_packets IS 'Packets received since boot as the kernel counts; linkbeat.unsigned() reads values from 2**63; null: as the row before and the delta say.';
+COMMENT ON COLUMN network_interface_metrics.tx_packets IS 'Packets sent since boot as the kernel counts; linkbeat.unsigned() reads values from 2**63; null: as the row before and the delta say.';
 COMMENT ON COLUMN network_interface_metrics.rx_errors IS 'Receive errors since boot, read like rx_bytes; null: not reported.';
 COMMENT ON COLUMN network_interface_metrics.tx_errors IS 'Transmit errors since boot, read like rx_bytes; null: not reported.';
 COMMENT ON COLUMN network_interface_metrics.rx_dropped IS 'Received packets dropped since boot, read like rx_bytes; null: not reported.';

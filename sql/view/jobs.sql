@@ -27,7 +27,7 @@ WITH job AS (
     FROM (
         SELECT format('%s %s', CASE j.proc_name WHEN 'policy_refresh_continuous_aggregate' THEN 'refresh'
                                                 WHEN 'policy_retention' THEN 'retention' ELSE 'columnstore' END,
-                      j.hypertable_name) AS job,
+                      coalesce(j.hypertable_name, j.config ->> 'hypertable')) AS job,
                j.schedule_interval AS every, nullif(s.last_successful_finish, '-infinity') AS last_success,
                CASE WHEN NOT s.last_run_success THEN nullif(s.last_finish, '-infinity') END AS last_failure,
                coalesce(s.consecutive_failures, 0) AS consecutive_failures,
@@ -44,7 +44,7 @@ WITH job AS (
         FROM timescaledb_information.jobs j
         LEFT JOIN _timescaledb_internal.bgw_job_stat s USING (job_id)
         CROSS JOIN linkbeat.installation i
-        WHERE j.hypertable_schema IS NOT NULL
+        WHERE j.hypertable_schema IS NOT NULL OR j.proc_schema = 'linkbeat'
     ) p
     LEFT JOIN linkbeat.maintenance m ON m.job = p.job
 )

@@ -3,7 +3,7 @@
 -- Replaceable: reapplied on every upgrade.
 --
 -- In every relation for analysts rx_bytes is what moved in the time that the row stands for; the kernel's own
--- reading is rx_bytes_counter. The key columns pass through untouched, so that predicates on them reach index and chunks.
+-- reading is rx_bytes_counter, of thinned rows by network_counters() only, which reads one series in its order. The key columns pass through untouched, so that predicates on them reach index and chunks.
 
 CREATE OR REPLACE VIEW public.network_samples AS
 SELECT m.time,
@@ -85,10 +85,10 @@ COMMENT ON COLUMN public.network_samples.interval_seconds IS 'Seconds from one h
 COMMENT ON COLUMN public.network_samples.is_lowest IS 'No other interface of the server is below this one: a server''s traffic is the sum over these.';
 COMMENT ON COLUMN public.network_samples.is_folded IS 'Counted in the row of its kind, such as veth/*, and not in the aggregates: short-lived, or beyond the server''s budget.';
 COMMENT ON COLUMN public.network_samples.boot IS 'Number of the boot: another one after a reboot; null: not reported.';
-COMMENT ON COLUMN public.network_samples.rx_bytes_counter IS 'Octets received since boot, as the kernel counts: 0 to 2**64-1; null: a sum over several interfaces.';
-COMMENT ON COLUMN public.network_samples.tx_bytes_counter IS 'Octets sent since boot, as the kernel counts; null: a sum over several interfaces.';
-COMMENT ON COLUMN public.network_samples.rx_packets_counter IS 'Packets received since boot, as the kernel counts; null: a sum over several interfaces.';
-COMMENT ON COLUMN public.network_samples.tx_packets_counter IS 'Packets sent since boot, as the kernel counts; null: a sum over several interfaces.';
+COMMENT ON COLUMN public.network_samples.rx_bytes_counter IS 'Octets received since boot, as the kernel counts: 0 to 2**64-1; null: a sum over several interfaces, or an old sample of kind normal, for which network_counters() has it.';
+COMMENT ON COLUMN public.network_samples.tx_bytes_counter IS 'Octets sent since boot, as the kernel counts; null: a sum over several interfaces, or an old sample of kind normal, for which network_counters() has it.';
+COMMENT ON COLUMN public.network_samples.rx_packets_counter IS 'Packets received since boot, as the kernel counts; null: a sum over several interfaces, or an old sample of kind normal, for which network_counters() has it.';
+COMMENT ON COLUMN public.network_samples.tx_packets_counter IS 'Packets sent since boot, as the kernel counts; null: a sum over several interfaces, or an old sample of kind normal, for which network_counters() has it.';
 COMMENT ON COLUMN public.network_samples.rx_errors_counter IS 'Receive errors since boot; null: not reported.';
 COMMENT ON COLUMN public.network_samples.tx_errors_counter IS 'Transmit errors since boot; null: not reported.';
 COMMENT ON COLUMN public.network_samples.rx_dropped_counter IS 'Received packets dropped since boot; null: not reported.';
@@ -109,3 +109,38 @@ COMMENT ON COLUMN public.network_events.tx_bytes_counter IS 'Octets sent since b
 COMMENT ON COLUMN public.network_events.is_up IS 'Operationally up (RFC 2863) at that time.';
 COMMENT ON COLUMN public.network_events.is_folded IS 'A short-lived interface, or one beyond the server''s budget.';
 COMMENT ON COLUMN public.network_events.boot IS 'Number of the boot: another one after a reboot; null: not reported.';
+
+-- The kernel's readings of one series, those of thinned rows included: one pass, from the start of the hour that `since` is
+-- in, because the first row of each hour has them.
+CREATE OR REPLACE FUNCTION public.network_counters(
+    server_id text, interface_name text, since timestamptz, until timestamptz DEFAULT 'infinity'
+) RETURNS TABLE (
+    "time" timestamptz, rx_bytes_counter numeric, tx_bytes_counter numeric, rx_packets_counter numeric,
+    tx_packets_counter numeric
+) LANGUAGE sql STABLE PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT c."time", c.rx_bytes, c.tx_bytes, c.rx_packets, c.tx_packets
+    FROM (
+        -- From each row that has its counters on: those, and what the rows after it gained.
+        SELECT s."time",
+               first_value(s.rx_bytes_counter) OVER run + sum(CASE WHEN s.is_thinned THEN s.rx_bytes ELSE 0 END) OVER run AS rx_bytes,
+               first_value(s.tx_bytes_counter) OVER run + sum(CASE WHEN s.is_thinned THEN s.tx_bytes ELSE 0 END) OVER run AS tx_bytes,
+               first_value(s.rx_packets_counter) OVER run + sum(CASE WHEN s.is_thinned THEN s.rx_packets ELSE 0 END) OVER run AS rx_packets,
+               first_value(s.tx_packets_counter) OVER run + sum(CASE WHEN s.is_thinned THEN s.tx_packets ELSE 0 END) OVER run AS tx_packets
+        FROM (
+            SELECT m.*, m.rx_bytes_counter IS NULL AS is_thinned, count(m.rx_bytes_counter) OVER (ORDER BY m."time") AS run
+            FROM public.network_samples m
+            WHERE m.server_id = network_counters.server_id AND m.interface_name = network_counters.interface_name
+              AND m."time" >= CASE WHEN isfinite(network_counters.since)
+                                   THEN public.time_bucket(linkbeat.thinning_step(), network_counters.since)
+                                   ELSE network_counters.since END
+              AND m."time" < network_counters.until AND m.delta_kind <> 'folded'
+        ) AS s
+        WINDOW run AS (PARTITION BY s.run ORDER BY s."time")
+    ) AS c
+    WHERE c."time" >= network_counters.since
+    ORDER BY c."time";
+END;
+
+COMMENT ON FUNCTION public.network_counters IS
+    'The counters of one interface from `since` up to `until`, as the kernel counted them, octets and packets since boot, 0 to 2**64-1: exact for old samples too, for which network_samples has none.';

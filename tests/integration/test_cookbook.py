@@ -92,6 +92,10 @@ EXPECTED: dict[str, list[tuple[Any, ...]]] = {
         (WRAP, "pi", "usb0", "wrap", 500_000, 100_000),
     ],
     "Rejected samples": [(REJECTED, "pi", "usb0", 2**63 - 1, 5, 900)],
+    "What the kernel counted": [
+        (row.time, row.rx_bytes, row.tx_bytes)
+        for row in reversed([row for row in SAMPLES if (row.server_id, row.interface_name) == ("nas", "eth0")][-3:])
+    ],
     "Silent servers": [("pi", "pi.example", PI_ENDS, timedelta(days=1, hours=12))],
     "Two machines under one id": [("edge", MARCH, MARCH, 7)],
     "Busiest servers by processor": [("nas", 29.9, 40), ("edge", 5, 5)],

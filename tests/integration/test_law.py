@@ -125,7 +125,8 @@ async def test_the_work_in_the_background_hides_nothing(service: Client, databas
         await service.post_batch(beats[first : first + 500])
 
     jobs = await database.fetch(
-        "SELECT job_id FROM timescaledb_information.jobs WHERE hypertable_schema IS NOT NULL ORDER BY job_id"
+        "SELECT job_id FROM timescaledb_information.jobs "
+        "WHERE hypertable_schema IS NOT NULL OR proc_schema = 'linkbeat' ORDER BY job_id"
     )
     maintenance = await database.fetch("SELECT statement FROM linkbeat.maintenance ORDER BY every")
     for statement in [f"CALL run_job({job['job_id']})" for job in jobs] + [job["statement"] for job in maintenance]:

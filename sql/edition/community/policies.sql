@@ -15,8 +15,10 @@ DECLARE
     policy   record;
 BEGIN
     FOR source IN SELECT f.source FROM linkbeat.families f LOOP
-        CALL public.remove_columnstore_policy(source, if_exists => true);
-        CALL public.add_columnstore_policy(source, after => compress);
+        IF source <> 'network_interface_metrics' THEN  -- which has columnstore_job
+            CALL public.remove_columnstore_policy(source, if_exists => true);
+            CALL public.add_columnstore_policy(source, after => compress);
+        END IF;
         PERFORM public.remove_retention_policy(source, if_exists => true);
         PERFORM public.add_retention_policy(source, drop_after => linkbeat.configured('retain_raw_days'));
     END LOOP;
