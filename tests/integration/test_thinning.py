@@ -6,6 +6,7 @@ The Apache edition leaves none out; what is read is the same there.
 import random
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from typing import NamedTuple
 
 import asyncpg
 import pytest
@@ -13,7 +14,6 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from service.maintenance import maintain
-from tests.oracle import Reading
 from tests.support import Client, differing_rows, heartbeat
 
 MIDNIGHT = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=2)
@@ -22,6 +22,15 @@ MINUTES = 400
 RIGHT = {"1m": 0, "15m": 0, "1h": 0, "1d": 0}
 COUNTERS = ("rx_bytes", "tx_bytes", "rx_packets", "tx_packets")
 _series = count()
+
+
+class Reading(NamedTuple):
+    """One interface's counters at one moment, in the order of COUNTERS."""
+
+    time: datetime
+    boot: str
+    counters: tuple[int, int, int, int]
+
 
 steps = st.one_of(
     st.tuples(st.just("grow"), st.integers(0, 10**9)),
