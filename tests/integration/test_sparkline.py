@@ -225,6 +225,38 @@ async def test_a_bucket_without_traffic_is_0_and_one_without_samples_is_null(ser
     assert grouped == filled
 
 
+async def test_the_sum_counts_traffic_once_at_the_lowest_interfaces_and_names_them(service: Client) -> None:
+    for n in range(2):
+        interfaces = [
+            interface("eth0", n * 600, n * 60),
+            interface("eth1", n * 400, n * 40),
+            interface("bond0", n * 1_000, n * 100, kind="bond", stacked_on=["eth0", "eth1"]),
+            interface("bond0.7", n * 300, n * 30, kind="vlan", stacked_on=["bond0"]),
+            interface("docker0", n * 5, n),
+        ]
+        await service.post(heartbeat(at=NOW - timedelta(minutes=1 - n)) | {"network_interfaces": interfaces})
+
+    for query in ({}, {"bucket": "7m"}, {"period": "7d"}):
+        answer = await spark(service, **query)
+
+        assert answer["interfaces"] == ["docker0", "eth0", "eth1"]
+        assert sum(point["rx_bytes"] for point in answer["data"]) == 1_005
+        assert sum(point["tx_bytes"] for point in answer["data"]) == 101
+    series = (await spark(service, group_by="interface"))["series"]
+    assert [one["interface"] for one in series] == ["bond0", "bond0.7", "docker0", "eth0", "eth1"]
+    assert sum(point["rx_bytes"] for point in (await spark(service, interface="bond0"))["data"]) == 1_000
+
+
+async def test_a_clock_that_runs_ahead_adds_buckets_after_now(service: Client) -> None:
+    for n in range(2):
+        await service.post(heartbeat(at=NOW + timedelta(minutes=1 + n), eth0=(n * 9, n)))
+
+    data = bytes_by_start((await spark(service, interface="eth0"))["data"])
+
+    assert data == [(NOW.replace(second=0) + timedelta(minutes=1 + n), n * 9, n) for n in range(2)]
+    assert len((await spark(service, interface="eth0", fill="null"))["data"]) == 60
+
+
 async def test_a_late_heartbeat_moves_traffic_to_where_it_was(service: Client, database: asyncpg.Connection) -> None:
     await service.post(heartbeat(at=NOW - timedelta(minutes=30), eth0=(0, 0)))
     await service.post(heartbeat(at=NOW - timedelta(minutes=10), eth0=(1_000, 0)))

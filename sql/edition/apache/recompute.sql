@@ -71,8 +71,8 @@ BEGIN
                 BEGIN
                     PERFORM pg_advisory_xact_lock_shared(linkbeat.writers_lock());
                     -- The lowest level's watermark is the highest: in order, there is nothing to do.
-                    SELECT taking INTO mark FROM linkbeat.watermarks WHERE relation = '%1$s_1m';
-                    IF NOT EXISTS (SELECT FROM (%3$s) AS c WHERE time < mark) THEN
+                    IF NOT EXISTS (SELECT FROM (%3$s) AS c
+                                   WHERE time < (SELECT taking FROM linkbeat.watermarks WHERE relation = '%1$s_1m')) THEN
                         RETURN NULL;
                     END IF;
                     -- What is being taken in at this moment may have been read before these rows were there.
