@@ -38,6 +38,7 @@ DECLARE
     step    CONSTANT interval := linkbeat.thinning_step();
     waiting record;
     since   timestamptz;
+    ranges  regclass;
 BEGIN
     FOR waiting IN
         SELECT c.chunk, c.range_start, c.range_end, NOT c.is_compressed AS is_loose
@@ -48,9 +49,14 @@ BEGIN
         WHERE c.range_end <= until AND _timescaledb_functions.chunk_status(c.chunk) <> 1
         ORDER BY c.range_start
     LOOP
+        -- Every hour would read again what the hours before it wrote, unless that is summarized at once.
+        ranges := (SELECT i.indexrelid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam
+                   WHERE i.indrelid = waiting.chunk AND a.amname = 'brin');
         since := time_bucket(step, waiting.range_start);
         WHILE waiting.is_loose AND since < waiting.range_end LOOP
             CALL linkbeat.thin(waiting.chunk, since, since + step);
+            COMMIT;
+            PERFORM brin_summarize_new_values(ranges);
             COMMIT;
             since := since + step;
         END LOOP;
