@@ -179,18 +179,23 @@ async def test_the_counters_of_plain_rows_are_left_out_and_no_aggregate_changes(
         assert await levels(database) == before
 
 
+@pytest.mark.parametrize("step", [1, -1])
 async def test_a_replay_into_compressed_chunks_half_of_it_duplicates_changes_no_sum(
-    service: Client, database: asyncpg.Connection
+    service: Client, database: asyncpg.Connection, step: int
 ) -> None:
+    """In the order of time each new row counts from one that has its counters again, backwards from a thinned one."""
     beats = await a_day(service, every=2)
     await database.execute("CALL linkbeat.refresh_aggregates(now())")
     sums = "SELECT sum(rx_bytes), sum(tx_bytes) FROM network_traffic_1d WHERE interface_name = 'eth0'"
     before = await database.fetchrow(sums)
     await compress(database)
 
-    answer = await service.post_batch(beats[: BEATS - 1])  # up to the last one that was sent
+    # One by one: a batch is stored in the order of time. Up to the last one that was sent.
+    answers = [
+        await service.post_batch([one]) for one in beats[: BEATS - 1][::step]
+    ]  # up to the last one that was sent
 
-    assert answer["stored"] == BEATS // 2 - 1
+    assert sum(answer["stored"] for answer in answers) == BEATS // 2 - 1
     assert await database.fetchval("SELECT conflicts FROM servers") == 0
     await database.execute("CALL linkbeat.refresh_aggregates(now())")
     assert await database.fetchrow(sums) == before
