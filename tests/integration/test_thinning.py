@@ -17,7 +17,7 @@ from tests.support import Client, differing_rows, heartbeat
 
 MIDNIGHT = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=2)
 T0 = MIDNIGHT - timedelta(minutes=40)  # so that chunks and hours end within
-MINUTES = 400
+BEATS = 600
 RIGHT = {"1m": 0, "15m": 0, "1h": 0, "1d": 0}
 COUNTERS = ("rx_bytes", "tx_bytes", "rx_packets", "tx_packets")
 _series = count()
@@ -34,7 +34,9 @@ class Reading(NamedTuple):
 steps = st.one_of(
     st.tuples(st.just("grow"), st.integers(0, 10**9)),
     st.tuples(st.just("grow"), st.integers(0, 2**20)),
-    st.tuples(st.just("grow"), st.just(0)),
+    st.tuples(st.just("grow"), st.integers(0, 1)),
+    st.tuples(st.just("grow"), st.integers(0, 2**20)),
+    st.tuples(st.just("grow"), st.integers(0, 2**20)),
     st.tuples(st.just("reset"), st.integers(0, 2**33)),
     st.tuples(st.just("reboot"), st.integers(0, 2**33)),
     st.tuples(st.just("wrap"), st.integers(0, 2**32)),
@@ -147,8 +149,10 @@ async def test_counters_are_told_as_they_were_sent_whatever_comes_before_and_aft
 
 
 async def a_day(service: Client, every: int = 1) -> list[dict[str, object]]:
-    """A heartbeat a minute into the next day; those whose number `every` divides are sent."""
-    beats = [heartbeat(at=T0 + timedelta(minutes=n), eth0=(n * 1_000_003, n * n), veth1=(n, n)) for n in range(MINUTES)]
+    """A heartbeat each half minute into the next day; those whose number `every` divides are sent."""
+    beats = [
+        heartbeat(at=T0 + timedelta(seconds=30 * n), eth0=(n * 1_000_003, n * n), veth1=(n, n)) for n in range(BEATS)
+    ]
     await service.post_batch(beats[::every])
     return beats
 
@@ -170,7 +174,7 @@ async def test_the_counters_of_plain_rows_are_left_out_and_no_aggregate_changes(
     is_thinned = await compress(database)
 
     kept = await database.fetchval("SELECT count(*) FROM network_samples WHERE rx_bytes_counter IS NOT NULL")
-    assert kept == (2 * 7 if is_thinned else 2 * MINUTES)  # of each series, one in each hour
+    assert kept == (2 * 6 if is_thinned else 2 * BEATS)  # of each series, one in each hour
     assert await levels(database) == before
     assert await differing_rows(database) == RIGHT
     await database.execute("CALL linkbeat.refresh_aggregates(now())")
@@ -183,24 +187,29 @@ async def test_the_counters_of_plain_rows_are_left_out_and_no_aggregate_changes(
         assert await levels(database) == before
 
 
+@pytest.mark.parametrize("step", [1, -1])
 async def test_a_replay_into_compressed_chunks_half_of_it_duplicates_changes_no_sum(
-    service: Client, database: asyncpg.Connection
+    service: Client, database: asyncpg.Connection, step: int
 ) -> None:
+    """In the order of time each new row counts from one that has its counters again, backwards from a thinned one."""
     beats = await a_day(service, every=2)
     await database.execute("CALL linkbeat.refresh_aggregates(now())")
     sums = "SELECT sum(rx_bytes), sum(tx_bytes) FROM network_traffic_1d WHERE interface_name = 'eth0'"
     before = await database.fetchrow(sums)
     await compress(database)
 
-    answer = await service.post_batch(beats[: MINUTES - 1])  # up to the last one that was sent
+    # One by one: a batch is stored in the order of time. Up to the last one that was sent.
+    answers = [
+        await service.post_batch([one]) for one in beats[: BEATS - 1][::step]
+    ]  # up to the last one that was sent
 
-    assert answer["stored"] == MINUTES // 2 - 1
+    assert sum(answer["stored"] for answer in answers) == BEATS // 2 - 1
     assert await database.fetchval("SELECT conflicts FROM servers") == 0
     await database.execute("CALL linkbeat.refresh_aggregates(now())")
     assert await database.fetchrow(sums) == before
     assert await differing_rows(database) == RIGHT
     assert [counters[:2] for _, counters in await told(database, "nas")] == [
-        (n * 1_000_003, n * n) for n in range(MINUTES - 1)
+        (n * 1_000_003, n * n) for n in range(BEATS - 1)
     ]
 
 
@@ -230,7 +239,7 @@ async def test_what_was_interrupted_is_told_and_goes_on_where_it_was(
     failed = await database.fetchrow(job)
     assert failed is not None
     assert (failed["consecutive_failures"], failed["last_error"]) == (1, "no more")
-    assert await database.fetchval(thinned) == MIDNIGHT + timedelta(hours=2, minutes=59)
+    assert await database.fetchval(thinned) == MIDNIGHT + timedelta(hours=2, minutes=59, seconds=30)
     assert await told(database, "nas") == sent
 
     await database.execute(
