@@ -28,6 +28,10 @@ lint: .venv/development ## Types and style
 drill: .venv/development ## Kills service, database and run again and again, for minutes; loses nothing
 	$(BIN)/python -m pytest tests/drills
 
+.PHONY: soak
+soak: .venv/development ## A day of 200 servers in some minutes, through kills and lost answers; exact to the byte
+	$(BIN)/python -m pytest -s tests/drills/test_soak.py
+
 .PHONY: bench
 bench: .venv/development ## Heartbeats and sparklines per second on this machine
 	$(BIN)/python -m benchmarks.run
