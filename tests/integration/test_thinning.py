@@ -9,6 +9,7 @@ from itertools import count
 from typing import NamedTuple
 
 import asyncpg
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
