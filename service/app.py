@@ -39,10 +39,13 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
     identity = Identity(key)
     opened: dict[str, Database | Ingest] = {}
 
-    def database() -> Database:
-        found = opened["database"]
+    def database(name: str = "database") -> Database:
+        found = opened[name]
         assert isinstance(found, Database)
         return found
+
+    def sparklines() -> Database:
+        return database("sparklines")
 
     def ingest() -> Ingest:
         found = opened["ingest"]
@@ -53,6 +56,7 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         async with (
             open_database(database_url) as opened["database"],
+            open_database(database_url, plans="generic") as opened["sparklines"],
             Ingest(
                 database_url,
                 settings.queue_heartbeats,
@@ -69,7 +73,7 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
             system.router(database, ingest),
             Router(
                 "/api/v1",
-                route_handlers=[servers.router(database), sparkline.router(database)],
+                route_handlers=[servers.router(database), sparkline.router(sparklines)],
                 guards=[identity.guard],
                 security=[{"key": []}],
             ),

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import asyncpg
 
@@ -67,8 +67,14 @@ class Database:
 
 
 @asynccontextmanager
-async def open_database(url: str, *, connections: int = 8) -> AsyncIterator[Database]:
-    """The pool that reads; at most `connections` of the server's."""
+async def open_database(
+    url: str, *, connections: int = 8, plans: Literal["custom", "generic"] = "custom"
+) -> AsyncIterator[Database]:
+    """The pool that reads; at most `connections` of the server's.
+
+    plans  custom: each execution is planned for its arguments. generic: each statement once in five minutes, for which
+           its range of time must stand in it
+    """
     pool = await asyncpg.create_pool(
         url,
         min_size=0,  # asyncpg's keeping up of a floor fills the log with tracebacks while the database is away
@@ -81,8 +87,9 @@ async def open_database(url: str, *, connections: int = 8) -> AsyncIterator[Data
             "application_name": "linkbeat read",
             "statement_timeout": f"{READ_SECONDS * 1000:.0f}",
             "timezone": "UTC",
-            # A generic plan, chosen from the sixth execution on, no longer leaves out the chunks outside the range.
-            "plan_cache_mode": "force_custom_plan",
+            # Left to itself, the server would choose a generic plan from the sixth execution on, which no longer leaves
+            # out the chunks outside a range that comes as an argument.
+            "plan_cache_mode": f"force_{plans}_plan",
         },
     )
     database = Database(pool)

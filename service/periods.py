@@ -60,7 +60,8 @@ class Grid:
 
     def starts(self, count: int = 0) -> list[datetime]:
         """The start of each, and if there are not `count` of them, of those after now: clocks may run ahead."""
-        return [self.first + index * self.bucket for index in range(max(self.count, count))]
+        first, width = self.first, self.bucket
+        return [first + index * width for index in range(max(self.count, count))]
 
 
 def grid(period: str, bucket: str | None, now: datetime) -> Grid:
