@@ -35,8 +35,9 @@ BEGIN
         INSERT INTO linkbeat.kept (relation, kept) VALUES (aggregate.relation, materialized.kept);
 
         -- TimescaleDB's own index on the bucket costs each refresh a B-tree, and each read the planner's look at its end.
-        EXECUTE format('CREATE INDEX ON %s (%s, bucket)', materialized.kept, aggregate.series);
-        EXECUTE format('CREATE INDEX ON %s USING brin (bucket) WITH (pages_per_range = 32, autosummarize = on)', materialized.kept);
+        -- By the view's name: in TimescaleDB's schema only a superuser may make an index.
+        EXECUTE format('CREATE INDEX ON %I (%s, bucket)', aggregate.relation, aggregate.series);
+        EXECUTE format('CREATE INDEX ON %I USING brin (bucket) WITH (pages_per_range = 32, autosummarize = on)', aggregate.relation);
         EXECUTE format('DROP INDEX _timescaledb_internal.%I', format('%s_bucket_idx', materialized.table_name));
 
         -- Up to when it is materialized, as the calling query's snapshot has it. TimescaleDB's own cagg_watermark() takes
