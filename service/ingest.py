@@ -233,7 +233,13 @@ class Ingest:
             connection = await self._connect(tried, waits_for_disk=True)
             if connection is None:
                 continue
+            # What was executed before this session began, a server may have executed that has crashed since: this
+            # session's flush tells nothing of it. Writing it again does.
+            for batch, _ in self._executed:
+                self._queue.put_back(batch)
+            self._executed.clear()
             self._is_sealing = True
+            self._wake()
             try:
                 while not self._written or self._executed:
                     await self._unsealed.wait()
@@ -251,9 +257,7 @@ class Ingest:
             if batches:
                 await connection.execute(SEAL)
         except UNREACHABLE:
-            # They are committed, and on disk perhaps: if not, writing them again is what makes them so.
-            for batch, _ in batches:
-                self._queue.put_back(batch)
+            self._executed[:0] = batches  # the next session has them written again
             raise
         except asyncpg.PostgresError as raised:
             log.error("the database cannot flush its log: %s: %s", type(raised).__name__, raised)

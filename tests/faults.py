@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Self
+from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import httpx
@@ -227,6 +228,51 @@ class Load:
             assert is_duplicate, f"{key} was acknowledged, and later not known"
             self.acknowledged_again += 1
         return status
+
+
+class HangingPath:
+    """A way to a database that can hang: what is connected stays so and hears nothing more; what connects anew does."""
+
+    def __init__(self, url: str) -> None:
+        self._to = urlsplit(url)
+        self._passing: list[asyncio.Task[None]] = []
+        self._ends: list[asyncio.StreamWriter] = []
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._connect, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        self.hang()
+        for end in self._ends:
+            end.transport.abort()
+
+    @property
+    def url(self) -> str:
+        port = self._server.sockets[0].getsockname()[1]
+        who, _, _ = self._to.netloc.rpartition("@")
+        return urlunsplit(self._to._replace(netloc=f"{who}@127.0.0.1:{port}"))
+
+    def hang(self) -> None:
+        for task in self._passing:
+            task.cancel()
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server_reader, server_writer = await asyncio.open_connection(self._to.hostname, self._to.port)
+        self._ends += [writer, server_writer]
+        self._passing += [
+            asyncio.create_task(_pass(reader, server_writer)),
+            asyncio.create_task(_pass(server_reader, writer)),
+        ]
+
+
+async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
 
 
 def kill_server(cluster: Cluster) -> None:

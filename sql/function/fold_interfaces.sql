@@ -1,6 +1,7 @@
 -- Folding: interfaces that come and go by the hundred (veth and friends) must not each leave a series for years.
 -- A folded interface has its rows in network_interface_metrics like any, which keep its deltas exact in any order of
--- arrival; the aggregates leave them out and take, for all of a kind together, one row per heartbeat: veth/*, a name that no interface can have.
+-- arrival; the aggregates leave them out and take, for all of a kind together, one row per heartbeat: veth/*, a name that
+-- no interface can have.
 -- Replaceable: reapplied on every upgrade.
 
 -- The series that an interface is folded into while it is young; null: it is of a kind that stays. A name tells which

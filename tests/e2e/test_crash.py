@@ -1,6 +1,9 @@
 """Faults injected for real, under load: what was acknowledged is stored, once, whatever is killed."""
 
 import asyncio
+import contextlib
+import os
+import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -10,7 +13,7 @@ import httpx
 import pytest
 
 from service.embedded.cluster import Cluster
-from tests.faults import UNREACHED, Load, frozen, kill_server, own_cluster
+from tests.faults import UNREACHED, HangingPath, Load, frozen, kill_server, own_cluster
 from tests.processes import KillableService, killable_service
 from tests.support import KEY, heartbeat
 
@@ -74,6 +77,64 @@ async def test_a_killed_database_loses_nothing_and_needs_no_restart_of_the_servi
     load.check_answers(allowed=(200, 503))
     await check(load, cluster.url)
     assert "Traceback" not in killable.log
+
+
+async def test_what_a_crash_took_before_it_was_flushed_is_not_acknowledged_afterwards(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """A batch is executed and waits for its flush; the server crashes unseen, and the next session's flush succeeds."""
+    admin = await asyncpg.connect(cluster.url)
+    # The service's maintenance stays out of the way: its own commits would flush the log.
+    await admin.execute("SELECT pg_advisory_lock('linkbeat.maintenance'::regclass::oid::bigint)")
+
+    async def recovered() -> asyncpg.Connection:
+        while True:
+            with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                connection = await asyncpg.connect(cluster.url)
+                await connection.execute("SELECT")
+                return connection
+            await asyncio.sleep(0.05)
+
+    async def until(query: str) -> None:
+        while not await admin.fetchval(query):  # noqa: ASYNC110  # it becomes true in the database, which tells nobody
+            await asyncio.sleep(0.01)
+
+    async with (
+        asyncio.timeout(60),
+        HangingPath(cluster.url) as path,
+        killable_service(path.url, tmp_path) as service,
+        httpx.AsyncClient(headers={"Authorization": f"Bearer {KEY}"}, timeout=15) as http,
+    ):
+
+        async def post(server_id: str) -> httpx.Response:
+            return await http.post(f"{service.url}/api/v1/agents/heartbeat", json=heartbeat(server_id, eth0=(1, 1)))
+
+        assert (await post("before")).status_code == 200
+        # From here on a flush waits for a standby that does not come, and nobody else writes the log.
+        await admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        await admin.execute("SELECT pg_reload_conf()")
+        await until("SELECT current_setting('synchronous_standby_names') = 'nobody'")
+        log_writer = await admin.fetchval("SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'")
+        os.kill(log_writer, signal.SIGSTOP)
+        flushing = asyncio.create_task(post("flushing"))
+        await until("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep')")
+        executed = asyncio.create_task(post("executed"))
+        await until("SELECT EXISTS (SELECT FROM servers WHERE server_id = 'executed' AND last_seen > '-infinity')")
+        path.hang()
+        os.kill(log_writer, signal.SIGKILL)  # the server ends all its processes, and recovers
+        admin.terminate()
+        admin = await recovered()
+        assert not await admin.fetchval("SELECT EXISTS (SELECT FROM servers WHERE server_id = 'executed')")
+        await admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
+        await admin.execute("SELECT pg_reload_conf()")
+
+        answers = {"flushing": await flushing, "executed": await executed}
+
+        stored = {row["server_id"] for row in await admin.fetch("SELECT server_id FROM network_interface_metrics")}
+        await admin.close()
+        assert {answer.status_code for answer in answers.values()} <= {200, 503}
+        assert {server_id for server_id, answer in answers.items() if answer.status_code == 200} <= stored
+        assert "Traceback" not in service.log
 
 
 async def test_a_restarted_database_costs_no_answer_but_503(cluster: Cluster, killable: KillableService) -> None:

@@ -229,6 +229,14 @@ class TestLinkSpeed:
 
         assert (await deltas(database))[1:] == [(2 * self.MOST, "normal"), (0, "rejected")]
 
+    async def test_a_link_whose_speed_is_no_longer_told_is_as_fast_as_it_was(
+        self, service: Client, database: asyncpg.Connection
+    ) -> None:
+        await report(service, (0, "a", 0), kind="physical", speed_mbps=10)
+        await report(service, (30, "a", 10**9), (60, "a", 2 * 10**9), kind="physical")
+
+        assert (await deltas(database))[1:] == [(0, "rejected"), (10**9, "normal")]
+
     async def test_a_wrap_beyond_the_line_rate_is_a_reset(self, service: Client, database: asyncpg.Connection) -> None:
         """In line with the rate before, which was too much for the link already."""
         rate = 10**8
