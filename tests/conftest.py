@@ -5,8 +5,10 @@ import os
 import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Self
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -58,13 +60,54 @@ def template(database_server: str) -> Iterator[str]:
     asyncio.run(_run(database_server, f"DROP DATABASE {name} WITH (FORCE)"))
 
 
+class Clones:
+    """Databases for tests: while one runs, the next one's is made, and the last one's dropped."""
+
+    def __init__(self, server: str, template: str) -> None:
+        self._server = server
+        self._create = f"CREATE DATABASE {{}} TEMPLATE {template}"
+        self._worker = ThreadPoolExecutor(1, "clones")
+        self._next = self._worker.submit(self._make)
+        self._drops: list[Future[None]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.give_back(self._next.result())
+        self._worker.shutdown()
+        for drop in self._drops:
+            drop.result()
+
+    async def take(self) -> str:
+        name = await asyncio.wrap_future(self._next)
+        self._next = self._worker.submit(self._make)
+        return name
+
+    def give_back(self, name: str) -> None:
+        self._drops.append(self._worker.submit(self._run, f"DROP DATABASE {name} WITH (FORCE)"))
+
+    def _make(self) -> str:
+        name = f"linkbeat_test_{uuid.uuid4().hex[:8]}"
+        self._run(self._create.format(name))
+        return name
+
+    def _run(self, statement: str) -> None:
+        asyncio.run(_run(self._server, statement))
+
+
+@pytest.fixture(scope="session")
+def clones(database_server: str, template: str) -> Iterator[Clones]:
+    with Clones(database_server, template) as clones:
+        yield clones
+
+
 @pytest.fixture
-async def database_url(database_server: str, template: str) -> AsyncIterator[str]:
+async def database_url(database_server: str, clones: Clones) -> AsyncIterator[str]:
     """A database of this test's own."""
-    name = f"linkbeat_test_{uuid.uuid4().hex[:8]}"
-    await _run(database_server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    name = await clones.take()
     yield with_database(database_server, name)
-    await _run(database_server, f"DROP DATABASE {name} WITH (FORCE)")
+    clones.give_back(name)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from benchmarks.peers.plan import Plan
 from benchmarks.peers.programs import Programs
 from benchmarks.peers.reading import read
 from benchmarks.peers.systems import Answers, System, Window
-from benchmarks.sql import fetchval
+from benchmarks.sql import execute, fetchval
 from benchmarks.traffic import Traffic, load
 
 PERIODS = ("1h", "24h", "7d")
@@ -38,6 +38,7 @@ def sparkline(
         for system in systems:
             instance = stack.enter_context(system.start())
             load(instance.url, traffic)
+            execute(instance.url, "VACUUM ANALYZE")  # as autovacuum does within minutes; peers merge their files too
             linkbeats[system.name] = instance
         source = next(iter(linkbeats.values())).url
         print(f"sparklines: {DAYS} days of {len(traffic.series)} series are loaded")

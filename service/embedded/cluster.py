@@ -57,7 +57,8 @@ class Cluster:
     @contextlib.contextmanager
     def temporary(cls, installation: Installation, say: Say, *, durable: bool = False) -> Iterator[Self]:
         """A started cluster in a temporary directory, gone at the end, even if we are killed."""
-        with reachable_directory() as directory, _reaped(directory):
+        memory_bytes = 0 if durable else server_config.machine_memory_bytes()
+        with reachable_directory(memory_bytes) as directory, _reaped(directory):
             cluster = cls(installation, directory / "postgres", say, durable=durable)
             with cluster:
                 yield cluster

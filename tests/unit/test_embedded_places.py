@@ -1,8 +1,10 @@
 """Directories, ports and settings of the embedded database."""
 
 import os
+import shutil
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -61,6 +63,33 @@ def test_made_directories_let_others_through_under_any_umask(tmp_path: Path) -> 
         os.umask(before)
 
     assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("a", "a/b")] == [0o755, 0o755]
+
+
+@pytest.mark.parametrize(
+    ("memory_bytes", "free_bytes", "is_used"),
+    [
+        (4 * GIGABYTE, 2 * GIGABYTE, True),
+        (4 * GIGABYTE, 2 * GIGABYTE - 1, False),
+        (4 * GIGABYTE - 1, GIGABYTE * 9, False),
+    ],
+)
+def test_a_throwaway_database_lies_in_memory_where_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory_bytes: int, free_bytes: int, is_used: bool
+) -> None:
+    tmp_path.chmod(0o755)
+    monkeypatch.setattr(places, "MEMORY", str(tmp_path))
+    monkeypatch.setattr(places, "require_access", lambda *_: None)  # pytest's own directories are closed to others
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free_bytes))
+
+    with places.reachable_directory(memory_bytes) as directory:
+        assert (directory.parent == tmp_path) == is_used
+
+
+def test_no_memory_is_asked_for_where_there_is_no_such_file_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "MEMORY", "/nonexistent")
+
+    with places.reachable_directory(8 * GIGABYTE) as directory:
+        assert directory.is_dir()
 
 
 def test_the_programs_environment_leaves_out_what_would_redirect_them(monkeypatch: pytest.MonkeyPatch) -> None:
