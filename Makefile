@@ -44,6 +44,10 @@ docs: .venv/development ## Writes docs/sql.md from the database's comments
 bench-peers: .venv/development ## The same beside InfluxDB, VictoriaMetrics and Prometheus; BENCH="--only ingest"
 	$(BIN)/python -u -m benchmarks.peers $(BENCH)
 
+.PHONY: bench-agent
+bench-agent: .venv/development ## What a running agent costs, beside prometheus-node-exporter, in ten minutes
+	$(BIN)/python -u -m benchmarks.agent $(BENCH)
+
 .PHONY: lock
 lock: ## Locks the newest dependencies that pyproject.toml allows (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade -q -o requirements.lock

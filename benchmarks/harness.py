@@ -18,9 +18,12 @@ from benchmarks.processes import free_port, started
 from benchmarks.sql import execute, fetchval
 from service import schema
 from service.embedded.choose import choose_test_database
+from service.settings import Settings
 
 HERE = Path(__file__).parent
 KEY = "benchmark-fleet-key"
+# By default retention drops, and a refresh leaves out, most of the history that is loaded here.
+RETENTION = {f"LINKBEAT_RETAIN_{level}_DAYS": "400" for level in ("RAW", "1M", "15M")}
 HEARTBEATS = {"BENCH_WIRE": "json", "BENCH_PATH": "/api/v1/agents/heartbeat", "BENCH_KEY": KEY}
 
 
@@ -113,7 +116,7 @@ def database(server_url: str) -> Iterator[str]:
     execute(server_url, f"CREATE DATABASE {created} TEMPLATE template0")
     try:
         url = urlunsplit(urlsplit(server_url)._replace(path=f"/{created}"))
-        asyncio.run(schema.migrate(url, lambda _: None))
+        asyncio.run(schema.migrate(url, lambda _: None, Settings.from_environment(RETENTION)))
         yield url
     finally:
         execute(server_url, f"DROP DATABASE {created} WITH (FORCE)")
@@ -128,6 +131,7 @@ def service(url: str) -> Iterator[Service]:
         "LINKBEAT_API_KEY": KEY,
         "LINKBEAT_PORT": str(port),
         "LINKBEAT_LOG_LEVEL": "warning",
+        **RETENTION,
     }
     base = f"http://127.0.0.1:{port}"
     with temporary_directory() as directory:

@@ -75,6 +75,14 @@ def cpu_seconds(pids: Sequence[int]) -> float:
     return sum(sum(map(int, fields[11:15])) for fields in tree) / _TICKS_PER_SECOND
 
 
+def exact_cpu_seconds(pid: int) -> float:
+    """Processor time of one process and its threads, exact: what is shorter than a tick is often in none.
+
+    By its clock id as the kernel forms it (clock_getcpuclockid(3)): ~pid << 3, and 2 for the scheduler's account.
+    """
+    return time.clock_gettime((~pid << 3) | 2)
+
+
 def resident_bytes(pid: int) -> int:
     """Resident memory of a process and all below it; pages that they share count for each."""
     return sum(int(fields[21]) for fields in _tree([pid])) * _PAGE_BYTES
