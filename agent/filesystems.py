@@ -1,5 +1,6 @@
 """How full every filesystem is, without ever waiting for one that does not answer."""
 
+import contextlib
 import errno
 import importlib
 import logging
@@ -15,13 +16,16 @@ from typing import Literal
 import msgspec
 
 from agent.complaints import Complaints
-from agent.mounts import Mount, groups_to_measure, parse_mounts
+from agent.mounts import Mount, below, groups_to_measure, parse_mounts
 from agent.roots import Roots, read_text, wire_text
 
 log = logging.getLogger(__name__)
 _complaints = Complaints(log)
 
 ANSWER_DEADLINE_SECONDS = 1.0
+OCTETS_MAX = 2**64 - 1
+LONGEST_PATH = 4096  # characters that the service takes of a mount point or a device
+LONGEST_TYPE = 255
 # What a mount answers when its server or its device is gone: it is there, but not reachable.
 _GONE = {
     errno.EIO,
@@ -70,8 +74,24 @@ def get_filesystem_metrics(
     Takes at most about a second, also when a network mount hangs: then once, and nothing from the next call on.
     """
     roots = roots or Roots()
-    mounts = _mounts(roots) if platform == "linux" else _from_psutil()
-    return (probe or _probe).measure(groups_to_measure(mounts), roots.tree)
+    mounts, tree = _mounts(roots) if platform == "linux" else (_from_psutil(), roots.tree)
+    found = (probe or _probe).measure(groups_to_measure(mounts), tree)
+    # By the name that travels: of two that differ only in what is escaped, the service would keep one as it likes.
+    return [each for each in {each.mount_point: each for each in found}.values() if _is_sendable(each)]
+
+
+def get_root_usage(roots: Roots, filesystems: Iterable[Filesystem], probe: "FilesystemProbe") -> Usage | None:
+    """Sizes of the root filesystem: from `filesystems`, or measured where it is not among them (a container's overlay).
+
+    As the others through a probe: a root on a dead server must not hold the heartbeat.
+    """
+    root = next((each for each in filesystems if each.mount_point == "/"), None)
+    if root is None:
+        measured = probe.measure({("", "/"): [Mount("", "/", "", "")]}, roots.tree)
+        root = measured[0] if measured else None
+    if root is None or root.total_bytes == 0:
+        return None
+    return Usage(root.total_bytes, root.used_bytes, root.available_bytes, root.percent)
 
 
 def usage(sizes: os.statvfs_result) -> Usage | None:
@@ -82,7 +102,9 @@ def usage(sizes: os.statvfs_result) -> Usage | None:
     # Some report more free than there is, when the reserve is overdrawn.
     available = min(max(0, sizes.f_bavail), sizes.f_blocks) * sizes.f_frsize
     percent = round(100 * used / (used + available), 2) if used + available else 100.0
-    return Usage(sizes.f_blocks * sizes.f_frsize, used, available, percent)
+    # A FUSE program may claim more than 64 bits of octets; the service would refuse the whole heartbeat.
+    total, used, available = (min(octets, OCTETS_MAX) for octets in (sizes.f_blocks * sizes.f_frsize, used, available))
+    return Usage(total, used, available, percent)
 
 
 class FilesystemProbe:
@@ -111,7 +133,7 @@ class FilesystemProbe:
             earlier = self._running.get(identity)
             if earlier is None or earlier.done.is_set():
                 started[identity] = self._running[identity] = _Measurement(mounts, tree, self._statvfs)
-                started[identity].start()
+                started[identity].start_or_fail()
         deadline = time.monotonic() + self._deadline_seconds
         for measurement in started.values():
             measurement.done.wait(max(0.0, deadline - time.monotonic()))
@@ -168,6 +190,14 @@ class _Measurement(threading.Thread):
         self.error: OSError | None = None
         self.done = threading.Event()
 
+    def start_or_fail(self) -> None:
+        """A system that is out of threads fails the measurement and not the heartbeat."""
+        try:
+            self.start()
+        except RuntimeError:
+            self.error = OSError(errno.EAGAIN, "no thread to measure it in")
+            self.done.set()
+
     def run(self) -> None:
         for mount in self._mounts:
             path = self._tree / mount.mount_point.lstrip("/")
@@ -187,14 +217,33 @@ class _Measurement(threading.Thread):
 _probe = FilesystemProbe()
 
 
-def _mounts(roots: Roots) -> Iterable[Mount]:
+def _is_sendable(filesystem: Filesystem) -> bool:
+    """Whether the service takes it: one name that is too long must not cost the heartbeat."""
+    if (
+        max(len(filesystem.mount_point), len(filesystem.device)) > LONGEST_PATH
+        or len(filesystem.fs_type) > LONGEST_TYPE
+    ):
+        log.debug("%.100s…: its name is too long to be reported", filesystem.mount_point)
+        return False
+    return True
+
+
+def _mounts(roots: Roots) -> tuple[Iterable[Mount], Path]:
+    """The mounts, and the tree that their mount points lie in."""
+    path, tree = roots.mounts, roots.tree
     try:
-        text = read_text(roots.mounts)
+        mounts = parse_mounts(read_text(path))
     except OSError as error:
-        _complaints.about(roots.mounts, "%s: %s; no filesystems are reported", roots.mounts, error.strerror)
-        return []
-    _complaints.settled(roots.mounts, "%s: can be read again", roots.mounts)
-    return parse_mounts(text)
+        if roots.is_foreign and isinstance(error, PermissionError):
+            # hidepid hides process 1. What the host's tree is mounted as here is among one's own mounts.
+            with contextlib.suppress(OSError):
+                mounts = below(roots.root, parse_mounts(read_text(Path(roots.proc, "self", "mounts"))))
+                _complaints.about(path, "%s: %s; only what is mounted here is reported", path, error.strerror)
+                return mounts, Path(roots.root)
+        _complaints.about(path, "%s: %s; no filesystems are reported", path, error.strerror)
+        return [], tree
+    _complaints.settled(path, "%s: can be read again", path)
+    return mounts, tree
 
 
 def _from_psutil() -> Iterable[Mount]:

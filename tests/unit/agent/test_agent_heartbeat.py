@@ -51,7 +51,7 @@ def test_a_heartbeat_has_the_fields_of_the_specification(tmp_path: Path) -> None
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", beat["timestamp"])
     assert (beat["status"], beat["boot_id"], beat["agent_version"]) == ("online", "boot-1", agent.__version__)
     assert beat["os_info"]["kernel"]
-    assert beat["primary_interface"] is None
+    assert beat["primary_interface"] == "eth0"
     assert beat["metrics"]["network_rx_bytes"] == 7
     assert [each["name"] for each in beat["network_interfaces"]] == ["eth0"]
     assert [each["mount_point"] for each in beat["filesystems"]] == ["/"]
