@@ -234,8 +234,8 @@ def _mounts(roots: Roots) -> tuple[Iterable[Mount], Path]:
     try:
         mounts = parse_mounts(read_text(path))
     except OSError as error:
-        if roots.is_foreign and isinstance(error, PermissionError):
-            # hidepid hides process 1. What the host's tree is mounted as here is among one's own mounts.
+        if roots.is_foreign:
+            # hidepid hides process 1, or what is in it. What the host's tree is mounted as is among one's own mounts.
             with contextlib.suppress(OSError):
                 mounts = below(roots.root, parse_mounts(read_text(Path(roots.proc, "self", "mounts"))))
                 _complaints.about(path, "%s: %s; only what is mounted here is reported", path, error.strerror)

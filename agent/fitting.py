@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import msgspec
+from msgspec.structs import replace
 
 from agent.filesystems import Filesystem
 from agent.network import NetworkInterface
@@ -62,8 +63,9 @@ def _without_missing(kept: list[NetworkInterface], all_: Sequence[NetworkInterfa
     names = {each.name for each in kept}
     below = {each.name: each.stacked_on or () for each in all_}
     return [
-        msgspec.structs.replace(each, stacked_on=nearest(each.name, below, names))
-        if not names.issuperset(each.stacked_on or ())
-        else each
+        each
+        if names.issuperset(below[each.name])
+        # No more names than before, for which there is room.
+        else replace(each, stacked_on=nearest(each.name, below, names)[: len(below[each.name])])
         for each in kept
     ]
