@@ -100,12 +100,12 @@ class LinkTable:
     """
 
     def __init__(self) -> None:
-        self._directory = Path()
+        self._directory = ""
         self._known: dict[str, _Known] = {}
 
     def read(self, roots: Roots, names: Collection[str]) -> dict[str, Link]:
         """The links of these interfaces, which are all that exist but loopback."""
-        self._directory = Path(roots.sys, "class", "net")
+        self._directory = str(Path(roots.sys, "class", "net"))
         inodes = _inodes(self._directory)
         if roots.is_foreign and 2 * sum(name in inodes for name in names) < len(names):
             # The host's /proc over the container's own /sys: an eth0 there is another one.
@@ -124,33 +124,34 @@ class LinkTable:
         known = self._known.get(name)
         if known is None:
             return State()
-        up, operstate = read_operstate(self._directory / name)
+        interface = f"{self._directory}/{name}"
+        up, operstate = read_operstate(interface)
         # A link that is down has no speed: the kernel answers EINVAL.
-        speed = parse_speed(_attribute(self._directory / name / "speed")) if known.has_rate and up else None
+        speed = parse_speed(_attribute(f"{interface}/speed")) if known.has_rate and up else None
         return State(up, operstate, speed)
 
     def _looked_up(self, name: str, inode: int, existing: set[str]) -> _Known:
         known = self._known.get(name)
         if known is None or known.inode != inode:
-            return _first_look(self._directory / name, name, inode)
+            return _first_look(f"{self._directory}/{name}", name, inode)
         link = known.link
         if link.kind in _NEVER_RESTACKED and existing.issuperset(link.lower):
             return known
-        lower = _lower(_entries(self._directory / name))
+        lower = _lower(_entries(f"{self._directory}/{name}"))
         if lower == (link.members or link.lower):
             return known
         return known._replace(link=_on(link, lower, absorbs=known.absorbs))
 
 
-def _first_look(directory: Path, name: str, inode: int) -> _Known:
+def _first_look(directory: str, name: str, inode: int) -> _Known:
     entries = _entries(directory)
     lower = _lower(entries)
-    devtype = parse_devtype(_attribute(directory / "uevent") or "")
+    devtype = parse_devtype(_attribute(f"{directory}/uevent") or "")
     leads_out = False
     if not lower and "device" not in entries:
         # The index of the other end, or of itself where there is none; 0: not bound to any.
-        leads_out = _attribute(directory / "iflink") not in (_attribute(directory / "ifindex"), "0")
-    kind = kind_of(name, entries, devtype, _attribute(directory / "type"), leads_out=leads_out)
+        leads_out = _attribute(f"{directory}/iflink") not in (_attribute(f"{directory}/ifindex"), "0")
+    kind = kind_of(name, entries, devtype, _attribute(f"{directory}/type"), leads_out=leads_out)
     # A port of a hardware switch (dsa) is built on the switch's uplink. What else has hardware and something below is
     # a failover pair (hv_netvsc, net_failover): it counts what crosses its virtual function as its own.
     absorbs = kind == "physical" and devtype != "dsa"
@@ -187,25 +188,25 @@ def kind_by_name(name: str) -> Kind:
     return next((kind for pattern, kind in _KIND_BY_NAME if pattern.match(name)), "other")
 
 
-def read_operstate(interface: Path) -> tuple[bool, str | None]:
+def read_operstate(interface: str) -> tuple[bool, str | None]:
     """Whether the interface with this sysfs directory is operationally up, and the kernel's word for it.
 
     An operstate that cannot be read is true: counters exist, so the interface does.
     """
-    operstate = _attribute(interface / "operstate")
+    operstate = _attribute(f"{interface}/operstate")
     if not operstate:
         return True, None
     if operstate in _OPERSTATES:
         return _OPERSTATES[operstate], operstate
     try:
-        if read_text(interface / "carrier").strip() == "0":
+        if read_text(Path(interface, "carrier")).strip() == "0":
             return False, operstate
     except OSError as error:
         # The kernel answers EINVAL for the carrier of an interface that the administrator has set down.
         if error.errno == errno.EINVAL:
             return False, operstate
     try:
-        return bool(int(_attribute(interface / "flags") or "1", 16) & IFF_UP), operstate
+        return bool(int(_attribute(f"{interface}/flags") or "1", 16) & IFF_UP), operstate
     except ValueError:
         return True, operstate
 
@@ -250,7 +251,7 @@ def _lower(entries: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(entry[len("lower_") :] for entry in entries if entry.startswith("lower_")))
 
 
-def _inodes(directory: Path) -> dict[str, int]:
+def _inodes(directory: str) -> dict[str, int]:
     try:
         with os.scandir(directory) as entries:
             return {entry.name: entry.inode() for entry in entries}
@@ -258,16 +259,16 @@ def _inodes(directory: Path) -> dict[str, int]:
         return {}
 
 
-def _entries(directory: Path) -> frozenset[str]:
+def _entries(directory: str | Path) -> frozenset[str]:
     try:
         return frozenset(os.listdir(directory))  # noqa: PTH208  # a Path for each entry would cost more than the look
     except OSError:
         return frozenset()
 
 
-def _driver(directory: Path) -> str:
+def _driver(directory: str) -> str:
     try:
-        return (directory / "device/driver").readlink().name
+        return Path(directory, "device/driver").readlink().name
     except OSError:
         return ""
 
@@ -279,8 +280,15 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _attribute(path: Path) -> str | None:
+def _attribute(path: str) -> str | None:
+    """A sysfs attribute, in as few calls as can be: with thousands of interfaces they are most of a heartbeat."""
     try:
-        return read_text(path, limit_bytes=ATTRIBUTE_LIMIT_BYTES).strip()
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (OSError, ValueError):
+        return None
+    try:
+        return os.fsdecode(os.read(descriptor, ATTRIBUTE_LIMIT_BYTES)).strip()
     except OSError:
         return None
+    finally:
+        os.close(descriptor)

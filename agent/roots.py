@@ -57,6 +57,8 @@ def wire_text(raw: str) -> str:
 
     A lone surrogate cannot be encoded, and one odd name must not cost the heartbeat.
     """
+    if raw.isascii() and raw.isprintable():
+        return raw
     text = os.fsencode(raw).decode("utf-8", "backslashreplace")
     return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from agent.heartbeat import Clock, Collector, encode, time_since_boot_ns, wall_c
 from agent.identity import ApiKey, identify, server_guid, server_id_from
 from agent.roots import Roots
 from agent.settings import Settings, SettingsError
+from service.decode import decode_heartbeat
 
 MACHINE_ID = "3d1219c7c4c5404aaa1f6d2a48adfda4"
 SERVER_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
@@ -57,6 +59,55 @@ def test_a_heartbeat_has_the_fields_of_the_specification(tmp_path: Path) -> None
     assert [each["mount_point"] for each in beat["filesystems"]] == ["/"]
     assert beat["interval_seconds"] == 30.0
     assert beat["delivery"] == {"queued": 3, "dropped": 2, "rejected": 1}
+
+
+def test_pitfall_14_an_interface_that_disappears_leaves_an_empty_list(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path)
+    collector = Collector(settings)
+    assert len(collector.collect().network_interfaces) == 1
+
+    (settings.roots.net / "dev").write_text("h|\nh|\n  lo: 5" + " 0" * 15 + "\n")
+
+    beat = json.loads(encode(collector.collect()))
+    assert (beat["network_interfaces"], beat["primary_interface"]) == ([], None)
+
+
+@pytest.mark.parametrize("text", [None, b"", b"Inter-|   Rec", b"eth0: 1 2", b"\xff\x00" * 3000])
+def test_e40_without_usable_files_the_heartbeat_is_still_made(tmp_path: Path, text: bytes | None) -> None:
+    settings = settings_for(tmp_path)
+    collector = Collector(settings)
+    for path in (tmp_path / "proc").rglob("*"):
+        if path.is_file():
+            path.unlink() if text is None else path.write_bytes(text)
+
+    body = encode(collector.collect())
+
+    beat = decode_heartbeat(body, now=datetime.now(UTC), oldest=timedelta(days=7))
+    assert (beat.network_interfaces, beat.filesystems, beat.primary_interface) == ([], [], None)
+
+
+def test_the_heartbeat_tells_how_interfaces_stand_to_each_other(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path)
+    zeros = " 0" * 16 + "\n"
+    (settings.roots.net / "dev").write_text(f"h|\nh|\neth0:{zeros}docker0:{zeros}wg0:{zeros}")
+    for name, uevent in (("eth0", ""), ("docker0", "DEVTYPE=bridge"), ("wg0", "DEVTYPE=wireguard")):
+        (tmp_path / "sys/class/net" / name / ("device" if name == "eth0" else "x")).mkdir(parents=True)
+        (tmp_path / "sys/class/net" / name / "uevent").write_text(uevent)
+    (tmp_path / "sys/class/net/eth0/speed").write_text("2500\n")
+    (tmp_path / "sys/class/net/wg0/operstate").write_text("unknown\n")
+
+    beat = json.loads(encode(Collector(settings).collect()))
+
+    told = [
+        [each.get(field) for field in ("name", "kind", "stacked_on", "speed_mbps", "operstate", "is_up")]
+        for each in beat["network_interfaces"]
+    ]
+    assert told == [
+        ["eth0", "physical", [], 2500, None, True],
+        ["docker0", "bridge", ["eth0"], None, None, True],
+        ["wg0", "tunnel", ["eth0"], None, "unknown", True],
+    ]
+    assert "truncated" not in beat
 
 
 def test_the_timestamp_is_utc_in_milliseconds() -> None:

@@ -120,7 +120,7 @@ def test_only_a_rate_that_a_link_can_have_is_a_speed(text: str | None, expected:
     assert parse_speed(text) == expected
 
 
-def test_the_speed_of_hardware_and_bonds_is_read_and_that_of_virtual_cards_is_not(tmp_path: Path) -> None:
+def test_pitfall_07_the_speed_of_hardware_and_bonds_is_read_and_that_of_virtual_cards_is_not(tmp_path: Path) -> None:
     sysfs = Sysfs(tmp_path)
     sysfs.add("eth0", driver="igb", speed="1000")
     sysfs.add("eth1", driver="vmxnet3", speed="10000")
