@@ -5,6 +5,7 @@ import errno
 import importlib
 import logging
 import os
+import shutil
 import stat
 import sys
 import threading
@@ -94,7 +95,7 @@ def get_root_usage(roots: Roots, filesystems: Iterable[Filesystem], probe: "File
     return Usage(root.total_bytes, root.used_bytes, root.available_bytes, root.percent)
 
 
-def usage(sizes: os.statvfs_result) -> Usage | None:
+def usage(sizes: "os.statvfs_result") -> Usage | None:
     """Sizes from statvfs(3), in fragments of f_frsize; None for a filesystem without blocks."""
     if sizes.f_blocks <= 0:
         return None
@@ -107,6 +108,14 @@ def usage(sizes: os.statvfs_result) -> Usage | None:
     return Usage(total, used, available, percent)
 
 
+def usage_of(path: Path) -> Usage | None:
+    """Sizes of the filesystem that holds `path`. Raises OSError."""
+    if sys.platform == "win32":
+        total, used, free = shutil.disk_usage(path)
+        return Usage(total, used, free, round(100 * used / total, 2)) if total else None
+    return usage(os.statvfs(path))
+
+
 class FilesystemProbe:
     """Measures mounts in threads of their own, and remembers what each said last.
 
@@ -117,10 +126,10 @@ class FilesystemProbe:
     def __init__(
         self,
         *,
-        statvfs: Callable[[Path], os.statvfs_result] | None = None,
+        statvfs: "Callable[[Path], os.statvfs_result] | None" = None,
         deadline_seconds: float = ANSWER_DEADLINE_SECONDS,
     ) -> None:
-        self._statvfs = statvfs
+        self._measure = usage_of if statvfs is None else lambda path: usage(statvfs(path))
         self._deadline_seconds = deadline_seconds
         self._complaints = Complaints(log)
         self._running: dict[tuple[str, str], _Measurement] = {}
@@ -132,7 +141,7 @@ class FilesystemProbe:
         for identity, mounts in groups.items():
             earlier = self._running.get(identity)
             if earlier is None or earlier.done.is_set():
-                started[identity] = self._running[identity] = _Measurement(mounts, tree, self._statvfs)
+                started[identity] = self._running[identity] = _Measurement(mounts, tree, self._measure)
                 started[identity].start_or_fail()
         deadline = time.monotonic() + self._deadline_seconds
         for measurement in started.values():
@@ -156,7 +165,7 @@ class FilesystemProbe:
             self._complaints.about(identity, "%s: %s; skipped", point, measurement.error.strerror)
             return None
         self._complaints.settled(identity, "%s: answers again", point)
-        sizes = usage(measurement.sizes) if measurement.sizes is not None else None
+        sizes = measurement.usage
         if sizes is None:
             return None
         self._last[identity] = Filesystem(
@@ -179,14 +188,14 @@ class FilesystemProbe:
 
 
 class _Measurement(threading.Thread):
-    """statvfs of the first of `mounts` that is a directory; `sizes` or `error` is set before `done`."""
+    """Measures the first of `mounts` that is a directory; `usage` or `error` is set before `done`."""
 
-    def __init__(self, mounts: list[Mount], tree: Path, statvfs: Callable[[Path], os.statvfs_result] | None) -> None:
+    def __init__(self, mounts: list[Mount], tree: Path, measure: Callable[[Path], Usage | None]) -> None:
         # A daemon: a thread that the kernel holds must not hold the agent's exit.
         super().__init__(name=f"statvfs {wire_text(mounts[0].mount_point)}", daemon=True)
-        self._mounts, self._tree, self._statvfs = mounts, tree, statvfs or os.statvfs
+        self._mounts, self._tree, self._measure = mounts, tree, measure
         self.mount = mounts[0]
-        self.sizes: os.statvfs_result | None = None
+        self.usage: Usage | None = None
         self.error: OSError | None = None
         self.done = threading.Event()
 
@@ -205,7 +214,7 @@ class _Measurement(threading.Thread):
                 # Docker binds single files (/etc/hosts); they say nothing about a filesystem of this tree.
                 if not stat.S_ISDIR(path.stat().st_mode):
                     continue
-                self.mount, self.sizes, self.error = mount, self._statvfs(path), None
+                self.mount, self.usage, self.error = mount, self._measure(path), None
                 break
             except OSError as error:
                 self.error = error
