@@ -53,7 +53,7 @@ _KIND_BY_NAME: list[tuple[re.Pattern[str], Kind]] = [
     (re.compile(r"docker|br-|br\d|bridge|virbr|vmbr|lxcbr|cni\d"), "bridge"),
     (re.compile(r"bond\d|team\d"), "bond"),
     (re.compile(r"tun|tap|utun|gif|wg|tailscale|zt|ppp|(ip6)?gre|erspan|sit\d|vxlan|flannel|ipsec"), "tunnel"),
-    (re.compile(r"eth\d|en[a-z]*\d|em\d|wl|ww|ib\d|usb\d|lan\d|wan\d?\Z|Ethernet|Wi-?Fi"), "physical"),
+    (re.compile(r"eth\d|en[a-z]*\d|em\d|p\d+p\d|net\d|wl|ww|ib\d|usb\d|lan\d|wan\d?\Z|Ethernet|Wi-?Fi"), "physical"),
 ]
 # Paravirtual and emulated cards name a rate that does not bound them: two machines on one host exchange far more.
 # (e1000: the real ones are older than anything that still runs.)

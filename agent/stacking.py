@@ -42,8 +42,10 @@ def stacked_on(
     carriers = [name for name in _carriers(below, edge, up, default) if name in kept][:MOST_CARRIERS]
     found = {}
     for name in reported:
-        on = nearest(name, below, kept)
-        found[name] = on if on or name in edge else [carrier for carrier in carriers if carrier != name]
+        found[name] = nearest(name, below, kept)
+        # A bond whose members are not reported is not carried by other hardware for that.
+        if not found[name] and edge.isdisjoint(_lowest(name, below)):
+            found[name] = [carrier for carrier in carriers if carrier != name]
     return found
 
 

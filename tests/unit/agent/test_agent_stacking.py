@@ -82,6 +82,7 @@ def test_a_link_that_goes_down_does_not_change_what_is_counted(down: tuple[str, 
 def test_what_is_not_reported_is_stood_in_for_by_what_is_below_it() -> None:
     assert lowest(BOND, without=("bond0",)) == ["eth0", "eth1"]
     assert lowest(BOND, without=("eth0", "eth1")) == ["bond0"]
+    assert lowest(BOND | {"wlan0": HARDWARE}, without=("eth0", "eth1"), default=("wlan0",)) == ["bond0", "wlan0"]
     assert lowest(DOCKER, without=("eth0", "wlan0")) == [
         "br-4f1d2a3b4c5d",
         "veth1",
