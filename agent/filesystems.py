@@ -1,9 +1,11 @@
 """How full every filesystem is, without ever waiting for one that does not answer."""
 
+import contextlib
 import errno
 import importlib
 import logging
 import os
+import shutil
 import stat
 import sys
 import threading
@@ -15,13 +17,16 @@ from typing import Literal
 import msgspec
 
 from agent.complaints import Complaints
-from agent.mounts import Mount, groups_to_measure, parse_mounts
+from agent.mounts import Mount, below, groups_to_measure, parse_mounts
 from agent.roots import Roots, read_text, wire_text
 
 log = logging.getLogger(__name__)
 _complaints = Complaints(log)
 
 ANSWER_DEADLINE_SECONDS = 1.0
+OCTETS_MAX = 2**64 - 1
+LONGEST_PATH = 4096  # characters that the service takes of a mount point or a device
+LONGEST_TYPE = 255
 # What a mount answers when its server or its device is gone: it is there, but not reachable.
 _GONE = {
     errno.EIO,
@@ -70,11 +75,27 @@ def get_filesystem_metrics(
     Takes at most about a second, also when a network mount hangs: then once, and nothing from the next call on.
     """
     roots = roots or Roots()
-    mounts = _mounts(roots) if platform == "linux" else _from_psutil()
-    return (probe or _probe).measure(groups_to_measure(mounts), roots.tree)
+    mounts, tree = _mounts(roots) if platform == "linux" else (_from_psutil(), roots.tree)
+    found = (probe or _probe).measure(groups_to_measure(mounts), tree)
+    # By the name that travels: of two that differ only in what is escaped, the service would keep one as it likes.
+    return [each for each in {each.mount_point: each for each in found}.values() if _is_sendable(each)]
 
 
-def usage(sizes: os.statvfs_result) -> Usage | None:
+def get_root_usage(roots: Roots, filesystems: Iterable[Filesystem], probe: "FilesystemProbe") -> Usage | None:
+    """Sizes of the root filesystem: from `filesystems`, or measured where it is not among them (a container's overlay).
+
+    As the others through a probe: a root on a dead server must not hold the heartbeat.
+    """
+    root = next((each for each in filesystems if each.mount_point == "/"), None)
+    if root is None:
+        measured = probe.measure({("", "/"): [Mount("", "/", "", "")]}, roots.tree)
+        root = measured[0] if measured else None
+    if root is None or root.total_bytes == 0:
+        return None
+    return Usage(root.total_bytes, root.used_bytes, root.available_bytes, root.percent)
+
+
+def usage(sizes: "os.statvfs_result") -> Usage | None:
     """Sizes from statvfs(3), in fragments of f_frsize; None for a filesystem without blocks."""
     if sizes.f_blocks <= 0:
         return None
@@ -82,7 +103,17 @@ def usage(sizes: os.statvfs_result) -> Usage | None:
     # Some report more free than there is, when the reserve is overdrawn.
     available = min(max(0, sizes.f_bavail), sizes.f_blocks) * sizes.f_frsize
     percent = round(100 * used / (used + available), 2) if used + available else 100.0
-    return Usage(sizes.f_blocks * sizes.f_frsize, used, available, percent)
+    # A FUSE program may claim more than 64 bits of octets; the service would refuse the whole heartbeat.
+    total, used, available = (min(octets, OCTETS_MAX) for octets in (sizes.f_blocks * sizes.f_frsize, used, available))
+    return Usage(total, used, available, percent)
+
+
+def usage_of(path: Path) -> Usage | None:
+    """Sizes of the filesystem that holds `path`. Raises OSError."""
+    if sys.platform == "win32":
+        total, used, free = shutil.disk_usage(path)
+        return Usage(total, used, free, round(100 * used / total, 2)) if total else None
+    return usage(os.statvfs(path))
 
 
 class FilesystemProbe:
@@ -95,10 +126,10 @@ class FilesystemProbe:
     def __init__(
         self,
         *,
-        statvfs: Callable[[Path], os.statvfs_result] | None = None,
+        statvfs: "Callable[[Path], os.statvfs_result] | None" = None,
         deadline_seconds: float = ANSWER_DEADLINE_SECONDS,
     ) -> None:
-        self._statvfs = statvfs
+        self._measure = usage_of if statvfs is None else lambda path: usage(statvfs(path))
         self._deadline_seconds = deadline_seconds
         self._complaints = Complaints(log)
         self._running: dict[tuple[str, str], _Measurement] = {}
@@ -110,8 +141,8 @@ class FilesystemProbe:
         for identity, mounts in groups.items():
             earlier = self._running.get(identity)
             if earlier is None or earlier.done.is_set():
-                started[identity] = self._running[identity] = _Measurement(mounts, tree, self._statvfs)
-                started[identity].start()
+                started[identity] = self._running[identity] = _Measurement(mounts, tree, self._measure)
+                started[identity].start_or_fail()
         deadline = time.monotonic() + self._deadline_seconds
         for measurement in started.values():
             measurement.done.wait(max(0.0, deadline - time.monotonic()))
@@ -134,7 +165,7 @@ class FilesystemProbe:
             self._complaints.about(identity, "%s: %s; skipped", point, measurement.error.strerror)
             return None
         self._complaints.settled(identity, "%s: answers again", point)
-        sizes = usage(measurement.sizes) if measurement.sizes is not None else None
+        sizes = measurement.usage
         if sizes is None:
             return None
         self._last[identity] = Filesystem(
@@ -157,16 +188,24 @@ class FilesystemProbe:
 
 
 class _Measurement(threading.Thread):
-    """statvfs of the first of `mounts` that is a directory; `sizes` or `error` is set before `done`."""
+    """Measures the first of `mounts` that is a directory; `usage` or `error` is set before `done`."""
 
-    def __init__(self, mounts: list[Mount], tree: Path, statvfs: Callable[[Path], os.statvfs_result] | None) -> None:
+    def __init__(self, mounts: list[Mount], tree: Path, measure: Callable[[Path], Usage | None]) -> None:
         # A daemon: a thread that the kernel holds must not hold the agent's exit.
         super().__init__(name=f"statvfs {wire_text(mounts[0].mount_point)}", daemon=True)
-        self._mounts, self._tree, self._statvfs = mounts, tree, statvfs or os.statvfs
+        self._mounts, self._tree, self._measure = mounts, tree, measure
         self.mount = mounts[0]
-        self.sizes: os.statvfs_result | None = None
+        self.usage: Usage | None = None
         self.error: OSError | None = None
         self.done = threading.Event()
+
+    def start_or_fail(self) -> None:
+        """A system that is out of threads fails the measurement and not the heartbeat."""
+        try:
+            self.start()
+        except RuntimeError:
+            self.error = OSError(errno.EAGAIN, "no thread to measure it in")
+            self.done.set()
 
     def run(self) -> None:
         for mount in self._mounts:
@@ -175,7 +214,7 @@ class _Measurement(threading.Thread):
                 # Docker binds single files (/etc/hosts); they say nothing about a filesystem of this tree.
                 if not stat.S_ISDIR(path.stat().st_mode):
                     continue
-                self.mount, self.sizes, self.error = mount, self._statvfs(path), None
+                self.mount, self.usage, self.error = mount, self._measure(path), None
                 break
             except OSError as error:
                 self.error = error
@@ -187,14 +226,33 @@ class _Measurement(threading.Thread):
 _probe = FilesystemProbe()
 
 
-def _mounts(roots: Roots) -> Iterable[Mount]:
+def _is_sendable(filesystem: Filesystem) -> bool:
+    """Whether the service takes it: one name that is too long must not cost the heartbeat."""
+    if (
+        max(len(filesystem.mount_point), len(filesystem.device)) > LONGEST_PATH
+        or len(filesystem.fs_type) > LONGEST_TYPE
+    ):
+        log.debug("%.100s…: its name is too long to be reported", filesystem.mount_point)
+        return False
+    return True
+
+
+def _mounts(roots: Roots) -> tuple[Iterable[Mount], Path]:
+    """The mounts, and the tree that their mount points lie in."""
+    path, tree = roots.mounts, roots.tree
     try:
-        text = read_text(roots.mounts)
+        mounts = parse_mounts(read_text(path))
     except OSError as error:
-        _complaints.about(roots.mounts, "%s: %s; no filesystems are reported", roots.mounts, error.strerror)
-        return []
-    _complaints.settled(roots.mounts, "%s: can be read again", roots.mounts)
-    return parse_mounts(text)
+        if roots.is_foreign:
+            # hidepid hides process 1, or what is in it. What the host's tree is mounted as is among one's own mounts.
+            with contextlib.suppress(OSError):
+                mounts = below(roots.root, parse_mounts(read_text(Path(roots.proc, "self", "mounts"))))
+                _complaints.about(path, "%s: %s; only what is mounted here is reported", path, error.strerror)
+                return mounts, Path(roots.root)
+        _complaints.about(path, "%s: %s; no filesystems are reported", path, error.strerror)
+        return [], tree
+    _complaints.settled(path, "%s: can be read again", path)
+    return mounts, tree
 
 
 def _from_psutil() -> Iterable[Mount]:

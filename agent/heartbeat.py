@@ -1,19 +1,33 @@
 """The heartbeat: everything that the agent knows at one moment, as the service reads it."""
 
+import importlib
+import logging
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from agent import __version__, host
-from agent.filesystems import Filesystem, get_filesystem_metrics
+from agent.complaints import Complaints
+from agent.filesystems import Filesystem, FilesystemProbe, get_filesystem_metrics, get_root_usage
+from agent.fitting import fit
 from agent.host import CpuTimes, Metrics
 from agent.identity import identify
-from agent.network import NetworkInterface, get_network_interfaces, get_primary_interface
+from agent.links import LinkTable
+from agent.network import NetworkInterface, get_network_interfaces
+from agent.primary import PrimaryInterface
+from agent.roots import wire_text
+from agent.routes import read_default_routes
 from agent.settings import Settings
 
+log = logging.getLogger(__name__)
+
+TIME_ERROR = 5  # what adjtimex(2) returns for a clock that nothing synchronizes
+REFUSED_AHEAD_MS = 5 * 60 * 1000  # of the service's clock
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -31,7 +45,11 @@ class DeliveryReport(msgspec.Struct, frozen=True):
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
-    """One report of one server. `timestamp` is UTC (RFC 3339, milliseconds), strictly increasing within a process."""
+    """One report of one server.
+
+    timestamp       UTC (RFC 3339, milliseconds), strictly increasing within a process.
+    truncated       there are more interfaces or filesystems than fit; left out otherwise.
+    """
 
     server_id: str
     server_guid: str | None
@@ -46,23 +64,62 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     metrics: Metrics
     network_interfaces: list[NetworkInterface]
     filesystems: list[Filesystem]
+    truncated: bool | UnsetType = UNSET
     delivery: DeliveryReport
+
+
+def time_since_boot_ns() -> int:
+    """Nanoseconds that nobody sets: they go on through suspend on Linux, and stand still in it elsewhere."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic_ns()
+
+
+def wall_clock_is_synchronized() -> bool:
+    """Whether the kernel says that a time service keeps the wall clock right (adjtimex(2)); false where it cannot."""
+    ctypes = importlib.import_module("ctypes")
+    try:
+        # struct timex, 208 octets; all zeros: only asked.
+        state: int = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512))
+    except (OSError, AttributeError, TypeError):
+        return False
+    return state not in (-1, TIME_ERROR)
 
 
 class Clock:
     """Wall-clock milliseconds that never repeat and never go back.
 
     The service keys samples by time: after a step back, a time used twice would make the second sample a duplicate.
+    Nor may the time between two samples shrink by more than 2 %: the service holds what a link counted against its
+    line rate over that time, with 2 % to spare, and would refuse a busy interval. So when the wall clock is set back,
+    time goes on at 98.5 % of its pace until the wall clock has caught up; set forward, it is followed at once.
+
+    One case asks for more: a machine that starts hours ahead and is then put right. The service refuses what is more
+    than 5 minutes ahead, so nothing that is stamped meanwhile is stored, and time stands (but for a millisecond) until
+    the wall clock is that near; at 98.5 % it would take days.
     """
 
-    def __init__(self, now_ns: Callable[[], int] = time.time_ns) -> None:
-        self._now_ns = now_ns
-        self._last_ms = 0
+    def __init__(
+        self,
+        now_ns: Callable[[], int] = time.time_ns,
+        *,
+        running_ns: Callable[[], int] = time_since_boot_ns,
+        is_synchronized: Callable[[], bool] = wall_clock_is_synchronized,
+        last_ms: int = 0,
+    ) -> None:
+        """`last_ms`: the last timestamp of an earlier process in this boot, to stay above."""
+        self._now_ns, self._running_ns, self._is_synchronized = now_ns, running_ns, is_synchronized
+        self._ran_ms = running_ns() // 1_000_000
+        self.last_ms = last_ms
+        """The last timestamp given, in milliseconds since 1970; before the first, what to stay above."""
 
     def timestamp(self) -> str:
-        """Now, or a millisecond after the last answer, such as 2026-01-29T10:00:00.000Z."""
-        self._last_ms = max(self._now_ns() // 1_000_000, self._last_ms + 1)
-        moment = _EPOCH + timedelta(milliseconds=self._last_ms)
+        """Now, such as 2026-01-29T10:00:00.000Z; later than that after the wall clock was set back."""
+        now_ms, ran_ms = self._now_ns() // 1_000_000, self._running_ns() // 1_000_000
+        pace_ms = max(1, (ran_ms - self._ran_ms) * 985 // 1000)
+        if self.last_ms + pace_ms - now_ms > REFUSED_AHEAD_MS and self._is_synchronized():
+            pace_ms = 1
+        self._ran_ms = ran_ms
+        self.last_ms = max(now_ms, self.last_ms + pace_ms)
+        moment = _EPOCH + timedelta(milliseconds=self.last_ms)
         return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
@@ -75,18 +132,31 @@ class Collector:
         self._clock = clock or Clock()
         self._roots = settings.roots
         self._cpu: CpuTimes | None = host.read_cpu_times(self._roots)
+        self._links = LinkTable()
+        self._primary = PrimaryInterface()
+        self._filesystems = FilesystemProbe()
+        self._root = FilesystemProbe()
+        self._complaints = Complaints(log)
         self.identity = identify(settings)
 
     def collect(self, *, queued: int = 0, dropped: int = 0, rejected: int = 0) -> Heartbeat:
         """The machine as it is now. Takes milliseconds, and about a second when a mount has just stopped answering."""
         # First what may take a second, so that the timestamp is that of the counters.
-        filesystems = get_filesystem_metrics(self._roots)
+        mounted = get_filesystem_metrics(self._roots, probe=self._filesystems)
+        root = get_root_usage(self._roots, mounted, self._root)
+        routes = read_default_routes(self._roots)
         cpu = host.read_cpu_times(self._roots)
         timestamp = self._clock.timestamp()
-        interfaces = get_network_interfaces(
-            self._roots, include=self._settings.include_interfaces, exclude=self._settings.exclude_interfaces
+        found = get_network_interfaces(
+            self._roots,
+            include=self._settings.include_interfaces,
+            exclude=self._settings.exclude_interfaces,
+            table=self._links,
+            default_routes=routes,
         )
-        metrics = host.read_metrics(self._roots, interfaces, self._cpu, cpu)
+        interfaces, filesystems = fit(found, mounted)
+        truncated = self._note_truncation(len(found) - len(interfaces), len(mounted) - len(filesystems))
+        metrics = host.read_metrics(self._roots, interfaces, root, self._cpu, cpu)
         self._cpu = cpu or self._cpu
         return Heartbeat(
             server_id=self.identity.server_id,
@@ -97,12 +167,26 @@ class Collector:
             agent_version=__version__,
             interval_seconds=self._settings.interval_seconds,
             os_info=host.read_os_info(self._roots),
-            primary_interface=get_primary_interface(interfaces, self._roots),
+            primary_interface=self._primary.choose(interfaces, [wire_text(name) for name in routes]),
             metrics=metrics,
             network_interfaces=interfaces,
             filesystems=filesystems,
+            truncated=truncated or UNSET,
             delivery=DeliveryReport(queued, dropped, rejected),
         )
+
+    def _note_truncation(self, interfaces: int, filesystems: int) -> bool:
+        if interfaces or filesystems:
+            self._complaints.about(
+                "truncated",
+                "too many to report: %d interfaces and %d filesystems are left out; LINKBEAT_EXCLUDE_INTERFACES says "
+                "which interfaces are not wanted",
+                interfaces,
+                filesystems,
+            )
+            return True
+        self._complaints.settled("truncated", "all interfaces and filesystems are reported again")
+        return False
 
 
 encode = msgspec.json.Encoder().encode

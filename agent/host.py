@@ -1,7 +1,7 @@
 """The machine itself: processor, memory, root filesystem, load, uptime, operating system."""
 
-import contextlib
 import importlib
+import math
 import os
 import re
 import sys
@@ -11,12 +11,14 @@ from typing import NamedTuple
 
 import msgspec
 
-from agent.filesystems import usage
+from agent.filesystems import Usage
 from agent.network import COUNTER_MAX, NetworkInterface
 from agent.roots import Roots, read_text, wire_text
 
 MIB = 1024**2
 GIB = 1024**3
+OS_RELEASE_LIMIT_BYTES = 16 * 1024
+_NUMBER = re.compile(r"[0-9]{1,20}\Z", re.ASCII)
 _ASSIGNMENT = re.compile(r"([A-Z][A-Z0-9_]*)=(?:\"(.*)\"|'(.*)'|(.*))")
 
 
@@ -53,14 +55,15 @@ class CpuTimes(NamedTuple):
 
 
 def read_metrics(
-    roots: Roots, interfaces: Iterable[NetworkInterface], before: CpuTimes | None, now: CpuTimes | None
+    roots: Roots,
+    interfaces: Iterable[NetworkInterface],
+    root: Usage | None,
+    before: CpuTimes | None,
+    now: CpuTimes | None,
 ) -> Metrics:
-    """Everything that can be read of the host; never raises OSError."""
+    """Everything that can be read of the host; never raises OSError. `root`: sizes of the root filesystem."""
     reported = list(interfaces)
     memory = read_memory(roots)
-    root = None
-    with contextlib.suppress(OSError, AttributeError):  # not to be entered, or a system without statvfs
-        root = usage(os.statvfs(roots.tree))
     load = _load(roots)
     return Metrics(
         cpu_percent=cpu_percent(before, now),
@@ -93,7 +96,7 @@ def parse_cpu_times(text: str) -> CpuTimes | None:
     guest and guest_nice are in user and nice already; counting them again would understate the idle share.
     """
     fields = text.partition("\n")[0].split()
-    if len(fields) < 5 or fields[0] != "cpu" or not all(field.isascii() and field.isdigit() for field in fields[1:]):
+    if len(fields) < 5 or fields[0] != "cpu" or not all(_NUMBER.match(field) for field in fields[1:9]):
         return None
     ticks = [int(field) for field in fields[1:9]]
     idle = ticks[3] + (ticks[4] if len(ticks) > 4 else 0)
@@ -125,7 +128,7 @@ def parse_memory(text: str) -> tuple[int, int] | None:
     for line in text.split("\n"):
         name, _, rest = line.partition(":")
         value = rest.split()[:1]
-        if value and value[0].isascii() and value[0].isdigit():
+        if value and _NUMBER.match(value[0]):
             kib[name] = int(value[0])
     total = kib.get("MemTotal", 0)
     if total <= 0:
@@ -136,7 +139,7 @@ def parse_memory(text: str) -> tuple[int, int] | None:
 
 def read_boot_id(roots: Roots) -> str | None:
     """The kernel's random id of this boot (random(4)): a change of it explains counters that start again."""
-    return _text(roots, "sys/kernel/random/boot_id").strip() or None
+    return wire_text(_text(roots, "sys/kernel/random/boot_id").strip())[:255] or None
 
 
 def read_os_info(roots: Roots) -> dict[str, str]:
@@ -145,7 +148,7 @@ def read_os_info(roots: Roots) -> dict[str, str]:
     # os-release(5): /etc goes before /usr/lib.
     for path in (roots.tree / "etc/os-release", roots.tree / "usr/lib/os-release"):
         try:
-            release = parse_os_release(read_text(path))
+            release = parse_os_release(read_text(path, limit_bytes=OS_RELEASE_LIMIT_BYTES))
             break
         except OSError:
             continue
@@ -183,20 +186,31 @@ def _sum(counters: Iterable[int]) -> int | None:
 def _load(roots: Roots) -> tuple[float, float, float] | None:
     if sys.platform != "linux":
         return os.getloadavg() if hasattr(os, "getloadavg") else None
+    return parse_load(_text(roots, "loadavg"))
+
+
+def parse_load(text: str) -> tuple[float, float, float] | None:
+    """The three averages in the text of /proc/loadavg (proc(5)), or None."""
     try:
-        one, five, fifteen = (float(field) for field in _text(roots, "loadavg").split()[:3])
+        one, five, fifteen = (float(field) for field in text.split()[:3])
     except ValueError:
         return None
-    return one, five, fifteen
+    return (one, five, fifteen) if all(0 <= load < math.inf for load in (one, five, fifteen)) else None
 
 
 def _uptime_seconds(roots: Roots) -> int | None:
     if sys.platform != "linux":
         return None
+    return parse_uptime(_text(roots, "uptime"))
+
+
+def parse_uptime(text: str) -> int | None:
+    """Whole seconds from the text of /proc/uptime (proc(5)), or None."""
     try:
-        return int(float(_text(roots, "uptime").split()[0]))
+        seconds = int(float(text.split(maxsplit=1)[0]))
     except (ValueError, IndexError, OverflowError):
         return None
+    return seconds if seconds >= 0 else None
 
 
 def _text(roots: Roots, name: str) -> str:

@@ -97,6 +97,16 @@ def groups_to_measure(mounts: Iterable[Mount]) -> dict[tuple[str, str], list[Mou
     return groups
 
 
+def below(root: str, mounts: Iterable[Mount]) -> list[Mount]:
+    """The mounts at or below `root`, as they are called from there."""
+    prefix = root.rstrip("/")
+    return [
+        mount._replace(mount_point=mount.mount_point[len(prefix) :] or "/")
+        for mount in mounts
+        if mount.mount_point == prefix or mount.mount_point.startswith(prefix + "/")
+    ]
+
+
 def is_in_kernel_tree(mount_point: str) -> bool:
     """Whether it is or lies below /sys, /proc, /dev, /run or /snap (/system and /snapshots do not)."""
     return any(mount_point == tree or mount_point.startswith(tree + "/") for tree in _KERNEL_TREES)

@@ -1,39 +1,32 @@
-"""The counters of every network interface, as the kernel reports them."""
+"""The counters of every network interface, as the kernel reports them, and how the interfaces stand to each other."""
 
-import errno
 import fnmatch
 import importlib
 import logging
+import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Annotated, NamedTuple
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from agent.complaints import Complaints
+from agent.links import Kind, Link, LinkTable, State, kind_by_name, rate
 from agent.roots import Roots, read_text, wire_text
+from agent.routes import read_default_routes
+from agent.stacking import stacked_on
 
 log = logging.getLogger(__name__)
 _complaints = Complaints(log)
 
 Counter = Annotated[int, msgspec.Meta(ge=0)]
 COUNTER_MAX = 2**64 - 1
-IFF_UP = 0x1  # linux/if.h: the administrator has set it up
+LONGEST_NAME_BYTES = 15  # linux/if.h: IFNAMSIZ, which has room for a NUL
 
-_NUMBER = re.compile(r"[0-9]{1,20}\Z", re.ASCII)
 # What dev_valid_name (net/core/dev.c) refuses, except the colon of an old kernel's alias.
 _NO_NAME = re.compile(r"[/\x00 \t\n\v\f\r]")
-# Documentation/networking/operstates.rst; `unknown` is not here, because tunnels say it while they work.
-_OPERSTATES = {
-    "up": True,
-    "down": False,
-    "lowerlayerdown": False,
-    "notpresent": False,
-    "dormant": False,
-    "testing": False,
-}
 
 
 class NetworkInterface(msgspec.Struct, frozen=True):
@@ -42,6 +35,10 @@ class NetworkInterface(msgspec.Struct, frozen=True):
     rx_bytes, tx_bytes      octets, 0 .. 2**64 - 1; wrap at 2**32 on some 32-bit drivers.
     rx_packets, tx_packets  and the errors and drops: packets, same range.
     is_up                   operationally up (RFC 2863).
+    kind                    what it is, by its driver; by its name where the system says nothing.
+    stacked_on              reported interfaces that carry its traffic; [] for one that is the lowest (agent.stacking).
+    speed_mbps              line rate of hardware and of bonds, as the driver knows it.
+    operstate               the kernel's word for is_up.
 
     Unknown fields are skipped; a field added later has a default.
     """
@@ -56,6 +53,10 @@ class NetworkInterface(msgspec.Struct, frozen=True):
     tx_errors: Counter = 0
     rx_dropped: Counter = 0
     tx_dropped: Counter = 0
+    kind: Kind | UnsetType = UNSET
+    stacked_on: list[str] | UnsetType = UNSET
+    speed_mbps: int | UnsetType = UNSET
+    operstate: str | UnsetType = UNSET
 
 
 class Counters(NamedTuple):
@@ -78,29 +79,74 @@ def get_network_interfaces(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     platform: str = sys.platform,
+    table: LinkTable | None = None,
+    default_routes: Sequence[str] | None = None,
 ) -> list[NetworkInterface]:
     """Every interface but loopback, in the kernel's order; [] where none can be read, which is warned of once.
 
     include, exclude    fnmatch patterns of names; `exclude` goes before `include`, no `include` means all.
+    table               what is known of the links from the call before.
+    default_routes      interfaces of the default routes, the best first; None: read here.
     """
     if platform != "linux":
-        return [interface for interface in _from_psutil() if _is_wanted(interface.name, include, exclude)]
+        counted, states = _from_psutil()
+        links = {name: Link(kind_by_name(name)) for name in counted}
+        wanted = {name: state for name, state in states.items() if _is_wanted(name, include, exclude)}
+        return _reported(counted, links, wanted, ())
     roots = roots or Roots()
+    table = table or LinkTable()
+    counted = _read_net_dev(roots)
+    links = table.read(roots, counted.keys()) if counted else {}
+    if default_routes is None:
+        default_routes = read_default_routes(roots)
+    # Only of those that are wanted: each costs a look into sysfs.
+    states = {name: table.state(name) for name in counted if _is_wanted(wire_text(name), include, exclude)}
+    return _reported(counted, links, states, default_routes)
+
+
+def _reported(
+    counted: Mapping[str, Counters],
+    links: Mapping[str, Link],
+    states: Mapping[str, State],
+    default_routes: Sequence[str],
+) -> list[NetworkInterface]:
+    """The interfaces that have a state."""
+    up = {name for name, state in states.items() if state.is_up}
+    below = stacked_on(links, states.keys(), up, default_routes)
+    return [
+        NetworkInterface(
+            name=wire_text(name),
+            rx_bytes=counters.rx_bytes,
+            tx_bytes=counters.tx_bytes,
+            rx_packets=counters.rx_packets,
+            tx_packets=counters.tx_packets,
+            is_up=states[name].is_up,
+            rx_errors=counters.rx_errors,
+            tx_errors=counters.tx_errors,
+            rx_dropped=counters.rx_dropped,
+            tx_dropped=counters.tx_dropped,
+            kind=links[name].kind,
+            stacked_on=[wire_text(lower) for lower in below[name]],
+            speed_mbps=states[name].speed_mbps or UNSET,
+            operstate=wire_text(states[name].operstate or "")[:32] or UNSET,
+        )
+        for name, counters in counted.items()
+        if name in states
+    ]
+
+
+def _read_net_dev(roots: Roots) -> dict[str, Counters]:
+    """The counters by name, without `lo`; empty where they cannot be read."""
     path = roots.net / "dev"
     try:
         text = read_text(path)
     except OSError as error:
         _complaints.about(path, "%s: %s; no interfaces are reported until it can be read", path, error.strerror)
-        return []
+        return {}
     _complaints.settled(path, "%s: can be read again", path)
     # By the name that travels: two that differ only in what is escaped would cost the heartbeat.
     named = {wire_text(counters.name): counters for counters in parse_net_dev(text) if counters.name != "lo"}
-    interfaces = []
-    for name, counters in named.items():
-        if _is_wanted(name, include, exclude):
-            up = is_up(Path(roots.sys, "class", "net", counters.name))
-            interfaces.append(NetworkInterface(is_up=up, **counters._replace(name=name)._asdict()))
-    return interfaces
+    return {counters.name: counters for counters in named.values()}
 
 
 def parse_net_dev(text: str) -> list[Counters]:
@@ -123,59 +169,6 @@ def parse_net_dev(text: str) -> list[Counters]:
     return list(found.values())
 
 
-def is_up(interface: Path) -> bool:
-    """Whether the interface with this sysfs directory is operationally up.
-
-    An operstate that cannot be read is true: counters exist, so the interface does.
-    """
-    operstate = _attribute(interface / "operstate")
-    if operstate is None:
-        return True
-    if operstate in _OPERSTATES:
-        return _OPERSTATES[operstate]
-    try:
-        if read_text(interface / "carrier").strip() == "0":
-            return False
-    except OSError as error:
-        # The kernel answers EINVAL for the carrier of an interface that the administrator has set down.
-        if error.errno == errno.EINVAL:
-            return False
-    flags = _attribute(interface / "flags")
-    try:
-        return flags is None or bool(int(flags, 16) & IFF_UP)
-    except ValueError:
-        return True
-
-
-def default_route_interface(text: str) -> str | None:
-    """The interface of the IPv4 default route with the lowest metric in the text of /proc/net/route, or None.
-
-    Format (net/ipv4/fib_trie.c, fib_route_seq_show): Iface Destination Gateway Flags RefCnt Use Metric Mask …;
-    addresses and flags in hexadecimal, RTF_UP is 1 and RTF_REJECT 0x200.
-    """
-    best: tuple[int, str] | None = None
-    for line in text.split("\n")[1:]:
-        fields = line.split()
-        if len(fields) < 8 or fields[1] != "00000000" or fields[7] != "00000000":
-            continue
-        try:
-            flags, metric = int(fields[3], 16), int(fields[6])
-        except ValueError:
-            continue
-        if flags & 0x1 and not flags & 0x200 and (best is None or metric < best[0]):
-            best = (metric, fields[0])
-    return best[1] if best else None
-
-
-def get_primary_interface(interfaces: Iterable[NetworkInterface], roots: Roots | None = None) -> str | None:
-    """The reported interface that is up and carries the IPv4 default route, or None."""
-    try:
-        name = default_route_interface(read_text((roots or Roots()).net / "route"))
-    except OSError:
-        return None
-    return next((each.name for each in interfaces if each.is_up and each.name == name), None)
-
-
 def _parse_line(line: str) -> Counters | None:
     # The last colon: the name of an old kernel's alias holds one (eth0:1), and the first number may touch it.
     name, colon, rest = line.rpartition(":")
@@ -183,9 +176,12 @@ def _parse_line(line: str) -> Counters | None:
     numbers = rest.split()
     if not colon or not name or _NO_NAME.search(name) or name in (".", "..") or len(numbers) != 16:
         return None
-    if not all(_NUMBER.match(number) for number in numbers):
+    if len(os.fsencode(name)) > LONGEST_NAME_BYTES:
         return None
-    values = [int(number) for number in numbers]
+    digits = "".join(numbers)
+    if not digits.isascii() or not digits.isdigit() or max(map(len, numbers)) > len(str(COUNTER_MAX)):
+        return None
+    values = list(map(int, numbers))
     if max(values) > COUNTER_MAX:
         return None
     rx_bytes, rx_packets, rx_errors, rx_dropped = values[:4]
@@ -201,34 +197,25 @@ def _is_wanted(name: str, include: Sequence[str], exclude: Sequence[str]) -> boo
     return not include or any(fnmatch.fnmatchcase(name, pattern) for pattern in include)
 
 
-def _attribute(path: Path) -> str | None:
-    try:
-        return read_text(path).strip()
-    except OSError:
-        return None
-
-
-def _from_psutil() -> list[NetworkInterface]:
+def _from_psutil() -> tuple[dict[str, Counters], dict[str, State]]:
     psutil = importlib.import_module("psutil")
-    states = psutil.net_if_stats()
-    interfaces = []
+    stats = psutil.net_if_stats()
+    counted, states = {}, {}
     # nowrap=True would add up over resets and re-created interfaces; the service wants what the kernel says.
     for name, io in psutil.net_io_counters(pernic=True, nowrap=False).items():
-        state = states.get(name)
         if re.match(r"lo\d*\Z|Loopback", name):
             continue
-        interfaces.append(
-            NetworkInterface(
-                name=name,
-                rx_bytes=io.bytes_recv,
-                tx_bytes=io.bytes_sent,
-                rx_packets=io.packets_recv,
-                tx_packets=io.packets_sent,
-                is_up=state is None or bool(state.isup),
-                rx_errors=io.errin,
-                tx_errors=io.errout,
-                rx_dropped=io.dropin,
-                tx_dropped=io.dropout,
-            )
+        counted[name] = Counters(
+            name,
+            io.bytes_recv,
+            io.bytes_sent,
+            io.packets_recv,
+            io.packets_sent,
+            io.errin,
+            io.errout,
+            io.dropin,
+            io.dropout,
         )
-    return interfaces
+        stat = stats.get(name)
+        states[name] = State() if stat is None else State(bool(stat.isup), None, rate(stat.speed))
+    return counted, states

@@ -41,12 +41,15 @@ class Roots(msgspec.Struct, frozen=True):
         return Path(self.root)
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, *, limit_bytes: int = -1) -> str:
     """A kernel file's text; bytes that are not UTF-8 become surrogates, so that a path made from it still opens.
+
+    limit_bytes     read no more than these; -1: all.
 
     Raises OSError.
     """
-    return os.fsdecode(path.read_bytes())
+    with path.open("rb", buffering=0) as file:
+        return os.fsdecode(file.read(limit_bytes) or b"")
 
 
 def wire_text(raw: str) -> str:
@@ -54,6 +57,8 @@ def wire_text(raw: str) -> str:
 
     A lone surrogate cannot be encoded, and one odd name must not cost the heartbeat.
     """
+    if raw.isascii() and raw.isprintable():
+        return raw
     text = os.fsencode(raw).decode("utf-8", "backslashreplace")
     return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
 

@@ -1,11 +1,17 @@
 """agent.filesystems and agent.mounts on fixture files, with a statvfs that the test controls."""
 
+import contextlib
+import ctypes
 import errno
 import logging
 import os
+import shutil
+import subprocess
+import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -13,12 +19,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.filesystems import Filesystem, FilesystemProbe, get_filesystem_metrics, usage
-from agent.mounts import groups_to_measure, is_in_kernel_tree, parse_mounts
+from agent.filesystems import Filesystem, FilesystemProbe, Usage, get_filesystem_metrics, get_root_usage, usage
+from agent.heartbeat import Collector
+from agent.mounts import Mount, below, groups_to_measure, is_in_kernel_tree, parse_mounts
 from agent.roots import Roots
+from agent.settings import Settings
 
 FIXTURES = Path(__file__).parent / "fixtures"
 GIB = 1024**3
+MNT_FORCE, MNT_DETACH = 1, 2  # sys/mount.h
 
 
 def sizes(total: int = 100, free: int = 40, available: int = 35, fragment: int = GIB) -> os.statvfs_result:
@@ -328,3 +337,173 @@ def test_whatever_the_kernel_prints_is_read_back(mounts: list[tuple[str, str]]) 
     text = "".join(f"{device} {mangled(point)} ext4 rw 0 0\n" for device, point in mounts)
 
     assert [(mount.device, mount.mount_point) for mount in parse_mounts(text)] == mounts
+
+
+def test_pitfall_26_btrfs_subvolumes_keep_an_entry_each_and_their_bind_mounts_none(tmp_path: Path) -> None:
+    host = Host(
+        tmp_path,
+        "/dev/sda1 / btrfs rw,subvolid=256,subvol=/@ 0 0\n"
+        "/dev/sda1 /home btrfs rw,subvolid=257,subvol=/@home 0 0\n"
+        "/dev/sda1 /srv/home btrfs rw,subvolid=257,subvol=/@home 0 0\n",
+    )
+
+    assert points(host.metrics()) == ["/", "/home"]
+
+
+def test_pitfall_27_zfs_datasets_keep_an_entry_each(tmp_path: Path) -> None:
+    host = Host(tmp_path, "tank /tank zfs rw 0 0\ntank/a /tank/a zfs rw 0 0\ntank/a /jail/a zfs rw 0 0\n")
+
+    assert [(each.device, each.mount_point) for each in host.metrics()] == [("tank", "/tank"), ("tank/a", "/jail/a")]
+
+
+def test_pitfall_28_sources_that_name_nothing_keep_an_entry_each(tmp_path: Path) -> None:
+    host = Host(
+        tmp_path,
+        "none /a fuse rw 0 0\nnone /b fuse rw 0 0\nrclone /c fuse.rclone rw 0 0\nrclone /d fuse.rclone rw 0 0\n",
+    )
+
+    assert points(host.metrics()) == ["/a", "/b", "/c", "/d"]
+
+
+def test_pitfall_29_images_are_left_out_and_a_read_only_disk_is_kept(tmp_path: Path) -> None:
+    host = Host(
+        tmp_path,
+        "/dev/loop1 /opt/core squashfs ro 0 0\n/dev/loop2 /opt/image erofs ro 0 0\n/dev/sr0 /media/cd iso9660 ro 0 0\n"
+        "/dev/sda1 /usr ext4 ro 0 0\n",
+    )
+
+    assert points(host.metrics()) == ["/usr"]
+    assert host.asked == ["/usr"]
+
+
+HIDEPID = """
+mount -t proc -o hidepid={hidepid} proc {place}/proc && mount --bind / {place}/host || exit 3
+exec "$0" -c '
+import logging, os, sys
+from agent.filesystems import get_filesystem_metrics
+from agent.roots import Roots
+logging.basicConfig(stream=sys.stdout, format="%(message)s")
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+for each in get_filesystem_metrics(Roots(proc="{place}/proc", root="{place}/host")):
+    print(each.mount_point, each.state, each.total_bytes)
+'
+"""
+
+
+@pytest.mark.parametrize("hidepid", [1, 2])
+def test_pitfall_31_with_process_1_hidden_the_hosts_tree_is_found_among_ones_own_mounts(hidepid: int) -> None:
+    if sys.platform != "linux" or os.geteuid() != 0 or not shutil.which("unshare"):
+        pytest.skip("needs Linux, root and unshare: mounts a /proc with hidepid in a namespace of its own")
+    place = Path(tempfile.mkdtemp(dir="/tmp"))  # pytest's own are closed to other users
+    place.chmod(0o755)
+    for name in ("proc", "host"):
+        (place / name).mkdir()
+    script = HIDEPID.format(hidepid=hidepid, place=place)
+
+    ran = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, sys.executable],
+        cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False, timeout=30,
+    )  # fmt: skip
+
+    for name in ("proc", "host", ""):
+        (place / name).rmdir()
+    if ran.returncode == 3:
+        pytest.skip(f"this kernel or container mounts no /proc: {ran.stderr.strip()}")
+    sizes = os.statvfs("/")
+    assert ran.stderr == ""
+    assert ran.stdout.splitlines()[1:] == [f"/ ok {sizes.f_blocks * sizes.f_frsize}"]
+    assert f"{place}/proc/1/mounts: " in ran.stdout
+    assert "only what is mounted here is reported" in ran.stdout
+
+
+def test_pitfall_35_only_the_mount_whose_name_is_too_long_is_left_out(tmp_path: Path) -> None:
+    host = Host(tmp_path, "/dev/sda1 / ext4 rw 0 0\n")
+    host.roots.mounts.write_text(f"/dev/sda1 / ext4 rw 0 0\n{'x' * 5000}: / nfs rw 0 0\n/dev/sda1 / ext4 rw 0 0\n")
+    assert points(host.metrics()) == ["/"]
+
+    host.roots.mounts.write_text(f"nas:/{'x' * 5000} / nfs4 rw 0 0\n")
+    assert host.metrics() == []
+
+
+def test_more_octets_than_64_bits_hold_are_cut() -> None:
+    found = usage(sizes(total=2**62, free=0, available=2**62, fragment=4096))
+
+    assert found is not None
+    assert (found.total_bytes, found.used_bytes, found.available_bytes) == (2**64 - 1,) * 3
+
+
+@pytest.mark.parametrize(
+    ("root", "expected"),
+    [("/host", ["/", "/srv"]), ("/host/", ["/", "/srv"]), ("/", ["/", "/host", "/host/srv", "/hostile"]), ("/no", [])],
+)
+def test_mounts_below_a_root_are_called_as_from_there(root: str, expected: list[str]) -> None:
+    mounts = [Mount("x", point, "ext4", "rw") for point in ("/", "/host", "/host/srv", "/hostile")]
+
+    assert [mount.mount_point for mount in below(root, mounts)] == expected
+
+
+def test_the_root_is_measured_where_it_is_no_mount_that_counts_and_never_holds_the_heartbeat(tmp_path: Path) -> None:
+    host = Host(tmp_path, "overlay / overlay rw 0 0\n")
+    assert get_root_usage(host.roots, host.metrics(), host.probe) == Usage(100 * GIB, 60 * GIB, 35 * GIB, 63.16)
+
+    released = threading.Event()
+
+    def hangs() -> os.statvfs_result:
+        released.wait(10)
+        return sizes()
+
+    host.answers["/"] = hangs
+    begin = time.monotonic()
+    stuck = [get_root_usage(host.roots, [], host.probe) for _ in range(5)]
+    duration = time.monotonic() - begin
+    released.set()
+
+    assert stuck == [Usage(100 * GIB, 60 * GIB, 0, 63.16)] * 5
+    assert duration < 1
+
+
+def test_pitfall_23_a_real_mount_that_never_answers_delays_no_heartbeat(tmp_path: Path) -> None:
+    with dead_mount(tmp_path / "root/mnt/dead"):
+        settings = Settings(proc=str(tmp_path / "proc"), root=str(tmp_path / "root"), server_id="s")
+        settings.roots.mounts.parent.mkdir(parents=True)
+        settings.roots.mounts.write_text("/dev/x / ext4 rw 0 0\nnas:/x /mnt/dead nfs4 rw 0 0\n")
+        collector = Collector(settings)
+        durations, threads = [], []
+        for _ in range(5):
+            begin = time.monotonic()
+            beat = collector.collect()
+            durations.append(time.monotonic() - begin)
+            threads.append(sum(thread.name == "statvfs /mnt/dead" for thread in threading.enumerate()))
+
+        assert [(each.mount_point, each.state) for each in beat.filesystems] == [
+            ("/", "ok"),
+            ("/mnt/dead", "unreachable"),
+        ]
+        assert durations[0] < 1.5
+        assert max(durations[1:]) < 0.2
+        assert threads == [1] * 5
+
+    # The connection is gone, and with it what held the thread.
+    deadline = time.monotonic() + 5
+    while any(thread.name.startswith("statvfs") for thread in threading.enumerate()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not any(thread.name.startswith("statvfs") for thread in threading.enumerate())
+
+
+@contextlib.contextmanager
+def dead_mount(point: Path) -> Iterator[None]:
+    """A FUSE filesystem that nobody serves: whoever asks it anything waits in the kernel, deaf to signals' handlers."""
+    if sys.platform != "linux" or os.geteuid() != 0 or not Path("/dev/fuse").exists():
+        pytest.skip("needs Linux, root and /dev/fuse (modprobe fuse): mounts a filesystem that never answers")
+    point.mkdir(parents=True)
+    libc = ctypes.CDLL(None, use_errno=True)
+    device = os.open("/dev/fuse", os.O_RDWR)
+    options = f"fd={device},rootmode=40000,user_id=0,group_id=0"
+    if libc.mount(b"dead", os.fsencode(point), b"fuse", 0, options.encode()) != 0:
+        os.close(device)
+        pytest.skip(f"mount: {os.strerror(ctypes.get_errno())}: run the tests with CAP_SYS_ADMIN")
+    try:
+        yield
+    finally:
+        libc.umount2(os.fsencode(point), MNT_FORCE | MNT_DETACH)
+        os.close(device)

@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import agent
-from agent.heartbeat import Clock, Collector, encode
+from agent.heartbeat import Clock, Collector, encode, time_since_boot_ns, wall_clock_is_synchronized
 from agent.identity import ApiKey, identify, server_guid, server_id_from
 from agent.roots import Roots
 from agent.settings import Settings, SettingsError
+from service.decode import decode_heartbeat
 
 MACHINE_ID = "3d1219c7c4c5404aaa1f6d2a48adfda4"
 SERVER_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
@@ -51,12 +53,61 @@ def test_a_heartbeat_has_the_fields_of_the_specification(tmp_path: Path) -> None
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", beat["timestamp"])
     assert (beat["status"], beat["boot_id"], beat["agent_version"]) == ("online", "boot-1", agent.__version__)
     assert beat["os_info"]["kernel"]
-    assert beat["primary_interface"] is None
+    assert beat["primary_interface"] == "eth0"
     assert beat["metrics"]["network_rx_bytes"] == 7
     assert [each["name"] for each in beat["network_interfaces"]] == ["eth0"]
     assert [each["mount_point"] for each in beat["filesystems"]] == ["/"]
     assert beat["interval_seconds"] == 30.0
     assert beat["delivery"] == {"queued": 3, "dropped": 2, "rejected": 1}
+
+
+def test_pitfall_14_an_interface_that_disappears_leaves_an_empty_list(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path)
+    collector = Collector(settings)
+    assert len(collector.collect().network_interfaces) == 1
+
+    (settings.roots.net / "dev").write_text("h|\nh|\n  lo: 5" + " 0" * 15 + "\n")
+
+    beat = json.loads(encode(collector.collect()))
+    assert (beat["network_interfaces"], beat["primary_interface"]) == ([], None)
+
+
+@pytest.mark.parametrize("text", [None, b"", b"Inter-|   Rec", b"eth0: 1 2", b"\xff\x00" * 3000])
+def test_e40_without_usable_files_the_heartbeat_is_still_made(tmp_path: Path, text: bytes | None) -> None:
+    settings = settings_for(tmp_path)
+    collector = Collector(settings)
+    for path in (tmp_path / "proc").rglob("*"):
+        if path.is_file():
+            path.unlink() if text is None else path.write_bytes(text)
+
+    body = encode(collector.collect())
+
+    beat = decode_heartbeat(body, now=datetime.now(UTC), oldest=timedelta(days=7))
+    assert (beat.network_interfaces, beat.filesystems, beat.primary_interface) == ([], [], None)
+
+
+def test_the_heartbeat_tells_how_interfaces_stand_to_each_other(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path)
+    zeros = " 0" * 16 + "\n"
+    (settings.roots.net / "dev").write_text(f"h|\nh|\neth0:{zeros}docker0:{zeros}wg0:{zeros}")
+    for name, uevent in (("eth0", ""), ("docker0", "DEVTYPE=bridge"), ("wg0", "DEVTYPE=wireguard")):
+        (tmp_path / "sys/class/net" / name / ("device" if name == "eth0" else "x")).mkdir(parents=True)
+        (tmp_path / "sys/class/net" / name / "uevent").write_text(uevent)
+    (tmp_path / "sys/class/net/eth0/speed").write_text("2500\n")
+    (tmp_path / "sys/class/net/wg0/operstate").write_text("unknown\n")
+
+    beat = json.loads(encode(Collector(settings).collect()))
+
+    told = [
+        [each.get(field) for field in ("name", "kind", "stacked_on", "speed_mbps", "operstate", "is_up")]
+        for each in beat["network_interfaces"]
+    ]
+    assert told == [
+        ["eth0", "physical", [], 2500, None, True],
+        ["docker0", "bridge", ["eth0"], None, None, True],
+        ["wg0", "tunnel", ["eth0"], None, "unknown", True],
+    ]
+    assert "truncated" not in beat
 
 
 def test_the_timestamp_is_utc_in_milliseconds() -> None:
@@ -80,6 +131,83 @@ def test_pitfall_37_after_a_step_back_time_goes_on_by_a_millisecond() -> None:
     stamps = [clock.timestamp()[17:] for _ in range(4)]
 
     assert stamps == ["10.000Z", "10.001Z", "10.002Z", "20.000Z"]
+
+
+class Machine:
+    """Its wall clock and its running time, in seconds; `beat` gives the timestamps of one heartbeat after another."""
+
+    def __init__(self, *, is_synchronized: bool = False, last_ms: int = 0) -> None:
+        self.wall, self.running = 1_800_000_000.0, 1_000.0
+        self.clock = Clock(
+            lambda: round(self.wall * 1e9),
+            running_ns=lambda: round(self.running * 1e9),
+            is_synchronized=lambda: is_synchronized,
+            last_ms=last_ms,
+        )
+
+    def beat(self, seconds: float = 30.0, *, step: float = 0.0) -> float:
+        """`seconds` pass, in which the wall clock is set by `step`; the timestamp, in seconds since 1970."""
+        self.running += seconds
+        self.wall += seconds + step
+        self.clock.timestamp()
+        return self.clock.last_ms / 1000
+
+
+def test_e38_a_clock_that_is_set_forward_is_followed_at_once() -> None:
+    machine = Machine()
+    machine.beat()
+
+    assert machine.beat(step=3600.0) == machine.wall
+
+
+@pytest.mark.parametrize("step", [-0.2, -20.0, -299.0, -3600.0])
+def test_e38_after_a_step_back_no_interval_is_too_short_for_what_a_busy_link_counted(step: float) -> None:
+    machine = Machine()
+    before = machine.beat()
+
+    stamps = [machine.beat(step=step), *(machine.beat() for _ in range(1_000))]
+
+    # sql/function/counters.sql, delta_limit: the line rate and 2 %, over the time between and one second.
+    assert all(1.02 * (later - earlier + 1) >= 30 for earlier, later in itertools.pairwise([before, *stamps]))
+    assert (stamps[-1] == machine.wall) == (step > -400)
+
+
+def test_e38_a_step_forward_that_is_taken_back_loses_no_sample_and_repeats_none() -> None:
+    machine = Machine()
+    stamps = [machine.beat(), machine.beat(step=3600.0), machine.beat(step=-3600.0), machine.beat()]
+
+    assert all(earlier < later for earlier, later in itertools.pairwise(stamps))
+
+
+def test_e38_a_machine_that_started_hours_ahead_is_heard_again_once_the_wall_clock_is_within_five_minutes() -> None:
+    machine = Machine(is_synchronized=True)
+    ahead = machine.beat()
+
+    stamps = [machine.beat(step=-8 * 3600.0), *(machine.beat() for _ in range(8 * 120))]
+
+    refused = [stamp for stamp in stamps if stamp < ahead + 60]
+    assert all(earlier < later for earlier, later in itertools.pairwise([ahead, *stamps]))
+    assert len(refused) * 30 == pytest.approx(8 * 3600 - 300, abs=90)
+    assert stamps[-1] - machine.wall < 300
+
+
+def test_e38_suspend_counts_as_time() -> None:
+    machine = Machine()
+    before = machine.beat()
+
+    assert machine.beat(8 * 3600.0) - before == 8 * 3600
+
+
+def test_a_restarted_agent_stays_above_the_timestamps_of_the_one_before() -> None:
+    last_ms = 1_800_000_100_000
+    machine = Machine(last_ms=last_ms)
+
+    assert machine.beat() > last_ms / 1000
+
+
+def test_the_kernel_is_asked_whether_the_clock_is_synchronized() -> None:
+    assert wall_clock_is_synchronized() in (True, False)
+    assert abs(time_since_boot_ns() / 1e9 - float(Path("/proc/uptime").read_text().split()[0])) < 1
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.filesystems import usage
 from agent.host import (
     CpuTimes,
     Metrics,
@@ -45,7 +46,7 @@ def test_all_metrics_of_the_host_are_read(roots: Roots) -> None:
     interfaces = [NetworkInterface("a", 2**63, 10, 0, 0, True), NetworkInterface("b", 2**63 - 1, 5, 0, 0, False)]
     real = os.statvfs(roots.root)
 
-    found = read_metrics(roots, interfaces, CpuTimes(100, 1000), CpuTimes(125, 1100))
+    found = read_metrics(roots, interfaces, usage(real), CpuTimes(100, 1000), CpuTimes(125, 1100))
 
     assert found.cpu_percent == 25.0
     assert (found.memory_percent, found.memory_total_mb, found.memory_used_mb) == (75.0, 16000, 12000)
@@ -60,7 +61,7 @@ def test_all_metrics_of_the_host_are_read(roots: Roots) -> None:
 def test_a_sum_beyond_64_bits_is_left_out(roots: Roots) -> None:
     interfaces = [NetworkInterface("a", 2**64 - 1, 1, 0, 0, True), NetworkInterface("b", 1, 1, 0, 0, True)]
 
-    found = read_metrics(roots, interfaces, None, None)
+    found = read_metrics(roots, interfaces, None, None, None)
 
     assert (found.network_rx_bytes, found.network_tx_bytes) == (None, 2)
 
@@ -68,7 +69,7 @@ def test_a_sum_beyond_64_bits_is_left_out(roots: Roots) -> None:
 def test_what_cannot_be_read_is_left_out(tmp_path: Path) -> None:
     missing = Roots(proc=str(tmp_path / "no"), root=str(tmp_path / "no"))
 
-    found = read_metrics(missing, [], None, None)
+    found = read_metrics(missing, [], None, None, None)
 
     assert found == Metrics(network_rx_bytes=0, network_tx_bytes=0)
     assert msgspec.json.encode(found) == b'{"network_rx_bytes":0,"network_tx_bytes":0}'

@@ -14,9 +14,7 @@ from hypothesis import strategies as st
 from agent.network import (
     COUNTER_MAX,
     NetworkInterface,
-    default_route_interface,
     get_network_interfaces,
-    get_primary_interface,
     parse_net_dev,
 )
 from agent.roots import Roots, read_text
@@ -55,8 +53,12 @@ def test_case_01_eth0_and_wlan0_give_two_interfaces_with_all_fields(tmp_path: Pa
     found = get_network_interfaces(roots)
 
     assert found == [
-        NetworkInterface("eth0", 1073741824, 536870912, 1000000, 500000, True, 3, 1, 7, 2),
-        NetworkInterface("wlan0", 4046496815, 2**64 - 1, 27661328, 9876543, False, 0, 0, 11, 0),
+        NetworkInterface(
+            "eth0", 1073741824, 536870912, 1000000, 500000, True, 3, 1, 7, 2, "physical", [], operstate="up"
+        ),
+        NetworkInterface(
+            "wlan0", 4046496815, 2**64 - 1, 27661328, 9876543, False, 0, 0, 11, 0, "physical", [], operstate="down"
+        ),
     ]
 
 
@@ -132,12 +134,12 @@ def test_pitfall_04_an_unknown_operstate_asks_carrier_and_flags(
 def test_pitfall_04_a_carrier_that_answers_einval_is_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     roots = tree(tmp_path, HEADER + line("wg0", 1), wg0={"operstate": "unknown", "flags": "0x1091"})
 
-    def kernel(path: Path) -> str:
+    def kernel(path: Path, *, limit_bytes: int = -1) -> str:
         if path.name == "carrier":
             raise OSError(errno.EINVAL, "Invalid argument")
-        return read_text(path)
+        return read_text(path, limit_bytes=limit_bytes)
 
-    monkeypatch.setattr("agent.network.read_text", kernel)
+    monkeypatch.setattr("agent.links.read_text", kernel)
 
     assert [each.is_up for each in get_network_interfaces(roots)] == [False]
 
@@ -174,7 +176,9 @@ def test_cases_12_to_15_lo_is_left_out_and_virtual_interfaces_are_kept(tmp_path:
 def test_case_23_an_interface_that_is_down_is_reported_as_down(tmp_path: Path) -> None:
     roots = tree(tmp_path, HEADER + line("eth0", 9), eth0={"operstate": "down"})
 
-    assert get_network_interfaces(roots) == [NetworkInterface("eth0", 9, 0, 0, 0, False)]
+    [found] = get_network_interfaces(roots)
+
+    assert (found.rx_bytes, found.is_up, found.operstate) == (9, False, "down")
 
 
 def test_case_23_only_lo_gives_an_empty_list(tmp_path: Path) -> None:
@@ -208,6 +212,7 @@ def test_pitfall_02_a_name_with_a_colon_splits_at_the_last_one(text: str) -> Non
         "eth1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17",
         ": 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16",
         "../../x: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16",
+        "name-of-16-bytes: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16",
         "a\x00b: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16",
     ],
 )
@@ -314,7 +319,7 @@ def test_ten_thousand_interfaces_are_all_parsed() -> None:
 
 
 names = st.text(st.characters(exclude_characters="/\x00 \t\n\v\f\r:", codec="utf-8"), min_size=1, max_size=15).filter(
-    lambda name: name not in (".", "..")
+    lambda name: name not in (".", "..") and len(name.encode()) <= 15
 )
 counters = st.integers(0, COUNTER_MAX)
 
@@ -335,37 +340,6 @@ def test_whatever_the_kernel_prints_is_read_back(interfaces: dict[str, tuple[int
     assert found == {name: tuple(row[column] for column in picked) for name, row in interfaces.items()}
 
 
-ROUTES = """Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT
-wlan0\t00000000\t0101A8C0\t0003\t0\t0\t600\t00000000\t0\t0\t0
-eth0\t00000000\t0101A8C0\t0003\t0\t0\t100\t00000000\t0\t0\t0
-tun0\t00000000\t0101A8C0\t0003\t0\t0\t50\t00000080\t0\t0\t0
-*\t00000000\t00000000\t0200\t0\t0\t1\t00000000\t0\t0\t0
-eth0\t0001A8C0\t00000000\t0001\t0\t0\t100\t00FFFFFF\t0\t0\t0
-"""
-
-
-def test_the_default_route_with_the_lowest_metric_names_the_primary_interface(tmp_path: Path) -> None:
-    roots = tree(tmp_path, None)
-    (roots.net / "route").write_text(ROUTES)
-    interfaces = [NetworkInterface("wlan0", 0, 0, 0, 0, True), NetworkInterface("eth0", 0, 0, 0, 0, True)]
-
-    assert get_primary_interface(interfaces, roots) == "eth0"
-
-
-@pytest.mark.parametrize("text", ["", "Iface\n", "Iface\neth0 x y z\n", "h\neth0\t00000000\tx\tx\t0\t0\tx\t00000000"])
-def test_without_a_usable_default_route_there_is_no_primary_interface(text: str) -> None:
-    assert default_route_interface(text) is None
-
-
-def test_an_interface_that_is_down_or_not_reported_is_not_primary(tmp_path: Path) -> None:
-    roots = tree(tmp_path, None)
-    (roots.net / "route").write_text(ROUTES)
-
-    assert get_primary_interface([NetworkInterface("eth0", 0, 0, 0, 0, False)], roots) is None
-    assert get_primary_interface([], roots) is None
-    assert get_primary_interface([], Roots(proc=str(tmp_path / "none"))) is None
-
-
 def test_elsewhere_than_on_linux_psutil_gives_the_same_list(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = types.SimpleNamespace(
         bytes_recv=1, bytes_sent=2, packets_recv=3, packets_sent=4, errin=5, errout=6, dropin=7, dropout=8
@@ -374,14 +348,22 @@ def test_elsewhere_than_on_linux_psutil_gives_the_same_list(monkeypatch: pytest.
 
     def net_io_counters(**options: object) -> dict[str, object]:
         asked.update(options)
-        return {"lo0": counts, "en0": counts, "utun1": counts}
+        return {"lo0": counts, "en0": counts, "en1": counts, "utun1": counts, "awdl0": counts}
 
     fake = types.ModuleType("psutil")
     fake.net_io_counters = net_io_counters  # type: ignore[attr-defined]
-    fake.net_if_stats = lambda: {"en0": types.SimpleNamespace(isup=False)}  # type: ignore[attr-defined]
+    fake.net_if_stats = lambda: {  # type: ignore[attr-defined]
+        "en0": types.SimpleNamespace(isup=False, speed=0),
+        "en1": types.SimpleNamespace(isup=True, speed=1000),
+        "utun1": types.SimpleNamespace(isup=True, speed=0),
+    }
     monkeypatch.setitem(sys.modules, "psutil", fake)
 
-    found = get_network_interfaces(platform="darwin", exclude=("utun*",))
+    found = get_network_interfaces(platform="darwin", exclude=("awdl*",))
 
-    assert found == [NetworkInterface("en0", 1, 2, 3, 4, False, 5, 6, 7, 8)]
+    assert found == [
+        NetworkInterface("en0", 1, 2, 3, 4, False, 5, 6, 7, 8, "physical", []),
+        NetworkInterface("en1", 1, 2, 3, 4, True, 5, 6, 7, 8, "physical", [], 1000),
+        NetworkInterface("utun1", 1, 2, 3, 4, True, 5, 6, 7, 8, "tunnel", ["en1"]),
+    ]
     assert asked == {"pernic": True, "nowrap": False}
