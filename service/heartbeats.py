@@ -13,11 +13,12 @@ import msgspec
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from service.body import ACCEPTED, JSON_TYPES, content, read
+from service.config import Configurations
 from service.decode import decode_heartbeat, split_batch
 from service.errors import MEDIA_TYPE, FieldError, Problem
 from service.identity import Identity
 from service.ingest import Ingest
-from service.wire import Heartbeat
+from service.wire import AgentConfig, Heartbeat
 
 MAX_HEARTBEAT_BYTES = 1 << 20
 MAX_BATCH_BYTES = 8 << 20
@@ -25,15 +26,12 @@ MAX_BATCH_BYTES = 8 << 20
 _LINES_TYPES = {b"application/x-ndjson", b"application/jsonl", b"application/ndjson"}
 
 
-class AgentConfig(msgspec.Struct, frozen=True):
-    """What the agent is asked to do differently; nothing yet."""
-
-
 class HeartbeatAnswer(msgspec.Struct, frozen=True):
     """The heartbeat is on the database's disk.
 
     server_registered  this heartbeat made the server known
     duplicate          it had been stored before
+    config             what is set for the server, whole: what is missing in it, the agent's own settings say
     """
 
     server_registered: bool
@@ -66,10 +64,13 @@ class BatchAnswer(msgspec.Struct, frozen=True):
 
 log = logging.getLogger("linkbeat")
 
+_MILLISECOND = timedelta(milliseconds=1)
 _encode = msgspec.json.Encoder().encode
 
 
-def routes(ingest: Callable[[], Ingest], identity: Identity, oldest: timedelta) -> dict[str, ASGIApp]:
+def routes(
+    ingest: Callable[[], Ingest], configurations: Callable[[], Configurations], identity: Identity, oldest: timedelta
+) -> dict[str, ASGIApp]:
     """POST /api/v1/agents/heartbeat and /heartbeats."""
 
     async def one(scope: Scope, receive: Receive) -> bytes:
@@ -77,8 +78,14 @@ def routes(ingest: Callable[[], Ingest], identity: Identity, oldest: timedelta) 
         body = await read(scope, receive, MAX_HEARTBEAT_BYTES, is_gzip=is_gzip)
         now = datetime.now(UTC)
         heartbeat = decode_heartbeat(body, now=now, oldest=oldest)
-        stored = await ingest().store(heartbeat, heartbeat.timestamp or now)
-        return _encode(HeartbeatAnswer(stored.registered, stored.duplicate, datetime.now(UTC)))
+        configs = configurations()
+        if not configs.are_known:
+            await configs.refresh()
+        time = heartbeat.timestamp
+        skew_ms = None if time is None else (now - time) // _MILLISECOND
+        stored = await ingest().store(heartbeat, time or now, skew_ms=skew_ms)
+        config = configs.of(heartbeat.server_id)
+        return _encode(HeartbeatAnswer(stored.registered, stored.duplicate, datetime.now(UTC), config=config))
 
     async def many(scope: Scope, receive: Receive) -> bytes:
         media_type, is_gzip = content(scope, JSON_TYPES | _LINES_TYPES)
