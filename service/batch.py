@@ -110,8 +110,9 @@ def arguments(batch: Sequence[Pending], *, may_register: bool, series_budget: in
 
 def _report(beat: Heartbeat) -> str:
     """servers.agent_report of a heartbeat that has one."""
-    said = msgspec.to_builtins(beat.delivery or Delivery())
-    return _encode(said | {"truncated": True} if beat.truncated else said).decode()
+    if not beat.truncated:
+        return _encode(beat.delivery).decode()
+    return _encode(msgspec.to_builtins(beat.delivery or Delivery()) | {"truncated": True}).decode()
 
 
 def _sample_columns(beats: Sequence[Heartbeat]) -> list[Column]:
