@@ -12,7 +12,8 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ASGIApp
 
 from agent import __version__
-from service import heartbeats, servers, sparkline, system
+from service import agents, heartbeats, roles, servers, sparkline, system
+from service.config import Configurations
 from service.database import Database, open_database
 from service.errors import EXCEPTION_HANDLERS
 from service.identity import Identity
@@ -37,7 +38,7 @@ class Linkbeat(Litestar):
 def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
     """The service on the database at `database_url`, whose schema has been checked (service.schema.check)."""
     identity = Identity(key)
-    opened: dict[str, Database | Ingest] = {}
+    opened: dict[str, Database | Ingest | Configurations] = {}
 
     def database(name: str = "database") -> Database:
         found = opened[name]
@@ -46,6 +47,14 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
 
     def sparklines() -> Database:
         return database("sparklines")
+
+    def writing() -> Database:
+        return database("writing")
+
+    def configurations() -> Configurations:
+        found = opened["configurations"]
+        assert isinstance(found, Configurations)
+        return found
 
     def ingest() -> Ingest:
         found = opened["ingest"]
@@ -63,17 +72,23 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
                 series_budget=settings.max_series,
                 fold_seconds=round(settings.fold_minutes * 60),
             ) as opened["ingest"],
+            open_database(database_url, connections=1, role=roles.INGEST) as opened["writing"],
+            Configurations(database(), lambda: ingest().is_connected) as opened["configurations"],
             Maintenance(database_url),
         ):
             yield
 
     app = Linkbeat(
-        beside=heartbeats.routes(ingest, identity, timedelta(days=settings.oldest_heartbeat_days)),
+        beside=heartbeats.routes(ingest, configurations, identity, timedelta(days=settings.oldest_heartbeat_days)),
         route_handlers=[
             system.router(database, ingest),
             Router(
                 "/api/v1",
-                route_handlers=[servers.router(database), sparkline.router(sparklines)],
+                route_handlers=[
+                    servers.router(database),
+                    agents.router(database, writing, configurations),
+                    sparkline.router(sparklines),
+                ],
                 guards=[identity.guard],
                 security=[{"key": []}],
             ),

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from service.wire import Filesystem, Heartbeat, HostMetrics, NetworkInterface
+from service.wire import Delivery, Filesystem, Heartbeat, HostMetrics, NetworkInterface
 
 _encode = msgspec.json.Encoder().encode
 _row = msgspec.structs.astuple
@@ -24,7 +24,7 @@ _TYPES = [
     *(f"{name}[]" for name in _BEAT_TYPES),
     *("bool", "bool"),
     *(f"{name}[]" for name in (*_METRIC_TYPES, *_SAMPLE_TYPES, *_MOUNT_TYPES)),
-    *("int", "int"),
+    *("bigint[]", "jsonb[]", "int", "int"),
 ]
 CALL = "SELECT registered, duplicate, conflict FROM linkbeat.ingest_heartbeats({})".format(
     ", ".join(f"${n}::{name}" for n, name in enumerate(_TYPES, start=1))
@@ -51,15 +51,26 @@ class Stored:
 
 
 class Pending:
-    """A heartbeat that waits for its commit, until `deadline` of the event loop's clock at the latest."""
+    """A heartbeat that waits for its commit, until `deadline` of the event loop's clock at the latest.
 
-    __slots__ = ("answer", "deadline", "heartbeat", "time")
+    skew_ms  the service's clock at its arrival less its time; None where it did not come live
+    """
 
-    def __init__(self, heartbeat: Heartbeat, time: datetime, deadline: float, answer: "asyncio.Future[Stored]") -> None:
+    __slots__ = ("answer", "deadline", "heartbeat", "skew_ms", "time")
+
+    def __init__(
+        self,
+        heartbeat: Heartbeat,
+        time: datetime,
+        deadline: float,
+        answer: "asyncio.Future[Stored]",
+        skew_ms: int | None = None,
+    ) -> None:
         self.heartbeat = heartbeat
         self.time = time
         self.deadline = deadline
         self.answer = answer
+        self.skew_ms = skew_ms
 
 
 def arguments(batch: Sequence[Pending], *, may_register: bool, series_budget: int, fold_seconds: int) -> list[Any]:
@@ -90,9 +101,18 @@ def arguments(batch: Sequence[Pending], *, may_register: bool, series_budget: in
         ),
         *_sample_columns(beats),
         *_mount_columns(beats),
+        _column([pending.skew_ms for pending in batch]),
+        _column([_report(beat) if beat.delivery or beat.truncated else None for beat in beats]),
         series_budget,
         fold_seconds,
     ]
+
+
+def _report(beat: Heartbeat) -> str:
+    """servers.agent_report of a heartbeat that has one."""
+    if not beat.truncated:
+        return _encode(beat.delivery).decode()
+    return _encode(msgspec.to_builtins(beat.delivery or Delivery()) | {"truncated": True}).decode()
 
 
 def _sample_columns(beats: Sequence[Heartbeat]) -> list[Column]:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any, Literal
 
 import asyncpg
@@ -44,7 +45,7 @@ _OVERBURDENED = (
 
 
 class Database:
-    """Reads, through a pool; statements never wait longer than READ_SECONDS.
+    """Statements, through a pool; they never wait longer than READ_SECONDS.
 
     Every wait has a deadline: without one, asyncpg's callers stay for ever on a path that hangs.
     """
@@ -68,9 +69,9 @@ class Database:
 
 @asynccontextmanager
 async def open_database(
-    url: str, *, connections: int = 8, plans: Literal["custom", "generic"] = "custom"
+    url: str, *, connections: int = 8, plans: Literal["custom", "generic"] = "custom", role: str = roles.READ
 ) -> AsyncIterator[Database]:
-    """The pool that reads; at most `connections` of the server's.
+    """A pool of one role, the one that reads; at most `connections` of the server's.
 
     plans  custom: each execution is planned for its arguments. generic: each statement once in five minutes, for which
            its range of time must stand in it
@@ -81,10 +82,10 @@ async def open_database(
         max_size=connections,
         timeout=CONNECT_SECONDS,
         command_timeout=READ_SECONDS,
-        init=_read_only,
+        init=partial(roles.take, role=role),  # whatever goes wrong in a read, it cannot write
         reset=_leave_as_it_is,
         server_settings={
-            "application_name": "linkbeat read",
+            "application_name": f"linkbeat {'read' if role == roles.READ else 'configure'}",
             "statement_timeout": f"{READ_SECONDS * 1000:.0f}",
             "timezone": "UTC",
             # Left to itself, the server would choose a generic plan from the sixth execution on, which no longer leaves
@@ -97,11 +98,6 @@ async def open_database(
         yield database
     finally:
         await database.close()
-
-
-async def _read_only(connection: asyncpg.Connection) -> None:
-    """Whatever goes wrong in a read, it cannot write."""
-    await roles.take(connection, roles.READ)
 
 
 async def _leave_as_it_is(_: object) -> None:

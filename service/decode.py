@@ -1,4 +1,7 @@
-"""Bytes to heartbeats, in one place: errors are said field by field, and nothing gets by that would fail in SQL."""
+"""Bytes to heartbeats and configurations, in one place.
+
+Errors are said field by field, and nothing gets by that would fail in SQL.
+"""
 
 import re
 from collections.abc import Iterator
@@ -10,7 +13,7 @@ from typing import Any
 import msgspec
 
 from service.errors import FieldError, Problem
-from service.wire import MAX_COUNTER, Heartbeat, NetworkInterface
+from service.wire import MAX_COUNTER, AgentConfig, Heartbeat, NetworkInterface
 
 FUTURE_ALLOWED = timedelta(minutes=5)
 MAX_NESTING = 100  # levels of os_info: what was decoded here must be encoded again below a deeper stack
@@ -19,6 +22,7 @@ MAX_ERRORS = 100  # listed of one heartbeat: a megabyte of {} holds two million
 MAX_PATH = 250  # characters: keys are the client's, and as long as it likes
 
 _decode = msgspec.json.Decoder(Heartbeat).decode
+_decode_config = msgspec.json.Decoder(AgentConfig).decode
 _decode_any = msgspec.json.Decoder().decode
 # An array as a struct with as many fields as a batch may have records, and one more: an item beyond them is skipped
 # where it stands, while a list would hold four million of an array of eight megabytes.
@@ -38,14 +42,24 @@ def decode_heartbeat(body: bytes, *, now: datetime, oldest: timedelta) -> Heartb
     try:
         heartbeat = _decode(body)
     except msgspec.ValidationError as raised:
-        raise _not_as_specified(body, raised) from None
+        raise _not_as_specified(body, raised, Heartbeat) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as raised:
         raise _not_json(raised) from None
-    if _is_doubtful(heartbeat, body) and (errors := _errors(_builtins(heartbeat))):
+    if _is_doubtful(heartbeat, body) and (errors := _errors(_builtins(heartbeat), Heartbeat)):
         raise _invalid(errors)
     if heartbeat.timestamp is not None:
         _check_time(heartbeat.timestamp, now, oldest)
     return heartbeat
+
+
+def decode_config(body: bytes) -> AgentConfig:
+    """What an agent is asked to do. Raises Problem as decode_heartbeat does, and 422 for a field that is not known."""
+    try:
+        return _decode_config(body)
+    except msgspec.ValidationError as raised:
+        raise _not_as_specified(body, raised, AgentConfig) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as raised:
+        raise _not_json(raised) from None
 
 
 def split_batch(body: bytes, *, lines: bool) -> list[bytes | msgspec.Raw]:
@@ -135,10 +149,10 @@ def _not_json(raised: Exception) -> Problem:
     return Problem("invalid_json", str(raised))
 
 
-def _not_as_specified(body: bytes, first: msgspec.ValidationError) -> Problem:
+def _not_as_specified(body: bytes, first: msgspec.ValidationError, expected: type[msgspec.Struct]) -> Problem:
     """Every field that is wrong, where the decoder stops at the first."""
     try:
-        errors = _errors(_decode_any(body))
+        errors = _errors(_decode_any(body), expected)
     except msgspec.ValidationError:
         errors = []  # JSON with a number that no type holds: `first` says where
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as raised:
@@ -152,8 +166,8 @@ def _invalid(errors: list[FieldError]) -> Problem:
     return Problem("invalid", shown + more + (" or more" if len(errors) == MAX_ERRORS else ""), errors)
 
 
-def _errors(value: Any) -> list[FieldError]:
-    return list(islice(_wrong(value, Heartbeat, ""), MAX_ERRORS))
+def _errors(value: Any, expected: type[msgspec.Struct]) -> list[FieldError]:
+    return list(islice(_wrong(value, expected, ""), MAX_ERRORS))
 
 
 def _wrong(value: Any, expected: Any, path: str) -> Iterator[FieldError]:
@@ -168,6 +182,9 @@ def _wrong(value: Any, expected: Any, path: str) -> Iterator[FieldError]:
                 yield from _wrong(value[field.encode_name], field.type, below)
             elif field.required:
                 yield FieldError(below, "is missing")
+        if inner.__struct_config__.forbid_unknown_fields:
+            known = {field.encode_name for field in _fields(inner)}
+            yield from (FieldError(_below(path, name), "is not known") for name in value if name not in known)
     elif isinstance(value, list) and getattr(inner, "__origin__", None) is list:
         for index, item in enumerate(value):
             yield from _wrong(item, inner.__args__[0], f"{path}[{index}]")

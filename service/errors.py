@@ -16,6 +16,7 @@ MEDIA_TYPE = "application/problem+json"
 # code: status and title. The codes are a contract; the wording of a title is not.
 CODES: dict[str, tuple[int, str]] = {
     "invalid_json": (400, "The body is not JSON"),
+    "invalid_gzip": (400, "The body is not gzip"),
     "bad_request": (400, "The request cannot be read"),
     "unauthorized": (401, "A valid token is needed"),
     "forbidden": (403, "The token does not allow this"),

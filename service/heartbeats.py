@@ -8,30 +8,22 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import msgspec
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from service.deadlines import Deadlines
+from service.body import ACCEPTED, JSON_TYPES, content, read
+from service.config import Configurations
 from service.decode import decode_heartbeat, split_batch
 from service.errors import MEDIA_TYPE, FieldError, Problem
 from service.identity import Identity
 from service.ingest import Ingest
-from service.wire import Heartbeat
+from service.wire import AgentConfig, Heartbeat
 
 MAX_HEARTBEAT_BYTES = 1 << 20
 MAX_BATCH_BYTES = 8 << 20
-BODY_SECONDS = 8.0
 
-# The rest of the body is not worth reading; on an open connection it would be.
-_CLOSE = {"Connection": "close"}
-_JSON_TYPES = {b"application/json", b""}
 _LINES_TYPES = {b"application/x-ndjson", b"application/jsonl", b"application/ndjson"}
-
-
-class AgentConfig(msgspec.Struct, frozen=True):
-    """What the agent is asked to do differently; nothing yet."""
 
 
 class HeartbeatAnswer(msgspec.Struct, frozen=True):
@@ -39,6 +31,7 @@ class HeartbeatAnswer(msgspec.Struct, frozen=True):
 
     server_registered  this heartbeat made the server known
     duplicate          it had been stored before
+    config             what is set for the server, whole: what is missing in it, the agent's own settings say
     """
 
     server_registered: bool
@@ -71,24 +64,32 @@ class BatchAnswer(msgspec.Struct, frozen=True):
 
 log = logging.getLogger("linkbeat")
 
+_MILLISECOND = timedelta(milliseconds=1)
 _encode = msgspec.json.Encoder().encode
-_bodies = Deadlines(BODY_SECONDS)
 
 
-def routes(ingest: Callable[[], Ingest], identity: Identity, oldest: timedelta) -> dict[str, ASGIApp]:
+def routes(
+    ingest: Callable[[], Ingest], configurations: Callable[[], Configurations], identity: Identity, oldest: timedelta
+) -> dict[str, ASGIApp]:
     """POST /api/v1/agents/heartbeat and /heartbeats."""
 
     async def one(scope: Scope, receive: Receive) -> bytes:
-        _media_type(scope, _JSON_TYPES)
-        body = await _body(scope, receive, MAX_HEARTBEAT_BYTES)
+        _, is_gzip = content(scope, JSON_TYPES)
+        body = await read(scope, receive, MAX_HEARTBEAT_BYTES, is_gzip=is_gzip)
         now = datetime.now(UTC)
         heartbeat = decode_heartbeat(body, now=now, oldest=oldest)
-        stored = await ingest().store(heartbeat, heartbeat.timestamp or now)
-        return _encode(HeartbeatAnswer(stored.registered, stored.duplicate, datetime.now(UTC)))
+        configs = configurations()
+        if not configs.are_known:
+            await configs.refresh()
+        time = heartbeat.timestamp
+        skew_ms = None if time is None else (now - time) // _MILLISECOND
+        stored = await ingest().store(heartbeat, time or now, skew_ms=skew_ms)
+        config = configs.of(heartbeat.server_id)
+        return _encode(HeartbeatAnswer(stored.registered, stored.duplicate, datetime.now(UTC), config=config))
 
     async def many(scope: Scope, receive: Receive) -> bytes:
-        media_type = _media_type(scope, _JSON_TYPES | _LINES_TYPES)
-        body = await _body(scope, receive, MAX_BATCH_BYTES)
+        media_type, is_gzip = content(scope, JSON_TYPES | _LINES_TYPES)
+        body = await read(scope, receive, MAX_BATCH_BYTES, is_gzip=is_gzip)
         records = split_batch(body, lines=media_type in _LINES_TYPES)
         return _encode(await _store_batch(ingest(), records, oldest))
 
@@ -160,56 +161,7 @@ async def _answer(
         {
             "type": "http.response.start",
             "status": status,
-            "headers": [(b"content-type", media_type), (b"content-length", b"%d" % len(body)), *headers],
+            "headers": [(b"content-type", media_type), (b"content-length", b"%d" % len(body)), ACCEPTED, *headers],
         }
     )
     await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-def _media_type(scope: Scope, allowed: set[bytes]) -> bytes:
-    """The body's media type, "" if none is named. Raises Problem (415)."""
-    media_type = b""
-    for name, value in scope["headers"]:
-        if name == b"content-type":
-            media_type = value.partition(b";")[0].strip().lower()
-        elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
-            raise Problem("unsupported_media_type", "a body must come without Content-Encoding")
-    if media_type not in allowed:
-        expected = " or ".join(sorted(one.decode() for one in allowed if one))
-        raise Problem("unsupported_media_type", f"expected {expected}, got {media_type.decode('latin-1')}")
-    return media_type
-
-
-async def _body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The whole body. Raises Problem: 413 past `limit` bytes, 408 where it does not arrive in time."""
-    for name, value in scope["headers"]:
-        if name == b"content-length":
-            if not value.isdigit():
-                raise Problem("bad_request", "Content-Length is not a number", headers=_CLOSE)
-            if len(value) > 18 or int(value) > limit:
-                raise _too_large(limit)
-    try:
-        with _bodies:
-            message: Any = await receive()
-            body: bytes = message.get("body", b"")
-            if not message.get("more_body", False) and len(body) <= limit:
-                return body
-            chunks, size = [body], len(body)
-            while message.get("more_body", False):
-                if size > limit:
-                    raise _too_large(limit)
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise Problem("bad_request", "the connection ended before the body did")
-                chunks.append(message.get("body", b""))
-                size += len(chunks[-1])
-            if size > limit:
-                raise _too_large(limit)
-            return b"".join(chunks)
-    except TimeoutError:
-        reason = f"the body did not arrive within {BODY_SECONDS:.0f} seconds"
-        raise Problem("request_timeout", reason, headers=_CLOSE) from None
-
-
-def _too_large(limit: int) -> Problem:
-    return Problem("too_large", f"the body may have at most {limit} bytes", headers=_CLOSE)

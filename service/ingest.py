@@ -111,8 +111,8 @@ class Ingest:
         """Whether heartbeats can be written now."""
         return self._connected > 0 and self._is_sealing
 
-    async def store(self, heartbeat: Heartbeat, time: datetime) -> Stored:
-        """Returns when the heartbeat has been committed and flushed.
+    async def store(self, heartbeat: Heartbeat, time: datetime, *, skew_ms: int | None = None) -> Stored:
+        """Returns when the heartbeat has been committed and flushed; `skew_ms` is what Pending has.
 
         Raises Problem: 503 where that is not known within ANSWER_SECONDS, at once where it cannot be; 422 where the
         database refuses the heartbeat's values.
@@ -123,7 +123,7 @@ class Ingest:
             self.counts["overloaded"] += 1
             raise Problem.retry("overloaded", "too many heartbeats wait for the database", RETRY_AFTER_SECONDS)
         loop = self._loop
-        pending = Pending(heartbeat, time, loop.time() + ANSWER_SECONDS, loop.create_future())
+        pending = Pending(heartbeat, time, loop.time() + ANSWER_SECONDS, loop.create_future(), skew_ms)
         self._unanswered.add(pending)
         self._queue.put(pending)
         if self._idle:

@@ -1,19 +1,20 @@
-"""The OpenAPI document, as far as Litestar cannot write it: the ingest routes, which are bare ASGI, and the errors."""
+"""The OpenAPI document, as far as Litestar cannot write it: bodies that it does not decode, and the errors."""
 
 from typing import Any
 
-from litestar import Litestar, post
+from litestar import Litestar, post, put
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import OpenAPI, OpenAPIResponse, Schema
-from litestar.params import JSONBody
+from litestar.params import FromPath, JSONBody
 
 from service.errors import MEDIA_TYPE, ProblemBody
 from service.heartbeats import BatchAnswer, HeartbeatAnswer
-from service.wire import Heartbeat
+from service.wire import AgentConfig, Heartbeat
 
+_CONFIG = "/api/v1/servers/{server_id}/config"
 _WORDS = {
-    400: "The body is not JSON.",
+    400: "The body cannot be read: it is not JSON, or not the gzip that it says.",
     401: "No valid key.",
     404: "There is no such server.",
     408: "The body did not arrive in time.",
@@ -33,10 +34,10 @@ def problems(*statuses: int) -> dict[int, ResponseSpec]:
 
 
 def complete(document: OpenAPI) -> None:
-    """Adds the ingest routes and corrects what Litestar writes about every route."""
-    _describe_heartbeats(document)
+    """Adds the ingest routes and the body of a configuration, and corrects what Litestar writes about every route."""
+    _describe_bodies(document)
     for item in (document.paths or {}).values():
-        for operation in (item.get, item.post):
+        for operation in (item.get, item.post, item.put, item.delete):
             # Litestar's own words for a bad parameter, which here is a 422 (service.errors.on_validation).
             bad_request = operation and operation.responses and operation.responses.get("400")
             if isinstance(bad_request, OpenAPIResponse) and MEDIA_TYPE not in (bad_request.content or {}):
@@ -49,8 +50,8 @@ def complete(document: OpenAPI) -> None:
                 member.pattern = member.pattern.replace(r"\Z", "$")  # \Z is Python's; in ECMA-262 it is a letter
 
 
-def _describe_heartbeats(document: OpenAPI) -> None:
-    """The ingest routes, as Litestar itself describes handlers of the same signature."""
+def _describe_bodies(document: OpenAPI) -> None:
+    """As Litestar itself describes handlers of the same signature."""
     errors = problems(400, 401, 408, 413, 415, 422, 503)
     common: dict[str, Any] = {
         "status_code": 200, "responses": errors, "tags": ["agents"], "security": [{"key": []}], "sync_to_thread": False,
@@ -66,10 +67,18 @@ def _describe_heartbeats(document: OpenAPI) -> None:
         """For replays and relays: a JSON array, or NDJSON. One bad record never rejects its neighbours."""
         raise NotImplementedError(data)
 
+    @put("/api/v1/servers/{server_id:str}/config", sync_to_thread=False)
+    def config(server_id: FromPath[str], data: JSONBody[AgentConfig]) -> None:
+        raise NotImplementedError(server_id, data)
+
     described = Litestar(
-        [heartbeat, heartbeats], openapi_config=OpenAPIConfig(title="", version=""), logging_config=None
+        [heartbeat, heartbeats, config], openapi_config=OpenAPIConfig(title="", version=""), logging_config=None
     ).openapi_schema
     assert document.paths is not None
     assert described.paths is not None
+    put_config, put_body = document.paths[_CONFIG].put, described.paths.pop(_CONFIG).put
+    assert put_config is not None
+    assert put_body is not None
+    put_config.request_body = put_body.request_body
     document.paths.update(described.paths)
     document.components.schemas = {**(described.components.schemas or {}), **(document.components.schemas or {})}

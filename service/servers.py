@@ -1,32 +1,36 @@
 """Servers: what is known of each machine, and its newest heartbeat."""
 
-import base64
-import binascii
 from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from datetime import datetime
+from typing import Any
 
 import asyncpg
 import msgspec
 from litestar import Router, get
-from litestar.params import FromPath, QueryParameter
-from msgspec import Meta
+from litestar.params import FromPath
 
 from service.database import Database
-from service.errors import Problem
+from service.listing import (
+    ONLINE,
+    After,
+    Direction,
+    Limit,
+    Search,
+    SortKey,
+    Status,
+    StatusFilter,
+    page,
+    storable,
+    unknown_server,
+)
 from service.openapi import problems
 from service.wire import Filesystem, HostMetrics, NetworkInterface
 
-DEFAULT_INTERVAL_SECONDS = 30
-
-Status = Literal["online", "offline"]
-
-# Online until three intervals pass without a heartbeat, by the service's clock.
-_ONLINE = f"s.received_at > now() - 3 * coalesce(s.interval_seconds, {DEFAULT_INTERVAL_SECONDS}) * INTERVAL '1 second'"
 # The interfaces of the newest heartbeat: those that it named carry its time.
 _SERVERS = f"""
-SELECT s.server_id, s.hostname, s.server_guid, CASE WHEN {_ONLINE} THEN 'online' ELSE 'offline' END AS status,
-       s.first_seen, s.last_seen, s.agent_version, s.primary_interface, s.shared_since, s.shared_at, s.duplicates,
+SELECT s.server_id, s.hostname, s.server_guid, CASE WHEN {ONLINE} THEN 'online' ELSE 'offline' END AS status,
+       s.reported_status IS NOT DISTINCT FROM 'paused' AS paused, s.first_seen, s.last_seen, s.agent_version,
+       s.primary_interface, s.shared_since, s.shared_at, s.duplicates,
        s.conflicts, s.os_info::text, m.metrics::text AS latest_metrics, s.filesystems::text, i.interfaces::text
 FROM servers s
 CROSS JOIN LATERAL (
@@ -51,7 +55,6 @@ CROSS JOIN LATERAL (
     WHERE time = s.last_seen
 ) i
 """
-_SORTS = {"id": "s.server_id", "hostname": "s.hostname", "last_seen": "s.last_seen"}
 
 
 class MountedFilesystem(Filesystem, frozen=True, omit_defaults=False):
@@ -80,6 +83,7 @@ class Server(msgspec.Struct, frozen=True):
     """A machine that sends heartbeats.
 
     status              online until three intervals pass without a heartbeat
+    paused              the agent says that it measures nothing for now, as it was asked to
     last_seen           time of the newest heartbeat, by the agent's clock
     latest_metrics      of the newest heartbeat; null if it had none
     network_interfaces  of the newest heartbeat, with the counters as the kernel reported them
@@ -91,6 +95,7 @@ class Server(msgspec.Struct, frozen=True):
     hostname: str
     server_guid: str | None
     status: Status
+    paused: bool
     first_seen: datetime
     last_seen: datetime
     agent_version: str | None
@@ -117,42 +122,17 @@ def router(database: Callable[[], Database]) -> Router:
 
     @get("/", summary="List servers", responses=problems(401, 422, 503))
     async def list_servers(
-        status: Annotated[Status | None, QueryParameter(description="Only servers in this state.")] = None,
-        search: Annotated[
-            str | None,
-            QueryParameter(description="Only servers whose id or hostname contains this text.", max_length=255),
-        ] = None,
-        sort: Annotated[
-            Literal["id", "hostname", "last_seen"],
-            QueryParameter(
-                description="Order of the answer. `last_seen` moves while servers report: page by `id` to see all once."
-            ),
-        ] = "id",
-        order: Annotated[Literal["asc", "desc"], QueryParameter(description="Direction of the order.")] = "asc",
-        limit: Annotated[int, QueryParameter(ge=1, le=1000, description="Servers a page.")] = 100,
-        after: Annotated[str | None, QueryParameter(description="`next` of the page before.", max_length=1000)] = None,
+        status: StatusFilter = None,
+        search: Search = None,
+        sort: SortKey = "id",
+        order: Direction = "asc",
+        limit: Limit = 100,
+        after: After = None,
     ) -> ServerPage:
-        conditions = ["true"]
-        arguments: list[Any] = []
-        if status is not None:
-            conditions.append(_ONLINE if status == "online" else f"NOT ({_ONLINE})")
-        if search:
-            arguments.append(search.replace("\0", ""))
-            conditions.append("(strpos(lower(s.server_id), lower($1)) > 0 OR strpos(lower(s.hostname), lower($1)) > 0)")
-        column = _SORTS[sort]
-        if after is not None:
-            value, server_id = _read_cursor(after, sort)
-            arguments += [value, server_id]
-            sign = ">" if order == "asc" else "<"
-            conditions.append(f"({column}, s.server_id) {sign} (${len(arguments) - 1}, ${len(arguments)})")
-        arguments.append(limit + 1)
-        rows = await database().fetch(
-            f"{_SERVERS} WHERE {' AND '.join(conditions)} ORDER BY {column} {order}, s.server_id {order} "
-            f"LIMIT ${len(arguments)}",
-            *arguments,
+        rows, following = await page(
+            database(), _SERVERS, status=status, search=search, sort=sort, order=order, limit=limit, after=after
         )
-        more = len(rows) > limit
-        return ServerPage([_server(row) for row in rows[:limit]], _cursor(rows[limit - 1], sort) if more else None)
+        return ServerPage([_server(row) for row in rows], following)
 
     @get("/{server_id:str}", summary="One server", responses=problems(401, 404, 503))
     async def get_server(server_id: FromPath[str]) -> Server:
@@ -164,22 +144,13 @@ def router(database: Callable[[], Database]) -> Router:
     return Router("/servers", route_handlers=[list_servers, get_server], tags=["servers"])
 
 
-def unknown_server(server_id: str) -> Problem:
-    """404 for a server that never sent a heartbeat."""
-    return Problem("unknown_server", f"no server {server_id!r} ever sent a heartbeat")
-
-
-def storable(name: str) -> str:
-    """A name that PostgreSQL takes for a parameter: one with a NUL is nobody's."""
-    return name.replace("\0", "\ufffd")
-
-
 def _server(row: asyncpg.Record) -> Server:
     return Server(
         id=row["server_id"],
         hostname=row["hostname"],
         server_guid=row["server_guid"],
         status=row["status"],
+        paused=row["paused"],
         first_seen=row["first_seen"],
         last_seen=row["last_seen"],
         agent_version=row["agent_version"],
@@ -201,25 +172,3 @@ _filesystems = msgspec.json.Decoder(list[MountedFilesystem]).decode
 
 def _raw(text: str | None) -> Any:
     return None if text is None else msgspec.Raw(text.encode())
-
-
-def _cursor(row: asyncpg.Record, sort: str) -> str:
-    value = {"id": row["server_id"], "hostname": row["hostname"], "last_seen": row["last_seen"]}[sort]
-    return base64.urlsafe_b64encode(msgspec.json.encode((sort, value, row["server_id"]))).decode()
-
-
-def _read_cursor(cursor: str, sort: str) -> tuple[Any, str]:
-    try:
-        body = base64.urlsafe_b64decode(cursor.encode())
-        value: datetime | str
-        if sort == "last_seen":
-            of, moment, server_id = msgspec.json.decode(body, type=tuple[str, Annotated[datetime, Meta(tz=True)], str])
-            value = moment.astimezone(UTC)  # years 1 and 9999 have moments that UTC has not
-        else:
-            of, text, server_id = msgspec.json.decode(body, type=tuple[str, str, str])
-            value = storable(text)
-    except (ValueError, OverflowError, binascii.Error, msgspec.MsgspecError, UnicodeError) as raised:
-        raise Problem.invalid("after", "is not a `next` of this list") from raised
-    if of != sort:
-        raise Problem.invalid("after", f"continues a list sorted by {of}, not {sort}")
-    return value, storable(server_id)

@@ -15,9 +15,9 @@ from litestar import Router, get
 from litestar.params import FromPath, QueryParameter
 
 from service.database import Database
+from service.listing import storable, unknown_server
 from service.openapi import problems
 from service.periods import PERIODS, Grid, grid
-from service.servers import storable, unknown_server
 
 _PERIODS = ", ".join(PERIODS)
 PeriodName = Annotated[

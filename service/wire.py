@@ -1,11 +1,12 @@
-"""What travels: heartbeats as agents send them. service/decode.py makes them of bytes.
+"""What travels: heartbeats as agents send them, and what they are asked to do. service/decode.py makes them of bytes.
 
-Fields that are not known are skipped, so that a newer agent can talk to an older service, and so can others in the
-field that send more; a field added later has a default. Of a name that stands twice in an object, the last counts.
+A heartbeat's fields that are not known are skipped, so that a newer agent can talk to an older service, and so can
+others in the field that send more; a field added later has a default. Of a name that stands twice in an object, the
+last counts.
 """
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -33,7 +34,7 @@ Counter = Annotated[int, Meta(ge=0, description="0 to 2**64 - 1.")]
 Text = Annotated[str, Meta(max_length=255)]
 Percent = Annotated[float, Meta(ge=0)]
 Amount = Annotated[float, Meta(ge=0)]
-
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 Word = Annotated[str, Meta(max_length=32)]
 
@@ -97,6 +98,25 @@ class HostMetrics(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     uptime_seconds: Amount | None = None
 
 
+class Delivery(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """How the agent gets its heartbeats delivered.
+
+    queued          heartbeats that are not acknowledged yet
+    oldest_seconds  age of the oldest of them
+    spool_bytes     what they take where they are kept
+    dropped         heartbeats given up for want of room, since the agent's start
+    rejected        heartbeats that the service refused for good, since the agent's start
+    spool           where they are kept: what is in memory does not outlive the agent
+    """
+
+    queued: Count | None = None
+    oldest_seconds: Annotated[float, Meta(ge=0, le=1e10)] | None = None
+    spool_bytes: Count | None = None
+    dropped: Count | None = None
+    rejected: Count | None = None
+    spool: Literal["disk", "memory"] | None = None
+
+
 class Heartbeat(msgspec.Struct, frozen=True):
     """What an agent reports at one moment.
 
@@ -104,6 +124,7 @@ class Heartbeat(msgspec.Struct, frozen=True):
     boot_id           differs after every boot: a counter that starts anew is then no surprise
     interval_seconds  from one heartbeat to the next, as the agent is set
     os_info           whatever the agent knows of its system; nested MAX_NESTING levels at most
+    truncated         interfaces were left out to make the heartbeat fit
     """
 
     server_id: ServerId
@@ -119,3 +140,32 @@ class Heartbeat(msgspec.Struct, frozen=True):
     metrics: HostMetrics | None = None
     network_interfaces: list[NetworkInterface] | None = None
     filesystems: list[Filesystem] | None = None
+    delivery: Delivery | None = None
+    truncated: bool | None = None
+
+
+# What stands between the commas of LINKBEAT_INCLUDE_INTERFACES.
+InterfacePattern = Annotated[
+    str,
+    Meta(
+        pattern=r"^(?! )[^\x00-\x1f\x7f-\x9f,/]{1,64}(?<! )\Z",
+        description="1 to 64 characters, of which `*`, `?` and `[…]` stand for others; no comma, no '/'.",
+        examples=["veth*"],
+    ),
+]
+InterfacePatterns = Annotated[list[InterfacePattern], Meta(max_length=100)]
+
+
+class AgentConfig(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What a server's agent is asked to do; what is missing or null, its own settings say.
+
+    interval_seconds    from one heartbeat to the next
+    include_interfaces  interfaces to report; []: all but lo
+    exclude_interfaces  interfaces to leave out; goes before include_interfaces; []: none
+    paused              heartbeats without measurements, until it is told otherwise
+    """
+
+    interval_seconds: Annotated[float, Meta(ge=1, le=3600)] | None = None
+    include_interfaces: InterfacePatterns | None = None
+    exclude_interfaces: InterfacePatterns | None = None
+    paused: bool | None = None

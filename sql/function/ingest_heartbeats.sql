@@ -7,6 +7,8 @@
 --   sample_*          one element per interface; sample_beats is its heartbeat's place, from 1
 --   mount_*           the same for filesystems
 --   may_register      whether a server of the batch may be unknown; has_metrics: whether a heartbeat has host metrics
+--   beat_skews_ms     the service's clock at arrival less the heartbeat's time; null of what was not sent live
+--   beat_reports      what the agent says of itself: servers.agent_report
 --   series_budget, fold_seconds  see linkbeat.fold_interfaces
 -- Output: places of heartbeats
 --   registered   that made their server known
@@ -33,7 +35,7 @@ CREATE OR REPLACE FUNCTION linkbeat.ingest_heartbeats(
     sample_stacked_on text[], sample_speeds integer[], sample_operstates text[], sample_is_lowest boolean[],
     mount_beats integer[], mount_points text[], mount_devices text[], mount_types text[], mount_total_bytes bigint[],
     mount_used_bytes bigint[], mount_available_bytes bigint[], mount_percents float8[], mount_states text[],
-    series_budget integer, fold_seconds integer,
+    beat_skews_ms bigint[], beat_reports jsonb[], series_budget integer, fold_seconds integer,
     OUT registered integer[], OUT duplicate integer[], OUT conflict integer[]
 ) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
 -- A plan that was made while there were few servers must not read all of them when there are many.
@@ -77,12 +79,13 @@ BEGIN
                     beat_agent_versions, beat_statuses, beat_primaries, beat_os_infos, beat_filesystems,
                     metric_cpu_percent, metric_memory_percent, metric_memory_total_mb, metric_memory_used_mb,
                     metric_disk_percent, metric_disk_total_gb, metric_disk_used_gb, metric_network_rx_bytes,
-                    metric_network_tx_bytes, metric_load_1m, metric_load_5m, metric_load_15m, metric_uptime_seconds)
+                    metric_network_tx_bytes, metric_load_1m, metric_load_5m, metric_load_15m, metric_uptime_seconds,
+                    beat_skews_ms, beat_reports)
              WITH ORDINALITY
              AS n(server_id, time, boot, interval_seconds, hostname, guid, boot_id, agent_version, status, primary_interface,
                   os_info, filesystems, cpu_percent, memory_percent, memory_total_mb, memory_used_mb, disk_percent,
                   disk_total_gb, disk_used_gb, network_rx_bytes, network_tx_bytes, load_1m, load_5m, load_15m,
-                  uptime_seconds, place)
+                  uptime_seconds, skew_ms, report, place)
         JOIN servers s USING (server_id)
         ORDER BY s.server_id
         FOR UPDATE OF s
@@ -169,6 +172,7 @@ BEGIN
     ), updated AS (
         UPDATE servers s SET
             last_seen = b.time, first_seen = least(s.first_seen, b.time), received_at = statement_timestamp(),
+            received_before = s.received_at, clock_skew_ms = coalesce(b.skew_ms, s.clock_skew_ms), agent_report = b.report,
             boot = b.boot, interval_seconds = b.interval_seconds, hostname = b.hostname,
             server_guid = coalesce(b.guid, s.server_guid), boot_id = b.boot_id,
             agent_version = coalesce(b.agent_version, s.agent_version), reported_status = b.status,

@@ -73,6 +73,7 @@ BEGIN
            OR p = ANY (measured));
     UPDATE servers s SET
         received_at = statement_timestamp(),
+        received_before = s.received_at,
         first_seen = least(s.first_seen, l.time),
         duplicates = s.duplicates + l.is_duplicate::integer,
         conflicts = s.conflicts + l.is_conflict::integer

@@ -38,14 +38,16 @@ BEGIN
     END IF;
 
     GRANT USAGE ON SCHEMA linkbeat TO linkbeat_ingest, linkbeat_read;
-    GRANT EXECUTE ON FUNCTION linkbeat.ingest_heartbeats TO linkbeat_ingest;
+    GRANT EXECUTE ON FUNCTION linkbeat.ingest_heartbeats, linkbeat.configure_server TO linkbeat_ingest;
 
-    GRANT SELECT ON public.servers, linkbeat.installation, linkbeat.schema_version, linkbeat.jobs TO linkbeat_read;
+    GRANT SELECT ON
+        public.servers, linkbeat.server_config, linkbeat.installation, linkbeat.schema_version, linkbeat.jobs
+    TO linkbeat_read;
     GRANT EXECUTE ON FUNCTION linkbeat.unsigned TO linkbeat_read;
 
     GRANT USAGE ON SCHEMA public TO linkbeat_read, analyst;
     GRANT SELECT ON
-        public.server_overview, public.server_reboots, public.server_samples,
+        public.agent_overview, public.server_overview, public.server_reboots, public.server_samples,
         public.server_metrics_1m, public.server_metrics_15m, public.server_metrics_1h, public.server_metrics_1d,
         public.interface_overview, public.network_samples, public.network_events,
         public.network_traffic_1m, public.network_traffic_15m, public.network_traffic_1h, public.network_traffic_1d,

@@ -36,7 +36,8 @@ SELECT s.server_id,
        s.duplicates,
        s.conflicts,
        s.shared_since,
-       s.shared_at
+       s.shared_at,
+       s.reported_status IS NOT DISTINCT FROM 'paused' AS is_paused
 FROM public.servers s;
 
 COMMENT ON VIEW public.server_overview IS
@@ -73,3 +74,4 @@ COMMENT ON COLUMN public.server_overview.duplicates IS 'Heartbeats that came aga
 COMMENT ON COLUMN public.server_overview.conflicts IS 'Heartbeats that came again with other values; the first ones stay.';
 COMMENT ON COLUMN public.server_overview.shared_since IS 'When two machines were first seen to report under this id; null: never.';
 COMMENT ON COLUMN public.server_overview.shared_at IS 'When two machines were last seen to report under this id; null: never.';
+COMMENT ON COLUMN public.server_overview.is_paused IS 'The agent says that it measures nothing for now, as it was asked to.';

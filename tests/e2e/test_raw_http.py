@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Self
 import asyncpg
 import pytest
 
-from service.heartbeats import BODY_SECONDS
+from service.body import BODY_SECONDS
 from tests.conftest import with_database
 from tests.e2e.conftest import ServiceProcess, serving
 from tests.support import KEY, heartbeat

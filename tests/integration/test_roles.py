@@ -93,16 +93,16 @@ async def test_no_role_can_write_a_relation(database: asyncpg.Connection) -> Non
         )
 
 
-async def test_ingest_executes_one_function_and_reads_nothing(database: asyncpg.Connection) -> None:
+async def test_ingest_stores_and_configures_by_functions_and_reads_nothing(database: asyncpg.Connection) -> None:
     functions = await database.fetch(
         "SELECT pronamespace::regnamespace || '.' || proname FROM pg_proc p "
         "WHERE has_function_privilege($1, oid, 'EXECUTE') "
         "AND pronamespace IN ('public'::regnamespace, 'linkbeat'::regnamespace) "
-        f"AND {NOT_OF_AN_EXTENSION.format('p')}",
+        f"AND {NOT_OF_AN_EXTENSION.format('p')} ORDER BY 1",
         INGEST,
     )
 
-    assert [row[0] for row in functions] == ["linkbeat.ingest_heartbeats"]
+    assert [row[0] for row in functions] == ["linkbeat.configure_server", "linkbeat.ingest_heartbeats"]
     assert await relations(database, CAN, INGEST, "SELECT") == []
 
 

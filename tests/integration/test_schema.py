@@ -10,9 +10,12 @@ import asyncpg
 import pytest
 
 from service import schema
+from service.app import create_app
 from service.schema import SchemaError
 from service.settings import Settings
 from tests.aggregates import RELATIONS
+from tests.conftest import in_process
+from tests.support import KEY, heartbeat, hours_ago
 
 COMMAND = "python -m service migrate"
 TABLES = ("servers", "server_boots", "network_interface_metrics", "server_metrics", "filesystem_metrics")
@@ -114,6 +117,40 @@ async def test_an_older_schema_is_refused_with_the_command_and_upgraded_by_it(
     for refused in (schema.check(database_url), schema.migrate(database_url, said.append)):
         with pytest.raises(SchemaError, match=r"at 9999, which this service does not know: .*upgrade the service$"):
             await refused
+
+
+async def test_a_database_of_0002_is_upgraded_with_its_servers(database_url: str, settings: Settings) -> None:
+    async with in_process(create_app(settings, database_url=database_url, key=KEY)) as service:
+        await service.post(heartbeat(at=hours_ago(1), eth0=(1_000, 0)))
+    # What 0003 brought goes, and what it replaced is there again.
+    await execute(
+        database_url,
+        """
+        DROP VIEW agent_overview;
+        DROP TABLE linkbeat.server_config;
+        DROP FUNCTION linkbeat.configure_server, linkbeat.count_config_change, linkbeat.ingest_heartbeats;
+        CREATE FUNCTION linkbeat.ingest_heartbeats(beat_servers text[]) RETURNS void LANGUAGE sql AS '';
+        ALTER TABLE servers DROP COLUMN received_before, DROP COLUMN clock_skew_ms, DROP COLUMN agent_report;
+        ALTER TABLE linkbeat.installation DROP COLUMN config_revision;
+        UPDATE linkbeat.installation SET fingerprint = 'of 0002';
+        UPDATE linkbeat.schema_version SET version_num = '0002';
+        """,
+    )
+    said: list[str] = []
+
+    await schema.migrate(database_url, said.append)
+
+    assert said == [f"Schema: upgraded from 0002, now at {schema.head()}"]
+    async with connected(database_url) as connection:
+        assert await connection.fetchval(
+            "SELECT count(*) FROM pg_proc WHERE proname = 'ingest_heartbeats'"
+        ) == 1, "the old one stands beside the new one"  # fmt: skip
+    async with in_process(create_app(settings, database_url=database_url, key=KEY)) as service:
+        (agent,) = (await service.get("/agents"))["agents"]
+        assert (agent["server_id"], agent["lateness_seconds"], agent["queued"]) == ("nas", 0, None)
+        await service.post(heartbeat(at=hours_ago(0.5), eth0=(1_500, 0)) | {"delivery": {"queued": 1}})
+        (agent,) = (await service.get("/agents"))["agents"]
+        assert agent["queued"] == 1
 
 
 async def test_changed_functions_are_refused_with_the_command_and_restored_by_it(database_url: str) -> None:

@@ -1,0 +1,20 @@
+-- configure_server: what a server's agent is asked to do, whole, or nothing any more where new_config is null. False where
+-- there is no such server. What can stand there is checked by the service (service/config.py).
+-- Replaceable: reapplied on every upgrade.
+
+CREATE OR REPLACE FUNCTION linkbeat.configure_server(of_server text, new_config jsonb) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    -- A server that is removed meanwhile is waited for, and then not there.
+    PERFORM FROM servers WHERE server_id = of_server FOR KEY SHARE;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    IF new_config IS NULL THEN
+        DELETE FROM linkbeat.server_config WHERE server_id = of_server;
+    ELSE
+        INSERT INTO linkbeat.server_config (server_id, config) VALUES (of_server, new_config)
+        ON CONFLICT (server_id) DO UPDATE SET config = EXCLUDED.config, changed_at = EXCLUDED.changed_at;
+    END IF;
+    RETURN true;
+END $$;

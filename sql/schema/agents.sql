@@ -1,0 +1,35 @@
+-- What agents say of themselves, in the server's row, and server_config: what they are asked to do.
+-- Structure: run once, frozen on release.
+
+ALTER TABLE servers
+    ADD COLUMN received_before timestamptz,
+    ADD COLUMN clock_skew_ms   bigint,
+    ADD COLUMN agent_report    jsonb;
+
+COMMENT ON COLUMN servers.received_before IS 'received_at before the last heartbeat came; of the first, its own.';
+COMMENT ON COLUMN servers.clock_skew_ms IS 'The service''s clock less the agent''s when a heartbeat last came live, in milliseconds; null: none did.';
+COMMENT ON COLUMN servers.agent_report IS 'What the agent said of its deliveries in the newest heartbeat, as sent, and truncated; null: nothing.';
+
+CREATE TABLE linkbeat.server_config (
+    server_id  text COLLATE "C" PRIMARY KEY REFERENCES servers ON DELETE CASCADE,
+    config     jsonb NOT NULL,
+    changed_at timestamptz NOT NULL DEFAULT statement_timestamp()
+);
+
+COMMENT ON TABLE linkbeat.server_config IS 'What each agent is asked to do otherwise than its own settings say; service/config.py says what can stand there.';
+
+-- Counts the changes of server_config. Each locks this row until it is committed: whoever reads row and table in one
+-- statement has all changes up to that number.
+ALTER TABLE linkbeat.installation ADD COLUMN config_revision bigint NOT NULL DEFAULT 0;
+
+CREATE FUNCTION linkbeat.count_config_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE linkbeat.installation SET config_revision = config_revision + 1;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER count_change AFTER INSERT OR UPDATE OR DELETE ON linkbeat.server_config
+FOR EACH STATEMENT EXECUTE FUNCTION linkbeat.count_config_change();
+
+-- It has other arguments from here on, and would stand beside the new one.
+DROP FUNCTION IF EXISTS linkbeat.ingest_heartbeats;

@@ -1,0 +1,55 @@
+-- agent_overview: every agent, one row each: whether its heartbeats come in time, what it says of their delivery, and
+-- what it is asked to do.
+-- Replaceable: reapplied on every upgrade.
+
+CREATE OR REPLACE VIEW public.agent_overview AS
+SELECT s.server_id,
+       s.hostname,
+       -- As in server_overview.
+       CASE WHEN s.received_at > now() - 3 * coalesce(s.interval_seconds, 30) * INTERVAL '1 second'
+            THEN 'online' ELSE 'offline' END AS status,
+       s.reported_status IS NOT DISTINCT FROM 'paused' AS is_paused,
+       s.agent_version,
+       s.interval_seconds,
+       s.last_seen,
+       s.received_at,
+       greatest(0, date_part('epoch', greatest(s.received_at - s.received_before, now() - s.received_at))
+                   - coalesce(s.interval_seconds, 30)) AS lateness_seconds,
+       s.clock_skew_ms / 1000::double precision AS clock_skew_seconds,
+       s.duplicates,
+       s.conflicts,
+       (s.agent_report ->> 'queued')::bigint AS queued,
+       (s.agent_report ->> 'oldest_seconds')::double precision AS oldest_seconds,
+       s.agent_report ->> 'spool' AS spool,
+       (s.agent_report ->> 'spool_bytes')::bigint AS spool_bytes,
+       (s.agent_report ->> 'dropped')::bigint AS dropped,
+       (s.agent_report ->> 'rejected')::bigint AS rejected,
+       s.agent_report ? 'truncated' AS is_truncated,
+       c.config,
+       c.changed_at AS config_changed_at
+FROM public.servers s
+LEFT JOIN linkbeat.server_config c USING (server_id);
+
+COMMENT ON VIEW public.agent_overview IS
+    'Every agent, one row each: whether its heartbeats come in time, what it says of their delivery, and what it is asked to do.';
+COMMENT ON COLUMN public.agent_overview.server_id IS 'The name under which the machine reports.';
+COMMENT ON COLUMN public.agent_overview.hostname IS 'The machine''s hostname as last sent.';
+COMMENT ON COLUMN public.agent_overview.status IS 'online until three intervals pass without a heartbeat, then offline.';
+COMMENT ON COLUMN public.agent_overview.is_paused IS 'It says that it measures nothing for now, as it was asked to.';
+COMMENT ON COLUMN public.agent_overview.agent_version IS 'Version of the agent as last sent; null: not sent.';
+COMMENT ON COLUMN public.agent_overview.interval_seconds IS 'Seconds between heartbeats as the agent says; null: it does not say, and 30 are assumed.';
+COMMENT ON COLUMN public.agent_overview.last_seen IS 'Time of the newest heartbeat, by the agent''s clock.';
+COMMENT ON COLUMN public.agent_overview.received_at IS 'When a heartbeat was last stored, by the service''s clock.';
+COMMENT ON COLUMN public.agent_overview.lateness_seconds IS 'How many seconds later than an interval after the one before the last heartbeat came, or the next one is by now if that is more; 0: in time.';
+COMMENT ON COLUMN public.agent_overview.clock_skew_seconds IS 'The service''s clock less the agent''s when a heartbeat last came live, with the time on the way; null: none did.';
+COMMENT ON COLUMN public.agent_overview.duplicates IS 'Heartbeats that came again and changed nothing.';
+COMMENT ON COLUMN public.agent_overview.conflicts IS 'Heartbeats that came again with other values; the first ones stay.';
+COMMENT ON COLUMN public.agent_overview.queued IS 'Heartbeats that the agent had not delivered yet; null: it does not say.';
+COMMENT ON COLUMN public.agent_overview.oldest_seconds IS 'Age of the oldest of those; null: there are none, or it does not say.';
+COMMENT ON COLUMN public.agent_overview.spool IS 'Where the agent keeps them: disk or memory; null: it does not say.';
+COMMENT ON COLUMN public.agent_overview.spool_bytes IS 'Bytes that they take there; null: it does not say.';
+COMMENT ON COLUMN public.agent_overview.dropped IS 'Heartbeats that the agent gave up for want of room, since its start; null: it does not say.';
+COMMENT ON COLUMN public.agent_overview.rejected IS 'Heartbeats that the service refused for good, since the agent''s start; null: it does not say.';
+COMMENT ON COLUMN public.agent_overview.is_truncated IS 'Interfaces were left out of the newest heartbeat to make it fit; null: it does not say.';
+COMMENT ON COLUMN public.agent_overview.config IS 'What the agent is asked to do otherwise than its own settings say; null: nothing.';
+COMMENT ON COLUMN public.agent_overview.config_changed_at IS 'When that was set; null: nothing is.';
