@@ -12,7 +12,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ASGIApp
 
 from agent import __version__
-from service import agents, heartbeats, roles, servers, sparkline, system
+from service import agents, heartbeats, quotas, roles, servers, sparkline, system, usage
 from service.config import Configurations
 from service.database import Database, open_database
 from service.errors import EXCEPTION_HANDLERS
@@ -21,6 +21,7 @@ from service.ingest import Ingest
 from service.maintenance import Maintenance
 from service.openapi import complete
 from service.settings import Settings
+from service.zones import Zones
 
 
 class Linkbeat(Litestar):
@@ -44,6 +45,8 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
         found = opened[name]
         assert isinstance(found, Database)
         return found
+
+    zones = Zones(database)
 
     def sparklines() -> Database:
         return database("sparklines")
@@ -88,6 +91,8 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
                     servers.router(database),
                     agents.router(database, writing, configurations),
                     sparkline.router(sparklines),
+                    usage.router(database, zones, settings),
+                    quotas.router(database, writing, zones),
                 ],
                 guards=[identity.guard],
                 security=[{"key": []}],

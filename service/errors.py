@@ -29,7 +29,9 @@ CODES: dict[str, tuple[int, str]] = {
     "invalid": (422, "The request is not as specified"),
     "clock_future": (422, "The timestamp lies in the future"),
     "too_old": (422, "The timestamp is too old"),
+    "too_many_exports": (429, "Too many exports are under way"),
     "internal": (500, "The service failed"),
+    "parquet_missing": (501, "Parquet is not installed"),
     "overloaded": (503, "Too many heartbeats are waiting"),
     "database_unavailable": (503, "The database is away"),
 }

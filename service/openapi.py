@@ -10,9 +10,9 @@ from litestar.params import FromPath, JSONBody
 
 from service.errors import MEDIA_TYPE, ProblemBody
 from service.heartbeats import BatchAnswer, HeartbeatAnswer
-from service.wire import AgentConfig, Heartbeat
+from service.wire import AgentConfig, Heartbeat, Quota
 
-_CONFIG = "/api/v1/servers/{server_id}/config"
+_PUT = ("/api/v1/servers/{server_id}/config", "/api/v1/servers/{server_id}/quota")
 _WORDS = {
     400: "The body cannot be read: it is not JSON, or not the gzip that it says.",
     401: "No valid key.",
@@ -21,6 +21,8 @@ _WORDS = {
     413: "The body is too large.",
     415: "The body's type is not understood.",
     422: "Not as specified: `errors` names every field.",
+    429: "Too many at once; come again after `Retry-After` seconds.",
+    501: "What it needs is not installed: `detail` says how to.",
     503: "The database is away; come again after `Retry-After` seconds.",
 }
 
@@ -34,7 +36,7 @@ def problems(*statuses: int) -> dict[int, ResponseSpec]:
 
 
 def complete(document: OpenAPI) -> None:
-    """Adds the ingest routes and the body of a configuration, and corrects what Litestar writes about every route."""
+    """Adds the ingest routes and the bodies of what is set, and corrects what Litestar writes about every route."""
     _describe_bodies(document)
     for item in (document.paths or {}).values():
         for operation in (item.get, item.post, item.put, item.delete):
@@ -71,14 +73,19 @@ def _describe_bodies(document: OpenAPI) -> None:
     def config(server_id: FromPath[str], data: JSONBody[AgentConfig]) -> None:
         raise NotImplementedError(server_id, data)
 
+    @put("/api/v1/servers/{server_id:str}/quota", sync_to_thread=False)
+    def quota(server_id: FromPath[str], data: JSONBody[Quota]) -> None:
+        raise NotImplementedError(server_id, data)
+
     described = Litestar(
-        [heartbeat, heartbeats, config], openapi_config=OpenAPIConfig(title="", version=""), logging_config=None
+        [heartbeat, heartbeats, config, quota], openapi_config=OpenAPIConfig(title="", version=""), logging_config=None
     ).openapi_schema
     assert document.paths is not None
     assert described.paths is not None
-    put_config, put_body = document.paths[_CONFIG].put, described.paths.pop(_CONFIG).put
-    assert put_config is not None
-    assert put_body is not None
-    put_config.request_body = put_body.request_body
+    for path in _PUT:
+        ours, with_body = document.paths[path].put, described.paths.pop(path).put
+        assert ours is not None
+        assert with_body is not None
+        ours.request_body = with_body.request_body
     document.paths.update(described.paths)
     document.components.schemas = {**(described.components.schemas or {}), **(document.components.schemas or {})}

@@ -96,8 +96,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = 14.0
     retain_1m_days: Annotated[
-        float, Meta(ge=2, le=36_500, description="How long buckets of a minute are kept.", extra=_DAYS)
-    ] = 30.0
+        float,
+        Meta(
+            ge=2,
+            le=36_500,
+            description="How long buckets of a minute are kept. The 95th percentile of a billing month is made of "
+            "them: 35 days are its 31 and four in which the bill can be asked for.",
+            extra=_DAYS,
+        ),
+    ] = 35.0
     retain_15m_days: Annotated[
         float, Meta(ge=2, le=36_500, description="How long buckets of a quarter of an hour are kept.", extra=_DAYS)
     ] = 400.0

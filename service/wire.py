@@ -169,3 +169,22 @@ class AgentConfig(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknow
     include_interfaces: InterfacePatterns | None = None
     exclude_interfaces: InterfacePatterns | None = None
     paused: bool | None = None
+
+
+class Quota(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a server may move in a billing month.
+
+    bytes         octets in a month
+    direction     what counts: `in`, `out`, their `sum`, or the greater of the two (`max`)
+    billing_day   day on which it starts anew, at midnight in time_zone; in shorter months, their last
+    time_zone     IANA name
+    interface     the interface that counts; null: the server's own traffic, each byte once
+    near_percent  from this share on its state is `near`
+    """
+
+    bytes: Annotated[int, Meta(ge=1, le=2**63 - 1, examples=[20_000_000_000_000])]
+    direction: Literal["in", "out", "sum", "max"] = "sum"
+    billing_day: Annotated[int, Meta(ge=1, le=31)] = 1
+    time_zone: Annotated[str, Meta(max_length=100, examples=["Europe/Berlin"])] = "UTC"
+    interface: Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f]{1,255}\Z")] | None = None
+    near_percent: Annotated[float, Meta(gt=0, le=100)] = 80.0

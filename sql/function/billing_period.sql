@@ -1,5 +1,17 @@
--- billing_period: for analysts, who are billed by months that begin on some day, somewhere.
+-- day_start, billing_period: for analysts, who are billed by months that begin on some day, somewhere.
 -- Replaceable: reapplied on every upgrade.
+
+-- Where the clock is set back over midnight (Havana, the Azores), it strikes twice, and PostgreSQL takes the second; where
+-- it is set forward over it, PostgreSQL takes the moment of that.
+CREATE OR REPLACE FUNCTION public.day_start(day date, time_zone text DEFAULT 'UTC') RETURNS timestamptz
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN (day::timestamp AT TIME ZONE time_zone AT TIME ZONE 'UTC' - INTERVAL '1 hour') AT TIME ZONE 'UTC' AT TIME ZONE time_zone = day::timestamp
+    THEN (day::timestamp AT TIME ZONE time_zone AT TIME ZONE 'UTC' - INTERVAL '1 hour') AT TIME ZONE 'UTC'
+    ELSE day::timestamp AT TIME ZONE time_zone
+END;
+
+COMMENT ON FUNCTION public.day_start IS 'When a calendar day begins in `time_zone`: at its first midnight.';
 
 CREATE OR REPLACE FUNCTION public.billing_period(
     at timestamptz DEFAULT now(), first_day integer DEFAULT 1, time_zone text DEFAULT 'UTC'
@@ -11,7 +23,7 @@ RETURN (
     CROSS JOIN LATERAL (SELECT date_trunc('month', at AT TIME ZONE time_zone) + distance * INTERVAL '1 month' AS month) m
     CROSS JOIN LATERAL (SELECT date_part('day', month + INTERVAL '1 month' - INTERVAL '1 day')::integer AS days) d
     CROSS JOIN LATERAL (
-        SELECT (month + (least(greatest(first_day, 1), days) - 1) * INTERVAL '1 day') AT TIME ZONE time_zone AS start
+        SELECT day_start((month + (least(greatest(first_day, 1), days) - 1) * INTERVAL '1 day')::date, time_zone) AS start
     ) s
 );
 

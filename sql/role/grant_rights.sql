@@ -9,7 +9,10 @@ BEGIN
     REVOKE ALL ON SCHEMA linkbeat FROM PUBLIC;
     REVOKE ALL ON ALL TABLES IN SCHEMA linkbeat FROM PUBLIC;
     REVOKE ALL ON ALL ROUTINES IN SCHEMA linkbeat FROM PUBLIC;
-    REVOKE ALL ON FUNCTION public.billing_period, public.network_counters FROM PUBLIC;
+    REVOKE ALL ON FUNCTION
+        public.billing_period, public.day_start, public.network_counters, public.network_days, public.network_total,
+        public.server_total, public.network_forecast, public.network_month, public.network_percentile, public.quota_usage
+    FROM PUBLIC;
     FOR one IN
         SELECT oid::regtype AS type FROM pg_type
         WHERE typnamespace = 'linkbeat'::regnamespace AND typtype = 'c' AND typrelid IN (
@@ -38,7 +41,7 @@ BEGIN
     END IF;
 
     GRANT USAGE ON SCHEMA linkbeat TO linkbeat_ingest, linkbeat_read;
-    GRANT EXECUTE ON FUNCTION linkbeat.ingest_heartbeats, linkbeat.configure_server TO linkbeat_ingest;
+    GRANT EXECUTE ON FUNCTION linkbeat.ingest_heartbeats, linkbeat.configure_server, linkbeat.set_quota TO linkbeat_ingest;
 
     GRANT SELECT ON
         public.servers, linkbeat.server_config, linkbeat.installation, linkbeat.schema_version, linkbeat.jobs
@@ -52,9 +55,12 @@ BEGIN
         public.interface_overview, public.network_samples, public.network_events,
         public.network_traffic_1m, public.network_traffic_15m, public.network_traffic_1h, public.network_traffic_1d,
         public.filesystem_samples, public.filesystem_metrics_1m, public.filesystem_metrics_15m,
-        public.filesystem_metrics_1h, public.filesystem_metrics_1d
+        public.filesystem_metrics_1h, public.filesystem_metrics_1d, public.quotas
     TO linkbeat_read, analyst;
-    GRANT EXECUTE ON FUNCTION public.billing_period, public.network_counters, linkbeat.thinning_step TO linkbeat_read, analyst;
+    GRANT EXECUTE ON FUNCTION
+        public.billing_period, public.day_start, public.network_counters, linkbeat.thinning_step, public.network_days,
+        public.network_total, public.server_total, public.network_forecast, public.network_month, public.network_percentile, public.quota_usage
+    TO linkbeat_read, analyst;
 
     -- A view reads tables in its owner's name, but calls functions in the reader's. Without USAGE on the schema an
     -- analyst cannot call them in a query of their own.

@@ -145,7 +145,7 @@ def test_values_are_read_with_their_types() -> None:
         ("OLDEST_HEARTBEAT", "8", "COMPRESS_AFTER", "9 days is not above 9", "OLDEST_HEARTBEAT"),
         ("COMPRESS_AFTER", "7", "COMPRESS_AFTER", "7 days is not above 8", "OLDEST_HEARTBEAT"),
         ("RETAIN_RAW", "9", "RETAIN_RAW", "9 days is not above 9", "COMPRESS_AFTER"),
-        ("RETAIN_RAW", "31", "RETAIN_1M", "30 days is not at least 31", "RETAIN_RAW"),
+        ("RETAIN_RAW", "36", "RETAIN_1M", "35 days is not at least 36", "RETAIN_RAW"),
         ("RETAIN_1M", "401", "RETAIN_15M", "400 days is not at least 401", "RETAIN_1M"),
         ("RETAIN_15M", "1827", "RETAIN_1H", "1826 days is not at least 1827", "RETAIN_15M"),
         ("RETAIN_1D", "400", "RETAIN_1D", "400 days is not at least 1826", "RETAIN_1H"),

@@ -1,0 +1,91 @@
+"""Quotas: what a server may move in a billing month, and how much of it is used."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import asyncpg
+from litestar import Request, Router, delete, get, put
+from litestar.params import FromPath
+
+from service.body import JSON_TYPES, content, read
+from service.database import Database
+from service.decode import decode_quota
+from service.errors import Problem
+from service.listing import storable, unknown_server
+from service.openapi import problems
+from service.wire import Quota
+from service.zones import Zones
+
+MAX_QUOTA_BYTES = 16 << 10
+
+# public.quota_usage has the meaning of each column (docs/sql.md).
+STATES = """
+SELECT q.server_id, q.bytes, q.direction, q.billing_day, q.time_zone, q.interface_name AS interface, q.near_percent,
+       q.since, q.until, q.used_bytes::bigint, q.used_percent, q.expected_bytes::bigint, q.state
+FROM quota_usage($1) q WHERE q.server_id = ANY ($2::text[])
+"""
+_IS_KNOWN = "SELECT FROM servers WHERE server_id = $1"
+_SET = "SELECT linkbeat.set_quota($1, $2, $3, $4, $5, $6, $7) AS is_known"
+
+
+class QuotaState(Quota, frozen=True, kw_only=True):
+    """A quota, and what is used of it in the billing month under way.
+
+    since, until    the billing month, half-open
+    used_bytes      of it, the newest heartbeat included; and used_percent, as a share of `bytes`
+    expected_bytes  at the month's end, if it goes on at its average rate so far; null while less than a day is known
+    state           `ok`; `near` from near_percent on; `over`: more than all of it
+    """
+
+    since: datetime
+    until: datetime
+    used_bytes: int
+    used_percent: float
+    expected_bytes: int | None
+    state: Literal["ok", "near", "over"]
+
+
+def router(database: Callable[[], Database], writing: Callable[[], Database], zones: Zones) -> Router:
+    """GET, PUT and DELETE /servers/{server_id}/quota."""
+
+    async def state(server_id: str) -> QuotaState:
+        rows = await database().fetch(STATES, datetime.now(UTC), [storable(server_id)])
+        if not rows:
+            if not await database().fetch(_IS_KNOWN, storable(server_id)):
+                raise unknown_server(server_id)
+            raise Problem("not_found", f"no quota is set for {server_id!r}")
+        return state_of(rows[0])
+
+    @get("/", summary="A server's quota and its state", responses=problems(401, 404, 503))
+    async def get_quota(server_id: FromPath[str]) -> QuotaState:
+        return await state(server_id)
+
+    @put("/", summary="Set a server's quota", responses=problems(400, 401, 404, 408, 413, 415, 422, 503))
+    async def put_quota(server_id: FromPath[str], request: Request[Any, Any, Any]) -> QuotaState:
+        """Replaces the one that was set; what was moved since the billing month began counts."""
+        # Not by Litestar, for what service/agents.py says of a configuration.
+        _, is_gzip = content(request.scope, JSON_TYPES)
+        quota = decode_quota(await read(request.scope, request.receive, MAX_QUOTA_BYTES, is_gzip=is_gzip))
+        await zones.check(quota.time_zone)
+        await write(server_id, quota.bytes, quota.direction, quota.billing_day, quota.time_zone, quota.interface,
+                    quota.near_percent)  # fmt: skip
+        return await state(server_id)
+
+    @delete("/", summary="Remove a server's quota", responses=problems(401, 404, 503))
+    async def delete_quota(server_id: FromPath[str]) -> None:
+        await write(server_id, *[None] * 6)
+
+    async def write(server_id: str, *quota: Any) -> None:
+        (row,) = await writing().fetch(_SET, storable(server_id), *quota)
+        if not row["is_known"]:
+            raise unknown_server(server_id)
+
+    return Router("/servers/{server_id:str}/quota", route_handlers=[get_quota, put_quota, delete_quota], tags=["usage"])
+
+
+def state_of(row: asyncpg.Record) -> QuotaState:
+    """A row of STATES."""
+    values = dict(row)
+    del values["server_id"]
+    return QuotaState(**values)

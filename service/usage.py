@@ -1,0 +1,408 @@
+"""Usage: what servers moved by the calendar of a time zone, to bill from.
+
+Days and months are cut by the database (sql/view/usage.sql), where analysts have the same functions.
+"""
+
+import base64
+import binascii
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+import asyncpg
+import msgspec
+from litestar import Router, get
+from litestar.params import FromPath, QueryParameter
+
+from service.database import Database
+from service.errors import Problem
+from service.listing import After, Limit, storable, unknown_server
+from service.openapi import problems
+from service.quotas import STATES, QuotaState, state_of
+from service.settings import Settings
+from service.zones import TimeZone, Zones
+
+MAX_DAYS = 400
+MAX_MONTHS = 120
+
+BillingDay = Annotated[
+    int,
+    QueryParameter(ge=1, le=31, description="Day of the month on which months begin; in shorter months, their last."),
+]
+Direction = Annotated[
+    Literal["in", "out", "sum", "max"],
+    QueryParameter(description="By what servers are ordered: received, sent, both, or the greater of the two."),
+]
+_FIRST, _LAST = date(2000, 1, 1), date(2100, 1, 1)
+
+
+class Amount(msgspec.Struct, frozen=True):
+    """Octets."""
+
+    rx_bytes: int
+    tx_bytes: int
+    total_bytes: int
+
+
+class Rates(msgspec.Struct, frozen=True):
+    """Bits per second; `max_bps` is the greater of the two, which transit is billed by."""
+
+    rx_bps: float
+    tx_bps: float
+    max_bps: float
+
+
+class Percentile(msgspec.Struct, frozen=True):
+    """The 95th percentile of the average rates of a month's 5-minute slots, those under way left out.
+
+    The highest 5 % of them, rounded down, are dropped, and the next one is the percentile.
+
+    of_samples  of the slots in which something was reported, as transit is billed; null: there are none
+    of_slots    of all slots so far, a missing one as 0; null: there are none
+    """
+
+    samples: int
+    slots: int
+    of_samples: Rates | None
+    of_slots: Rates | None
+
+
+class Month(Amount, frozen=True, kw_only=True):
+    """A billing month, [since, until), and what was moved in it so far.
+
+    samples     heartbeats that this is made of; a month of 0 is not known to have had no traffic
+    expected    at the month's end, if it goes on at its average rate since it began, or since the server's first
+                heartbeat; null while less than a day of it is known
+    percentile  null: the minutes that it is made of are no longer kept (LINKBEAT_RETAIN_1M_DAYS)
+    """
+
+    since: datetime
+    until: datetime
+    samples: int
+    expected: Amount | None
+    percentile: Percentile | None
+
+
+class Day(Amount, frozen=True, kw_only=True):
+    """A calendar day, which may have 23 hours, or 25, or 24.5."""
+
+    day: date
+    samples: int
+
+
+class InterfaceUsage(Amount, frozen=True, kw_only=True):
+    """One interface over all of the days or months; is_lowest: it is counted in the server's traffic."""
+
+    interface: str
+    is_lowest: bool
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """One server's traffic by the calendar of `time_zone`, or that of one of its interfaces.
+
+    interface    null: the server's own traffic, each byte counted once, at the lowest interface
+    month        the billing month under way
+    since, until the days that were asked for, half-open
+    days, months the one of them that `by` names, oldest first; without those in which nothing was reported: a gap is
+                 never 0
+    interfaces   each over all of them; [] where one was asked for
+    quota        null: none is set
+    """
+
+    server_id: str
+    interface: str | None
+    time_zone: str
+    billing_day: int
+    month: Month
+    by: Literal["day", "month"]
+    since: date
+    until: date
+    days: list[Day]
+    months: list[Month]
+    interfaces: list[InterfaceUsage]
+    quota: QuotaState | None
+
+
+class ServerUsage(Amount, frozen=True, kw_only=True):
+    """One server in the billing month asked for; its quota is as of now."""
+
+    server_id: str
+    hostname: str
+    quota: QuotaState | None
+
+
+class FleetUsage(msgspec.Struct, frozen=True):
+    """Servers by what they moved in the billing month [since, until), the most first; `next` continues the list.
+
+    Amounts grow while servers report: a server may then stand on two pages, or on none.
+    """
+
+    time_zone: str
+    billing_day: int
+    since: datetime
+    until: datetime
+    servers: list[ServerUsage]
+    next: str | None
+
+
+# The billing month of now, or of a day.
+_CALENDAR = """
+SELECT ($1 AT TIME ZONE $2)::date AS today, (lower(p) AT TIME ZONE $2)::date AS first_day,
+       lower(p) AS since, upper(p) AS until
+FROM billing_period(coalesce(($4::date + TIME '12:00') AT TIME ZONE $2, $1::timestamptz), $3, $2) AS p
+"""
+# Of the months that {at} has moments of.
+_MONTHS = """
+SELECT m.since, m.until, m.rx_bytes::bigint, m.tx_bytes::bigint, m.samples,
+       CASE WHEN m.until > $2 THEN m.expected_rx_bytes::bigint END AS expected_rx_bytes,
+       CASE WHEN m.until > $2 THEN m.expected_tx_bytes::bigint END AS expected_tx_bytes,
+       p.samples AS percentile_samples, p.slots, p.rx_bps, p.tx_bps, p.rx_bps_of_slots, p.tx_bps_of_slots
+FROM servers s
+CROSS JOIN LATERAL ({at}) AS a
+CROSS JOIN LATERAL network_month($1, a.at, $4, $3, $5, $2) m
+LEFT JOIN LATERAL network_percentile($1, m.since, least(m.until, time_bucket(INTERVAL '5 minutes', $2)), $5) p
+     ON greatest(m.since, s.first_seen) >= $6
+WHERE s.server_id = $1
+"""
+_THIS = "SELECT $2::timestamptz AS at"
+# A month that begins in a calendar month is the one that this one's last noon is in.
+_EACH = """
+SELECT (c.month + INTERVAL '1 month' - INTERVAL '12 hours') AT TIME ZONE $3 AS at
+FROM generate_series(date_trunc('month', $7::date::timestamp), ($8::date - 1)::timestamp,
+                     INTERVAL '1 month') AS c(month)
+"""
+_IN_RANGE = """
+AND (m.since AT TIME ZONE $3)::date >= $7 AND (m.since AT TIME ZONE $3)::date < $8
+AND m.samples > 0
+ORDER BY m.since
+"""
+_DAYS = """
+SELECT day, interface_name, is_lowest, rx_bytes, tx_bytes, samples FROM network_days($1, $2, $3, $4, $5) ORDER BY day
+"""
+_INTERFACES = """
+SELECT interface_name, is_lowest, rx_bytes, tx_bytes FROM server_total($1, $2, $3)
+"""
+_MOVED = {
+    "in": "t.rx_bytes", "out": "t.tx_bytes", "sum": "t.rx_bytes + t.tx_bytes",
+    "max": "greatest(t.rx_bytes, t.tx_bytes)",
+}  # fmt: skip
+_FLEET = """
+SELECT s.server_id, s.hostname, t.rx_bytes::bigint, t.tx_bytes::bigint, ({moved})::bigint AS moved
+FROM (
+    SELECT server_id, sum(rx_bytes) AS rx_bytes, sum(tx_bytes) AS tx_bytes
+    FROM network_total($1, $2) WHERE is_lowest GROUP BY server_id) AS t
+JOIN servers s USING (server_id)
+WHERE $3::bigint IS NULL OR {moved} < $3 OR {moved} = $3 AND s.server_id > $4
+ORDER BY {moved} DESC, s.server_id
+LIMIT $5
+"""
+
+
+def router(database: Callable[[], Database], zones: Zones, settings: Settings) -> Router:
+    """GET /usage and /usage/{server_id}."""
+
+    async def calendar_of(time_zone: str, billing_day: int, day: date | None = None) -> asyncpg.Record:
+        await zones.check(time_zone)
+        (row,) = await database().fetch(_CALENDAR, now(), time_zone, billing_day, day)
+        return row
+
+    @get("/", summary="The fleet's usage, the most first", responses=problems(401, 422, 503))
+    async def fleet(
+        time_zone: TimeZone = "UTC",
+        billing_day: BillingDay = 1,
+        at: Annotated[
+            date | None, QueryParameter(description="The billing month that this day is in; without it, today's.")
+        ] = None,
+        direction: Direction = "sum",
+        limit: Limit = 100,
+        after: After = None,
+    ) -> FleetUsage:
+        cursor = _read_cursor(after, direction) if after is not None else (None, None)
+        if at is not None:
+            _check_date("at", at)
+        month = await calendar_of(time_zone, billing_day, at)
+        if month["since"] < _kept_since(settings, month["since"], month["until"]):
+            raise Problem.invalid("at", f"the month that began on {month['first_day']} is no longer kept whole")
+        rows = await database().fetch(
+            _FLEET.format(moved=_MOVED[direction]), month["since"], month["until"], *cursor, limit + 1
+        )
+        page = rows[:limit]
+        found = await database().fetch(STATES, now(), [row["server_id"] for row in page])
+        quotas = {row["server_id"]: state_of(row) for row in found}
+        servers = [
+            ServerUsage(
+                **_amount(row["rx_bytes"], row["tx_bytes"]),
+                server_id=row["server_id"],
+                hostname=row["hostname"],
+                quota=quotas.get(row["server_id"]),
+            )
+            for row in page
+        ]
+        following = _cursor(direction, page[-1]) if len(rows) > limit else None
+        return FleetUsage(time_zone, billing_day, month["since"], month["until"], servers, following)
+
+    @get("/{server_id:str}", summary="One server's usage", responses=problems(401, 404, 422, 503))
+    async def one_server(
+        server_id: FromPath[str],
+        interface: Annotated[str | None, QueryParameter(description="Only this interface.", max_length=255)] = None,
+        by: Annotated[Literal["day", "month"], QueryParameter(description="What there is an entry for.")] = "day",
+        since: Annotated[
+            date | None,
+            QueryParameter(
+                description="First day. Without it, the billing month's first; by month, that of eleven months before."
+            ),
+        ] = None,
+        until: Annotated[
+            date | None,
+            QueryParameter(
+                description="Day after the last one; without it, tomorrow. By month: those that begin before it."
+            ),
+        ] = None,
+        time_zone: TimeZone = "UTC",
+        billing_day: BillingDay = 1,
+    ) -> Usage:
+        current = now()
+        calendar = await calendar_of(time_zone, billing_day)
+        first, last = _days(by, since, until, calendar)
+        who, which = storable(server_id), storable(interface) if interface is not None else None
+        of_months = (who, current, time_zone, billing_day, which, current - timedelta(days=settings.retain_1m_days))
+        month = await database().fetch(_MONTHS.format(at=_THIS), *of_months)
+        if not month:
+            raise unknown_server(server_id)
+        days: list[Day] = []
+        months: list[Month] = []
+        if by == "day":
+            # Days are made of hours, or of quarters, which are kept for less long.
+            kept = (current - timedelta(days=settings.retain_15m_days)).date() + timedelta(days=2)
+            rows: Sequence[asyncpg.Record] = await database().fetch(
+                _DAYS, who, max(first, min(kept, last)), last, time_zone, which
+            )
+            days = _by_day(row for row in rows if which is not None or row["is_lowest"])
+        else:
+            found = await database().fetch(_MONTHS.format(at=_EACH) + _IN_RANGE, *of_months, first, last)
+            months = [_month(row) for row in found if row["since"] >= _kept_since(settings, row["since"], row["until"])]
+            rows = []
+            if months and which is None:
+                rows = await database().fetch(_INTERFACES, who, months[0].since, months[-1].until)
+        quota = await database().fetch(STATES, current, [who])
+        return Usage(
+            server_id,
+            interface,
+            time_zone,
+            billing_day,
+            _month(month[0]),
+            by,
+            first,
+            last,
+            days,
+            months,
+            _by_interface(rows) if which is None else [],
+            state_of(quota[0]) if quota else None,
+        )
+
+    return Router("/usage", route_handlers=[fleet, one_server], tags=["usage"])
+
+
+def now() -> datetime:
+    """When the month under way is as it is."""
+    return datetime.now(UTC)
+
+
+def _kept_since(settings: Settings, *ends: datetime) -> datetime:
+    """From when on all that a month between such ends is made of is kept: days, and hours or quarters at its ends."""
+    is_of_hours = not any(end.minute for end in ends)
+    days = settings.retain_1h_days if is_of_hours else settings.retain_15m_days
+    return now() - timedelta(days=days - 1)
+
+
+def _days(by: str, since: date | None, until: date | None, calendar: asyncpg.Record) -> tuple[date, date]:
+    """The days asked for, or those that are meant where they are not. Raises Problem (422)."""
+    last = until if until is not None else calendar["today"] + timedelta(days=1)
+    _check_date("until", last)
+    first = since
+    if first is None:
+        first = min(calendar["first_day"], last - timedelta(days=1))
+        if by == "month":
+            months = first.year * 12 + first.month - 1 - 11
+            first = date(months // 12, months % 12 + 1, 1)
+    _check_date("since", first)
+    if first >= last:
+        raise Problem.invalid("since", f"expected a day before {last}, got {first}")
+    most = timedelta(days=MAX_DAYS if by == "day" else MAX_MONTHS * 31)
+    if last - first > most:
+        raise Problem.invalid("since", f"expected at most {most.days} days before {last}, got {first}")
+    return first, last
+
+
+def _check_date(name: str, day: date) -> None:
+    if not _FIRST <= day < _LAST:
+        raise Problem.invalid(name, f"expected a day from {_FIRST} to before {_LAST}, got {day}")
+
+
+def _amount(rx_bytes: int, tx_bytes: int) -> dict[str, int]:
+    return {"rx_bytes": rx_bytes, "tx_bytes": tx_bytes, "total_bytes": rx_bytes + tx_bytes}
+
+
+def _month(row: asyncpg.Record) -> Month:
+    expected = percentile = None
+    if row["expected_rx_bytes"] is not None:
+        expected = Amount(**_amount(row["expected_rx_bytes"], row["expected_tx_bytes"]))
+    if row["slots"] is not None:
+        percentile = Percentile(
+            row["percentile_samples"],
+            row["slots"],
+            _rates(row["rx_bps"], row["tx_bps"]),
+            _rates(row["rx_bps_of_slots"], row["tx_bps_of_slots"]),
+        )
+    return Month(
+        **_amount(row["rx_bytes"], row["tx_bytes"]),
+        since=row["since"],
+        until=row["until"],
+        samples=row["samples"],
+        expected=expected,
+        percentile=percentile,
+    )
+
+
+def _rates(rx_bps: float | None, tx_bps: float | None) -> Rates | None:
+    return None if rx_bps is None or tx_bps is None else Rates(rx_bps, tx_bps, max(rx_bps, tx_bps))
+
+
+def _by_day(rows: Iterable[asyncpg.Record]) -> list[Day]:
+    days: dict[date, list[int]] = {}
+    for row in rows:
+        total = days.setdefault(row["day"], [0, 0, 0])
+        total[0] += row["rx_bytes"]
+        total[1] += row["tx_bytes"]
+        total[2] += row["samples"]
+    return [Day(**_amount(rx, tx), day=day, samples=samples) for day, (rx, tx, samples) in days.items()]
+
+
+def _by_interface(rows: Sequence[asyncpg.Record]) -> list[InterfaceUsage]:
+    interfaces: dict[str, list[int]] = {}
+    for row in rows:
+        total = interfaces.setdefault(row["interface_name"], [0, 0, 0])
+        total[0] += row["rx_bytes"]
+        total[1] += row["tx_bytes"]
+        total[2] |= row["is_lowest"]
+    return [
+        InterfaceUsage(**_amount(rx, tx), interface=name, is_lowest=bool(lowest))
+        for name, (rx, tx, lowest) in sorted(interfaces.items())
+    ]
+
+
+def _cursor(direction: str, row: asyncpg.Record) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode((direction, row["moved"], row["server_id"]))).decode()
+
+
+def _read_cursor(cursor: str, direction: str) -> tuple[Any, ...]:
+    try:
+        body = base64.urlsafe_b64decode(cursor.encode())
+        of, moved, server_id = msgspec.json.decode(body, type=tuple[str, int, str])
+    except (ValueError, binascii.Error, msgspec.MsgspecError, UnicodeError) as raised:
+        raise Problem.invalid("after", "is not a `next` of this list") from raised
+    if of != direction:
+        raise Problem.invalid("after", f"continues a list by {of}, not {direction}")
+    if not 0 <= moved < 2**63:
+        raise Problem.invalid("after", "is not a `next` of this list")
+    return moved, storable(server_id)

@@ -1,0 +1,157 @@
+-- network_days, network_total, server_total, network_month, network_percentile: traffic that one can bill from, for analysts and for
+-- the service alike. Views' neighbours, because they read the aggregates' views.
+-- Replaceable: reapplied on every upgrade.
+--
+-- Each of them is one statement that the planner puts into the query that calls it: ranges reach index and chunks.
+
+CREATE OR REPLACE FUNCTION public.network_days(
+    of_server text, since date, until date, time_zone text DEFAULT 'UTC', of_interface text DEFAULT NULL
+) RETURNS TABLE (
+    day date, interface_name text, is_lowest boolean,
+    rx_bytes bigint, tx_bytes bigint, rx_packets bigint, tx_packets bigint, samples bigint
+)
+LANGUAGE sql STABLE PARALLEL SAFE
+BEGIN ATOMIC
+    -- Whole hours make a day up where every midnight is on one; quarters do in every zone that there is.
+    WITH midnights AS (
+        SELECT bool_and(extract(minute FROM day_start(midnight::date, network_days.time_zone) AT TIME ZONE 'UTC') = 0
+                        AND extract(second FROM day_start(midnight::date, network_days.time_zone) AT TIME ZONE 'UTC') = 0) AS are_hours
+        FROM generate_series(network_days.since::timestamp, network_days.until::timestamp, INTERVAL '1 day') AS midnight
+    )
+    -- By the local date of its start: a bucket has one, whether the clock is set forward or back, or skips a day.
+    SELECT (b.bucket AT TIME ZONE network_days.time_zone)::date, b.interface_name, b.is_lowest,
+           sum(b.rx_bytes)::bigint, sum(b.tx_bytes)::bigint, sum(b.rx_packets)::bigint, sum(b.tx_packets)::bigint,
+           sum(b.samples)::bigint
+    FROM (
+        SELECT h.bucket, h.server_id, h.interface_name, h.is_lowest, h.rx_bytes, h.tx_bytes, h.rx_packets, h.tx_packets, h.samples
+        FROM public.network_traffic_1h h
+        WHERE (SELECT are_hours FROM midnights) AND h.server_id = network_days.of_server
+          AND (network_days.of_interface IS NULL OR h.interface_name = network_days.of_interface)
+          AND h.bucket >= day_start(network_days.since, network_days.time_zone)
+          AND h.bucket < day_start(network_days.until, network_days.time_zone)
+        UNION ALL
+        SELECT q.bucket, q.server_id, q.interface_name, q.is_lowest, q.rx_bytes, q.tx_bytes, q.rx_packets, q.tx_packets, q.samples
+        FROM public.network_traffic_15m q
+        WHERE NOT (SELECT are_hours FROM midnights) AND q.server_id = network_days.of_server
+          AND (network_days.of_interface IS NULL OR q.interface_name = network_days.of_interface)
+          AND q.bucket >= day_start(network_days.since, network_days.time_zone)
+          AND q.bucket < day_start(network_days.until, network_days.time_zone)
+    ) AS b
+    GROUP BY 1, 2, 3;
+END;
+
+COMMENT ON FUNCTION public.network_days IS
+    'What a server moved on each calendar day of `time_zone`, from the day `since` up to the day before `until`, by interface; the newest data included, and no row where there is none. The server''s own traffic is the sum over `is_lowest`.';
+
+-- Two functions of one body: only as an equality inside does a server's id reach the indexes of all levels.
+-- The widest buckets that fit are read: days within, hours and quarters at both ends.
+DO $functions$
+DECLARE
+    -- Each level with the range of it: what of the range wider ones leave over.
+    levels CONSTANT text := (
+        SELECT string_agg(format('SELECT server_id, interface_name, is_lowest, rx_bytes, tx_bytes, samples FROM public.%s
+                                  WHERE bucket >= %s AND bucket < %s', relation, first, next), ' UNION ALL ')
+        FROM (SELECT format('public.time_bucket(INTERVAL ''1 %s'', since + INTERVAL ''1 %1$s'' - INTERVAL ''1 microsecond'')', 'day') AS first_day,
+                     'public.time_bucket(INTERVAL ''1 day'', until)' AS end_of_days,
+                     format('public.time_bucket(INTERVAL ''1 %s'', since + INTERVAL ''1 %1$s'' - INTERVAL ''1 microsecond'')', 'hour') AS first_hour,
+                     'public.time_bucket(INTERVAL ''1 hour'', until)' AS end_of_hours) AS b
+        CROSS JOIN LATERAL (VALUES
+            ('network_traffic_1d', first_day, end_of_days),
+            ('network_traffic_1h', first_hour, format('least(%s, %s)', first_day, end_of_hours)),
+            ('network_traffic_1h', format('greatest(%s, %s)', first_day, end_of_days), end_of_hours),
+            ('network_traffic_15m', 'since', format('least(%s, until)', first_hour)),
+            ('network_traffic_15m', format('greatest(%s, %s)', first_hour, end_of_hours), 'until')
+        ) AS l(relation, first, next));
+    body CONSTANT text := format($sql$
+        SELECT b.server_id, b.interface_name, b.is_lowest, sum(b.rx_bytes)::bigint, sum(b.tx_bytes)::bigint, sum(b.samples)::bigint
+        FROM (%s) AS b WHERE %%s GROUP BY 1, 2, 3; END $sql$, levels);
+    result CONSTANT text := 'RETURNS TABLE (server_id text, interface_name text, is_lowest boolean, rx_bytes bigint, tx_bytes bigint,
+        samples bigint) LANGUAGE sql STABLE PARALLEL SAFE BEGIN ATOMIC ';
+BEGIN
+    EXECUTE 'CREATE OR REPLACE FUNCTION public.network_total(since timestamptz, until timestamptz) ' || result || format(body, 'true');
+    EXECUTE 'CREATE OR REPLACE FUNCTION public.server_total(of_server text, since timestamptz, until timestamptz,
+        of_interface text DEFAULT NULL) ' || result
+        || format(body, 'b.server_id = of_server AND (of_interface IS NULL OR b.interface_name = of_interface)');
+END $functions$;
+
+COMMENT ON FUNCTION public.network_total IS
+    'What each interface of the fleet moved from `since` up to `until`, which stand on quarters of an hour; the newest data included. A server''s own traffic is the sum over `is_lowest`.';
+COMMENT ON FUNCTION public.server_total IS 'The same as network_total() of one server, or of one of its interfaces, at the price of one.';
+
+-- An estimate that the rate so far goes on. Nothing, before a day of the period has been seen.
+CREATE OR REPLACE FUNCTION public.network_forecast(bytes numeric, since timestamptz, until timestamptz, as_of timestamptz)
+RETURNS numeric
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN as_of >= until THEN bytes
+    WHEN extract(epoch FROM as_of - since) >= 86400
+    THEN round(bytes * extract(epoch FROM until - since) / extract(epoch FROM as_of - since))
+END;
+
+COMMENT ON FUNCTION public.network_forecast IS
+    'What `bytes`, moved from `since` up to `as_of`, come to by `until` at the same average rate; null while less than a day of it has passed.';
+
+CREATE OR REPLACE FUNCTION public.network_month(
+    of_server text, at timestamptz DEFAULT now(), first_day integer DEFAULT 1, time_zone text DEFAULT 'UTC',
+    of_interface text DEFAULT NULL, as_of timestamptz DEFAULT now()
+) RETURNS TABLE (
+    since timestamptz, until timestamptz, rx_bytes numeric, tx_bytes numeric, samples bigint,
+    expected_rx_bytes numeric, expected_tx_bytes numeric
+)
+LANGUAGE sql STABLE PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT lower(p.period), upper(p.period), t.rx_bytes, t.tx_bytes, t.samples,
+           -- Of a server that came later, from its first heartbeat on.
+           network_forecast(t.rx_bytes, greatest(lower(p.period), s.first_seen), upper(p.period), network_month.as_of),
+           network_forecast(t.tx_bytes, greatest(lower(p.period), s.first_seen), upper(p.period), network_month.as_of)
+    -- OFFSET 0: found once; it would otherwise stand in every bound below and be computed for every row.
+    FROM (SELECT billing_period(network_month.at, network_month.first_day, network_month.time_zone) AS period OFFSET 0) p
+    LEFT JOIN public.server_overview s ON s.server_id = network_month.of_server
+    CROSS JOIN LATERAL (
+        SELECT coalesce(sum(t.rx_bytes), 0) AS rx_bytes, coalesce(sum(t.tx_bytes), 0) AS tx_bytes,
+               coalesce(sum(t.samples), 0)::bigint AS samples
+        FROM server_total(network_month.of_server, lower(p.period), upper(p.period), network_month.of_interface) t
+        WHERE t.is_lowest OR network_month.of_interface IS NOT NULL
+    ) t;
+END;
+
+COMMENT ON FUNCTION public.network_month IS
+    'What a server, or one of its interfaces, moved in the billing month that `at` is in (billing_period), each byte once; and what it comes to by the month''s end if it goes on as up to `as_of`: null while less than a day is known.';
+
+-- Slots are all five minutes of the range, samples those in which something was reported. The highest 5 % are dropped,
+-- rounded down, and the next one is the percentile: of the samples, or of the slots, where a missing one counts as 0.
+CREATE OR REPLACE FUNCTION public.network_percentile(
+    of_server text, since timestamptz, until timestamptz, of_interface text DEFAULT NULL, percentile numeric DEFAULT 95
+) RETURNS TABLE (
+    samples bigint, slots bigint, rx_bps double precision, tx_bps double precision,
+    rx_bps_of_slots double precision, tx_bps_of_slots double precision
+)
+LANGUAGE sql STABLE PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT r.samples, n.slots,
+           r.rx_bps[r.samples - ceil(r.samples * network_percentile.percentile / 100)::bigint + 1],
+           r.tx_bps[r.samples - ceil(r.samples * network_percentile.percentile / 100)::bigint + 1],
+           CASE WHEN r.samples > 0 THEN
+               coalesce(r.rx_bps[n.slots - ceil(n.slots * network_percentile.percentile / 100)::bigint + 1], 0) END,
+           CASE WHEN r.samples > 0 THEN
+               coalesce(r.tx_bps[n.slots - ceil(n.slots * network_percentile.percentile / 100)::bigint + 1], 0) END
+    FROM (
+        SELECT count(*) AS samples, array_agg(s.rx_bps ORDER BY s.rx_bps DESC) AS rx_bps,
+               array_agg(s.tx_bps ORDER BY s.tx_bps DESC) AS tx_bps
+        FROM (
+            SELECT (sum(m.rx_bytes) * 8 / 300)::double precision AS rx_bps, (sum(m.tx_bytes) * 8 / 300)::double precision AS tx_bps
+            FROM public.network_traffic_1m m
+            WHERE m.server_id = network_percentile.of_server
+              AND (m.interface_name = network_percentile.of_interface
+                   OR network_percentile.of_interface IS NULL AND m.is_lowest)
+              AND m.bucket >= network_percentile.since AND m.bucket < network_percentile.until
+            GROUP BY time_bucket('5 minutes', m.bucket)
+        ) s
+    ) r
+    CROSS JOIN (
+        SELECT greatest(0, floor(extract(epoch FROM network_percentile.until - network_percentile.since) / 300))::bigint AS slots
+    ) n;
+END;
+
+COMMENT ON FUNCTION public.network_percentile IS
+    'The 95th percentile, or another, of the average rates of all 5-minute samples from `since` up to `until`, in bits per second, as transit is billed: the highest 5 % are dropped, rounded down, and the next one is it. `rx_bps`: of the samples that there are; `rx_bps_of_slots`: a missing one counts as 0. Reads network_traffic_1m, which must reach back to `since`.';
