@@ -12,7 +12,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ASGIApp
 
 from agent import __version__
-from service import agents, heartbeats, quotas, roles, servers, sparkline, system, usage
+from service import agents, export, heartbeats, quotas, roles, servers, sparkline, system, usage
 from service.config import Configurations
 from service.database import Database, open_database
 from service.errors import EXCEPTION_HANDLERS
@@ -51,6 +51,9 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
     def sparklines() -> Database:
         return database("sparklines")
 
+    def exporting() -> Database:
+        return database("exporting")
+
     def writing() -> Database:
         return database("writing")
 
@@ -69,6 +72,10 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
         async with (
             open_database(database_url) as opened["database"],
             open_database(database_url, plans="generic") as opened["sparklines"],
+            # Of their own: what exports wait for keeps nobody from a sparkline.
+            open_database(database_url, connections=export.EXPORTS_AT_ONCE, seconds=export.PAGE_SECONDS) as opened[
+                "exporting"
+            ],
             Ingest(
                 database_url,
                 settings.queue_heartbeats,
@@ -92,6 +99,7 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
                     agents.router(database, writing, configurations),
                     sparkline.router(sparklines),
                     usage.router(database, zones, settings),
+                    export.router(exporting),
                     quotas.router(database, writing, zones),
                 ],
                 guards=[identity.guard],

@@ -45,7 +45,7 @@ _OVERBURDENED = (
 
 
 class Database:
-    """Statements, through a pool; they never wait longer than READ_SECONDS.
+    """Statements, through a pool; they never wait longer than the pool's `seconds`.
 
     Every wait has a deadline: without one, asyncpg's callers stay for ever on a path that hangs.
     """
@@ -60,6 +60,18 @@ class Database:
                 rows: list[asyncpg.Record] = await connection.fetch(sql, *arguments)
                 return rows
 
+    async def copy(self, sql: str, *arguments: Any, **options: Any) -> tuple[bytearray, int]:
+        """What COPY makes of all rows, and how many there are. Raises Problem (503) while the database is away."""
+        lines = bytearray()
+
+        async def take(data: bytes) -> None:
+            lines.extend(data)
+
+        with unavailable():
+            async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+                status: str = await connection.copy_from_query(sql, *arguments, output=take, **options)
+        return lines, int(status.removeprefix("COPY "))
+
     async def close(self) -> None:
         try:
             await asyncio.wait_for(self._pool.close(), ACQUIRE_SECONDS)
@@ -69,24 +81,31 @@ class Database:
 
 @asynccontextmanager
 async def open_database(
-    url: str, *, connections: int = 8, plans: Literal["custom", "generic"] = "custom", role: str = roles.READ
+    url: str,
+    *,
+    connections: int = 8,
+    plans: Literal["custom", "generic"] = "custom",
+    role: str = roles.READ,
+    seconds: float = READ_SECONDS,
 ) -> AsyncIterator[Database]:
     """A pool of one role, the one that reads; at most `connections` of the server's.
 
-    plans  custom: each execution is planned for its arguments. generic: each statement once in five minutes, for which
-           its range of time must stand in it
+    plans    custom: each execution is planned for its arguments. generic: each statement once in five minutes, for
+             which its range of time must stand in it
+    seconds  the longest that a statement may take
+    seconds  the longest that a statement may take
     """
     pool = await asyncpg.create_pool(
         url,
         min_size=0,  # asyncpg's keeping up of a floor fills the log with tracebacks while the database is away
         max_size=connections,
         timeout=CONNECT_SECONDS,
-        command_timeout=READ_SECONDS,
+        command_timeout=seconds,
         init=partial(roles.take, role=role),  # whatever goes wrong in a read, it cannot write
         reset=_leave_as_it_is,
         server_settings={
             "application_name": f"linkbeat {'read' if role == roles.READ else 'configure'}",
-            "statement_timeout": f"{READ_SECONDS * 1000:.0f}",
+            "statement_timeout": f"{seconds * 1000:.0f}",
             "timezone": "UTC",
             # Left to itself, the server would choose a generic plan from the sixth execution on, which no longer leaves
             # out the chunks outside a range that comes as an argument.

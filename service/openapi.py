@@ -5,10 +5,11 @@ from typing import Any
 from litestar import Litestar, post, put
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.openapi.spec import OpenAPI, OpenAPIResponse, Schema
+from litestar.openapi.spec import OpenAPI, OpenAPIMediaType, OpenAPIResponse, OpenAPIType, Schema
 from litestar.params import FromPath, JSONBody
 
 from service.errors import MEDIA_TYPE, ProblemBody
+from service.export_formats import described as export_types
 from service.heartbeats import BatchAnswer, HeartbeatAnswer
 from service.wire import AgentConfig, Heartbeat, Quota
 
@@ -38,6 +39,7 @@ def problems(*statuses: int) -> dict[int, ResponseSpec]:
 def complete(document: OpenAPI) -> None:
     """Adds the ingest routes and the bodies of what is set, and corrects what Litestar writes about every route."""
     _describe_bodies(document)
+    _describe_files(document)
     for item in (document.paths or {}).values():
         for operation in (item.get, item.post, item.put, item.delete):
             # Litestar's own words for a bad parameter, which here is a 422 (service.errors.on_validation).
@@ -50,6 +52,15 @@ def complete(document: OpenAPI) -> None:
         for member in (schema.properties or {}).values():
             if isinstance(member, Schema) and member.pattern:
                 member.pattern = member.pattern.replace(r"\Z", "$")  # \Z is Python's; in ECMA-262 it is a letter
+
+
+def _describe_files(document: OpenAPI) -> None:
+    assert document.paths is not None
+    operation = document.paths["/api/v1/export/traffic"].get
+    assert operation is not None
+    assert operation.responses is not None
+    file = OpenAPIMediaType(Schema(type=OpenAPIType.STRING))
+    operation.responses["200"] = OpenAPIResponse("The file.", content=dict.fromkeys(export_types(), file))
 
 
 def _describe_bodies(document: OpenAPI) -> None:

@@ -1,0 +1,320 @@
+"""Export: the history as a file of any size, in constant memory.
+
+The database writes the lines, a page at a time, and what comes is passed on as it is. A page is a statement of its own,
+which continues after the last row of the one before: no snapshot outlives it, so that a long export keeps no vacuum
+waiting, and a client that reads slowly holds no connection, and no more than a page.
+"""
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, NamedTuple
+
+import asyncpg
+import msgspec
+from litestar import Router, get
+from litestar.params import QueryParameter
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from service.database import Database
+from service.errors import Problem
+from service.export_formats import Relation, Writer, gzipped, relation_of, writer_of
+from service.listing import storable, unknown_server
+from service.openapi import problems
+
+log = logging.getLogger("linkbeat")
+
+EXPORTS_AT_ONCE = 3  # of a process, with a connection each at most
+PAGE_SECONDS = 60.0
+SEND_SECONDS = 60.0  # a client that takes nothing for so long is gone
+SENT_AT_ONCE = 64 << 10
+SERVERS_AT_ONCE = 256
+RETRY_AFTER_SECONDS = 10
+
+FormatName = Literal["csv", "json", "ndjson", "parquet"]
+Bucket = Literal["raw", "1m", "15m", "1h", "1d"]
+Moment = Annotated[datetime | None, QueryParameter(description="End of the half-open range, with Z or an offset.")]
+
+_KNOWN = "SELECT server_id FROM servers WHERE server_id = ANY ($1::text[])"
+_SERVERS = "SELECT server_id FROM servers WHERE server_id >= $1 AND server_id > $2 ORDER BY server_id LIMIT $3"
+
+
+class Key(NamedTuple):
+    """Of a row, in the order of the file."""
+
+    server_id: str
+    interface_name: str
+    time: datetime
+
+
+class Selection(msgspec.Struct, frozen=True):
+    """Which rows of which relation."""
+
+    relation: Relation
+    servers: list[str] | None
+    interfaces: list[str] | None
+    since: datetime | None
+    until: datetime | None
+    after: Key | None
+    limit: int | None
+
+    def page(self, first: str, last: str, after: Key | None, rows: int) -> tuple[str, list[Any]]:
+        """SQL and arguments for the next rows of the servers from `first` to `last`."""
+        time = self.relation.time
+        arguments: list[Any] = []
+
+        def argument(value: Any) -> str:
+            arguments.append(value)
+            return f"${len(arguments)}"
+
+        conditions = [f"server_id = {argument(first)}"] if first == last else [
+            f"server_id >= {argument(first)}", f"server_id <= {argument(last)}"
+        ]  # fmt: skip
+        if self.interfaces is not None:
+            conditions.append(f"interface_name = ANY ({argument(self.interfaces)}::text[])")
+        if self.since is not None:
+            conditions.append(f"{time} >= {argument(self.since)}")
+        if self.until is not None:
+            conditions.append(f"{time} < {argument(self.until)}")
+        if after is not None:
+            key = ", ".join(argument(part) for part in after)
+            conditions.append(f"(server_id, interface_name, {time}) > ({key})")
+        return (
+            f"SELECT * FROM {self.relation.name} WHERE {' AND '.join(conditions)} "
+            f"ORDER BY server_id, interface_name, {time} LIMIT {rows}"
+        ), arguments
+
+
+class Exports:
+    """Those under way in this process."""
+
+    def __init__(self) -> None:
+        self._under_way = 0
+
+    @contextmanager
+    def one_more(self) -> Iterator[None]:
+        """Raises Problem (429) where there are too many."""
+        if self._under_way >= EXPORTS_AT_ONCE:
+            raise Problem.retry(
+                "too_many_exports", f"{EXPORTS_AT_ONCE} exports are under way in this process", RETRY_AFTER_SECONDS
+            )
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+
+
+def router(database: Callable[[], Database]) -> Router:
+    """GET /export/traffic."""
+    exports = Exports()
+
+    @get("/traffic", summary="The history of traffic as a file", responses=problems(401, 404, 422, 429, 501, 503))
+    async def traffic(
+        format: Annotated[FormatName, QueryParameter(description="Of the file.")] = "csv",  # noqa: A002 - as it is called
+        bucket: Annotated[
+            Bucket, QueryParameter(description="The aggregate whose buckets these are; `raw`: every sample.")
+        ] = "15m",
+        server: Annotated[list[str] | None, QueryParameter(description="Only these servers; may be repeated.")] = None,
+        interface: Annotated[list[str] | None, QueryParameter(description="Only interfaces of this name.")] = None,
+        since: Moment = None,
+        until: Moment = None,
+        after: Annotated[
+            str | None,
+            QueryParameter(
+                description="Continues after this row, the last one of a file: `server_id,time,interface_name`.",
+                max_length=1000,
+            ),
+        ] = None,
+        limit: Annotated[int | None, QueryParameter(ge=1, le=2**53, description="Rows at most.")] = None,
+    ) -> ASGIApp:
+        """In the order of server, interface and time. An answer that was cut off lacks its last chunk: it is an error
+        to every client, and what came of it can be continued with `after`."""
+        selection = Selection(
+            relation_of(bucket),
+            sorted({storable(one) for one in server}) if server else None,
+            [storable(one) for one in interface] if interface else None,
+            _utc("since", since),
+            _utc("until", until),
+            _read_key(after) if after is not None else None,
+            limit,
+        )
+        writer = await writer_of(format, selection.relation)
+        if selection.servers is not None:
+            known = {row["server_id"] for row in await database().fetch(_KNOWN, selection.servers)}
+            for one in selection.servers:
+                if one not in known:
+                    raise unknown_server(one)
+        return _Answer(exports, _Reading(database(), selection, writer), f"linkbeat-traffic-{bucket}.{format}")
+
+    return Router("/export", route_handlers=[traffic], tags=["export"])
+
+
+class _Reading:
+    """The parts of the file, each made when it is asked for."""
+
+    def __init__(self, database: Database, selection: Selection, writer: Writer) -> None:
+        self.writer = writer
+        self._database = database
+        self._selection = selection
+        self._rows = 0
+
+    async def parts(self) -> AsyncIterator[bytes | bytearray]:
+        """Raises Problem (503) while the database is away."""
+        if head := self.writer.head():
+            yield head
+        async for lines in self._pages():
+            yield await self.writer.page(lines)
+        if tail := await self.writer.tail():
+            yield tail
+
+    async def _pages(self) -> AsyncIterator[bytearray]:
+        """Lines, as the database writes them."""
+        limit = self._selection.limit
+        async for first, last, after in self._groups():
+            position, rows = after, -1
+            wanted = 0
+            while rows == wanted or rows < 0:
+                wanted = self.writer.page_rows if limit is None else min(self.writer.page_rows, limit - self._rows)
+                if wanted == 0:
+                    return
+                statement, arguments = self._selection.page(first, last, position, wanted)
+                lines, rows = await self._database.copy(
+                    self.writer.select(statement), *arguments, **self.writer.copy_options
+                )
+                if rows:
+                    self._rows += rows
+                    yield lines
+                    server_id, interface, time = self.writer.last_key(lines)
+                    position = Key(server_id, interface, datetime.fromisoformat(time))
+
+    async def _groups(self) -> AsyncIterator[tuple[str, str, Key | None]]:
+        """Servers from one to another, each group read to its end before the next, and the row to go on after.
+
+        Servers that have little share a statement: twice as many each time until half a page comes of them.
+        """
+        after = self._selection.after
+        if self._selection.servers is not None:
+            for one in self._selection.servers:
+                if after is None or one >= after.server_id:
+                    yield one, one, after if after is not None and one == after.server_id else None
+            return
+        least, before, many = after.server_id if after is not None else "", "", 1
+        while found := await self._database.fetch(_SERVERS, least, before, many):
+            first, before, rows = found[0]["server_id"], found[-1]["server_id"], self._rows
+            yield first, before, after
+            after = None
+            is_little = self._rows - rows < self.writer.page_rows // 2
+            many = min(2 * many, SERVERS_AT_ONCE) if is_little else max(1, many // 2)
+
+
+class _Answer:
+    """An application of its own, because only that sees whether the client is still there."""
+
+    def __init__(self, exports: Exports, reading: _Reading, name: str) -> None:
+        self._exports = exports
+        self._reading = reading
+        self._name = name
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises Problem as long as nothing has been sent."""
+        with self._exports.one_more():
+            writing = asyncio.create_task(self._write(scope, send), name="linkbeat export")
+            leaving = asyncio.create_task(_hung_up(receive), name="linkbeat export's client")
+            try:
+                await asyncio.wait({writing, leaving}, return_when=asyncio.FIRST_COMPLETED)
+                if writing.done():
+                    writing.result()
+            finally:
+                for task in (writing, leaving):
+                    task.cancel()  # which ends the statement under way
+                await asyncio.gather(writing, leaving, return_exceptions=True)
+
+    async def _write(self, scope: Scope, send: Send) -> None:
+        is_gzip = not self._reading.writer.is_compressed and _accepts_gzip(scope)
+        parts = self._reading.parts()
+        pieces = gzipped(parts) if is_gzip else parts
+        # The first rows, or that there are none: what goes wrong up to there is an answer of its own.
+        waiting = [piece async for piece in _first(pieces)]
+        headers = {
+            "content-type": self._reading.writer.media_type,
+            "content-disposition": f'attachment; filename="{self._name}"',
+            "cache-control": "no-store",
+            "vary": "accept-encoding",
+            "x-accel-buffering": "no",
+        } | ({"content-encoding": "gzip"} if is_gzip else {})
+        raw: Any = [(name.encode(), value.encode()) for name, value in headers.items()]
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": raw})
+            for piece in waiting:
+                await _send(send, piece)
+            waiting.clear()
+            async for piece in pieces:
+                await _send(send, piece)
+        except (Problem, TimeoutError, asyncpg.PostgresError) as raised:
+            # The server closes the connection of an application that returns before its end, without the last chunk:
+            # nobody takes what came for all that there is.
+            log.warning("export: cut off: %s: %s", type(raised).__name__, raised)
+            return
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _first(pieces: AsyncIterator[bytes | bytearray]) -> AsyncIterator[bytes | bytearray]:
+    """The first two of them: a head comes without a look into the database."""
+    for _ in range(2):
+        if (piece := await anext(pieces, None)) is None:
+            return
+        yield piece
+
+
+async def _send(send: Send, data: bytes | bytearray) -> None:
+    """In pieces, so that no more than one of them waits for a client beside what its socket holds."""
+    view = memoryview(data)
+    for start in range(0, len(view), SENT_AT_ONCE):
+        async with asyncio.timeout(SEND_SECONDS):
+            await send(
+                {"type": "http.response.body", "body": bytes(view[start : start + SENT_AT_ONCE]), "more_body": True}
+            )
+
+
+async def _hung_up(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _accepts_gzip(scope: Scope) -> bool:
+    for name, value in scope["headers"]:
+        if name == b"accept-encoding":
+            for one in value.lower().split(b","):
+                coding, _, weight = one.partition(b";")
+                if coding.strip() == b"gzip" and not re.fullmatch(rb"\s*q=0(\.0*)?\s*", weight):
+                    return True
+    return False
+
+
+def _utc(name: str, moment: datetime | None) -> datetime | None:
+    """Raises Problem (422) for a moment that is none everywhere."""
+    if moment is None:
+        return None
+    try:
+        if moment.tzinfo is None:
+            raise ValueError
+        return moment.astimezone(UTC)  # years 1 and 9999 have moments that UTC has not
+    except (ValueError, OverflowError) as raised:
+        raise Problem.invalid(name, "expected a time with Z or an offset, such as 2026-01-29T10:00:00Z") from raised
+
+
+def _read_key(after: str) -> Key:
+    """Raises Problem (422) where this is no row's."""
+    parts = after.split(",", 2)
+    try:
+        server_id, time, interface = parts
+        moment = datetime.fromisoformat(time)
+    except ValueError as raised:
+        raise Problem.invalid("after", "expected server_id,time,interface_name of a row, without quotes") from raised
+    found = _utc("after", moment)
+    assert found is not None
+    return Key(storable(server_id), storable(interface), found)
