@@ -44,6 +44,10 @@ docs: .venv/development ## Writes docs/sql.md from the database's comments
 bench-peers: .venv/development ## The same beside InfluxDB, VictoriaMetrics and Prometheus; BENCH="--only ingest"
 	$(BIN)/python -u -m benchmarks.peers $(BENCH)
 
+.PHONY: bench-export
+bench-export: .venv/development ## Ten million rows as a file: rows a second, memory, and sparklines beside it
+	$(BIN)/python -u -m benchmarks.export $(BENCH)
+
 .PHONY: bench-agent
 bench-agent: .venv/development ## What a running agent costs, beside prometheus-node-exporter, in ten minutes
 	$(BIN)/python -u -m benchmarks.agent $(BENCH)

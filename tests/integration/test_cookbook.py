@@ -36,6 +36,7 @@ def both(server_id: str, since: datetime, until: datetime = NOW) -> int:
 
 
 BERLIN_15TH = datetime(2026, 3, 14, 23, tzinfo=UTC)
+LORD_HOWE = datetime(2026, 2, 28, 13, tzinfo=UTC)  # its first of March begins
 BERLIN_DAY = (datetime(2026, 3, 9, 23, tzinfo=UTC), datetime(2026, 3, 10, 23, tzinfo=UTC))
 USED = both("edge", MARCH)
 PI_SAMPLES = 529  # of the last seven days: five and a half of them, both ends included
@@ -56,6 +57,13 @@ EXPECTED: dict[str, list[tuple[Any, ...]]] = {
     ],
     "Growth month over month": [("nas", date(2026, 2, 1), both("nas", FEBRUARY, MARCH), None)],
     "A day in a local time zone": [(name, *moved(name, *BERLIN_DAY)) for name in ("edge", "nas", "pi")],
+    "Days of a local month": [
+        (date(2026, 3, 1 + day), *moved("nas", LORD_HOWE + timedelta(days=day), LORD_HOWE + timedelta(days=day + 1)))
+        for day in range(3)
+    ],
+    "The billing month, and what it comes to": [
+        (MARCH, *moved("edge", MARCH), round(moved("edge", MARCH)[0] * 62 / 33), 4752, 4752, 95_000_000, 2_000_000)
+    ],
     "Busiest hour": [
         ("edge", datetime(2026, 3, 2, tzinfo=UTC), 42_975_000_000, 95_500_000),
         ("nas", BUSY, 300_000_000, 666_667),

@@ -102,7 +102,11 @@ async def test_ingest_stores_and_configures_by_functions_and_reads_nothing(datab
         INGEST,
     )
 
-    assert [row[0] for row in functions] == ["linkbeat.configure_server", "linkbeat.ingest_heartbeats"]
+    assert [row[0] for row in functions] == [
+        "linkbeat.configure_server",
+        "linkbeat.ingest_heartbeats",
+        "linkbeat.set_quota",
+    ]
     assert await relations(database, CAN, INGEST, "SELECT") == []
 
 
