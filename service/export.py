@@ -70,9 +70,14 @@ class Selection(msgspec.Struct, frozen=True):
             arguments.append(value)
             return f"${len(arguments)}"
 
-        conditions = [f"server_id = {argument(first)}"] if first == last else [
-            f"server_id >= {argument(first)}", f"server_id <= {argument(last)}"
-        ]  # fmt: skip
+        # Beside the row to go on after, its parts: compressed rows are told apart by server and interface alone.
+        first = first if after is None else max(first, after.server_id)
+        if first == last:
+            conditions = [f"server_id = {argument(first)}"]
+            if after is not None and after.server_id == first:
+                conditions.append(f"interface_name >= {argument(after.interface_name)}")
+        else:
+            conditions = [f"server_id >= {argument(first)}", f"server_id <= {argument(last)}"]
         if self.interfaces is not None:
             conditions.append(f"interface_name = ANY ({argument(self.interfaces)}::text[])")
         if self.since is not None:
