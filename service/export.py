@@ -194,7 +194,7 @@ class _Reading:
                     self._rows += rows
                     yield lines
                     server_id, interface, time = self.writer.last_key(lines)
-                    position = Key(server_id, interface, datetime.fromisoformat(time))
+                    position = Key(server_id, interface, _moment(time))
 
     async def _groups(self) -> AsyncIterator[tuple[str, str, Key | None]]:
         """Servers from one to another, each group read to its end before the next, and the row to go on after.
@@ -317,9 +317,13 @@ def _read_key(after: str) -> Key:
     parts = after.split(",", 2)
     try:
         server_id, time, interface = parts
-        moment = datetime.fromisoformat(time)
-    except ValueError as raised:
+        moment = _moment(time)
+    except (ValueError, OverflowError) as raised:
         raise Problem.invalid("after", "expected server_id,time,interface_name of a row, without quotes") from raised
-    found = _utc("after", moment)
-    assert found is not None
-    return Key(storable(server_id), storable(interface), found)
+    return Key(storable(server_id), storable(interface), moment)
+
+
+def _moment(time: str) -> datetime:
+    """Of a row, as any format has it: UTC, whether or not it says so. Raises ValueError or OverflowError."""
+    moment = datetime.fromisoformat(time)
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

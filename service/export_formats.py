@@ -1,6 +1,7 @@
 """What an export's rows hold, and how each format writes them: the statement says most of it, Python the rest.
 
-CSV      names that a spreadsheet would take for a formula, because they begin with = + - @ or ', stand behind a '
+CSV      for spreadsheets too. Names that one would take for a formula, because they begin with = + - @ or ', stand
+         behind a '. Times say in their column's name that they are UTC: with a Z, LibreOffice leaves them text
 JSON     one array; NDJSON: an object a line
 Parquet  a row group for each page, typed; needs pyarrow
 """
@@ -65,13 +66,14 @@ def relation_of(bucket: str) -> Relation:
     return Relation("network_samples", _SAMPLE) if bucket == "raw" else Relation(f"network_traffic_{bucket}", _LEVEL)
 
 
-def _expression(column: Column, *, is_json: bool = False, is_guarded: bool = False) -> str:
+def _expression(column: Column, *, is_json: bool = False, is_for_spreadsheets: bool = False) -> str:
     """A column as the file has it."""
     if column.kind == "time":
         # Buckets start at whole seconds.
         fraction = ".US" if column.name == "time" else ""
-        return f"""to_char({column.name} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS{fraction}"Z"')"""
-    if column.kind == "name" and is_guarded:
+        zone = "" if is_for_spreadsheets else '"Z"'
+        return f"""to_char({column.name} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS{fraction}{zone}')"""
+    if column.kind == "name" and is_for_spreadsheets:
         return f"CASE WHEN left({column.name}, 1) IN ('=', '+', '-', '@', '''') THEN '''' ELSE '' END || {column.name}"
     if column.kind == "bool" and not is_json:
         return f"{column.name}::text"
@@ -95,10 +97,12 @@ class Writer:
 
     def select(self, rows: str) -> str:
         """SQL for the lines, from SQL for the rows."""
-        return f"SELECT {', '.join(_expression(one, is_guarded=True) for one in self.relation.columns)} FROM ({rows}) r"
+        columns = ", ".join(_expression(one, is_for_spreadsheets=True) for one in self.relation.columns)
+        return f"SELECT {columns} FROM ({rows}) r"
 
     def head(self) -> bytes:
-        return (",".join(column.name for column in self.relation.columns) + "\n").encode()
+        names = [f"{one.name}_utc" if one.kind == "time" else one.name for one in self.relation.columns]
+        return (",".join(names) + "\n").encode()
 
     async def page(self, lines: bytearray) -> bytes | bytearray:
         """What of the file these lines are."""
