@@ -47,6 +47,7 @@ def main() -> int:
     """Prints the figures as they come."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.export", description=__doc__)
     parser.add_argument("--rows", type=int, default=10_000_000, help="about how many (default 10,000,000)")
+    parser.add_argument("--formats", default=",".join(FORMATS), help="which, in this order (default %(default)s)")
     parser.add_argument("--read", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.read:
@@ -66,7 +67,7 @@ def main() -> int:
         with service(url) as linkbeat:
             _offer(linkbeat, traffic, 5)
             print(f"sparklines alone:          {_offer(linkbeat, traffic, 20)}")
-            for name in FORMATS:
+            for name in given.formats.split(","):
                 if name == "parquet" and find_spec("pyarrow") is None:
                     print("parquet: not measured, pyarrow is missing: pip install pyarrow")
                     continue

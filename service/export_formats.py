@@ -10,7 +10,8 @@ import asyncio
 import csv
 import io
 import zlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ import msgspec
 from service.errors import Problem
 
 _GZIP = 16 + zlib.MAX_WBITS
+_arrows_thread = ThreadPoolExecutor(1, "arrow")
 
 
 class Column(NamedTuple):
@@ -178,11 +180,11 @@ class ParquetWriter(Writer):
         return b""
 
     async def page(self, lines: bytearray) -> bytes:
-        await asyncio.to_thread(self._write, lines)
+        await _beside(self._write, lines)
         return self._taken()
 
     async def tail(self) -> bytes:
-        await asyncio.to_thread(self._parquet.close)
+        await _beside(self._parquet.close)
         return self._taken()
 
     def last_key(self, lines: bytearray) -> tuple[str, str, str]:
@@ -243,6 +245,11 @@ async def writer_of(name: str, relation: Relation) -> Writer:
     # Arrow's own allocators keep what was freed: half as much again.
     modules[0].set_memory_pool(modules[0].system_memory_pool())
     return ParquetWriter(relation, *modules)
+
+
+async def _beside(work: Callable[..., object], *arguments: object) -> None:
+    """Arrow's work, in a thread of its own: each thread's freed memory is kept for that thread."""
+    await asyncio.get_running_loop().run_in_executor(_arrows_thread, work, *arguments)
 
 
 async def gzipped(parts: AsyncIterator[bytes | bytearray]) -> AsyncIterator[bytes]:
