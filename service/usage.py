@@ -5,7 +5,7 @@ Days and months are cut by the database (sql/view/usage.sql), where analysts hav
 
 import base64
 import binascii
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal
 
@@ -18,8 +18,19 @@ from service.database import Database
 from service.errors import Problem
 from service.listing import After, Limit, storable, unknown_server
 from service.openapi import problems
-from service.quotas import STATES, QuotaState, state_of
+from service.quotas import STATES, state_of
 from service.settings import Settings
+from service.usage_answers import (
+    Day,
+    FleetUsage,
+    Month,
+    ServerUsage,
+    Usage,
+    amount,
+    by_day,
+    by_interface,
+    month_of,
+)
 from service.zones import TimeZone, Zones
 
 MAX_DAYS = 400
@@ -34,115 +45,6 @@ Direction = Annotated[
     QueryParameter(description="By what servers are ordered: received, sent, both, or the greater of the two."),
 ]
 _FIRST, _LAST = date(2000, 1, 1), date(2100, 1, 1)
-
-
-class Amount(msgspec.Struct, frozen=True):
-    """Octets."""
-
-    rx_bytes: int
-    tx_bytes: int
-    total_bytes: int
-
-
-class Rates(msgspec.Struct, frozen=True):
-    """Bits per second; `max_bps` is the greater of the two, which transit is billed by."""
-
-    rx_bps: float
-    tx_bps: float
-    max_bps: float
-
-
-class Percentile(msgspec.Struct, frozen=True):
-    """The 95th percentile of the average rates of a month's 5-minute slots, those under way left out.
-
-    The highest 5 % of them, rounded down, are dropped, and the next one is the percentile.
-
-    of_samples  of the slots in which something was reported, as transit is billed; null: there are none
-    of_slots    of all slots so far, a missing one as 0; null: there are none
-    """
-
-    samples: int
-    slots: int
-    of_samples: Rates | None
-    of_slots: Rates | None
-
-
-class Month(Amount, frozen=True, kw_only=True):
-    """A billing month, [since, until), and what was moved in it so far.
-
-    samples     heartbeats that this is made of; a month of 0 is not known to have had no traffic
-    expected    at the month's end, if it goes on at its average rate since it began, or since the server's first
-                heartbeat; null while less than a day of it is known
-    percentile  null: the minutes that it is made of are no longer kept (LINKBEAT_RETAIN_1M_DAYS)
-    """
-
-    since: datetime
-    until: datetime
-    samples: int
-    expected: Amount | None
-    percentile: Percentile | None
-
-
-class Day(Amount, frozen=True, kw_only=True):
-    """A calendar day, which may have 23 hours, or 25, or 24.5."""
-
-    day: date
-    samples: int
-
-
-class InterfaceUsage(Amount, frozen=True, kw_only=True):
-    """One interface over all of the days or months; is_lowest: it is counted in the server's traffic."""
-
-    interface: str
-    is_lowest: bool
-
-
-class Usage(msgspec.Struct, frozen=True):
-    """One server's traffic by the calendar of `time_zone`, or that of one of its interfaces.
-
-    interface    null: the server's own traffic, each byte counted once, at the lowest interface
-    month        the billing month under way
-    since, until the days that were asked for, half-open
-    days, months the one of them that `by` names, oldest first; without those in which nothing was reported: a gap is
-                 never 0
-    interfaces   each over all of them; [] where one was asked for
-    quota        null: none is set
-    """
-
-    server_id: str
-    interface: str | None
-    time_zone: str
-    billing_day: int
-    month: Month
-    by: Literal["day", "month"]
-    since: date
-    until: date
-    days: list[Day]
-    months: list[Month]
-    interfaces: list[InterfaceUsage]
-    quota: QuotaState | None
-
-
-class ServerUsage(Amount, frozen=True, kw_only=True):
-    """One server in the billing month asked for; its quota is as of now."""
-
-    server_id: str
-    hostname: str
-    quota: QuotaState | None
-
-
-class FleetUsage(msgspec.Struct, frozen=True):
-    """Servers by what they moved in the billing month [since, until), the most first; `next` continues the list.
-
-    Amounts grow while servers report: a server may then stand on two pages, or on none.
-    """
-
-    time_zone: str
-    billing_day: int
-    since: datetime
-    until: datetime
-    servers: list[ServerUsage]
-    next: str | None
 
 
 # The billing month of now, or of a day.
@@ -231,7 +133,7 @@ def router(database: Callable[[], Database], zones: Zones, settings: Settings) -
         quotas = {row["server_id"]: state_of(row) for row in found}
         servers = [
             ServerUsage(
-                **_amount(row["rx_bytes"], row["tx_bytes"]),
+                **amount(row["rx_bytes"], row["tx_bytes"]),
                 server_id=row["server_id"],
                 hostname=row["hostname"],
                 quota=quotas.get(row["server_id"]),
@@ -277,10 +179,12 @@ def router(database: Callable[[], Database], zones: Zones, settings: Settings) -
             rows: Sequence[asyncpg.Record] = await database().fetch(
                 _DAYS, who, max(first, min(kept, last)), last, time_zone, which
             )
-            days = _by_day(row for row in rows if which is not None or row["is_lowest"])
+            days = by_day(row for row in rows if which is not None or row["is_lowest"])
         else:
             found = await database().fetch(_MONTHS.format(at=_EACH) + _IN_RANGE, *of_months, first, last)
-            months = [_month(row) for row in found if row["since"] >= _kept_since(settings, row["since"], row["until"])]
+            months = [
+                month_of(row) for row in found if row["since"] >= _kept_since(settings, row["since"], row["until"])
+            ]
             rows = []
             if months and which is None:
                 rows = await database().fetch(_INTERFACES, who, months[0].since, months[-1].until)
@@ -290,13 +194,13 @@ def router(database: Callable[[], Database], zones: Zones, settings: Settings) -
             interface,
             time_zone,
             billing_day,
-            _month(month[0]),
+            month_of(month[0]),
             by,
             first,
             last,
             days,
             months,
-            _by_interface(rows) if which is None else [],
+            by_interface(rows) if which is None else [],
             state_of(quota[0]) if quota else None,
         )
 
@@ -337,58 +241,6 @@ def _days(by: str, since: date | None, until: date | None, calendar: asyncpg.Rec
 def _check_date(name: str, day: date) -> None:
     if not _FIRST <= day < _LAST:
         raise Problem.invalid(name, f"expected a day from {_FIRST} to before {_LAST}, got {day}")
-
-
-def _amount(rx_bytes: int, tx_bytes: int) -> dict[str, int]:
-    return {"rx_bytes": rx_bytes, "tx_bytes": tx_bytes, "total_bytes": rx_bytes + tx_bytes}
-
-
-def _month(row: asyncpg.Record) -> Month:
-    expected = percentile = None
-    if row["expected_rx_bytes"] is not None:
-        expected = Amount(**_amount(row["expected_rx_bytes"], row["expected_tx_bytes"]))
-    if row["slots"] is not None:
-        percentile = Percentile(
-            row["percentile_samples"],
-            row["slots"],
-            _rates(row["rx_bps"], row["tx_bps"]),
-            _rates(row["rx_bps_of_slots"], row["tx_bps_of_slots"]),
-        )
-    return Month(
-        **_amount(row["rx_bytes"], row["tx_bytes"]),
-        since=row["since"],
-        until=row["until"],
-        samples=row["samples"],
-        expected=expected,
-        percentile=percentile,
-    )
-
-
-def _rates(rx_bps: float | None, tx_bps: float | None) -> Rates | None:
-    return None if rx_bps is None or tx_bps is None else Rates(rx_bps, tx_bps, max(rx_bps, tx_bps))
-
-
-def _by_day(rows: Iterable[asyncpg.Record]) -> list[Day]:
-    days: dict[date, list[int]] = {}
-    for row in rows:
-        total = days.setdefault(row["day"], [0, 0, 0])
-        total[0] += row["rx_bytes"]
-        total[1] += row["tx_bytes"]
-        total[2] += row["samples"]
-    return [Day(**_amount(rx, tx), day=day, samples=samples) for day, (rx, tx, samples) in days.items()]
-
-
-def _by_interface(rows: Sequence[asyncpg.Record]) -> list[InterfaceUsage]:
-    interfaces: dict[str, list[int]] = {}
-    for row in rows:
-        total = interfaces.setdefault(row["interface_name"], [0, 0, 0])
-        total[0] += row["rx_bytes"]
-        total[1] += row["tx_bytes"]
-        total[2] |= row["is_lowest"]
-    return [
-        InterfaceUsage(**_amount(rx, tx), interface=name, is_lowest=bool(lowest))
-        for name, (rx, tx, lowest) in sorted(interfaces.items())
-    ]
 
 
 def _cursor(direction: str, row: asyncpg.Record) -> str:
