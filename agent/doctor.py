@@ -53,7 +53,7 @@ def examine(environ: Mapping[str, str], config: str | None = None) -> list[Findi
     except SettingsError as error:
         return [*findings, Finding("settings", "problem", str(error), "Until this is right, the agent does not start.")]
     findings += [Finding("settings", "ok", _sources(settings, environ))]
-    findings += [Finding("settings", "warning", said, "See above.") for said in warnings_about(settings)]
+    findings += [Finding("settings", "warning", said) for said in warnings_about(settings)]
     # Resolving, connecting, TLS and the answer have their time one after the other.
     reach_seconds = 4 * settings.timeout_seconds
     findings += found_within(reach_seconds, "service", lambda: service(settings, _no_token(settings)))
@@ -68,7 +68,8 @@ def _sources(settings: Settings, environ: Mapping[str, str]) -> str:
     """Which file, and which variables; their names only, since one of them is the token."""
     variables = [one.variable for one in described() if environ.get(one.variable, "").strip()]
     said = f"from {settings.config}" if settings.config else f"no file ({DEFAULT_CONFIG} is not there)"
-    return f"{said}; variables: {', '.join(variables) or 'none'}"
+    token = settings.api_key_file or ("a setting" if settings.api_key else "")
+    return f"{said}; variables: {', '.join(variables) or 'none'}; {f'token from {token}' if token else 'no token'}"
 
 
 def _no_token(settings: Settings) -> str:
@@ -184,7 +185,9 @@ def spool(directory: Path) -> Iterator[Finding]:
                 sizes.append(path.stat().st_size)
     state = os.statvfs(directory)
     free = state.f_bavail * state.f_frsize
-    text = f"{directory}: {sum(sizes):,} bytes in {len(sizes)} files, {free // 1024**2:,} MiB free"
+    text = (
+        f"{directory}: {sum(sizes):,} bytes in {len(sizes)} file{'s' * (len(sizes) != 1)}, {free // 1024**2:,} MiB free"
+    )
     if state.f_flag & os.ST_RDONLY:
         remedy = "The agent keeps heartbeats in memory only: a restart loses what was not delivered."
         yield Finding("spool", "problem", f"{text}; the filesystem is read-only", remedy)

@@ -39,20 +39,25 @@ class Parsed(NamedTuple):
 class Effective(msgspec.Struct, frozen=True, kw_only=True):
     """By what the agent works: its own settings, and within them what the service asks for.
 
-    `held_back` says in words what the service asked for and does not get. An interface is reported if `reports` says
-    so, which takes the local patterns and the service's: the service can leave out, and never bring back.
+    settings    the agent's own, with the interval that holds now.
+    remote      what of the service's configuration holds.
+    held_back   in words, what the service asks for and does not get.
     """
 
-    interval_seconds: float
-    paused: bool = False
-    local: Settings
+    settings: Settings
     remote: RemoteConfig
     held_back: tuple[str, ...] = ()
 
+    @property
+    def paused(self) -> bool:
+        """Whether heartbeats go without metrics, interfaces and filesystems."""
+        return self.remote.paused
+
     def reports(self, interface: str) -> bool:
-        """Whether an interface of this name is reported."""
-        return _is_wanted(interface, self.local.include_interfaces, self.local.exclude_interfaces) and _is_wanted(
-            interface, self.remote.include_interfaces, self.remote.exclude_interfaces
+        """Whether an interface of this name is reported: the service can leave one out, and never bring one back."""
+        local, remote = self.settings, self.remote
+        return _is_wanted(interface, local.include_interfaces, local.exclude_interfaces) and _is_wanted(
+            interface, remote.include_interfaces, remote.exclude_interfaces
         )
 
 
@@ -83,23 +88,18 @@ def apply(settings: Settings, remote: RemoteConfig) -> Effective:
     """`remote` within the bounds that `settings` set."""
     if not settings.remote_config:
         forbidden = ("the service sets a configuration, which remote_config = false forbids",)
-        return Effective(
-            interval_seconds=settings.interval_seconds,
-            local=settings,
-            remote=RemoteConfig(),
-            held_back=forbidden if remote != RemoteConfig() else (),
-        )
-    interval = settings.interval_seconds
-    held_back: tuple[str, ...] = ()
+        held_back = forbidden if remote != RemoteConfig() else ()
+        return Effective(settings=settings, remote=RemoteConfig(), held_back=held_back)
     asked = remote.interval_seconds
-    if asked is not None:
-        interval = min(settings.max_interval_seconds, max(settings.min_interval_seconds, asked))
-        if interval != asked:
-            bound = "min_interval_seconds" if asked < interval else "max_interval_seconds"
-            held_back = (f"the service asks for an interval of {asked:g} s; {bound} makes it {interval:g} s",)
-    return Effective(
-        interval_seconds=interval, paused=remote.paused, local=settings, remote=remote, held_back=held_back
-    )
+    if asked is None:
+        return Effective(settings=settings, remote=remote)
+    interval = min(settings.max_interval_seconds, max(settings.min_interval_seconds, asked))
+    held_back = ()
+    if interval != asked:
+        bound = "min_interval_seconds" if asked < interval else "max_interval_seconds"
+        held_back = (f"the service asks for an interval of {asked:g} s; {bound} makes it {interval:g} s",)
+    found = msgspec.structs.replace(settings, interval_seconds=interval)
+    return Effective(settings=found, remote=remote, held_back=held_back)
 
 
 def _is_wanted(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:

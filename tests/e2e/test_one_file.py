@@ -27,9 +27,9 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def started(*command: str, **environ: str) -> "subprocess.CompletedProcess[str]":
-    """Without a home, without anything in the environment."""
+    """Without a home, without anything in the environment; silent of mounts that happen to be dead."""
     return subprocess.run(
-        command, capture_output=True, text=True, env={"LINKBEAT_CONFIG": "/dev/null"} | environ, cwd="/",
+        command, capture_output=True, text=True, env={"LINKBEAT_CONFIG": "/dev/null", "LINKBEAT_LOG_LEVEL": "error"} | environ, cwd="/",
         timeout=30, check=False,
     )  # fmt: skip
 

@@ -133,7 +133,7 @@ def test_what_waits_in_the_spool_is_counted(tmp_path: Path) -> None:
     (found,) = spool(tmp_path)
 
     assert found.state == "ok"
-    assert "1,500 bytes in 1 files" in found.text
+    assert "1,500 bytes in 1 file," in found.text
 
 
 def test_a_spool_that_is_not_there_is_no_fault_and_one_that_is_no_directory_is(tmp_path: Path) -> None:

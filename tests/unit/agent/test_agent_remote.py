@@ -87,7 +87,7 @@ def test_what_is_no_object_is_ignored_with_one_complaint(config: bytes) -> None:
 def test_no_answer_raises(config: bytes) -> None:
     found, complaint = parse(config)
 
-    assert apply(local(), found).local == local()
+    assert apply(local(), found).settings.url == local().url
     assert "\n" not in complaint
 
 
@@ -100,11 +100,11 @@ def test_the_interval_stays_within_the_local_bounds(
 
     effective = apply(local(low, high, interval_seconds=own), remote)
 
-    assert effective.interval_seconds == own or low <= effective.interval_seconds <= high
+    assert effective.settings.interval_seconds == own or low <= effective.settings.interval_seconds <= high
     if remote.interval_seconds is None:
-        assert effective.interval_seconds == own
+        assert effective.settings.interval_seconds == own
     elif low <= remote.interval_seconds <= high:
-        assert effective.interval_seconds == remote.interval_seconds
+        assert effective.settings.interval_seconds == remote.interval_seconds
         assert effective.held_back == ()
     else:
         assert len(effective.held_back) == 1
@@ -132,7 +132,7 @@ def test_where_it_is_not_allowed_the_service_changes_nothing(config: dict[str, A
 
     effective = apply(settings, remote)
 
-    assert (effective.interval_seconds, effective.paused) == (own, False)
+    assert (effective.settings.interval_seconds, effective.paused) == (own, False)
     assert effective.reports(name) is not name.startswith("b")
     assert bool(effective.held_back) is (remote != RemoteConfig())
 
