@@ -28,10 +28,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def started(*command: str, **environ: str) -> "subprocess.CompletedProcess[str]":
     """Without a home, without anything in the environment; silent of mounts that happen to be dead."""
-    return subprocess.run(
-        command, capture_output=True, text=True, env={"LINKBEAT_CONFIG": "/dev/null", "LINKBEAT_LOG_LEVEL": "error"} | environ, cwd="/",
-        timeout=30, check=False,
-    )  # fmt: skip
+    env = {"LINKBEAT_CONFIG": "/dev/null", "LINKBEAT_LOG_LEVEL": "error"} | environ
+    return subprocess.run(command, capture_output=True, text=True, env=env, cwd="/", timeout=30, check=False)
 
 
 def test_it_runs_without_anything_installed_and_leaves_nothing(archive: Path, tmp_path: Path) -> None:
