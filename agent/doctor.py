@@ -183,16 +183,12 @@ def spool(directory: Path) -> Iterator[Finding]:
         with contextlib.suppress(OSError):  # a running agent removes what is delivered
             if path.is_file():
                 sizes.append(path.stat().st_size)
-    state = os.statvfs(directory)
-    free = state.f_bavail * state.f_frsize
-    text = (
-        f"{directory}: {sum(sizes):,} bytes in {len(sizes)} file{'s' * (len(sizes) != 1)}, {free // 1024**2:,} MiB free"
-    )
-    if state.f_flag & os.ST_RDONLY:
-        remedy = "The agent keeps heartbeats in memory only: a restart loses what was not delivered."
-        yield Finding("spool", "problem", f"{text}; the filesystem is read-only", remedy)
-    elif not os.access(directory, os.W_OK | os.X_OK):
-        yield Finding("spool", "warning", f"{text}; {_who()} may not write there", _AS_ROOT)
+    free = shutil.disk_usage(directory).free
+    files = f"{len(sizes)} file{'s' * (len(sizes) != 1)}"
+    text = f"{directory}: {sum(sizes):,} bytes in {files}, {free // 1024**2:,} MiB free"
+    if not os.access(directory, os.W_OK | os.X_OK):
+        remedy = f"{_AS_ROOT} Where the filesystem is read-only, a restart loses what was not delivered."
+        yield Finding("spool", "warning", f"{text}; {_who()} cannot write there", remedy)
     elif free < LOW_BYTES:
         yield Finding("spool", "warning", f"{text}; that is little", "Make room, or set a smaller spool.")
     else:

@@ -26,7 +26,7 @@ _URL = r"^https?://(\[[0-9A-Fa-f:.]+\]|[^\x00-\x20\x7f/?#@:\[\]]+)(:[0-9]{1,5})?
 _KEY = r"^[\x21-\x7e]*\Z"
 _SERVER_ID = r"^[A-Za-z0-9._-]{1,100}\Z"
 _ROOT = r"^/[^\x00]*\Z"
-_A_FIXED_PATH = {"allowed": "an absolute path", "fixed": True}
+_A_PATH = {"allowed": "an absolute path", "fixed": True}
 _PATTERNS = {"allowed": "a comma-separated list of patterns such as veth*,br-*"}
 
 
@@ -144,7 +144,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             pattern=_ROOT,
             description="The kernel's /proc; in a container, where the host's is mounted. A reload does not change it.",
-            extra=_A_FIXED_PATH,
+            extra=_A_PATH,
         ),
     ] = "/proc"
     sys: Annotated[
@@ -152,7 +152,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             pattern=_ROOT,
             description="The kernel's /sys; in a container, where the host's is mounted. A reload does not change it.",
-            extra=_A_FIXED_PATH,
+            extra=_A_PATH,
         ),
     ] = "/sys"
     root: Annotated[
@@ -161,7 +161,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             pattern=_ROOT,
             description="The root of the file tree to measure; in a container, where the host's is mounted. A reload "
             "does not change it.",
-            extra=_A_FIXED_PATH,
+            extra=_A_PATH,
         ),
     ] = "/"
     log_level: Annotated[

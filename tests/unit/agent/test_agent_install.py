@@ -1,5 +1,6 @@
 """install and uninstall below a root of their own, and what systemd says of the unit."""
 
+import argparse
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ import pytest
 from agent import __version__, install
 from agent.__main__ import main
 from agent.settings import Settings, load
+from agent.work import InstallError, Work
 
 REPOSITORY = Path(__file__).parents[3]
 PYTHON = str(Path(sys.executable).resolve())
@@ -262,6 +264,35 @@ def test_systemd_knows_every_word_of_the_unit(run: Run, root: Path) -> None:
     done = subprocess.run([analyze, "verify", str(root / install.UNIT)], capture_output=True, text=True, check=False)
 
     assert not [line for line in done.stderr.splitlines() if install.UNIT.name in line and "sysinit" not in line]
+
+
+def test_systemd_is_told_in_order(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a systemctl that only notes what it is told: a test must start no service of the machine."""
+    noted, systemctl = tmp_path / "noted", tmp_path / "bin" / "systemctl"
+    systemctl.parent.mkdir()
+    unit = root / install.UNIT
+    systemctl.write_text(f'#!/bin/sh\n[ -e {unit} ] && there=with || there=without\necho "$1 $there" >> {noted}\n')
+    systemctl.chmod(0o755)
+    monkeypatch.setenv("PATH", str(systemctl.parent), prepend=":")
+    work = Work(root, say=lambda _: None)
+    work.has_systemd = True
+    options = argparse.Namespace(url=None, token_file=None, python=PYTHON)
+
+    install.install(work, options, {})
+    install.uninstall(work, purge=False)
+    install.uninstall(work, purge=False)
+
+    assert noted.read_text().splitlines() == [
+        "daemon-reload with", "enable with", "restart with", "disable with", "daemon-reload without",
+        "daemon-reload without",
+    ]  # fmt: skip
+
+
+def test_a_service_that_cannot_be_started_is_an_error(tmp_path: Path) -> None:
+    work = Work(tmp_path, say=lambda _: None)
+
+    with pytest.raises(InstallError, match=r"sh -c .*: no such unit$"):
+        work.run("sh", "-c", "echo first >&2; echo no such unit >&2; exit 5")
 
 
 def test_every_program_file_is_installed() -> None:
