@@ -127,7 +127,7 @@ def config_text(chosen: Mapping[str, Any]) -> str:
     lines = [
         "# Settings of Linkbeat's agent. After a change: systemctl reload linkbeat-agent",
         f"# The token stands in /{TOKEN}; after a change of it: systemctl restart linkbeat-agent",
-        "# Is all well? linkbeat-agent doctor",
+        "# Is all well? As root: linkbeat-agent doctor",
     ]
     defaults = Settings()
     for setting in described():
@@ -204,7 +204,7 @@ def _start(work: Work, *, has_token: bool) -> None:
     if not has_token:
         work.say(f"There is no token yet: put it into /{TOKEN}, then systemctl restart {UNIT_NAME}")
     if work.root == Path("/"):
-        work.say("Is all well? linkbeat-agent doctor")
+        work.say("Is all well? As root: linkbeat-agent doctor")
 
 
 def _files(directory: Traversable, prefix: str) -> Iterator[tuple[str, Traversable]]:
