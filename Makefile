@@ -32,9 +32,17 @@ drill: .venv/development ## Kills service, database and run again and again, for
 soak: .venv/development ## A day of 200 servers in some minutes, through kills and lost answers; exact to the byte
 	$(BIN)/python -m pytest -s tests/drills/test_soak.py
 
+.PHONY: drill-packages
+drill-packages: .venv/development ## Builds the agent as one file and as a package of its own, and runs each alone
+	$(BIN)/python -m pytest tests/drills/test_packages.py
+
 .PHONY: bench
 bench: .venv/development ## Heartbeats and sparklines per second on this machine
 	$(BIN)/python -m benchmarks.run
+
+.PHONY: agent
+agent: .venv/runtime ## The agent alone in one file, for every other machine: dist/linkbeat-agent.pyz
+	@$(BIN)/python -m deploy.build_agent dist/linkbeat-agent.pyz
 
 .PHONY: docs
 docs: .venv/development ## Writes docs/sql.md from the database's comments
