@@ -16,9 +16,11 @@ from agent import __version__
 from agent.filesystems import get_filesystem_metrics
 from agent.findings import Finding, found_within, written
 from agent.identity import identify
-from agent.network import get_network_interfaces, get_primary_interface
+from agent.network import get_network_interfaces
+from agent.primary import PrimaryInterface
 from agent.reach import service
-from agent.roots import read_text
+from agent.roots import read_text, wire_text
+from agent.routes import read_default_routes
 from agent.settings import DEFAULT_CONFIG, TOKEN_FILE, Settings, SettingsError, described, load, warnings_about
 
 UNIT = "linkbeat-agent.service"
@@ -103,14 +105,16 @@ def machine(settings: Settings) -> Iterator[Finding]:
             settings.roots, include=settings.include_interfaces, exclude=settings.exclude_interfaces
         )
         names = [each.name + ("" if each.is_up else " (down)") for each in interfaces]
-        primary = get_primary_interface(interfaces, settings.roots)
+        routes = [wire_text(name) for name in read_default_routes(settings.roots)]
+        primary = PrimaryInterface().choose(interfaces, routes)
         filesystems = get_filesystem_metrics(settings.roots)
     if not interfaces:
         remedy = "Check LINKBEAT_INCLUDE_INTERFACES, LINKBEAT_EXCLUDE_INTERFACES and LINKBEAT_PROC."
         yield Finding("interfaces", "problem", "none is reported", remedy)
     else:
         yield Finding("interfaces", "ok", _listed(names))
-        main = f"the default route is over {primary}" if primary else "no default route over a reported interface"
+        how = "over which the default route goes" if primary in routes else "which has the most traffic"
+        main = f"{primary}, {how}" if primary else "none: no reported interface leads out of this machine"
         yield Finding("primary", "ok", main)
     in_container = Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()
     if in_container and not settings.roots.is_foreign and len(interfaces) <= 1:
