@@ -12,22 +12,44 @@ from agent.filesystems import Filesystem, get_filesystem_metrics
 from agent.host import CpuTimes, Metrics
 from agent.identity import identify
 from agent.network import NetworkInterface, get_network_interfaces, get_primary_interface
+from agent.segments import Record
 from agent.settings import Settings
+from agent.spool import Spooled
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class DeliveryReport(msgspec.Struct, frozen=True):
+class DeliveryReport(msgspec.Struct, frozen=True, omit_defaults=True):
     """How delivery goes, so that a loss can be seen at the service.
 
-    queued      heartbeats that wait for an acknowledgement.
-    dropped     heartbeats given up for want of room, since the agent started.
-    rejected    heartbeats that the service refused for good, since the agent started.
+    queued          heartbeats that wait for an acknowledgement.
+    oldest_seconds  age of the oldest of them by the agent's clock; left out when there is none.
+    spool_bytes     of heartbeats on the agent's disk, those included that are acknowledged and not deleted yet.
+    dropped         heartbeats given up for want of room, since the agent started.
+    rejected        heartbeats that the service refused for good, since the agent started.
+    damaged         stretches of the spool that could not be read, since the agent started; left out when there is none.
+    spool           where a new heartbeat waits; in "memory" only while the disk cannot be written.
     """
 
-    queued: int = 0
-    dropped: int = 0
-    rejected: int = 0
+    queued: int
+    spool_bytes: int
+    dropped: int
+    rejected: int
+    spool: Literal["disk", "memory"]
+    damaged: int = 0
+    oldest_seconds: float | None = None
+
+    @classmethod
+    def of(cls, spooled: Spooled, *, rejected: int, now_ms: int) -> "DeliveryReport":
+        return cls(
+            queued=spooled.queued,
+            spool_bytes=spooled.size_bytes,
+            dropped=spooled.dropped,
+            rejected=rejected,
+            spool="disk" if spooled.is_on_disk else "memory",
+            damaged=spooled.damaged,
+            oldest_seconds=None if spooled.oldest_ms is None else max(0.0, (now_ms - spooled.oldest_ms) / 1000),
+        )
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +68,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     metrics: Metrics
     network_interfaces: list[NetworkInterface]
     filesystems: list[Filesystem]
-    delivery: DeliveryReport
+    delivery: DeliveryReport | msgspec.UnsetType = msgspec.UNSET
 
 
 class Clock:
@@ -55,15 +77,39 @@ class Clock:
     The service keys samples by time: after a step back, a time used twice would make the second sample a duplicate.
     """
 
-    def __init__(self, now_ns: Callable[[], int] = time.time_ns) -> None:
+    def __init__(self, now_ns: Callable[[], int] = time.time_ns, last_ms: int = 0) -> None:
+        """`last_ms`: the last that a process before this one gave out, in milliseconds since 1970."""
         self._now_ns = now_ns
-        self._last_ms = 0
+        self._last_ms = last_ms
 
     def timestamp(self) -> str:
         """Now, or a millisecond after the last answer, such as 2026-01-29T10:00:00.000Z."""
         self._last_ms = max(self._now_ns() // 1_000_000, self._last_ms + 1)
         moment = _EPOCH + timedelta(milliseconds=self._last_ms)
         return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+class _Stamped(msgspec.Struct):
+    boot_id: str | None = None
+
+
+def last_stamp_ms(record: Record | None, boot_id: str | None) -> int:
+    """The timestamp of an earlier process's heartbeat, if the machine has not been booted since; else 0.
+
+    The clock may have been set back since then. Timestamps have to rise within a boot only: after one, a clock that
+    was wrong is right at once.
+    """
+    try:
+        if record and boot_id and msgspec.json.decode(record.body, type=_Stamped).boot_id == boot_id:
+            return record.stamp_ms
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        pass
+    return 0
+
+
+def stamp_ms(beat: Heartbeat) -> int:
+    """A heartbeat's timestamp in milliseconds since 1970."""
+    return round(datetime.fromisoformat(beat.timestamp).timestamp() * 1000)
 
 
 class Collector:
@@ -77,7 +123,7 @@ class Collector:
         self._cpu: CpuTimes | None = host.read_cpu_times(self._roots)
         self.identity = identify(settings)
 
-    def collect(self, *, queued: int = 0, dropped: int = 0, rejected: int = 0) -> Heartbeat:
+    def collect(self, delivery: DeliveryReport | msgspec.UnsetType = msgspec.UNSET) -> Heartbeat:
         """The machine as it is now. Takes milliseconds, and about a second when a mount has just stopped answering."""
         # First what may take a second, so that the timestamp is that of the counters.
         filesystems = get_filesystem_metrics(self._roots)
@@ -101,7 +147,7 @@ class Collector:
             metrics=metrics,
             network_interfaces=interfaces,
             filesystems=filesystems,
-            delivery=DeliveryReport(queued, dropped, rejected),
+            delivery=delivery,
         )
 
 

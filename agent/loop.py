@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import random
 import select
 import signal
@@ -12,14 +13,16 @@ from types import FrameType, TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-from agent import __version__
-from agent.backlog import Backlog
+from agent import __version__, host
 from agent.complaints import Complaints
+from agent.deadletter import DeadLetters
 from agent.delivery import Delivery
-from agent.heartbeat import Collector, encode
-from agent.identity import ApiKey
+from agent.directory import default_directory
+from agent.heartbeat import Clock, Collector, encode, last_stamp_ms, stamp_ms
+from agent.identity import ApiKey, Identity, identify
 from agent.sender import Sender
 from agent.settings import Settings, SettingsError
+from agent.spool import Spool, SpoolInUse
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +34,21 @@ def run(settings: Settings) -> int:
 
     Raises SettingsError if the settings cannot be used on this machine.
     """
-    collector = Collector(settings)
+    identity = identify(settings)
     key = ApiKey(settings)
-    backlog = Backlog(settings.backlog_heartbeats)
-    delivery = Delivery(open_sender(settings, key), key, backlog, settings.url)
+    sender = open_sender(settings, key)
+    directory = spool_directory(settings, identity)
+    spool = open_spool(settings, directory)
+    collector = Collector(settings, Clock(last_ms=last_stamp_ms(spool.last, host.read_boot_id(settings.roots))))
+    delivery = Delivery(
+        sender,
+        sender.another(settings.timeout_seconds),
+        key,
+        spool,
+        DeadLetters(directory / "refused.ndjson"),
+        settings.url,
+        interval_seconds=settings.interval_seconds,
+    )
     complaints = Complaints(log)
     warn_of_open_token(settings, key)
     with StopSignals() as stop:
@@ -43,28 +57,49 @@ def run(settings: Settings) -> int:
         log.info(
             "linkbeat agent %s reports as %s to %s every %g s, first in %.1f s",
             __version__,
-            collector.identity.server_id,
+            identity.server_id,
             settings.url,
             settings.interval_seconds,
             jitter,
         )
+        if len(spool):
+            log.info("%d heartbeats of before wait in %s", len(spool), directory)
         delivery.start()
         while not stop.wait_until(tick):
             if not delivery.is_alive():
-                log.error("the sending thread has died; the agent stops, so that its supervisor starts it anew")
+                log.error("a sending thread has died; the agent stops, so that its supervisor starts it anew")
+                spool.close()
                 return 1
-            beat = collector.collect(queued=len(backlog), dropped=backlog.dropped, rejected=delivery.rejected)
+            beat = collector.collect(delivery.report())
             warn_if_contained(settings, len(beat.network_interfaces), complaints)
-            if backlog.add(encode(beat)):
-                complaints.about("full", "no room for more than %d heartbeats: the oldest are dropped", len(backlog))
-            elif len(backlog) == 1:
-                complaints.settled("full", "heartbeats fit again; %d were dropped since the start", backlog.dropped)
+            spool.append(encode(beat), stamp_ms(beat))
             delivery.wake()
             tick = next_tick(tick, settings.interval_seconds, time.monotonic())
         delivery.stop(within_seconds=FLUSH_SECONDS)
-    if len(backlog) or backlog.dropped:
-        log.warning("stopped; %d heartbeats not delivered, %d dropped since the start", len(backlog), backlog.dropped)
+    spool.close()
+    if len(spool) or spool.dropped:
+        log.warning("stopped; %d heartbeats not delivered, %d dropped since the start", len(spool), spool.dropped)
     return 0
+
+
+def spool_directory(settings: Settings, identity: Identity) -> Path:
+    if settings.spool_dir:
+        return Path(settings.spool_dir)
+    return default_directory(identity.server_id, os.environ, os.getuid() if hasattr(os, "getuid") else 1)
+
+
+def open_spool(settings: Settings, directory: Path) -> Spool:
+    """Raises SettingsError if another agent has the directory."""
+    try:
+        return Spool(
+            directory,
+            max_bytes=settings.spool_mib << 20,
+            max_age_seconds=settings.spool_days * 86_400,
+            memory_heartbeats=settings.backlog_heartbeats,
+            delay_seconds=settings.spool_delay_seconds,
+        )
+    except SpoolInUse as error:
+        raise SettingsError(f"LINKBEAT_SPOOL_DIR: {error}; each agent needs a directory of its own") from None
 
 
 def next_tick(tick: float, interval_seconds: float, now: float) -> float:

@@ -97,7 +97,12 @@ class Agent:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "agent", "run"],
                 cwd=REPOSITORY,
-                env=environment(service_url, INTERVAL_SECONDS="1", START_JITTER_SECONDS="0", **settings),
+                env=environment(
+                    service_url,
+                    INTERVAL_SECONDS="1",
+                    START_JITTER_SECONDS="0",
+                    **{"SPOOL_DIR": str(log.parent / "spool")} | settings,
+                ),
                 stderr=stderr,
                 stdout=subprocess.DEVNULL,
             )
@@ -273,6 +278,54 @@ def test_stopping_does_not_wait_for_a_service_that_hangs(service: Service, start
     assert duration < 2
     assert "1 heartbeats not delivered" in agent.log or "2 heartbeats not delivered" in agent.log
     assert "Traceback" not in agent.log
+
+
+def test_a_killed_agent_delivers_what_it_had_kept(service: Service, start: Start) -> None:
+    service.answer = lambda _: (503, b"", {})
+    agent = start()
+    service.wait_for(2)
+    agent.process.kill()
+    agent.process.wait()
+    refused = {body["timestamp"] for _, _, _, body in service.requests}
+    service.requests.clear()
+    service.answer = acknowledge
+
+    again = start()
+    service.wait_for(1)
+    with service.arrived:
+        assert service.arrived.wait_for(lambda: service.batches, 10)
+    again.stop()
+
+    assert "heartbeats of before wait in" in again.log
+    assert {beat["timestamp"] for batch in service.batches for beat in batch} >= refused
+    assert service.live[0]["timestamp"] > max(refused)
+    assert service.live[0]["delivery"]["queued"] >= len(refused)
+    assert service.live[0]["delivery"]["spool"] == "disk"
+
+
+def test_a_second_agent_in_the_same_directory_is_told_who_has_it(
+    service: Service, start: Start, tmp_path: Path
+) -> None:
+    agent = start()
+    service.wait_for(1)
+
+    second = command("run", service_url=service.url, SPOOL_DIR=str(tmp_path / "spool"))
+
+    assert second.returncode == 2
+    assert second.stderr.splitlines()[-1] == (
+        f'LINKBEAT_SPOOL_DIR: "{tmp_path}/spool" is in use by process {agent.process.pid}; '
+        "each agent needs a directory of its own"
+    )
+
+
+def test_an_agent_without_a_disk_reports_from_memory(service: Service, start: Start, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    agent = start(SPOOL_DIR=str(tmp_path / "file" / "spool"))
+    service.wait_for(2)
+    agent.stop()
+
+    assert [beat["delivery"]["spool"] for beat in service.live] == ["memory"] * len(service.live)
+    assert agent.log.count("cannot be written (Not a directory)") == 1
 
 
 def test_once_sends_one_heartbeat_and_prints_the_answer(service: Service) -> None:

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import agent
-from agent.heartbeat import Clock, Collector, encode
+from agent.heartbeat import Clock, Collector, DeliveryReport, encode, last_stamp_ms, stamp_ms
 from agent.identity import ApiKey, identify, server_guid, server_id_from
 from agent.roots import Roots
+from agent.segments import Record
 from agent.settings import Settings, SettingsError
 
 MACHINE_ID = "3d1219c7c4c5404aaa1f6d2a48adfda4"
@@ -43,7 +44,9 @@ def settings_for(tmp_path: Path, *, hostname: str = "", server_id: str = "") -> 
 def test_a_heartbeat_has_the_fields_of_the_specification(tmp_path: Path) -> None:
     collector = Collector(settings_for(tmp_path))
 
-    beat = json.loads(encode(collector.collect(queued=3, dropped=2, rejected=1)))
+    report = DeliveryReport(queued=3, spool_bytes=4, dropped=2, rejected=1, spool="disk", oldest_seconds=1.5)
+
+    beat = json.loads(encode(collector.collect(report)))
 
     assert beat["server_id"] == "media-server.local"
     assert beat["hostname"] == "media server.local"
@@ -56,7 +59,15 @@ def test_a_heartbeat_has_the_fields_of_the_specification(tmp_path: Path) -> None
     assert [each["name"] for each in beat["network_interfaces"]] == ["eth0"]
     assert [each["mount_point"] for each in beat["filesystems"]] == ["/"]
     assert beat["interval_seconds"] == 30.0
-    assert beat["delivery"] == {"queued": 3, "dropped": 2, "rejected": 1}
+    assert beat["delivery"] == {
+        "queued": 3,
+        "spool_bytes": 4,
+        "dropped": 2,
+        "rejected": 1,
+        "spool": "disk",
+        "oldest_seconds": 1.5,
+    }
+    assert "delivery" not in json.loads(encode(collector.collect()))
 
 
 def test_the_timestamp_is_utc_in_milliseconds() -> None:
@@ -80,6 +91,33 @@ def test_pitfall_37_after_a_step_back_time_goes_on_by_a_millisecond() -> None:
     stamps = [clock.timestamp()[17:] for _ in range(4)]
 
     assert stamps == ["10.000Z", "10.001Z", "10.002Z", "20.000Z"]
+
+
+def test_pitfall_37_timestamps_go_on_above_those_of_the_process_before() -> None:
+    clock = Clock(lambda: 5_000_000_000, last_ms=10_000)
+
+    assert clock.timestamp()[17:] == "10.001Z"
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (Record(1, 7_000, b'{"boot_id":"this"}'), 7_000),
+        (Record(1, 7_000, b'{"boot_id":"that"}'), 0),
+        (Record(1, 7_000, b"{}"), 0),
+        (Record(1, 7_000, b"\xff"), 0),
+        (None, 0),
+    ],
+)
+def test_only_timestamps_of_this_boot_bind(record: Record | None, expected: int) -> None:
+    assert last_stamp_ms(record, "this") == expected
+    assert last_stamp_ms(record, None) == 0
+
+
+def test_the_timestamp_is_read_back_to_the_millisecond(tmp_path: Path) -> None:
+    collector = Collector(settings_for(tmp_path), Clock(lambda: 1_769_680_800_123_000_000))
+
+    assert stamp_ms(collector.collect()) == 1_769_680_800_123
 
 
 @pytest.mark.parametrize(
