@@ -24,27 +24,27 @@ class DeadLetters:
         self._path = path
         self._max_bytes = max_bytes
 
-    def add(self, reason: str, body: bytes) -> None:
-        """A file that cannot be written is said in the log; delivery goes on."""
+    def add(self, refused: Sequence[tuple[str, bytes]]) -> None:
+        """Reasons and heartbeats. A file that cannot be written is said in the log; delivery goes on."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        lines = [
+            msgspec.json.encode({"refused_at": now, "reason": reason, "heartbeat": _as_json(body)}).replace(b"\n", b" ")
+            for reason, body in refused
+        ]
         try:
-            heartbeat = msgspec.Raw(msgspec.json.encode(msgspec.json.decode(body, type=msgspec.Raw)))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            heartbeat = msgspec.Raw(msgspec.json.encode(body.decode("utf-8", "replace")))
-        line = msgspec.json.encode(
-            {"refused_at": datetime.now(UTC).isoformat(timespec="seconds"), "reason": reason, "heartbeat": heartbeat}
-        ).replace(b"\n", b" ")  # between tokens: within a string JSON has none
-        try:
-            self._append(line + b"\n")
+            self._append(b"".join(line + b"\n" for line in lines))
         except OSError as error:
-            log.warning("%s: %s; the refused heartbeat is not kept", self._path, error.strerror or error)
+            log.warning("%s: %s; %d refused heartbeats are not kept", self._path, error.strerror, len(refused))
 
-    def _append(self, line: bytes) -> None:
+    def _append(self, lines: bytes) -> None:
         size = self._path.stat().st_size if self._path.exists() else 0
-        if size and size + len(line) > self._max_bytes:
+        if size and size + len(lines) > self._max_bytes:
             self._cut()
+        if len(lines) > self._max_bytes // 2:
+            lines = lines[-self._max_bytes // 2 :].partition(b"\n")[2]
         file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | SAFE_FLAGS, 0o600)
         with os.fdopen(file, "wb", buffering=0) as letters:
-            letters.write(line)
+            letters.write(lines)
             os.fsync(letters.fileno())
 
     def _cut(self) -> None:
@@ -57,6 +57,15 @@ class DeadLetters:
         with os.fdopen(file, "wb") as letters:
             letters.write(kept)
         unfinished.replace(self._path)
+
+
+def _as_json(body: bytes) -> msgspec.Raw:
+    """The heartbeat as it was sent; what is no JSON, as a string. Its line breaks stand between tokens alone."""
+    try:
+        msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return msgspec.Raw(msgspec.json.encode(body.decode("utf-8", "replace")))
+    return msgspec.Raw(body)
 
 
 class Quarantine:

@@ -9,7 +9,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from agent.answers import Delivered, Failed, Outcome, Refused, Unauthorized
@@ -26,9 +26,9 @@ BATCH_HEARTBEATS = 500
 BATCH_BYTES = 1 << 20
 FIRST_BACKOFF_SECONDS = 1.0
 LONGEST_BACKOFF_SECONDS = 60.0
-# A batch every two to four intervals, the first of them after up to four: a fleet that comes back at once then sends
-# at most half as many requests again as when all is well. An interval counts for 30 s at most.
-PACE = (2.0, 4.0)
+# What a fleet that comes back at once may ask of the service: at most twice the requests of when all is well. A batch
+# every three to five intervals, the first of them after up to five. An interval counts for 30 s at most.
+PACE = (3.0, 5.0)
 LONGEST_PACED_INTERVAL_SECONDS = 30.0
 # Of requests in a row of which nothing was taken: then it is the service that is wrong, or all that we have is.
 REFUSED_IN_A_ROW = 3
@@ -60,17 +60,22 @@ class Waiting(Protocol):
 class Backoff:
     """Full jitter from 1 s to 60 s, without end; on top of what the service asked for.
 
-    Added and not the greater of both: a fleet that was told the same number must not come back at once.
+    Added and not the greater of both: a fleet that was told the same number must not come back at once. From the second
+    failure on, and where the service says that it has too much to do, over two intervals at least: agents that try more
+    often than they report would meet the service, when it is back, with all their tries of a few seconds at once.
     """
 
-    def __init__(self, uniform: Callable[[float, float], float]) -> None:
+    def __init__(self, uniform: Callable[[float, float], float], interval_seconds: float) -> None:
         self._uniform = uniform
+        self._patient_seconds = 2 * interval_seconds
         self._failures = 0  # in a row
 
     def wait(self, retry_after: float | None = None) -> float:
-        ceiling = min(LONGEST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** min(self._failures, 10))
+        ceiling = FIRST_BACKOFF_SECONDS * 2 ** min(self._failures, 10)
+        if self._failures or retry_after:
+            ceiling = max(ceiling, self._patient_seconds)
         self._failures += 1
-        return (retry_after or 0.0) + self._uniform(0.0, ceiling)
+        return (retry_after or 0.0) + self._uniform(0.0, min(LONGEST_BACKOFF_SECONDS, ceiling))
 
     def reset(self) -> None:
         self._failures = 0
@@ -128,7 +133,8 @@ class Delivery:
         self._stopping = threading.Event()
         self._live_lane = Lane("live", self.step_live, self._stopping)
         self._backlog_lane = Lane("backlog", self.step_backlog, self._stopping)
-        self._live_backoff, self._backlog_backoff = Backoff(uniform), Backoff(uniform)
+        self._live_backoff = Backoff(uniform, interval_seconds)
+        self._backlog_backoff = Backoff(uniform, interval_seconds)
         self._live_sequence = 0  # the newest that was sent as a live heartbeat; all before it are the backlog lane's
         self._is_up = False  # the service took the last live heartbeat
         self._live_refused = self._batches_refused = 0  # in a row
@@ -193,7 +199,7 @@ class Delivery:
         match outcome:
             case Delivered(rejected, _, config):
                 if rejected:
-                    self._bury(newest, rejected[0].reason)
+                    self._bury([(newest, rejected[0].reason)])
                 else:
                     self._spool.acknowledge([newest.sequence])
                 self._live_refused = 0
@@ -206,7 +212,7 @@ class Delivery:
             case Refused(cause, reason):
                 self._live_refused += 1
                 if self._live_refused <= REFUSED_IN_A_ROW:
-                    self._bury(newest, reason)
+                    self._bury([(newest, reason)])
                     return 0.0
                 self._note_failure(cause, "%s refuses every heartbeat (%s); from now on they are kept", reason)
                 return self._live_backoff.wait()
@@ -271,17 +277,24 @@ class Delivery:
                     next(iter(refused.values())),
                 )
                 return self._uniform(HOLD_SECONDS / 2, HOLD_SECONDS)
-        for position, reason in refused.items():
-            self._bury(batch[position], reason)
+        self._bury([(batch[position], reason) for position, reason in refused.items()])
         self._spool.acknowledge([each.sequence for n, each in enumerate(batch) if n not in refused])
         return self._uniform(*PACE) * self._paced_seconds
 
-    def _bury(self, record: Record, reason: str) -> None:
-        """First into the file, then out of the spool: a heartbeat is in neither at no time."""
-        self._letters.add(reason, record.body)
-        self._spool.acknowledge([record.sequence])
-        self.rejected += 1
-        log.warning("%s will not take a heartbeat (%d so far): %s", self._destination, self.rejected, reason)
+    def _bury(self, refused: Sequence[tuple[Record, str]]) -> None:
+        """First into the file, then out of the spool: at no time is a heartbeat in neither."""
+        if not refused:
+            return
+        self._letters.add([(reason, record.body) for record, reason in refused])
+        self._spool.acknowledge([record.sequence for record, _ in refused])
+        self.rejected += len(refused)
+        log.warning(
+            "%s will not take %d heartbeats (%d so far): %s",
+            self._destination,
+            len(refused),
+            self.rejected,
+            refused[0][1],
+        )
 
     def _after_failure(self, outcome: Outcome, backoff: Backoff) -> float:
         is_live = backoff is self._live_backoff

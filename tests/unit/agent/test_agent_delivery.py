@@ -51,7 +51,7 @@ class Service:
 class Setup:
     """A delivery whose jitter always takes the whole of its range, at moments that the test gives."""
 
-    def __init__(self, directory: Path, waiting: int = 0, **more: object) -> None:
+    def __init__(self, directory: Path, waiting: int = 0, interval_seconds: float = 30.0) -> None:
         self.service = Service()
         self.seconds = 0.0
         self.spool = Spool(
@@ -72,6 +72,7 @@ class Setup:
             self.spool,
             DeadLetters(self.letters),
             "http://service",
+            interval_seconds=interval_seconds,
             on_config=self.configs.append,
             uniform=lambda _, high: high,
             monotonic=lambda: self.seconds,
@@ -112,8 +113,8 @@ Make = Callable[..., Setup]
 def make(tmp_path: Path) -> Iterator[Make]:
     made: list[Setup] = []
 
-    def setup(waiting: int = 0) -> Setup:
-        made.append(Setup(tmp_path / f"spool-{len(made)}", waiting))
+    def setup(waiting: int = 0, interval_seconds: float = 30.0) -> Setup:
+        made.append(Setup(tmp_path / f"spool-{len(made)}", waiting, interval_seconds))
         return made[-1]
 
     yield setup
@@ -158,9 +159,9 @@ def test_batches_are_spread_over_time(make: Make) -> None:
     setup = make(waiting=1_200)
     setup.delivery.step_live()
 
-    waits = [setup.delivery.step_backlog(), setup.pass_by(119), setup.pass_by(1), setup.pass_by(60)]
+    waits = [setup.delivery.step_backlog(), setup.pass_by(149), setup.pass_by(1), setup.pass_by(60)]
 
-    assert waits == [120, 1, 120, 60]
+    assert waits == [150, 1, 150, 90]
     assert [len(each) for each in setup.service.requests] == [1, 500]
 
 
@@ -192,13 +193,19 @@ def test_a_new_heartbeat_goes_while_a_batch_is_on_its_way(make: Make) -> None:
     assert setup.left() == []
 
 
-def test_backoff_doubles_from_a_second_to_a_minute_without_end(make: Make) -> None:
-    setup = make(waiting=1)
+@pytest.mark.parametrize(
+    ("interval_seconds", "expected"),
+    [(1, [1, 2, 4, 8, 16, 32, 60, 60]), (10, [1, 20, 20, 20, 20, 32, 60, 60]), (30, [1, *[60] * 7])],
+)
+def test_backoff_grows_from_a_second_to_a_minute_without_end(
+    make: Make, interval_seconds: float, expected: list[float]
+) -> None:
+    setup = make(waiting=1, interval_seconds=interval_seconds)
     setup.service.answer = lambda bodies: Failed("HTTP 500", "HTTP 500")
 
     waits = [setup.delivery.step_live() for _ in range(50)]
 
-    assert waits[:8] == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert waits[:8] == expected
     assert set(waits[8:]) == {60}
     assert len(setup.spool) == 1
 
@@ -222,10 +229,10 @@ def test_a_batch_that_fails_backs_off_by_itself_and_live_heartbeats_go_on(make: 
     setup.service.answer = lambda sent: Failed("HTTP 500", "x") if len(sent) > 1 else OK
     setup.delivery.step_live()
 
-    waits = [setup.pass_by(120), setup.pass_by(1), setup.pass_by(2)]
+    waits = [setup.pass_by(150), setup.pass_by(1), setup.pass_by(60)]
     setup.add(b"new")
 
-    assert waits == [1, 2, 4]
+    assert waits == [1, 60, 60]
     assert setup.delivery.step_live() == 0.0
     assert setup.left() == bodies(*range(9))
 
@@ -234,7 +241,7 @@ def test_retry_after_is_the_floor(make: Make) -> None:
     setup = make(waiting=1)
     setup.service.answer = lambda bodies: Failed("HTTP 503", "busy", 120.0)
 
-    assert setup.delivery.step_live() == 121.0
+    assert setup.delivery.step_live() == 180.0
 
 
 def test_only_the_same_failure_is_quiet(make: Make, caplog: pytest.LogCaptureFixture) -> None:
@@ -262,7 +269,7 @@ def test_a_refused_token_keeps_everything_and_says_so_once(
     waits = [setup.delivery.step_live() for _ in range(10)]
 
     assert len(setup.spool) == 5
-    assert waits[:3] == [1, 2, 4]
+    assert waits[:3] == [1, 60, 60]
     assert len(caplog.records) == 1
     assert "LINKBEAT_API_KEY" in caplog.text
     assert setup.delivery.rejected == 0
@@ -352,7 +359,7 @@ def test_a_batch_that_does_not_go_in_time_is_made_smaller(make: Make, cause: str
     setup.service.answer = lambda bodies: Failed(cause, "no answer within 10 s")
 
     for _ in range(3):
-        setup.pass_by(120)
+        setup.pass_by(150)
 
     assert [len(each) for each in setup.service.requests] == [1, 100, 50, 25]
 
@@ -370,7 +377,7 @@ def test_a_service_that_refuses_every_live_heartbeat_does_not_get_them_all_burie
 
     assert setup.left() == bodies(*range(3, 20))
     assert setup.delivery.rejected == len(setup.buried()) == 3
-    assert waits[:7] == [0, 0, 0, 1, 2, 4, 8]
+    assert waits[:6] == [0, 0, 0, 1, 60, 60]
     assert caplog.text.count("refuses every heartbeat") == 1
     setup.service.answer = lambda bodies: OK
     setup.drain()
@@ -577,23 +584,33 @@ def test_stopping_leaves_a_service_alone_that_asked_for_it(make: Make) -> None:
 
 def test_dead_letters_are_bounded_and_the_newest_stay(tmp_path: Path) -> None:
     letters = DeadLetters(tmp_path / "refused.ndjson", max_bytes=10_000)
-    for number in range(1_000):
-        letters.add("why\nnot", b'{"n": %d,\n "x": "\\n"}' % number)
+    for number in range(300):
+        letters.add([("why\nnot", b'{"n": %d,\n "x": "\\n"}' % number)])
         assert (tmp_path / "refused.ndjson").stat().st_size <= 10_000
 
     kept = [json.loads(line) for line in (tmp_path / "refused.ndjson").read_text().splitlines()]
     numbers = [each["heartbeat"]["n"] for each in kept]
-    assert numbers == list(range(numbers[0], 1_000))
+    assert numbers == list(range(numbers[0], 300))
     assert len(numbers) > 30
     assert kept[0]["reason"] == "why\nnot"
     assert (tmp_path / "refused.ndjson").stat().st_mode & 0o777 == 0o600
 
 
+def test_more_dead_letters_at_once_than_there_is_room_for_leave_the_last_of_them(tmp_path: Path) -> None:
+    letters = DeadLetters(tmp_path / "refused.ndjson", max_bytes=10_000)
+    letters.add([("why", b"%d" % number) for number in range(1_000)])
+
+    numbers = [json.loads(line)["heartbeat"] for line in (tmp_path / "refused.ndjson").read_text().splitlines()]
+    assert (tmp_path / "refused.ndjson").stat().st_size <= 10_000
+    assert numbers == list(range(numbers[0], 1_000))
+    assert len(numbers) > 30
+
+
 def test_a_dead_letter_that_is_no_json_or_cannot_be_written_harms_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    DeadLetters(tmp_path / "refused.ndjson").add("why", b"\xff{")
-    DeadLetters(tmp_path / "no" / "refused.ndjson").add("why", b"{}")
+    DeadLetters(tmp_path / "refused.ndjson").add([("why", b"\xff{")])
+    DeadLetters(tmp_path / "no" / "refused.ndjson").add([("why", b"{}")])
 
     assert json.loads((tmp_path / "refused.ndjson").read_text())["heartbeat"] == "\ufffd{"
-    assert "is not kept" in caplog.text
+    assert "are not kept" in caplog.text
