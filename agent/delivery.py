@@ -16,16 +16,15 @@ from agent.answers import Delivered, Failed, Outcome, Refused, Unauthorized
 from agent.deadletter import DeadLetters
 from agent.heartbeat import DeliveryReport
 from agent.identity import ApiKey
+from agent.lanes import Backoff, Lane
 from agent.segments import Record
 from agent.spool import Spooled
 
 log = logging.getLogger(__name__)
 
-# The service stores the heartbeats of one server one after the other and answers within 5 s: a day goes in six batches.
-BATCH_HEARTBEATS = 500
+BATCH_HEARTBEATS = 500  # a day goes in six
+BATCH_SECONDS = 2.5  # the service answers within 5 s, or it says that it has too much to do
 BATCH_BYTES = 1 << 20
-FIRST_BACKOFF_SECONDS = 1.0
-LONGEST_BACKOFF_SECONDS = 60.0
 # What a fleet that comes back at once may ask of the service: at most twice the requests of when all is well. A batch
 # every three to five intervals, the first of them after up to five. An interval counts for 30 s at most.
 PACE = (3.0, 5.0)
@@ -55,51 +54,6 @@ class Waiting(Protocol):
     def acknowledge(self, sequences: list[int]) -> None: ...
     def state(self) -> Spooled: ...
     def __len__(self) -> int: ...
-
-
-class Backoff:
-    """Full jitter from 1 s to 60 s, without end; on top of what the service asked for.
-
-    Added and not the greater of both: a fleet that was told the same number must not come back at once. From the second
-    failure on, and where the service says that it has too much to do, over two intervals at least: agents that try more
-    often than they report would meet the service, when it is back, with all their tries of a few seconds at once.
-    """
-
-    def __init__(self, uniform: Callable[[float, float], float], interval_seconds: float) -> None:
-        self._uniform = uniform
-        self._patient_seconds = 2 * interval_seconds
-        self._failures = 0  # in a row
-
-    def wait(self, retry_after: float | None = None) -> float:
-        ceiling = FIRST_BACKOFF_SECONDS * 2 ** min(self._failures, 10)
-        if self._failures or retry_after:
-            ceiling = max(ceiling, self._patient_seconds)
-        self._failures += 1
-        return (retry_after or 0.0) + self._uniform(0.0, min(LONGEST_BACKOFF_SECONDS, ceiling))
-
-    def reset(self) -> None:
-        self._failures = 0
-
-
-class Lane:
-    """A thread that makes one request after the other, waiting as long as each says: None is until it is woken."""
-
-    def __init__(self, name: str, step: Callable[[], float | None], stopping: threading.Event) -> None:
-        self._step, self._stopping = step, stopping
-        self._awake = threading.Event()
-        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    def wake(self) -> None:
-        self._awake.set()
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            self._awake.clear()
-            wait = self._step()
-            if wait is None:
-                self._awake.wait()
-            elif wait > 0:
-                self._stopping.wait(wait)
 
 
 class Delivery:
@@ -138,7 +92,8 @@ class Delivery:
         self._live_sequence = 0  # the newest that was sent as a live heartbeat; all before it are the backlog lane's
         self._is_up = False  # the service took the last live heartbeat
         self._live_refused = self._batches_refused = 0  # in a row
-        self._batch_limit = BATCH_HEARTBEATS
+        self._interval_seconds = interval_seconds
+        self._batch_limit = max(1, round(BATCH_HEARTBEATS * self._paced_seconds / 30))
         self._next_batch = 0.0  # monotonic
         self._sending_batch = False
         self._cause: str | None = None  # of the live lane's failure that was logged last
@@ -235,19 +190,31 @@ class Delivery:
         if not batch:
             return None
         self._sending_batch = True
+        begin = self._monotonic()
         outcome = self._batches.heartbeats([each.body for each in batch])
+        self._fit_limit(len(batch), self._monotonic() - begin)
         self._batches.close()  # the next is a minute away, and by then the service has hung up
         self._sending_batch = False
         wait = self._settle(batch, outcome, is_probe=is_probe)
         self._next_batch = self._monotonic() + wait
         return wait
 
+    def _fit_limit(self, count: int, seconds: float) -> None:
+        """Batches that take at most half an interval: the service stores a server's heartbeats one after the other, so
+        a live one waits there for a batch.
+
+        Grown again after a split, so that one oversized heartbeat does not slow the rest for good.
+        """
+        longest = min(BATCH_SECONDS, self._interval_seconds / 2)
+        if seconds > longest:
+            self._batch_limit = max(1, int(count * longest / seconds))
+        elif seconds < longest / 2:
+            self._batch_limit = min(BATCH_HEARTBEATS, self._batch_limit * 2)
+
     def _settle(self, batch: list[Record], outcome: Outcome, *, is_probe: bool) -> float:
         match outcome:
             case Delivered(rejected, _):
                 reasons = {each.position: each.reason for each in rejected if 0 <= each.position < len(batch)}
-                # Grown again after a split, so that one oversized heartbeat does not slow the rest for good.
-                self._batch_limit = min(BATCH_HEARTBEATS, self._batch_limit * 2)
                 return self._after_answer(batch, reasons, is_probe=is_probe)
             case Refused(_, reason):
                 if len(batch) > 1:

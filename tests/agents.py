@@ -12,6 +12,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import msgspec
 
@@ -100,9 +102,18 @@ def take(handler: LedgerHandler) -> None:
 class AgentProcess:
     """A running `python -m agent run`, one heartbeat a second, the first at once."""
 
-    def __init__(self, url: str, spool: Path, server_id: str, *, under: Sequence[str] = (), **more: str) -> None:
-        self.spool = spool
-        self._log = spool.parent / f"{spool.name}.log"
+    def __init__(
+        self,
+        url: str,
+        spool: Path,
+        server_id: str,
+        *,
+        under: Sequence[str] = (),
+        log: Path | None = None,
+        **more: str,
+    ) -> None:
+        """`under`: the command that runs it, such as strace. Its log goes on where that of one before it ended."""
+        self._log = log or spool.parent / f"{spool.name}.log"
         kept = {name: value for name, value in os.environ.items() if not name.startswith("LINKBEAT_")}
         chosen = {
             "URL": url,
@@ -112,13 +123,13 @@ class AgentProcess:
             "INTERVAL_SECONDS": "1",
             "START_JITTER_SECONDS": "0",
         } | more
-        with self._log.open("ab") as log:
+        with self._log.open("ab") as stderr:
             self.process = subprocess.Popen(
                 [*under, sys.executable, "-m", "agent", "run"],
                 cwd=REPOSITORY,
                 env=kept | {f"LINKBEAT_{name}": value for name, value in chosen.items()},
-                stdout=log,
-                stderr=log,
+                stdout=stderr,
+                stderr=stderr,
                 start_new_session=True,
             )
 
@@ -131,6 +142,14 @@ class AgentProcess:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.kill()
 
     def stop(self) -> int:
         self.process.terminate()
