@@ -116,6 +116,9 @@ class Sender:
             self._connection.request("POST", self._peer.path + path, body, headers)
         with _AnswerDeadline(self._connection), self._connection.getresponse() as response:
             text = response.read(ANSWER_LIMIT_BYTES)
+            if response.status == 200 and response.length:
+                # http.client returns what came of a cut body as if it were all: what is there may look complete.
+                raise http.client.IncompleteRead(text, response.length)
             if not response.isclosed():
                 self._connection.close()
             return response, text

@@ -253,6 +253,17 @@ def test_an_answer_that_drips_is_given_up(serve: Callable[[Respond], Server], pr
     assert time.monotonic() - begin < 2
 
 
+def test_an_acknowledgement_that_is_cut_is_none(serve: Callable[[Respond], Server]) -> None:
+    def hang_up_half_way(handler: Handler) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n" + ACK)
+        handler.close_connection = True
+
+    outcome = send(serve(hang_up_half_way).url)
+
+    assert isinstance(outcome, Failed)
+    assert outcome.cause == "IncompleteRead"
+
+
 def test_an_endless_answer_is_not_read_to_its_end(serve: Callable[[Respond], Server]) -> None:
     server = serve(lambda handler: handler.answer(200, b" " * 3_000_000 + ACK))
 
