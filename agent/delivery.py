@@ -22,9 +22,9 @@ from agent.spool import Spooled
 
 log = logging.getLogger(__name__)
 
-BATCH_HEARTBEATS = 500  # a day goes in six
+BATCH_HEARTBEATS = 500
 BATCH_SECONDS = 2.5  # the service answers within 5 s, or it says that it has too much to do
-BATCH_BYTES = 1 << 20
+BATCH_BYTES = 512 * 1024  # in memory twice while it is sent: the agent has 30 MB for all
 # What a fleet that comes back at once may ask of the service: at most twice the requests of when all is well. A batch
 # every three to five intervals, the first of them after up to five. An interval counts for 30 s at most.
 PACE = (3.0, 5.0)

@@ -212,7 +212,7 @@ class Spool:
                 self._open()
             while self._memory:
                 self._write_some()
-        except OSError as error:
+        except (OSError, SpoolInUse) as error:
             self._fall_back(error)
             return
         if self._retry_at is not None:
@@ -221,17 +221,18 @@ class Spool:
         if len(self) <= 1:
             self._complaints.settled("drop", "heartbeats fit again; %d were dropped since the start", self.dropped)
 
-    def _fall_back(self, error: OSError) -> None:
+    def _fall_back(self, error: OSError | SpoolInUse) -> None:
         """Goes on in memory."""
         self._active = None
         self._retry_at = self._monotonic() + DISK_RETRY_SECONDS
-        if error.errno == errno.ENOENT:
+        reason = getattr(error, "strerror", None) or error
+        if getattr(error, "errno", None) == errno.ENOENT:
             self._directory.close()  # it went away; it is made again, or found again, when it is opened
         self._complaints.about(
             "disk",
             "%s cannot be written (%s): up to %d heartbeats are kept in memory until it can",
             self._directory.path,
-            error.strerror or error,
+            reason,
             self._memory_heartbeats,
         )
 

@@ -26,6 +26,7 @@ AGENTS = 1_000
 INTERVAL_SECONDS = 30.0
 STEADY = AGENTS / INTERVAL_SECONDS  # requests a second
 DAY = 2_880  # heartbeats
+HEARTBEAT_BYTES = 1_500
 OK = Delivered([], "")
 
 
@@ -49,7 +50,7 @@ class CountingSpool:
 
     def oldest(self, count: int, max_bytes: int, before: int) -> list[Record]:
         waiting = (n for n in range(self._done_to + 1, min(before, self._last + 1)) if n not in self._done)
-        return [Record(n, 0, b"") for n in itertools.islice(waiting, count)]
+        return [Record(n, 0, b"") for n in itertools.islice(waiting, min(count, max_bytes // HEARTBEAT_BYTES))]
 
     def latest(self, before: int) -> list[Record]:
         raise AssertionError("nothing is refused here")

@@ -313,6 +313,24 @@ def test_a_directory_that_went_away_is_made_again(tmp_path: Path) -> None:
     assert waiting(spool) == [1, 2]
 
 
+def test_a_directory_that_another_agent_takes_meanwhile_leaves_the_memory(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    time = Time()
+    spool = opened(tmp_path / "file" / "spool", time)
+    (tmp_path / "file").unlink()
+    other = opened(tmp_path / "file" / "spool")
+
+    time.seconds += 61
+    spool.append(body(0), 0)
+    assert not spool.state().is_on_disk
+    other.close()
+    time.seconds += 61
+    spool.append(body(1), 1)
+
+    assert spool.state().is_on_disk
+    assert waiting(spool) == [0, 1]
+
+
 def test_a_disk_that_comes_late_gives_what_it_holds(tmp_path: Path) -> None:
     place = tmp_path / "mount"
     filled(place / "spool", 3).close()
