@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 BATCH_HEARTBEATS = 500
 BATCH_SECONDS = 2.5  # the service answers within 5 s, or it says that it has too much to do
 BATCH_BYTES = 512 * 1024  # in memory twice while it is sent: the agent has 30 MB for all
-# What a fleet that comes back at once may ask of the service: at most twice the requests of when all is well. A batch
-# every three to five intervals, the first of them after up to five. An interval counts for 30 s at most.
+# A batch every three to five intervals, the first of them after up to five: a fleet that comes back at once then asks a
+# quarter more of the service than when all is well. An interval counts for 30 s at most.
 PACE = (3.0, 5.0)
 LONGEST_PACED_INTERVAL_SECONDS = 30.0
 # Of requests in a row of which nothing was taken: then it is the service that is wrong, or all that we have is.
