@@ -25,8 +25,12 @@ lint: .venv/development ## Types and style
 	$(BIN)/mypy
 
 .PHONY: drill
-drill: .venv/development ## Kills service, database and run again and again, for minutes; loses nothing
+drill: .venv/development ## Kills service, database, run and agents again and again, for minutes; loses nothing
 	$(BIN)/python -m pytest tests/drills
+
+.PHONY: drill-agent
+drill-agent: .venv/development ## The agent through kills, full disks, an outage of a day and a thousand at once
+	$(BIN)/python -m pytest -s tests/drills/test_agent_*.py
 
 .PHONY: soak
 soak: .venv/development ## A day of 200 servers in some minutes, through kills and lost answers; exact to the byte

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from agent import __version__
+from agent import __version__, remote
 from agent.filesystems import get_filesystem_metrics
 from agent.findings import Finding, found_within, written
 from agent.identity import identify
@@ -101,9 +101,8 @@ def machine(settings: Settings) -> Iterator[Finding]:
     if sys.platform == "linux":
         yield from _hidden(settings)
     with _logged() as said:
-        interfaces = get_network_interfaces(
-            settings.roots, include=settings.include_interfaces, exclude=settings.exclude_interfaces
-        )
+        reports = remote.apply(settings, remote.RemoteConfig()).reports
+        interfaces = get_network_interfaces(settings.roots, is_wanted=reports)
         names = [each.name + ("" if each.is_up else " (down)") for each in interfaces]
         routes = [wire_text(name) for name in read_default_routes(settings.roots)]
         primary = PrimaryInterface().choose(interfaces, routes)

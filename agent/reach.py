@@ -11,9 +11,10 @@ from urllib.parse import urlsplit
 import msgspec
 
 from agent import __version__
+from agent.answers import judge, one_line
 from agent.findings import Finding
 from agent.identity import ApiKey
-from agent.sender import ANSWER_LIMIT_BYTES, judge, one_line
+from agent.sender import ANSWER_LIMIT_BYTES
 from agent.settings import Settings, SettingsError
 
 CLOCK_OFF_SECONDS = 5.0

@@ -28,6 +28,19 @@ class RemoteConfig(msgspec.Struct, frozen=True, kw_only=True):
     exclude_interfaces: tuple[str, ...] = ()
     paused: bool = False
 
+    def words(self) -> str:
+        """In one line, for people; "" for nothing."""
+        said = []
+        if self.paused:
+            said.append("a pause")
+        if self.interval_seconds is not None:
+            said.append(f"a heartbeat every {self.interval_seconds:g} s")
+        if self.include_interfaces:
+            said.append(f"only the interfaces {', '.join(self.include_interfaces)}")
+        if self.exclude_interfaces:
+            said.append(f"no interfaces {', '.join(self.exclude_interfaces)}")
+        return "; ".join(said)
+
 
 class Parsed(NamedTuple):
     """What could be used of an answer, and in one line what could not; "" if all could."""

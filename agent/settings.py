@@ -127,9 +127,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             ge=1,
             le=100_000,
-            description="Heartbeats kept in memory while the service is away; past that, the oldest are dropped and "
-            "counted.",
-            extra={"unit": "heartbeats"},
+            description="Heartbeats kept in memory while the spool's disk cannot be written, 4 MiB at most; past that, "
+            "the oldest are dropped and counted. A reload does not change it.",
+            extra={"unit": "heartbeats", "fixed": True},
         ),
     ] = 120
     include_interfaces: Annotated[
@@ -164,6 +164,51 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             extra=_A_PATH,
         ),
     ] = "/"
+    spool_dir: Annotated[
+        str,
+        Meta(
+            pattern=_ROOT,
+            description="Directory in which heartbeats wait for the service's acknowledgement, of this agent alone. "
+            "Without it, one named after the server id: in systemd's STATE_DIRECTORY; else, for root, in "
+            "/var/lib/linkbeat-agent; else in linkbeat-agent under the user's XDG state directory. A reload does not "
+            "change it.",
+            extra=_A_PATH,
+        ),
+    ] = ""
+    spool_mib: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=65_536,
+            description="Most that the spool takes of the disk; past it, the oldest heartbeats are dropped and "
+            "counted. The default holds a day at one every 30 s of 20 KiB each, or six of 3 KiB. A reload "
+            "does not change it.",
+            extra={"unit": "MiB", "fixed": True},
+        ),
+    ] = 64
+    spool_days: Annotated[
+        float,
+        Meta(
+            ge=0.1,
+            le=90,
+            description="Heartbeats that have waited for longer are dropped and counted. The service refuses those "
+            "that are older than its LINKBEAT_OLDEST_HEARTBEAT_DAYS, 7: more than that only fills the disk. "
+            "A reload does not change it.",
+            extra={"unit": "days", "allowed": "a number of days from 0.1 to 90", "fixed": True},
+        ),
+    ] = 6.5
+    spool_delay_seconds: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=3600,
+            description="A heartbeat is written to the disk only if it has waited for so long. With 0, each is there "
+            "before it is sent. With more, an SD card is spared while the service answers, but where the power fails "
+            "or the agent is killed, what is not acknowledged of that long is lost. A reload does not "
+            "change it.",
+            extra={"unit": "seconds", "fixed": True},
+        ),
+    ] = 0.0
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="Least severe event to log, on stderr.")
     ] = "info"
