@@ -120,6 +120,7 @@ class AgentProcess:
             "API_KEY": "the-token",
             "SERVER_ID": server_id,
             "SPOOL_DIR": str(spool),
+            "CONFIG": os.devnull,
             "INTERVAL_SECONDS": "1",
             "START_JITTER_SECONDS": "0",
         } | more

@@ -106,7 +106,6 @@ class Run:
                 | {
                     "LINKBEAT_DATA_DIR": str(data_dir),
                     "LINKBEAT_PORT": str(port),
-                    "LINKBEAT_SPOOL_DIR": str(data_dir.parent / "spool"),
                 },
                 stdout=log,
                 stderr=log,

@@ -93,16 +93,12 @@ class Agent:
 
     def __init__(self, service_url: str, log: Path, **settings: str) -> None:
         self._log = log
+        often = {"INTERVAL_SECONDS": "1", "START_JITTER_SECONDS": "0", "SPOOL_DIR": str(log.parent / "spool")}
         with log.open("wb") as stderr:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "agent", "run"],
                 cwd=REPOSITORY,
-                env=environment(
-                    service_url,
-                    INTERVAL_SECONDS="1",
-                    START_JITTER_SECONDS="0",
-                    **{"SPOOL_DIR": str(log.parent / "spool")} | settings,
-                ),
+                env=environment(service_url, **often | settings),
                 stderr=stderr,
                 stdout=subprocess.DEVNULL,
             )
@@ -139,7 +135,7 @@ def start(service: Service, tmp_path: Path) -> Iterator[Start]:
 
 def environment(service_url: str, **settings: str) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("LINKBEAT_")}
-    chosen = {"URL": service_url, "API_KEY": "the-token", "SERVER_ID": "test-server"} | settings
+    chosen = {"URL": service_url, "API_KEY": "the-token", "SERVER_ID": "test-server", "CONFIG": os.devnull} | settings
     return inherited | {f"LINKBEAT_{name}": value for name, value in chosen.items()}
 
 
