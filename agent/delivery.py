@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 BATCH_HEARTBEATS = 500
 BATCH_SECONDS = 2.5  # the service answers within 5 s, or it says that it has too much to do
 BATCH_BYTES = 512 * 1024  # in memory twice while it is sent: the agent has 30 MB for all
-# A batch every three to five intervals, the first of them after up to five: a fleet that comes back at once then asks a
-# quarter more of the service than when all is well. An interval counts for 30 s at most.
-PACE = (3.0, 5.0)
+# A batch every five to nine intervals, the first of them after up to nine: a fleet that comes back at once then asks an
+# eighth more of the service than when all is well. An interval counts for 30 s at most.
+PACE = (5.0, 9.0)
 LONGEST_PACED_INTERVAL_SECONDS = 30.0
 # Of requests in a row of which nothing was taken: then it is the service that is wrong, or all that we have is.
 REFUSED_IN_A_ROW = 3

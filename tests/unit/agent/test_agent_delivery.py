@@ -159,9 +159,9 @@ def test_batches_are_spread_over_time(make: Make) -> None:
     setup = make(waiting=1_200)
     setup.delivery.step_live()
 
-    waits = [setup.delivery.step_backlog(), setup.pass_by(149), setup.pass_by(1), setup.pass_by(60)]
+    waits = [setup.delivery.step_backlog(), setup.pass_by(269), setup.pass_by(1), setup.pass_by(60)]
 
-    assert waits == [150, 1, 150, 90]
+    assert waits == [270, 1, 270, 210]
     assert [len(each) for each in setup.service.requests] == [1, 500]
 
 
@@ -229,7 +229,7 @@ def test_a_batch_that_fails_backs_off_by_itself_and_live_heartbeats_go_on(make: 
     setup.service.answer = lambda sent: Failed("HTTP 500", "x") if len(sent) > 1 else OK
     setup.delivery.step_live()
 
-    waits = [setup.pass_by(150), setup.pass_by(1), setup.pass_by(60)]
+    waits = [setup.pass_by(270), setup.pass_by(1), setup.pass_by(60)]
     setup.add(b"new")
 
     assert waits == [1, 60, 60]
@@ -359,7 +359,7 @@ def test_a_batch_that_does_not_go_in_time_is_made_smaller(make: Make, cause: str
     setup.service.answer = lambda bodies: Failed(cause, "no answer within 10 s")
 
     for _ in range(3):
-        setup.pass_by(150)
+        setup.pass_by(270)
 
     assert [len(each) for each in setup.service.requests] == [1, 100, 50, 25]
 
