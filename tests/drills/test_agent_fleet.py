@@ -177,8 +177,9 @@ def test_a_fleet_that_comes_back_at_once_asks_at_most_twice_as_much_as_ever(
     print(
         f"\n{answer.reason} for {outage_seconds:.0f} s, {waiting:,} heartbeats to catch up on: {rate:.1f} requests a "
         f"second in the busiest {RATE_SECONDS}, {peak} in the busiest one ({seconds.index(peak)}), "
-        f"{sum(seconds) / len(seconds):.1f} on average; before, {usual} and {STEADY:.1f}. All caught up within {caught_up} s; once an agent was back, no heartbeat waited for more than "
-        f"{fleet.latest_live:.1f} s. Seconds by requests: {sorted(Counter(n // 10 * 10 for n in seconds).items())}"
+        f"{sum(seconds) / len(seconds):.1f} on average; before, {usual} and {STEADY:.1f}. All caught up within "
+        f"{caught_up} s; once an agent was back, no heartbeat waited for more than {fleet.latest_live:.1f} s. "
+        f"Seconds by requests: {sorted(Counter(n // 10 * 10 for n in seconds).items())}"
     )
     assert rate <= 2 * STEADY
     assert fleet.latest_live <= INTERVAL_SECONDS
