@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.identity import KEY_FILE, fleet_key
+from service.keys import KEY_FILE, fleet_key
 from service.settings import Settings, SettingsError
 from tests.support import KEY, Client, heartbeat
 
@@ -96,7 +96,7 @@ def test_two_installations_have_two_keys(tmp_path: Path) -> None:
 # Each process waits at the barrier of its standard input, then makes the keys of all rounds.
 _START = """
 import sys
-from service.identity import fleet_key
+from service.keys import fleet_key
 from service.settings import Settings
 print("ready", flush=True)
 for directory in sys.stdin.readline().split("\t"):
