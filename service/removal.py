@@ -21,6 +21,7 @@ from service.tokens import Tokens
 log = logging.getLogger("linkbeat")
 
 LOOK_SECONDS = 60.0  # for what another process left behind
+RETRY_SECONDS = 5.0
 LIMIT_SECONDS = 3_600.0
 ANSWER_SECONDS = 3.0
 _LOCK = "linkbeat.removals"
@@ -68,7 +69,8 @@ class Removals:
                 except Problem:
                     pass
                 except (*UNREACHABLE, asyncpg.PostgresError) as raised:
-                    log.warning("removing a server failed, next try in %.0f s: %s", LOOK_SECONDS, raised)
+                    seconds = RETRY_SECONDS
+                    log.warning("removing a server failed, next try in %.0f s: %s", seconds, raised)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._asked.wait(), seconds)
 

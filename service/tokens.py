@@ -4,6 +4,7 @@ A token is `lb_<kind>_<id>_<secret>`: a letter for its kind, 12 characters that 
 random, 256 bits. The database has the id and a hash of the whole, keyed with a key that the database has not.
 """
 
+import asyncio
 import logging
 import secrets
 import string
@@ -33,8 +34,8 @@ _LENGTH = 61
 
 # While the database is away, a token that was revoked elsewhere is taken for so long at most.
 MAX_AGE_SECONDS = 30.0
-# A token made by another process may come before the next poll: whoever fails is looked for again, but not each time.
-MISSED_SECONDS = 0.25
+# A token made by another process may come before the next poll: who is not found is looked for again, so often at most.
+MISSED_SECONDS = 0.1
 NOTE_SECONDS = 60.0
 COARSE_SECONDS = 300.0
 PAGE = 5_000
@@ -142,9 +143,14 @@ class Tokens(Followed):
         return token
 
     async def look_again(self) -> None:
-        """For a token that was not found: another process may just have made it."""
+        """For a token that was not found: another process may just have made it.
+
+        Whoever is not found waits until all are looked for together.
+        """
+        came = time.monotonic()
+        await asyncio.sleep(max(0.0, self._seen + MISSED_SECONDS - came))
         with suppress(Problem):
-            await self.at_most_old(MISSED_SECONDS)
+            await self.at_most_old(time.monotonic() - came)
 
     def pin(self, token: Token, guid: str) -> None:
         """The GUID of the token's server is this one from now on; the database's, if another process was first."""
