@@ -22,6 +22,7 @@ CREATE TABLE linkbeat.tokens (
     revision     bigint NOT NULL
 ) WITH (fillfactor = 80);
 CREATE INDEX tokens_revision ON linkbeat.tokens (revision);
+CREATE INDEX tokens_ended ON linkbeat.tokens (least(revoked_at, expires_at)) WHERE least(revoked_at, expires_at) IS NOT NULL;
 CREATE INDEX tokens_server ON linkbeat.tokens (server_id, created_at) WHERE server_id IS NOT NULL;
 
 COMMENT ON TABLE linkbeat.tokens IS 'Who may speak to the service. Revoked: revoked_at is set; every process sees it within seconds.';
