@@ -102,7 +102,12 @@ class Run:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "service", "run"],
                 cwd=ROOT,
-                env=kept | {"LINKBEAT_DATA_DIR": str(data_dir), "LINKBEAT_PORT": str(port)},
+                env=kept
+                | {
+                    "LINKBEAT_DATA_DIR": str(data_dir),
+                    "LINKBEAT_PORT": str(port),
+                    "LINKBEAT_SPOOL_DIR": str(data_dir.parent / "spool"),
+                },
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
