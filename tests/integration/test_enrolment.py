@@ -61,6 +61,35 @@ async def test_of_many_that_say_they_are_one_server_one_is_enrolled_and_one_use_
     assert await database.fetchval("SELECT uses_left FROM linkbeat.tokens WHERE kind = 'enrolment'") == 9
 
 
+async def test_processes_that_enrol_at_once_take_turns(
+    service: Client, database: asyncpg.Connection, database_url: str
+) -> None:
+    """One process has one connection for this: the race is between many."""
+    enrolment_id = (await enrolment(service, uses=4)).split("_")[2]
+    processes = [await asyncpg.connect(database_url) for _ in range(8)]
+
+    async def enrol(number: int, connection: asyncpg.Connection, server_id: str) -> str:
+        return str(
+            await connection.fetchval(
+                "SELECT linkbeat.enrol_server($1, $2, NULL, $3, '', '', '')", enrolment_id, server_id, f"id-{number}"
+            )
+        )
+
+    for attempt in range(5):  # each fails as if it were alone, unless they take turns
+        numbered = enumerate(processes, start=attempt * len(processes))
+        same = await asyncio.gather(*(enrol(n, one, f"same-{attempt}") for n, one in numbered))
+        expected = ["enrolled"] if attempt < 4 else ["spent"] * 8
+        assert sorted(set(same) - {"exists"}) == sorted(set(expected))
+        assert same.count("enrolled") == (attempt < 4)
+    await database.execute("UPDATE linkbeat.tokens SET uses_left = 3 WHERE kind = 'enrolment'")
+    others = await asyncio.gather(*(enrol(100 + n, one, f"other-{n}") for n, one in enumerate(processes)))
+    for one in processes:
+        await one.close()
+
+    assert sorted(others) == ["enrolled"] * 3 + ["spent"] * 5
+    assert await database.fetchval("SELECT uses_left FROM linkbeat.tokens WHERE kind = 'enrolment'") == 0
+
+
 async def test_it_ends_with_its_time(service: Client) -> None:
     token = await enrolment(service, uses=10, expires_minutes=1 / 60)
 
