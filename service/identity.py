@@ -91,10 +91,6 @@ class Identity:
         self._welcome = Recent()
         self._told = Buckets(1)
 
-    def peer(self, scope: Scope) -> str:
-        """The address that the request truly comes from."""
-        return self._peers.of(scope)
-
     async def admit(self, scope: Scope, wanted: str) -> Caller:
         """Who sent it, before its body is read.
 

@@ -1,5 +1,7 @@
 """Agents in the field, which are not ours: their headers, and the fields that they send beyond spec 2.1."""
 
+import asyncio
+import time
 from typing import Any
 
 import httpx
@@ -98,8 +100,10 @@ async def test_a_token_made_without_a_guid_takes_the_first_that_comes_for_all_pr
 
     first = await send(service, agent(made["token"]))
     here = await send(service, agent(made["token"], "another"), server_guid="another")
+    deadline = time.monotonic() + 10
     while not (await service.get("/tokens"))["tokens"][0]["last_used_at"]:
-        pass
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.1)
     async with in_process(create_app(settings, database_url=database_url, key=KEY)) as other:
         there = await send(other, agent(made["token"], "another"), server_guid="another")
         right = await send(other, agent(made["token"]))
