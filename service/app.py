@@ -12,15 +12,18 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ASGIApp
 
 from agent import __version__
-from service import agents, heartbeats, roles, servers, sparkline, system
+from service import access, agents, heartbeats, removal, roles, servers, sparkline, system
 from service.config import Configurations
 from service.database import Database, open_database
 from service.errors import EXCEPTION_HANDLERS
-from service.identity import Identity
+from service.identity import Identity, scopes
 from service.ingest import Ingest
+from service.keys import secret_key
 from service.maintenance import Maintenance
 from service.openapi import complete
+from service.removal import Removals
 from service.settings import Settings
+from service.tokens import Hasher, Tokens
 
 
 class Linkbeat(Litestar):
@@ -37,8 +40,8 @@ class Linkbeat(Litestar):
 
 def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
     """The service on the database at `database_url`, whose schema has been checked (service.schema.check)."""
-    identity = Identity(key)
-    opened: dict[str, Database | Ingest | Configurations] = {}
+    hasher = Hasher(secret_key(settings))
+    opened: dict[str, Database | Ingest | Configurations | Tokens | Removals] = {}
 
     def database(name: str = "database") -> Database:
         found = opened[name]
@@ -61,6 +64,21 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
         assert isinstance(found, Ingest)
         return found
 
+    def tokens() -> Tokens:
+        found = opened["tokens"]
+        assert isinstance(found, Tokens)
+        return found
+
+    def removals() -> Removals:
+        found = opened["removals"]
+        assert isinstance(found, Removals)
+        return found
+
+    def is_reachable() -> bool:
+        return ingest().is_connected
+
+    identity = Identity(key, settings, tokens)
+
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         async with (
@@ -73,7 +91,9 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
                 fold_seconds=round(settings.fold_minutes * 60),
             ) as opened["ingest"],
             open_database(database_url, connections=1, role=roles.INGEST) as opened["writing"],
-            Configurations(database(), lambda: ingest().is_connected) as opened["configurations"],
+            Configurations(database(), is_reachable) as opened["configurations"],
+            Tokens(database(), writing(), is_reachable, hasher) as opened["tokens"],
+            Removals(database_url, database(), is_reachable) as opened["removals"],
             Maintenance(database_url),
         ):
             yield
@@ -88,11 +108,12 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
                     servers.router(database),
                     agents.router(database, writing, configurations),
                     sparkline.router(sparklines),
+                    access.router(database, writing, tokens, hasher),
+                    removal.router(writing, tokens, removals),
                 ],
-                guards=[identity.guard],
-                security=[{"key": []}],
             ),
         ],
+        guards=[identity.guard],
         lifespan=[lifespan],
         exception_handlers=EXCEPTION_HANDLERS,
         openapi_config=OpenAPIConfig(
@@ -101,12 +122,17 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
             description="What crosses every network interface of a fleet, exact to the byte.",
             path="/schema",
             render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
+            openapi_router=Router("/schema", route_handlers=[], opt={"scope": "open"}, include_in_schema=False),
             components=Components(
-                security_schemes={"key": SecurityScheme(type="http", scheme="bearer", description="The fleet key.")}
+                security_schemes={
+                    "key": SecurityScheme(
+                        type="http", scheme="bearer", description="The fleet key, or a token that may do what is named."
+                    )
+                }
             ),
         ),
         logging_config=None,  # the one that __main__ set up stays
         debug=False,
     )
-    complete(app.openapi_schema)
+    complete(app.openapi_schema, scopes(app))
     return app

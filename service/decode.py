@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import chain, islice
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from service.errors import FieldError, Problem
-from service.wire import MAX_COUNTER, AgentConfig, Heartbeat, NetworkInterface
+from service.wire import MAX_COUNTER, Heartbeat, NetworkInterface
 
 FUTURE_ALLOWED = timedelta(minutes=5)
 MAX_NESTING = 100  # levels of os_info: what was decoded here must be encoded again below a deeper stack
@@ -22,7 +22,6 @@ MAX_ERRORS = 100  # listed of one heartbeat: a megabyte of {} holds two million
 MAX_PATH = 250  # characters: keys are the client's, and as long as it likes
 
 _decode = msgspec.json.Decoder(Heartbeat).decode
-_decode_config = msgspec.json.Decoder(AgentConfig).decode
 _decode_any = msgspec.json.Decoder().decode
 # An array as a struct with as many fields as a batch may have records, and one more: an item beyond them is skipped
 # where it stands, while a list would hold four million of an array of eight megabytes.
@@ -31,6 +30,7 @@ _Records = msgspec.defstruct(
 )
 _decode_records = msgspec.json.Decoder(_Records).decode
 _NESTED = {dict, list}
+S = TypeVar("S", bound=msgspec.Struct)
 _lines = re.compile(rb"\S[^\n]*").finditer
 
 
@@ -52,14 +52,23 @@ def decode_heartbeat(body: bytes, *, now: datetime, oldest: timedelta) -> Heartb
     return heartbeat
 
 
-def decode_config(body: bytes) -> AgentConfig:
-    """What an agent is asked to do. Raises Problem as decode_heartbeat does, and 422 for a field that is not known."""
+def decode(body: bytes, expected: type[S]) -> S:
+    """The struct that a person or a script sends. Raises Problem as decode_heartbeat does.
+
+    Only for structs that nothing can be wrong with that the types do not say.
+    """
     try:
-        return _decode_config(body)
+        decoded: S = _decoder(expected).decode(body)
     except msgspec.ValidationError as raised:
-        raise _not_as_specified(body, raised, AgentConfig) from None
+        raise _not_as_specified(body, raised, expected) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as raised:
         raise _not_json(raised) from None
+    return decoded
+
+
+@cache
+def _decoder(expected: type[S]) -> msgspec.json.Decoder[S]:
+    return msgspec.json.Decoder(expected)
 
 
 def split_batch(body: bytes, *, lines: bool) -> list[bytes | msgspec.Raw]:

@@ -23,12 +23,14 @@ CODES: dict[str, tuple[int, str]] = {
     "not_found": (404, "There is no such resource"),
     "unknown_server": (404, "No server of this id ever sent a heartbeat"),
     "method_not_allowed": (405, "The resource has no such method"),
+    "server_exists": (409, "The server is known already"),
     "request_timeout": (408, "The body did not arrive in time"),
     "too_large": (413, "The body is too large"),
     "unsupported_media_type": (415, "The body is of a type that is not understood"),
     "invalid": (422, "The request is not as specified"),
     "clock_future": (422, "The timestamp lies in the future"),
     "too_old": (422, "The timestamp is too old"),
+    "too_many_requests": (429, "Too many requests"),
     "internal": (500, "The service failed"),
     "overloaded": (503, "Too many heartbeats are waiting"),
     "database_unavailable": (503, "The database is away"),
@@ -91,6 +93,7 @@ _BY_STATUS = {
     405: "method_not_allowed",
     413: "too_large",
     415: "unsupported_media_type",
+    429: "too_many_requests",
 }
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from service import schema
 from service.embedded.choose import choose_database
-from service.identity import fleet_key, key_path
+from service.keys import fleet_key, key_path
 from service.listen import check_free
 from service.settings import Settings
 

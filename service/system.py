@@ -78,7 +78,7 @@ def router(database: Callable[[], Database], ingest: Callable[[], Ingest]) -> Ro
             status_code=200 if is_ready else 503,
         )
 
-    return Router("/", route_handlers=[health, ready], tags=["system"])
+    return Router("/", route_handlers=[health, ready], opt={"scope": "open"}, tags=["system"])
 
 
 def _told(jobs: list[asyncpg.Record]) -> str:

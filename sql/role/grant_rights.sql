@@ -38,10 +38,14 @@ BEGIN
     END IF;
 
     GRANT USAGE ON SCHEMA linkbeat TO linkbeat_ingest, linkbeat_read;
-    GRANT EXECUTE ON FUNCTION linkbeat.ingest_heartbeats, linkbeat.configure_server TO linkbeat_ingest;
+    GRANT EXECUTE ON FUNCTION
+        linkbeat.ingest_heartbeats, linkbeat.configure_server, linkbeat.create_token, linkbeat.enrol_server,
+        linkbeat.note_token_use, linkbeat.register_server, linkbeat.remove_server, linkbeat.revoke_token
+    TO linkbeat_ingest;
 
     GRANT SELECT ON
-        public.servers, linkbeat.server_config, linkbeat.installation, linkbeat.schema_version, linkbeat.jobs
+        public.servers, linkbeat.server_config, linkbeat.installation, linkbeat.schema_version, linkbeat.jobs,
+        linkbeat.tokens, linkbeat.removals
     TO linkbeat_read;
     GRANT EXECUTE ON FUNCTION linkbeat.unsigned TO linkbeat_read;
 

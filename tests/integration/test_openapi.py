@@ -49,6 +49,7 @@ async def test_it_is_a_valid_openapi_3_1_document(document: dict[str, Any]) -> N
         assert operation["responses"], where
         assert all(re.fullmatch("[1-5][0-9][0-9]", status) for status in operation["responses"]), where
         assert all(response["description"] for response in operation["responses"].values()), where
+        assert not operation["responses"].get("204", {}).get("content"), where
         parameters = operation.get("parameters", [])
         assert len({(one["name"], one["in"]) for one in parameters}) == len(parameters), where
         assert all("schema" in one and one["in"] in ("query", "path", "header") for one in parameters), where
@@ -98,17 +99,17 @@ async def test_the_ingest_routes_are_described(document: dict[str, Any]) -> None
         "name", "rx_bytes", "tx_bytes", "rx_packets", "tx_packets", "is_up",
     }  # fmt: skip
     for route in (one, many):
-        assert set(route["responses"]) == {"200", "400", "401", "408", "413", "415", "422", "503"}
+        assert set(route["responses"]) == {"200", "400", "401", "403", "408", "413", "415", "422", "429", "503"}
 
 
 async def test_errors_are_documented_as_they_come(document: dict[str, Any]) -> None:
     expected = {
-        "/api/v1/servers": {"200", "401", "422", "503"},
-        "/api/v1/servers/{server_id}": {"200", "401", "404", "503"},
-        "/api/v1/servers/{server_id}/config": {"200", "401", "404", "503"},
-        "/api/v1/agents": {"200", "401", "422", "503"},
-        "/api/v1/metrics/sparkline/network": {"200", "401", "422", "503"},
-        "/api/v1/metrics/sparkline/{server_id}/network": {"200", "401", "404", "422", "503"},
+        "/api/v1/servers": {"200", "401", "403", "422", "429", "503"},
+        "/api/v1/servers/{server_id}": {"200", "401", "403", "404", "429", "503"},
+        "/api/v1/servers/{server_id}/config": {"200", "401", "403", "404", "429", "503"},
+        "/api/v1/agents": {"200", "401", "403", "422", "429", "503"},
+        "/api/v1/metrics/sparkline/network": {"200", "401", "403", "422", "429", "503"},
+        "/api/v1/metrics/sparkline/{server_id}/network": {"200", "401", "403", "404", "422", "429", "503"},
     }
 
     for path, statuses in expected.items():
