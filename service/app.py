@@ -12,7 +12,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ASGIApp
 
 from agent import __version__
-from service import agents, heartbeats, roles, servers, sparkline, system
+from service import agents, heartbeats, interfaces, roles, servers, sparkline, system
 from service.config import Configurations
 from service.database import Database, open_database
 from service.errors import EXCEPTION_HANDLERS
@@ -86,6 +86,7 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
                 "/api/v1",
                 route_handlers=[
                     servers.router(database),
+                    interfaces.router(database),
                     agents.router(database, writing, configurations),
                     sparkline.router(sparklines),
                 ],

@@ -1,7 +1,5 @@
 """Lists of servers: filtered, in order, a page at a time."""
 
-import base64
-import binascii
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -11,6 +9,7 @@ import msgspec
 from litestar.params import QueryParameter
 from msgspec import Meta
 
+from service import cursor
 from service.database import Database
 from service.errors import Problem
 
@@ -90,21 +89,16 @@ def storable(name: str) -> str:
 
 def _cursor(row: asyncpg.Record, sort: Sort) -> str:
     value = {"id": row["server_id"], "hostname": row["hostname"], "last_seen": row["last_seen"]}[sort]
-    return base64.urlsafe_b64encode(msgspec.json.encode((sort, value, row["server_id"]))).decode()
+    return cursor.write(sort, value, row["server_id"])
 
 
-def _read_cursor(cursor: str, sort: Sort) -> tuple[Any, str]:
-    try:
-        body = base64.urlsafe_b64decode(cursor.encode())
-        value: datetime | str
-        if sort == "last_seen":
-            of, moment, server_id = msgspec.json.decode(body, type=tuple[str, Annotated[datetime, Meta(tz=True)], str])
-            value = moment.astimezone(UTC)  # years 1 and 9999 have moments that UTC has not
-        else:
-            of, text, server_id = msgspec.json.decode(body, type=tuple[str, str, str])
-            value = storable(text)
-    except (ValueError, OverflowError, binascii.Error, msgspec.MsgspecError, UnicodeError) as raised:
-        raise Problem.invalid("after", "is not a `next` of this list") from raised
+def _read_cursor(after: str, sort: Sort) -> tuple[Any, str]:
+    of, value, server_id = cursor.read(after, tuple[Sort, str, str])
     if of != sort:
         raise Problem.invalid("after", f"continues a list sorted by {of}, not {sort}")
-    return value, storable(server_id)
+    if sort != "last_seen":
+        return storable(value), storable(server_id)
+    try:
+        return msgspec.convert(value, Annotated[datetime, Meta(tz=True)]).astimezone(UTC), storable(server_id)
+    except (msgspec.MsgspecError, OverflowError) as raised:  # years 1 and 9999 have moments that UTC has not
+        raise Problem.invalid("after", "is not a `next` of this list") from raised
