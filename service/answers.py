@@ -1,8 +1,9 @@
 """Answers that many ask for at once are made once, and kept for as long as they are right.
 
-A hundred widgets that poll one sparkline cost one query, until either a heartbeat of its server is stored in this process,
-or `keep_seconds` pass: within them, what another process stored is not seen. Whoever asks between finds the same bytes,
-and where they have them already, 304. Who may ask is settled before anything here is looked at (Litestar's guards).
+A hundred widgets that poll one sparkline cost one query, until either a heartbeat of its server is stored in this
+process, or `keep_seconds` pass: within them, what another process stored is not seen. Whoever asks between finds the
+same bytes, and where they have them already, 304. Who may ask is settled before anything here is looked at (Litestar's
+guards).
 """
 
 import asyncio
@@ -25,7 +26,7 @@ NOT_MODIFIED = {304: ResponseSpec(None, generate_examples=False, description="Wh
 # next one who asks may have no right to it.
 _HEADERS = {"Cache-Control": "private, no-cache"}
 _OVERHEAD_BYTES = 1_000
-_encode = msgspec.json.Encoder().encode
+_encode = msgspec.json.Encoder(decimal_format="number").encode  # what the database has as numeric is whole numbers
 
 
 def keep_seconds(bucket_seconds: int) -> float:
@@ -89,14 +90,20 @@ class Answers:
         return Response(answer.body, media_type="application/json", headers=headers)
 
     def forget(self, servers: Iterable[str]) -> None:
-        """Heartbeats of these servers were stored. An answer that is being made may lack them: it serves those who asked
-        before, and nobody after."""
+        """Heartbeats of these servers were stored.
+
+        An answer that is being made may lack them: it serves those who asked before, and nobody after.
+        """
         for server_id in servers:
             for key in tuple(self._of_server.get(server_id, ())):
                 self._drop(key)
 
     def _start(
-        self, key: Hashable, make: Callable[[], Awaitable[msgspec.Struct]], keep_seconds: float, servers: tuple[str, ...]
+        self,
+        key: Hashable,
+        make: Callable[[], Awaitable[msgspec.Struct]],
+        keep_seconds: float,
+        servers: tuple[str, ...],
     ) -> _Answer:
         self._drop(key)
         loop = asyncio.get_running_loop()

@@ -12,7 +12,8 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ASGIApp
 
 from agent import __version__
-from service import agents, heartbeats, interfaces, roles, servers, sparkline, system
+from service import agents, gauges, heartbeats, interfaces, roles, servers, sparkline, system, traffic
+from service.answers import Answers
 from service.config import Configurations
 from service.database import Database, open_database
 from service.errors import EXCEPTION_HANDLERS
@@ -38,6 +39,7 @@ class Linkbeat(Litestar):
 def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
     """The service on the database at `database_url`, whose schema has been checked (service.schema.check)."""
     identity = Identity(key)
+    answers = Answers()
     opened: dict[str, Database | Ingest | Configurations] = {}
 
     def database(name: str = "database") -> Database:
@@ -71,6 +73,7 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
                 settings.queue_heartbeats,
                 series_budget=settings.max_series,
                 fold_seconds=round(settings.fold_minutes * 60),
+                on_stored=answers.forget,
             ) as opened["ingest"],
             open_database(database_url, connections=1, role=roles.INGEST) as opened["writing"],
             Configurations(database(), lambda: ingest().is_connected) as opened["configurations"],
@@ -88,7 +91,9 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
                     servers.router(database),
                     interfaces.router(database),
                     agents.router(database, writing, configurations),
-                    sparkline.router(sparklines),
+                    sparkline.router(sparklines, answers),
+                    gauges.router(sparklines, answers),
+                    traffic.router(database, answers),
                 ],
                 guards=[identity.guard],
                 security=[{"key": []}],

@@ -1,4 +1,4 @@
-"""Days and months as a calendar somewhere has them: half-open ranges of moments, right over every change of the clocks."""
+"""Days and months as a calendar somewhere has them: half-open ranges, right over every change of the clocks."""
 
 import zoneinfo
 from datetime import UTC, date, datetime, timedelta

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Any
 
 import asyncpg
 import msgspec
@@ -131,8 +131,8 @@ class InterfaceStats(msgspec.Struct, frozen=True):
     """What an interface does now, and what it did.
 
     changed_at   when it came into its state, up or down: the first sample of it; null: it was never seen in the other
-    today        and month: of the calendar in `time_zone`, to their ends; null of a folded interface, which is counted in the
-                 series of its kind
+    today        and month: of the calendar in `time_zone`, to their ends; null of a folded interface, which is counted
+                 in the series of its kind
     """
 
     server_id: str
@@ -179,7 +179,9 @@ def router(database: Callable[[], Database]) -> Router:
         if not rows:
             raise unknown_server(server_id)
         found = [_interface(row) for row in rows if row["name"] is not None]
-        return InterfacePage(server_id, found[:limit], cursor.write(found[limit - 1].name) if len(found) > limit else None)
+        return InterfacePage(
+            server_id, found[:limit], cursor.write(found[limit - 1].name) if len(found) > limit else None
+        )
 
     @get("/{name:str}", summary="One interface", responses=problems(401, 404, 503))
     async def get_interface(server_id: FromPath[str], name: FromPath[str]) -> Interface:
@@ -220,4 +222,5 @@ def now() -> datetime:
 
 def _interface(row: asyncpg.Record) -> Interface:
     # Counters are numeric in the view, which knows no other number above 2**63.
-    return Interface(**{name: int(value) if isinstance(value, Decimal) else value for name, value in row.items()})
+    values: dict[str, Any] = {name: int(v) if isinstance(v, Decimal) else v for name, v in row.items()}
+    return Interface(**values)
