@@ -1,11 +1,12 @@
 """The app: the only module that knows all the others."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
 from litestar import Litestar, Router
+from litestar.config.cors import CORSConfig
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
@@ -20,6 +21,7 @@ from service.errors import EXCEPTION_HANDLERS
 from service.identity import Identity
 from service.ingest import Ingest
 from service.maintenance import Maintenance
+from service.metrics import Metrics
 from service.openapi import complete
 from service.settings import Settings
 
@@ -40,6 +42,7 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
     """The service on the database at `database_url`, whose schema has been checked (service.schema.check)."""
     identity = Identity(key)
     answers = Answers()
+    metrics = Metrics()
     opened: dict[str, Database | Ingest | Configurations] = {}
 
     def database(name: str = "database") -> Database:
@@ -73,7 +76,7 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
                 settings.queue_heartbeats,
                 series_budget=settings.max_series,
                 fold_seconds=round(settings.fold_minutes * 60),
-                on_stored=answers.forget,
+                on_stored=stored,
             ) as opened["ingest"],
             open_database(database_url, connections=1, role=roles.INGEST) as opened["writing"],
             Configurations(database(), lambda: ingest().is_connected) as opened["configurations"],
@@ -81,10 +84,18 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
         ):
             yield
 
+    def stored(server_ids: Sequence[str]) -> None:
+        answers.forget(server_ids)
+        metrics.batch_heartbeats.observe(len(server_ids))
+
+    metrics.observe(ingest, answers, lambda: (database(), sparklines(), writing()))
+    at_root, system_routes = system.routers(database, ingest, answers, metrics, identity, settings)
     app = Linkbeat(
-        beside=heartbeats.routes(ingest, configurations, identity, timedelta(days=settings.oldest_heartbeat_days)),
+        beside=heartbeats.routes(
+            ingest, configurations, identity, metrics, timedelta(days=settings.oldest_heartbeat_days)
+        ),
         route_handlers=[
-            system.router(database, ingest),
+            at_root,
             Router(
                 "/api/v1",
                 route_handlers=[
@@ -94,12 +105,14 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
                     sparkline.router(sparklines, answers),
                     gauges.router(sparklines, answers),
                     traffic.router(database, answers),
+                    system_routes,
                 ],
                 guards=[identity.guard],
                 security=[{"key": []}],
             ),
         ],
         lifespan=[lifespan],
+        cors_config=_cross_origin(settings.cors_origins),
         exception_handlers=EXCEPTION_HANDLERS,
         openapi_config=OpenAPIConfig(
             title="Linkbeat",
@@ -116,3 +129,16 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
     )
     complete(app.openapi_schema)
     return app
+
+
+def _cross_origin(origins: Sequence[str]) -> CORSConfig | None:
+    """Of pages elsewhere: no cookies are theirs to send, and the ingest routes, beside Litestar, do not answer them."""
+    if not origins:
+        return None
+    return CORSConfig(
+        allow_origins=list(origins),
+        allow_methods=["GET", "PUT", "POST", "DELETE"],
+        allow_headers=["Authorization", "Content-Type", "If-None-Match"],
+        expose_headers=["ETag", "Retry-After"],
+        max_age=600,
+    )

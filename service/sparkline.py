@@ -261,7 +261,8 @@ def points(
         order = None if places == sorted(places) else sorted(range(len(places)), key=places.__getitem__)
         values: list[Sequence[Any]] = [row[column] or () for column in columns]
         if order is not None:
-            places, *values = [[one[index] for index in order] for one in (places, *values)]
+            values = [[one[index] for index in order] for one in values]
+            places = sorted(places)
         found: list[P] = list(map(kind, map(starts.__getitem__, places), *values))
         if fill == "null":
             known = dict(zip(places, found, strict=True))
