@@ -23,6 +23,7 @@ from service.ingest import Ingest
 from service.maintenance import Maintenance
 from service.metrics import Metrics
 from service.openapi import complete
+from service.reference import ReferencePlugin
 from service.settings import Settings
 
 
@@ -119,7 +120,7 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
             version=__version__,
             description="What crosses every network interface of a fleet, exact to the byte.",
             path="/schema",
-            render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
+            render_plugins=[ReferencePlugin(), JsonRenderPlugin(path="/openapi.json")],
             components=Components(
                 security_schemes={"key": SecurityScheme(type="http", scheme="bearer", description="The fleet key.")}
             ),

@@ -1,11 +1,13 @@
 """The OpenAPI document, as far as Litestar cannot write it: bodies that it does not decode, and the errors."""
 
+import inspect
 from typing import Any
 
+import msgspec
 from litestar import Litestar, post, put
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.openapi.spec import OpenAPI, OpenAPIResponse, Schema
+from litestar.openapi.spec import OpenAPI, OpenAPIResponse, Parameter, Schema
 from litestar.params import FromPath, JSONBody
 
 from service.errors import MEDIA_TYPE, ProblemBody
@@ -13,6 +15,10 @@ from service.heartbeats import BatchAnswer, HeartbeatAnswer
 from service.wire import AgentConfig, Heartbeat
 
 _CONFIG = "/api/v1/servers/{server_id}/config"
+_IN_PATH = {
+    "server_id": "The name under which the machine reports.",
+    "name": "As the system names it, percent-encoded.",
+}
 _WORDS = {
     400: "The body cannot be read: it is not JSON, or not the gzip that it says.",
     401: "No valid key.",
@@ -44,10 +50,25 @@ def complete(document: OpenAPI) -> None:
                 assert operation is not None
                 assert operation.responses is not None
                 del operation.responses["400"]
-    for schema in (document.components.schemas or {}).values():
+            for parameter in (operation and operation.parameters) or ():
+                if isinstance(parameter, Parameter) and parameter.param_in == "path":
+                    parameter.description = parameter.description or _IN_PATH.get(parameter.name)
+    words = _docstrings(msgspec.Struct)
+    for name, schema in (document.components.schemas or {}).items():
+        schema.description = schema.description or words.get(name)
         for member in (schema.properties or {}).values():
             if isinstance(member, Schema) and member.pattern:
                 member.pattern = member.pattern.replace(r"\Z", "$")  # \Z is Python's; in ECMA-262 it is a letter
+
+
+def _docstrings(kind: type) -> dict[str, str]:
+    """What each struct of the wire says of itself, with the units of its fields."""
+    found: dict[str, str] = {}
+    for one in kind.__subclasses__():
+        if one.__doc__ and one.__module__.startswith("service."):
+            found[one.__name__] = inspect.cleandoc(one.__doc__)
+        found |= _docstrings(one)
+    return found
 
 
 def _describe_bodies(document: OpenAPI) -> None:
