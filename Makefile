@@ -32,6 +32,10 @@ drill: .venv/development ## Kills service, database and run again and again, for
 soak: .venv/development ## A day of 200 servers in some minutes, through kills and lost answers; exact to the byte
 	$(BIN)/python -m pytest -s tests/drills/test_soak.py
 
+.PHONY: fuzz-api
+fuzz-api: .venv/development ## Asks the whole API for whatever its OpenAPI document allows and forbids, for minutes
+	LINKBEAT_SCHEMATHESIS_EXAMPLES=200 $(BIN)/python -m pytest tests/e2e/test_schemathesis.py
+
 .PHONY: bench
 bench: .venv/development ## Heartbeats and sparklines per second on this machine
 	$(BIN)/python -m benchmarks.run

@@ -58,6 +58,9 @@ FROM interface_overview i WHERE i.is_current {where} ORDER BY i.server_id, i.int
 _KNOWN = "SELECT 1 FROM servers WHERE server_id = $1"
 
 
+Moment = Annotated[datetime, Meta(tz=True)]
+
+
 class TrafficBucket(msgspec.Struct, frozen=True, gc=False):
     """What crossed an interface in [timestamp, timestamp + bucket_seconds).
 
@@ -154,13 +157,21 @@ class LatestPage(msgspec.Struct, frozen=True):
 
 
 ServerFilter = Annotated[str | None, QueryParameter(description="Only this server.", max_length=255)]
+# Not datetime: the framework would take any number for seconds since 1970.
 Since = Annotated[
-    datetime | None,
-    QueryParameter(description="From here on, RFC 3339 with an offset; without it, a day before `until`."),
-]
+    str | None,
+    QueryParameter(
+        description="From here on, RFC 3339 with an offset; without it, a day before `until`.",
+        max_length=40, schema_extra={"format": "date-time"},
+    ),
+]  # fmt: skip
 Until = Annotated[
-    datetime | None, QueryParameter(description="Up to here and without it, RFC 3339 with an offset; without it, now.")
-]
+    str | None,
+    QueryParameter(
+        description="Up to here and without it, RFC 3339 with an offset; without it, now.",
+        max_length=40, schema_extra={"format": "date-time"},
+    ),
+]  # fmt: skip
 Bucket = Annotated[
     str | None,
     QueryParameter(
@@ -276,18 +287,23 @@ async def _check_known(database: Database, server_id: str) -> None:
         raise unknown_server(server_id)
 
 
-def _range(since: datetime | None, until: datetime | None, moment: datetime) -> tuple[datetime, datetime]:
+def _range(since: str | None, until: str | None, moment: datetime) -> tuple[datetime, datetime]:
     """[since, until) in UTC, no longer than there can be anything in it. Raises Problem (422)."""
-    end = moment if until is None else _utc("until", until)
-    first = end - _DAY if since is None else _utc("since", since)
+    end = moment if until is None else _utc("until", _read(until, "until"))
+    first = end - _DAY if since is None else _utc("since", _read(since, "since"))
     if first > end:
         raise Problem.invalid("since", "expected a time before `until`")
     return first, end
 
 
+def _read(text: str, parameter: str) -> datetime:
+    try:
+        return msgspec.convert(text, Moment)
+    except msgspec.ValidationError as raised:
+        raise Problem.invalid(parameter, "expected a time with an offset, such as 2026-01-29T10:00:00Z") from raised
+
+
 def _utc(parameter: str, moment: datetime) -> datetime:
-    if moment.tzinfo is None:
-        raise Problem.invalid(parameter, "expected an offset, such as 2026-01-29T10:00:00Z")
     try:
         # Before it, nothing was measured; and time_bucket has its origin there. After, buckets must have an end.
         return min(max(moment.astimezone(UTC), EPOCH), datetime(2200, 1, 1, tzinfo=UTC))
@@ -311,7 +327,7 @@ def _ceil(moment: datetime, step: timedelta) -> datetime:
 
 
 def _position(after: str) -> tuple[datetime, str, str]:
-    moment, server_id, name = cursor.read(after, tuple[Annotated[datetime, Meta(tz=True)], str, str])
+    moment, server_id, name = cursor.read(after, tuple[Moment, str, str])
     return _utc("after", moment), storable(server_id), storable(name)
 
 

@@ -93,6 +93,7 @@ async def test_what_there_is_not_is_named(service: Client) -> None:
         ("latest?server=nobody", 404, None),
         ("history?since=yesterday", 422, "since"),
         ("history?since=2026-01-01T00:00:00", 422, "since"),
+        ("history?since=0", 422, "since"),
         ("history?since=2026-01-02T00:00:00Z&until=2026-01-01T00:00:00Z", 422, "since"),
         ("history?until=9999-12-31T23:59:59-12:00", 422, "until"),
         ("history?bucket=90s", 422, "bucket"),
