@@ -1,18 +1,22 @@
 """The OpenAPI document, as far as Litestar cannot write it: bodies that it does not decode, and the errors."""
 
 import inspect
+import json
+from pathlib import Path
 from typing import Any
 
 import msgspec
 from litestar import Litestar, post, put
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.openapi.spec import OpenAPI, OpenAPIResponse, Parameter, Schema
+from litestar.openapi.spec import Example, OpenAPI, OpenAPIResponse, Operation, Parameter, RequestBody, Schema
 from litestar.params import FromPath, JSONBody
 
-from service.errors import MEDIA_TYPE, ProblemBody
+from service.errors import MEDIA_TYPE, Problem, ProblemBody
 from service.heartbeats import BatchAnswer, HeartbeatAnswer
 from service.wire import AgentConfig, Heartbeat
+
+EXAMPLES = Path(__file__).with_name("examples.json")
 
 _CONFIG = "/api/v1/servers/{server_id}/config"
 _IN_PATH = {
@@ -31,10 +35,28 @@ _WORDS = {
 }
 
 
+_PROBLEMS = {
+    400: Problem("invalid_json", "at byte 17: unexpected end of data"),
+    401: Problem("unauthorized", "send the fleet key as 'Authorization: Bearer <key>'"),
+    404: Problem("unknown_server", "no server 'mediaserver' ever sent a heartbeat"),
+    408: Problem("request_timeout", "the body did not arrive in time"),
+    413: Problem("too_large", "at most 1048576 bytes are taken"),
+    415: Problem("unsupported_media_type", "send application/json"),
+    422: Problem.invalid("network_interfaces[0].rx_bytes", "expected int, got str"),
+    503: Problem("database_unavailable", "the database did not answer in time"),
+}
+
+
 def problems(*statuses: int) -> dict[int, ResponseSpec]:
     """The errors that a route documents."""
     return {
-        status: ResponseSpec(ProblemBody, generate_examples=False, description=_WORDS[status], media_type=MEDIA_TYPE)
+        status: ResponseSpec(
+            ProblemBody,
+            generate_examples=False,
+            description=_WORDS[status],
+            media_type=MEDIA_TYPE,
+            examples=[Example(value=json.loads(_PROBLEMS[status].body()))],
+        )
         for status in statuses
     }
 
@@ -53,12 +75,27 @@ def complete(document: OpenAPI) -> None:
             for parameter in (operation and operation.parameters) or ():
                 if isinstance(parameter, Parameter) and parameter.param_in == "path":
                     parameter.description = parameter.description or _IN_PATH.get(parameter.name)
+    _exemplify(document)
     words = _docstrings(msgspec.Struct)
     for name, schema in (document.components.schemas or {}).items():
         schema.description = schema.description or words.get(name)
         for member in (schema.properties or {}).values():
             if isinstance(member, Schema) and member.pattern:
                 member.pattern = member.pattern.replace(r"\Z", "$")  # \Z is Python's; in ECMA-262 it is a letter
+
+
+def _exemplify(document: OpenAPI) -> None:
+    """Puts what is asked and answered, by example, beside each schema (examples.json: a test holds it to them)."""
+    assert document.paths is not None
+    for route, examples in json.loads(EXAMPLES.read_text(encoding="utf-8")).items():
+        method, path = route.split()
+        operation: Operation = getattr(document.paths[path], method.lower())
+        for place, value in examples.items():
+            of = operation.request_body if place == "request" else (operation.responses or {})[place]
+            assert isinstance(of, RequestBody | OpenAPIResponse)
+            # As it is: of a dict, Litestar leaves out what is null.
+            example = Example(value=msgspec.Raw(msgspec.json.encode(value)))
+            (of.content or {})["application/json"].examples = {"example": example}
 
 
 def _docstrings(kind: type[msgspec.Struct]) -> dict[str, str]:

@@ -2,11 +2,11 @@
 
 import base64
 import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from html import escape
 from typing import Any
 
+import msgspec
 from litestar import MediaType, Request, Router
 from litestar.datastructures import ResponseHeader
 from litestar.openapi.plugins import OpenAPIRenderPlugin
@@ -148,7 +148,7 @@ def _prose(described: dict[str, Any]) -> str:
 
 def _examples(body: dict[str, Any]) -> str:
     return "".join(
-        f"<pre>{escape(json.dumps(one['value'], indent=1))}</pre>"
+        f"<pre>{escape(msgspec.json.format(msgspec.json.encode(one['value']), indent=1).decode())}</pre>"
         for one in body.get("examples", {}).values()
         if one.get("value")
     )

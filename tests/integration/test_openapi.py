@@ -158,3 +158,35 @@ async def test_every_parameter_and_answer_is_described(document: dict[str, Any])
             assert parameter.get("description"), (where, parameter["name"])
     undescribed = [name for name, one in document["components"]["schemas"].items() if not one.get("description")]
     assert [name for name in undescribed if "properties" in document["components"]["schemas"][name]] == []
+
+
+async def test_every_answer_has_an_example_of_just_its_fields(document: dict[str, Any]) -> None:
+    for path, method, operation in operations(document):
+        bodies = [operation.get("requestBody", {}), *operation["responses"].values()]
+        for media_type, body in [pair for one in bodies for pair in one.get("content", {}).items()]:
+            where = f"{method} {path}"
+            if media_type == "text/plain":
+                continue
+            if not body.get("examples") and "503" in operation["responses"] and "health" in path:
+                continue  # what a failing service says has the fields of what a working one says
+            (example,) = body["examples"].values()
+            is_request = body is operation.get("requestBody", {}).get("content", {}).get(media_type)
+            assert unlike(document, body["schema"], example["value"], is_whole=not is_request) == [], where
+
+
+def unlike(document: dict[str, Any], schema: dict[str, Any], value: Any, *, is_whole: bool) -> list[str]:
+    """Fields of a value that its schema lacks; and, of what is whole, those that it demands and the value lacks."""
+    for one in schema.get("oneOf", ()):
+        if not (found := unlike(document, one, value, is_whole=is_whole)):
+            return found
+    if "$ref" in schema:
+        schema = document["components"]["schemas"][schema["$ref"].rsplit("/", 1)[-1]]
+    if isinstance(value, list) and "items" in schema:
+        return [line for one in value for line in unlike(document, schema["items"], one, is_whole=is_whole)]
+    if isinstance(value, dict) and "properties" in schema:
+        required = set(schema.get("required", ())) if is_whole else set()
+        wrong = [*(value.keys() - schema["properties"].keys()), *(required - value.keys())]
+        for name in value.keys() & schema["properties"].keys():
+            wrong += unlike(document, schema["properties"][name], value[name], is_whole=is_whole)
+        return wrong
+    return ["no such value"] if isinstance(value, dict) and schema.get("type") not in (None, "object") else []
