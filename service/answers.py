@@ -139,11 +139,14 @@ class Answers:
         answer.made.set_result(None)
         if self._kept.get(key) is answer:
             self._bytes += len(body) + _OVERHEAD_BYTES
-            self._make_room()
+            self._make_room(started)
 
-    def _make_room(self) -> None:
-        while self._bytes > KEPT_BYTES or len(self._kept) > KEPT_ANSWERS:
-            self._drop(next(iter(self._kept)))
+    def _make_room(self, now: float) -> None:
+        while self._kept:
+            key, oldest = next(iter(self._kept.items()))
+            if self._bytes <= KEPT_BYTES and len(self._kept) <= KEPT_ANSWERS and oldest.until >= now:
+                return
+            self._drop(key)
 
     def _drop(self, key: Hashable) -> None:
         answer = self._kept.pop(key, None)

@@ -30,7 +30,7 @@ SortKey = Annotated[
     ),
 ]
 Direction = Annotated[Order, QueryParameter(description="Direction of the order.")]
-Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="Servers a page.")]
+Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="Entries a page.")]
 After = Annotated[str | None, QueryParameter(description="`next` of the page before.", max_length=1000)]
 
 # Of a row `s` that has received_at and interval_seconds: online until three intervals pass without a heartbeat.

@@ -214,7 +214,8 @@ def router(database: Callable[[], Database], answers: Answers) -> Router:
         if at is not None:
             start = max(start, _ceil(at[0], step))
         rows: list[asyncpg.Record] = []
-        window = _FIRST_WINDOW_BUCKETS
+        # One series has a row a bucket at most.
+        window = _FIRST_WINDOW_BUCKETS if server is None or interface is None else limit + 1
         while start < stop_at and len(rows) <= limit:
             stop = min(stop_at, start + window * step)
             rows += await _window(database(), width, start, stop, server, interface, at, limit + 1 - len(rows))

@@ -148,3 +148,18 @@ async def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert kept._bytes <= 50_000
     assert len(kept._kept) == len(kept._of_server) <= 5
+
+
+async def test_what_nobody_asks_for_any_more_goes_when_its_time_is_over() -> None:
+    kept = answers.Answers()
+    request: Any = httpx.Request("GET", "http://linkbeat")
+
+    async def small() -> Any:
+        return sparkline.Series("eth0", [])
+
+    for key in range(10):
+        await kept.get(request, key, small, keep_seconds=0.05)
+    await asyncio.sleep(0.1)
+    await kept.get(request, "new", small, keep_seconds=60)
+
+    assert list(kept._kept) == ["new"]
