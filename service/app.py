@@ -13,7 +13,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ASGIApp
 
 from agent import __version__
-from service import agents, gauges, heartbeats, interfaces, roles, servers, sparkline, system, traffic
+from service import agents, gauges, heartbeats, history, interfaces, roles, servers, sparkline, system, traffic
 from service.answers import Answers
 from service.config import Configurations
 from service.database import Database, open_database
@@ -105,6 +105,7 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
                     agents.router(database, writing, configurations),
                     sparkline.router(sparklines, answers),
                     gauges.router(sparklines, answers),
+                    history.router(database),
                     traffic.router(database, answers),
                     system_routes,
                 ],

@@ -41,6 +41,7 @@ _OVERBURDENED = (
     asyncpg.TransactionRollbackError,
     asyncpg.LockNotAvailableError,
     asyncpg.OutdatedSchemaCacheError,
+    asyncpg.ObjectNotInPrerequisiteStateError,  # it takes no connections for now: ALLOW_CONNECTIONS false
 )
 
 

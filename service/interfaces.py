@@ -170,7 +170,10 @@ def router(database: Callable[[], Database]) -> Router:
             ("i.is_up = {}", is_up),
             ("i.kind = {}", None if kind is None else storable(kind)),
             ("strpos(lower(i.interface_name), lower({})) > 0", None if search is None else storable(search)),
-            ("i.interface_name > {}", None if after is None else storable(cursor.read(after, tuple[str])[0])),
+            (
+                'i.interface_name COLLATE "C" > {}',
+                None if after is None else storable(cursor.read(after, tuple[str])[0]),
+            ),
         ):
             if value is not None:
                 arguments.append(value)

@@ -31,10 +31,17 @@ SortKey = Annotated[
 ]
 Direction = Annotated[Order, QueryParameter(description="Direction of the order.")]
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="Entries a page.")]
-After = Annotated[str | None, QueryParameter(description="`next` of the page before.", max_length=1000)]
+ServerFilter = Annotated[str | None, QueryParameter(description="Only this server.", max_length=255)]
+Rows = Annotated[int, QueryParameter(ge=1, le=10_000, description="Rows a page.")]
+# A name of 255 letters takes up to 1,360 characters of it.
+After = Annotated[
+    str | None,
+    QueryParameter(description="`next` of the page before; all other parameters as they were.", max_length=4_000),
+]
 
 # Of a row `s` that has received_at and interval_seconds: online until three intervals pass without a heartbeat.
 ONLINE = f"s.received_at > now() - 3 * coalesce(s.interval_seconds, {DEFAULT_INTERVAL_SECONDS}) * INTERVAL '1 second'"
+_KNOWN = "SELECT 1 FROM servers WHERE server_id = $1"
 _SORTS: dict[Sort, str] = {"id": "s.server_id", "hostname": "s.hostname", "last_seen": "s.last_seen"}
 
 
@@ -80,6 +87,12 @@ async def page(
 def unknown_server(server_id: str) -> Problem:
     """404 for a server that never sent a heartbeat."""
     return Problem("unknown_server", f"no server {server_id!r} ever sent a heartbeat")
+
+
+async def check_known(database: Database, server_id: str) -> None:
+    """Raises Problem (404) for a server that never sent a heartbeat."""
+    if not await database.fetch(_KNOWN, storable(server_id)):
+        raise unknown_server(server_id)
 
 
 def storable(name: str) -> str:

@@ -144,3 +144,26 @@ async def test_pages_of_named_origins_alone_may_read(serving: Served) -> None:
     async with serving() as service:
         read = await service.http.get("/api/v1/servers", headers={"Origin": ours})
         assert "access-control-allow-origin" not in read.headers
+
+
+async def test_metrics_and_health_answer_while_the_database_is_away(
+    service: Client, database: asyncpg.Connection, database_server: str
+) -> None:
+    name = await database.fetchval("SELECT current_database()")
+    other = await asyncpg.connect(database_server)
+    try:
+        await other.execute(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false")
+        await other.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+
+        health = await service.http.get("/api/v1/system/health")
+        found = await numbers(service)
+        info = await service.http.get("/api/v1/system/info")
+    finally:
+        await other.execute(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true")
+        await other.close()
+
+    assert (health.status_code, health.json()["status"], health.json()["jobs"]) == (503, "failing", [])
+    assert found["linkbeat_database_up"] == 0
+    assert found["linkbeat_read_failures_total"] > 0
+    assert (info.status_code, info.json()["code"]) == (503, "database_unavailable")
+    assert info.headers["retry-after"]

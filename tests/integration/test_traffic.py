@@ -201,3 +201,12 @@ def _with_values(sql: str, arguments: tuple[Any, ...]) -> str:
         text = f"TIMESTAMPTZ '{value.isoformat()}'" if isinstance(value, datetime) else repr(value)
         sql = sql.replace(f"${n}", text)
     return sql
+
+
+async def test_the_longest_names_fit_into_a_cursor(service: Client) -> None:
+    names = [f"{'🛰' * 14}{n}" for n in range(3)]
+    await service.post(heartbeat("s" * 100, at=START) | {"network_interfaces": [interface(name, 1) for name in names]})
+
+    rows = await walk(service, 1, since=START.isoformat(), until=(START + MINUTE).isoformat())
+
+    assert [row["interface"] for row in rows] == names
