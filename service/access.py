@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from litestar import Request, Response, Router, delete, get, post
-from litestar.params import FromPath, QueryParameter
+from litestar.params import PathParameter, QueryParameter
 
 from service.body import JSON_TYPES, content, read
 from service.database import Database
@@ -98,7 +98,10 @@ def router(
         return TokenPage(found, found[-1].id if len(rows) > limit else None)
 
     @delete("/tokens/{token_id:str}", scope="admin", summary="Revoke a token", responses=problems(404, 503))
-    async def revoke_token(token_id: FromPath[str], request: Request[Any, Caller, Any]) -> None:
+    async def revoke_token(
+        token_id: Annotated[str, PathParameter(description="As the list of tokens has it.")],
+        request: Request[Any, Caller, Any],
+    ) -> None:
         """Every process refuses it within seconds."""
         (row,) = await writing().fetch(REVOKE, storable(token_id))
         if not row["is_known"]:

@@ -29,7 +29,7 @@ CHANGING = {
     ("post", "/api/v1/agents/heartbeats"): "ingest",
     ("post", "/api/v1/agents/enroll"): "enrol",
 }
-OPEN = re.compile(r"/health(/ready)?$")
+OPEN = {"/health", "/health/ready"}
 SECRET = "a-hostname-that-only-readers-learn"
 
 
@@ -151,7 +151,7 @@ async def test_what_changes_something_asks_for_an_administrator_unless_it_is_lis
     document = (await service.http.get("/schema/openapi.json")).json()
 
     for method, path, operation in operations(document):
-        if OPEN.search(path):
+        if path in OPEN:
             assert operation["security"] == []
             continue
         (wanted,) = operation["security"][0]["key"]
