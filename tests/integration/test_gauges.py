@@ -3,10 +3,13 @@
 from datetime import timedelta
 from typing import Any
 
+import asyncpg
 import pytest
+from asyncpg.connection import LoggedQuery
 
 from service import gauges, sparkline
 from service.periods import PERIODS
+from tests.plans import old_chunks_read
 from tests.support import Client, heartbeat, hours_ago
 
 NOW = hours_ago(0) + timedelta(seconds=30)
@@ -85,3 +88,21 @@ async def test_what_there_is_not_is_named(service: Client) -> None:
         if named:
             assert answer.json()["errors"][0]["path"] == named, path
     assert (await service.get("/metrics/sparkline/nas/memory"))["data"] == []
+
+
+@pytest.mark.parametrize("metric", ["cpu", "filesystem"])
+async def test_it_reads_one_aggregate_and_the_chunks_of_its_period(
+    statements: list[LoggedQuery], service: Client, database: asyncpg.Connection, metric: str
+) -> None:
+    for minutes_ago in (6 * 24 * 60, 5):
+        await service.post(beat(minutes_ago, 10, mount_point="/", percent=10))
+    statements.clear()
+
+    answer = await service.get(
+        f"/metrics/sparkline/nas/{metric}", **({"mount_point": "/"} if metric == "filesystem" else {})
+    )
+
+    assert len(answer["data"]) == 1
+    (statement,) = [one for one in statements if "time_bucket" in one.query]
+    assert ("FROM filesystem_metrics_1m " if metric == "filesystem" else "FROM server_metrics_1m ") in statement.query
+    assert await old_chunks_read(database, statement, before=NOW - timedelta(days=2)) == []

@@ -5,8 +5,11 @@ from urllib.parse import quote
 
 import asyncpg
 import pytest
+from asyncpg.connection import LoggedQuery
 
 from service import interfaces
+from service.calendar import day_range
+from tests.plans import old_chunks_read
 from tests.support import Client, heartbeat, hours_ago, interface
 
 MINUTE = timedelta(minutes=1)
@@ -131,3 +134,20 @@ async def test_an_interface_that_was_never_in_another_state_has_no_change(servic
     await service.post(heartbeat(at=hours_ago(1), eth0=(1, 1)))
 
     assert (await service.get("/servers/nas/interfaces/eth0/stats"))["changed_at"] is None
+
+
+async def test_stats_read_the_chunks_of_the_month_and_of_the_hour_of_the_change(
+    statements: list[LoggedQuery], service: Client, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Whatever the day of the month: it is a day of its own.
+    moment = datetime.now(UTC)
+    monkeypatch.setattr(interfaces, "month_range", day_range)
+    for hours, is_up in ((6 * 24, False), (2, True), (1, True)):
+        sample = interface("eth0", 1, is_up=is_up)
+        await service.post(heartbeat(at=hours_ago(hours)) | {"network_interfaces": [sample]})
+    statements.clear()
+
+    await service.get("/servers/nas/interfaces/eth0/stats")
+
+    (totals,) = [one for one in statements if "network_traffic_15m" in one.query]
+    assert await old_chunks_read(database, totals, before=moment - timedelta(days=3)) == []

@@ -6,6 +6,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from tests.plans import old_chunks_read
 from tests.support import Client, heartbeat, hours_ago, interface
 
 MINUTE = timedelta(minutes=1)
@@ -179,28 +180,7 @@ async def test_history_reads_the_coarsest_aggregate_and_the_chunks_of_its_range(
 
     assert all(f"FROM {relation} " in one.query for one in statements)
     for one in statements:
-        await database.execute("SET plan_cache_mode = force_custom_plan")
-        plan = await database.fetch(f"EXPLAIN {_with_values(one.query, one.args)}")
-        raw = await database.fetchval(
-            "SELECT count(*) FROM timescaledb_information.chunks WHERE hypertable_name = 'network_interface_metrics' "
-            "AND range_end < $1",
-            since - timedelta(days=2),
-        )
-        old = await database.fetch(
-            "SELECT chunk_name FROM timescaledb_information.chunks "
-            "WHERE hypertable_name = 'network_interface_metrics' AND range_end < $1",
-            since - timedelta(days=2),
-        )
-        assert raw > 0
-        assert not [row[0] for row in old if row[0] in "\n".join(line[0] for line in plan)]
-
-
-def _with_values(sql: str, arguments: tuple[Any, ...]) -> str:
-    for n in range(len(arguments), 0, -1):
-        value = arguments[n - 1]
-        text = f"TIMESTAMPTZ '{value.isoformat()}'" if isinstance(value, datetime) else repr(value)
-        sql = sql.replace(f"${n}", text)
-    return sql
+        assert await old_chunks_read(database, one, before=since - timedelta(days=2)) == []
 
 
 async def test_the_longest_names_fit_into_a_cursor(service: Client) -> None:
