@@ -109,6 +109,9 @@ def _describe_access(document: OpenAPI, scopes: Mapping[tuple[str, str], str]) -
             operation.security = [] if wanted == "open" else [{"key": [wanted]}]
             if wanted != "open":
                 operation.responses |= refusals
+            empty = operation.responses.get("204")
+            if isinstance(empty, OpenAPIResponse):
+                empty.content = None  # of a Response[None], Litestar says that it is null in JSON
 
 
 def _exemplify(document: OpenAPI) -> None:

@@ -52,6 +52,7 @@ async def test_it_is_a_valid_openapi_3_1_document(document: dict[str, Any]) -> N
         assert operation["responses"], where
         assert all(re.fullmatch("[1-5][0-9][0-9]", status) for status in operation["responses"]), where
         assert all(response["description"] for response in operation["responses"].values()), where
+        assert not operation["responses"].get("204", {}).get("content"), where
         parameters = operation.get("parameters", [])
         assert len({(one["name"], one["in"]) for one in parameters}) == len(parameters), where
         assert all("schema" in one and one["in"] in ("query", "path", "header") for one in parameters), where
