@@ -39,6 +39,9 @@ soak: .venv/development ## A day of 200 servers in some minutes, through kills a
 .PHONY: drill-packages
 drill-packages: .venv/development ## Builds the agent as one file and as a package of its own, and runs each alone
 	$(BIN)/python -m pytest tests/drills/test_packages.py
+.PHONY: fuzz-api
+fuzz-api: .venv/development ## Asks the whole API for whatever its OpenAPI document allows and forbids, for minutes
+	LINKBEAT_SCHEMATHESIS_EXAMPLES=200 $(BIN)/python -m pytest tests/e2e/test_schemathesis.py
 
 .PHONY: bench
 bench: .venv/development ## Heartbeats and sparklines per second on this machine

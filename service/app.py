@@ -1,18 +1,33 @@
 """The app: the only module that knows all the others."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
 from litestar import Litestar, Router
+from litestar.config.cors import CORSConfig
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ASGIApp
 
 from agent import __version__
-from service import access, agents, heartbeats, removal, roles, servers, sparkline, system
+from service import (
+    access,
+    agents,
+    gauges,
+    heartbeats,
+    history,
+    interfaces,
+    removal,
+    roles,
+    servers,
+    sparkline,
+    system,
+    traffic,
+)
+from service.answers import Answers
 from service.config import Configurations
 from service.database import Database, open_database
 from service.errors import EXCEPTION_HANDLERS
@@ -20,7 +35,9 @@ from service.identity import Identity, scopes
 from service.ingest import Ingest
 from service.keys import secret_key
 from service.maintenance import Maintenance
+from service.metrics import Metrics
 from service.openapi import complete
+from service.reference import ReferencePlugin
 from service.removal import Removals
 from service.settings import Settings
 from service.tokens import Hasher, Tokens
@@ -42,6 +59,8 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
     """The service on the database at `database_url`, whose schema has been checked (service.schema.check)."""
     hasher = Hasher(secret_key(settings))
     opened: dict[str, Database | Ingest | Configurations | Tokens | Removals] = {}
+    answers = Answers()
+    metrics = Metrics()
 
     def database(name: str = "database") -> Database:
         found = opened[name]
@@ -89,6 +108,7 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
                 settings.queue_heartbeats,
                 series_budget=settings.max_series,
                 fold_seconds=round(settings.fold_minutes * 60),
+                on_stored=stored,
             ) as opened["ingest"],
             open_database(database_url, connections=1, role=roles.INGEST) as opened["writing"],
             Configurations(database(), is_reachable) as opened["configurations"],
@@ -98,31 +118,45 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
         ):
             yield
 
+    def stored(server_ids: Sequence[str]) -> None:
+        answers.forget(server_ids)
+        metrics.batch_heartbeats.observe(len(server_ids))
+
+    metrics.observe(ingest, answers, lambda: (database(), sparklines(), writing()))
+    at_root, system_routes = system.routers(database, ingest, answers, metrics, identity, settings)
     app = Linkbeat(
-        beside=heartbeats.routes(ingest, configurations, identity, timedelta(days=settings.oldest_heartbeat_days)),
+        beside=heartbeats.routes(
+            ingest, configurations, identity, metrics, timedelta(days=settings.oldest_heartbeat_days)
+        ),
         route_handlers=[
-            system.router(database, ingest),
+            at_root,
             Router(
                 "/api/v1",
                 route_handlers=[
                     servers.router(database),
+                    interfaces.router(database),
                     agents.router(database, writing, configurations),
-                    sparkline.router(sparklines),
                     access.router(database, writing, tokens, hasher),
                     removal.router(writing, tokens, removals),
+                    sparkline.router(sparklines, answers),
+                    gauges.router(sparklines, answers),
+                    history.router(database),
+                    traffic.router(database, answers),
+                    system_routes,
                 ],
             ),
         ],
         guards=[identity.guard],
         lifespan=[lifespan],
+        cors_config=_cross_origin(settings.cors_origins),
         exception_handlers=EXCEPTION_HANDLERS,
         openapi_config=OpenAPIConfig(
             title="Linkbeat",
             version=__version__,
             description="What crosses every network interface of a fleet, exact to the byte.",
             path="/schema",
-            render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
             openapi_router=Router("/schema", route_handlers=[], opt={"scope": "open"}, include_in_schema=False),
+            render_plugins=[ReferencePlugin(), JsonRenderPlugin(path="/openapi.json")],
             components=Components(
                 security_schemes={
                     "key": SecurityScheme(
@@ -136,3 +170,16 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
     )
     complete(app.openapi_schema, scopes(app))
     return app
+
+
+def _cross_origin(origins: Sequence[str]) -> CORSConfig | None:
+    """Of pages elsewhere: no cookies are theirs to send, and the ingest routes, beside Litestar, do not answer them."""
+    if not origins:
+        return None
+    return CORSConfig(
+        allow_origins=list(origins),
+        allow_methods=["GET", "PUT", "POST", "DELETE"],
+        allow_headers=["Authorization", "Content-Type", "If-None-Match"],
+        expose_headers=["ETag", "Retry-After"],
+        max_age=600,
+    )

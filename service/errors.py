@@ -1,6 +1,7 @@
 """What goes wrong, as clients see it: problem details (RFC 9457) with a stable code."""
 
 import logging
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,6 +98,10 @@ _BY_STATUS = {
 }
 
 
+# Of a parameter that is not there, Litestar says so in words alone.
+_MISSING = re.compile(r"^Missing required \w+ parameter '([^']+)'")
+
+
 def _response(problem: Problem) -> Response[bytes]:
     return Response(problem.body(), status_code=problem.status, media_type=MEDIA_TYPE, headers=problem.headers)
 
@@ -108,6 +113,8 @@ def on_problem(_: Request[Any, Any, Any], problem: Problem) -> Response[bytes]:
 
 def on_validation(_: Request[Any, Any, Any], raised: ValidationException) -> Response[bytes]:
     """A parameter that Litestar could not read: 422 with its name, where Litestar itself says 400."""
+    if missing := _MISSING.search(raised.detail):
+        return _response(Problem.invalid(missing[1], "is required"))
     errors = [
         FieldError(str(entry.get("key", "")), _reason(str(entry.get("message", ""))))
         for entry in raised.extra or []

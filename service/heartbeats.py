@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from time import perf_counter
 
 import msgspec
 from litestar.types import ASGIApp, Receive, Scope, Send
@@ -18,6 +19,7 @@ from service.decode import decode_heartbeat, split_batch
 from service.errors import MEDIA_TYPE, FieldError, Problem
 from service.identity import Caller, Identity
 from service.ingest import Ingest
+from service.metrics import Metrics
 from service.wire import AgentConfig, Heartbeat
 
 MAX_HEARTBEAT_BYTES = 1 << 20
@@ -69,11 +71,16 @@ _encode = msgspec.json.Encoder().encode
 
 
 def routes(
-    ingest: Callable[[], Ingest], configurations: Callable[[], Configurations], identity: Identity, oldest: timedelta
+    ingest: Callable[[], Ingest],
+    configurations: Callable[[], Configurations],
+    identity: Identity,
+    metrics: Metrics,
+    oldest: timedelta,
 ) -> dict[str, ASGIApp]:
     """POST /api/v1/agents/heartbeat and /heartbeats."""
 
     async def one(scope: Scope, receive: Receive, caller: Caller) -> bytes:
+        started = perf_counter()
         _, is_gzip = content(scope, JSON_TYPES)
         body = await read(scope, receive, MAX_HEARTBEAT_BYTES, is_gzip=is_gzip)
         now = datetime.now(UTC)
@@ -85,6 +92,7 @@ def routes(
         time = heartbeat.timestamp
         skew_ms = None if time is None else (now - time) // _MILLISECOND
         stored = await ingest().store(heartbeat, time or now, skew_ms=skew_ms)
+        metrics.ingest_seconds.observe(perf_counter() - started)
         config = configs.of(heartbeat.server_id)
         return _encode(HeartbeatAnswer(stored.registered, stored.duplicate, datetime.now(UTC), config=config))
 
@@ -92,13 +100,15 @@ def routes(
         media_type, is_gzip = content(scope, JSON_TYPES | _LINES_TYPES)
         body = await read(scope, receive, MAX_BATCH_BYTES, is_gzip=is_gzip)
         records = split_batch(body, lines=media_type in _LINES_TYPES)
-        return _encode(await _store_batch(ingest(), records, oldest, caller))
+        answer = await _store_batch(ingest(), records, oldest, caller)
+        metrics.rejected.update(record.code for record in answer.rejected)
+        return _encode(answer)
 
     async def heartbeat(scope: Scope, receive: Receive, send: Send) -> None:
-        await _answer(scope, receive, send, identity, one)
+        await _answer(scope, receive, send, identity, metrics, one)
 
     async def heartbeats(scope: Scope, receive: Receive, send: Send) -> None:
-        await _answer(scope, receive, send, identity, many)
+        await _answer(scope, receive, send, identity, metrics, many)
 
     return {"/api/v1/agents/heartbeat": heartbeat, "/api/v1/agents/heartbeats": heartbeats}
 
@@ -150,6 +160,7 @@ async def _answer(
     receive: Receive,
     send: Send,
     identity: Identity,
+    metrics: Metrics,
     handle: Callable[[Scope, Receive, Caller], Awaitable[bytes]],
 ) -> None:
     status, media_type = 200, b"application/json"
@@ -160,11 +171,13 @@ async def _answer(
         caller = await identity.admit(scope, "ingest")  # before the body is read
         body = await handle(scope, receive, caller)
     except Problem as problem:
+        metrics.rejected[problem.code] += 1
         status, media_type, body = problem.status, MEDIA_TYPE.encode(), problem.body()
         headers = tuple((name.lower().encode(), value.encode()) for name, value in problem.headers.items())
     except Exception:
         log.exception("%s failed", scope["path"])
         bug = Problem("internal", "the error is in the log")
+        metrics.rejected[bug.code] += 1
         status, media_type, body = bug.status, MEDIA_TYPE.encode(), bug.body()
     await send(
         {

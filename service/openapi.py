@@ -1,19 +1,29 @@
 """The OpenAPI document, as far as Litestar cannot write it: bodies that it does not decode, and the errors."""
 
+import inspect
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import msgspec
 from litestar import Litestar, post, put
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.openapi.spec import OpenAPI, OpenAPIResponse, Schema
+from litestar.openapi.spec import Example, OpenAPI, OpenAPIResponse, Operation, Parameter, RequestBody, Schema
 from litestar.params import FromPath, JSONBody
 
-from service.errors import MEDIA_TYPE, ProblemBody
+from service.errors import MEDIA_TYPE, Problem, ProblemBody
 from service.heartbeats import BatchAnswer, HeartbeatAnswer
 from service.issue import Enrolling, NewEnrolment, NewServer, NewToken
 from service.wire import AgentConfig, Heartbeat
 
+EXAMPLES = Path(__file__).with_name("examples.json")
+
+_IN_PATH = {
+    "server_id": "The name under which the machine reports.",
+    "name": "As the system names it, percent-encoded.",
+}
 _WORDS = {
     400: "The body cannot be read: it is not JSON, or not the gzip that it says.",
     401: "No valid token.",
@@ -29,10 +39,31 @@ _WORDS = {
 }
 
 
+_PROBLEMS = {
+    400: Problem("invalid_json", "at byte 17: unexpected end of data"),
+    403: Problem("forbidden", "it takes a token that may read"),
+    409: Problem("server_exists", "'mediaserver' is known already; POST /api/v1/tokens makes it a token more"),
+    429: Problem("too_many_requests", "this token's requests are too many"),
+    401: Problem("unauthorized", "send a valid token as 'Authorization: Bearer …'"),
+    404: Problem("unknown_server", "no server 'mediaserver' ever sent a heartbeat"),
+    408: Problem("request_timeout", "the body did not arrive in time"),
+    413: Problem("too_large", "at most 1048576 bytes are taken"),
+    415: Problem("unsupported_media_type", "send application/json"),
+    422: Problem.invalid("network_interfaces[0].rx_bytes", "expected int, got str"),
+    503: Problem("database_unavailable", "the database did not answer in time"),
+}
+
+
 def problems(*statuses: int) -> dict[int, ResponseSpec]:
     """The errors that a route documents."""
     return {
-        status: ResponseSpec(ProblemBody, generate_examples=False, description=_WORDS[status], media_type=MEDIA_TYPE)
+        status: ResponseSpec(
+            ProblemBody,
+            generate_examples=False,
+            description=_WORDS[status],
+            media_type=MEDIA_TYPE,
+            examples=[Example(value=json.loads(_PROBLEMS[status].body()))],
+        )
         for status in statuses
     }
 
@@ -50,7 +81,13 @@ def complete(document: OpenAPI, scopes: Mapping[tuple[str, str], str]) -> None:
                 assert operation is not None
                 assert operation.responses is not None
                 del operation.responses["400"]
-    for schema in (document.components.schemas or {}).values():
+            for parameter in (operation and operation.parameters) or ():
+                if isinstance(parameter, Parameter) and parameter.param_in == "path":
+                    parameter.description = parameter.description or _IN_PATH.get(parameter.name)
+    _exemplify(document)
+    words = _docstrings(msgspec.Struct)
+    for name, schema in (document.components.schemas or {}).items():
+        schema.description = schema.description or words.get(name)
         for member in (schema.properties or {}).values():
             if isinstance(member, Schema) and member.pattern:
                 member.pattern = member.pattern.replace(r"\Z", "$")  # \Z is Python's; in ECMA-262 it is a letter
@@ -75,6 +112,30 @@ def _describe_access(document: OpenAPI, scopes: Mapping[tuple[str, str], str]) -
             empty = operation.responses.get("204")
             if isinstance(empty, OpenAPIResponse):
                 empty.content = None  # of a Response[None], Litestar says that it is null in JSON
+
+
+def _exemplify(document: OpenAPI) -> None:
+    """Puts what is asked and answered, by example, beside each schema (examples.json: a test holds it to them)."""
+    assert document.paths is not None
+    for route, examples in json.loads(EXAMPLES.read_text(encoding="utf-8")).items():
+        method, path = route.split()
+        operation: Operation = getattr(document.paths[path], method.lower())
+        for place, value in examples.items():
+            of = operation.request_body if place == "request" else (operation.responses or {})[place]
+            assert isinstance(of, RequestBody | OpenAPIResponse)
+            # As it is: of a dict, Litestar leaves out what is null.
+            example = Example(value=msgspec.Raw(msgspec.json.encode(value)))
+            (of.content or {})["application/json"].examples = {"example": example}
+
+
+def _docstrings(kind: type[msgspec.Struct]) -> dict[str, str]:
+    """What each struct of the wire says of itself, with the units of its fields."""
+    found: dict[str, str] = {}
+    for one in kind.__subclasses__():
+        if one.__doc__ and one.__module__.startswith("service."):
+            found[one.__name__] = inspect.cleandoc(one.__doc__)
+        found |= _docstrings(one)
+    return found
 
 
 def _describe_bodies(document: OpenAPI) -> None:

@@ -192,6 +192,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             extra={"unit": "minutes"},
         ),
     ] = 60.0
+    cors_origins: Annotated[
+        tuple[Annotated[str, Meta(pattern=r"^(\*|https?://[^/\s,]+)\Z")], ...],
+        Meta(
+            description="Origins whose pages may call the API from a browser, with a token of their own: reading, not "
+            "reporting. Without it, none may; * is every origin.",
+            extra={"allowed": "a comma-separated list of origins such as https://dash.example.net"},
+        ),
+    ] = ()
+    metrics_public: Annotated[
+        bool,
+        Meta(description="Whether /metrics answers without a key. It names no server; it tells how busy the fleet is."),
+    ] = False
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="Least severe event to log, on stderr.")
     ] = "info"

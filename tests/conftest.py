@@ -4,16 +4,17 @@ import asyncio
 import os
 import sys
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import httpx
 import pytest
+from asyncpg.connection import LoggedQuery
 from litestar import Litestar
 
 from service import schema
@@ -134,6 +135,23 @@ async def login(database: asyncpg.Connection) -> AsyncIterator[str]:
     await database.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{name}'")
     yield name
     await database.execute(f"RESET ROLE; DROP OWNED BY {name}; DROP ROLE {name}")
+
+
+@pytest.fixture
+def statements(monkeypatch: pytest.MonkeyPatch) -> list[LoggedQuery]:
+    """Every statement that the reading pool of a service sends: ask for this before `service`."""
+    sent: list[LoggedQuery] = []
+    create_pool = asyncpg.create_pool
+
+    def logging_pool(*arguments: Any, init: Callable[[asyncpg.Connection], Awaitable[None]], **more: Any) -> Any:
+        async def logged(connection: asyncpg.Connection) -> None:
+            await init(connection)
+            connection.add_query_logger(sent.append)
+
+        return create_pool(*arguments, init=logged, **more)
+
+    monkeypatch.setattr(asyncpg, "create_pool", logging_pool)
+    return sent
 
 
 @pytest.fixture

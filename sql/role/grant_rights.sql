@@ -9,7 +9,7 @@ BEGIN
     REVOKE ALL ON SCHEMA linkbeat FROM PUBLIC;
     REVOKE ALL ON ALL TABLES IN SCHEMA linkbeat FROM PUBLIC;
     REVOKE ALL ON ALL ROUTINES IN SCHEMA linkbeat FROM PUBLIC;
-    REVOKE ALL ON FUNCTION public.billing_period, public.network_counters FROM PUBLIC;
+    REVOKE ALL ON FUNCTION public.billing_period, public.network_counters, public.interface_last_change FROM PUBLIC;
     FOR one IN
         SELECT oid::regtype AS type FROM pg_type
         WHERE typnamespace = 'linkbeat'::regnamespace AND typtype = 'c' AND typrelid IN (
@@ -58,7 +58,9 @@ BEGIN
         public.filesystem_samples, public.filesystem_metrics_1m, public.filesystem_metrics_15m,
         public.filesystem_metrics_1h, public.filesystem_metrics_1d
     TO linkbeat_read, analyst;
-    GRANT EXECUTE ON FUNCTION public.billing_period, public.network_counters, linkbeat.thinning_step TO linkbeat_read, analyst;
+    GRANT EXECUTE ON FUNCTION
+        public.billing_period, public.network_counters, public.interface_last_change, linkbeat.thinning_step
+    TO linkbeat_read, analyst;
 
     -- A view reads tables in its owner's name, but calls functions in the reader's. Without USAGE on the schema an
     -- analyst cannot call them in a query of their own.

@@ -33,7 +33,7 @@ async def test_every_function_that_an_analyst_can_name_has_a_comment(database: a
         ANALYST,
     )
 
-    assert [row["proname"] for row in rows] == ["billing_period", "network_counters"]
+    assert [row["proname"] for row in rows] == ["billing_period", "interface_last_change", "network_counters"]
     assert [row["proname"] for row in rows if not row["comment"]] == []
 
 

@@ -56,6 +56,9 @@ WRONG = [
     ("LINKBEAT_MAX_SERIES", "some"),
     ("LINKBEAT_FOLD_MINUTES", "-1"),
     ("LINKBEAT_FOLD_MINUTES", "an hour"),
+    ("LINKBEAT_CORS_ORIGINS", "https://a.example,dash.example.net"),
+    ("LINKBEAT_CORS_ORIGINS", "https://a.example/path"),
+    ("LINKBEAT_METRICS_PUBLIC", "perhaps"),
     ("LINKBEAT_LOG_LEVEL", "loud"),
     ("LINKBEAT_LOG_LEVEL", "INFO"),
 ]
