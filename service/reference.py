@@ -104,10 +104,10 @@ def _operation(path: str, method: str, operation: dict[str, Any]) -> Iterator[st
     for media_type, body in operation.get("requestBody", {}).get("content", {}).items():
         yield f"<p>Body: {escape(media_type)}, {_type(body.get('schema', {}))}</p>{_examples(body)}"
     for status, response in sorted(operation["responses"].items()):
-        yield f"<p><b>{escape(status)}</b> {escape(response['description'])}"
+        yield f"<div><b>{escape(status)}</b> {escape(response['description'])}"
         for media_type, body in response.get("content", {}).items():
             yield f" {escape(media_type)}: {_type(body.get('schema', {}))}{_examples(body)}"
-        yield "</p>"
+        yield "</div>"
     yield "</details>"
 
 

@@ -527,7 +527,7 @@ def test_a_body_that_stops_half_way_is_given_up_in_time(service: ServiceProcess,
 
     assert stalled.ended.keys() == {"silent", "trickling", "chunked"}
     for name, (seconds, answer, has_ended) in stalled.ended.items():
-        assert BODY_SECONDS - 0.5 < seconds < BODY_SECONDS + 2, name
+        assert BODY_SECONDS - 0.5 < seconds < BODY_SECONDS * 1.25 + 1, name  # a quarter later (service/deadlines.py)
         # What trickled into the closing connection may have reset it, and the answer with it.
         assert answer is not None or name == "trickling"
         assert answer is None or (answer.status, answer.problem["code"]) == (408, "request_timeout")
