@@ -14,7 +14,7 @@ from litestar.types import ASGIApp
 
 from agent import __version__
 from service import agents, gauges, heartbeats, history, interfaces, roles, servers, sparkline, system, traffic
-from service.answers import Answers
+from service.answers import Answers, Watch
 from service.config import Configurations
 from service.database import Database, open_database
 from service.errors import EXCEPTION_HANDLERS
@@ -81,6 +81,7 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
             ) as opened["ingest"],
             open_database(database_url, connections=1, role=roles.INGEST) as opened["writing"],
             Configurations(database(), lambda: ingest().is_connected) as opened["configurations"],
+            Watch(answers, database()),
             Maintenance(database_url),
         ):
             yield

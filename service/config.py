@@ -15,7 +15,7 @@ from service.wire import AgentConfig
 POLL_SECONDS = 1.0
 
 # All of it in one statement if anything has changed, else one row of nothing.
-_CHANGED = """
+CHANGED = """
 SELECT i.config_revision AS revision, c.server_id, c.config::text
 FROM linkbeat.installation i LEFT JOIN linkbeat.server_config c ON i.config_revision <> $1
 """
@@ -59,7 +59,7 @@ class Configurations:
     async def refresh(self) -> None:
         """Sees all that is committed by now. Raises Problem (503)."""
         async with self._refreshing:  # in turns: what was read first must not replace what was read last
-            rows = await self._database.fetch(_CHANGED, self._revision)
+            rows = await self._database.fetch(CHANGED, self._revision)
             if rows and rows[0]["revision"] != self._revision:
                 self._of = {row["server_id"]: msgspec.Raw(row["config"].encode()) for row in rows if row["server_id"]}
                 self._revision = rows[0]["revision"]
