@@ -1,24 +1,37 @@
 """Answers that many ask for at once are made once, and kept for as long as they are right.
 
-A hundred widgets that poll one sparkline cost one query, until either a heartbeat of its server is stored in this
-process, or `keep_seconds` pass: within them, what another process stored is not seen. Whoever asks between finds the
-same bytes, and where they have them already, 304. Who may ask is settled before anything here is looked at (Litestar's
-guards).
+A hundred widgets that poll one sparkline cost one query, until a heartbeat of its server is stored in this process, or
+`keep_seconds` pass: within them, what another process stored is not seen. While one look at all the servers in question
+(`Watch`) shows that none of them received a heartbeat, the answer stays for as long again, up to MOST_SECONDS. Whoever
+asks between finds the same bytes, and where they have them already, 304. Who may ask is settled before anything here is
+looked at (Litestar's guards).
 """
 
 import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Iterable
+from contextlib import suppress
+from datetime import datetime
 from hashlib import blake2b
-from typing import Any
+from itertools import islice
+from typing import Any, Self
 
+import asyncpg
 import msgspec
 from litestar import Request, Response
 from litestar.openapi.datastructures import ResponseSpec
 
+from service.database import Database
+from service.errors import Problem
+
 KEPT_BYTES = 64 << 20
 KEPT_ANSWERS = 10_000
 LONGEST_SECONDS = 10.0
+MOST_SECONDS = 60.0  # what changes without a heartbeat, such as a late one that a refresh takes in, shows by then
+LOOK_SECONDS = 0.6  # before what is kept for a second goes
+LOOKED_FOR = 10_000
+
+RECEIVED = "SELECT server_id, received_at FROM servers WHERE server_id = ANY ($1)"
 
 NOT_MODIFIED = {304: ResponseSpec(None, generate_examples=False, description="What the client has is still right.")}
 
@@ -37,11 +50,16 @@ def keep_seconds(bucket_seconds: int) -> float:
 class _Answer:
     """One answer, while it is made and after."""
 
-    __slots__ = ("body", "etag", "made", "servers", "until")
+    __slots__ = ("body", "confirmed_by", "etag", "keep_seconds", "made", "servers", "started", "until")
 
-    def __init__(self, servers: tuple[str, ...], made: "asyncio.Future[None]") -> None:
+    def __init__(
+        self, servers: tuple[str, ...], made: "asyncio.Future[None]", started: float, keep_seconds: float
+    ) -> None:
         self.servers = servers
         self.made = made
+        self.confirmed_by = -1  # the look that last found that nothing had come
+        self.started = started
+        self.keep_seconds = keep_seconds
         self.until = float("inf")
         self.body = b""
         self.etag = ""
@@ -98,6 +116,23 @@ class Answers:
             for key in tuple(self._of_server.get(server_id, ())):
                 self._drop(key)
 
+    def servers(self) -> list[str]:
+        """Whose answers are kept."""
+        return list(islice(self._of_server, LOOKED_FOR))
+
+    def confirm(self, servers: set[str], look: int, *, since: float, until: float) -> None:
+        """None of these servers received a heartbeat between the look before and this one.
+
+        since, until   when that was over and this one began, by the event loop's clock
+        """
+        for key in {key for server_id in servers for key in self._of_server.get(server_id, ())}:
+            answer = self._kept[key]
+            # What it read, it read after the look before, or that one found it right.
+            was_right = since <= answer.started or answer.confirmed_by == look - 1
+            if answer.etag and was_right and servers.issuperset(answer.servers):
+                answer.confirmed_by = look
+                answer.until = min(until + answer.keep_seconds, answer.started + MOST_SECONDS)
+
     def _start(
         self,
         key: Hashable,
@@ -107,20 +142,17 @@ class Answers:
     ) -> _Answer:
         self._drop(key)
         loop = asyncio.get_running_loop()
-        answer = _Answer(servers, loop.create_future())
+        answer = _Answer(servers, loop.create_future(), loop.time(), keep_seconds)
         self._kept[key] = answer
         for server_id in servers:
             self._of_server.setdefault(server_id, set()).add(key)
         # A task of its own: it belongs to all who wait.
-        task = loop.create_task(self._make(key, answer, make, keep_seconds), name="linkbeat answer")
+        task = loop.create_task(self._make(key, answer, make), name="linkbeat answer")
         self._making.add(task)
         task.add_done_callback(self._making.discard)
         return answer
 
-    async def _make(
-        self, key: Hashable, answer: _Answer, make: Callable[[], Awaitable[msgspec.Struct]], keep_seconds: float
-    ) -> None:
-        started = asyncio.get_running_loop().time()
+    async def _make(self, key: Hashable, answer: _Answer, make: Callable[[], Awaitable[msgspec.Struct]]) -> None:
         try:
             body = _encode(await make())
         except BaseException as raised:
@@ -135,11 +167,11 @@ class Answers:
             return
         answer.body = body
         answer.etag = f'"{blake2b(body, digest_size=12).hexdigest()}"'
-        answer.until = started + keep_seconds  # from when it was asked for: what came since may lack
+        answer.until = answer.started + answer.keep_seconds  # from when it was asked for: what came since may lack
         answer.made.set_result(None)
         if self._kept.get(key) is answer:
             self._bytes += len(body) + _OVERHEAD_BYTES
-            self._make_room(started)
+            self._make_room(answer.started)
 
     def _make_room(self, now: float) -> None:
         while self._kept:
@@ -159,6 +191,50 @@ class Answers:
             keys.discard(key)
             if not keys:
                 del self._of_server[server_id]
+
+
+class Watch:
+    """Looks again and again whether the servers whose answers are kept have received heartbeats, from whatever process.
+
+    One statement for all of them, and none while nothing is kept. Where it fails, answers are as short-lived as before.
+    """
+
+    def __init__(self, answers: Answers, database: Database) -> None:
+        self._answers = answers
+        self._database = database
+        self._received: dict[str, datetime] = {}
+        self._looks = 0
+        self._looked = 0.0  # when the last look was over, by the event loop's clock
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run(), name="linkbeat answers")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            with suppress(Problem, asyncpg.PostgresError):
+                await self.look()
+
+    async def look(self) -> None:
+        """Confirms what has not changed since the last look."""
+        loop = asyncio.get_running_loop()
+        servers = self._answers.servers()
+        if not servers:
+            self._received = {}
+            return
+        asked = loop.time()
+        rows = await self._database.fetch(RECEIVED, servers)
+        received = {row["server_id"]: row["received_at"] for row in rows}
+        unchanged = {server_id for server_id, at in received.items() if self._received.get(server_id) == at}
+        self._looks += 1
+        self._answers.confirm(unchanged, self._looks, since=self._looked, until=asked)
+        self._received, self._looked = received, loop.time()
 
 
 def _has(if_none_match: str, etag: str) -> bool:

@@ -27,7 +27,7 @@ from service import (
     system,
     traffic,
 )
-from service.answers import Answers
+from service.answers import Answers, Watch
 from service.config import Configurations
 from service.database import Database, open_database
 from service.errors import EXCEPTION_HANDLERS
@@ -114,6 +114,7 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
             Configurations(database(), is_reachable) as opened["configurations"],
             Tokens(database(), writing(), is_reachable, hasher) as opened["tokens"],
             Removals(database_url, database(), is_reachable) as opened["removals"],
+            Watch(answers, database()),
             Maintenance(database_url),
         ):
             yield
@@ -137,7 +138,7 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
                     interfaces.router(database),
                     agents.router(database, writing, configurations),
                     access.router(database, writing, tokens, hasher),
-                    removal.router(writing, tokens, removals),
+                    removal.router(writing, tokens, removals, answers),
                     sparkline.router(sparklines, answers),
                     gauges.router(sparklines, answers),
                     history.router(database),

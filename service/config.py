@@ -12,7 +12,7 @@ from service.wire import AgentConfig
 __all__ = ["POLL_SECONDS", "Configurations"]
 
 # All of it in one statement if anything has changed, else one row of nothing.
-_CHANGED = """
+CHANGED = """
 SELECT i.config_revision AS revision, c.server_id, c.config::text
 FROM linkbeat.installation i LEFT JOIN linkbeat.server_config c ON i.config_revision <> $1
 """
@@ -39,7 +39,7 @@ class Configurations(Followed):
         return self._of.get(server_id, _NOTHING)  # type: ignore[no-any-return]  # its JSON, which is encoded as such
 
     async def take(self) -> None:
-        rows = await self._database.fetch(_CHANGED, self._revision)
+        rows = await self._database.fetch(CHANGED, self._revision)
         if rows and rows[0]["revision"] != self._revision:
             self._of = {row["server_id"]: msgspec.Raw(row["config"].encode()) for row in rows if row["server_id"]}
             self._revision = rows[0]["revision"]

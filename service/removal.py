@@ -11,6 +11,7 @@ from litestar import Request, Response, Router, delete
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath
 
+from service.answers import Answers
 from service.database import CONNECT_SECONDS, UNREACHABLE, Database
 from service.errors import Problem
 from service.identity import Caller
@@ -97,7 +98,9 @@ async def erase(url: str) -> bool:
         connection.terminate()  # which gives the lock back, whatever state the connection is in
 
 
-def router(writing: Callable[[], Database], tokens: Callable[[], Tokens], removals: Callable[[], Removals]) -> Router:
+def router(
+    writing: Callable[[], Database], tokens: Callable[[], Tokens], removals: Callable[[], Removals], answers: Answers
+) -> Router:
     """DELETE /servers/{server_id}."""
     pending = ResponseSpec(None, generate_examples=False, description="It is going on, and ends by itself.")
 
@@ -117,10 +120,11 @@ def router(writing: Callable[[], Database], tokens: Callable[[], Tokens], remova
         if not row["is_known"]:
             raise unknown_server(server_id)
         log.info("server %s removed by %s from %s", known[:100], request.auth.name, request.auth.peer)
+        is_gone = False
         with suppress(Problem):  # it goes on all the same
             await tokens().refresh()
-            if await removals().erased(known):
-                return Response(None, status_code=204)
-        return Response(None, status_code=202)
+            is_gone = await removals().erased(known)
+        answers.forget([known])
+        return Response(None, status_code=204 if is_gone else 202)
 
     return Router("/", route_handlers=[delete_server], tags=["servers"])

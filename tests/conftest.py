@@ -17,7 +17,7 @@ import pytest
 from asyncpg.connection import LoggedQuery
 from litestar import Litestar
 
-from service import schema
+from service import answers, config, schema
 from service.app import create_app
 from service.embedded.choose import choose_test_database
 from service.settings import Settings
@@ -139,14 +139,18 @@ async def login(database: asyncpg.Connection) -> AsyncIterator[str]:
 
 @pytest.fixture
 def statements(monkeypatch: pytest.MonkeyPatch) -> list[LoggedQuery]:
-    """Every statement that the reading pool of a service sends: ask for this before `service`."""
+    """Every statement that requests send to the database by a service's pools: ask for this before `service`."""
     sent: list[LoggedQuery] = []
     create_pool = asyncpg.create_pool
+
+    def log(statement: LoggedQuery) -> None:
+        if statement.query not in (answers.RECEIVED, config.CHANGED):  # what the service asks by itself, now and then
+            sent.append(statement)
 
     def logging_pool(*arguments: Any, init: Callable[[asyncpg.Connection], Awaitable[None]], **more: Any) -> Any:
         async def logged(connection: asyncpg.Connection) -> None:
             await init(connection)
-            connection.add_query_logger(sent.append)
+            connection.add_query_logger(log)
 
         return create_pool(*arguments, init=logged, **more)
 

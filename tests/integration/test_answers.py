@@ -10,7 +10,11 @@ import pytest
 from asyncpg.connection import LoggedQuery
 
 from service import answers, sparkline
-from tests.support import Client, heartbeat, hours_ago
+from service.app import create_app
+from service.database import open_database
+from service.settings import Settings
+from tests.conftest import in_process
+from tests.support import KEY, Client, heartbeat, hours_ago
 
 PATH = "/api/v1/metrics/sparkline/nas/network"
 CLIENTS = 100
@@ -40,17 +44,75 @@ async def test_a_hundred_clients_that_poll_one_sparkline_cost_one_query(
     assert {(one.status_code, one.content) for round_ in rounds for one in round_} == {(200, rounds[0][0].content)}
 
 
-async def test_after_the_time_that_it_is_kept_it_is_asked_for_once_again(
+async def test_while_nothing_comes_a_bucket_costs_two_queries_at_most_however_long_they_poll(
     service: Client, statements: list[LoggedQuery]
 ) -> None:
     await service.post(heartbeat(at=hours_ago(0), eth0=(1, 1)))
-    await poll(service)
     statements.clear()
 
-    await asyncio.sleep(answers.keep_seconds(60) + 0.1)
-    await poll(service)
+    for _ in range(40):
+        await poll(service, 10)
+        await asyncio.sleep(0.1)
 
-    assert len([one for one in statements if "network_traffic_1m" in one.query]) == 1
+    # The second one, because nobody had looked at that server before the first.
+    assert len([one for one in statements if "network_traffic_1m" in one.query]) <= 2
+
+
+async def test_what_another_process_stored_shows_within_two_seconds(
+    service: Client, settings: Settings, database_url: str
+) -> None:
+    await service.post(heartbeat(at=hours_ago(0), eth0=(0, 0)))
+    async with in_process(create_app(settings, database_url=database_url, key=KEY)) as other:
+        for total in (10, 20):
+            for _ in range(15):  # until the answer's time has been lengthened
+                await poll(service, 2)
+                await asyncio.sleep(0.1)
+
+            await other.post(heartbeat(at=hours_ago(0) + timedelta(milliseconds=total), eth0=(total, 0)))
+            deadline = asyncio.get_running_loop().time() + 2
+            while (
+                sum(point["rx_bytes"] for point in (await service.get("/metrics/sparkline/nas/network"))["data"])
+                != total
+            ):
+                assert asyncio.get_running_loop().time() < deadline
+                await asyncio.sleep(0.05)
+
+
+async def test_a_look_confirms_what_was_read_since_the_one_before_and_nothing_else(
+    database_url: str, database: asyncpg.Connection, service: Client
+) -> None:
+    await service.post(heartbeat(at=hours_ago(0), eth0=(0, 0)))
+    kept = answers.Answers()
+    request: Any = httpx.Request("GET", "http://linkbeat")
+    made = 0
+
+    async def make() -> Any:
+        nonlocal made
+        made += 1
+        return sparkline.Series("eth0", [])
+
+    async def ask() -> None:
+        await kept.get(request, "key", make, keep_seconds=0.3, servers=["nas"])
+
+    async with open_database(database_url) as reading:
+        watch = answers.Watch(kept, reading)
+        await ask()
+        await watch.look()  # the first look knows of no other
+        await asyncio.sleep(0.35)
+        await ask()
+        assert made == 2
+        for _ in range(4):
+            await watch.look()
+            await asyncio.sleep(0.2)
+            await ask()
+        assert made == 2
+        await database.execute("UPDATE servers SET received_at = clock_timestamp()")
+        await watch.look()
+        await asyncio.sleep(0.2)
+        await watch.look()  # it was not right at the look before
+        await asyncio.sleep(0.15)
+        await ask()
+        assert made == 3
 
 
 @pytest.mark.parametrize("path", [PATH, "/api/v1/metrics/sparkline/network?server=nas", f"{PATH}?period=1y"])

@@ -123,6 +123,15 @@ async def test_what_is_compressed_goes_too(service: Client, database: asyncpg.Co
     assert await left(database, "other") == before
 
 
+async def test_answers_that_are_kept_go_with_it(service: Client, database: asyncpg.Connection) -> None:
+    await service.post(full("nas", datetime.now(UTC), 7))
+    await service.get("/metrics/sparkline/nas/network")
+
+    await removed(service, database, "nas")
+
+    assert (await service.http.get("/api/v1/metrics/sparkline/nas/network")).status_code == 404
+
+
 async def test_its_tokens_end_and_by_the_fleet_key_it_registers_anew(
     service: Client, database: asyncpg.Connection
 ) -> None:
