@@ -25,16 +25,31 @@ lint: .venv/development ## Types and style
 	$(BIN)/mypy
 
 .PHONY: drill
-drill: .venv/development ## Kills service, database and run again and again, for minutes; loses nothing
+drill: .venv/development ## Kills service, database, run and agents again and again, for minutes; loses nothing
 	$(BIN)/python -m pytest tests/drills
+
+.PHONY: drill-agent
+drill-agent: .venv/development ## The agent through kills, full disks, an outage of a day and a thousand at once
+	$(BIN)/python -m pytest -s tests/drills/test_agent_*.py
 
 .PHONY: soak
 soak: .venv/development ## A day of 200 servers in some minutes, through kills and lost answers; exact to the byte
 	$(BIN)/python -m pytest -s tests/drills/test_soak.py
 
+.PHONY: drill-packages
+drill-packages: .venv/development ## Builds the agent as one file and as a package of its own, and runs each alone
+	$(BIN)/python -m pytest tests/drills/test_packages.py
+.PHONY: fuzz-api
+fuzz-api: .venv/development ## Asks the whole API for whatever its OpenAPI document allows and forbids, for minutes
+	LINKBEAT_SCHEMATHESIS_EXAMPLES=200 $(BIN)/python -m pytest tests/e2e/test_schemathesis.py
+
 .PHONY: bench
 bench: .venv/development ## Heartbeats and sparklines per second on this machine
 	$(BIN)/python -m benchmarks.run
+
+.PHONY: agent
+agent: .venv/runtime ## The agent alone in one file, for every other machine: dist/linkbeat-agent.pyz
+	@$(BIN)/python -m deploy.build_agent dist/linkbeat-agent.pyz
 
 .PHONY: docs
 docs: .venv/development ## Writes docs/sql.md from the database's comments

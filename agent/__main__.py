@@ -1,4 +1,4 @@
-"""`python -m agent`: run, once, print."""
+"""`python -m agent`, installed as `linkbeat-agent`: run, once, print, doctor, install, uninstall."""
 
 import argparse
 import logging
@@ -6,6 +6,7 @@ import os
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import msgspec
 
@@ -13,7 +14,7 @@ from agent import __version__, loop
 from agent.heartbeat import Collector, encode
 from agent.identity import ApiKey
 from agent.sender import Delivered, one_line
-from agent.settings import Settings, SettingsError, described
+from agent.settings import Settings, SettingsError, described, load, warnings_about
 
 log = logging.getLogger("agent")
 
@@ -21,16 +22,28 @@ CPU_WINDOW_SECONDS = 0.25  # between two readings of the processor's ticks, when
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 done, 1 not delivered, 2 a bad setting or argument."""
+    """Exit status: 0 done, 1 not delivered, not well or not installed, 2 a bad setting or argument."""
     parser = _parser()
-    command = parser.parse_args(arguments).command
+    options = parser.parse_args(arguments)
+    command = options.command or ("once" if options.once else None)
     if command is None:
         parser.print_help()
         return 0
+    # What a running agent has no use for is not in its memory.
+    if command == "doctor":
+        from agent import doctor  # noqa: PLC0415
+
+        return doctor.main(os.environ, options.config, as_json=options.json)
+    if command in ("install", "uninstall"):
+        from agent import install  # noqa: PLC0415
+
+        return install.main(options, os.environ)
     try:
-        settings = Settings.from_environment(os.environ)
-        _log_to_stderr(settings.log_level)
-        return {"run": loop.run, "once": once, "print": print_heartbeat}[command](settings)
+        found = load(os.environ, options.config)
+        _log_to_stderr(found.log_level)
+        for warning in warnings_about(found):
+            log.warning("%s", warning)
+        return {"run": loop.run, "once": once, "print": print_heartbeat}[command](found)
     except SettingsError as error:
         print(error, file=sys.stderr)
         return 2
@@ -63,17 +76,39 @@ def _one_heartbeat(settings: Settings) -> bytes:
 
 
 def _parser() -> argparse.ArgumentParser:
+    installed = Path(sys.argv[0]).name.startswith("linkbeat-agent")
     parser = argparse.ArgumentParser(
-        prog="python -m agent",
+        prog="linkbeat-agent" if installed else "python -m agent",
         description="Linkbeat's agent: reports this machine's network counters and filesystems to the service.",
-        epilog="Settings are environment variables:\n\n" + _settings_help(),
+        epilog="Settings are environment variables, or keys of the file (interval_seconds = 30):\n\n"
+        + _settings_help(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"linkbeat agent {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="run | once | print")
-    commands.add_parser("run", help="report every interval until stopped")
-    commands.add_parser("once", help="send one heartbeat and print the service's answer")
-    commands.add_parser("print", help="print the heartbeat that would be sent, and send nothing")
+    parser.add_argument("--config", metavar="FILE", help="TOML file of settings, instead of the one of LINKBEAT_CONFIG")
+    parser.add_argument("--once", action="store_true", help="the same as the command once")
+    commands = parser.add_subparsers(dest="command", metavar="run | once | print | doctor | install | uninstall")
+
+    def command(name: str, words: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=words, description=words[0].upper() + words[1:] + ".")
+        # Where it is not given here, what stands before the command holds.
+        added.add_argument("--config", metavar="FILE", default=argparse.SUPPRESS, help="TOML file of settings")
+        return added
+
+    command("run", "report every interval until stopped")
+    command("once", "send one heartbeat and print the service's answer")
+    command("print", "print the heartbeat that would be sent, and send nothing")
+    doctor = command("doctor", "check the settings, the way to the service, the token, the clock and what is visible")
+    doctor.add_argument("--json", action="store_true", help="for programs: every check with its state and remedy")
+    install = commands.add_parser("install", help="install the agent as a systemd service of this machine")
+    install.add_argument("--url", help="where the service listens; LINKBEAT_URL")
+    install.add_argument("--token-file", metavar="FILE", help="file that holds the token, - for stdin")
+    install.add_argument("--python", metavar="FILE", help="interpreter of the service, instead of the system's")
+    uninstall = commands.add_parser("uninstall", help="remove what install made; settings, token and spool stay")
+    uninstall.add_argument("--purge", action="store_true", help="and remove settings, token and spool")
+    for each in (install, uninstall):
+        each.add_argument("--root", metavar="DIR", default="/", help="do it below DIR and start nothing, for packages")
+        each.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     return parser
 
 

@@ -1,21 +1,37 @@
-"""Empties the backlog into the service: what goes first, when to try again, what may be forgotten."""
+"""Empties the spool into the service: what goes first, when to try again, what may be forgotten.
+
+Two lanes, each with a thread and a connection of its own. The live lane sends the newest heartbeat at once and finds
+out whether the service is there; the backlog lane sends what is older, in order and in batches, while it is. So a batch
+that takes its time never keeps the present waiting, however short the interval.
+"""
 
 import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from agent.backlog import Backlog, Queued
+from agent.answers import Delivered, Failed, Outcome, Refused, Unauthorized
+from agent.deadletter import DeadLetters
+from agent.heartbeat import DeliveryReport
 from agent.identity import ApiKey
-from agent.sender import Delivered, Failed, Outcome, Refused, Unauthorized
+from agent.lanes import Backoff, Lane
+from agent.segments import Record
+from agent.spool import Spooled
 
 log = logging.getLogger(__name__)
 
-BATCH_HEARTBEATS = 100
-FIRST_BACKOFF_SECONDS = 1.0
-LONGEST_BACKOFF_SECONDS = 60.0
+BATCH_HEARTBEATS = 500
+BATCH_SECONDS = 2.5  # the service answers within 5 s, or it says that it has too much to do
+BATCH_BYTES = 512 * 1024  # in memory twice while it is sent: the agent has 30 MB for all
+# A batch every five to nine intervals, the first of them after up to nine: a fleet that comes back at once then asks an
+# eighth more of the service than when all is well. An interval counts for 30 s at most.
+PACE = (5.0, 9.0)
+LONGEST_PACED_INTERVAL_SECONDS = 30.0
+# Of requests in a row of which nothing was taken: then it is the service that is wrong, or all that we have is.
+REFUSED_IN_A_ROW = 3
+HOLD_SECONDS = 300.0
 
 
 class Transport(Protocol):
@@ -27,88 +43,235 @@ class Transport(Protocol):
     def close(self) -> None: ...
 
 
-class Delivery:
-    """Sends in a thread of its own, so that collecting never waits for the network.
+class Waiting(Protocol):
+    """What Delivery needs of a Spool."""
 
-    A live heartbeat goes before the backlog: after an outage the present is known at once and the past fills in,
-    oldest first. A heartbeat leaves the backlog only when the service has acknowledged it or refused it for good.
+    dropped: int
+
+    def newest(self) -> Record | None: ...
+    def oldest(self, count: int, max_bytes: int, before: int) -> list[Record]: ...
+    def latest(self, before: int) -> list[Record]: ...
+    def acknowledge(self, sequences: list[int]) -> None: ...
+    def state(self) -> Spooled: ...
+    def __len__(self) -> int: ...
+
+
+class Delivery:
+    """Sends in threads of its own, so that collecting never waits for the network.
+
+    A heartbeat leaves the spool only when the service has acknowledged it, or has refused it for good and it is in the
+    file of dead letters.
     """
 
     def __init__(
         self,
-        sender: Transport,
+        live: Transport,
+        batches: Transport,
         key: ApiKey,
-        backlog: Backlog,
+        spool: Waiting,
+        letters: DeadLetters,
         destination: str,
         *,
+        interval_seconds: float = 30.0,
+        on_config: Callable[[], None] = lambda: None,
         uniform: Callable[[float, float], float] = random.uniform,
+        monotonic: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
     ) -> None:
-        self._sender, self._key, self._backlog, self._destination = sender, key, backlog, destination
-        self._uniform = uniform
-        self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
-        self._wake = threading.Event()
+        """`on_config` is called, in a thread of delivery's own, when `config` is another than before."""
+        self._live, self._batches, self._key = live, batches, key
+        self._spool, self._letters, self._destination = spool, letters, destination
+        self._on_config = on_config
+        self._uniform, self._monotonic, self._now = uniform, monotonic, now
         self._stopping = threading.Event()
-        self._live_sequence = 0  # the newest that was sent as a live heartbeat
-        self._batch_limit = BATCH_HEARTBEATS
-        self._failures = 0  # in a row
-        self._cause: str | None = None  # of the failure that was logged last
+        self._live_lane = Lane("live", self.step_live, self._stopping)
+        self._backlog_lane = Lane("backlog", self.step_backlog, self._stopping)
+        self._live_backoff = Backoff(uniform)
+        self._backlog_backoff = Backoff(uniform)
+        self.keep_pace(interval_seconds)
+        self._live_sequence = 0  # the newest that was sent as a live heartbeat; all before it are the backlog lane's
+        self._is_up = False  # the service took the last live heartbeat
+        self._live_refused = self._batches_refused = 0  # in a row
+        self._batch_limit = max(1, round(BATCH_HEARTBEATS * self._paced_seconds / 30))
+        self._next_batch = 0.0  # monotonic
+        self._sending_batch = False
+        self._cause: str | None = None  # of the live lane's failure that was logged last
+        self._backlog_cause: str | None = None
         self._is_new = True
         self._down_since = 0.0
         self._not_before = 0.0  # monotonic; until then the service has asked to be left alone
-        self._flush_seconds = 1.0
         self.rejected = 0
         """Heartbeats that the service refused for good, since the start."""
+        self.config = b"{}"
+        """What the service asked for last, a JSON object; {} is nothing."""
+
+    def keep_pace(self, interval_seconds: float) -> None:
+        """From now on a heartbeat comes every `interval_seconds`."""
+        self._interval_seconds = interval_seconds
+        self._paced_seconds = min(interval_seconds, LONGEST_PACED_INTERVAL_SECONDS)
+        self._live_backoff.patient_seconds = self._backlog_backoff.patient_seconds = 2 * interval_seconds
 
     def start(self) -> None:
-        self._thread.start()
+        self._live_lane.thread.start()
+        self._backlog_lane.thread.start()
 
     def is_alive(self) -> bool:
-        return self._thread.is_alive()
+        return self._live_lane.thread.is_alive() and self._backlog_lane.thread.is_alive()
 
     def wake(self) -> None:
-        """There is a new heartbeat in the backlog."""
-        self._wake.set()
+        """There is a new heartbeat in the spool."""
+        self._live_lane.wake()
+
+    def report(self) -> DeliveryReport:
+        """How delivery goes, for the next heartbeat."""
+        spooled = self._spool.state()
+        return DeliveryReport.of(spooled, rejected=self.rejected, now_ms=int(self._now() * 1000))
 
     def stop(self, within_seconds: float) -> None:
         """Tries once more to deliver what is left, and returns in time whether that works or not."""
         deadline = time.monotonic() + within_seconds
-        self._flush_seconds = within_seconds
         self._stopping.set()
-        self._wake.set()
-        self._thread.join(max(0.0, deadline - time.monotonic()))
+        self._live_lane.wake()
+        self._backlog_lane.wake()
+        flush = threading.Thread(target=self._flush, args=(within_seconds,), name="flush", daemon=True)
+        flush.start()
+        flush.join(max(0.0, deadline - time.monotonic()))
 
-    def step(self) -> float | None:
+    def _flush(self, within_seconds: float) -> None:
+        """The live heartbeat and one batch, if they go at once and the service has not asked to be left alone."""
+        self._live_lane.thread.join()
+        if self._monotonic() >= self._not_before:
+            self._live.hurry(within_seconds)
+            self.step_live()
+            if self._is_up and not self._sending_batch:
+                self._batches.hurry(within_seconds)
+                self._next_batch = 0.0
+                self.step_backlog()
+        self._live.close()
+
+    def step_live(self) -> float | None:
         """One request. Returns the seconds to wait before the next, or None when there is nothing to send."""
-        newest = self._backlog.newest()
+        newest = self._spool.newest()
         if newest is None:
             return None
-        if newest.sequence > self._live_sequence:
-            sent = [newest]
-            outcome = self._sender.heartbeat(newest.body)
-        else:
-            sent = self._backlog.oldest(self._batch_limit)
-            outcome = self._sender.heartbeats([each.body for each in sent])
-        return self._settle(sent, outcome)
+        self._live_sequence = newest.sequence
+        outcome = self._live.heartbeat(newest.body)
+        match outcome:
+            case Delivered(rejected, _, config):
+                if rejected:
+                    self._bury([(newest, rejected[0].reason)])
+                else:
+                    self._spool.acknowledge([newest.sequence])
+                self._live_refused = 0
+                self._live_backoff.reset()
+                self._note_success()
+                if config != self.config:
+                    self.config = config
+                    self._on_config()
+                return 0.0
+            case Refused(cause, reason):
+                self._live_refused += 1
+                if self._live_refused <= REFUSED_IN_A_ROW:
+                    self._bury([(newest, reason)])
+                    return 0.0
+                self._note_failure(cause, "%s refuses every heartbeat (%s); from now on they are kept", reason)
+                return self._live_backoff.wait()
+            case Unauthorized() | Failed():
+                return self._after_failure(outcome, self._live_backoff)
 
-    def _settle(self, sent: list[Queued], outcome: Outcome) -> float:
+    def step_backlog(self) -> float | None:
+        """One request. Returns the seconds to wait before the next, or None until a live heartbeat is taken."""
+        if not self._is_up:
+            return None
+        if (wait := self._next_batch - self._monotonic()) > 0:
+            return wait
+        is_probe = self._batches_refused > REFUSED_IN_A_ROW
+        # The newest as a probe: in good order, it would be the last to be refused for its age.
+        batch = (
+            self._spool.latest(self._live_sequence)
+            if is_probe
+            else self._spool.oldest(self._batch_limit, BATCH_BYTES, self._live_sequence)
+        )
+        if not batch:
+            return None
+        self._sending_batch = True
+        begin = self._monotonic()
+        outcome = self._batches.heartbeats([each.body for each in batch])
+        self._fit_limit(len(batch), self._monotonic() - begin)
+        self._batches.close()  # the next is a minute away, and by then the service has hung up
+        self._sending_batch = False
+        wait = self._settle(batch, outcome, is_probe=is_probe)
+        self._next_batch = self._monotonic() + wait
+        return wait
+
+    def _fit_limit(self, count: int, seconds: float) -> None:
+        """Batches that take at most half an interval: the service stores a server's heartbeats one after the other, so
+        a live one waits there for a batch.
+
+        Grown again after a split, so that one oversized heartbeat does not slow the rest for good.
+        """
+        longest = min(BATCH_SECONDS, self._interval_seconds / 2)
+        if seconds > longest:
+            self._batch_limit = max(1, int(count * longest / seconds))
+        elif seconds < longest / 2:
+            self._batch_limit = min(BATCH_HEARTBEATS, self._batch_limit * 2)
+
+    def _settle(self, batch: list[Record], outcome: Outcome, *, is_probe: bool) -> float:
         match outcome:
             case Delivered(rejected, _):
-                for each in rejected:
-                    if 0 <= each.position < len(sent):
-                        self._count_rejected(each.reason)
-                self._forget(sent)
-                # Grown again after a split, so that one oversized heartbeat does not slow the rest for good.
-                self._batch_limit = min(BATCH_HEARTBEATS, self._batch_limit * 2)
-                self._note_success()
-                return 0.0
+                reasons = {each.position: each.reason for each in rejected if 0 <= each.position < len(batch)}
+                return self._after_answer(batch, reasons, is_probe=is_probe)
             case Refused(_, reason):
-                if len(sent) > 1:
+                if len(batch) > 1:
                     # Only one of them may be bad, or only all together too large: halve until that one is alone.
-                    self._batch_limit = len(sent) // 2
+                    self._batch_limit = len(batch) // 2
                     return 0.0
-                self._count_rejected(reason)
-                self._forget(sent)
-                return 0.0
+                return self._after_answer(batch, {0: reason}, is_probe=is_probe)
+            case Failed(cause, _, _) if len(batch) > 1 and cause in ("TimeoutError", "HTTP 503", "HTTP 504"):
+                # A slow line may never carry the whole batch in time, nor a busy service store it.
+                self._batch_limit = len(batch) // 2
+        return self._after_failure(outcome, self._backlog_backoff)
+
+    def _after_answer(self, batch: list[Record], refused: dict[int, str], *, is_probe: bool) -> float:
+        """The service has judged each of the batch; those of `refused` it will never take."""
+        self._backlog_backoff.reset()
+        self._backlog_cause = None
+        if len(refused) < len(batch):
+            self._batches_refused = 0
+        elif is_probe:
+            return self._uniform(HOLD_SECONDS / 2, HOLD_SECONDS)
+        else:
+            self._batches_refused += 1
+            if self._batches_refused > REFUSED_IN_A_ROW:
+                log.warning(
+                    "%s refuses all that is waiting (%s); it is kept, and one heartbeat is tried every few minutes",
+                    self._destination,
+                    next(iter(refused.values())),
+                )
+                return self._uniform(HOLD_SECONDS / 2, HOLD_SECONDS)
+        self._bury([(batch[position], reason) for position, reason in refused.items()])
+        self._spool.acknowledge([each.sequence for n, each in enumerate(batch) if n not in refused])
+        return self._uniform(*PACE) * self._paced_seconds
+
+    def _bury(self, refused: Sequence[tuple[Record, str]]) -> None:
+        """First into the file, then out of the spool: at no time is a heartbeat in neither."""
+        if not refused:
+            return
+        self._letters.add([(reason, record.body) for record, reason in refused])
+        self._spool.acknowledge([record.sequence for record, _ in refused])
+        self.rejected += len(refused)
+        log.warning(
+            "%s will not take %d heartbeats (%d so far): %s",
+            self._destination,
+            len(refused),
+            self.rejected,
+            refused[0][1],
+        )
+
+    def _after_failure(self, outcome: Outcome, backoff: Backoff) -> float:
+        is_live = backoff is self._live_backoff
+        retry_after: float | None = None
+        match outcome:
             case Unauthorized(cause, reason):
                 if self._key.read_again():
                     return 0.0
@@ -116,69 +279,40 @@ class Delivery:
                     cause,
                     "%s refuses the token (%s); heartbeats are kept; check LINKBEAT_API_KEY or LINKBEAT_API_KEY_FILE",
                     reason,
+                    is_live=is_live,
                 )
-                return self._backoff(None)
             case Failed(cause, reason, retry_after):
-                if cause == "TimeoutError" and len(sent) > 1:
-                    # A slow line may never carry the whole batch in time.
-                    self._batch_limit = len(sent) // 2
-                self._note_failure(cause, "%s: %s; heartbeats are kept and sent later", reason)
-                return self._backoff(retry_after)
+                self._note_failure(cause, "%s: %s; heartbeats are kept and sent later", reason, is_live=is_live)
+                self._not_before = self._monotonic() + (retry_after or 0.0)
+        return backoff.wait(retry_after)
 
-    def _forget(self, sent: list[Queued]) -> None:
-        self._backlog.remove([each.sequence for each in sent])
-        self._live_sequence = max(self._live_sequence, sent[-1].sequence)
-
-    def _backoff(self, retry_after: float | None) -> float:
-        """Full jitter from 1 s to 60 s, without end; on top of what the service asked for.
-
-        Added and not the greater of both: a fleet that was told the same number must not come back at once.
-        """
-        ceiling = min(LONGEST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** min(self._failures, 10))
-        self._failures += 1
-        self._not_before = time.monotonic() + (retry_after or 0.0)
-        return (retry_after or 0.0) + self._uniform(0.0, ceiling)
-
-    def _count_rejected(self, reason: str) -> None:
-        self.rejected += 1
-        log.warning(
-            "%s will not take a heartbeat, which is dropped (%d so far): %s", self._destination, self.rejected, reason
-        )
-
-    def _note_failure(self, cause: str, message: str, reason: str) -> None:
+    def _note_failure(self, cause: str, message: str, reason: str, *, is_live: bool = True) -> None:
+        if not is_live:
+            if cause != self._backlog_cause:
+                log.info(message, self._destination, reason)
+            self._backlog_cause = cause
+            return
         if cause != self._cause:
             log.warning(message, self._destination, reason)
         if self._cause is None:
-            self._down_since = time.monotonic()
+            self._down_since = self._monotonic()
         self._cause = cause
+        self._is_up = False
 
     def _note_success(self) -> None:
         if self._cause is not None:
             log.info(
                 "%s: delivering again after %.0f s; %d heartbeats to catch up, %d dropped since the start",
                 self._destination,
-                time.monotonic() - self._down_since,
-                len(self._backlog),
-                self._backlog.dropped,
+                self._monotonic() - self._down_since,
+                len(self._spool),
+                self._spool.dropped,
             )
         elif self._is_new:
             log.info("%s: first heartbeat delivered", self._destination)
-        self._is_new, self._cause, self._failures = False, None, 0
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            self._wake.clear()
-            wait = self.step()
-            if wait is None:
-                self._wake.wait()
-            elif wait > 0:
-                self._stopping.wait(wait)
-        self._flush()
-        self._sender.close()
-
-    def _flush(self) -> None:
-        """The live heartbeat and one batch, if they go at once and the service has not asked to be left alone."""
-        if time.monotonic() >= self._not_before:
-            self._sender.hurry(self._flush_seconds)
-            if self.step() == 0.0:
-                self.step()
+        if not self._is_up:
+            self._next_batch = max(
+                self._next_batch, self._monotonic() + self._uniform(0.0, PACE[1]) * self._paced_seconds
+            )
+        self._is_new, self._cause, self._is_up = False, None, True
+        self._backlog_lane.wake()

@@ -1,13 +1,17 @@
-"""Settings from environment variables: one struct declares them, everything else is derived from it.
+"""Settings from environment variables and a TOML file: one struct declares them, everything else is derived from it.
 
-A field `interval_seconds` of a settings struct is the variable LINKBEAT_INTERVAL_SECONDS; its type, range, unit and
-description stand in the field's `Annotated[..., msgspec.Meta(...)]`. `Meta.extra` may hold `unit` (a word),
-`allowed` (what a value looks like, for the error message) and `secret` (never repeat the value).
+A field `interval_seconds` of a settings struct is the variable LINKBEAT_INTERVAL_SECONDS, and the key
+interval_seconds of a file; its type, range, unit and description stand in the field's
+`Annotated[..., msgspec.Meta(...)]`. `Meta.extra` may hold `unit` (a word), `allowed` (what a value looks like, for the
+error message), `secret` (never repeat the value), `environment_only` (no key of a file) and `fixed` (does not change
+while the program runs).
 """
 
+import re
 import typing
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -16,7 +20,22 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 
 class SettingsError(Exception):
-    """A setting cannot be used; the message names the variable and says what is allowed."""
+    """A setting cannot be used; the message names the variable, or file and key, and says what is allowed."""
+
+
+class Contradiction(SettingsError):
+    """A value that is allowed by itself, but not beside the others."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"{variable(name)}: {problem}")
+        self.name, self.problem = name, problem
+
+
+class ConfigFile(NamedTuple):
+    """The keys and values of a TOML file, none of them checked yet."""
+
+    path: Path
+    values: Mapping[str, Any]
 
 
 class SettingDescription(msgspec.Struct, frozen=True):
@@ -30,32 +49,71 @@ class SettingDescription(msgspec.Struct, frozen=True):
     secret: bool
 
 
-def load(settings: type[S], environ: Mapping[str, str]) -> S:
-    """The struct filled from `environ`. An empty variable counts as not set, as in an env file's `NAME=`.
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return PREFIX + name.upper()
 
-    Raises SettingsError for the first value that is not allowed.
+
+def load(settings: type[S], environ: Mapping[str, str], file: ConfigFile | None = None) -> S:
+    """The struct filled from `environ`, and from `file` where that says nothing.
+
+    An empty value counts as not set, as in an env file's `NAME=`. Raises SettingsError for the first value that is not
+    allowed.
     """
-    values: dict[str, Any] = {}
-    for name, (annotation, _) in _fields(settings).items():
-        text = environ.get(PREFIX + name.upper(), "").strip()
+    fields = _fields(settings)
+    values = _checked(file, fields) if file else {}
+    sources = {name: f"{file.path}: {name}" for name in values} if file else {}
+    for name, (annotation, _) in fields.items():
+        text = environ.get(variable(name), "").strip()
         if not text:
             continue
+        sources[name] = variable(name)
         is_list = typing.get_origin(_bare(annotation)) is tuple
         raw = [item.strip() for item in text.split(",") if item.strip()] if is_list else text
         try:
             values[name] = msgspec.convert(raw, annotation, strict=False)
         except msgspec.ValidationError:
-            extra = _extra(annotation)
-            shown = "the value" if extra.get("secret") else f'"{text}"'
-            raise SettingsError(f"{PREFIX}{name.upper()}: {shown} is not {_allowed(annotation)}") from None
-    return settings(**values)
+            shown = "the value" if _extra(annotation).get("secret") else f'"{text}"'
+            raise SettingsError(f"{variable(name)}: {shown} is not {_allowed(annotation)}") from None
+    try:
+        return settings(**values)
+    except Contradiction as error:
+        raise SettingsError(f"{sources.get(error.name, variable(error.name))}: {error.problem}") from None
+
+
+def read_file(path: Path) -> ConfigFile:
+    """A TOML file's keys and values.
+
+    Raises FileNotFoundError where there is none, and SettingsError where it cannot be read or is not TOML.
+    """
+    import tomllib  # noqa: PLC0415 - half a megabyte that an agent without a file can do without
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        # With a line break at the end, also the last line has a number in what tomllib says of it.
+        return ConfigFile(path, tomllib.loads(f"{text}\n"))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{path}: is not UTF-8 text") from None
+    except RecursionError:
+        raise SettingsError(f"{path}: is nested too deeply") from None
+    except ValueError as error:  # TOMLDecodeError is one, and so is a number of thousands of digits
+        raise SettingsError(f"{path}{_place(text, str(error))}") from None
+
+
+def fixed(settings: type[msgspec.Struct]) -> list[str]:
+    """The settings that do not change while the program runs."""
+    return [name for name, (annotation, _) in _fields(settings).items() if _extra(annotation).get("fixed")]
 
 
 def describe(settings: type[msgspec.Struct]) -> list[SettingDescription]:
     """Every setting of the struct, in the order of its fields."""
     return [
         SettingDescription(
-            variable=PREFIX + name.upper(),
+            variable=variable(name),
             allowed=_allowed(annotation),
             unit=_extra(annotation).get("unit"),
             default=_written(default),
@@ -71,6 +129,53 @@ def _fields(settings: type[msgspec.Struct]) -> dict[str, tuple[Any, Any]]:
     return {field.name: (hints[field.name], field.default) for field in msgspec.structs.fields(settings)}
 
 
+def _checked(file: ConfigFile, fields: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
+    """The file's values in their types. Raises SettingsError for the first that is unknown or not allowed."""
+    known = {
+        name: annotation for name, (annotation, _) in fields.items() if not _extra(annotation).get("environment_only")
+    }
+    values = {}
+    for key, value in file.values.items():
+        if key not in known:
+            import difflib  # noqa: PLC0415 - for this one message
+
+            close = difflib.get_close_matches(key, known, n=1)
+            meant = f'did you mean "{close[0]}"?' if close else f"there are {', '.join(known)}"
+            raise SettingsError(f'{file.path}: "{key}" is no setting; {meant}')
+        if value == "":
+            continue
+        annotation = known[key]
+        try:
+            values[key] = msgspec.convert(value, annotation)
+        except (msgspec.ValidationError, OverflowError):
+            problem = f"{_shown(value, annotation)} is not {_allowed(annotation, in_file=True)}"
+            raise SettingsError(f"{file.path}: {key}: {problem}") from None
+    return values
+
+
+def _place(text: str, problem: str) -> str:
+    """What a TOML parser says, with the line and, as far as it can be told, the key to which it happened.
+
+    Never the line itself: it may hold a secret.
+    """
+    found = re.search(r"\(at line (\d+), column \d+\)", problem)
+    if found is None:
+        return f": {problem}"
+    key = re.match(r"\s*([A-Za-z0-9_-]+)\s*=", text.split("\n")[int(found[1]) - 1])
+    what = "is set twice" if "overwrite a value" in problem else problem.replace(found[0], "").strip()
+    return f", line {found[1]}: {key[1]}: {what}" if key else f", line {found[1]}: {what}"
+
+
+def _shown(value: Any, annotation: Any) -> str:
+    if _extra(annotation).get("secret"):
+        return "the value"
+    if not isinstance(value, str):
+        # Not the value itself where it is long or has parts: the key is enough to find it.
+        return f"{value}".lower() if isinstance(value, bool | int | float) and abs(value) < 1e300 else "the value"
+    stands_bare = _bare(annotation) in (int, float, bool)
+    return f'"{value}"' + (" in quotes" if stands_bare else "")
+
+
 def _bare(annotation: Any) -> Any:
     return typing.get_args(annotation)[0] if hasattr(annotation, "__metadata__") else annotation
 
@@ -84,8 +189,10 @@ def _extra(annotation: Any) -> dict[str, Any]:
     return _meta(annotation, "extra") or {}
 
 
-def _allowed(annotation: Any) -> str:
+def _allowed(annotation: Any, *, in_file: bool = False) -> str:
     bare, extra = _bare(annotation), _extra(annotation)
+    if in_file and typing.get_origin(bare) is tuple:
+        return 'an array of texts such as ["eth0", "veth*"]'
     if "allowed" in extra:
         return str(extra["allowed"])
     if bare in (int, float):

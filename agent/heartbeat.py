@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from agent import __version__, host
+from agent import __version__, host, remote
 from agent.complaints import Complaints
 from agent.filesystems import Filesystem, FilesystemProbe, get_filesystem_metrics, get_root_usage
 from agent.fitting import fit
@@ -20,9 +20,12 @@ from agent.identity import identify
 from agent.links import LinkTable
 from agent.network import NetworkInterface, get_network_interfaces
 from agent.primary import PrimaryInterface
+from agent.remote import RemoteConfig
 from agent.roots import wire_text
 from agent.routes import read_default_routes
+from agent.segments import Record
 from agent.settings import Settings
+from agent.spool import Spooled
 
 log = logging.getLogger(__name__)
 
@@ -31,41 +34,68 @@ REFUSED_AHEAD_MS = 5 * 60 * 1000  # of the service's clock
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class DeliveryReport(msgspec.Struct, frozen=True):
+class DeliveryReport(msgspec.Struct, frozen=True, omit_defaults=True):
     """How delivery goes, so that a loss can be seen at the service.
 
-    queued      heartbeats that wait for an acknowledgement.
-    dropped     heartbeats given up for want of room, since the agent started.
-    rejected    heartbeats that the service refused for good, since the agent started.
+    queued          heartbeats that wait for an acknowledgement.
+    oldest_seconds  age of the oldest of them by the agent's clock; left out when there is none.
+    spool_bytes     of heartbeats on the agent's disk, those included that are acknowledged and not deleted yet.
+    dropped         heartbeats given up for want of room, since the agent started.
+    rejected        heartbeats that the service refused for good, since the agent started.
+    damaged         stretches of the spool that could not be read, since the agent started; left out when there is none.
+    spool           where a new heartbeat waits; in "memory" only while the disk cannot be written.
     """
 
-    queued: int = 0
-    dropped: int = 0
-    rejected: int = 0
+    queued: int
+    spool_bytes: int
+    dropped: int
+    rejected: int
+    spool: Literal["disk", "memory"]
+    damaged: int = 0
+    oldest_seconds: float | None = None
+
+    @classmethod
+    def of(cls, spooled: Spooled, *, rejected: int, now_ms: int) -> "DeliveryReport":
+        return cls(
+            queued=spooled.queued,
+            spool_bytes=spooled.size_bytes,
+            dropped=spooled.dropped,
+            rejected=rejected,
+            spool="disk" if spooled.is_on_disk else "memory",
+            damaged=spooled.damaged,
+            oldest_seconds=None if spooled.oldest_ms is None else max(0.0, (now_ms - spooled.oldest_ms) / 1000),
+        )
 
 
-class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
-    """One report of one server.
+class Presence(msgspec.Struct, frozen=True, kw_only=True):
+    """That one server is there, at one moment: all that a paused agent reports.
 
     timestamp       UTC (RFC 3339, milliseconds), strictly increasing within a process.
-    truncated       there are more interfaces or filesystems than fit; left out otherwise.
     """
 
     server_id: str
     server_guid: str | None
     hostname: str
     timestamp: str
-    status: Literal["online"] = "online"
+    status: Literal["online", "paused"]
     boot_id: str | None
     agent_version: str
     interval_seconds: float
     os_info: dict[str, str]
+    delivery: DeliveryReport | UnsetType = UNSET
+
+
+class Heartbeat(Presence, frozen=True, kw_only=True):
+    """One report of one server.
+
+    truncated       there are more interfaces or filesystems than fit; left out otherwise.
+    """
+
     primary_interface: str | None
     metrics: Metrics
     network_interfaces: list[NetworkInterface]
     filesystems: list[Filesystem]
     truncated: bool | UnsetType = UNSET
-    delivery: DeliveryReport
 
 
 def time_since_boot_ns() -> int:
@@ -123,12 +153,36 @@ class Clock:
         return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
+class _Stamped(msgspec.Struct):
+    boot_id: str | None = None
+
+
+def last_stamp_ms(record: Record | None, boot_id: str | None) -> int:
+    """The timestamp of an earlier process's heartbeat, if the machine has not been booted since; else 0.
+
+    The clock may have been set back since then. Timestamps have to rise within a boot only: after one, a clock that
+    was wrong is right at once.
+    """
+    try:
+        if record and boot_id and msgspec.json.decode(record.body, type=_Stamped).boot_id == boot_id:
+            return record.stamp_ms
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        pass
+    return 0
+
+
+def stamp_ms(beat: Presence) -> int:
+    """A heartbeat's timestamp in milliseconds since 1970."""
+    return round(datetime.fromisoformat(beat.timestamp).timestamp() * 1000)
+
+
 class Collector:
     """Makes heartbeats; keeps what one needs of the one before."""
 
     def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
         """Raises SettingsError if the machine's identity cannot be told."""
-        self._settings = settings
+        self.effective = remote.apply(settings, RemoteConfig())
+        """By what the next heartbeat is made; roots and identity stay."""
         self._clock = clock or Clock()
         self._roots = settings.roots
         self._cpu: CpuTimes | None = host.read_cpu_times(self._roots)
@@ -139,40 +193,46 @@ class Collector:
         self._complaints = Complaints(log)
         self.identity = identify(settings)
 
-    def collect(self, *, queued: int = 0, dropped: int = 0, rejected: int = 0) -> Heartbeat:
+    def collect(self, delivery: DeliveryReport | UnsetType = UNSET) -> Presence:
+        """What is to be sent now: a Heartbeat, unless the agent is paused."""
+        return self._presence("paused", delivery) if self.effective.paused else self.measure(delivery)
+
+    def measure(self, delivery: DeliveryReport | UnsetType = UNSET) -> Heartbeat:
         """The machine as it is now. Takes milliseconds, and about a second when a mount has just stopped answering."""
         # First what may take a second, so that the timestamp is that of the counters.
         mounted = get_filesystem_metrics(self._roots, probe=self._filesystems)
         root = get_root_usage(self._roots, mounted, self._root)
         routes = read_default_routes(self._roots)
         cpu = host.read_cpu_times(self._roots)
-        timestamp = self._clock.timestamp()
+        presence = self._presence("online", delivery)
         found = get_network_interfaces(
-            self._roots,
-            include=self._settings.include_interfaces,
-            exclude=self._settings.exclude_interfaces,
-            table=self._links,
-            default_routes=routes,
+            self._roots, is_wanted=self.effective.reports, table=self._links, default_routes=routes
         )
         interfaces, filesystems = fit(found, mounted)
         truncated = self._note_truncation(len(found) - len(interfaces), len(mounted) - len(filesystems))
         metrics = host.read_metrics(self._roots, interfaces, root, self._cpu, cpu)
         self._cpu = cpu or self._cpu
         return Heartbeat(
-            server_id=self.identity.server_id,
-            server_guid=self.identity.server_guid,
-            hostname=self.identity.hostname,
-            timestamp=timestamp,
-            boot_id=host.read_boot_id(self._roots),
-            agent_version=__version__,
-            interval_seconds=self._settings.interval_seconds,
-            os_info=host.read_os_info(self._roots),
+            **msgspec.structs.asdict(presence),
             primary_interface=self._primary.choose(interfaces, [wire_text(name) for name in routes]),
             metrics=metrics,
             network_interfaces=interfaces,
             filesystems=filesystems,
             truncated=truncated or UNSET,
-            delivery=DeliveryReport(queued, dropped, rejected),
+        )
+
+    def _presence(self, status: Literal["online", "paused"], delivery: DeliveryReport | UnsetType) -> Presence:
+        return Presence(
+            server_id=self.identity.server_id,
+            server_guid=self.identity.server_guid,
+            hostname=self.identity.hostname,
+            timestamp=self._clock.timestamp(),
+            status=status,
+            boot_id=host.read_boot_id(self._roots),
+            agent_version=__version__,
+            interval_seconds=self.effective.settings.interval_seconds,
+            os_info=host.read_os_info(self._roots),
+            delivery=delivery,
         )
 
     def _note_truncation(self, interfaces: int, filesystems: int) -> bool:

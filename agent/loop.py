@@ -2,24 +2,23 @@
 
 import logging
 import math
+import os
 import random
-import select
-import signal
-import socket
 import time
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Self
 from urllib.parse import urlsplit
 
-from agent import __version__
-from agent.backlog import Backlog
+from agent import __version__, host, remote
 from agent.complaints import Complaints
+from agent.deadletter import DeadLetters
 from agent.delivery import Delivery
-from agent.heartbeat import Collector, encode
-from agent.identity import ApiKey
+from agent.directory import default_directory
+from agent.heartbeat import Clock, Collector, Heartbeat, encode, last_stamp_ms, stamp_ms
+from agent.identity import ApiKey, Identity, identify
 from agent.sender import Sender
-from agent.settings import Settings, SettingsError
+from agent.settings import Settings, SettingsError, reload
+from agent.signals import Signals
+from agent.spool import Spool, SpoolInUse
 
 log = logging.getLogger(__name__)
 
@@ -27,44 +26,148 @@ FLUSH_SECONDS = 1.0
 
 
 def run(settings: Settings) -> int:
-    """Reports every interval until SIGTERM or SIGINT; returns the exit status.
+    """Reports every interval until SIGTERM or SIGINT, and reads the settings again at SIGHUP; returns the exit status.
 
     Raises SettingsError if the settings cannot be used on this machine.
     """
-    collector = Collector(settings)
-    key = ApiKey(settings)
-    backlog = Backlog(settings.backlog_heartbeats)
-    delivery = Delivery(open_sender(settings, key), key, backlog, settings.url)
-    complaints = Complaints(log)
-    warn_of_open_token(settings, key)
-    with StopSignals() as stop:
+    with Signals() as signals:
+        return Agent(settings, signals).run()
+
+
+class Agent:
+    """What runs: the settings that hold now, the heartbeats' collector, and their way to the service by the spool."""
+
+    def __init__(self, settings: Settings, signals: Signals) -> None:
+        """Raises SettingsError if the settings cannot be used on this machine."""
+        self._signals = signals
+        self._identity = identify(settings)
+        self._directory = spool_directory(settings, self._identity)
+        open_sender(settings, ApiKey(settings))  # what is wrong with it is said before the spool is touched
+        self._spool = open_spool(settings, self._directory)
+        self._letters = DeadLetters(self._directory / "refused.ndjson")
+        self._delivery = self._new_delivery(settings)
+        last_ms = last_stamp_ms(self._spool.last, host.read_boot_id(settings.roots))
+        self._collector = Collector(settings, Clock(last_ms=last_ms))
+        self._complaints = Complaints(log)
+        self._settings = settings
+        self._asked = self._delivery.config
+        self._last = self._tick = time.monotonic()
+
+    def run(self) -> int:
+        """Until a signal says to stop; returns the exit status."""
+        settings = self._settings
         jitter = random.uniform(0, min(settings.start_jitter_seconds, settings.interval_seconds))
-        tick = time.monotonic() + jitter
+        self._tick += jitter
         log.info(
             "linkbeat agent %s reports as %s to %s every %g s, first in %.1f s",
             __version__,
-            collector.identity.server_id,
+            self._identity.server_id,
             settings.url,
             settings.interval_seconds,
             jitter,
         )
-        delivery.start()
-        while not stop.wait_until(tick):
-            if not delivery.is_alive():
-                log.error("the sending thread has died; the agent stops, so that its supervisor starts it anew")
+        if len(self._spool):
+            log.info("%d heartbeats of before wait in %s", len(self._spool), self._directory)
+        self._delivery.start()
+        while (cause := self._signals.wait_until(self._tick)) != "stop":
+            if not self._delivery.is_alive():
+                log.error("a sending thread has died; the agent stops, so that its supervisor starts it anew")
+                self._spool.close()
                 return 1
-            beat = collector.collect(queued=len(backlog), dropped=backlog.dropped, rejected=delivery.rejected)
-            warn_if_contained(settings, len(beat.network_interfaces), complaints)
-            if backlog.add(encode(beat)):
-                complaints.about("full", "no room for more than %d heartbeats: the oldest are dropped", len(backlog))
-            elif len(backlog) == 1:
-                complaints.settled("full", "heartbeats fit again; %d were dropped since the start", backlog.dropped)
-            delivery.wake()
-            tick = next_tick(tick, settings.interval_seconds, time.monotonic())
-        delivery.stop(within_seconds=FLUSH_SECONDS)
-    if len(backlog) or backlog.dropped:
-        log.warning("stopped; %d heartbeats not delivered, %d dropped since the start", len(backlog), backlog.dropped)
-    return 0
+            if cause == "reload":
+                self._reload()
+            if self._delivery.config != self._asked:
+                self._obey()
+            if cause is None:
+                self._report()
+        self._delivery.stop(within_seconds=FLUSH_SECONDS)
+        self._spool.close()
+        left, dropped = len(self._spool), self._spool.dropped
+        if left or dropped:
+            log.warning("stopped; %d heartbeats not delivered, %d dropped since the start", left, dropped)
+        return 0
+
+    def _report(self) -> None:
+        beat = self._collector.collect(self._delivery.report())
+        if isinstance(beat, Heartbeat):
+            warn_if_contained(self._settings, len(beat.network_interfaces), self._complaints)
+        self._spool.append(encode(beat), stamp_ms(beat))
+        self._delivery.wake()
+        self._last = self._tick
+        self._tick = next_tick(self._tick, self._collector.effective.settings.interval_seconds, time.monotonic())
+
+    def _reload(self) -> None:
+        """Takes the settings as they are now, if they can be used; what waits in the spool stays there."""
+        found = reload(self._settings, os.environ)
+        for complaint in found.complaints:
+            log.warning("%s", complaint)
+        if found.settings is self._settings:
+            return  # the file is wrong, which is said now
+        try:
+            delivery = self._new_delivery(found.settings)
+        except SettingsError as error:
+            log.warning("%s; the settings of before stay", error)
+            return
+        self._delivery.stop(within_seconds=FLUSH_SECONDS)
+        delivery.rejected, delivery.config = self._delivery.rejected, self._delivery.config
+        self._settings, self._delivery = found.settings, delivery
+        logging.getLogger().setLevel(found.settings.log_level.upper())
+        log.info("settings read again; reports to %s every %g s", found.settings.url, found.settings.interval_seconds)
+        self._obey()
+        delivery.start()
+
+    def _obey(self) -> None:
+        """Works from now on by what the service asks for, as far as the settings allow."""
+        self._asked = self._delivery.config
+        config, complaint = remote.parse(self._asked)
+        effective = remote.apply(self._settings, config)
+        for words in (complaint, *effective.held_back):
+            if words:
+                log.warning("%s", words)
+        before = self._collector.effective
+        self._collector.effective = effective
+        if effective.remote != before.remote:
+            log.info("the service asks for: %s", effective.remote.words() or "nothing but the agent's own settings")
+        interval = effective.settings.interval_seconds
+        self._delivery.keep_pace(interval)
+        # Never later than was planned: the service counts an agent as gone three of the intervals that it last told.
+        self._tick = max(time.monotonic(), min(self._tick, self._last + interval))
+
+    def _new_delivery(self, settings: Settings) -> Delivery:
+        """Raises SettingsError if the token or the trusted authorities cannot be used."""
+        key = ApiKey(settings)
+        sender = open_sender(settings, key)
+        warn_of_open_token(settings, key)
+        return Delivery(
+            sender,
+            sender.another(settings.timeout_seconds),
+            key,
+            self._spool,
+            self._letters,
+            settings.url,
+            interval_seconds=settings.interval_seconds,
+            on_config=self._signals.wake,
+        )
+
+
+def spool_directory(settings: Settings, identity: Identity) -> Path:
+    if settings.spool_dir:
+        return Path(settings.spool_dir)
+    return default_directory(identity.server_id, os.environ, os.getuid() if hasattr(os, "getuid") else 1)
+
+
+def open_spool(settings: Settings, directory: Path) -> Spool:
+    """Raises SettingsError if another agent has the directory."""
+    try:
+        return Spool(
+            directory,
+            max_bytes=settings.spool_mib << 20,
+            max_age_seconds=settings.spool_days * 86_400,
+            memory_heartbeats=settings.backlog_heartbeats,
+            delay_seconds=settings.spool_delay_seconds,
+        )
+    except SpoolInUse as error:
+        raise SettingsError(f"LINKBEAT_SPOOL_DIR: {error}; each agent needs a directory of its own") from None
 
 
 def next_tick(tick: float, interval_seconds: float, now: float) -> float:
@@ -102,40 +205,3 @@ def warn_if_contained(settings: Settings, interfaces: int, complaints: Complaint
             "this is a container with a network of its own, and only that is reported; for the host's, use the host's "
             "network, or mount its /proc and /sys and set LINKBEAT_PROC and LINKBEAT_SYS",
         )
-
-
-class StopSignals:
-    """SIGTERM and SIGINT as something to wait for.
-
-    Through a socket and not a threading.Event: a handler that sets the event on which its own thread is just about to
-    wait can deadlock.
-    """
-
-    def __enter__(self) -> Self:
-        self._reader, self._writer = socket.socketpair()
-        self._writer.setblocking(False)
-        self._wakeup_fd = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-        self._handlers = {number: signal.signal(number, _ignore) for number in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(self._wakeup_fd)
-        self._reader.close()
-        self._writer.close()
-
-    def wait_until(self, moment: float) -> bool:
-        """Waits for `moment` (monotonic seconds); true, at once, if a signal came."""
-        while True:
-            remaining = max(0.0, moment - time.monotonic())
-            if select.select([self._reader], [], [], remaining)[0]:
-                return True
-            if time.monotonic() >= moment:
-                return False
-
-
-def _ignore(number: int, frame: FrameType | None) -> None:
-    """The signal's number arrives through the wakeup socket; a handler must exist for that."""

@@ -1,12 +1,11 @@
 """The counters of every network interface, as the kernel reports them, and how the interfaces stand to each other."""
 
-import fnmatch
 import importlib
 import logging
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -76,22 +75,21 @@ class Counters(NamedTuple):
 def get_network_interfaces(
     roots: Roots | None = None,
     *,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
+    is_wanted: Callable[[str], bool] = lambda name: True,
     platform: str = sys.platform,
     table: LinkTable | None = None,
     default_routes: Sequence[str] | None = None,
 ) -> list[NetworkInterface]:
     """Every interface but loopback, in the kernel's order; [] where none can be read, which is warned of once.
 
-    include, exclude    fnmatch patterns of names; `exclude` goes before `include`, no `include` means all.
+    is_wanted           whether an interface of a name is reported.
     table               what is known of the links from the call before.
     default_routes      interfaces of the default routes, the best first; None: read here.
     """
     if platform != "linux":
         counted, states = _from_psutil()
         links = {name: Link(kind_by_name(name)) for name in counted}
-        wanted = {name: state for name, state in states.items() if _is_wanted(name, include, exclude)}
+        wanted = {name: state for name, state in states.items() if is_wanted(name)}
         return _reported(counted, links, wanted, ())
     roots = roots or Roots()
     table = table or LinkTable()
@@ -100,7 +98,7 @@ def get_network_interfaces(
     if default_routes is None:
         default_routes = read_default_routes(roots)
     # Only of those that are wanted: each costs a look into sysfs.
-    states = {name: table.state(name) for name in counted if _is_wanted(wire_text(name), include, exclude)}
+    states = {name: table.state(name) for name in counted if is_wanted(wire_text(name))}
     return _reported(counted, links, states, default_routes)
 
 
@@ -189,12 +187,6 @@ def _parse_line(line: str) -> Counters | None:
     return Counters(
         name, rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_dropped, tx_dropped
     )  # fmt: skip
-
-
-def _is_wanted(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
-    if any(fnmatch.fnmatchcase(name, pattern) for pattern in exclude):
-        return False
-    return not include or any(fnmatch.fnmatchcase(name, pattern) for pattern in include)
 
 
 def _from_psutil() -> tuple[dict[str, Counters], dict[str, State]]:

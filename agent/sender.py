@@ -1,91 +1,40 @@
-"""One HTTP request to the service, and what its answer means for the heartbeats in it."""
+"""One HTTP request to the service: kept alive, in time, compressed where that is understood."""
 
 import contextlib
-import email.utils
 import http.client
 import socket
 import ssl
 import threading
-import time
+import zlib
 from types import TracebackType
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
-import msgspec
-
 from agent import __version__
+from agent.answers import Delivered, Failed, Outcome, judge, one_line
 from agent.identity import ApiKey
 
+__all__ = ["Delivered", "Sender", "one_line"]
+
 ANSWER_LIMIT_BYTES = 1024 * 1024
-RETRY_AFTER_SECONDS = (1.0, 300.0)  # a service's slip must neither make us spin nor silence us for a day
+COMPRESSED_FROM_BYTES = 1024  # a smaller body gains less than a packet
 
 
-class RejectedHeartbeat(NamedTuple):
-    """A heartbeat of a batch that the service will never take, by its place in the batch."""
+class _Peer:
+    """What all connections to the service have in common."""
 
-    position: int
-    reason: str
+    def __init__(self, url: str, key: ApiKey, ca_file: str) -> None:
+        parts = urlsplit(url)
+        self.path = parts.path.rstrip("/")
+        self.key = key
+        self.host, self.port = parts.hostname or "", parts.port
+        # One for all connections: the system's authorities take a megabyte.
+        self.tls = ssl.create_default_context(cafile=ca_file or None) if parts.scheme == "https" else None
+        self.takes_gzip = False
 
-
-class Delivered(NamedTuple):
-    """The service has committed every heartbeat of the request, except `rejected`. `answer` is its text."""
-
-    rejected: list[RejectedHeartbeat]
-    answer: str
-
-
-class Refused(NamedTuple):
-    """422 or 413: the same request will never be taken; a part of it may be."""
-
-    cause: str
-    reason: str
-
-
-class Unauthorized(NamedTuple):
-    """401 or 403: nothing is wrong with the heartbeats; the token has to change."""
-
-    cause: str
-    reason: str
-
-
-class Failed(NamedTuple):
-    """Anything else: unknown whether it arrived, to be sent again.
-
-    cause           what to compare: the same as long as the failure is the same.
-    retry_after     seconds that the service asked for, 1 .. 300, or None.
-    """
-
-    cause: str
-    reason: str
-    retry_after: float | None = None
-
-
-Outcome = Delivered | Refused | Unauthorized | Failed
-
-
-class _Rejection(msgspec.Struct):
-    index: int
-    code: str = ""
-    errors: list[msgspec.Raw] = []
-
-
-class _Acknowledgement(msgspec.Struct):
-    status: str
-    rejected: list[_Rejection] = []
-
-
-class _FieldError(msgspec.Struct):
-    path: str = ""
-    reason: str = ""
-
-
-class _Problem(msgspec.Struct):
-    """application/problem+json (RFC 9457) with the service's field errors."""
-
-    title: str = ""
-    detail: str = ""
-    code: str = ""
-    errors: list[msgspec.Raw] = []
+    def connection(self, timeout_seconds: float) -> http.client.HTTPConnection:
+        if self.tls is not None:
+            return http.client.HTTPSConnection(self.host, self.port, timeout=timeout_seconds, context=self.tls)
+        return http.client.HTTPConnection(self.host, self.port, timeout=timeout_seconds)
 
 
 class Sender:
@@ -93,16 +42,18 @@ class Sender:
 
     def __init__(self, url: str, key: ApiKey, *, timeout_seconds: float, ca_file: str = "") -> None:
         """Raises OSError if `ca_file` cannot be used."""
-        parts = urlsplit(url)
-        self._path = parts.path.rstrip("/")
-        self._key = key
-        self._connection: http.client.HTTPConnection
-        host = parts.hostname or ""
-        if parts.scheme == "https":
-            context = ssl.create_default_context(cafile=ca_file or None)
-            self._connection = http.client.HTTPSConnection(host, parts.port, timeout=timeout_seconds, context=context)
-        else:
-            self._connection = http.client.HTTPConnection(host, parts.port, timeout=timeout_seconds)
+        self._open(_Peer(url, key, ca_file), timeout_seconds)
+
+    def another(self, timeout_seconds: float) -> "Sender":
+        """A connection of its own to the same service, for another thread."""
+        sender = Sender.__new__(Sender)
+        sender._open(self._peer, timeout_seconds)
+        return sender
+
+    def _open(self, peer: _Peer, timeout_seconds: float) -> None:
+        self._peer = peer
+        self._connection = peer.connection(timeout_seconds)
+        self._is_plain = False  # on this connection, compressed bodies were refused
 
     def heartbeat(self, body: bytes) -> Outcome:
         """Sends one live heartbeat."""
@@ -138,21 +89,53 @@ class Sender:
             return Failed(type(error).__name__, _described(error, self._connection.timeout))
 
     def _exchange(self, path: str, body: bytes) -> Outcome:
+        if self._connection.sock is None:
+            self._is_plain = False
+        is_compressed = self._peer.takes_gzip and not self._is_plain and len(body) >= COMPRESSED_FROM_BYTES
+        response, text = self._request(path, _gzipped(body) if is_compressed else body, is_compressed=is_compressed)
+        if response.status == 415 and is_compressed:
+            # Something between here and the service does not understand it; a later connection may go another way.
+            self._peer.takes_gzip, self._is_plain = False, True
+            response, text = self._request(path, body, is_compressed=False)
+        elif not self._is_plain:
+            self._peer.takes_gzip |= _accepts_gzip(response.headers)
+        return judge(response.status, response.headers, text)
+
+    def _request(self, path: str, body: bytes, *, is_compressed: bool) -> tuple[http.client.HTTPResponse, bytes]:
         headers = {
             "Content-Type": "application/json",
             "Accept": "application/json",
             "User-Agent": f"linkbeat-agent/{__version__}",
         }
-        if self._key.value:
-            headers["Authorization"] = f"Bearer {self._key.value}"
+        if is_compressed:
+            headers["Content-Encoding"] = "gzip"
+        if self._peer.key.value:
+            headers["Authorization"] = f"Bearer {self._peer.key.value}"
         # A service that refuses the size answers, and hangs up, before it has read everything: read that answer.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._connection.request("POST", self._path + path, body, headers)
+            self._connection.request("POST", self._peer.path + path, body, headers)
         with _AnswerDeadline(self._connection), self._connection.getresponse() as response:
             text = response.read(ANSWER_LIMIT_BYTES)
+            if response.status == 200 and response.length:
+                # http.client returns what came of a cut body as if it were all: what is there may look complete.
+                raise http.client.IncompleteRead(text, response.length)
             if not response.isclosed():
                 self._connection.close()
-            return judge(response.status, response.headers, text)
+            return response, text
+
+
+def _gzipped(body: bytes) -> bytes:
+    compressor = zlib.compressobj(wbits=zlib.MAX_WBITS + 16)
+    return compressor.compress(body) + compressor.flush()
+
+
+def _accepts_gzip(headers: http.client.HTTPMessage) -> bool:
+    """Whether the answer says that requests may be compressed (RFC 9110, 12.5.3)."""
+    for offer in headers.get("Accept-Encoding", "").split(","):
+        coding, _, weight = offer.partition(";")
+        if coding.strip().lower() == "gzip":
+            return weight.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return False
 
 
 class _AnswerDeadline:
@@ -183,88 +166,6 @@ class _AnswerDeadline:
         if self._socket is not None:
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
-
-
-def judge(status: int, headers: http.client.HTTPMessage, body: bytes) -> Outcome:
-    """What an answer means. Only 200 with the service's own acknowledgement is a delivery.
-
-    A captive portal or a proxy answers 200 with HTML: heartbeats that were forgotten on that would be lost.
-    """
-    if status == 200:
-        return _acknowledged(body)
-    cause = f"HTTP {status}"
-    phrase = http.client.responses.get(status, "")
-    reason = f"{cause} {phrase}".rstrip()
-    if 300 <= status < 400:
-        # Following it would hand the token to whoever the answer names.
-        target = one_line(headers.get("Location", "nowhere"))
-        return Failed(
-            cause, f"{reason}: redirected to {target}, which is not followed; set LINKBEAT_URL to the service"
-        )
-    said = _problem_text(body)
-    reason = f"{reason}: {said}" if said else reason
-    if status in (413, 422):
-        return Refused(cause, reason)
-    if status in (401, 403):
-        return Unauthorized(cause, reason)
-    return Failed(cause, reason, _retry_after(headers))
-
-
-def one_line(text: str, limit: int = 300) -> str:
-    """`text` fit for one line of a log, whatever a stranger put into it."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"
-
-
-def _acknowledged(body: bytes) -> Outcome:
-    try:
-        acknowledgement = msgspec.json.decode(body, type=_Acknowledgement)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        acknowledgement = None
-    if acknowledgement is None or acknowledgement.status != "ok":
-        said = one_line(body.decode("utf-8", "replace"), 80)
-        return Failed("no acknowledgement", f"HTTP 200, but not an answer of Linkbeat: {said or '(empty)'}")
-    rejected = [
-        RejectedHeartbeat(each.index, one_line(_errors_text(each.errors) or each.code or "no reason given"))
-        for each in acknowledgement.rejected
-    ]
-    return Delivered(rejected, body.decode("utf-8", "replace"))
-
-
-def _problem_text(body: bytes) -> str:
-    try:
-        problem = msgspec.json.decode(body, type=_Problem)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return one_line(body.decode("utf-8", "replace"), 80)
-    return one_line(_errors_text(problem.errors) or problem.detail or problem.title or problem.code)
-
-
-def _errors_text(errors: list[msgspec.Raw]) -> str:
-    """`path: reason` of each; an entry of another shape as it came."""
-    texts = []
-    for raw in errors:
-        try:
-            error = msgspec.json.decode(raw, type=_FieldError)
-            texts.append(f"{error.path}: {error.reason}" if error.path else error.reason)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            texts.append(bytes(raw).decode("utf-8", "replace"))
-    return "; ".join(texts)
-
-
-def _retry_after(headers: http.client.HTTPMessage) -> float | None:
-    """Seconds from Retry-After, which is a number or a date (RFC 9110, 10.2.3), within RETRY_AFTER_SECONDS."""
-    text = headers.get("Retry-After", "").strip()
-    if not text:
-        return None
-    if text.isascii() and text.isdigit():
-        seconds = float(text[:9])
-    else:
-        try:
-            seconds = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
-        except (ValueError, OverflowError):
-            return None
-    lowest, highest = RETRY_AFTER_SECONDS
-    return min(highest, max(lowest, seconds))
 
 
 def _described(error: Exception, timeout: float | None) -> str:

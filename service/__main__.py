@@ -1,4 +1,4 @@
-"""python -m service: serve, migrate, run, psql."""
+"""python -m service: serve, migrate, run, psql, token."""
 
 import argparse
 import asyncio
@@ -12,11 +12,11 @@ from types import FrameType
 import asyncpg
 import uvicorn
 
-from service import schema
+from service import schema, token_command
 from service.app import create_app
 from service.embedded.choose import choose_database
 from service.embedded.problems import EmbeddedError
-from service.identity import fleet_key
+from service.keys import fleet_key
 from service.listen import listen
 from service.roles import analyst_session
 from service.run import run_all
@@ -40,13 +40,17 @@ def main() -> int:
         ("psql", "open psql on the database, as analyst"),
     ):
         commands.add_parser(name, help=words, description=words)
-    command = parser.parse_args().command
+    words = "make, list and revoke tokens (docs/identity.md)"
+    token_command.add_arguments(commands.add_parser("token", help=words, description=words))
+    arguments = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)
     try:
         settings = Settings.from_environment(os.environ)
         _log_to_stderr(settings.log_level)
-        return {"serve": serve, "migrate": migrate, "run": run_all, "psql": psql}[command](settings)
+        if arguments.command == "token":
+            return token_command.run(settings, arguments, say)
+        return {"serve": serve, "migrate": migrate, "run": run_all, "psql": psql}[arguments.command](settings)
     except (SettingsError, SchemaError, EmbeddedError) as raised:
         print(f"linkbeat: {raised}", file=sys.stderr)
         return 1

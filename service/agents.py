@@ -13,7 +13,7 @@ from litestar.params import FromPath
 from service.body import JSON_TYPES, content, read
 from service.config import Configurations
 from service.database import Database
-from service.decode import decode_config
+from service.decode import decode
 from service.errors import Problem
 from service.listing import (
     After,
@@ -125,7 +125,7 @@ def router(
         """Replaces all that was set. The agent hears of it in the answer to its next heartbeat."""
         # Not by Litestar, which takes "30" for 30, and answers 500 to what is nested deeply or is not UTF-8.
         _, is_gzip = content(request.scope, JSON_TYPES)
-        config = decode_config(await read(request.scope, request.receive, MAX_CONFIG_BYTES, is_gzip=is_gzip))
+        config = decode(await read(request.scope, request.receive, MAX_CONFIG_BYTES, is_gzip=is_gzip), AgentConfig)
         await configure(server_id, config)
         return config
 

@@ -1,26 +1,49 @@
 """The app: the only module that knows all the others."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
 from litestar import Litestar, Router
+from litestar.config.cors import CORSConfig
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ASGIApp
 
 from agent import __version__
-from service import agents, export, heartbeats, quotas, roles, servers, sparkline, system, usage
+from service import (
+    access,
+    agents,
+    export,
+    gauges,
+    heartbeats,
+    history,
+    interfaces,
+    quotas,
+    removal,
+    roles,
+    servers,
+    sparkline,
+    system,
+    traffic,
+    usage,
+)
+from service.answers import Answers, Watch
 from service.config import Configurations
 from service.database import Database, open_database
 from service.errors import EXCEPTION_HANDLERS
-from service.identity import Identity
+from service.identity import Identity, scopes
 from service.ingest import Ingest
+from service.keys import secret_key
 from service.maintenance import Maintenance
+from service.metrics import Metrics
 from service.openapi import complete
+from service.reference import ReferencePlugin
+from service.removal import Removals
 from service.settings import Settings
+from service.tokens import Hasher, Tokens
 from service.zones import Zones
 
 
@@ -38,8 +61,10 @@ class Linkbeat(Litestar):
 
 def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
     """The service on the database at `database_url`, whose schema has been checked (service.schema.check)."""
-    identity = Identity(key)
-    opened: dict[str, Database | Ingest | Configurations] = {}
+    hasher = Hasher(secret_key(settings))
+    opened: dict[str, Database | Ingest | Configurations | Tokens | Removals] = {}
+    answers = Answers()
+    metrics = Metrics()
 
     def database(name: str = "database") -> Database:
         found = opened[name]
@@ -67,6 +92,21 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
         assert isinstance(found, Ingest)
         return found
 
+    def tokens() -> Tokens:
+        found = opened["tokens"]
+        assert isinstance(found, Tokens)
+        return found
+
+    def removals() -> Removals:
+        found = opened["removals"]
+        assert isinstance(found, Removals)
+        return found
+
+    def is_reachable() -> bool:
+        return ingest().is_connected
+
+    identity = Identity(key, settings, tokens)
+
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         async with (
@@ -81,45 +121,82 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
                 settings.queue_heartbeats,
                 series_budget=settings.max_series,
                 fold_seconds=round(settings.fold_minutes * 60),
+                on_stored=stored,
             ) as opened["ingest"],
             open_database(database_url, connections=1, role=roles.INGEST) as opened["writing"],
-            Configurations(database(), lambda: ingest().is_connected) as opened["configurations"],
+            Configurations(database(), is_reachable) as opened["configurations"],
+            Tokens(database(), writing(), is_reachable, hasher) as opened["tokens"],
+            Removals(database_url, database(), is_reachable) as opened["removals"],
+            Watch(answers, database()),
             Maintenance(database_url),
         ):
             yield
 
+    def stored(server_ids: Sequence[str]) -> None:
+        answers.forget(server_ids)
+        metrics.batch_heartbeats.observe(len(server_ids))
+
+    metrics.observe(ingest, answers, lambda: (database(), sparklines(), writing()))
+    at_root, system_routes = system.routers(database, ingest, answers, metrics, identity, settings)
     app = Linkbeat(
-        beside=heartbeats.routes(ingest, configurations, identity, timedelta(days=settings.oldest_heartbeat_days)),
+        beside=heartbeats.routes(
+            ingest, configurations, identity, metrics, timedelta(days=settings.oldest_heartbeat_days)
+        ),
         route_handlers=[
-            system.router(database, ingest),
+            at_root,
             Router(
                 "/api/v1",
                 route_handlers=[
                     servers.router(database),
+                    interfaces.router(database),
                     agents.router(database, writing, configurations),
-                    sparkline.router(sparklines),
+                    access.router(database, writing, tokens, hasher),
+                    removal.router(writing, tokens, removals, answers),
+                    sparkline.router(sparklines, answers),
+                    gauges.router(sparklines, answers),
+                    history.router(database),
+                    traffic.router(database, answers),
                     usage.router(database, zones, settings),
                     export.router(exporting),
                     quotas.router(database, writing, zones),
+                    system_routes,
                 ],
-                guards=[identity.guard],
-                security=[{"key": []}],
             ),
         ],
+        guards=[identity.guard],
         lifespan=[lifespan],
+        cors_config=_cross_origin(settings.cors_origins),
         exception_handlers=EXCEPTION_HANDLERS,
         openapi_config=OpenAPIConfig(
             title="Linkbeat",
             version=__version__,
             description="What crosses every network interface of a fleet, exact to the byte.",
             path="/schema",
-            render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
+            openapi_router=Router("/schema", route_handlers=[], opt={"scope": "open"}, include_in_schema=False),
+            render_plugins=[ReferencePlugin(), JsonRenderPlugin(path="/openapi.json")],
             components=Components(
-                security_schemes={"key": SecurityScheme(type="http", scheme="bearer", description="The fleet key.")}
+                security_schemes={
+                    "key": SecurityScheme(
+                        type="http", scheme="bearer", description="The fleet key, or a token that may do what is named."
+                    )
+                }
             ),
         ),
         logging_config=None,  # the one that __main__ set up stays
         debug=False,
     )
-    complete(app.openapi_schema)
+    complete(app.openapi_schema, scopes(app))
     return app
+
+
+def _cross_origin(origins: Sequence[str]) -> CORSConfig | None:
+    """Of pages elsewhere: no cookies are theirs to send, and the ingest routes, beside Litestar, do not answer them."""
+    if not origins:
+        return None
+    return CORSConfig(
+        allow_origins=list(origins),
+        allow_methods=["GET", "PUT", "POST", "DELETE"],
+        allow_headers=["Authorization", "Content-Type", "If-None-Match"],
+        expose_headers=["ETag", "Retry-After"],
+        max_age=600,
+    )

@@ -41,6 +41,7 @@ _OVERBURDENED = (
     asyncpg.TransactionRollbackError,
     asyncpg.LockNotAvailableError,
     asyncpg.OutdatedSchemaCacheError,
+    asyncpg.ObjectNotInPrerequisiteStateError,  # it takes no connections for now: ALLOW_CONNECTIONS false
 )
 
 
@@ -52,10 +53,13 @@ class Database:
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
+        self.queries = 0
+        self.failures = 0  # that the database, or the path to it, is to blame for
 
     async def fetch(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
         """All rows. Raises Problem (503) while the database is away."""
-        with unavailable():
+        self.queries += 1
+        with self._counted(), unavailable():
             async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
                 rows: list[asyncpg.Record] = await connection.fetch(sql, *arguments)
                 return rows
@@ -67,10 +71,18 @@ class Database:
         async def take(data: bytes) -> None:
             lines.extend(data)
 
-        with unavailable():
+        with self._counted(), unavailable():
             async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
                 status: str = await connection.copy_from_query(sql, *arguments, output=take, **options)
         return lines, int(status.removeprefix("COPY "))
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        try:
+            yield
+        except Problem:
+            self.failures += 1
+            raise
 
     async def close(self) -> None:
         try:

@@ -4,7 +4,7 @@ Errors are said field by field, and nothing gets by that would fail in SQL.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import chain, islice
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from service.errors import FieldError, Problem
-from service.wire import MAX_COUNTER, AgentConfig, Heartbeat, NetworkInterface, Quota
+from service.wire import MAX_COUNTER, Heartbeat, NetworkInterface
 
 FUTURE_ALLOWED = timedelta(minutes=5)
 MAX_NESTING = 100  # levels of os_info: what was decoded here must be encoded again below a deeper stack
@@ -22,8 +22,6 @@ MAX_ERRORS = 100  # listed of one heartbeat: a megabyte of {} holds two million
 MAX_PATH = 250  # characters: keys are the client's, and as long as it likes
 
 _decode = msgspec.json.Decoder(Heartbeat).decode
-_decode_config = msgspec.json.Decoder(AgentConfig).decode
-_decode_quota = msgspec.json.Decoder(Quota).decode
 _decode_any = msgspec.json.Decoder().decode
 # An array as a struct with as many fields as a batch may have records, and one more: an item beyond them is skipped
 # where it stands, while a list would hold four million of an array of eight megabytes.
@@ -32,7 +30,7 @@ _Records = msgspec.defstruct(
 )
 _decode_records = msgspec.json.Decoder(_Records).decode
 _NESTED = {dict, list}
-_Struct = TypeVar("_Struct", bound=msgspec.Struct)
+S = TypeVar("S", bound=msgspec.Struct)
 _lines = re.compile(rb"\S[^\n]*").finditer
 
 
@@ -54,23 +52,23 @@ def decode_heartbeat(body: bytes, *, now: datetime, oldest: timedelta) -> Heartb
     return heartbeat
 
 
-def decode_config(body: bytes) -> AgentConfig:
-    """What an agent is asked to do. Raises Problem as decode_heartbeat does, and 422 for a field that is not known."""
-    return _decoded(body, _decode_config, AgentConfig)
+def decode(body: bytes, expected: type[S]) -> S:
+    """The struct that a person or a script sends. Raises Problem as decode_heartbeat does.
 
-
-def decode_quota(body: bytes) -> Quota:
-    """What a server may move in a month. Raises Problem as decode_config does."""
-    return _decoded(body, _decode_quota, Quota)
-
-
-def _decoded(body: bytes, decode: Callable[[bytes], _Struct], expected: type[_Struct]) -> _Struct:
+    Only for structs that nothing can be wrong with that the types do not say.
+    """
     try:
-        return decode(body)
+        decoded: S = _decoder(expected).decode(body)
     except msgspec.ValidationError as raised:
         raise _not_as_specified(body, raised, expected) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as raised:
         raise _not_json(raised) from None
+    return decoded
+
+
+@cache
+def _decoder(expected: type[S]) -> msgspec.json.Decoder[S]:
+    return msgspec.json.Decoder(expected)
 
 
 def split_batch(body: bytes, *, lines: bool) -> list[bytes | msgspec.Raw]:

@@ -1,6 +1,7 @@
 """What goes wrong, as clients see it: problem details (RFC 9457) with a stable code."""
 
 import logging
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,12 +24,14 @@ CODES: dict[str, tuple[int, str]] = {
     "not_found": (404, "There is no such resource"),
     "unknown_server": (404, "No server of this id ever sent a heartbeat"),
     "method_not_allowed": (405, "The resource has no such method"),
+    "server_exists": (409, "The server is known already"),
     "request_timeout": (408, "The body did not arrive in time"),
     "too_large": (413, "The body is too large"),
     "unsupported_media_type": (415, "The body is of a type that is not understood"),
     "invalid": (422, "The request is not as specified"),
     "clock_future": (422, "The timestamp lies in the future"),
     "too_old": (422, "The timestamp is too old"),
+    "too_many_requests": (429, "Too many requests"),
     "too_many_exports": (429, "Too many exports are under way"),
     "internal": (500, "The service failed"),
     "parquet_missing": (501, "Parquet is not installed"),
@@ -93,7 +96,12 @@ _BY_STATUS = {
     405: "method_not_allowed",
     413: "too_large",
     415: "unsupported_media_type",
+    429: "too_many_requests",
 }
+
+
+# Of a parameter that is not there, Litestar says so in words alone.
+_MISSING = re.compile(r"^Missing required \w+ parameter '([^']+)'")
 
 
 def _response(problem: Problem) -> Response[bytes]:
@@ -107,6 +115,8 @@ def on_problem(_: Request[Any, Any, Any], problem: Problem) -> Response[bytes]:
 
 def on_validation(_: Request[Any, Any, Any], raised: ValidationException) -> Response[bytes]:
     """A parameter that Litestar could not read: 422 with its name, where Litestar itself says 400."""
+    if missing := _MISSING.search(raised.detail):
+        return _response(Problem.invalid(missing[1], "is required"))
     errors = [
         FieldError(str(entry.get("key", "")), _reason(str(entry.get("message", ""))))
         for entry in raised.extra or []

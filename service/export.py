@@ -22,6 +22,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from service.database import Database
 from service.errors import Problem
 from service.export_formats import Relation, Writer, gzipped, relation_of, writer_of
+from service.history import read_moment
 from service.listing import storable, unknown_server
 from service.openapi import problems
 
@@ -36,7 +37,14 @@ RETRY_AFTER_SECONDS = 10
 
 FormatName = Literal["csv", "json", "ndjson", "parquet"]
 Bucket = Literal["raw", "1m", "15m", "1h", "1d"]
-Moment = Annotated[datetime | None, QueryParameter(description="End of the half-open range, with Z or an offset.")]
+# Not datetime: the framework would take any number for seconds since 1970.
+Moment = Annotated[
+    str | None,
+    QueryParameter(
+        description="End of the half-open range, RFC 3339 with an offset.",
+        max_length=40, schema_extra={"format": "date-time"},
+    ),
+]  # fmt: skip
 
 _KNOWN = "SELECT server_id FROM servers WHERE server_id = ANY ($1::text[])"
 _SERVERS = "SELECT server_id FROM servers WHERE server_id >= $1 AND server_id > $2 ORDER BY server_id LIMIT $3"
@@ -300,16 +308,14 @@ def _accepts_gzip(scope: Scope) -> bool:
     return False
 
 
-def _utc(name: str, moment: datetime | None) -> datetime | None:
+def _utc(name: str, text: str | None) -> datetime | None:
     """Raises Problem (422) for a moment that is none everywhere."""
-    if moment is None:
+    if text is None:
         return None
     try:
-        if moment.tzinfo is None:
-            raise ValueError
-        return moment.astimezone(UTC)  # years 1 and 9999 have moments that UTC has not
-    except (ValueError, OverflowError) as raised:
-        raise Problem.invalid(name, "expected a time with Z or an offset, such as 2026-01-29T10:00:00Z") from raised
+        return read_moment(name, text).astimezone(UTC)  # years 1 and 9999 have moments that UTC has not
+    except OverflowError as raised:
+        raise Problem.invalid(name, "expected a time between the years 2 and 9998") from raised
 
 
 def _read_key(after: str) -> Key:

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from time import perf_counter
 
 import msgspec
 from litestar.types import ASGIApp, Receive, Scope, Send
@@ -16,8 +17,9 @@ from service.body import ACCEPTED, JSON_TYPES, content, read
 from service.config import Configurations
 from service.decode import decode_heartbeat, split_batch
 from service.errors import MEDIA_TYPE, FieldError, Problem
-from service.identity import Identity
+from service.identity import Caller, Identity
 from service.ingest import Ingest
+from service.metrics import Metrics
 from service.wire import AgentConfig, Heartbeat
 
 MAX_HEARTBEAT_BYTES = 1 << 20
@@ -69,40 +71,51 @@ _encode = msgspec.json.Encoder().encode
 
 
 def routes(
-    ingest: Callable[[], Ingest], configurations: Callable[[], Configurations], identity: Identity, oldest: timedelta
+    ingest: Callable[[], Ingest],
+    configurations: Callable[[], Configurations],
+    identity: Identity,
+    metrics: Metrics,
+    oldest: timedelta,
 ) -> dict[str, ASGIApp]:
     """POST /api/v1/agents/heartbeat and /heartbeats."""
 
-    async def one(scope: Scope, receive: Receive) -> bytes:
+    async def one(scope: Scope, receive: Receive, caller: Caller) -> bytes:
+        started = perf_counter()
         _, is_gzip = content(scope, JSON_TYPES)
         body = await read(scope, receive, MAX_HEARTBEAT_BYTES, is_gzip=is_gzip)
         now = datetime.now(UTC)
         heartbeat = decode_heartbeat(body, now=now, oldest=oldest)
+        caller.check_report(heartbeat)
         configs = configurations()
         if not configs.are_known:
             await configs.refresh()
         time = heartbeat.timestamp
         skew_ms = None if time is None else (now - time) // _MILLISECOND
         stored = await ingest().store(heartbeat, time or now, skew_ms=skew_ms)
+        metrics.ingest_seconds.observe(perf_counter() - started)
         config = configs.of(heartbeat.server_id)
         return _encode(HeartbeatAnswer(stored.registered, stored.duplicate, datetime.now(UTC), config=config))
 
-    async def many(scope: Scope, receive: Receive) -> bytes:
+    async def many(scope: Scope, receive: Receive, caller: Caller) -> bytes:
         media_type, is_gzip = content(scope, JSON_TYPES | _LINES_TYPES)
         body = await read(scope, receive, MAX_BATCH_BYTES, is_gzip=is_gzip)
         records = split_batch(body, lines=media_type in _LINES_TYPES)
-        return _encode(await _store_batch(ingest(), records, oldest))
+        answer = await _store_batch(ingest(), records, oldest, caller)
+        metrics.rejected.update(record.code for record in answer.rejected)
+        return _encode(answer)
 
     async def heartbeat(scope: Scope, receive: Receive, send: Send) -> None:
-        await _answer(scope, receive, send, identity, one)
+        await _answer(scope, receive, send, identity, metrics, one)
 
     async def heartbeats(scope: Scope, receive: Receive, send: Send) -> None:
-        await _answer(scope, receive, send, identity, many)
+        await _answer(scope, receive, send, identity, metrics, many)
 
     return {"/api/v1/agents/heartbeat": heartbeat, "/api/v1/agents/heartbeats": heartbeats}
 
 
-async def _store_batch(ingest: Ingest, records: list[bytes | msgspec.Raw], oldest: timedelta) -> BatchAnswer:
+async def _store_batch(
+    ingest: Ingest, records: list[bytes | msgspec.Raw], oldest: timedelta, caller: Caller
+) -> BatchAnswer:
     """Stores what can be stored; one bad record never rejects its neighbours.
 
     Raises Problem (503) if any record's fate is not known: the whole batch may be sent again.
@@ -112,7 +125,9 @@ async def _store_batch(ingest: Ingest, records: list[bytes | msgspec.Raw], oldes
     accepted: list[tuple[int, Heartbeat]] = []
     for index, record in enumerate(records):
         try:
-            accepted.append((index, decode_heartbeat(bytes(record), now=now, oldest=oldest)))
+            heartbeat = decode_heartbeat(bytes(record), now=now, oldest=oldest)
+            caller.check_report(heartbeat)
+            accepted.append((index, heartbeat))
         except Problem as problem:
             rejected.append(Rejected(index, problem.code, problem.errors or [FieldError("", problem.detail)]))
             await asyncio.sleep(0)  # to say what is wrong takes long: others have their turn between
@@ -141,21 +156,28 @@ async def _store_batch(ingest: Ingest, records: list[bytes | msgspec.Raw], oldes
 
 
 async def _answer(
-    scope: Scope, receive: Receive, send: Send, identity: Identity, handle: Callable[[Scope, Receive], Awaitable[bytes]]
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    identity: Identity,
+    metrics: Metrics,
+    handle: Callable[[Scope, Receive, Caller], Awaitable[bytes]],
 ) -> None:
     status, media_type = 200, b"application/json"
     headers: tuple[tuple[bytes, bytes], ...] = ()
     try:
         if scope.get("method") != "POST":
             raise Problem("method_not_allowed", headers={"Allow": "POST"})
-        identity.check(scope)  # before the body is read
-        body = await handle(scope, receive)
+        caller = await identity.admit(scope, "ingest")  # before the body is read
+        body = await handle(scope, receive, caller)
     except Problem as problem:
+        metrics.rejected[problem.code] += 1
         status, media_type, body = problem.status, MEDIA_TYPE.encode(), problem.body()
         headers = tuple((name.lower().encode(), value.encode()) for name, value in problem.headers.items())
     except Exception:
         log.exception("%s failed", scope["path"])
         bug = Problem("internal", "the error is in the log")
+        metrics.rejected[bug.code] += 1
         status, media_type, body = bug.status, MEDIA_TYPE.encode(), bug.body()
     await send(
         {

@@ -1,94 +1,215 @@
-"""Who may speak to the service: for now the fleet key, which may report and read everything."""
+"""Who may speak to the service, and what each may do.
 
-import hmac
-import os
-import re
-import secrets
-import tempfile
-from pathlib import Path
+A route names what it asks for, as `@get(…, scope="admin")`: one of SCOPES. A route that says nothing asks for `read`,
+and for `admin` if it is not a GET: what was forgotten is closed.
+"""
 
+import logging
+from collections.abc import Callable
+from hmac import compare_digest
+from math import ceil
+from typing import Any, Literal, get_args
+
+from litestar import Litestar
 from litestar.connection import ASGIConnection
-from litestar.handlers import BaseRouteHandler
+from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.types import Scope
 
 from service.errors import Problem
-from service.settings import Settings, SettingsError
+from service.limits import Buckets, Peers, Recent
+from service.settings import Settings
+from service.tokens import MAX_AGE_SECONDS, Token, Tokens
+from service.wire import Heartbeat
 
-KEY_FILE = "api_key"
-_USABLE = re.compile(r"[\x21-\x7e]{16,}")  # as LINKBEAT_API_KEY: what a header carries
+log = logging.getLogger("linkbeat")
+
+# open: anyone. enrol: with an enrolment token.
+ScopeName = Literal["open", "read", "ingest", "enrol", "admin"]
+SCOPES: frozenset[str] = frozenset(get_args(ScopeName))
+MAY: dict[str, frozenset[str]] = {
+    "key": frozenset({"read", "ingest", "admin", "enrol"}),
+    "admin": frozenset({"read", "ingest", "admin", "enrol"}),
+    "server": frozenset({"ingest"}),
+    "fleet": frozenset({"ingest"}),
+    "read": frozenset({"read"}),
+    "enrolment": frozenset({"enrol"}),
+}
+_UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="linkbeat"'}
 
 
-def fleet_key(settings: Settings) -> str:
-    """LINKBEAT_API_KEY, or the key kept in the data directory, made there at the first start.
+class Caller:
+    """Whose request it is.
 
-    Raises SettingsError where the directory cannot be used.
+    name        for the log; no secret
+    server_id   the one server that it may report for; None: any
+    guid        X-Server-GUID, where the agent sends one; what it reports must agree
+    peer        the address that it comes from
     """
-    if settings.api_key:
-        return settings.api_key
-    path = key_path(settings)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _create(path)
-        key = path.read_text(encoding="latin-1").strip()
-    except OSError as raised:
-        raise SettingsError(f"LINKBEAT_DATA_DIR: {path} cannot be used: {raised.strerror}") from raised
-    if not _USABLE.fullmatch(key):
-        raise SettingsError(
-            f"LINKBEAT_API_KEY: {path} does not hold at least 16 visible ASCII characters; remove it to have a key made"
-        )
-    return key
 
+    __slots__ = ("guid", "kind", "name", "peer", "server_id", "token_id")
 
-def key_path(settings: Settings) -> Path:
-    """Where the key is kept that nobody chose."""
-    return settings.data_path / KEY_FILE
+    def __init__(self, kind: str, token_id: str, server_id: str | None, guid: str | None, peer: str) -> None:
+        self.kind = kind
+        self.token_id = token_id
+        self.server_id = server_id
+        self.guid = guid
+        self.peer = peer
+        self.name = f"token {token_id} ({kind})" if token_id else "the fleet key"
 
+    def check_report(self, heartbeat: Heartbeat) -> None:
+        """Raises Problem (403) where the caller may not report this."""
+        if self.server_id is not None and heartbeat.server_id != self.server_id:
+            self._refuse(heartbeat, f"this token is {self.server_id!r}'s")
+        if self.guid is not None and heartbeat.server_guid not in (None, self.guid):
+            self._refuse(heartbeat, "server_guid is not what X-Server-GUID says")
 
-def _create(path: Path) -> None:
-    """Writes a new key, 0600 from the first byte; whole or not at all, and never over another process's."""
-    if path.exists():
-        return
-    # A name of its own each time: one made of the process id would meet, in a container, what a start that was
-    # killed has left behind.
-    descriptor, name = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
-    new = Path(name)
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_urlsafe(32) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(new, path)
-        except FileExistsError:
-            return
-    finally:
-        new.unlink()
+    def _refuse(self, heartbeat: Heartbeat, reason: str) -> None:
+        log.warning("%s from %s may not report %s: %s", self.name, self.peer, heartbeat.server_id, reason)
+        raise Problem("forbidden", reason)
 
 
 class Identity:
-    """Checks what a request carries: `Authorization: Bearer <key>`, or `X-API-Key: <key>` from agents in the field."""
+    """Checks what a request carries: `Authorization: Bearer …`; from agents in the field also `X-API-Key`, or
+    `X-Agent-Token` with `X-Server-GUID`.
 
-    def __init__(self, key: str) -> None:
+    The fleet key does everything. Checking costs some microseconds and no statement (service/tokens.py).
+    """
+
+    def __init__(self, key: str, settings: Settings, tokens: Callable[[], Tokens]) -> None:
         self._key = key.encode()
+        self._tokens = tokens
+        self._headers = {
+            b"authorization",
+            *([b"x-api-key"] if settings.accept_x_api_key else []),
+            *([b"x-agent-token"] if settings.accept_x_agent_token else []),
+        }
+        self._peers = Peers(settings.trusted_proxies)
+        self._failures = Buckets(settings.failed_tokens_per_minute)
+        self._servers = Buckets(settings.server_requests_per_minute)
+        self._readers = Buckets(settings.read_requests_per_minute)
+        self._welcome = Recent()
+        self._told = Buckets(1)
 
-    def check(self, scope: Scope) -> None:
-        """Raises Problem (401) without a valid key."""
+    async def admit(self, scope: Scope, wanted: str) -> Caller:
+        """Who sent it, before its body is read.
+
+        Raises Problem: 401 without a valid token, 403 where it may not do what is wanted, 429 past a limit, 503 where
+        tokens cannot be known because the database is away.
+        """
+        peer = self._peers.of(scope)
+        sent, guid = self._sent(scope)
+        caller = await self._caller(sent, guid, peer) if sent else None
+        if caller is None:
+            raise Problem("unauthorized", "send a valid token as 'Authorization: Bearer …'", headers=_CHALLENGE)
+        limit = {"server": self._servers, "read": self._readers, "admin": self._readers}.get(caller.kind)
+        if limit is not None and (seconds := limit.take(caller.token_id)):
+            raise _too_many("this token's requests are too many", seconds)
+        if wanted not in MAY[caller.kind]:
+            raise Problem("forbidden", f"it takes a token that may {wanted}")
+        return caller
+
+    async def guard(self, connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+        """`admit` as Litestar's guard, for every route; the caller is then `request.auth`."""
+        wanted = scope_of(handler, connection.scope.get("method", "GET"))  # type: ignore[arg-type]  # of requests
+        if wanted != "open":
+            connection.scope["auth"] = await self.admit(connection.scope, wanted)
+
+    def _sent(self, scope: Scope) -> tuple[list[tuple[bytes, bool]], str | None]:
+        """What the request carries as a token, each with whether it asks for X-Server-GUID; and that."""
+        sent: list[tuple[bytes, bool]] = []
+        guid: str | None = None
         for name, value in scope["headers"]:
-            if name == b"authorization":
-                scheme, _, token = value.partition(b" ")
-                if scheme.lower() == b"bearer" and self._is_key(token.strip()):
-                    return
-            elif name == b"x-api-key" and self._is_key(value):
-                return
-        raise Problem(
-            "unauthorized",
-            "send the fleet key as 'Authorization: Bearer <key>'",
-            headers={"WWW-Authenticate": 'Bearer realm="linkbeat"'},
-        )
+            if name in self._headers:
+                token = value
+                if name == b"authorization":
+                    scheme, _, token = value.partition(b" ")
+                    if scheme.lower() != b"bearer":
+                        continue
+                if token := token.strip():
+                    sent.append((token, name == b"x-agent-token"))
+            elif name == b"x-server-guid":
+                guid = value.decode("latin-1").strip() or None
+        return sent[:3], guid
 
-    def guard(self, connection: ASGIConnection, _: BaseRouteHandler) -> None:  # type: ignore[type-arg]  # any app state
-        """`check` as Litestar's guard."""
-        self.check(connection.scope)
+    async def _caller(self, sent: list[tuple[bytes, bool]], guid: str | None, peer: str) -> Caller | None:
+        """Raises Problem (429) for an address that failed too often, before anything is hashed.
 
-    def _is_key(self, token: bytes) -> bool:
-        return hmac.compare_digest(token, self._key)  # in constant time: a comparison tells nothing of the key
+        What was right from there before is not kept out: a fleet behind one address must not fall silent because one
+        of its machines has a wrong token.
+        """
+        seconds = self._failures.wait_seconds(peer)
+        looked_again = False
+        while True:
+            for token, is_agents in sent:
+                mark = hash((peer, token))
+                if seconds and mark not in self._welcome:
+                    continue
+                caller = await self._verified(token, guid, peer, is_agents=is_agents)
+                if caller is not None:
+                    self._welcome.add(mark)
+                    return caller
+            if seconds:
+                self._tell(peer)
+                raise _too_many("too many tokens from this address were wrong", seconds)
+            if looked_again or not any(Tokens.is_well_formed(token) for token, _ in sent):
+                self._failures.take(peer)
+                return None
+            await self._tokens().look_again()
+            looked_again = True
+
+    async def _verified(self, token: bytes, guid: str | None, peer: str, *, is_agents: bool) -> Caller | None:
+        if is_agents and guid is None:
+            return None
+        agents_guid = guid if is_agents else None
+        if compare_digest(token, self._key):
+            return Caller("key", "", None, agents_guid, peer)
+        if not Tokens.is_well_formed(token):
+            return None
+        tokens = self._tokens()
+        await tokens.at_most_old(MAX_AGE_SECONDS)
+        found = tokens.find(token)
+        if found is None:
+            return None
+        if agents_guid is not None:
+            self._check_guid(tokens, found, agents_guid)
+        return Caller(found.kind, found.token_id, found.server_id, agents_guid, peer)
+
+    @staticmethod
+    def _check_guid(tokens: Tokens, token: Token, guid: str) -> None:
+        """A server's token is of one machine: the one it was made for, or else the first to name its GUID."""
+        if token.kind != "server":
+            return
+        if token.server_guid is None:
+            if len(guid) > 255:
+                raise Problem("forbidden", "X-Server-GUID is longer than 255 characters")
+            tokens.pin(token, guid)
+        elif token.server_guid != guid:
+            raise Problem("forbidden", "X-Server-GUID is not that of this token's server")
+
+    def _tell(self, peer: str) -> None:
+        if not self._told.take(peer):
+            log.warning("too many wrong tokens from %s: it is told to wait", peer or "a local socket")
+
+
+def scope_of(handler: BaseRouteHandler, method: str) -> str:
+    """What a route asks for; `read`, or `admin` where it can change something, unless it says otherwise."""
+    return str(handler.opt.get("scope") or ("admin" if method in _UNSAFE else "read"))
+
+
+def scopes(app: Litestar) -> dict[tuple[str, str], str]:
+    """Of every path and method of Litestar's, what it asks for. Raises ValueError for a scope that there is not."""
+    found = {}
+    for route in app.routes:
+        for handler in getattr(route, "route_handlers", []):
+            if isinstance(handler, HTTPRouteHandler):
+                for method in handler.http_methods:
+                    wanted = scope_of(handler, method)
+                    if wanted not in SCOPES:
+                        raise ValueError(f"{method} {route.path}: no scope {wanted!r}; one of {sorted(SCOPES)}")
+                    found[route.path_format or "/", str(method)] = wanted
+    return found
+
+
+def _too_many(reason: str, seconds: float) -> Problem:
+    return Problem.retry("too_many_requests", reason, max(1, ceil(seconds)))

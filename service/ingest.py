@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Self
 
@@ -62,9 +62,17 @@ class Ingest:
     """The queue, its writers and the sealer. `async with Ingest(url, limit, …) as ingest: await ingest.store(…)`."""
 
     def __init__(
-        self, url: str, queue_heartbeats: int, *, series_budget: int, fold_seconds: int, writers: int = 2
+        self,
+        url: str,
+        queue_heartbeats: int,
+        *,
+        series_budget: int,
+        fold_seconds: int,
+        writers: int = 2,
+        on_stored: Callable[[Sequence[str]], None] = lambda _: None,
     ) -> None:
         self._url = url
+        self._on_stored = on_stored  # told of which servers, before their heartbeats are answered
         self._folding = {"series_budget": series_budget, "fold_seconds": fold_seconds}
         self._known: set[str] = set()  # servers that the database has a row of
         self._queue = Queue(queue_heartbeats)
@@ -110,6 +118,11 @@ class Ingest:
     def is_connected(self) -> bool:
         """Whether heartbeats can be written now."""
         return self._connected > 0 and self._is_sealing
+
+    @property
+    def queued(self) -> int:
+        """Heartbeats that wait for a writer."""
+        return len(self._queue)
 
     async def store(self, heartbeat: Heartbeat, time: datetime, *, skew_ms: int | None = None) -> Stored:
         """Returns when the heartbeat has been committed and flushed; `skew_ms` is what Pending has.
@@ -319,6 +332,7 @@ class Ingest:
         _refuse(batch, Problem("invalid", reason, [FieldError("", reason)]))
 
     def _answer(self, batch: Sequence[Pending], row: asyncpg.Record) -> None:
+        self._on_stored([pending.heartbeat.server_id for pending in batch])
         self.counts["heartbeats"] += len(batch)
         self.counts["batches"] += 1
         if row["registered"] or row["duplicate"]:

@@ -1,7 +1,5 @@
 """Lists of servers: filtered, in order, a page at a time."""
 
-import base64
-import binascii
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -11,6 +9,7 @@ import msgspec
 from litestar.params import QueryParameter
 from msgspec import Meta
 
+from service import cursor
 from service.database import Database
 from service.errors import Problem
 
@@ -31,11 +30,18 @@ SortKey = Annotated[
     ),
 ]
 Direction = Annotated[Order, QueryParameter(description="Direction of the order.")]
-Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="Servers a page.")]
-After = Annotated[str | None, QueryParameter(description="`next` of the page before.", max_length=1000)]
+Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="Entries a page.")]
+ServerFilter = Annotated[str | None, QueryParameter(description="Only this server.", max_length=255)]
+Rows = Annotated[int, QueryParameter(ge=1, le=10_000, description="Rows a page.")]
+# A name of 255 letters takes up to 1,360 characters of it.
+After = Annotated[
+    str | None,
+    QueryParameter(description="`next` of the page before; all other parameters as they were.", max_length=4_000),
+]
 
 # Of a row `s` that has received_at and interval_seconds: online until three intervals pass without a heartbeat.
 ONLINE = f"s.received_at > now() - 3 * coalesce(s.interval_seconds, {DEFAULT_INTERVAL_SECONDS}) * INTERVAL '1 second'"
+_KNOWN = "SELECT 1 FROM servers WHERE server_id = $1"
 _SORTS: dict[Sort, str] = {"id": "s.server_id", "hostname": "s.hostname", "last_seen": "s.last_seen"}
 
 
@@ -83,6 +89,12 @@ def unknown_server(server_id: str) -> Problem:
     return Problem("unknown_server", f"no server {server_id!r} ever sent a heartbeat")
 
 
+async def check_known(database: Database, server_id: str) -> None:
+    """Raises Problem (404) for a server that never sent a heartbeat."""
+    if not await database.fetch(_KNOWN, storable(server_id)):
+        raise unknown_server(server_id)
+
+
 def storable(name: str) -> str:
     """A name that PostgreSQL takes for a parameter: one with a NUL is nobody's."""
     return name.replace("\0", "\ufffd")
@@ -90,21 +102,16 @@ def storable(name: str) -> str:
 
 def _cursor(row: asyncpg.Record, sort: Sort) -> str:
     value = {"id": row["server_id"], "hostname": row["hostname"], "last_seen": row["last_seen"]}[sort]
-    return base64.urlsafe_b64encode(msgspec.json.encode((sort, value, row["server_id"]))).decode()
+    return cursor.write(sort, value, row["server_id"])
 
 
-def _read_cursor(cursor: str, sort: Sort) -> tuple[Any, str]:
-    try:
-        body = base64.urlsafe_b64decode(cursor.encode())
-        value: datetime | str
-        if sort == "last_seen":
-            of, moment, server_id = msgspec.json.decode(body, type=tuple[str, Annotated[datetime, Meta(tz=True)], str])
-            value = moment.astimezone(UTC)  # years 1 and 9999 have moments that UTC has not
-        else:
-            of, text, server_id = msgspec.json.decode(body, type=tuple[str, str, str])
-            value = storable(text)
-    except (ValueError, OverflowError, binascii.Error, msgspec.MsgspecError, UnicodeError) as raised:
-        raise Problem.invalid("after", "is not a `next` of this list") from raised
+def _read_cursor(after: str, sort: Sort) -> tuple[Any, str]:
+    of, value, server_id = cursor.read(after, tuple[Sort, str, str])
     if of != sort:
         raise Problem.invalid("after", f"continues a list sorted by {of}, not {sort}")
-    return value, storable(server_id)
+    if sort != "last_seen":
+        return storable(value), storable(server_id)
+    try:
+        return msgspec.convert(value, Annotated[datetime, Meta(tz=True)]).astimezone(UTC), storable(server_id)
+    except (msgspec.MsgspecError, OverflowError) as raised:  # years 1 and 9999 have moments that UTC has not
+        raise Problem.invalid("after", "is not a `next` of this list") from raised

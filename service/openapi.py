@@ -1,44 +1,91 @@
 """The OpenAPI document, as far as Litestar cannot write it: bodies that it does not decode, and the errors."""
 
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import msgspec
 from litestar import Litestar, post, put
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.openapi.spec import OpenAPI, OpenAPIMediaType, OpenAPIResponse, OpenAPIType, Schema
+from litestar.openapi.spec import (
+    Example,
+    OpenAPI,
+    OpenAPIMediaType,
+    OpenAPIResponse,
+    OpenAPIType,
+    Operation,
+    Parameter,
+    RequestBody,
+    Schema,
+)
 from litestar.params import FromPath, JSONBody
 
-from service.errors import MEDIA_TYPE, ProblemBody
+from service.errors import MEDIA_TYPE, Problem, ProblemBody
 from service.export_formats import described as export_types
 from service.heartbeats import BatchAnswer, HeartbeatAnswer
+from service.issue import Enrolling, NewEnrolment, NewServer, NewToken
 from service.wire import AgentConfig, Heartbeat, Quota
 
-_PUT = ("/api/v1/servers/{server_id}/config", "/api/v1/servers/{server_id}/quota")
+EXAMPLES = Path(__file__).with_name("examples.json")
+
+_IN_PATH = {
+    "server_id": "The name under which the machine reports.",
+    "name": "As the system names it, percent-encoded.",
+}
 _WORDS = {
     400: "The body cannot be read: it is not JSON, or not the gzip that it says.",
-    401: "No valid key.",
-    404: "There is no such server.",
+    401: "No valid token.",
+    403: "The token does not allow this.",
+    404: "There is no such server, or token.",
+    409: "The server is known already.",
     408: "The body did not arrive in time.",
     413: "The body is too large.",
     415: "The body's type is not understood.",
     422: "Not as specified: `errors` names every field.",
-    429: "Too many at once; come again after `Retry-After` seconds.",
+    429: "Too many requests with this token, wrong ones from this address, or exports; `Retry-After` says when.",
     501: "What it needs is not installed: `detail` says how to.",
     503: "The database is away; come again after `Retry-After` seconds.",
+}
+
+
+_PROBLEMS = {
+    400: Problem("invalid_json", "at byte 17: unexpected end of data"),
+    403: Problem("forbidden", "it takes a token that may read"),
+    409: Problem("server_exists", "'mediaserver' is known already; POST /api/v1/tokens makes it a token more"),
+    429: Problem("too_many_requests", "this token's requests are too many"),
+    401: Problem("unauthorized", "send a valid token as 'Authorization: Bearer …'"),
+    404: Problem("unknown_server", "no server 'mediaserver' ever sent a heartbeat"),
+    408: Problem("request_timeout", "the body did not arrive in time"),
+    413: Problem("too_large", "at most 1048576 bytes are taken"),
+    415: Problem("unsupported_media_type", "send application/json"),
+    422: Problem.invalid("network_interfaces[0].rx_bytes", "expected int, got str"),
+    501: Problem("parquet_missing", "pip install 'linkbeat[parquet]'"),
+    503: Problem("database_unavailable", "the database did not answer in time"),
 }
 
 
 def problems(*statuses: int) -> dict[int, ResponseSpec]:
     """The errors that a route documents."""
     return {
-        status: ResponseSpec(ProblemBody, generate_examples=False, description=_WORDS[status], media_type=MEDIA_TYPE)
+        status: ResponseSpec(
+            ProblemBody,
+            generate_examples=False,
+            description=_WORDS[status],
+            media_type=MEDIA_TYPE,
+            examples=[Example(value=json.loads(_PROBLEMS[status].body()))],
+        )
         for status in statuses
     }
 
 
-def complete(document: OpenAPI) -> None:
-    """Adds the ingest routes and the bodies of what is set, and corrects what Litestar writes about every route."""
+def complete(document: OpenAPI, scopes: Mapping[tuple[str, str], str]) -> None:
+    """Adds what Litestar cannot know: the ingest routes, bodies that the handlers read themselves, and of every route
+    what its token must be allowed (`scopes`, by path and method) and the errors of that."""
     _describe_bodies(document)
+    _describe_access(document, scopes)
     _describe_files(document)
     for item in (document.paths or {}).values():
         for operation in (item.get, item.post, item.put, item.delete):
@@ -48,7 +95,13 @@ def complete(document: OpenAPI) -> None:
                 assert operation is not None
                 assert operation.responses is not None
                 del operation.responses["400"]
-    for schema in (document.components.schemas or {}).values():
+            for parameter in (operation and operation.parameters) or ():
+                if isinstance(parameter, Parameter) and parameter.param_in == "path":
+                    parameter.description = parameter.description or _IN_PATH.get(parameter.name)
+    _exemplify(document)
+    words = _docstrings(msgspec.Struct)
+    for name, schema in (document.components.schemas or {}).items():
+        schema.description = schema.description or words.get(name)
         for member in (schema.properties or {}).values():
             if isinstance(member, Schema) and member.pattern:
                 member.pattern = member.pattern.replace(r"\Z", "$")  # \Z is Python's; in ECMA-262 it is a letter
@@ -63,11 +116,56 @@ def _describe_files(document: OpenAPI) -> None:
     operation.responses["200"] = OpenAPIResponse("The file.", content=dict.fromkeys(export_types(), file))
 
 
+def _describe_access(document: OpenAPI, scopes: Mapping[tuple[str, str], str]) -> None:
+    """OpenAPI 3.1 has a security requirement of a bearer name the roles that are asked for."""
+    assert document.paths is not None
+    ingest = document.paths["/api/v1/agents/heartbeat"].post
+    assert ingest is not None
+    assert ingest.responses is not None
+    refusals = {status: ingest.responses[status] for status in ("401", "403", "429")}
+    for path, item in document.paths.items():
+        for method in ("get", "post", "put", "delete", "patch"):
+            operation = getattr(item, method)
+            if operation is None:
+                continue
+            wanted = scopes.get((path, method.upper()), "ingest")
+            operation.security = [] if wanted == "open" else [{"key": [wanted]}]
+            if wanted != "open":
+                operation.responses |= refusals
+            empty = operation.responses.get("204")
+            if isinstance(empty, OpenAPIResponse):
+                empty.content = None  # of a Response[None], Litestar says that it is null in JSON
+
+
+def _exemplify(document: OpenAPI) -> None:
+    """Puts what is asked and answered, by example, beside each schema (examples.json: a test holds it to them)."""
+    assert document.paths is not None
+    for route, examples in json.loads(EXAMPLES.read_text(encoding="utf-8")).items():
+        method, path = route.split()
+        operation: Operation = getattr(document.paths[path], method.lower())
+        for place, value in examples.items():
+            of = operation.request_body if place == "request" else (operation.responses or {})[place]
+            assert isinstance(of, RequestBody | OpenAPIResponse)
+            # As it is: of a dict, Litestar leaves out what is null.
+            example = Example(value=msgspec.Raw(msgspec.json.encode(value)))
+            (of.content or {})["application/json"].examples = {"example": example}
+
+
+def _docstrings(kind: type[msgspec.Struct]) -> dict[str, str]:
+    """What each struct of the wire says of itself, with the units of its fields."""
+    found: dict[str, str] = {}
+    for one in kind.__subclasses__():
+        if one.__doc__ and one.__module__.startswith("service."):
+            found[one.__name__] = inspect.cleandoc(one.__doc__)
+        found |= _docstrings(one)
+    return found
+
+
 def _describe_bodies(document: OpenAPI) -> None:
     """As Litestar itself describes handlers of the same signature."""
-    errors = problems(400, 401, 408, 413, 415, 422, 503)
+    errors = problems(400, 401, 403, 408, 413, 415, 422, 429, 503)
     common: dict[str, Any] = {
-        "status_code": 200, "responses": errors, "tags": ["agents"], "security": [{"key": []}], "sync_to_thread": False,
+        "status_code": 200, "responses": errors, "tags": ["agents"], "sync_to_thread": False,
     }  # fmt: skip
 
     @post("/api/v1/agents/heartbeat", summary="Report a heartbeat", operation_id="PostHeartbeat", **common)
@@ -88,15 +186,32 @@ def _describe_bodies(document: OpenAPI) -> None:
     def quota(server_id: FromPath[str], data: JSONBody[Quota]) -> None:
         raise NotImplementedError(server_id, data)
 
+    @post("/api/v1/tokens", sync_to_thread=False)
+    def token(data: JSONBody[NewToken]) -> None:
+        raise NotImplementedError(data)
+
+    @post("/api/v1/enrolments", sync_to_thread=False)
+    def enrolment(data: JSONBody[NewEnrolment]) -> None:
+        raise NotImplementedError(data)
+
+    @post("/api/v1/servers", sync_to_thread=False)
+    def server(data: JSONBody[NewServer]) -> None:
+        raise NotImplementedError(data)
+
+    @post("/api/v1/agents/enroll", sync_to_thread=False)
+    def enroll(data: JSONBody[Enrolling]) -> None:
+        raise NotImplementedError(data)
+
     described = Litestar(
-        [heartbeat, heartbeats, config, quota], openapi_config=OpenAPIConfig(title="", version=""), logging_config=None
+        [heartbeat, heartbeats, config, quota, token, enrolment, server, enroll],
+        openapi_config=OpenAPIConfig(title="", version=""),
+        logging_config=None,
     ).openapi_schema
     assert document.paths is not None
     assert described.paths is not None
-    for path in _PUT:
-        ours, with_body = document.paths[path].put, described.paths.pop(path).put
-        assert ours is not None
-        assert with_body is not None
-        ours.request_body = with_body.request_body
-    document.paths.update(described.paths)
+    for path, item in described.paths.items():
+        known = document.paths.setdefault(path, item)
+        for method in ("post", "put"):
+            if body := getattr(item, method):
+                getattr(known, method).request_body = body.request_body
     document.components.schemas = {**(described.components.schemas or {}), **(document.components.schemas or {})}

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from service.errors import Problem
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_EPOCH = datetime(2000, 1, 3, tzinfo=UTC)  # a Monday: the origin of TimescaleDB's time_bucket
+EPOCH = datetime(2000, 1, 3, tzinfo=UTC)  # a Monday: the origin of TimescaleDB's time_bucket
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,10 @@ class Period:
     def duration(self) -> timedelta:
         return timedelta(seconds=self.duration_seconds)
 
+    def relation_of(self, family: str) -> str:
+        """The aggregate of the same buckets of another family, such as server_metrics."""
+        return self.relation.replace("network_traffic", family)
+
 
 PERIODS = {
     period.name: period
@@ -40,6 +44,14 @@ PERIODS = {
         Period("1y", 365 * 86_400, "network_traffic_1d", 86_400, 86_400),
     )
 }
+
+# Relation and width in seconds of each aggregate of traffic, the finest first.
+LEVELS = (
+    ("network_traffic_1m", 60),
+    ("network_traffic_15m", 900),
+    ("network_traffic_1h", 3_600),
+    ("network_traffic_1d", 86_400),
+)
 
 
 @dataclass(frozen=True)
@@ -71,17 +83,22 @@ def grid(period: str, bucket: str | None, now: datetime) -> Grid:
         raise Problem.invalid("period", f"unknown period {period!r}, expected one of {', '.join(PERIODS)}")
     seconds = _bucket_seconds(bucket, chosen) if bucket is not None else chosen.bucket_seconds
     width = timedelta(seconds=seconds)
-    last = now - (now - _EPOCH) % width
+    last = now - (now - EPOCH) % width
     # To the microsecond: a first bucket that starts half a second too early would be older than the period.
     count = (chosen.duration - (now - last)) // width + 1
     return Grid(chosen, seconds, last - (count - 1) * width, count)
 
 
-def _bucket_seconds(text: str, period: Period) -> int:
+def bucket_seconds(text: str) -> int:
+    """`5m` in seconds. Raises Problem (422)."""
     matched = re.fullmatch(r"([1-9][0-9]{0,5})([smhd])", text)
     if matched is None:
         raise Problem.invalid("bucket", f"expected a number with s, m, h or d, such as 5m, got {text!r}")
-    seconds = int(matched[1]) * _UNITS[matched[2]]
+    return int(matched[1]) * _UNITS[matched[2]]
+
+
+def _bucket_seconds(text: str, period: Period) -> int:
+    seconds = bucket_seconds(text)
     if seconds % period.base_seconds or not period.base_seconds <= seconds <= period.duration_seconds:
         raise Problem.invalid(
             "bucket",

@@ -10,7 +10,7 @@ from litestar.params import FromPath
 
 from service.body import JSON_TYPES, content, read
 from service.database import Database
-from service.decode import decode_quota
+from service.decode import decode
 from service.errors import Problem
 from service.listing import storable, unknown_server
 from service.openapi import problems
@@ -66,7 +66,7 @@ def router(database: Callable[[], Database], writing: Callable[[], Database], zo
         """Replaces the one that was set; what was moved since the billing month began counts."""
         # Not by Litestar, for what service/agents.py says of a configuration.
         _, is_gzip = content(request.scope, JSON_TYPES)
-        quota = decode_quota(await read(request.scope, request.receive, MAX_QUOTA_BYTES, is_gzip=is_gzip))
+        quota = decode(await read(request.scope, request.receive, MAX_QUOTA_BYTES, is_gzip=is_gzip), Quota)
         await zones.check(quota.time_zone)
         await write(server_id, quota.bytes, quota.direction, quota.billing_day, quota.time_zone, quota.interface,
                     quota.near_percent)  # fmt: skip

@@ -23,7 +23,7 @@ from typing import Any
 
 from service import schema
 from service.embedded.choose import choose_database
-from service.identity import fleet_key, key_path
+from service.keys import fleet_key, key_path
 from service.listen import check_free
 from service.settings import Settings
 
@@ -65,7 +65,13 @@ def _run_on(settings: Settings, database_url: str, key: str) -> None:
     api = _Api(f"http://{host}:{settings.port}", key)
     environment = os.environ | {"LINKBEAT_DATABASE_URL": database_url, "LINKBEAT_API_KEY": key, "LINKBEAT_URL": api.url}
     # A heartbeat every five seconds, so that there is something to see soon; a variable that is set says otherwise.
-    agent = {"LINKBEAT_INTERVAL_SECONDS": AGENT_INTERVAL_SECONDS, "LINKBEAT_START_JITTER_SECONDS": "0"} | environment
+    # It has a spool beside this database, whose heartbeats are nobody else's, and reads no file of an installed agent.
+    agent = {
+        "LINKBEAT_INTERVAL_SECONDS": AGENT_INTERVAL_SECONDS,
+        "LINKBEAT_START_JITTER_SECONDS": "0",
+        "LINKBEAT_SPOOL_DIR": str(settings.data_path / "agent"),
+        "LINKBEAT_CONFIG": os.devnull,
+    } | environment
     with _child("service", [sys.executable, "-m", "service", "serve"], environment) as serving:
         _await_ready(api, serving)
         with _child("agent", [sys.executable, "-m", "agent", "run"], agent) as reporting:

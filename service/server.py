@@ -9,8 +9,13 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service.errors import MEDIA_TYPE, Problem
+
 # Nothing that a heartbeat leaves behind is in a cycle; to look for it after every 700 objects is a twelfth of all work.
 COLLECT_AFTER_OBJECTS = 50_000
+
+HEAD_SECONDS = 10.0
+HEAD_BYTES = 64 << 10
 
 
 class Server(uvicorn.Server):
@@ -31,10 +36,75 @@ class Server(uvicorn.Server):
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1, which writes an answer's headers and its body apart: two system calls, and two packets."""
+    """uvicorn's HTTP/1.1, with an end to what a client can keep open and have remembered.
+
+    It writes an answer's headers and its body at once, of which uvicorn makes two system calls and two packets. And
+    where uvicorn waits for ever, it closes a connection that does not bring a whole head within HEAD_SECONDS, or brings
+    more than HEAD_BYTES without an end of it, or trickles a body whose answer has gone out. The body of a request that
+    is being worked on is its reader's to limit (service/body.py).
+    """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(_Gathering(transport, self.loop))  # type: ignore[arg-type]  # what it uses of one
+        self._head_bytes = 0  # of a head that has not ended
+        self._is_in_body = False
+        self._messages = 0
+        self._deadline: asyncio.TimerHandle | None = self.loop.call_later(HEAD_SECONDS, self._give_up)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end_deadline()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        passed = self._messages
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        # What was read in one piece with the end of a message is not counted: it may be of whole ones.
+        self._head_bytes = 0 if self._is_in_body or self._messages != passed else self._head_bytes + len(data)
+        if self._head_bytes > HEAD_BYTES:  # the parser itself keeps a header of any length until its end
+            self._refuse("431 Request Header Fields Too Large", "bad_request", "the head is too large")
+            return
+        # A head that came in one piece, as almost every one does, is being worked on by now, and costs no timer.
+        if self._deadline is None and (self.cycle is None or self.cycle.response_complete):
+            self._deadline = self.loop.call_later(HEAD_SECONDS, self._give_up)
+
+    def on_headers_complete(self) -> None:
+        self._end_deadline()
+        self._is_in_body = True
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._is_in_body = False
+        self._messages += 1
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP is told so in the words of everything else."""
+        self._refuse("400 Bad Request", "bad_request", msg)
+
+    def _give_up(self) -> None:
+        self._deadline = None
+        if self.transport.is_closing():
+            return
+        if self._head_bytes and not self._is_in_body:
+            self._refuse("408 Request Timeout", "request_timeout", "the head did not arrive in time")
+        else:
+            self.transport.close()
+
+    def _end_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _refuse(self, status: str, code: str, detail: str) -> None:
+        body = Problem(code, detail).body()
+        self.transport.write(
+            f"HTTP/1.1 {status}\r\ncontent-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n"
+            "connection: close\r\n\r\n".encode()
+            + body
+        )
+        self.transport.close()
 
 
 class _Gathering:

@@ -1,5 +1,6 @@
 """The service's settings, all from LINKBEAT_* environment variables."""
 
+import ipaddress
 import itertools
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from service.embedded.places import default_data_dir
 __all__ = ["Settings", "SettingsError", "described", "variable"]
 
 _DAYS = {"unit": "days"}
+_NETWORKS = "a comma-separated list of networks such as 10.0.0.0/8,192.0.2.7,2001:db8::/32"
 # What the database works by (linkbeat.configure), in the order in which the ages of a row pass by.
 _AGES = (
     "oldest_heartbeat_days",
@@ -43,7 +45,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Meta(
             pattern=r"^/[^\x00]*\Z",
-            description="What the service keeps: the fleet key, and the embedded database. "
+            description="What the service keeps: the fleet key, the secret key, and the embedded database. "
             "Without it, linkbeat under the user's XDG data directory; for root, /var/lib/linkbeat.",
             extra={"allowed": "an absolute path"},
         ),
@@ -60,11 +62,65 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Meta(
             pattern=r"^[\x21-\x7e]{16,}\Z",
-            description="The fleet key. Without it, one is made at the first start and kept in "
-            "LINKBEAT_DATA_DIR as api_key, readable by its owner alone.",
+            description="The fleet key, which may do everything. Without it, one is made at the first start and "
+            "kept in LINKBEAT_DATA_DIR as api_key, readable by its owner alone.",
             extra={"allowed": "at least 16 visible ASCII characters", "secret": True},
         ),
     ] = ""
+    secret_key: Annotated[
+        str,
+        Meta(
+            pattern=r"^[\x21-\x7e]{32,}\Z",
+            description="What tokens are hashed with; with another one they are refused. Without it, one is made at "
+            "the first start and kept in LINKBEAT_DATA_DIR as secret_key. Services on one database need the same.",
+            extra={"allowed": "at least 32 visible ASCII characters", "secret": True},
+        ),
+    ] = ""
+    secret_key_file: Annotated[
+        str,
+        Meta(
+            pattern=r"^/[^\x00]*\Z",
+            description="File that holds the secret key, in the place of LINKBEAT_SECRET_KEY.",
+            extra={"allowed": "an absolute path"},
+        ),
+    ] = ""
+    accept_x_api_key: Annotated[
+        bool, Meta(description="Whether a token may come as X-API-Key, as agents in the field send it.")
+    ] = True
+    accept_x_agent_token: Annotated[
+        bool,
+        Meta(
+            description="Whether a token may come as X-Agent-Token with X-Server-GUID, as others in the field send it."
+        ),
+    ] = True
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Proxies whose X-Forwarded-For is believed: the sender is then the right-most address in it "
+            "that is none of these. Without it, whoever connects is the sender.",
+            extra={"allowed": _NETWORKS},
+        ),
+    ] = ()
+    failed_tokens_per_minute: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="Wrong tokens from one address (of IPv6, one /64); past it, 429. What was right from there "
+            "goes on being accepted.",
+        ),
+    ] = 100
+    server_requests_per_minute: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="Requests with one server's token; past it, 429. Fleet tokens have none.",
+        ),
+    ] = 600
+    read_requests_per_minute: Annotated[
+        int, Meta(ge=1, le=10_000_000, description="Requests with one read or admin token; past it, 429.")
+    ] = 6_000
     oldest_heartbeat_days: Annotated[
         float,
         Meta(
@@ -143,6 +199,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             extra={"unit": "minutes"},
         ),
     ] = 60.0
+    cors_origins: Annotated[
+        tuple[Annotated[str, Meta(pattern=r"^(\*|https?://[^/\s,]+)\Z")], ...],
+        Meta(
+            description="Origins whose pages may call the API from a browser, with a token of their own: reading, not "
+            "reporting. Without it, none may; * is every origin.",
+            extra={"allowed": "a comma-separated list of origins such as https://dash.example.net"},
+        ),
+    ] = ()
+    metrics_public: Annotated[
+        bool,
+        Meta(description="Whether /metrics answers without a key. It names no server; it tells how busy the fleet is."),
+    ] = False
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="Least severe event to log, on stderr.")
     ] = "info"
@@ -152,7 +220,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Raises SettingsError, whose message names the variable, or the variables, and what is allowed."""
         settings = environment.load(cls, environ)
         settings._check_ages()
+        settings._check_networks()
         return settings
+
+    def __repr__(self) -> str:
+        """Without the secrets: what is shown is logged."""
+        secrets = {one.variable for one in described() if one.secret}
+        shown = (
+            f"{name}={'…' if variable(name) in secrets and value else repr(value)}"
+            for name, value in zip(self.__struct_fields__, msgspec.structs.astuple(self), strict=True)
+        )
+        return f"Settings({', '.join(shown)})"
 
     def database_configuration(self) -> dict[str, float]:
         """What the database itself works by: linkbeat.configuration, as `migrate` sets it."""
@@ -170,6 +248,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                     f"{variable(older)}: {found:g} days is not {'above' if is_strict else 'at least'} {least:g}, "
                     f"which {variable(younger)} asks for"
                 )
+
+    def _check_networks(self) -> None:
+        for one in self.trusted_proxies:
+            try:
+                ipaddress.ip_network(one, strict=False)
+            except ValueError:
+                raise SettingsError(f'{variable("trusted_proxies")}: "{one}" is not {_NETWORKS}') from None
 
     @property
     def data_path(self) -> Path:

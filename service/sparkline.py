@@ -5,15 +5,17 @@ times as much to carry and to unpack. The range of time stands in the statement,
 chunks outside it serves every series until the next bucket begins: planning would take longer than reading.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from itertools import repeat
+from typing import Annotated, Any, Literal, TypeVar
 
 import asyncpg
 import msgspec
-from litestar import Router, get
+from litestar import Request, Response, Router, get
 from litestar.params import FromPath, QueryParameter
 
+from service.answers import NOT_MODIFIED, Answers, keep_seconds
 from service.database import Database
 from service.listing import storable, unknown_server
 from service.openapi import problems
@@ -122,31 +124,50 @@ _ARRAYS = """
 """
 
 
-def router(database: Callable[[], Database]) -> Router:
+_COLUMNS = ("rx_bytes", "tx_bytes", "rx_bps", "tx_bps")
+
+P = TypeVar("P", bound=msgspec.Struct)
+
+
+def router(database: Callable[[], Database], answers: Answers) -> Router:
     """GET /metrics/sparkline/network and /metrics/sparkline/{server_id}/network."""
 
-    @get("/network", summary="Network sparklines of the fleet", responses=problems(401, 422, 503))
+    @get("/network", summary="Network sparklines of the fleet", responses=problems(401, 422, 503) | NOT_MODIFIED)
     async def fleet(
+        request: Request[Any, Any, Any],
         period: PeriodName = "1h",
         server: Annotated[list[str] | None, QueryParameter(description="Only these servers; may be repeated.")] = None,
         bucket: Bucket = None,
         fill: Fill = "none",
-    ) -> FleetSparkline:
+    ) -> Response[FleetSparkline]:
         buckets = grid(period, bucket, now())
-        where = "server_id = ANY ($1)" if server else "true"
-        arguments = [[storable(one) for one in server]] if server else []
-        rows = await database().fetch(
-            _FLEET.format(buckets=_buckets(buckets, where, "server_id, interface_name"), arrays=_arrays(buckets)),
-            *arguments,
-        )
-        series = [
-            FleetSeries(row["server_id"], row["interface_name"], data)
-            for row, data in zip(rows, _points(rows, buckets, fill), strict=True)
-        ]
-        return FleetSparkline("network", period, buckets.bucket_seconds, series)
+        servers = tuple(sorted({storable(one) for one in server or ()}))
 
-    @get("/{server_id:str}/network", summary="Network sparkline of one server", responses=problems(401, 404, 422, 503))
+        async def read() -> FleetSparkline:
+            where = "server_id = ANY ($1)" if servers else "true"
+            rows = await database().fetch(
+                _FLEET.format(buckets=_buckets(buckets, where, "server_id, interface_name"), arrays=_arrays(buckets)),
+                *([servers] if servers else ()),
+            )
+            series = [
+                FleetSeries(row["server_id"], row["interface_name"], data)
+                for row, data in zip(rows, points(rows, buckets, fill, Point, _COLUMNS), strict=True)
+            ]
+            return FleetSparkline("network", period, buckets.bucket_seconds, series)
+
+        # Of the whole fleet, a heartbeat comes every moment: this answer is as old as the kept one may be.
+        return await answers.get(
+            request, ("fleet", servers, buckets, fill), read,
+            keep_seconds=keep_seconds(buckets.bucket_seconds), servers=servers,
+        )  # fmt: skip
+
+    @get(
+        "/{server_id:str}/network",
+        summary="Network sparkline of one server",
+        responses=problems(401, 404, 422, 503) | NOT_MODIFIED,
+    )
     async def one_server(
+        request: Request[Any, Any, Any],
         server_id: FromPath[str],
         period: PeriodName = "1h",
         interface: InterfaceFilter = None,
@@ -155,14 +176,26 @@ def router(database: Callable[[], Database]) -> Router:
         ] = None,
         bucket: Bucket = None,
         fill: Fill = "none",
-    ) -> Sparkline | GroupedSparkline:
+    ) -> Response[Sparkline | GroupedSparkline]:
         buckets = grid(period, bucket, now())
+
+        async def read() -> Sparkline | GroupedSparkline:
+            return await of_server(server_id, interface, buckets, fill, is_grouped=group_by is not None)
+
+        return await answers.get(
+            request, ("network", server_id, interface, group_by, buckets, fill), read,
+            keep_seconds=keep_seconds(buckets.bucket_seconds), servers=[server_id],
+        )  # fmt: skip
+
+    async def of_server(
+        server_id: str, interface: str | None, buckets: Grid, fill: str, *, is_grouped: bool
+    ) -> Sparkline | GroupedSparkline:
         where = "server_id = $1"
         arguments = [storable(server_id)]
         if interface is not None:
             where += " AND interface_name = $2"
             arguments.append(storable(interface))
-        kind = "each" if group_by is not None else "one" if interface is not None else "sum"
+        kind = "each" if is_grouped else "one" if interface is not None else "sum"
         rows = await database().fetch(
             _ONE_SERVER.format(
                 buckets=_buckets(buckets, where if kind != "sum" else f"{where} AND is_lowest", "interface_name"),
@@ -172,8 +205,9 @@ def router(database: Callable[[], Database]) -> Router:
         )
         if not rows:
             raise unknown_server(server_id)
-        made = _points(rows, buckets, fill)
-        if group_by is not None:
+        made = points(rows, buckets, fill, Point, _COLUMNS)
+        period = buckets.period.name
+        if is_grouped:
             series = [
                 Series(row["interface_name"], data)
                 for row, data in zip(rows, made, strict=True)
@@ -210,23 +244,31 @@ def _arrays(buckets: Grid) -> str:
     return _ARRAYS.format(first=f"{buckets.first.timestamp():.0f}", width=buckets.bucket_seconds)
 
 
-def _points(series: list[asyncpg.Record], buckets: Grid, fill: str) -> list[list[Point]]:
-    """Of each series, its points. They are thousands: made and encoded without a line of Python for each."""
+def points(
+    series: Sequence[asyncpg.Record], buckets: Grid, fill: str, kind: type[P], columns: Sequence[str]
+) -> list[list[P]]:
+    """Of each series, its points. They are thousands: made and encoded without a line of Python for each.
+
+    series   rows with `places`, where in the grid its buckets are, and an array of `columns` each
+    kind     what a point is: made of its bucket's start and the columns
+    """
     # The starts of all buckets once, those of clocks that run ahead among them.
     starts = buckets.starts(max((max(row["places"]) for row in series if row["places"]), default=0) + 1)
-    made = []
+    made: list[list[P]] = []
     for row in series:
         places = row["places"] or []
-        points = list(
-            map(
-                Point, map(starts.__getitem__, places),
-                row["rx_bytes"] or (), row["tx_bytes"] or (), row["rx_bps"] or (), row["tx_bps"] or (),
-            )
-        )  # fmt: skip
-        if places != sorted(places):  # an aggregate takes rows as they come: no database promises that a sort is kept
-            points.sort(key=lambda point: point.timestamp)
+        # An aggregate takes rows as they come: no database promises that a sort is kept.
+        order = None if places == sorted(places) else sorted(range(len(places)), key=places.__getitem__)
+        values: list[Sequence[Any]] = [row[column] or () for column in columns]
+        if order is not None:
+            values = [[one[index] for index in order] for one in values]
+            places = sorted(places)
+        found: list[P] = list(map(kind, map(starts.__getitem__, places), *values))
         if fill == "null":
-            known = {point.timestamp: point for point in points}
-            points = [known.get(start) or Point(start, None, None, None, None) for start in starts[: buckets.count]]
-        made.append(points)
+            known = dict(zip(places, found, strict=True))
+            found = [
+                known.get(place) or kind(start, *repeat(None, len(columns)))
+                for place, start in enumerate(starts[: buckets.count])
+            ]
+        made.append(found)
     return made

@@ -4,19 +4,20 @@ import asyncio
 import os
 import sys
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import httpx
 import pytest
+from asyncpg.connection import LoggedQuery
 from litestar import Litestar
 
-from service import schema
+from service import answers, config, schema
 from service.app import create_app
 from service.embedded.choose import choose_test_database
 from service.settings import Settings
@@ -137,8 +138,30 @@ async def login(database: asyncpg.Connection) -> AsyncIterator[str]:
 
 
 @pytest.fixture
+def statements(monkeypatch: pytest.MonkeyPatch) -> list[LoggedQuery]:
+    """Every statement that requests send to the database by a service's pools: ask for this before `service`."""
+    sent: list[LoggedQuery] = []
+    create_pool = asyncpg.create_pool
+
+    def log(statement: LoggedQuery) -> None:
+        if statement.query not in (answers.RECEIVED, config.CHANGED):  # what the service asks by itself, now and then
+            sent.append(statement)
+
+    def logging_pool(*arguments: Any, init: Callable[[asyncpg.Connection], Awaitable[None]], **more: Any) -> Any:
+        async def logged(connection: asyncpg.Connection) -> None:
+            await init(connection)
+            connection.add_query_logger(log)
+
+        return create_pool(*arguments, init=logged, **more)
+
+    monkeypatch.setattr(asyncpg, "create_pool", logging_pool)
+    return sent
+
+
+@pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(api_key=KEY, data_dir=str(tmp_path))
+    # Tests send more wrong tokens than anyone may.
+    return Settings(api_key=KEY, data_dir=str(tmp_path), failed_tokens_per_minute=1_000_000)
 
 
 @pytest.fixture

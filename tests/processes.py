@@ -102,7 +102,11 @@ class Run:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "service", "run"],
                 cwd=ROOT,
-                env=kept | {"LINKBEAT_DATA_DIR": str(data_dir), "LINKBEAT_PORT": str(port)},
+                env=kept
+                | {
+                    "LINKBEAT_DATA_DIR": str(data_dir),
+                    "LINKBEAT_PORT": str(port),
+                },
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

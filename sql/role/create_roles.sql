@@ -14,7 +14,7 @@ DECLARE
 BEGIN
     FOR role IN
         SELECT * FROM (VALUES
-            ('linkbeat_ingest', 'Linkbeat: may store heartbeats, and nothing else.'),
+            ('linkbeat_ingest', 'Linkbeat: may write by the functions that are for it, and nothing else.'),
             ('linkbeat_read', 'Linkbeat: may read what the service''s API answers from.'),
             ('analyst', 'Linkbeat: may read the views in public; for people and their tools.')) AS r(name, words)
     LOOP

@@ -10,7 +10,7 @@ BEGIN
     REVOKE ALL ON ALL TABLES IN SCHEMA linkbeat FROM PUBLIC;
     REVOKE ALL ON ALL ROUTINES IN SCHEMA linkbeat FROM PUBLIC;
     REVOKE ALL ON FUNCTION
-        public.billing_period, public.day_start, public.network_counters, public.network_days, public.network_total,
+        public.billing_period, public.day_start, public.interface_last_change, public.network_counters, public.network_days, public.network_total,
         public.server_total, public.network_forecast, public.network_month, public.network_percentile, public.quota_usage
     FROM PUBLIC;
     FOR one IN
@@ -41,10 +41,15 @@ BEGIN
     END IF;
 
     GRANT USAGE ON SCHEMA linkbeat TO linkbeat_ingest, linkbeat_read;
-    GRANT EXECUTE ON FUNCTION linkbeat.ingest_heartbeats, linkbeat.configure_server, linkbeat.set_quota TO linkbeat_ingest;
+    GRANT EXECUTE ON FUNCTION
+        linkbeat.ingest_heartbeats, linkbeat.configure_server, linkbeat.create_token, linkbeat.enrol_server,
+        linkbeat.note_token_use, linkbeat.register_server, linkbeat.remove_server, linkbeat.revoke_token,
+        linkbeat.set_quota
+    TO linkbeat_ingest;
 
     GRANT SELECT ON
-        public.servers, linkbeat.server_config, linkbeat.installation, linkbeat.schema_version, linkbeat.jobs
+        public.servers, linkbeat.server_config, linkbeat.installation, linkbeat.schema_version, linkbeat.jobs,
+        linkbeat.tokens, linkbeat.removals
     TO linkbeat_read;
     GRANT EXECUTE ON FUNCTION linkbeat.unsigned TO linkbeat_read;
 
@@ -59,7 +64,8 @@ BEGIN
     TO linkbeat_read, analyst;
     GRANT EXECUTE ON FUNCTION
         public.billing_period, public.day_start, public.network_counters, linkbeat.thinning_step, public.network_days,
-        public.network_total, public.server_total, public.network_forecast, public.network_month, public.network_percentile, public.quota_usage
+        public.network_total, public.server_total, public.network_forecast, public.network_month,
+        public.network_percentile, public.quota_usage, public.interface_last_change
     TO linkbeat_read, analyst;
 
     -- A view reads tables in its owner's name, but calls functions in the reader's. Without USAGE on the schema an

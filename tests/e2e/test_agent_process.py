@@ -93,11 +93,12 @@ class Agent:
 
     def __init__(self, service_url: str, log: Path, **settings: str) -> None:
         self._log = log
+        often = {"INTERVAL_SECONDS": "1", "START_JITTER_SECONDS": "0", "SPOOL_DIR": str(log.parent / "spool")}
         with log.open("wb") as stderr:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "agent", "run"],
                 cwd=REPOSITORY,
-                env=environment(service_url, INTERVAL_SECONDS="1", START_JITTER_SECONDS="0", **settings),
+                env=environment(service_url, **often | settings),
                 stderr=stderr,
                 stdout=subprocess.DEVNULL,
             )
@@ -134,7 +135,7 @@ def start(service: Service, tmp_path: Path) -> Iterator[Start]:
 
 def environment(service_url: str, **settings: str) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("LINKBEAT_")}
-    chosen = {"URL": service_url, "API_KEY": "the-token", "SERVER_ID": "test-server"} | settings
+    chosen = {"URL": service_url, "API_KEY": "the-token", "SERVER_ID": "test-server", "CONFIG": os.devnull} | settings
     return inherited | {f"LINKBEAT_{name}": value for name, value in chosen.items()}
 
 
@@ -273,6 +274,133 @@ def test_stopping_does_not_wait_for_a_service_that_hangs(service: Service, start
     assert duration < 2
     assert "1 heartbeats not delivered" in agent.log or "2 heartbeats not delivered" in agent.log
     assert "Traceback" not in agent.log
+
+
+def test_a_killed_agent_delivers_what_it_had_kept(service: Service, start: Start) -> None:
+    service.answer = lambda _: (503, b"", {})
+    agent = start()
+    service.wait_for(2)
+    agent.process.kill()
+    agent.process.wait()
+    refused = {body["timestamp"] for _, _, _, body in service.requests}
+    service.requests.clear()
+    service.answer = acknowledge
+
+    again = start()
+    service.wait_for(1)
+    with service.arrived:
+        assert service.arrived.wait_for(lambda: service.batches, 10)
+    again.stop()
+
+    assert "heartbeats of before wait in" in again.log
+    assert {beat["timestamp"] for batch in service.batches for beat in batch} >= refused
+    assert service.live[0]["timestamp"] > max(refused)
+    assert service.live[0]["delivery"]["queued"] >= len(refused)
+    assert service.live[0]["delivery"]["spool"] == "disk"
+
+
+def test_a_second_agent_in_the_same_directory_is_told_who_has_it(
+    service: Service, start: Start, tmp_path: Path
+) -> None:
+    agent = start()
+    service.wait_for(1)
+
+    second = command("run", service_url=service.url, SPOOL_DIR=str(tmp_path / "spool"))
+
+    assert second.returncode == 2
+    assert second.stderr.splitlines()[-1] == (
+        f'LINKBEAT_SPOOL_DIR: "{tmp_path}/spool" is in use by process {agent.process.pid}; '
+        "each agent needs a directory of its own"
+    )
+
+
+def test_an_agent_without_a_disk_reports_from_memory(service: Service, start: Start, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    agent = start(SPOOL_DIR=str(tmp_path / "file" / "spool"))
+    service.wait_for(2)
+    agent.stop()
+
+    assert [beat["delivery"]["spool"] for beat in service.live] == ["memory"] * len(service.live)
+    assert agent.log.count("cannot be written (Not a directory)") == 1
+
+
+def test_sighup_reads_the_settings_again_and_a_mistake_in_them_changes_nothing(
+    service: Service, start: Start, tmp_path: Path
+) -> None:
+    config = tmp_path / "agent.toml"
+    config.write_text("")
+    agent = start(CONFIG=str(config))
+    service.wait_for(1)
+    assert service.live[0]["network_interfaces"]
+
+    config.write_text('exclude_interfaces = ["*"]\nspool_mib = 1\n')
+    agent.process.send_signal(signal.SIGHUP)
+    service.wait_for(len(service.requests) + 3)
+
+    assert service.live[-1]["network_interfaces"] == []
+    assert "LINKBEAT_SPOOL_MIB does not change while the agent runs" in agent.log
+    config.write_text("interval_second = 1")
+    agent.process.send_signal(signal.SIGHUP)
+    service.wait_for(len(service.requests) + 3)
+    agent.stop()
+    assert service.live[-1]["network_interfaces"] == []
+    assert f'{config}: "interval_second" is no setting' in agent.log
+    assert agent.log.count("settings read again") == 1
+    assert "Traceback" not in agent.log
+    assert service.live[-1]["delivery"]["queued"] == 0
+    stamps = [each["timestamp"] for each in service.live]
+    assert stamps == sorted(set(stamps))
+
+
+def test_an_agent_that_is_told_to_report_elsewhere_does_so_with_what_it_kept(
+    service: Service, start: Start, tmp_path: Path
+) -> None:
+    config = tmp_path / "agent.toml"
+    config.write_text('url = "http://127.0.0.1:9"')
+    agent = start(CONFIG=str(config), URL="")
+    while "heartbeats are kept and sent later" not in agent.log:
+        time.sleep(0.05)
+    time.sleep(2.5)  # two more are kept
+
+    config.write_text(f'url = "{service.url}"')
+    agent.process.send_signal(signal.SIGHUP)
+    service.wait_for(2)
+    while not service.batches:
+        time.sleep(0.05)
+    agent.stop()
+
+    kept = [each["timestamp"] for batch in service.batches for each in batch]
+    assert kept[0] < service.live[0]["timestamp"]
+
+
+def test_the_service_sets_interval_and_pause_within_the_settings_bounds(service: Service, start: Start) -> None:
+    config: dict[str, Any] = {"interval_seconds": 0.1, "exclude_interfaces": ["*"]}
+    service.answer = lambda path: (200, json.dumps(ACK | {"config": config}).encode(), {})
+    begin = time.monotonic()
+    agent = start(INTERVAL_SECONDS="3600", MIN_INTERVAL_SECONDS="1")
+
+    # It hears of it in the answer to the first, an hour before the second would have come.
+    service.wait_for(3)
+    assert time.monotonic() - begin < 6
+    assert [each["interval_seconds"] for each in service.live[:3]] == [3600.0, 1.0, 1.0]
+    assert service.live[0]["network_interfaces"]
+    assert service.live[1]["network_interfaces"] == []
+    config = {"paused": True, "interval_seconds": 1}
+    service.wait_for(len(service.requests) + 3)
+    paused = service.live[-1]
+    assert paused["status"] == "paused"
+    assert not {"metrics", "network_interfaces", "filesystems"} & paused.keys()
+    config = {}
+    service.wait_for(len(service.requests) + 2)
+    back = service.live[-1]
+    agent.stop()
+
+    # One more at the pace that the service counts by, and it says which pace comes next.
+    assert (back["status"], back["interval_seconds"]) == ("online", 3600.0)
+    assert back["network_interfaces"]
+    assert "the service asks for an interval of 0.1 s; min_interval_seconds makes it 1 s" in agent.log
+    assert "the service asks for: a pause; a heartbeat every 1 s" in agent.log
+    assert "nothing but the agent's own settings" in agent.log
 
 
 def test_once_sends_one_heartbeat_and_prints_the_answer(service: Service) -> None:

@@ -33,7 +33,7 @@ def cluster() -> Iterator[Cluster]:
 async def killable(cluster: Cluster, tmp_path: Path) -> AsyncIterator[KillableService]:
     """A service on the server to kill, whose database is empty."""
     connection = await asyncpg.connect(cluster.url)
-    await connection.execute("TRUNCATE servers, server_boots, network_interface_metrics")
+    await connection.execute("TRUNCATE servers, server_boots, network_interface_metrics CASCADE")
     await connection.close()
     async with killable_service(cluster.url, tmp_path) as service:
         yield service

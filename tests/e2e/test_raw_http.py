@@ -18,6 +18,7 @@ import asyncpg
 import pytest
 
 from service.body import BODY_SECONDS
+from service.server import HEAD_BYTES, HEAD_SECONDS
 from tests.conftest import with_database
 from tests.e2e.conftest import ServiceProcess, serving
 from tests.support import KEY, heartbeat
@@ -176,6 +177,52 @@ class Stalled(threading.Thread):
             with wire:
                 answer = wire.answer()
                 self.ended[name] = time.monotonic() - self._began, answer, wire.has_ended()
+
+
+class SlowHeads(threading.Thread):
+    """Heads that never end, and a body that trickles after its answer.
+
+    A head is not begun, or stops, or trickles, is nothing but empty lines, or is that of a second request.
+
+    They wait while the other tests run, because they wait long.
+    """
+
+    def __init__(self, service: ServiceProcess) -> None:
+        super().__init__(daemon=True)
+        begin = f"POST {ONE} HTTP/1.1\r\nHost: linkbeat\r\nX-Slow: ".encode()
+        sent = {
+            "none": b"", "stopped": begin, "trickling": begin, "empty lines": b"\r\n", "second": post(BEAT) + begin,
+            "body": request(ONE, "Content-Length: 900000", key="wrong"),
+        }  # fmt: skip
+        self._trickles = {"trickling": b"x", "empty lines": b"\r\n", "second": b"x", "body": b" "}
+        self._wires = {name: Wire(service, timeout=HEAD_SECONDS + 10) for name in sent}
+        for name, data in sent.items():
+            self._wires[name].send(data)
+        self._began = time.monotonic()
+        self.ended: dict[str, tuple[float, int | None]] = {}
+        self.start()
+
+    def run(self) -> None:
+        statuses: dict[str, int | None] = dict.fromkeys(self._wires)
+        for name in ("second", "body"):
+            answer = self._wires[name].answer()
+            assert answer is not None
+            assert answer.status in (200, 401)
+        while len(self.ended) < len(self._wires) and time.monotonic() - self._began < HEAD_SECONDS + 10:
+            for name in self._wires.keys() - self.ended.keys():
+                if self._wires[name].has_answer():
+                    answer = self._wires[name].answer()
+                    statuses[name] = answer and answer.status
+                    self.ended[name] = time.monotonic() - self._began, statuses[name]
+                    self._wires[name].socket.close()
+                elif name in self._trickles:
+                    self._wires[name].send(self._trickles[name])
+            time.sleep(0.3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def slow_heads(service: ServiceProcess) -> SlowHeads:
+    return SlowHeads(service)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -480,9 +527,47 @@ def test_a_body_that_stops_half_way_is_given_up_in_time(service: ServiceProcess,
 
     assert stalled.ended.keys() == {"silent", "trickling", "chunked"}
     for name, (seconds, answer, has_ended) in stalled.ended.items():
-        assert BODY_SECONDS - 0.5 < seconds < BODY_SECONDS + 2, name
+        assert BODY_SECONDS - 0.5 < seconds < BODY_SECONDS * 1.25 + 1, name  # a quarter later (service/deadlines.py)
         # What trickled into the closing connection may have reset it, and the answer with it.
         assert answer is not None or name == "trickling"
         assert answer is None or (answer.status, answer.problem["code"]) == (408, "request_timeout")
         assert has_ended, name
     assert_prompt(service)
+
+
+def test_a_head_that_does_not_end_is_given_up_in_time(service: ServiceProcess, slow_heads: SlowHeads) -> None:
+    slow_heads.join(HEAD_SECONDS + 10)
+
+    assert slow_heads.ended.keys() == {"none", "stopped", "trickling", "empty lines", "second", "body"}
+    for name, (seconds, status) in slow_heads.ended.items():
+        assert HEAD_SECONDS - 0.5 < seconds < HEAD_SECONDS + 2, (name, seconds)
+        assert status in (None, 408), (name, status)
+    assert slow_heads.ended["stopped"][1] == slow_heads.ended["trickling"][1] == 408
+    assert_prompt(service)
+
+
+@pytest.mark.parametrize("name", [b"X-Long: ", b""], ids=["one header", "many headers"])
+def test_a_head_without_end_is_read_no_further_than_its_limit(service: ServiceProcess, name: bytes) -> None:
+    line = b"x" * 4_000 if name else b"X-Many: " + b"x" * 3_990 + b"\r\n"
+    before = service.resident_bytes
+
+    with Wire(service) as wire:
+        wire.send(b"GET /health HTTP/1.1\r\nHost: linkbeat\r\n" + name)
+        sent = 0
+        while not wire.has_answer() and sent < 64 << 20 and wire.send(line):
+            sent += len(line)
+        answer = wire.answer()
+
+    assert sent < 16 << 20
+    assert answer is None or (answer.status, answer.problem["code"]) == (431, "bad_request")
+    assert service.resident_bytes - before < 20 << 20
+    assert_prompt(service)
+
+
+def test_a_head_of_the_usual_size_and_more_is_taken(service: ServiceProcess) -> None:
+    with Wire(service) as wire:
+        for size in (8_000, HEAD_BYTES // 2):
+            wire.send(request(ONE, f"Content-Length: {len(BEAT)}", f"X-Long: {'x' * size}", body=BEAT))
+            answer = wire.answer()
+            assert answer is not None
+            assert answer.status == 200

@@ -191,15 +191,21 @@ async def test_another_process_tells_it_within_seconds_and_after_its_connections
 
 
 async def test_a_process_that_has_just_started_tells_it_from_its_first_answer_on(
-    service: Client, database_url: str, settings: Settings
+    service: Client, database: asyncpg.Connection, database_url: str, settings: Settings
 ) -> None:
     """`{}` would let a paused agent go on."""
     await told(service)
     await put(service, WHOLE)
+    unreadable = database.transaction()
+    await unreadable.start()
+    await database.execute("LOCK TABLE linkbeat.server_config")
 
-    for _ in range(3):
-        async with in_process(create_app(settings, database_url=database_url, key=KEY)) as other:
-            assert await told(other) == WHOLE
+    async with in_process(create_app(settings, database_url=database_url, key=KEY)) as other:
+        answer = asyncio.create_task(told(other))
+        await asyncio.sleep(0.5)
+        assert not answer.done()
+        await unreadable.rollback()
+        assert await answer == WHOLE
 
 
 async def test_what_many_set_at_once_is_what_one_of_them_set_for_everyone(

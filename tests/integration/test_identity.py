@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.identity import KEY_FILE, fleet_key
+from service.keys import KEY_FILE, fleet_key
 from service.settings import Settings, SettingsError
 from tests.support import KEY, Client, heartbeat
 
@@ -23,7 +23,7 @@ async def refused(service: Client, headers: dict[str, str], method: str, path: s
 
 
 async def test_every_route_but_health_and_schema_asks_for_a_key(service: Client) -> None:
-    paths = (await service.http.get("/schema")).json()["paths"]
+    paths = (await service.http.get("/schema/openapi.json")).json()["paths"]
     routes = [(method.upper(), path.replace("{server_id}", "nas")) for path in paths for method in paths[path]]
     wrong: list[dict[str, str]] = [
         {}, {"Authorization": "Bearer"}, {"Authorization": "Bearer "}, {"Authorization": f"Bearer {KEY}x"},
@@ -96,7 +96,7 @@ def test_two_installations_have_two_keys(tmp_path: Path) -> None:
 # Each process waits at the barrier of its standard input, then makes the keys of all rounds.
 _START = """
 import sys
-from service.identity import fleet_key
+from service.keys import fleet_key
 from service.settings import Settings
 print("ready", flush=True)
 for directory in sys.stdin.readline().split("\t"):

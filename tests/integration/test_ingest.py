@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import asyncpg
 import httpx
@@ -19,7 +20,7 @@ from tests.support import KEY, Client, heartbeat, hours_ago
 
 T0 = hours_ago(1)
 PATH = "/api/v1/agents/heartbeat"
-FOLDING = {"series_budget": 256, "fold_seconds": 3_600}
+FOLDING: dict[str, Any] = {"series_budget": 256, "fold_seconds": 3_600}
 
 
 @pytest.fixture

@@ -122,7 +122,7 @@ async def test_an_older_schema_is_refused_with_the_command_and_upgraded_by_it(
 async def test_a_database_of_0002_is_upgraded_with_its_servers(database_url: str, settings: Settings) -> None:
     async with in_process(create_app(settings, database_url=database_url, key=KEY)) as service:
         await service.post(heartbeat(at=hours_ago(1), eth0=(1_000, 0)))
-    # What 0003 and later ones brought goes, and what they replaced is there again.
+    # What came after it goes, and what it replaced is there again.
     await execute(
         database_url,
         """
@@ -130,11 +130,12 @@ async def test_a_database_of_0002_is_upgraded_with_its_servers(database_url: str
         DROP VIEW quotas;
         DROP TABLE linkbeat.quotas;
         DROP VIEW agent_overview;
-        DROP TABLE linkbeat.server_config;
+        DROP TABLE linkbeat.server_config, linkbeat.tokens, linkbeat.removals CASCADE;
+        DROP FUNCTION linkbeat.count_token_change;
         DROP FUNCTION linkbeat.configure_server, linkbeat.count_config_change, linkbeat.ingest_heartbeats;
         CREATE FUNCTION linkbeat.ingest_heartbeats(beat_servers text[]) RETURNS void LANGUAGE sql AS '';
         ALTER TABLE servers DROP COLUMN received_before, DROP COLUMN clock_skew_ms, DROP COLUMN agent_report;
-        ALTER TABLE linkbeat.installation DROP COLUMN config_revision;
+        ALTER TABLE linkbeat.installation DROP COLUMN config_revision, DROP COLUMN token_revision;
         UPDATE linkbeat.installation SET fingerprint = 'of 0002';
         UPDATE linkbeat.schema_version SET version_num = '0002';
         """,

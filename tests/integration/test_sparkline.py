@@ -3,7 +3,7 @@
 import asyncio
 import json
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any
@@ -17,6 +17,8 @@ from service import sparkline
 from service.periods import PERIODS, grid
 from tests.support import Client, heartbeat, hours_ago, interface
 
+pytestmark = pytest.mark.usefixtures("statements")  # before `service`, whose statements they are
+
 # The clock of this module: every period ends here, whatever the minute in which a test runs.
 NOW = hours_ago(0) + timedelta(seconds=30)
 ORIGIN = datetime(2000, 1, 3, tzinfo=UTC)
@@ -26,23 +28,8 @@ DAY = timedelta(days=1)
 @pytest.fixture(autouse=True)
 def _fixed_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sparkline, "now", lambda: NOW)
-
-
-@pytest.fixture(autouse=True)
-def statements(monkeypatch: pytest.MonkeyPatch) -> list[LoggedQuery]:
-    """Every statement that the reading pool of a service sends, once that is started."""
-    sent: list[LoggedQuery] = []
-    create_pool = asyncpg.create_pool
-
-    def logging_pool(*arguments: Any, init: Callable[[asyncpg.Connection], Awaitable[None]], **more: Any) -> Any:
-        async def logged(connection: asyncpg.Connection) -> None:
-            await init(connection)
-            connection.add_query_logger(sent.append)
-
-        return create_pool(*arguments, init=logged, **more)
-
-    monkeypatch.setattr(asyncpg, "create_pool", logging_pool)
-    return sent
+    # Each request reads: what is kept, test_answers.py has.
+    monkeypatch.setattr(sparkline, "keep_seconds", lambda _: 0)
 
 
 def floor(moment: datetime, seconds: int) -> datetime:

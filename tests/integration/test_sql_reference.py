@@ -36,6 +36,7 @@ async def test_every_function_that_an_analyst_can_name_has_a_comment(database: a
     assert [row["proname"] for row in rows] == [
         "billing_period",
         "day_start",
+        "interface_last_change",
         "network_counters",
         "network_days",
         "network_forecast",

@@ -29,6 +29,15 @@ WRONG = [
     ("LINKBEAT_DATABASE_URL", "host=db password=s3cret-password"),
     ("LINKBEAT_API_KEY", "s3cret-password"),
     ("LINKBEAT_API_KEY", "s3cret-password with a space"),
+    ("LINKBEAT_SECRET_KEY", "s3cret-password"),
+    ("LINKBEAT_SECRET_KEY_FILE", "secret"),
+    ("LINKBEAT_ACCEPT_X_API_KEY", "maybe"),
+    ("LINKBEAT_ACCEPT_X_AGENT_TOKEN", "2"),
+    ("LINKBEAT_TRUSTED_PROXIES", "10.0.0.0/33"),
+    ("LINKBEAT_TRUSTED_PROXIES", "proxy.example.net"),
+    ("LINKBEAT_FAILED_TOKENS_PER_MINUTE", "0"),
+    ("LINKBEAT_SERVER_REQUESTS_PER_MINUTE", "many"),
+    ("LINKBEAT_READ_REQUESTS_PER_MINUTE", "-1"),
     ("LINKBEAT_OLDEST_HEARTBEAT_DAYS", "0.5"),
     ("LINKBEAT_OLDEST_HEARTBEAT_DAYS", "91"),
     ("LINKBEAT_OLDEST_HEARTBEAT_DAYS", "a fortnight"),
@@ -47,6 +56,9 @@ WRONG = [
     ("LINKBEAT_MAX_SERIES", "some"),
     ("LINKBEAT_FOLD_MINUTES", "-1"),
     ("LINKBEAT_FOLD_MINUTES", "an hour"),
+    ("LINKBEAT_CORS_ORIGINS", "https://a.example,dash.example.net"),
+    ("LINKBEAT_CORS_ORIGINS", "https://a.example/path"),
+    ("LINKBEAT_METRICS_PUBLIC", "perhaps"),
     ("LINKBEAT_LOG_LEVEL", "loud"),
     ("LINKBEAT_LOG_LEVEL", "INFO"),
 ]
@@ -106,7 +118,17 @@ def test_every_setting_has_a_wrong_value_here() -> None:
 def test_secrets_are_marked() -> None:
     secrets = {one.variable for described in DESCRIBED.values() for one in described if one.secret}
 
-    assert secrets == {"LINKBEAT_API_KEY", "LINKBEAT_DATABASE_URL"}
+    assert secrets == {"LINKBEAT_API_KEY", "LINKBEAT_DATABASE_URL", "LINKBEAT_SECRET_KEY"}
+
+
+def test_secrets_are_not_shown() -> None:
+    secrets = {"LINKBEAT_API_KEY": "s3cret-" * 5, "LINKBEAT_SECRET_KEY": "s3cret-" * 5,
+               "LINKBEAT_DATABASE_URL": "postgresql://someone:s3cret@db/linkbeat"}  # fmt: skip
+
+    shown = f"{Settings.from_environment(secrets)!r} {Settings.from_environment(secrets)}"
+
+    assert "port=8000" in shown
+    assert "s3cret" not in shown
 
 
 def test_without_variables_the_defaults_hold() -> None:
@@ -127,14 +149,14 @@ def test_values_are_read_with_their_types() -> None:
             "LINKBEAT_DATABASE_URL": "postgres://u:p%40@h/d?sslmode=require", "LINKBEAT_API_KEY": "x" * 16,
             "LINKBEAT_OLDEST_HEARTBEAT_DAYS": "1.5", "LINKBEAT_QUEUE_HEARTBEATS": "7",
             "LINKBEAT_MAX_SERIES": "9", "LINKBEAT_FOLD_MINUTES": "0.5", "LINKBEAT_LOG_LEVEL": "debug",
-            "UNRELATED": "1",
+            "LINKBEAT_TRUSTED_PROXIES": "10.0.0.0/8, ::1", "LINKBEAT_ACCEPT_X_API_KEY": "false", "UNRELATED": "1",
         }
     )  # fmt: skip
 
     assert found == Settings(
         host="::", port=443, data_dir="/srv/link beat", database_url="postgres://u:p%40@h/d?sslmode=require",
         api_key="x" * 16, oldest_heartbeat_days=1.5, queue_heartbeats=7, max_series=9, fold_minutes=0.5,
-        log_level="debug",
+        log_level="debug", trusted_proxies=("10.0.0.0/8", "::1"), accept_x_api_key=False,
     )  # fmt: skip
     assert found.data_path == Path("/srv/link beat")
 

@@ -1,22 +1,27 @@
-"""What is sent first, when again, and what is forgotten; the service is a list of answers."""
+"""What is sent first, when again, and what is forgotten; the service is a list of answers, the spool is real."""
 
+import json
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.backlog import Backlog
-from agent.delivery import Delivery
+from agent.answers import Delivered, Failed, Outcome, Refused, RejectedHeartbeat, Unauthorized
+from agent.deadletter import DeadLetters
+from agent.delivery import BATCH_HEARTBEATS, HOLD_SECONDS, Delivery
 from agent.identity import ApiKey
-from agent.sender import Delivered, Failed, Outcome, Refused, RejectedHeartbeat, Unauthorized
 from agent.settings import Settings
+from agent.spool import Spool
 
 OK = Delivered([], '{"status":"ok"}')
 Answer = Callable[[list[bytes]], Outcome]
+HUGE = 2**62
 
 
 class Service:
@@ -44,101 +49,208 @@ class Service:
 
 
 class Setup:
-    """A delivery whose jitter always takes the whole of its range."""
+    """A delivery whose jitter always takes the whole of its range, at moments that the test gives."""
 
-    def __init__(self, waiting: int = 0, capacity: int = 1000) -> None:
+    def __init__(self, directory: Path, waiting: int = 0, interval_seconds: float = 30.0) -> None:
         self.service = Service()
-        self.backlog = Backlog(capacity)
+        self.seconds = 0.0
+        self.spool = Spool(
+            directory,
+            max_bytes=1 << 20,
+            max_age_seconds=1e9,
+            memory_heartbeats=1000,
+            delay_seconds=1e9,
+            now_ms=lambda: 0,
+        )
         self.key = ApiKey(Settings(api_key="k"))
-        self.delivery = Delivery(self.service, self.key, self.backlog, "http://service", uniform=lambda _, high: high)
+        self.letters = directory / "refused.ndjson"
+        self.configs: list[bytes] = []
+        self.delivery = Delivery(
+            self.service,
+            self.service,
+            self.key,
+            self.spool,
+            DeadLetters(self.letters),
+            "http://service",
+            interval_seconds=interval_seconds,
+            on_config=lambda: self.configs.append(self.delivery.config),
+            uniform=lambda _, high: high,
+            monotonic=lambda: self.seconds,
+        )
         for number in range(waiting):
-            self.backlog.add(b"%d" % number)
+            self.add(b"%d" % number)
+
+    def add(self, body: bytes) -> None:
+        self.spool.append(body, 0)
 
     def drain(self, limit: int = 1000) -> None:
+        """Both lanes, until neither has anything to do; time passes as they ask for."""
         for _ in range(limit):
-            if self.delivery.step() != 0.0:
+            waits = [self.delivery.step_live(), self.delivery.step_backlog()]
+            wanted = [wait for wait in waits if wait is not None]
+            if not wanted:
                 return
+            self.seconds += min(wanted)
         raise AssertionError("never ready")
+
+    def pass_by(self, seconds: float) -> float | None:
+        """The backlog lane's next request, after so long."""
+        self.seconds += seconds
+        return self.delivery.step_backlog()
+
+    def left(self) -> list[bytes]:
+        return [each.body for each in self.spool.oldest(100_000, HUGE, HUGE)]
+
+    def buried(self) -> list[tuple[str, object]]:
+        lines = self.letters.read_text().splitlines() if self.letters.exists() else []
+        return [(each["reason"], each["heartbeat"]) for each in map(json.loads, lines)]
+
+
+Make = Callable[..., Setup]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    made: list[Setup] = []
+
+    def setup(waiting: int = 0, interval_seconds: float = 30.0) -> Setup:
+        made.append(Setup(tmp_path / f"spool-{len(made)}", waiting, interval_seconds))
+        return made[-1]
+
+    yield setup
+    for each in made:
+        each.spool.close()
 
 
 def bodies(*numbers: int) -> list[bytes]:
     return [b"%d" % number for number in numbers]
 
 
-def test_an_empty_backlog_sends_nothing() -> None:
-    setup = Setup()
+def test_an_empty_spool_sends_nothing(make: Make) -> None:
+    setup = make()
 
-    assert setup.delivery.step() is None
+    assert setup.delivery.step_live() is None
+    assert setup.delivery.step_backlog() is None
     assert setup.service.requests == []
 
 
-def test_pitfall_40_the_live_heartbeat_goes_first_and_the_backlog_in_order() -> None:
-    setup = Setup(waiting=250)
+def test_pitfall_40_the_live_heartbeat_goes_first_and_the_backlog_in_order(make: Make) -> None:
+    setup = make(waiting=1_000)
 
     setup.drain()
 
-    assert setup.service.live == bodies(249)
-    assert setup.service.requests == [
-        bodies(249),
-        bodies(*range(100)),
-        bodies(*range(100, 200)),
-        bodies(*range(200, 249)),
-    ]
-    assert len(setup.backlog) == 0
+    assert setup.service.live == bodies(999)
+    assert setup.service.requests == [bodies(999), bodies(*range(500)), bodies(*range(500, 999))]
+    assert len(setup.spool) == 0
 
 
-def test_a_new_heartbeat_goes_between_two_batches() -> None:
-    setup = Setup(waiting=250)
-    setup.delivery.step()
-    setup.delivery.step()
+def test_the_backlog_waits_until_a_live_heartbeat_was_taken(make: Make) -> None:
+    setup = make(waiting=10)
+    setup.service.answer = lambda bodies: Failed("x", "x")
 
-    setup.backlog.add(b"new")
-    setup.delivery.step()
+    assert setup.delivery.step_backlog() is None
+    setup.delivery.step_live()
 
-    assert setup.service.requests[-1] == [b"new"]
-    assert setup.service.live == [b"249", b"new"]
+    assert setup.delivery.step_backlog() is None
+    assert setup.service.requests == [bodies(9)]
 
 
-def test_backoff_doubles_from_a_second_to_a_minute_without_end() -> None:
-    setup = Setup(waiting=1)
+def test_batches_are_spread_over_time(make: Make) -> None:
+    setup = make(waiting=1_200)
+    setup.delivery.step_live()
+
+    waits = [setup.delivery.step_backlog(), setup.pass_by(269), setup.pass_by(1), setup.pass_by(60)]
+
+    assert waits == [270, 1, 270, 210]
+    assert [len(each) for each in setup.service.requests] == [1, 500]
+
+
+def test_what_is_left_behind_in_an_earlier_process_is_backlog(make: Make, tmp_path: Path) -> None:
+    make(waiting=3).spool.close()
+    setup = Setup(tmp_path / "spool-0")
+
+    assert setup.delivery.step_live() is None
+    setup.add(b"new")
+    setup.drain()
+    setup.spool.close()
+
+    assert setup.service.requests == [[b"new"], bodies(0, 1, 2)]
+
+
+def test_a_new_heartbeat_goes_while_a_batch_is_on_its_way(make: Make) -> None:
+    setup = make(waiting=10)
+
+    def answer(sent: list[bytes]) -> Outcome:
+        if len(sent) > 1:
+            setup.add(b"new")
+            setup.delivery.step_live()
+        return OK
+
+    setup.service.answer = answer
+    setup.drain()
+
+    assert setup.service.live == [b"9", b"new"]
+    assert setup.left() == []
+
+
+@pytest.mark.parametrize(
+    ("interval_seconds", "expected"),
+    [(1, [1, 2, 4, 8, 16, 32, 60, 60]), (10, [1, 20, 20, 20, 20, 32, 60, 60]), (30, [1, *[60] * 7])],
+)
+def test_backoff_grows_from_a_second_to_a_minute_without_end(
+    make: Make, interval_seconds: float, expected: list[float]
+) -> None:
+    setup = make(waiting=1, interval_seconds=interval_seconds)
     setup.service.answer = lambda bodies: Failed("HTTP 500", "HTTP 500")
 
-    waits = [setup.delivery.step() for _ in range(50)]
+    waits = [setup.delivery.step_live() for _ in range(50)]
 
-    assert waits[:8] == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert waits[:8] == expected
     assert set(waits[8:]) == {60}
-    assert len(setup.backlog) == 1
+    assert len(setup.spool) == 1
 
 
-def test_backoff_starts_anew_after_a_success() -> None:
-    setup = Setup(waiting=1)
+def test_backoff_starts_anew_after_a_success(make: Make) -> None:
+    setup = make(waiting=1)
     setup.service.answer = lambda bodies: Failed("x", "x")
     for _ in range(5):
-        setup.delivery.step()
+        setup.delivery.step_live()
     setup.service.answer = lambda bodies: OK
-    assert setup.delivery.step() == 0.0
+    assert setup.delivery.step_live() == 0.0
 
-    setup.backlog.add(b"next")
+    setup.add(b"next")
     setup.service.answer = lambda bodies: Failed("x", "x")
 
-    assert setup.delivery.step() == 1.0
+    assert setup.delivery.step_live() == 1.0
 
 
-def test_retry_after_is_the_floor() -> None:
-    setup = Setup(waiting=1)
+def test_a_batch_that_fails_backs_off_by_itself_and_live_heartbeats_go_on(make: Make) -> None:
+    setup = make(waiting=10)
+    setup.service.answer = lambda sent: Failed("HTTP 500", "x") if len(sent) > 1 else OK
+    setup.delivery.step_live()
+
+    waits = [setup.pass_by(270), setup.pass_by(1), setup.pass_by(60)]
+    setup.add(b"new")
+
+    assert waits == [1, 60, 60]
+    assert setup.delivery.step_live() == 0.0
+    assert setup.left() == bodies(*range(9))
+
+
+def test_retry_after_is_the_floor(make: Make) -> None:
+    setup = make(waiting=1)
     setup.service.answer = lambda bodies: Failed("HTTP 503", "busy", 120.0)
 
-    assert setup.delivery.step() == 121.0
+    assert setup.delivery.step_live() == 180.0
 
 
-def test_only_the_same_failure_is_quiet(caplog: pytest.LogCaptureFixture) -> None:
+def test_only_the_same_failure_is_quiet(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    setup = Setup(waiting=3)
+    setup = make(waiting=3)
     answers: list[Outcome] = [*[Failed("a", "refused")] * 3, Failed("b", "busy 1"), Failed("b", "busy 2"), OK, OK, OK]
     setup.service.answer = lambda bodies: answers.pop(0)
 
-    for _ in range(8):
-        setup.delivery.step()
+    setup.drain()
 
     messages = [record.message for record in caplog.records]
     assert len(messages) == 3
@@ -148,46 +260,49 @@ def test_only_the_same_failure_is_quiet(caplog: pytest.LogCaptureFixture) -> Non
 
 
 @pytest.mark.parametrize("status", ["HTTP 401", "HTTP 403"])
-def test_a_refused_token_keeps_everything_and_says_so_once(status: str, caplog: pytest.LogCaptureFixture) -> None:
-    setup = Setup(waiting=5)
+def test_a_refused_token_keeps_everything_and_says_so_once(
+    make: Make, status: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    setup = make(waiting=5)
     setup.service.answer = lambda bodies: Unauthorized(status, f"{status} Unauthorized")
 
-    waits = [setup.delivery.step() for _ in range(10)]
+    waits = [setup.delivery.step_live() for _ in range(10)]
 
-    assert len(setup.backlog) == 5
-    assert waits[:3] == [1, 2, 4]
+    assert len(setup.spool) == 5
+    assert waits[:3] == [1, 60, 60]
     assert len(caplog.records) == 1
     assert "LINKBEAT_API_KEY" in caplog.text
     assert setup.delivery.rejected == 0
 
 
-def test_a_token_that_was_replaced_is_used_at_once() -> None:
-    setup = Setup(waiting=1)
+def test_a_token_that_was_replaced_is_used_at_once(make: Make) -> None:
+    setup = make(waiting=1)
     setup.key.read_again = lambda: True  # type: ignore[method-assign]
     answers: list[Outcome] = [Unauthorized("HTTP 401", "x"), OK]
     setup.service.answer = lambda bodies: answers.pop(0)
 
-    assert setup.delivery.step() == 0.0
-    assert setup.delivery.step() == 0.0
-    assert len(setup.backlog) == 0
+    assert setup.delivery.step_live() == 0.0
+    assert setup.delivery.step_live() == 0.0
+    assert len(setup.spool) == 0
 
 
-def test_a_refused_live_heartbeat_is_dropped_counted_and_logged(caplog: pytest.LogCaptureFixture) -> None:
-    setup = Setup(waiting=3)
+def test_a_refused_live_heartbeat_goes_to_the_dead_letters(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    setup = make(waiting=3)
     setup.service.answer = lambda bodies: Refused("HTTP 422", "HTTP 422: hostname: missing") if b"2" in bodies else OK
 
+    assert setup.delivery.step_live() == 0.0
+    setup.add(b"3")
     setup.drain()
 
-    assert len(setup.backlog) == 0
+    assert len(setup.spool) == 0
     assert setup.delivery.rejected == 1
-    assert setup.service.requests == [bodies(2), bodies(0, 1)]
+    assert setup.service.requests == [bodies(2), bodies(3), bodies(0, 1)]
+    assert setup.buried() == [("HTTP 422: hostname: missing", 2)]
     assert "hostname: missing" in caplog.text
 
 
-def test_rejected_of_a_batch_are_dropped_and_counted_and_their_neighbours_acknowledged(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    setup = Setup(waiting=4)
+def test_rejected_of_a_batch_go_to_the_dead_letters_and_their_neighbours_are_acknowledged(make: Make) -> None:
+    setup = make(waiting=4)
     answers: list[Outcome] = [
         OK,
         Delivered([RejectedHeartbeat(1, "rx_bytes: expected int"), RejectedHeartbeat(99, "?")], ""),
@@ -196,14 +311,14 @@ def test_rejected_of_a_batch_are_dropped_and_counted_and_their_neighbours_acknow
 
     setup.drain()
 
-    assert len(setup.backlog) == 0
+    assert len(setup.spool) == 0
     assert setup.delivery.rejected == 1
-    assert "rx_bytes: expected int" in caplog.text
+    assert setup.buried() == [("rx_bytes: expected int", 1)]
 
 
 @pytest.mark.parametrize("status", ["HTTP 413", "HTTP 422"])
-def test_a_refused_batch_is_split_until_only_the_bad_heartbeat_is_lost(status: str) -> None:
-    setup = Setup(waiting=101)
+def test_a_refused_batch_is_split_until_only_the_bad_heartbeat_is_left_out(make: Make, status: str) -> None:
+    setup = make(waiting=401)
     arrived: set[bytes] = set()
 
     def answer(bodies: list[bytes]) -> Outcome:
@@ -215,13 +330,13 @@ def test_a_refused_batch_is_split_until_only_the_bad_heartbeat_is_lost(status: s
     setup.service.answer = answer
     setup.drain()
 
-    assert arrived == set(bodies(*range(101))) - {b"37"}
-    assert setup.delivery.rejected == 1
-    assert len(setup.service.requests) < 30
+    assert arrived == set(bodies(*range(401))) - {b"37"}
+    assert setup.buried() == [(status, 37)]
+    assert len(setup.service.requests) < 40
 
 
-def test_a_limit_on_size_halves_batches_and_loses_nothing() -> None:
-    setup = Setup(waiting=101)
+def test_a_limit_on_size_halves_batches_and_loses_nothing(make: Make) -> None:
+    setup = make(waiting=101)
     arrived: list[bytes] = []
 
     def answer(bodies: list[bytes]) -> Outcome:
@@ -237,54 +352,128 @@ def test_a_limit_on_size_halves_batches_and_loses_nothing() -> None:
     assert setup.delivery.rejected == 0
 
 
-def test_a_batch_that_a_slow_line_cannot_carry_in_time_is_made_smaller() -> None:
-    setup = Setup(waiting=101)
-    setup.delivery.step()
-    setup.service.answer = lambda bodies: Failed("TimeoutError", "no answer within 10 s")
+@pytest.mark.parametrize("cause", ["TimeoutError", "HTTP 503", "HTTP 504"])
+def test_a_batch_that_does_not_go_in_time_is_made_smaller(make: Make, cause: str) -> None:
+    setup = make(waiting=101)
+    setup.delivery.step_live()
+    setup.service.answer = lambda bodies: Failed(cause, "no answer within 10 s")
 
     for _ in range(3):
-        setup.delivery.step()
+        setup.pass_by(270)
 
     assert [len(each) for each in setup.service.requests] == [1, 100, 50, 25]
 
 
-def test_a_full_backlog_drops_the_oldest_and_counts_them() -> None:
-    setup = Setup(waiting=15, capacity=10)
+@pytest.mark.parametrize(("interval_seconds", "expected"), [(30, [500, 125, 125]), (3, [50, 100, 75])])
+def test_a_batch_takes_at_most_half_an_interval_and_half_of_the_time_that_the_service_has(
+    make: Make, interval_seconds: float, expected: list[int]
+) -> None:
+    setup = make(waiting=2_000, interval_seconds=interval_seconds)
 
+    def answer(sent: list[bytes]) -> Outcome:
+        # 20 ms each; the first batch of the short interval is quick.
+        setup.seconds += 0.02 * len(sent) if len(sent) > 50 else 0.0
+        return OK
+
+    setup.service.answer = answer
     setup.drain()
 
-    assert setup.backlog.dropped == 5
-    assert setup.service.requests == [bodies(14), bodies(*range(5, 14))]
+    assert [len(each) for each in setup.service.requests[1:4]] == expected
 
 
-def test_a_backlog_is_bounded_in_octets_too_and_always_keeps_the_newest() -> None:
-    backlog = Backlog(100, max_bytes=10)
+def test_a_service_that_refuses_every_live_heartbeat_does_not_get_them_all_buried(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    setup = make()
+    setup.service.answer = lambda bodies: Refused("HTTP 422", "HTTP 422: no")
 
-    assert [backlog.add(b"1234") for _ in range(3)] == [0, 0, 1]
-    assert backlog.add(b"x" * 50) == 2
-    assert len(backlog) == 1
+    waits = []
+    for number in range(20):
+        setup.add(b"%d" % number)
+        waits.append(setup.delivery.step_live())
+
+    assert setup.left() == bodies(*range(3, 20))
+    assert setup.delivery.rejected == len(setup.buried()) == 3
+    assert waits[:6] == [0, 0, 0, 1, 60, 60]
+    assert caplog.text.count("refuses every heartbeat") == 1
+    setup.service.answer = lambda bodies: OK
+    setup.drain()
+    assert setup.left() == []
+    assert setup.delivery.rejected == 3
 
 
-def test_a_heartbeat_that_arrived_after_it_was_given_up_is_not_counted_as_dropped() -> None:
-    backlog = Backlog(1)
-    backlog.add(b"old")
-    backlog.add(b"new")
+@pytest.mark.parametrize("way", ["each of a batch", "the batch as a whole"])
+def test_a_service_that_refuses_the_whole_backlog_does_not_get_it_buried(make: Make, way: str) -> None:
+    setup = make(waiting=5_000)
 
-    backlog.remove([1])
+    def refuse(sent: list[bytes]) -> Outcome:
+        if way == "each of a batch":
+            return Delivered([RejectedHeartbeat(n, "too old") for n in range(len(sent))], "")
+        return Refused("HTTP 422", "no")
 
-    assert backlog.dropped == 0
-    assert len(backlog) == 1
+    setup.delivery.step_live()
+    setup.service.answer = refuse
+    for _ in range(100):
+        setup.pass_by(HOLD_SECONDS)
+
+    most = 3 * BATCH_HEARTBEATS if way == "each of a batch" else 3
+    assert setup.delivery.rejected == most
+    assert len(setup.spool) == 4_999 - most
+    probes = setup.service.requests[-20:]
+    assert probes == [[b"4998"]] * 20  # the newest, alone
+    setup.service.answer = lambda sent: OK
+    setup.drain()
+    assert setup.left() == []
 
 
-@given(st.lists(st.sampled_from(["add", "ok", "fail", "413", "reject"]), max_size=60), st.integers(1, 8))
-def test_every_heartbeat_is_delivered_rejected_dropped_or_waiting(events: list[str], capacity: int) -> None:
-    setup = Setup(capacity=capacity)
+def test_a_backlog_that_is_too_old_at_its_beginning_is_delivered_from_where_it_is_not(make: Make) -> None:
+    setup = make(waiting=4_000)
+    arrived: set[bytes] = set()
+
+    def answer(sent: list[bytes]) -> Outcome:
+        arrived.update(each for each in sent if int(each) >= 3_000)
+        return Delivered([RejectedHeartbeat(n, "too old") for n, each in enumerate(sent) if int(each) < 3_000], "")
+
+    setup.service.answer = answer
+    setup.drain()
+
+    assert arrived == set(bodies(*range(3_000, 4_000)))
+    assert setup.delivery.rejected == 3_000
+
+
+def test_the_newest_configuration_is_told_when_it_changes(make: Make) -> None:
+    setup = make()
+    configs = [b"{}", b'{"paused":true}', b'{"paused":true}', b"{}"]
+    setup.service.answer = lambda sent: Delivered([], "", configs.pop(0))
+
+    for number in range(4):
+        setup.add(b"%d" % number)
+        setup.delivery.step_live()
+
+    assert setup.configs == [b'{"paused":true}', b"{}"]
+    assert setup.delivery.config == b"{}"
+
+
+def test_the_report_says_how_delivery_goes(make: Make) -> None:
+    setup = make(waiting=3)
+    setup.service.answer = lambda sent: Refused("HTTP 422", "no")
+    setup.delivery.step_live()
+    report = msgspec.to_builtins(setup.delivery.report())
+
+    assert report.pop("oldest_seconds") >= 0
+    assert report == {"queued": 2, "spool_bytes": 0, "dropped": 0, "rejected": 1, "spool": "disk"}
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(st.sampled_from(["add", "ok", "fail", "413", "reject", "batch", "batch"]), max_size=60))
+def test_every_heartbeat_is_delivered_buried_or_waiting(make: Make, events: list[str]) -> None:
+    setup = make()
     delivered: list[bytes] = []
     added = 0
     event = ""
 
     def answer(bodies: list[bytes]) -> Outcome:
-        if event == "ok":
+        if event in ("ok", "batch"):
             delivered.extend(bodies)
             return OK
         if event == "reject":
@@ -296,18 +485,23 @@ def test_every_heartbeat_is_delivered_rejected_dropped_or_waiting(events: list[s
     logging.disable()
     for event in events:
         if event == "add":
-            setup.backlog.add(b"%d" % added)
+            setup.add(b"%d" % added)
             added += 1
+        elif event == "batch":
+            setup.pass_by(1_000)
         else:
-            setup.delivery.step()
+            setup.delivery.step_live()
+            setup.pass_by(1_000)
     logging.disable(logging.NOTSET)
+    left = setup.left()
+    setup.spool.close()
 
-    assert added == len(delivered) + setup.delivery.rejected + setup.backlog.dropped + len(setup.backlog)
-    assert len(delivered) == len(set(delivered))
+    reached = [*delivered, *left, *(str(number).encode() for _, number in setup.buried())]
+    assert sorted(reached) == sorted(bodies(*range(added)))
 
 
-def test_collecting_never_waits_for_a_service_that_hangs() -> None:
-    setup = Setup(waiting=1)
+def test_collecting_never_waits_for_a_service_that_hangs(make: Make) -> None:
+    setup = make(waiting=1)
     hung = threading.Event()
     released = threading.Event()
 
@@ -323,18 +517,55 @@ def test_collecting_never_waits_for_a_service_that_hangs() -> None:
 
     begin = time.monotonic()
     for _ in range(100):
-        setup.backlog.add(b"x")
+        setup.add(b"x")
         setup.delivery.wake()
     setup.delivery.stop(within_seconds=0.2)
     duration = time.monotonic() - begin
     released.set()
 
     assert duration < 1.0
-    assert len(setup.backlog) == 101
+    assert len(setup.spool) >= 100
 
 
-def test_stopping_tries_once_more_and_cuts_a_wait_short() -> None:
-    setup = Setup(waiting=2)
+def test_a_batch_that_hangs_keeps_no_live_heartbeat_waiting(make: Make) -> None:
+    setup = make(waiting=10)
+    hung = threading.Event()
+    released = threading.Event()
+    arrived = threading.Semaphore(0)
+
+    def answer(sent: list[bytes]) -> Outcome:
+        if len(sent) > 1:
+            hung.set()
+            released.wait(10)
+        else:
+            arrived.release()
+        return OK
+
+    setup.service.answer = answer
+    setup.delivery.step_live()
+    arrived.acquire()
+    setup.seconds += 1_000
+    setup.delivery.start()
+    assert hung.wait(5)
+
+    begin = time.monotonic()
+    for number in range(20):
+        setup.add(b"%d" % (100 + number))
+        setup.delivery.wake()
+        assert arrived.acquire(timeout=5)
+    duration = time.monotonic() - begin
+    released.set()
+    setup.delivery.stop(within_seconds=5)
+
+    assert duration < 1.0
+    deadline = time.monotonic() + 5
+    while setup.left() and time.monotonic() < deadline:
+        time.sleep(0.01)  # the batch's own thread notes what the answer means
+    assert setup.left() == []
+
+
+def test_stopping_tries_once_more_and_cuts_a_wait_short(make: Make) -> None:
+    setup = make(waiting=2)
     failed = threading.Event()
 
     def answer(bodies: list[bytes]) -> Outcome:
@@ -345,6 +576,7 @@ def test_stopping_tries_once_more_and_cuts_a_wait_short() -> None:
 
     setup.service.answer = answer
     setup.delivery.start()
+    setup.delivery.wake()
     assert failed.wait(5)
     setup.delivery.stop(within_seconds=5)
 
@@ -353,8 +585,8 @@ def test_stopping_tries_once_more_and_cuts_a_wait_short() -> None:
     assert not setup.delivery.is_alive()
 
 
-def test_stopping_leaves_a_service_alone_that_asked_for_it() -> None:
-    setup = Setup(waiting=1)
+def test_stopping_leaves_a_service_alone_that_asked_for_it(make: Make) -> None:
+    setup = make(waiting=1)
     failed = threading.Event()
 
     def answer(bodies: list[bytes]) -> Outcome:
@@ -363,7 +595,42 @@ def test_stopping_leaves_a_service_alone_that_asked_for_it() -> None:
 
     setup.service.answer = answer
     setup.delivery.start()
+    setup.delivery.wake()
     assert failed.wait(5)
     setup.delivery.stop(within_seconds=5)
 
     assert len(setup.service.requests) == 1
+
+
+def test_dead_letters_are_bounded_and_the_newest_stay(tmp_path: Path) -> None:
+    letters = DeadLetters(tmp_path / "refused.ndjson", max_bytes=10_000)
+    for number in range(300):
+        letters.add([("why\nnot", b'{"n": %d,\n "x": "\\n"}' % number)])
+        assert (tmp_path / "refused.ndjson").stat().st_size <= 10_000
+
+    kept = [json.loads(line) for line in (tmp_path / "refused.ndjson").read_text().splitlines()]
+    numbers = [each["heartbeat"]["n"] for each in kept]
+    assert numbers == list(range(numbers[0], 300))
+    assert len(numbers) > 30
+    assert kept[0]["reason"] == "why\nnot"
+    assert (tmp_path / "refused.ndjson").stat().st_mode & 0o777 == 0o600
+
+
+def test_more_dead_letters_at_once_than_there_is_room_for_leave_the_last_of_them(tmp_path: Path) -> None:
+    letters = DeadLetters(tmp_path / "refused.ndjson", max_bytes=10_000)
+    letters.add([("why", b"%d" % number) for number in range(1_000)])
+
+    numbers = [json.loads(line)["heartbeat"] for line in (tmp_path / "refused.ndjson").read_text().splitlines()]
+    assert (tmp_path / "refused.ndjson").stat().st_size <= 10_000
+    assert numbers == list(range(numbers[0], 1_000))
+    assert len(numbers) > 30
+
+
+def test_a_dead_letter_that_is_no_json_or_cannot_be_written_harms_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    DeadLetters(tmp_path / "refused.ndjson").add([("why", b"\xff{")])
+    DeadLetters(tmp_path / "no" / "refused.ndjson").add([("why", b"{}")])
+
+    assert json.loads((tmp_path / "refused.ndjson").read_text())["heartbeat"] == "\ufffd{"
+    assert "are not kept" in caplog.text

@@ -109,7 +109,7 @@ def test_e40_interfaces_that_go_away_again_are_said_to_fit(tmp_path: Path, caplo
     collector.collect()
 
     host(tmp_path, ["eth0"])
-    beat = collector.collect()
+    beat = collector.measure()
 
     assert beat.truncated is msgspec.UNSET
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]

@@ -11,9 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import agent
-from agent.heartbeat import Clock, Collector, encode, time_since_boot_ns, wall_clock_is_synchronized
+from agent.heartbeat import (
+    Clock,
+    Collector,
+    DeliveryReport,
+    encode,
+    last_stamp_ms,
+    stamp_ms,
+    time_since_boot_ns,
+    wall_clock_is_synchronized,
+)
 from agent.identity import ApiKey, identify, server_guid, server_id_from
 from agent.roots import Roots
+from agent.segments import Record
 from agent.settings import Settings, SettingsError
 from service.decode import decode_heartbeat
 
@@ -45,7 +55,9 @@ def settings_for(tmp_path: Path, *, hostname: str = "", server_id: str = "") -> 
 def test_a_heartbeat_has_the_fields_of_the_specification(tmp_path: Path) -> None:
     collector = Collector(settings_for(tmp_path))
 
-    beat = json.loads(encode(collector.collect(queued=3, dropped=2, rejected=1)))
+    report = DeliveryReport(queued=3, spool_bytes=4, dropped=2, rejected=1, spool="disk", oldest_seconds=1.5)
+
+    beat = json.loads(encode(collector.collect(report)))
 
     assert beat["server_id"] == "media-server.local"
     assert beat["hostname"] == "media server.local"
@@ -58,13 +70,21 @@ def test_a_heartbeat_has_the_fields_of_the_specification(tmp_path: Path) -> None
     assert [each["name"] for each in beat["network_interfaces"]] == ["eth0"]
     assert [each["mount_point"] for each in beat["filesystems"]] == ["/"]
     assert beat["interval_seconds"] == 30.0
-    assert beat["delivery"] == {"queued": 3, "dropped": 2, "rejected": 1}
+    assert beat["delivery"] == {
+        "queued": 3,
+        "spool_bytes": 4,
+        "dropped": 2,
+        "rejected": 1,
+        "spool": "disk",
+        "oldest_seconds": 1.5,
+    }
+    assert "delivery" not in json.loads(encode(collector.collect()))
 
 
 def test_pitfall_14_an_interface_that_disappears_leaves_an_empty_list(tmp_path: Path) -> None:
     settings = settings_for(tmp_path)
     collector = Collector(settings)
-    assert len(collector.collect().network_interfaces) == 1
+    assert len(collector.measure().network_interfaces) == 1
 
     (settings.roots.net / "dev").write_text("h|\nh|\n  lo: 5" + " 0" * 15 + "\n")
 
@@ -208,6 +228,33 @@ def test_a_restarted_agent_stays_above_the_timestamps_of_the_one_before() -> Non
 def test_the_kernel_is_asked_whether_the_clock_is_synchronized() -> None:
     assert wall_clock_is_synchronized() in (True, False)
     assert abs(time_since_boot_ns() / 1e9 - float(Path("/proc/uptime").read_text().split()[0])) < 1
+
+
+def test_pitfall_37_timestamps_go_on_above_those_of_the_process_before() -> None:
+    clock = Clock(lambda: 5_000_000_000, last_ms=10_000)
+
+    assert clock.timestamp()[17:] == "10.001Z"
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (Record(1, 7_000, b'{"boot_id":"this"}'), 7_000),
+        (Record(1, 7_000, b'{"boot_id":"that"}'), 0),
+        (Record(1, 7_000, b"{}"), 0),
+        (Record(1, 7_000, b"\xff"), 0),
+        (None, 0),
+    ],
+)
+def test_only_timestamps_of_this_boot_bind(record: Record | None, expected: int) -> None:
+    assert last_stamp_ms(record, "this") == expected
+    assert last_stamp_ms(record, None) == 0
+
+
+def test_the_timestamp_is_read_back_to_the_millisecond(tmp_path: Path) -> None:
+    collector = Collector(settings_for(tmp_path), Clock(lambda: 1_769_680_800_123_000_000))
+
+    assert stamp_ms(collector.collect()) == 1_769_680_800_123
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import pytest
 
 from agent.complaints import Complaints
 from agent.identity import ApiKey
-from agent.loop import StopSignals, next_tick, open_sender, warn_if_contained, warn_of_open_token
+from agent.loop import next_tick, open_sender, warn_if_contained, warn_of_open_token
 from agent.settings import Settings, SettingsError
+from agent.signals import Signals
 
 
 @pytest.mark.parametrize(
@@ -29,16 +31,32 @@ def test_ticks_do_not_drift() -> None:
     assert tick == 300_000.0
 
 
-def test_a_signal_ends_the_wait_at_once_and_handlers_are_put_back() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    with StopSignals() as stop:
-        assert not stop.wait_until(time.monotonic() + 0.01)
-        os.kill(os.getpid(), signal.SIGTERM)
+@pytest.mark.parametrize(
+    ("number", "cause"), [(signal.SIGTERM, "stop"), (signal.SIGINT, "stop"), (signal.SIGHUP, "reload")]
+)
+def test_a_signal_ends_the_wait_at_once_and_handlers_are_put_back(number: signal.Signals, cause: str) -> None:
+    before = signal.getsignal(number)
+    with Signals() as signals:
+        assert signals.wait_until(time.monotonic() + 0.01) is None
+        os.kill(os.getpid(), number)
         begin = time.monotonic()
-        assert stop.wait_until(begin + 10)
+        assert signals.wait_until(begin + 10) == cause
         assert time.monotonic() - begin < 1
 
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(number) is before
+
+
+def test_another_thread_ends_the_wait_and_may_come_too_late() -> None:
+    with Signals() as signals:
+        threading.Timer(0.05, signals.wake).start()
+        begin = time.monotonic()
+        assert signals.wait_until(begin + 10) == "wake"
+        assert time.monotonic() - begin < 1
+        for _ in range(100_000):  # more than the socket holds
+            signals.wake()
+        assert signals.wait_until(begin + 10) == "wake"
+
+    signals.wake()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,9 @@ from agent.network import (
     get_network_interfaces,
     parse_net_dev,
 )
+from agent.remote import RemoteConfig, apply
 from agent.roots import Roots, read_text
+from agent.settings import Settings
 
 FIXTURES = Path(__file__).parent / "fixtures"
 HEADER = (FIXTURES / "net_dev_headers_only.txt").read_text()
@@ -309,7 +311,9 @@ def test_patterns_choose_interfaces_and_exclude_wins(
 ) -> None:
     roots = tree(tmp_path, fixture("net_dev_virtual.txt"))
 
-    assert [each.name for each in get_network_interfaces(roots, include=include, exclude=exclude)] == expected
+    reports = apply(Settings(include_interfaces=include, exclude_interfaces=exclude), RemoteConfig()).reports
+
+    assert [each.name for each in get_network_interfaces(roots, is_wanted=reports)] == expected
 
 
 def test_ten_thousand_interfaces_are_all_parsed() -> None:
@@ -359,7 +363,7 @@ def test_elsewhere_than_on_linux_psutil_gives_the_same_list(monkeypatch: pytest.
     }
     monkeypatch.setitem(sys.modules, "psutil", fake)
 
-    found = get_network_interfaces(platform="darwin", exclude=("awdl*",))
+    found = get_network_interfaces(platform="darwin", is_wanted=lambda name: not name.startswith("awdl"))
 
     assert found == [
         NetworkInterface("en0", 1, 2, 3, 4, False, 5, 6, 7, 8, "physical", []),

@@ -8,6 +8,7 @@ import ssl
 import subprocess
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,8 +18,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.answers import Delivered, Failed, Outcome, Refused, RejectedHeartbeat, Unauthorized, judge, one_line
 from agent.identity import ApiKey
-from agent.sender import Delivered, Failed, Outcome, Refused, RejectedHeartbeat, Sender, Unauthorized, judge, one_line
+from agent.sender import Sender
 from agent.settings import Settings
 
 ACK = b'{"status":"ok","server_registered":true,"duplicate":false}'
@@ -126,6 +128,68 @@ def test_a_batch_is_a_json_array_on_the_kept_connection(serve: Callable[[Respond
     assert server.connections == 1
 
 
+LONG = b'{"a":"' + b"x" * 5_000 + b'"}'
+
+
+def content(request: tuple[str, dict[str, str], bytes]) -> tuple[str, bytes]:
+    """How a body was encoded, and what it says."""
+    _, headers, body = request
+    coding = headers.get("Content-Encoding", "")
+    return coding, zlib.decompress(body, wbits=31) if coding == "gzip" else body
+
+
+def test_bodies_are_compressed_once_the_service_has_said_that_it_takes_that(serve: Callable[[Respond], Server]) -> None:
+    server = serve(lambda handler: handler.answer(200, ACK, Accept_Encoding="br;q=0.5, GZIP"))
+    sender = Sender(server.url, ApiKey(Settings()), timeout_seconds=5)
+    other = sender.another(5)
+
+    sender.heartbeat(LONG)
+    sender.heartbeat(LONG)
+    sender.heartbeat(b"{}")
+    other.heartbeats([LONG, LONG])
+    sender.close()
+    other.close()
+
+    assert [content(each) for each in server.seen] == [
+        ("", LONG),
+        ("gzip", LONG),
+        ("", b"{}"),
+        ("gzip", b"[" + LONG + b"," + LONG + b"]"),
+    ]
+    assert len(server.seen[1][2]) < 200
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize("offer", ["", "identity", "gzip;q=0", "gzip; q=0.0"])
+def test_without_that_offer_bodies_go_plain(serve: Callable[[Respond], Server], offer: str) -> None:
+    server = serve(lambda handler: handler.answer(200, ACK, Accept_Encoding=offer))
+    sender = Sender(server.url, ApiKey(Settings()), timeout_seconds=5)
+
+    for _ in range(2):
+        sender.heartbeat(LONG)
+    sender.close()
+
+    assert [content(each) for each in server.seen] == [("", LONG)] * 2
+
+
+def test_a_compressed_body_that_is_refused_goes_plain_and_so_do_all_on_that_connection(
+    serve: Callable[[Respond], Server],
+) -> None:
+    def respond(handler: Handler) -> None:
+        refused = "Content-Encoding" in handler.headers
+        handler.answer(415 if refused else 200, b"" if refused else ACK, Accept_Encoding="gzip")
+
+    server = serve(respond)
+    sender = Sender(server.url, ApiKey(Settings()), timeout_seconds=5)
+
+    outcomes = [sender.heartbeat(LONG) for _ in range(4)]
+    sender.close()
+
+    assert all(isinstance(each, Delivered) for each in outcomes)
+    assert [content(each) for each in server.seen] == [("", LONG), ("gzip", LONG), *[("", LONG)] * 3]
+    assert server.connections == 1
+
+
 def test_an_idle_connection_that_the_service_closed_costs_nothing(serve: Callable[[Respond], Server]) -> None:
     def answer_and_hang_up(handler: Handler) -> None:
         handler.answer(200, ACK)
@@ -187,6 +251,17 @@ def test_an_answer_that_drips_is_given_up(serve: Callable[[Respond], Server], pr
 
     assert outcome == Failed("TimeoutError", "no answer within 0.3 s")
     assert time.monotonic() - begin < 2
+
+
+def test_an_acknowledgement_that_is_cut_is_none(serve: Callable[[Respond], Server]) -> None:
+    def hang_up_half_way(handler: Handler) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n" + ACK)
+        handler.close_connection = True
+
+    outcome = send(serve(hang_up_half_way).url)
+
+    assert isinstance(outcome, Failed)
+    assert outcome.cause == "IncompleteRead"
 
 
 def test_an_endless_answer_is_not_read_to_its_end(serve: Callable[[Respond], Server]) -> None:
@@ -251,6 +326,17 @@ def headers(**values: str) -> http.client.HTTPMessage:
 )
 def test_a_200_that_is_no_acknowledgement_delivers_nothing(body: bytes) -> None:
     assert isinstance(judge(200, headers(), body), Failed)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [(b'{"paused": true}', b'{"paused": true}'), (b"{}", b"{}"), (b"null", b"{}"), (b"[1]", b"{}"), (b'"x"', b"{}")],
+)
+def test_the_configuration_of_a_live_answer_is_kept_as_it_came(config: bytes, expected: bytes) -> None:
+    outcome = judge(200, headers(), b'{"status":"ok","config":' + config + b"}")
+
+    assert isinstance(outcome, Delivered)
+    assert outcome.config == expected
 
 
 @pytest.mark.parametrize("status", [201, 202, 204, 206])

@@ -1,0 +1,167 @@
+"""What an answer of the service means for the heartbeats of the request."""
+
+import email.utils
+import http.client
+import time
+from typing import NamedTuple
+
+import msgspec
+
+RETRY_AFTER_SECONDS = (1.0, 300.0)  # a service's slip must neither make us spin nor silence us for a day
+
+
+class RejectedHeartbeat(NamedTuple):
+    """A heartbeat of a batch that the service will never take, by its place in the batch."""
+
+    position: int
+    reason: str
+
+
+class Delivered(NamedTuple):
+    """The service has committed every heartbeat of the request, except `rejected`. `answer` is its text.
+
+    config          what the service asks this agent to do differently: a JSON object, b"{}" if nothing.
+    """
+
+    rejected: list[RejectedHeartbeat]
+    answer: str
+    config: bytes = b"{}"
+
+
+class Refused(NamedTuple):
+    """422 or 413: the same request will never be taken; a part of it may be."""
+
+    cause: str
+    reason: str
+
+
+class Unauthorized(NamedTuple):
+    """401 or 403: nothing is wrong with the heartbeats; the token has to change."""
+
+    cause: str
+    reason: str
+
+
+class Failed(NamedTuple):
+    """Anything else: unknown whether it arrived, to be sent again.
+
+    cause           what to compare: the same as long as the failure is the same.
+    retry_after     seconds that the service asked for, 1 .. 300, or None.
+    """
+
+    cause: str
+    reason: str
+    retry_after: float | None = None
+
+
+Outcome = Delivered | Refused | Unauthorized | Failed
+
+
+class _Rejection(msgspec.Struct):
+    index: int
+    code: str = ""
+    errors: list[msgspec.Raw] = []
+
+
+class _Acknowledgement(msgspec.Struct):
+    status: str
+    rejected: list[_Rejection] = []
+    config: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class _FieldError(msgspec.Struct):
+    path: str = ""
+    reason: str = ""
+
+
+class _Problem(msgspec.Struct):
+    """application/problem+json (RFC 9457) with the service's field errors."""
+
+    title: str = ""
+    detail: str = ""
+    code: str = ""
+    errors: list[msgspec.Raw] = []
+
+
+def judge(status: int, headers: http.client.HTTPMessage, body: bytes) -> Outcome:
+    """What an answer means. Only 200 with the service's own acknowledgement is a delivery.
+
+    A captive portal or a proxy answers 200 with HTML: heartbeats that were forgotten on that would be lost.
+    """
+    if status == 200:
+        return _acknowledged(body)
+    cause = f"HTTP {status}"
+    phrase = http.client.responses.get(status, "")
+    reason = f"{cause} {phrase}".rstrip()
+    if 300 <= status < 400:
+        # Following it would hand the token to whoever the answer names.
+        target = one_line(headers.get("Location", "nowhere"))
+        return Failed(
+            cause, f"{reason}: redirected to {target}, which is not followed; set LINKBEAT_URL to the service"
+        )
+    said = _problem_text(body)
+    reason = f"{reason}: {said}" if said else reason
+    if status in (413, 422):
+        return Refused(cause, reason)
+    if status in (401, 403):
+        return Unauthorized(cause, reason)
+    return Failed(cause, reason, _retry_after(headers))
+
+
+def one_line(text: str, limit: int = 300) -> str:
+    """`text` fit for one line of a log, whatever a stranger put into it."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def _acknowledged(body: bytes) -> Outcome:
+    try:
+        acknowledgement = msgspec.json.decode(body, type=_Acknowledgement)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        acknowledgement = None
+    if acknowledgement is None or acknowledgement.status != "ok":
+        said = one_line(body.decode("utf-8", "replace"), 80)
+        return Failed("no acknowledgement", f"HTTP 200, but not an answer of Linkbeat: {said or '(empty)'}")
+    rejected = [
+        RejectedHeartbeat(each.index, one_line(_errors_text(each.errors) or each.code or "no reason given"))
+        for each in acknowledgement.rejected
+    ]
+    # Of another shape, as null is, it asks for nothing; the heartbeat is committed all the same.
+    config = bytes(acknowledgement.config)
+    return Delivered(rejected, body.decode("utf-8", "replace"), config if config.startswith(b"{") else b"{}")
+
+
+def _problem_text(body: bytes) -> str:
+    try:
+        problem = msgspec.json.decode(body, type=_Problem)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return one_line(body.decode("utf-8", "replace"), 80)
+    return one_line(_errors_text(problem.errors) or problem.detail or problem.title or problem.code)
+
+
+def _errors_text(errors: list[msgspec.Raw]) -> str:
+    """`path: reason` of each; an entry of another shape as it came."""
+    texts = []
+    for raw in errors:
+        try:
+            error = msgspec.json.decode(raw, type=_FieldError)
+            texts.append(f"{error.path}: {error.reason}" if error.path else error.reason)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            texts.append(bytes(raw).decode("utf-8", "replace"))
+    return "; ".join(texts)
+
+
+def _retry_after(headers: http.client.HTTPMessage) -> float | None:
+    """Seconds from Retry-After, which is a number or a date (RFC 9110, 10.2.3), within RETRY_AFTER_SECONDS."""
+    text = headers.get("Retry-After", "").strip()
+    if not text:
+        return None
+    if text.isascii() and text.isdigit():
+        seconds = float(text[:9])
+    else:
+        try:
+            seconds = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
+        except (ValueError, OverflowError):
+            return None
+    lowest, highest = RETRY_AFTER_SECONDS
+    return min(highest, max(lowest, seconds))

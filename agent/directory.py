@@ -1,0 +1,185 @@
+"""The spool's directory: whose it is, and what a start finds in it."""
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from agent.deadletter import Quarantine
+from agent.segments import (
+    SAFE_FLAGS,
+    SEGMENT_NAME,
+    Found,
+    Record,
+    Segment,
+    find_records,
+    read_acknowledged,
+    read_regular,
+    rewrite,
+)
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+log = logging.getLogger(__name__)
+
+_LEFTOVER = re.compile(r"(\d{12}\.tmp|refused\.tmp)\Z")
+
+
+class SpoolInUse(Exception):
+    """Another process has the directory; the message says which."""
+
+
+def default_directory(server_id: str, environ: Mapping[str, str], uid: int) -> Path:
+    """Where an agent's spool is if no setting says so; agents of several server ids have one each."""
+    if state := environ.get("STATE_DIRECTORY", "").partition(":")[0]:  # systemd.exec(5)
+        base = Path(state)
+    elif uid == 0:
+        base = Path("/var/lib/linkbeat-agent")
+    else:
+        base = Path(environ.get("XDG_STATE_HOME") or Path.home() / ".local/state", "linkbeat-agent")
+    return base / f"{server_id}.spool"  # with a suffix: ".." is a server id too
+
+
+class Directory:
+    """Segments in the order of their numbers, under a lock that lives as long as the process."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.damaged = 0
+        """Stretches of bytes that are no records, since the start."""
+        self.is_last_whole = False
+        self._quarantine = Quarantine(path / "damaged")
+        self._lock: int | None = None
+        self._number = 0
+
+    @property
+    def is_open(self) -> bool:
+        return self._lock is not None
+
+    def open(self) -> tuple[list[Segment], Record | None]:
+        """Takes the directory. Returns its segments and the newest record of all, waiting or not.
+
+        Whatever is in it, what can be read is read; the rest is moved aside and counted. `is_last_whole` says whether
+        the last segment can be appended to.
+
+        Raises SpoolInUse, and OSError if the directory cannot be used at all.
+        """
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = self._locked()
+        try:
+            return self._load()
+        except BaseException:
+            self.close()
+            raise
+
+    def next_path(self) -> Path:
+        """Where no segment is yet."""
+        self._number += 1
+        return self.path / f"{self._number:012}.seg"
+
+    def keep_damaged(self, path: Path) -> None:
+        """Counts a file that has lost records, and keeps a copy aside."""
+        self.damaged += 1
+        log.warning("%s is damaged; what can be read of it is sent", path)
+        with suppress(OSError):
+            self._quarantine.keep(path.name, read_regular(path))
+
+    def close(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _locked(self) -> int:
+        lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | SAFE_FLAGS, 0o600)
+        try:
+            _lock(lock)
+            with suppress(OSError):  # on a full disk, who holds it stays unsaid
+                os.ftruncate(lock, 0)
+                os.write(lock, b"process %d" % os.getpid())
+        except BlockingIOError:
+            holder = os.read(lock, 100).decode("utf-8", "replace").strip() or "another process"
+            os.close(lock)
+            raise SpoolInUse(f'"{self.path}" is in use by {holder}') from None
+        except BaseException:
+            os.close(lock)
+            raise
+        return lock
+
+    def _load(self) -> tuple[list[Segment], Record | None]:
+        names = sorted(os.listdir(self.path))  # noqa: PTH208 - names, also those that are not UTF-8
+        numbers = [int(match[1]) for name in names if (match := SEGMENT_NAME.match(name))]
+        self._number = max(numbers, default=0)
+        paths = [self.path / f"{number:012}.seg" for number in numbers]
+        # All together: a record may stand in two segments, when it was not known whether the first write was kept.
+        acknowledged = frozenset[int]().union(*map(read_acknowledged, paths))
+        segments: list[Segment] = []
+        newest: Record | None = None
+        for path in paths:
+            try:
+                data = read_regular(path)
+            except OSError as error:
+                log.warning("%s cannot be read (%s) and is moved aside", path, error.strerror)
+                self.damaged += 1
+                self._quarantine.take(path)
+                continue
+            found = find_records(data)
+            self.is_last_whole, size = self._made_whole(path, data, found, is_last=path == paths[-1])
+            above = newest.sequence if newest else 0
+            records = [record for record in found.records if record.sequence > above]
+            newest = max([*records, *([newest] if newest else [])], key=lambda record: record.sequence, default=None)
+            segments.append(Segment.of(path, _rising(records), size, acknowledged))
+        self._tidy(names, numbers)
+        return segments, newest
+
+    def _made_whole(self, path: Path, data: bytes, found: Found, *, is_last: bool) -> tuple[bool, int]:
+        """Whether the file now holds nothing but these records; and its size."""
+        if found.whole == len(data) and not found.damaged:
+            return True, len(data)
+        try:
+            if found.is_torn and not found.damaged and is_last:
+                # Never counted as kept: the process ended while it wrote.
+                log.info("%s: an unfinished record of %d bytes is cut off", path, len(data) - found.whole)
+                os.truncate(path, found.whole)
+                return True, found.whole
+            self.damaged += found.damaged + found.is_torn
+            log.warning("%s is damaged; %d heartbeats of it can be read", path, len(found.records))
+            self._quarantine.keep(path.name, data)
+            rewrite(path, found.records)
+            return True, path.stat().st_size
+        except OSError as error:
+            log.warning("%s cannot be mended (%s) and is left as it is", path, error.strerror)
+            return False, len(data)
+
+    def _tidy(self, names: list[str], numbers: list[int]) -> None:
+        """Removes what an interrupted deletion or replacement left behind."""
+        wanted = {f"{number:012}.ack" for number in numbers}
+        for name in names:
+            if _LEFTOVER.match(name) or (name.endswith(".ack") and name not in wanted):
+                with suppress(OSError):
+                    (self.path / name).unlink()
+
+
+def _lock(file: int) -> None:
+    """For as long as the file is open. Raises BlockingIOError if another process has it."""
+    if sys.platform == "win32":
+        try:
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        except PermissionError as error:
+            raise BlockingIOError from error
+    else:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _rising(records: list[Record]) -> list[Record]:
+    """Without those that do not come after the one before them: a file may hold anything."""
+    rising: list[Record] = []
+    for record in records:
+        if not rising or record.sequence > rising[-1].sequence:
+            rising.append(record)
+    return rising

@@ -1,0 +1,216 @@
+"""`doctor`: is everything as it must be for heartbeats to arrive? Nothing is stored, here or at the service."""
+
+import contextlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+
+from agent import __version__, remote
+from agent.filesystems import get_filesystem_metrics
+from agent.findings import Finding, found_within, written
+from agent.identity import identify
+from agent.network import get_network_interfaces
+from agent.primary import PrimaryInterface
+from agent.reach import service
+from agent.roots import read_text, wire_text
+from agent.routes import read_default_routes
+from agent.settings import DEFAULT_CONFIG, TOKEN_FILE, Settings, SettingsError, described, load, warnings_about
+
+UNIT = "linkbeat-agent.service"
+STATE_DIRECTORY = "/var/lib/linkbeat-agent"  # of the installed unit
+LOOK_SECONDS = 10.0
+LOW_BYTES = 64 * 1024**2  # of free space for the spool
+NAMES_SHOWN = 8
+
+_AS_ROOT = "Look as root, or as the agent's user."
+
+
+def main(environ: Mapping[str, str], config: str | None, *, as_json: bool) -> int:
+    """Prints what it finds; 0 where nothing keeps heartbeats from arriving, else 1. Never raises, never hangs."""
+    findings = examine(environ, config)
+    is_well = all(each.state != "problem" for each in findings)
+    if as_json:
+        report = {"version": __version__, "well": is_well, "findings": findings}
+        print(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
+    else:
+        print(written(findings))
+    # The threads that still hang must not hold the exit, and they are daemons: nothing else is left to do.
+    sys.stdout.flush()
+    return 0 if is_well else 1
+
+
+def examine(environ: Mapping[str, str], config: str | None = None) -> list[Finding]:
+    """Everything that can be looked at, in the order in which a heartbeat needs it."""
+    system = f"{platform.system()} {platform.release()} {platform.machine()}"
+    findings = [Finding("version", "ok", f"agent {__version__}, Python {platform.python_version()}, {system}")]
+    try:
+        settings = load(environ, config)
+    except SettingsError as error:
+        return [*findings, Finding("settings", "problem", str(error), "Until this is right, the agent does not start.")]
+    findings += [Finding("settings", "ok", _sources(settings, environ))]
+    findings += [Finding("settings", "warning", said) for said in warnings_about(settings)]
+    # Resolving, connecting, TLS and the answer have their time one after the other.
+    reach_seconds = 4 * settings.timeout_seconds
+    findings += found_within(reach_seconds, "service", lambda: service(settings, _no_token(settings)))
+    findings += found_within(LOOK_SECONDS, "machine", lambda: machine(settings))
+    directory = Path(getattr(settings, "spool_dir", "") or STATE_DIRECTORY)
+    findings += found_within(LOOK_SECONDS, "spool", lambda: spool(directory))
+    findings += found_within(LOOK_SECONDS, "unit", unit)
+    return findings
+
+
+def _sources(settings: Settings, environ: Mapping[str, str]) -> str:
+    """Which file, and which variables; their names only, since one of them is the token."""
+    variables = [one.variable for one in described() if environ.get(one.variable, "").strip()]
+    said = f"from {settings.config}" if settings.config else f"no file ({DEFAULT_CONFIG} is not there)"
+    token = settings.api_key_file or ("a setting" if settings.api_key else "")
+    return f"{said}; variables: {', '.join(variables) or 'none'}; {f'token from {token}' if token else 'no token'}"
+
+
+def _no_token(settings: Settings) -> str:
+    """Why there is no token, as far as it can be told; "" where there is one."""
+    if settings.api_key or settings.api_key_file:
+        return ""
+    path = Path(settings.config or DEFAULT_CONFIG).with_name(TOKEN_FILE)
+    try:
+        if path.stat().st_size:
+            return f"{path} is there, but {_who()} may not read it; try again as root"
+        return f"{path} is empty; put the token into it, and restart the agent"
+    except OSError:
+        return f"Put it into {path}, or name its file in LINKBEAT_API_KEY_FILE."
+
+
+def _who() -> str:
+    return f"user {os.geteuid()}" if hasattr(os, "geteuid") else "this user"
+
+
+def machine(settings: Settings) -> Iterator[Finding]:
+    """What of this machine can be seen: name, interfaces, default route, filesystems, and what hides them."""
+    try:
+        identity = identify(settings)
+        yield Finding("name", "ok", f"reports as {identity.server_id}, hostname {identity.hostname}")
+    except SettingsError as error:
+        yield Finding("name", "problem", str(error), "Set LINKBEAT_SERVER_ID.")
+    if sys.platform == "linux":
+        yield from _hidden(settings)
+    with _logged() as said:
+        reports = remote.apply(settings, remote.RemoteConfig()).reports
+        interfaces = get_network_interfaces(settings.roots, is_wanted=reports)
+        names = [each.name + ("" if each.is_up else " (down)") for each in interfaces]
+        routes = [wire_text(name) for name in read_default_routes(settings.roots)]
+        primary = PrimaryInterface().choose(interfaces, routes)
+        filesystems = get_filesystem_metrics(settings.roots)
+    if not interfaces:
+        remedy = "Check LINKBEAT_INCLUDE_INTERFACES, LINKBEAT_EXCLUDE_INTERFACES and LINKBEAT_PROC."
+        yield Finding("interfaces", "problem", "none is reported", remedy)
+    else:
+        yield Finding("interfaces", "ok", _listed(names))
+        how = "over which the default route goes" if primary in routes else "which has the most traffic"
+        main = f"{primary}, {how}" if primary else "none: no reported interface leads out of this machine"
+        yield Finding("primary", "ok", main)
+    in_container = Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()
+    if in_container and not settings.roots.is_foreign and len(interfaces) <= 1:
+        yield Finding(
+            "container",
+            "warning",
+            "this is a container with a network of its own, and only that is reported",
+            "Use the host's network, or mount its /proc and /sys and set LINKBEAT_PROC and LINKBEAT_SYS.",
+        )
+    yield Finding("filesystems", "ok", _listed([f"{each.mount_point} {each.percent:.0f} %" for each in filesystems]))
+    for message in said:
+        yield Finding("filesystems", "warning", message, "It is left out, or reported as it was last; the rest is not.")
+
+
+def _hidden(settings: Settings) -> Iterator[Finding]:
+    """The kernel's files that cannot be read: a container's mounts, hidepid, or a service manager hide them."""
+    roots = settings.roots
+    proc = Path(roots.proc)
+    for path in (roots.net / "dev", roots.mounts, proc / "stat", proc / "meminfo", proc / "uptime"):
+        try:
+            read_text(path)
+        except OSError as error:
+            remedy = "With hidepid, the agent needs the group that gid= of the mount names." if _has_hidepid() else ""
+            yield Finding("kernel", "warning", f"{path}: {error.strerror}", remedy or "Check LINKBEAT_PROC.")
+    if not Path(roots.sys, "class", "net").is_dir():
+        path = Path(roots.sys, "class", "net")
+        yield Finding("kernel", "warning", f"{path} is not there: every interface counts as up", "Check LINKBEAT_SYS.")
+
+
+def _has_hidepid() -> bool:
+    with contextlib.suppress(OSError):
+        for line in read_text(Path("/proc/mounts")).split("\n"):
+            fields = line.split(" ")
+            if len(fields) > 3 and fields[2] == "proc" and "hidepid=" in fields[3]:
+                return True
+    return False
+
+
+@contextlib.contextmanager
+def _logged() -> Iterator[list[str]]:
+    """The warnings that the collectors log meanwhile, instead of on stderr."""
+    messages: list[str] = []
+
+    class Keeper(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            messages.append(record.getMessage())
+
+    logger, keeper = logging.getLogger("agent"), Keeper(logging.WARNING)
+    propagate, logger.propagate = logger.propagate, False
+    logger.addHandler(keeper)
+    try:
+        yield messages
+    finally:
+        logger.removeHandler(keeper)
+        logger.propagate = propagate
+
+
+def spool(directory: Path) -> Iterator[Finding]:
+    """Whether heartbeats can be kept on the disk, and how many wait there."""
+    try:
+        next(directory.iterdir(), None)
+    except FileNotFoundError:
+        yield Finding("spool", "ok", f"{directory} is not there yet; the agent makes it at its start")
+        return
+    except OSError as error:
+        yield Finding("spool", "warning", f"{directory}: {error.strerror}", _AS_ROOT)
+        return
+    sizes = []
+    for path in directory.rglob("*"):
+        with contextlib.suppress(OSError):  # a running agent removes what is delivered
+            if path.is_file():
+                sizes.append(path.stat().st_size)
+    free = shutil.disk_usage(directory).free
+    files = f"{len(sizes)} file{'s' * (len(sizes) != 1)}"
+    text = f"{directory}: {sum(sizes):,} bytes in {files}, {free // 1024**2:,} MiB free"
+    if not os.access(directory, os.W_OK | os.X_OK):
+        remedy = f"{_AS_ROOT} Where the filesystem is read-only, a restart loses what was not delivered."
+        yield Finding("spool", "warning", f"{text}; {_who()} cannot write there", remedy)
+    elif free < LOW_BYTES:
+        yield Finding("spool", "warning", f"{text}; that is little", "Make room, or set a smaller spool.")
+    else:
+        yield Finding("spool", "ok", text)
+
+
+def unit() -> Iterator[Finding]:
+    """Whether the installed service runs; nothing where none is installed, or systemd does not run."""
+    systemctl = shutil.which("systemctl")
+    if not systemctl or not Path("/run/systemd/system").is_dir() or not Path("/etc/systemd/system", UNIT).exists():
+        return
+    asked = [systemctl, "is-active", UNIT]
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=LOOK_SECONDS, check=False)
+    state = done.stdout.strip() or "unknown"
+    remedy = f"journalctl -u {UNIT} says why; systemctl restart {UNIT} starts it."
+    yield Finding("unit", "ok" if state == "active" else "problem", f"{UNIT} is {state}", remedy)
+
+
+def _listed(names: list[str]) -> str:
+    """`3: a, b, c`, cut where there are many."""
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return f"{len(names)}: {', '.join(names[:NAMES_SHOWN])}{more}" if names else "none"

@@ -1,0 +1,172 @@
+"""The way to the service, step by step: name, connection, TLS, answer, token, clock."""
+
+import email.utils
+import http.client
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import msgspec
+
+from agent import __version__
+from agent.answers import judge, one_line
+from agent.findings import Finding
+from agent.identity import ApiKey
+from agent.sender import ANSWER_LIMIT_BYTES
+from agent.settings import Settings, SettingsError
+
+CLOCK_OFF_SECONDS = 5.0
+CLOCK_REFUSED_SECONDS = 300.0  # the service refuses heartbeats that are further ahead of it
+EXPIRES_SOON_SECONDS = 14 * 86_400.0
+
+_PATH = "/api/v1/agents/heartbeat"
+
+
+class _Problem(msgspec.Struct):
+    """What tells an answer of the service from that of a proxy before it: problem details with a code."""
+
+    code: str
+
+
+def service(settings: Settings, no_token: str) -> Iterator[Finding]:
+    """Each step until one fails. `no_token` says why there is no token, "" where there is one.
+
+    The last is a request without a heartbeat in it: the service looks at the token first and then at the body, so that
+    its answer tells whether it takes the token, and nothing is stored.
+    """
+    parts = urlsplit(settings.url)
+    host, is_tls = parts.hostname or "", parts.scheme == "https"
+    port = parts.port if parts.port is not None else (443 if is_tls else 80)
+    try:
+        key = ApiKey(settings).value
+    except SettingsError as error:
+        key = ""
+        yield Finding("token", "problem", str(error), "Until the file is right, the agent does not start.")
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        yield Finding(
+            "address", "problem", f"{host}: {reason}", "Check LINKBEAT_URL, and the resolver of this machine."
+        )
+        return
+    yield Finding("address", "ok", f"{host} is {', '.join(dict.fromkeys(str(each[4][0]) for each in found))}")
+    begin = time.monotonic()
+    try:
+        connection = socket.create_connection((host, port), settings.timeout_seconds)
+    except OSError as error:
+        waited = f"no answer within {settings.timeout_seconds:g} s" if isinstance(error, TimeoutError) else ""
+        remedy = "Is the service running, does it listen on that address (LINKBEAT_HOST), is a firewall between?"
+        yield Finding("connection", "problem", f"port {port}: {waited or error.strerror or error}", remedy)
+        return
+    with connection:
+        yield Finding("connection", "ok", f"port {port} in {1000 * (time.monotonic() - begin):.1f} ms")
+        if is_tls:
+            wrapped, findings = _tls(connection, host, settings.ca_file)
+            yield from findings
+            if wrapped is None:
+                return
+            connection = wrapped
+        elif key and not (host in ("localhost", "::1") or host.startswith("127.")):
+            remedy = "Put a proxy that speaks TLS before the service, and set LINKBEAT_URL to https."
+            yield Finding("tls", "warning", f"none: whoever reads the traffic to {host} can read the token", remedy)
+        with connection:
+            yield from _answer(connection, host, port, settings, key, no_token)
+
+
+def _tls(connection: socket.socket, host: str, ca_file: str) -> tuple[ssl.SSLSocket | None, list[Finding]]:
+    try:
+        wrapped = ssl.create_default_context(cafile=ca_file or None).wrap_socket(connection, server_hostname=host)
+    except ssl.SSLCertVerificationError as error:
+        remedy = "For an authority of your own, set LINKBEAT_CA_FILE; not yet valid or expired: check both clocks."
+        return None, [Finding("tls", "problem", f"certificate not accepted: {error.verify_message}", remedy)]
+    except OSError as error:
+        remedy = "Does the service speak TLS on that port? Does LINKBEAT_CA_FILE name a PEM file?"
+        return None, [Finding("tls", "problem", one_line(str(error)), remedy)]
+    until = str((wrapped.getpeercert() or {}).get("notAfter", ""))
+    text = f"{wrapped.version()}, certificate valid until {until}"
+    if until and ssl.cert_time_to_seconds(until) - time.time() < EXPIRES_SOON_SECONDS:
+        return wrapped, [Finding("tls", "warning", text, "Renew it: an agent that cannot verify it sends nothing.")]
+    return wrapped, [Finding("tls", "ok", text)]
+
+
+def _answer(
+    connection: socket.socket, host: str, port: int, settings: Settings, key: str, no_token: str
+) -> Iterator[Finding]:
+    """What the service says to a request without a heartbeat."""
+    client = http.client.HTTPConnection(host, port, timeout=settings.timeout_seconds)
+    client.sock = connection
+    headers = {"Content-Type": "application/json", "User-Agent": f"linkbeat-agent/{__version__} doctor"}
+    if key:
+        headers["Authorization"] = f"Bearer {key}"
+    sent = time.time()
+    try:
+        client.request("POST", urlsplit(settings.url).path.rstrip("/") + _PATH, b"{}", headers)
+        response = client.getresponse()
+        body = response.read(ANSWER_LIMIT_BYTES)
+    except (OSError, http.client.HTTPException) as error:
+        match error:
+            case TimeoutError():
+                said = "no answer in time"
+            case ConnectionError():
+                said = "the connection is closed without an answer"
+            case http.client.BadStatusLine():
+                said = f"what answers there does not speak HTTP: {error}"
+            case _:
+                said = f"{type(error).__name__}: {error}"
+        remedy = "Does LINKBEAT_URL name the service's port, and https where it speaks TLS?"
+        yield Finding("service", "problem", one_line(said), remedy)
+        return
+    middle = (sent + time.time()) / 2
+    yield from judged(response.status, response.headers, body, key, no_token)
+    yield from clock(response.headers.get("Date", ""), middle)
+
+
+def judged(status: int, headers: http.client.HTTPMessage, body: bytes, key: str, no_token: str) -> Iterator[Finding]:
+    """Whether that is Linkbeat, and whether it takes the token: it looks at the token before the body."""
+    outcome = judge(status, headers, body)
+    reason = getattr(outcome, "reason", "took a heartbeat that was none")
+    if not _is_linkbeat(body):
+        remedy = "Check LINKBEAT_URL, with the path before /api if a proxy has one, and what stands before the service."
+        text = reason if status == 200 else f"not an answer of Linkbeat: {reason}"
+        yield Finding("service", "problem", text, remedy)
+    elif status in (401, 403):
+        yield Finding("service", "ok", "Linkbeat answers")
+        if key:
+            remedy = "Ask who runs the service for one; after a change of the installed token, restart the agent."
+            yield Finding("token", "problem", f"the service refuses it: {reason}", remedy)
+        else:
+            yield Finding("token", "problem", "there is none, and the service wants one", no_token)
+    elif status in (400, 422):
+        yield Finding("service", "ok", "Linkbeat answers")
+        yield Finding("token", "ok", "the service takes it" if key else "there is none, and the service wants none")
+    else:
+        remedy = "Heartbeats are kept until it does; the service's log and its /health/ready say why."
+        yield Finding("service", "warning", f"Linkbeat answers, but takes no heartbeats now: {reason}", remedy)
+
+
+def clock(date: str, now: float) -> Iterator[Finding]:
+    """This clock against the Date of an answer (RFC 9110, 6.6.1), which is cut to the second; `now` is Unix time."""
+    try:
+        # On average half a second has passed since the second began.
+        ahead = now - (email.utils.parsedate_to_datetime(date).timestamp() + 0.5)
+    except (ValueError, OverflowError):
+        return
+    if abs(ahead) < CLOCK_OFF_SECONDS:
+        yield Finding("clock", "ok", "agrees with the service's")
+        return
+    text = f"{abs(ahead):,.0f} s {'ahead of' if ahead > 0 else 'behind'} the service's"
+    remedy = "Let NTP set both clocks (timedatectl set-ntp true)."
+    if ahead > CLOCK_REFUSED_SECONDS:
+        yield Finding("clock", "problem", f"{text}: it refuses heartbeats from so far ahead", remedy)
+    else:
+        yield Finding("clock", "warning", text, remedy)
+
+
+def _is_linkbeat(body: bytes) -> bool:
+    try:
+        return bool(msgspec.json.decode(body, type=_Problem).code)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False

@@ -1,0 +1,147 @@
+"""What the service asks of the agent in its answer to a heartbeat, and how much of it the local settings allow."""
+
+import fnmatch
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from agent.settings import Settings
+
+MAX_INTERVAL_SECONDS = 366 * 86_400.0
+MAX_PATTERNS = 100
+MAX_PATTERN_CHARACTERS = 255
+
+
+class RemoteConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The `config` of an answer. What is None, or empty, is not asked for: the agent's own settings hold.
+
+    interval_seconds                        from one heartbeat to the next.
+    include_interfaces, exclude_interfaces  fnmatch patterns of interface names.
+    paused                                  heartbeats go on, without metrics, interfaces and filesystems.
+
+    Unknown fields are skipped, so that a newer service can talk to an older agent.
+    """
+
+    interval_seconds: float | None = None
+    include_interfaces: tuple[str, ...] = ()
+    exclude_interfaces: tuple[str, ...] = ()
+    paused: bool = False
+
+    def words(self) -> str:
+        """In one line, for people; "" for nothing."""
+        said = []
+        if self.paused:
+            said.append("a pause")
+        if self.interval_seconds is not None:
+            said.append(f"a heartbeat every {self.interval_seconds:g} s")
+        if self.include_interfaces:
+            said.append(f"only the interfaces {', '.join(self.include_interfaces)}")
+        if self.exclude_interfaces:
+            said.append(f"no interfaces {', '.join(self.exclude_interfaces)}")
+        return "; ".join(said)
+
+
+class Parsed(NamedTuple):
+    """What could be used of an answer, and in one line what could not; "" if all could."""
+
+    config: RemoteConfig
+    complaint: str
+
+
+class Effective(msgspec.Struct, frozen=True, kw_only=True):
+    """By what the agent works: its own settings, and within them what the service asks for.
+
+    settings    the agent's own, with the interval that holds now.
+    remote      what of the service's configuration holds.
+    held_back   in words, what the service asks for and does not get.
+    """
+
+    settings: Settings
+    remote: RemoteConfig
+    held_back: tuple[str, ...] = ()
+
+    @property
+    def paused(self) -> bool:
+        """Whether heartbeats go without metrics, interfaces and filesystems."""
+        return self.remote.paused
+
+    def reports(self, interface: str) -> bool:
+        """Whether an interface of this name is reported: the service can leave one out, and never bring one back."""
+        local, remote = self.settings, self.remote
+        return _is_wanted(interface, local.include_interfaces, local.exclude_interfaces) and _is_wanted(
+            interface, remote.include_interfaces, remote.exclude_interfaces
+        )
+
+
+def parse(config: bytes) -> Parsed:
+    """The `config` object of an answer, as it came. Never raises: a field that makes no sense is as good as missing."""
+    try:
+        fields = msgspec.json.decode(config)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        fields = None
+    if not isinstance(fields, dict):
+        return Parsed(RemoteConfig(), "the service's configuration is not an object, and ignored")
+    usable: dict[str, Any] = {}
+    unusable = []
+    for name in RemoteConfig.__struct_fields__:
+        value = fields.get(name)
+        if value is None:
+            continue
+        read = _READERS[name](value)
+        if read is None:
+            unusable.append(name)
+        else:
+            usable[name] = read
+    complaint = f"the service's configuration has no usable {', '.join(unusable)}: ignored" if unusable else ""
+    return Parsed(RemoteConfig(**usable), complaint)
+
+
+def apply(settings: Settings, remote: RemoteConfig) -> Effective:
+    """`remote` within the bounds that `settings` set."""
+    if not settings.remote_config:
+        forbidden = ("the service sets a configuration, which remote_config = false forbids",)
+        held_back = forbidden if remote != RemoteConfig() else ()
+        return Effective(settings=settings, remote=RemoteConfig(), held_back=held_back)
+    asked = remote.interval_seconds
+    if asked is None:
+        return Effective(settings=settings, remote=remote)
+    interval = min(settings.max_interval_seconds, max(settings.min_interval_seconds, asked))
+    held_back = ()
+    if interval != asked:
+        bound = "min_interval_seconds" if asked < interval else "max_interval_seconds"
+        held_back = (f"the service asks for an interval of {asked:g} s; {bound} makes it {interval:g} s",)
+    found = msgspec.structs.replace(settings, interval_seconds=interval)
+    return Effective(settings=found, remote=remote, held_back=held_back)
+
+
+def _is_wanted(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    if any(fnmatch.fnmatchcase(name, pattern) for pattern in exclude):
+        return False
+    return not include or any(fnmatch.fnmatchcase(name, pattern) for pattern in include)
+
+
+def _interval(value: Any) -> float | None:
+    # A bool is an int to Python; what is no number of this world (1e400) is neither short nor long, but a mistake.
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and 0 < value <= MAX_INTERVAL_SECONDS else None
+
+
+def _patterns(value: Any) -> tuple[str, ...] | None:
+    if not isinstance(value, list) or len(value) > MAX_PATTERNS:
+        return None
+    if not all(isinstance(each, str) and 0 < len(each) <= MAX_PATTERN_CHARACTERS for each in value):
+        return None
+    return tuple(value)
+
+
+def _paused(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+_READERS = {
+    "interval_seconds": _interval,
+    "include_interfaces": _patterns,
+    "exclude_interfaces": _patterns,
+    "paused": _paused,
+}

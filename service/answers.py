@@ -1,0 +1,243 @@
+"""Answers that many ask for at once are made once, and kept for as long as they are right.
+
+A hundred widgets that poll one sparkline cost one query, until a heartbeat of its server is stored in this process, or
+`keep_seconds` pass: within them, what another process stored is not seen. While one look at all the servers in question
+(`Watch`) shows that none of them received a heartbeat, the answer stays for as long again, up to MOST_SECONDS. Whoever
+asks between finds the same bytes, and where they have them already, 304. Who may ask is settled before anything here is
+looked at (Litestar's guards).
+"""
+
+import asyncio
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable, Hashable, Iterable
+from contextlib import suppress
+from datetime import datetime
+from hashlib import blake2b
+from itertools import islice
+from typing import Any, Self
+
+import asyncpg
+import msgspec
+from litestar import Request, Response
+from litestar.openapi.datastructures import ResponseSpec
+
+from service.database import Database
+from service.errors import Problem
+
+KEPT_BYTES = 64 << 20
+KEPT_ANSWERS = 10_000
+LONGEST_SECONDS = 10.0
+MOST_SECONDS = 60.0  # what changes without a heartbeat, such as a late one that a refresh takes in, shows by then
+LOOK_SECONDS = 0.6  # before what is kept for a second goes
+LOOKED_FOR = 10_000
+
+RECEIVED = "SELECT server_id, received_at FROM servers WHERE server_id = ANY ($1)"
+
+NOT_MODIFIED = {304: ResponseSpec(None, generate_examples=False, description="What the client has is still right.")}
+
+# The client may keep it and must ask each time: that costs no query, and no body. A shared cache may not have it: the
+# next one who asks may have no right to it.
+_HEADERS = {"Cache-Control": "private, no-cache"}
+_OVERHEAD_BYTES = 1_000
+_encode = msgspec.json.Encoder(decimal_format="number").encode  # what the database has as numeric is whole numbers
+
+
+def keep_seconds(bucket_seconds: int) -> float:
+    """How long an answer in such buckets is kept: of one minute a second, of a quarter of an hour 10 seconds."""
+    return min(max(bucket_seconds / 60, 1.0), LONGEST_SECONDS)
+
+
+class _Answer:
+    """One answer, while it is made and after."""
+
+    __slots__ = ("body", "confirmed_by", "etag", "keep_seconds", "made", "servers", "started", "until")
+
+    def __init__(
+        self, servers: tuple[str, ...], made: "asyncio.Future[None]", started: float, keep_seconds: float
+    ) -> None:
+        self.servers = servers
+        self.made = made
+        self.confirmed_by = -1  # the look that last found that nothing had come
+        self.started = started
+        self.keep_seconds = keep_seconds
+        self.until = float("inf")
+        self.body = b""
+        self.etag = ""
+
+
+class Answers:
+    """The answers of one process, by what was asked; the ones asked for least lately go first."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()  # hits, misses, not_modified
+        self._kept: OrderedDict[Hashable, _Answer] = OrderedDict()
+        self._of_server: dict[str, set[Hashable]] = {}
+        self._bytes = 0
+        self._making: set[asyncio.Task[None]] = set()
+
+    async def get(
+        self,
+        request: Request[Any, Any, Any],
+        key: Hashable,
+        make: Callable[[], Awaitable[msgspec.Struct]],
+        *,
+        keep_seconds: float,
+        servers: Iterable[str] = (),
+    ) -> Response[Any]:
+        """The answer to `key`, kept or made now; 304 where the client says that it has it.
+
+        key      all that the answer depends on but what is stored
+        servers  whose new heartbeats change it
+
+        Raises what `make` raises, to all who wait for it; a failure is not kept.
+        """
+        answer = self._kept.get(key)
+        now = asyncio.get_running_loop().time()
+        if answer is None or answer.until < now:
+            self.counts["misses"] += 1
+            answer = self._start(key, make, keep_seconds, tuple(servers))
+        else:
+            self.counts["hits"] += 1
+            self._kept.move_to_end(key)
+        # Shielded: one who goes away does not take the answer from the others.
+        await asyncio.shield(answer.made)
+        headers = {"ETag": answer.etag, **_HEADERS}
+        if _has(request.headers.get("if-none-match", ""), answer.etag):
+            self.counts["not_modified"] += 1
+            return Response(None, status_code=304, headers=headers)
+        return Response(answer.body, media_type="application/json", headers=headers)
+
+    def forget(self, servers: Iterable[str]) -> None:
+        """Heartbeats of these servers were stored.
+
+        An answer that is being made may lack them: it serves those who asked before, and nobody after.
+        """
+        for server_id in servers:
+            for key in tuple(self._of_server.get(server_id, ())):
+                self._drop(key)
+
+    def servers(self) -> list[str]:
+        """Whose answers are kept."""
+        return list(islice(self._of_server, LOOKED_FOR))
+
+    def confirm(self, servers: set[str], look: int, *, since: float, until: float) -> None:
+        """None of these servers received a heartbeat between the look before and this one.
+
+        since, until   when that was over and this one began, by the event loop's clock
+        """
+        for key in {key for server_id in servers for key in self._of_server.get(server_id, ())}:
+            answer = self._kept[key]
+            # What it read, it read after the look before, or that one found it right.
+            was_right = since <= answer.started or answer.confirmed_by == look - 1
+            if answer.etag and was_right and servers.issuperset(answer.servers):
+                answer.confirmed_by = look
+                answer.until = min(until + answer.keep_seconds, answer.started + MOST_SECONDS)
+
+    def _start(
+        self,
+        key: Hashable,
+        make: Callable[[], Awaitable[msgspec.Struct]],
+        keep_seconds: float,
+        servers: tuple[str, ...],
+    ) -> _Answer:
+        self._drop(key)
+        loop = asyncio.get_running_loop()
+        answer = _Answer(servers, loop.create_future(), loop.time(), keep_seconds)
+        self._kept[key] = answer
+        for server_id in servers:
+            self._of_server.setdefault(server_id, set()).add(key)
+        # A task of its own: it belongs to all who wait.
+        task = loop.create_task(self._make(key, answer, make), name="linkbeat answer")
+        self._making.add(task)
+        task.add_done_callback(self._making.discard)
+        return answer
+
+    async def _make(self, key: Hashable, answer: _Answer, make: Callable[[], Awaitable[msgspec.Struct]]) -> None:
+        try:
+            body = _encode(await make())
+        except BaseException as raised:
+            if self._kept.get(key) is answer:
+                self._drop(key)
+            # A cancelled task at the service's end cancels those who wait; anything else is theirs to see.
+            if isinstance(raised, asyncio.CancelledError):
+                answer.made.cancel()
+                raise
+            answer.made.set_exception(raised)
+            answer.made.exception()  # seen, even if all who waited have gone
+            return
+        answer.body = body
+        answer.etag = f'"{blake2b(body, digest_size=12).hexdigest()}"'
+        answer.until = answer.started + answer.keep_seconds  # from when it was asked for: what came since may lack
+        answer.made.set_result(None)
+        if self._kept.get(key) is answer:
+            self._bytes += len(body) + _OVERHEAD_BYTES
+            self._make_room(answer.started)
+
+    def _make_room(self, now: float) -> None:
+        while self._kept:
+            key, oldest = next(iter(self._kept.items()))
+            if self._bytes <= KEPT_BYTES and len(self._kept) <= KEPT_ANSWERS and oldest.until >= now:
+                return
+            self._drop(key)
+
+    def _drop(self, key: Hashable) -> None:
+        answer = self._kept.pop(key, None)
+        if answer is None:
+            return
+        if answer.etag:
+            self._bytes -= len(answer.body) + _OVERHEAD_BYTES
+        for server_id in answer.servers:
+            keys = self._of_server[server_id]
+            keys.discard(key)
+            if not keys:
+                del self._of_server[server_id]
+
+
+class Watch:
+    """Looks again and again whether the servers whose answers are kept have received heartbeats, from whatever process.
+
+    One statement for all of them, and none while nothing is kept. Where it fails, answers are as short-lived as before.
+    """
+
+    def __init__(self, answers: Answers, database: Database) -> None:
+        self._answers = answers
+        self._database = database
+        self._received: dict[str, datetime] = {}
+        self._looks = 0
+        self._looked = 0.0  # when the last look was over, by the event loop's clock
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run(), name="linkbeat answers")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            with suppress(Problem, asyncpg.PostgresError):
+                await self.look()
+
+    async def look(self) -> None:
+        """Confirms what has not changed since the last look."""
+        loop = asyncio.get_running_loop()
+        servers = self._answers.servers()
+        if not servers:
+            self._received = {}
+            return
+        asked = loop.time()
+        rows = await self._database.fetch(RECEIVED, servers)
+        received = {row["server_id"]: row["received_at"] for row in rows}
+        unchanged = {server_id for server_id, at in received.items() if self._received.get(server_id) == at}
+        self._looks += 1
+        self._answers.confirm(unchanged, self._looks, since=self._looked, until=asked)
+        self._received, self._looked = received, loop.time()
+
+
+def _has(if_none_match: str, etag: str) -> bool:
+    """RFC 9110, 13.1.2: a list of tags, compared weakly, or any."""
+    tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
+    return etag in tags or tags == ["*"]

@@ -1,0 +1,177 @@
+"""Sparklines of what a machine measures of itself: processor, memory, disk, and each mounted filesystem."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+from litestar import Request, Response, Router, get
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath, QueryParameter
+
+from service import sparkline
+from service.answers import NOT_MODIFIED, Answers, keep_seconds
+from service.database import Database
+from service.listing import storable, unknown_server
+from service.openapi import problems
+from service.periods import Grid, grid
+from service.sparkline import Bucket, Fill, PeriodName, points
+
+
+class GaugePoint(msgspec.Struct, frozen=True, gc=False):
+    """Lowest, highest and mean value of the samples in [timestamp, timestamp + bucket_seconds), in percent."""
+
+    timestamp: datetime
+    min: float | None
+    max: float | None
+    avg: float | None
+
+
+class GaugeSparkline(msgspec.Struct, frozen=True):
+    """What a machine reported of itself, oldest bucket first; [] where it reported nothing."""
+
+    server_id: str
+    metric: Literal["cpu", "memory", "disk"]
+    unit: Literal["percent"]
+    period: str
+    bucket_seconds: int
+    data: list[GaugePoint]
+
+
+class FilesystemPoint(msgspec.Struct, frozen=True, gc=False):
+    """How full the filesystem was in [timestamp, timestamp + bucket_seconds): percent as df counts it.
+
+    used_bytes, total_bytes   the highest of the bucket
+    """
+
+    timestamp: datetime
+    min: float | None
+    max: float | None
+    avg: float | None
+    used_bytes: int | None
+    total_bytes: int | None
+
+
+class FilesystemSparkline(msgspec.Struct, frozen=True):
+    """How full one filesystem was, oldest bucket first; [] for a mount point never seen."""
+
+    server_id: str
+    metric: Literal["filesystem"]
+    unit: Literal["percent"]
+    mount_point: str
+    period: str
+    bucket_seconds: int
+    data: list[FilesystemPoint]
+
+
+MountPoint = Annotated[
+    str,
+    QueryParameter(description="Where it is mounted, such as `/`.", min_length=1, max_length=4096),
+]
+
+_COLUMNS = ("min", "max", "avg")
+_FILESYSTEM_COLUMNS = (*_COLUMNS, "used_bytes", "total_bytes")
+# Sums and counts are kept, so the mean is that of all samples, and not one of means. A bucket of samples that do not
+# say is a gap. The range stands in the statement, as the network's does (service/sparkline.py).
+_READ = """
+WITH bucket AS (
+    SELECT ((date_part('epoch', time_bucket(INTERVAL '{width} seconds', bucket)) - {first}) / {width})::integer
+               AS place,
+           min({column}_min) AS min, max({column}_max) AS max,
+           round(sum({column}_sum) / sum({column}_count), 3)::double precision AS avg {more}
+    FROM {relation} WHERE server_id = $1 {where} AND bucket >= TIMESTAMPTZ '{since}'
+    GROUP BY 1 HAVING sum({column}_count) > 0 ORDER BY 1)
+SELECT t.* FROM servers s LEFT JOIN LATERAL (
+    SELECT array_agg(place) AS places, {arrays} FROM bucket) t ON true
+WHERE s.server_id = $1
+"""
+_SIZES = ", max(used_bytes_max) AS used_bytes, max(total_bytes_max) AS total_bytes"
+
+
+def router(database: Callable[[], Database], answers: Answers) -> Router:
+    """GET /metrics/sparkline/{server_id}/cpu, /memory, /disk and /filesystem."""
+
+    def of_host(metric: Literal["cpu", "memory", "disk"]) -> HTTPRouteHandler:
+        @get(
+            f"/{{server_id:str}}/{metric}",
+            summary=f"Sparkline of a server's {metric}",
+            operation_id=f"Sparkline{metric.title()}",
+            responses=problems(401, 404, 422, 503) | NOT_MODIFIED,
+        )
+        async def read_host(
+            request: Request[Any, Any, Any],
+            server_id: FromPath[str],
+            period: PeriodName = "1h",
+            bucket: Bucket = None,
+            fill: Fill = "none",
+        ) -> Response[GaugeSparkline]:
+            buckets = grid(period, bucket, sparkline.now())
+
+            async def read() -> GaugeSparkline:
+                sql = _statement("server_metrics", f"{metric}_percent", buckets, _COLUMNS)
+                rows = await database().fetch(sql, storable(server_id))
+                if not rows:
+                    raise unknown_server(server_id)
+                (data,) = points(rows, buckets, fill, GaugePoint, _COLUMNS)
+                return GaugeSparkline(server_id, metric, "percent", period, buckets.bucket_seconds, data)
+
+            return await answers.get(
+                request, (metric, server_id, buckets, fill), read,
+                keep_seconds=keep_seconds(buckets.bucket_seconds), servers=[server_id],
+            )  # fmt: skip
+
+        return read_host
+
+    @get(
+        "/{server_id:str}/filesystem",
+        summary="Sparkline of a server's filesystem",
+        operation_id="SparklineFilesystem",
+        responses=problems(401, 404, 422, 503) | NOT_MODIFIED,
+    )
+    async def filesystem(
+        request: Request[Any, Any, Any],
+        server_id: FromPath[str],
+        mount_point: MountPoint,
+        period: PeriodName = "1h",
+        bucket: Bucket = None,
+        fill: Fill = "none",
+    ) -> Response[FilesystemSparkline]:
+        buckets = grid(period, bucket, sparkline.now())
+
+        async def read() -> FilesystemSparkline:
+            sql = _statement(
+                "filesystem_metrics", "percent", buckets, _FILESYSTEM_COLUMNS, _SIZES, "AND mount_point = $2"
+            )
+            rows = await database().fetch(sql, storable(server_id), storable(mount_point))
+            if not rows:
+                raise unknown_server(server_id)
+            (data,) = points(rows, buckets, fill, FilesystemPoint, _FILESYSTEM_COLUMNS)
+            return FilesystemSparkline(
+                server_id, "filesystem", "percent", mount_point, period, buckets.bucket_seconds, data
+            )
+
+        return await answers.get(
+            request, ("filesystem", server_id, mount_point, buckets, fill), read,
+            keep_seconds=keep_seconds(buckets.bucket_seconds), servers=[server_id],
+        )  # fmt: skip
+
+    return Router(
+        "/metrics/sparkline",
+        route_handlers=[of_host("cpu"), of_host("memory"), of_host("disk"), filesystem],
+        tags=["sparklines"],
+    )
+
+
+def _statement(
+    family: str, column: str, buckets: Grid, columns: tuple[str, ...], more: str = "", where: str = ""
+) -> str:
+    return _READ.format(
+        relation=buckets.period.relation_of(family),
+        column=column,
+        width=buckets.bucket_seconds,
+        first=f"{buckets.first.timestamp():.0f}",
+        since=buckets.first.isoformat(),
+        more=more,
+        where=where,
+        arrays=", ".join(f"array_agg({name}) AS {name}" for name in columns),
+    )

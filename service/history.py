@@ -1,0 +1,239 @@
+"""Any range of traffic, bucket by bucket: rows by time, server and interface, a page at a time."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import asyncpg
+import msgspec
+from litestar import Router, get
+from litestar.params import QueryParameter
+from msgspec import Meta
+
+from service import cursor
+from service.database import Database
+from service.errors import Problem
+from service.listing import After, Rows, ServerFilter, check_known, storable
+from service.openapi import problems
+from service.periods import EPOCH, LEVELS, bucket_seconds
+from service.sparkline import InterfaceFilter
+
+_DAY = timedelta(days=1)
+# Buckets of an answer that nobody chose: the widest range that each width serves.
+_DEFAULTS = ((timedelta(hours=6), 60), (timedelta(days=3), 900), (timedelta(days=60), 3_600), (timedelta.max, 86_400))
+# Rows are sought in windows that double, so that a page costs what it holds and not what the range does.
+_FIRST_WINDOW_BUCKETS = 4
+
+_SUMS = (
+    "rx_bytes", "tx_bytes", "rx_packets", "tx_packets", "rx_errors", "tx_errors", "rx_dropped", "tx_dropped",
+    "samples", "up_samples", "resets", "rejected",
+)  # fmt: skip
+_HISTORY = f"""
+SELECT time_bucket(make_interval(secs => $1), bucket) AS start, server_id, interface_name,
+       {", ".join(f"sum({name})::bigint AS {name}" for name in _SUMS)},
+       max(rx_bps_max) AS rx_bps_max, max(tx_bps_max) AS tx_bps_max, min(interval_ms) AS interval_ms
+FROM {{relation}} WHERE bucket >= $2 AND bucket < $3 {{where}}
+GROUP BY start, server_id, interface_name {{having}}
+ORDER BY start, server_id, interface_name LIMIT $4
+"""
+
+
+Moment = Annotated[datetime, Meta(tz=True)]
+
+
+class TrafficBucket(msgspec.Struct, frozen=True, gc=False):
+    """What crossed an interface in [timestamp, timestamp + bucket_seconds).
+
+    rx_bps, tx_bps          bits per second over the bucket; of the one under way, over what has passed of it
+    rx_bps_max, tx_bps_max  highest rate between two samples; null: none is known
+    samples                 heartbeats in it; expected_samples, how many there should be by the agent's interval
+    coverage                samples of expected_samples, 0 to 1: below 1, heartbeats are missing
+    up_samples              of them found the interface up
+    resets                  times that its counters began anew; rejected, those that no line could have carried
+    """
+
+    timestamp: datetime
+    server_id: str
+    interface: str
+    rx_bytes: int
+    tx_bytes: int
+    rx_packets: int
+    tx_packets: int
+    rx_errors: int
+    tx_errors: int
+    rx_dropped: int
+    tx_dropped: int
+    rx_bps: float
+    tx_bps: float
+    rx_bps_max: float | None
+    tx_bps_max: float | None
+    samples: int
+    expected_samples: int
+    coverage: float
+    up_samples: int
+    resets: int
+    rejected: int
+
+
+class TrafficHistory(msgspec.Struct, frozen=True):
+    """Buckets of [since, until) by time, server and interface; `next` continues after the last, null at the end."""
+
+    since: datetime
+    until: datetime
+    bucket_seconds: int
+    data: list[TrafficBucket]
+    next: str | None
+
+
+# Not datetime: the framework would take any number for seconds since 1970.
+Since = Annotated[
+    str | None,
+    QueryParameter(
+        description="From here on, RFC 3339 with an offset; without it, a day before `until`.",
+        max_length=40, schema_extra={"format": "date-time"},
+    ),
+]  # fmt: skip
+Until = Annotated[
+    str | None,
+    QueryParameter(
+        description="Up to here and without it, RFC 3339 with an offset; without it, now.",
+        max_length=40, schema_extra={"format": "date-time"},
+    ),
+]  # fmt: skip
+Bucket = Annotated[
+    str | None,
+    QueryParameter(
+        description="Width of a bucket, such as 1m, 15m, 1h or 1d: whole minutes up to 366 days, from the beginning of "
+        "2000-01-03 UTC on. Without it, what suits the range. Narrow ones are kept for a shorter time.",
+        max_length=10,
+    ),
+]
+
+
+def router(database: Callable[[], Database]) -> Router:
+    """GET /traffic/history."""
+
+    @get("/history", summary="Traffic of any range, bucket by bucket", responses=problems(401, 404, 422, 503))
+    async def history(
+        server: ServerFilter = None,
+        interface: InterfaceFilter = None,
+        since: Since = None,
+        until: Until = None,
+        bucket: Bucket = None,
+        limit: Rows = 1_000,
+        after: After = None,
+    ) -> TrafficHistory:
+        """Each bucket that begins in the range and has samples, whole.
+
+        What comes late for a bucket that a walk has passed is not in that walk any more.
+        """
+        moment = now()
+        first, end = _range(since, until, moment)
+        width = _width(bucket, end - first)
+        step = timedelta(seconds=width)
+        start, stop_at = _ceil(first, step), _ceil(end, step)
+        at = None if after is None else _position(after)
+        if at is not None:
+            start = max(start, _ceil(at[0], step))
+        rows: list[asyncpg.Record] = []
+        # One series has a row a bucket at most.
+        window = _FIRST_WINDOW_BUCKETS if server is None or interface is None else limit + 1
+        while start < stop_at and len(rows) <= limit:
+            stop = min(stop_at, start + window * step)
+            rows += await _window(database(), width, start, stop, server, interface, at, limit + 1 - len(rows))
+            start, window = stop, window * 2
+        if server is not None and not rows:
+            await check_known(database(), server)
+        data = [_bucket(row, width, moment) for row in rows[:limit]]
+        last = data[-1] if len(rows) > limit else None
+        return TrafficHistory(
+            first, end, width, data, cursor.write(last.timestamp, last.server_id, last.interface) if last else None
+        )
+
+    return Router("/traffic", route_handlers=[history], tags=["traffic"])
+
+
+def now() -> datetime:
+    """Where a range ends that nobody ended."""
+    return datetime.now(UTC)
+
+
+def _range(since: str | None, until: str | None, moment: datetime) -> tuple[datetime, datetime]:
+    """[since, until) in UTC, no longer than there can be anything in it. Raises Problem (422)."""
+    end = moment if until is None else _utc("until", read_moment("until", until))
+    first = end - _DAY if since is None else _utc("since", read_moment("since", since))
+    if first > end:
+        raise Problem.invalid("since", "expected a time before `until`")
+    return first, end
+
+
+def read_moment(parameter: str, text: str) -> datetime:
+    """A time of a query. Raises Problem (422)."""
+    try:
+        return msgspec.convert(text, Moment)
+    except msgspec.ValidationError as raised:
+        raise Problem.invalid(parameter, "expected a time with an offset, such as 2026-01-29T10:00:00Z") from raised
+
+
+def _utc(parameter: str, moment: datetime) -> datetime:
+    try:
+        # Before it, nothing was measured; and time_bucket has its origin there. After, buckets must have an end.
+        return min(max(moment.astimezone(UTC), EPOCH), datetime(2200, 1, 1, tzinfo=UTC))
+    except OverflowError as raised:  # years 1 and 9999 have moments that UTC has not
+        raise Problem.invalid(parameter, "expected a time between the years 2 and 9998") from raised
+
+
+def _width(bucket: str | None, span: timedelta) -> int:
+    """Seconds of a bucket. Raises Problem (422)."""
+    if bucket is None:
+        return next(seconds for longest, seconds in _DEFAULTS if span <= longest)
+    seconds = bucket_seconds(bucket)
+    if seconds % 60 or seconds > 366 * 86_400:
+        raise Problem.invalid("bucket", f"expected whole minutes up to 366 days, got {bucket!r}")
+    return seconds
+
+
+def _ceil(moment: datetime, step: timedelta) -> datetime:
+    """Where the first bucket that does not begin before `moment` begins."""
+    return moment + (EPOCH - moment) % step
+
+
+def _position(after: str) -> tuple[datetime, str, str]:
+    moment, server_id, name = cursor.read(after, tuple[Moment, str, str])
+    return _utc("after", moment), storable(server_id), storable(name)
+
+
+async def _window(
+    database: Database, width: int, start: datetime, stop: datetime, server: str | None, interface: str | None,
+    at: tuple[datetime, str, str] | None, limit: int,
+) -> list[asyncpg.Record]:  # fmt: skip
+    """Buckets that begin in [start, stop), after the position `at`; of the coarsest aggregate that they are made of."""
+    relation = next(relation for relation, seconds in reversed(LEVELS) if width % seconds == 0)
+    where, having, arguments = "", "", [width, start, stop, limit]
+    for column, value in (("server_id", server), ("interface_name", interface)):
+        if value is not None:
+            arguments.append(storable(value))
+            where += f" AND {column} = ${len(arguments)}"
+    if at is not None:
+        arguments += at
+        last = len(arguments)
+        having = (
+            f"HAVING (time_bucket(make_interval(secs => $1), bucket), server_id, interface_name)"
+            f" > (${last - 2}, ${last - 1}, ${last})"
+        )
+    return await database.fetch(_HISTORY.format(relation=relation, where=where, having=having), *arguments)
+
+
+def _bucket(row: asyncpg.Record, width: int, moment: datetime) -> TrafficBucket:
+    passed = min(max((moment - row["start"]).total_seconds(), 1.0), width)
+    interval = row["interval_ms"] / 1000
+    expected = max(1, round(passed / interval)) if interval > 0 else row["samples"]
+    return TrafficBucket(
+        row["start"], row["server_id"], row["interface_name"],
+        row["rx_bytes"], row["tx_bytes"], row["rx_packets"], row["tx_packets"],
+        row["rx_errors"], row["tx_errors"], row["rx_dropped"], row["tx_dropped"],
+        round(row["rx_bytes"] * 8 / passed, 1), round(row["tx_bytes"] * 8 / passed, 1),
+        row["rx_bps_max"], row["tx_bps_max"],
+        row["samples"], expected, round(min(1.0, row["samples"] / expected), 4),
+        row["up_samples"], row["resets"], row["rejected"],
+    )  # fmt: skip

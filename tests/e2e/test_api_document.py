@@ -1,0 +1,93 @@
+"""docs/api.md: every command runs against the service and answers as the page says; and no route is missing in it."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.conftest import ServiceProcess
+from tests.support import KEY
+
+PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
+# Commands, and what the last of them answers, where the page says so.
+BLOCK = re.compile(r"^```sh\n(?P<commands>.*?)^```$(?:\n\n```json\n(?P<answer>.*?)^```$)?", re.MULTILINE | re.DOTALL)
+CURL = re.compile(r'"\$URL(?P<path>/[^"?]*)')
+
+
+def documented() -> set[tuple[str, str]]:
+    """The method and path of every command."""
+    found = set()
+    for block in BLOCK.finditer(PAGE):
+        for command in re.split(r"(?m)(?=^curl |^printf )", block["commands"]):
+            path = CURL.search(command)
+            if path:
+                named = re.search(r"-X (\w+)", command)
+                is_sent = " -G " not in command and re.search(r" (-d|--data-binary) ", command) is not None
+                found.add((named[1] if named else "POST" if is_sent else "GET", path["path"]))
+    return found
+
+
+def differences(said: Any, found: Any, where: str = "") -> list[str]:
+    """What the answer lacks of what the page says: names, and kinds of value; `…` stands for any text."""
+    if isinstance(said, dict) and isinstance(found, dict):
+        lines = [f"{where}.{name} is missing" for name in said.keys() - found.keys()]
+        for name in said.keys() & found.keys():
+            lines += differences(said[name], found[name], f"{where}.{name}")
+        return lines
+    if isinstance(said, list) and isinstance(found, list):
+        if len(found) < len(said):
+            return [f"{where} has {len(found)} members, not {len(said)}"]
+        return [line for n, one in enumerate(said) for line in differences(one, found[n], f"{where}[{n}]")]
+    if said == "…":
+        return [] if isinstance(found, str) else [f"{where} is {found!r}, no text"]
+    return [] if said == found else [f"{where} is {found!r}, not {said!r}"]
+
+
+def last_answer(output: str) -> Any:
+    """Of several answers, one behind the other."""
+    answer, at = None, 0
+    while at < len(output):
+        answer, at = json.JSONDecoder().raw_decode(output, at)
+    return answer
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed: apt-get install curl")
+def test_every_command_runs_and_answers_as_the_page_says(service_process: ServiceProcess) -> None:
+    environment = {"PATH": os.environ["PATH"], "URL": service_process.url, "KEY": KEY, "no_proxy": "*"}
+    blocks = list(BLOCK.finditer(PAGE))
+    assert len(blocks) > 10
+
+    for block in blocks:
+        run = subprocess.run(
+            ["sh", "-e", "-c", block["commands"]],
+            env=environment, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert run.returncode == 0, (block["commands"], run.stdout, run.stderr)
+        if block["answer"]:
+            said, found = json.loads(block["answer"]), last_answer(run.stdout)
+            assert differences(said, found) == [], (block["commands"], run.stdout)
+
+
+def test_every_route_has_a_command_and_every_command_a_route(service_process: ServiceProcess) -> None:
+    paths = httpx.get(f"{service_process.url}/schema/openapi.json", trust_env=False).json()["paths"]
+    routes = {
+        (method.upper(), path): re.compile(re.sub(r"{\w+}", "[^/]+", path))
+        for path, item in paths.items()
+        for method in item
+    }
+
+    commands = documented()
+
+    def route(method: str, path: str) -> tuple[str, str] | None:
+        # A literal path goes before one with parameters.
+        found = [key for key, pattern in routes.items() if key[0] == method and pattern.fullmatch(path)]
+        return min(found, key=lambda key: key[1].count("{"), default=None)
+
+    assert [one for one in commands if route(*one) is None] == []
+    assert sorted(routes.keys() - {route(*one) for one in commands}) == []

@@ -1,0 +1,156 @@
+"""Enrolment: a short-lived, counted token that turns into a server's own at the agent's first contact."""
+
+import asyncio
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.integration.test_tokens import bearer, create, report
+from tests.support import Client, heartbeat
+
+
+async def enroll(service: Client, token: str, server_id: str = "nas", guid: str | None = "guid-1") -> httpx.Response:
+    body = {"server_id": server_id, "hostname": f"{server_id}.local", "server_guid": guid, "agent_version": "9"}
+    return await service.http.post("/api/v1/agents/enroll", json=body, headers=bearer(token))
+
+
+async def enrolment(service: Client, **body: Any) -> str:
+    return str((await create(service, "/enrolments", **body))["token"])
+
+
+async def test_an_agent_gets_a_token_of_its_own_and_reports_with_it(service: Client) -> None:
+    answer = await enroll(service, await enrolment(service))
+
+    assert answer.status_code == 201
+    assert answer.headers["cache-control"] == "no-store"
+    own = answer.json()
+    assert (own["kind"], own["server_id"], own["expires_at"]) == ("server", "nas", None)
+    assert (await report(service, own["token"])).status_code == 200
+    assert (await report(service, own["token"], "other")).status_code == 403
+
+
+async def test_an_enrolment_token_does_nothing_else(service: Client) -> None:
+    token = await enrolment(service)
+
+    assert (await report(service, token)).status_code == 403
+    assert (await service.http.get("/api/v1/servers", headers=bearer(token))).status_code == 403
+
+
+async def test_many_agents_at_once_get_no_more_than_were_allowed(service: Client, database: asyncpg.Connection) -> None:
+    token = await enrolment(service, uses=5)
+
+    answers = await asyncio.gather(*(enroll(service, token, f"s{n}") for n in range(20)))
+
+    assert sorted(answer.status_code for answer in answers) == [201] * 5 + [403] * 15
+    assert len({answer.json()["token"] for answer in answers if answer.status_code == 201}) == 5
+    assert await database.fetchval("SELECT count(*) FROM linkbeat.tokens WHERE kind = 'server'") == 5
+    states = (await service.get("/tokens", kind="enrolment"))["tokens"]
+    assert [(one["state"], one["uses_left"]) for one in states] == [("spent", 0)]
+
+
+async def test_of_many_that_say_they_are_one_server_one_is_enrolled_and_one_use_counted(
+    service: Client, database: asyncpg.Connection
+) -> None:
+    token = await enrolment(service, uses=10)
+
+    answers = await asyncio.gather(*(enroll(service, token) for _ in range(10)))
+
+    assert sorted(answer.status_code for answer in answers) == [201] + [409] * 9
+    assert await database.fetchval("SELECT uses_left FROM linkbeat.tokens WHERE kind = 'enrolment'") == 9
+
+
+async def test_processes_that_enrol_at_once_take_turns(
+    service: Client, database: asyncpg.Connection, database_url: str
+) -> None:
+    """One process has one connection for this: the race is between many."""
+    enrolment_id = (await enrolment(service, uses=4)).split("_")[2]
+    processes = [await asyncpg.connect(database_url) for _ in range(8)]
+
+    async def enrol(number: int, connection: asyncpg.Connection, server_id: str) -> str:
+        return str(
+            await connection.fetchval(
+                "SELECT linkbeat.enrol_server($1, $2, NULL, $3, '', '', '')", enrolment_id, server_id, f"id-{number}"
+            )
+        )
+
+    for attempt in range(5):  # each fails as if it were alone, unless they take turns
+        numbered = enumerate(processes, start=attempt * len(processes))
+        same = await asyncio.gather(*(enrol(n, one, f"same-{attempt}") for n, one in numbered))
+        expected = ["enrolled"] if attempt < 4 else ["spent"] * 8
+        assert sorted(set(same) - {"exists"}) == sorted(set(expected))
+        assert same.count("enrolled") == (attempt < 4)
+    await database.execute("UPDATE linkbeat.tokens SET uses_left = 3 WHERE kind = 'enrolment'")
+    others = await asyncio.gather(*(enrol(100 + n, one, f"other-{n}") for n, one in enumerate(processes)))
+    for one in processes:
+        await one.close()
+
+    assert sorted(others) == ["enrolled"] * 3 + ["spent"] * 5
+    assert await database.fetchval("SELECT uses_left FROM linkbeat.tokens WHERE kind = 'enrolment'") == 0
+
+
+async def test_it_ends_with_its_time(service: Client) -> None:
+    token = await enrolment(service, uses=10, expires_minutes=1 / 60)
+
+    first = await enroll(service, token, "a")
+    await asyncio.sleep(1.1)
+
+    assert first.status_code == 201
+    assert (await enroll(service, token, "b")).status_code == 401
+
+
+@pytest.mark.parametrize(("guid", "status"), [("guid-1", 201), ("guid-2", 409), (None, 409)])
+async def test_a_known_server_without_a_token_is_enrolled_by_its_guid_alone(
+    service: Client, guid: str | None, status: int
+) -> None:
+    await service.post(heartbeat() | {"server_guid": "guid-1"})
+    await service.post(heartbeat("unnamed"))
+    token = await enrolment(service, uses=10)
+
+    answer = await enroll(service, token, guid=guid)
+
+    assert answer.status_code == status, answer.text
+    assert (await enroll(service, token, "unnamed", guid=guid)).status_code == 409
+
+
+async def test_a_server_that_has_a_token_is_not_enrolled_again_but_by_an_administrator(service: Client) -> None:
+    token = await enrolment(service, uses=10)
+    admin = (await create(service, kind="admin"))["token"]
+    own = (await enroll(service, token)).json()
+
+    again = await enroll(service, token)
+    by_admin = await enroll(service, admin)
+    await service.http.delete(f"/api/v1/tokens/{own['id']}")
+    await service.http.delete(f"/api/v1/tokens/{by_admin.json()['id']}")
+    revoked = await enroll(service, token)
+
+    assert (again.status_code, again.json()["code"]) == (409, "server_exists")
+    assert by_admin.status_code == 201
+    assert (await report(service, own["token"])).status_code == 401
+    assert revoked.status_code == 201, "it is not known by another GUID, and has no token any more"
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        ({"hostname": "h"}, "server_id"),
+        ({"server_id": "../etc", "hostname": "h"}, "server_id"),
+        ({"server_id": "nas"}, "hostname"),
+        ({"server_id": "nas", "hostname": "h\0"}, "hostname"),
+        ({"server_id": "nas", "hostname": "h", "server_guid": ""}, "server_guid"),
+    ],
+)
+async def test_a_wrong_request_is_refused_naming_the_field_and_not_counted(
+    service: Client, database: asyncpg.Connection, body: dict[str, Any], path: str
+) -> None:
+    token = await enrolment(service)
+
+    answer = await service.http.post("/api/v1/agents/enroll", json=body, headers=bearer(token))
+
+    assert answer.status_code == 422
+    assert [error["path"] for error in answer.json()["errors"]] == [path]
+    assert await database.fetchval("SELECT uses_left FROM linkbeat.tokens") == 1
+    for wrong, named in (({"uses": 0}, "uses"), ({"expires_minutes": 1441}, "expires_minutes"), ({"use": 1}, "use")):
+        refused = await service.http.post("/api/v1/enrolments", json=wrong)
+        assert (refused.status_code, refused.json()["errors"][0]["path"]) == (422, named)

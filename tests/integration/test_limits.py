@@ -1,0 +1,134 @@
+"""Limits as clients meet them: guesses from an address, floods of a token; and that nobody else is affected."""
+
+import statistics
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import httpx
+import msgspec
+import pytest
+from litestar import Litestar
+
+from service.app import create_app
+from service.database import Database
+from service.settings import Settings
+from tests.conftest import running
+from tests.integration.test_tokens import bearer, create, report
+from tests.support import KEY, Client
+
+GUESSES = 10_000
+FAILURES = 50
+
+
+@pytest.fixture
+async def app(database_url: str, settings: Settings) -> AsyncIterator[Litestar]:
+    limited = msgspec.structs.replace(
+        settings, failed_tokens_per_minute=FAILURES, server_requests_per_minute=60, read_requests_per_minute=100,
+        trusted_proxies=("10.0.0.0/8",),
+    )  # fmt: skip
+    app = create_app(limited, database_url=database_url, key=KEY)
+    async with running(app):
+        yield app
+
+
+def from_address(app: Litestar, address: str) -> Client:
+    transport = httpx.ASGITransport(app, client=(address, 1))  # type: ignore[arg-type]  # Litestar's are narrower
+    return Client(httpx.AsyncClient(transport=transport, base_url="http://linkbeat", headers=bearer(KEY)))
+
+
+async def test_ten_thousand_guesses_cost_the_database_nothing_and_the_others_nothing(
+    app: Litestar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, behind, bad = (from_address(app, one) for one in ("192.0.2.1", "192.0.2.66", "192.0.2.66"))
+    token = (await create(good, kind="server", server_id="nas"))["token"]
+    shared = (await create(good, kind="fleet"))["token"]
+    assert (await report(behind, shared)).status_code == 200
+    statements: list[str] = []
+    fetch = Database.fetch
+
+    async def counted(database: Database, sql: str, *arguments: Any) -> list[asyncpg.Record]:
+        statements.append(sql)
+        return await fetch(database, sql, *arguments)
+
+    monkeypatch.setattr(Database, "fetch", counted)
+    statuses: list[int] = []
+    limited, started = 0.0, time.monotonic()
+
+    for n in range(GUESSES):
+        guess = f"lb_f_{'0' * 12}_{n:043}"
+        answer = await bad.http.get("/api/v1/servers", headers=bearer(guess))
+        statuses.append(answer.status_code)
+        if answer.status_code == 429 and not limited:
+            limited = time.monotonic()
+            looked, statements = statements, []
+        if n % 1000 == 500:
+            assert (await report(good, token)).status_code == 200
+            assert (await report(behind, shared)).status_code == 200, "from the same address, and right before"
+
+    assert set(statuses) == {401, 429}
+    seconds = time.monotonic() - limited
+    # The bucket fills again, by 50 a minute; each that gets through then may have one look, and each second two polls.
+    let_through = FAILURES * seconds / 60 + 1
+    assert FAILURES <= statuses.count(401) <= FAILURES * (1 + (time.monotonic() - started) / 60) + 1
+    assert len(looked) <= 2 * FAILURES
+    assert len(statements) <= 2 * (seconds + 1) + let_through
+    assert answer.headers["retry-after"].isdigit()
+    assert answer.json()["code"] == "too_many_requests"
+    assert (await bad.http.get("/api/v1/servers")).status_code == 429, "the right key, that was never right from there"
+
+
+async def test_other_addresses_are_not_affected_whatever_the_headers_say(app: Litestar) -> None:
+    direct, proxied = from_address(app, "192.0.2.66"), from_address(app, "10.0.0.1")
+
+    async def guesses(client: Client, forwarded: str, times: int = FAILURES + 1) -> int:
+        for n in range(times):
+            headers = bearer(f"wrong-{n}") | {"X-Forwarded-For": forwarded.format(n), "X-Forwarded-Host": f"h{n}"}
+            answer = await client.http.get("/api/v1/servers", headers=headers)
+        return answer.status_code
+
+    assert await guesses(direct, "203.0.113.{}") == 429, "it is no trusted proxy: what it says of itself counts nothing"
+    assert await guesses(proxied, "198.51.100.{}, 203.0.113.5") == 429, "only what the proxy itself wrote counts"
+    assert await guesses(proxied, "203.0.113.6", 1) == 401
+    assert (await proxied.http.get("/api/v1/servers", headers={"X-Forwarded-For": "203.0.113.7"})).status_code == 200
+
+
+async def test_without_a_token_it_is_401_however_often(app: Litestar) -> None:
+    client = from_address(app, "192.0.2.66")
+
+    statuses = {
+        (await client.http.get("/api/v1/servers", headers={"Authorization": ""})).status_code
+        for _ in range(FAILURES * 2)
+    }
+
+    assert statuses == {401}
+    assert (await client.http.get("/api/v1/servers")).status_code == 200
+
+
+async def test_a_flood_with_one_token_is_limited_and_the_others_report_on(app: Litestar) -> None:
+    client = from_address(app, "192.0.2.1")
+    flooding, other = [(await create(client, kind="server", server_id=name))["token"] for name in ("flood", "other")]
+    reader = (await create(client, kind="read"))["token"]
+
+    quiet, busy, statuses = [], [], []
+    for _ in range(20):
+        started = time.perf_counter()
+        assert (await report(client, other, "other")).status_code == 200
+        quiet.append(time.perf_counter() - started)
+    for n in range(300):
+        answer = await report(client, flooding, "flood")
+        statuses.append(answer.status_code)
+        if n % 15 == 0:
+            started = time.perf_counter()
+            assert (await report(client, other, "other")).status_code == 200
+            busy.append(time.perf_counter() - started)
+    reads = [(await client.http.get("/api/v1/agents", headers=bearer(reader))).status_code for _ in range(103)]
+
+    assert statuses[:60] == [200] * 60
+    assert 225 <= statuses.count(429) <= 240
+    assert int(answer.headers["retry-after"]) >= 1
+    assert statistics.median(busy) < 3 * statistics.median(quiet) + 0.01
+    assert reads[:100] == [200] * 100
+    assert reads[-1] == 429
+    assert (await report(client, KEY, "flood")).status_code == 200, "the fleet key stands for many machines"

@@ -1,0 +1,176 @@
+"""What doctor makes of answers, clocks, files and looks that hang."""
+
+import email.utils
+import http.client
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.doctor import examine, machine, spool
+from agent.findings import Finding, found_within, written
+from agent.reach import clock, judged
+from agent.settings import Settings
+
+NOW = 1_790_000_000.0
+
+
+def states(findings: list[Finding]) -> dict[str, str]:
+    return {each.name: each.state for each in findings}
+
+
+def problem(code: str) -> bytes:
+    return json.dumps({"title": "x", "code": code, "detail": "said so", "errors": []}).encode()
+
+
+def test_a_look_that_hangs_costs_neither_the_time_nor_what_was_found_before() -> None:
+    released = threading.Event()
+
+    def look() -> Iterator[Finding]:
+        yield Finding("first", "ok", "seen")
+        released.wait(20)
+
+    begin = time.monotonic()
+    found = found_within(0.2, "second", look)
+    released.set()
+
+    assert time.monotonic() - begin < 5
+    assert states(found) == {"first": "ok", "second": "problem"}
+
+
+def test_a_look_that_fails_is_a_finding() -> None:
+    def look() -> Iterator[Finding]:
+        raise ZeroDivisionError("no reason")
+
+    (found,) = found_within(5, "it", look)
+
+    assert (found.state, found.text) == ("problem", "cannot be looked at: ZeroDivisionError: no reason")
+
+
+def test_findings_are_lines_with_the_remedy_below() -> None:
+    text = written(
+        [
+            Finding("a", "ok", "well", "not shown"),
+            Finding("longer", "warning", "hm", "do this"),
+            Finding("b", "problem", "no"),
+            Finding("c", "problem", "no"),
+        ]
+    )
+
+    assert text.splitlines() == [
+        "ok       a       well",
+        "warning  longer  hm",
+        "                 → do this",
+        "problem  b       no",
+        "problem  c       no",
+        "",
+        "2 problems, 1 warning",
+    ]
+    assert written([Finding("a", "ok", "well")]).endswith("\nAll is well.")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "key", "expected"),
+    [
+        (422, problem("invalid"), "k", {"service": "ok", "token": "ok"}),
+        (400, problem("bad_request"), "k", {"service": "ok", "token": "ok"}),
+        (422, problem("invalid"), "", {"service": "ok", "token": "ok"}),
+        (401, problem("unauthorized"), "k", {"service": "ok", "token": "problem"}),
+        (403, problem("forbidden"), "k", {"service": "ok", "token": "problem"}),
+        (401, problem("unauthorized"), "", {"service": "ok", "token": "problem"}),
+        (503, problem("overloaded"), "k", {"service": "warning"}),
+        (401, b"<html>Proxy login</html>", "k", {"service": "problem"}),
+        (200, b"<html>Please log in</html>", "k", {"service": "problem"}),
+        (200, b'{"status":"ok"}', "k", {"service": "problem"}),
+        (302, b"", "k", {"service": "problem"}),
+        (404, b'{"detail":"Not Found"}', "k", {"service": "problem"}),
+        (422, b"\xff", "k", {"service": "problem"}),
+        (422, b"[" * 100_000, "k", {"service": "problem"}),
+    ],
+)
+def test_an_answer_tells_whether_it_is_linkbeat_and_takes_the_token(
+    status: int, body: bytes, key: str, expected: dict[str, str]
+) -> None:
+    found = list(judged(status, http.client.HTTPMessage(), body, key, "why there is none"))
+
+    assert states(found) == expected
+    assert all(each.remedy for each in found if each.state != "ok")
+    if status == 401 and not key:
+        assert found[-1].remedy == "why there is none"
+
+
+@pytest.mark.parametrize(
+    ("ahead", "state", "words"),
+    [
+        (0, "ok", "agrees"),
+        (-4, "ok", "agrees"),
+        (10, "warning", "10 s ahead"),
+        (-900, "warning", "900 s behind"),
+        (400, "problem", "refuses"),
+        (1e9, "problem", "refuses"),
+    ],
+)
+def test_clocks_are_compared(ahead: float, state: str, words: str) -> None:
+    # Half a second is what the service's cut to the second is assumed to hide.
+    (found,) = clock(email.utils.formatdate(NOW, usegmt=True), NOW + 0.5 + ahead)
+
+    assert (found.name, found.state) == ("clock", state)
+    assert words in found.text
+
+
+@pytest.mark.parametrize("date", ["", "yesterday", "Mon, 99 Jan 2026 00:00:00 GMT"])
+def test_an_answer_without_a_usable_date_says_nothing_of_clocks(date: str) -> None:
+    assert list(clock(date, NOW)) == []
+
+
+def test_what_waits_in_the_spool_is_counted(tmp_path: Path) -> None:
+    (tmp_path / "nas.spool").mkdir()
+    (tmp_path / "nas.spool" / "1.segment").write_bytes(b"x" * 1500)
+
+    (found,) = spool(tmp_path)
+
+    assert found.state == "ok"
+    assert "1,500 bytes in 1 file," in found.text
+
+
+def test_a_spool_that_is_not_there_is_no_fault_and_one_that_is_no_directory_is(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    (missing,) = spool(tmp_path / "none")
+    (file,) = spool(tmp_path / "file")
+
+    assert (missing.state, file.state) == ("ok", "warning")
+
+
+def test_what_is_visible_is_named() -> None:
+    found = list(machine(Settings(server_id="nas-01")))
+
+    assert all(each.state != "problem" for each in found), found
+    assert {"name", "interfaces", "primary", "filesystems"} <= {each.name for each in found}
+    assert "nas-01" in found[0].text
+
+
+def test_an_interface_that_no_pattern_names_is_a_problem_with_its_remedy() -> None:
+    found = {each.name: each for each in machine(Settings(include_interfaces=("none-such",)))}
+
+    assert found["interfaces"].state == "problem"
+    assert "LINKBEAT_INCLUDE_INTERFACES" in found["interfaces"].remedy
+
+
+def test_kernel_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    found = list(machine(Settings(server_id="x", proc=str(tmp_path), sys=str(tmp_path))))
+
+    hidden = [each.text for each in found if each.name == "kernel"]
+    assert any(f"{tmp_path}/1/net/dev" in text for text in hidden)
+    assert any("class/net" in text for text in hidden)
+    assert any("no interfaces are reported" in each.text for each in found if each.name == "filesystems")
+
+
+def test_settings_that_cannot_be_used_end_it_with_their_problem() -> None:
+    found = examine({"LINKBEAT_INTERVAL_SECONDS": "abc", "LINKBEAT_CONFIG": "/dev/null"})
+
+    assert states(found) == {"version": "ok", "settings": "problem"}
+    assert "LINKBEAT_INTERVAL_SECONDS" in found[-1].text
