@@ -54,6 +54,10 @@ class Directory:
         self.damaged = 0
         """Stretches of bytes that are no records, since the start."""
         self.is_last_whole = False
+        self.highest_acknowledged = 0
+        """The highest sequence that an acknowledgement is noted of, whether or not its record is still there."""
+        self.is_mended = False
+        """Records may have been lost to damage, whose sequences nobody knows."""
         self._quarantine = Quarantine(path / "damaged")
         self._lock: int | None = None
         self._number = 0
@@ -118,6 +122,7 @@ class Directory:
         paths = [self.path / f"{number:012}.seg" for number in numbers]
         # All together: a record may stand in two segments, when it was not known whether the first write was kept.
         acknowledged = frozenset[int]().union(*map(read_acknowledged, paths))
+        self.highest_acknowledged = max(acknowledged, default=0)
         segments: list[Segment] = []
         newest: Record | None = None
         for path in paths:
@@ -126,6 +131,7 @@ class Directory:
             except OSError as error:
                 log.warning("%s cannot be read (%s) and is moved aside", path, error.strerror)
                 self.damaged += 1
+                self.is_mended = True
                 self._quarantine.take(path)
                 continue
             found = find_records(data)
@@ -141,6 +147,7 @@ class Directory:
         """Whether the file now holds nothing but these records; and its size."""
         if found.whole == len(data) and not found.damaged:
             return True, len(data)
+        self.is_mended = True
         try:
             if found.is_torn and not found.damaged and is_last:
                 # Never counted as kept: the process ended while it wrote.

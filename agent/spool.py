@@ -187,12 +187,14 @@ class Spool:
     def _open(self) -> None:
         """Raises OSError, and SpoolInUse."""
         segments, last = self._directory.open()
-        if last and self._memory and last.sequence >= next(iter(self._memory)):
+        # No number twice: a record that is gone may have been acknowledged, and its note would be taken for another's.
+        highest = max(last.sequence if last else 0, self._directory.highest_acknowledged)
+        if self._memory and highest >= next(iter(self._memory)):
             self._directory.close()
             raise OSError("holds heartbeats that were numbered later than those in memory; they wait for a restart")
         self._segments = segments
         self._active = segments[-1] if segments and self._directory.is_last_whole else None
-        self._sequence = max(self._sequence, last.sequence if last else 0)
+        self._sequence = max(self._sequence, highest, time.time_ns() // 1000 if self._directory.is_mended else 0)
         self.last = last
         self._delete_done()
 

@@ -29,6 +29,7 @@ _LOCK = "linkbeat.removals"
 
 _REMOVE = "SELECT linkbeat.remove_server($1) AS is_known"
 _PENDING = "SELECT server_id FROM linkbeat.removals"
+PENDING = f"{_PENDING} LIMIT 1"
 
 
 class Removals:
@@ -64,7 +65,7 @@ class Removals:
             if self._is_reachable():
                 self._asked.clear()
                 try:
-                    if await self._database.fetch(f"{_PENDING} LIMIT 1"):
+                    if await self._database.fetch(PENDING):
                         await erase(self._url)
                         seconds = 1.0  # another process is at it, or one more has come
                 except Problem:

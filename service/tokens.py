@@ -40,7 +40,7 @@ NOTE_SECONDS = 60.0
 COARSE_SECONDS = 300.0
 PAGE = 5_000
 
-_CHANGED = """
+CHANGED = """
 SELECT token_id, kind, server_id, server_guid, hash, key_id, revision, revoked_at IS NULL AS is_valid,
        coalesce(extract(epoch FROM expires_at), 'infinity')::float8 AS expires_at,
        coalesce(extract(epoch FROM last_used_at), 0)::float8 AS last_used_at
@@ -160,7 +160,7 @@ class Tokens(Followed):
 
     async def take(self) -> None:
         while True:
-            rows = await self._database.fetch(_CHANGED, self._revision, PAGE)
+            rows = await self._database.fetch(CHANGED, self._revision, PAGE)
             for row in rows:
                 self._take(row)
             if len(rows) < PAGE:

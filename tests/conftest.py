@@ -17,7 +17,7 @@ import pytest
 from asyncpg.connection import LoggedQuery
 from litestar import Litestar
 
-from service import answers, config, schema
+from service import answers, config, removal, schema, tokens
 from service.app import create_app
 from service.embedded.choose import choose_test_database
 from service.settings import Settings
@@ -137,6 +137,10 @@ async def login(database: asyncpg.Connection) -> AsyncIterator[str]:
     await database.execute(f"RESET ROLE; DROP OWNED BY {name}; DROP ROLE {name}")
 
 
+# What the service asks now and then, whoever asks what of it.
+BY_ITSELF = (answers.RECEIVED, config.CHANGED, tokens.CHANGED, removal.PENDING)
+
+
 @pytest.fixture
 def statements(monkeypatch: pytest.MonkeyPatch) -> list[LoggedQuery]:
     """Every statement that requests send to the database by a service's pools: ask for this before `service`."""
@@ -144,7 +148,7 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> list[LoggedQuery]:
     create_pool = asyncpg.create_pool
 
     def log(statement: LoggedQuery) -> None:
-        if statement.query not in (answers.RECEIVED, config.CHANGED):  # what the service asks by itself, now and then
+        if statement.query not in BY_ITSELF:
             sent.append(statement)
 
     def logging_pool(*arguments: Any, init: Callable[[asyncpg.Connection], Awaitable[None]], **more: Any) -> Any:

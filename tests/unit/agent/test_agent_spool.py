@@ -477,6 +477,26 @@ def test_each_server_id_has_a_directory_of_its_own(environ: dict[str, str], uid:
     assert default_directory("nas", environ, uid) == Path(expected)
 
 
+@pytest.mark.parametrize("place", [0, 40, 70])
+def test_the_number_of_a_damaged_record_is_not_given_again(tmp_path: Path, place: int) -> None:
+    """Its acknowledgement would be taken for that of the heartbeat that had its number."""
+    spool = opened(tmp_path, Time())
+    for number in (0, 1):
+        spool.append(body(number, 20), number)
+    spool.acknowledge([record.sequence for record in spool.oldest(2, HUGE, HUGE)])
+    spool.close()
+    (segment,) = tmp_path.glob("*.seg")
+    content = bytearray(segment.read_bytes())
+    content[place] ^= 1
+    segment.write_bytes(content)
+    spool = opened(tmp_path, Time())
+    spool.append(body(2, 20), 2)
+    spool.append(body(3, 20), 3)
+    spool.close()
+
+    assert waiting(opened(tmp_path, Time())) == [2, 3]
+
+
 class SpoolMachine(RuleBasedStateMachine):
     """Any history of a spool against lists of numbers: each heartbeat's payload is its number.
 
