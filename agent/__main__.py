@@ -11,8 +11,9 @@ from pathlib import Path
 import msgspec
 
 from agent import __version__, loop
+from agent.enrolment import Enrolment
 from agent.heartbeat import Collector, encode
-from agent.identity import ApiKey
+from agent.identity import ApiKey, identify
 from agent.sender import Delivered, one_line
 from agent.settings import Settings, SettingsError, described, load, warnings_about
 
@@ -52,7 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
 def once(settings: Settings) -> int:
     """Sends one heartbeat and prints the service's answer in one line; 1 and the reason on stderr if it failed."""
     key = ApiKey(settings)
-    sender = loop.open_sender(settings, key)
+    identity = identify(settings)
+    enrolment = Enrolment(identity, loop.spool_directory(settings, identity) / "token")
+    sender = loop.open_sender(settings, key, enrolment)
     body = _one_heartbeat(settings)
     outcome = sender.heartbeat(body)
     sender.close()

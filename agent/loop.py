@@ -13,6 +13,7 @@ from agent.complaints import Complaints
 from agent.deadletter import DeadLetters
 from agent.delivery import Delivery
 from agent.directory import default_directory
+from agent.enrolment import Enrolment
 from agent.heartbeat import Clock, Collector, Heartbeat, encode, last_stamp_ms, stamp_ms
 from agent.identity import ApiKey, Identity, identify
 from agent.sender import Sender
@@ -42,7 +43,9 @@ class Agent:
         self._signals = signals
         self._identity = identify(settings)
         self._directory = spool_directory(settings, self._identity)
-        open_sender(settings, ApiKey(settings))  # what is wrong with it is said before the spool is touched
+        self._enrolment = Enrolment(self._identity, self._directory / "token")
+        # What is wrong with it is said before the spool is touched.
+        open_sender(settings, ApiKey(settings), self._enrolment)
         self._spool = open_spool(settings, self._directory)
         self._letters = DeadLetters(self._directory / "refused.ndjson")
         self._delivery = self._new_delivery(settings)
@@ -136,7 +139,7 @@ class Agent:
     def _new_delivery(self, settings: Settings) -> Delivery:
         """Raises SettingsError if the token or the trusted authorities cannot be used."""
         key = ApiKey(settings)
-        sender = open_sender(settings, key)
+        sender = open_sender(settings, key, self._enrolment)
         warn_of_open_token(settings, key)
         return Delivery(
             sender,
@@ -179,10 +182,16 @@ def next_tick(tick: float, interval_seconds: float, now: float) -> float:
     return tick + (missed + 1) * interval_seconds
 
 
-def open_sender(settings: Settings, key: ApiKey) -> Sender:
+def open_sender(settings: Settings, key: ApiKey, enrolment: Enrolment) -> Sender:
     """Raises SettingsError if the file of trusted authorities cannot be used."""
     try:
-        return Sender(settings.url, key, timeout_seconds=settings.timeout_seconds, ca_file=settings.ca_file)
+        return Sender(
+            settings.url,
+            key,
+            timeout_seconds=settings.timeout_seconds,
+            ca_file=settings.ca_file,
+            enrolment=enrolment,
+        )
     except OSError as error:
         raise SettingsError(f'LINKBEAT_CA_FILE: "{settings.ca_file}": {error.strerror or error}') from None
 

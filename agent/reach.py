@@ -12,6 +12,7 @@ import msgspec
 
 from agent import __version__
 from agent.answers import judge, one_line
+from agent.enrolment import enrolment_id
 from agent.findings import Finding
 from agent.identity import ApiKey
 from agent.sender import ANSWER_LIMIT_BYTES
@@ -134,7 +135,10 @@ def judged(status: int, headers: http.client.HTTPMessage, body: bytes, key: str,
         yield Finding("service", "problem", text, remedy)
     elif status in (401, 403):
         yield Finding("service", "ok", "Linkbeat answers")
-        if key:
+        if enrolment_id(key):
+            text = "an enrolment token, which a running agent exchanges, once, for a token of this server's own"
+            yield Finding("token", "ok", text)
+        elif key:
             remedy = "Ask who runs the service for one; after a change of the installed token, restart the agent."
             yield Finding("token", "problem", f"the service refuses it: {reason}", remedy)
         else:

@@ -10,7 +10,8 @@ from types import TracebackType
 from urllib.parse import urlsplit
 
 from agent import __version__
-from agent.answers import Delivered, Failed, Outcome, judge, one_line
+from agent.answers import Delivered, Failed, Outcome, Refused, judge, one_line
+from agent.enrolment import Enrolment, enrolment_id
 from agent.identity import ApiKey
 
 __all__ = ["Delivered", "Sender", "one_line"]
@@ -22,14 +23,20 @@ COMPRESSED_FROM_BYTES = 1024  # a smaller body gains less than a packet
 class _Peer:
     """What all connections to the service have in common."""
 
-    def __init__(self, url: str, key: ApiKey, ca_file: str) -> None:
+    def __init__(self, url: str, key: ApiKey, ca_file: str, enrolment: Enrolment | None) -> None:
         parts = urlsplit(url)
         self.path = parts.path.rstrip("/")
         self.key = key
+        self.enrolment = enrolment
         self.host, self.port = parts.hostname or "", parts.port
         # One for all connections: the system's authorities take a megabyte.
         self.tls = ssl.create_default_context(cafile=ca_file or None) if parts.scheme == "https" else None
         self.takes_gzip = False
+
+    @property
+    def token(self) -> str:
+        """The token that was configured, or the one that it was exchanged for."""
+        return (self.enrolment.token(self.key.value) if self.enrolment else "") or self.key.value
 
     def connection(self, timeout_seconds: float) -> http.client.HTTPConnection:
         if self.tls is not None:
@@ -40,9 +47,11 @@ class _Peer:
 class Sender:
     """A keep-alive connection to the service. For one thread; TLS is verified; redirects are never followed."""
 
-    def __init__(self, url: str, key: ApiKey, *, timeout_seconds: float, ca_file: str = "") -> None:
+    def __init__(
+        self, url: str, key: ApiKey, *, timeout_seconds: float, ca_file: str = "", enrolment: Enrolment | None = None
+    ) -> None:
         """Raises OSError if `ca_file` cannot be used."""
-        self._open(_Peer(url, key, ca_file), timeout_seconds)
+        self._open(_Peer(url, key, ca_file, enrolment), timeout_seconds)
 
     def another(self, timeout_seconds: float) -> "Sender":
         """A connection of its own to the same service, for another thread."""
@@ -88,7 +97,28 @@ class Sender:
             self._connection.close()
             return Failed(type(error).__name__, _described(error, self._connection.timeout))
 
+    def _enrol(self, enrolment: Enrolment) -> Outcome | None:
+        """Exchanges the enrolment token, unless that is done. What keeps it from that, or None."""
+        with enrolment.lock:
+            if not enrolment_id(self._peer.token):
+                return None
+            try:
+                body = enrolment.request()
+                response, text = self._request("/api/v1/agents/enroll", body, is_compressed=False)
+                if response.status == 201 and enrolment.keep(self._peer.key.value, text):
+                    return None
+            except OSError as error:
+                if isinstance(error, ConnectionError | TimeoutError) or error.filename is None:
+                    raise
+                return Failed("enrolment", f"a token of this server's own could not be kept: {error}")
+        outcome = judge(response.status, response.headers, text)
+        # Nothing of a heartbeat was refused.
+        return Failed(outcome.cause, f"enrolment: {outcome.reason}") if isinstance(outcome, Refused) else outcome
+
     def _exchange(self, path: str, body: bytes) -> Outcome:
+        enrolment = self._peer.enrolment
+        if enrolment is not None and (failure := self._enrol(enrolment)) is not None:
+            return failure
         if self._connection.sock is None:
             self._is_plain = False
         is_compressed = self._peer.takes_gzip and not self._is_plain and len(body) >= COMPRESSED_FROM_BYTES
@@ -109,8 +139,8 @@ class Sender:
         }
         if is_compressed:
             headers["Content-Encoding"] = "gzip"
-        if self._peer.key.value:
-            headers["Authorization"] = f"Bearer {self._peer.key.value}"
+        if token := self._peer.token:
+            headers["Authorization"] = f"Bearer {token}"
         # A service that refuses the size answers, and hangs up, before it has read everything: read that answer.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._connection.request("POST", self._peer.path + path, body, headers)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from agent.complaints import Complaints
-from agent.identity import ApiKey
+from agent.enrolment import Enrolment
+from agent.identity import ApiKey, Identity
 from agent.loop import next_tick, open_sender, warn_if_contained, warn_of_open_token
 from agent.settings import Settings, SettingsError
 from agent.signals import Signals
@@ -106,4 +107,4 @@ def test_a_file_of_authorities_that_cannot_be_read_is_named() -> None:
     settings = Settings(url="https://h", ca_file="/no/such.pem")
 
     with pytest.raises(SettingsError, match=r'LINKBEAT_CA_FILE: "/no/such.pem": No such file'):
-        open_sender(settings, ApiKey(settings))
+        open_sender(settings, ApiKey(settings), Enrolment(Identity("a", None, "a"), Path("/nonexistent/token")))
