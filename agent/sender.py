@@ -112,8 +112,12 @@ class Sender:
                     raise
                 return Failed("enrolment", f"a token of this server's own could not be kept: {error}")
         outcome = judge(response.status, response.headers, text)
-        # Nothing of a heartbeat was refused.
-        return Failed(outcome.cause, f"enrolment: {outcome.reason}") if isinstance(outcome, Refused) else outcome
+        match outcome:
+            case Delivered():
+                return Failed("enrolment", "HTTP 200, but not the answer to an enrolment")
+            case Refused(cause, reason):  # it, and no heartbeat
+                return Failed(cause, f"enrolment: {reason}")
+        return outcome
 
     def _exchange(self, path: str, body: bytes) -> Outcome:
         enrolment = self._peer.enrolment

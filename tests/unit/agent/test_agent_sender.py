@@ -2,6 +2,7 @@
 
 import email.message
 import http.client
+import json
 import shutil
 import socket
 import ssl
@@ -19,7 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.answers import Delivered, Failed, Outcome, Refused, RejectedHeartbeat, Unauthorized, judge, one_line
-from agent.identity import ApiKey
+from agent.enrolment import Enrolment
+from agent.identity import ApiKey, Identity
 from agent.sender import Sender
 from agent.settings import Settings
 
@@ -105,6 +107,66 @@ def test_a_heartbeat_is_posted_with_its_token(serve: Callable[[Respond], Server]
     assert (path, body) == ("/base/api/v1/agents/heartbeat", b'{"a":1}')
     assert headers["Authorization"] == "Bearer secret"
     assert headers["Content-Type"] == "application/json"
+
+
+ENROLMENT = "lb_e_abcdefghijkl_" + "S" * 43
+
+
+def enrolling(path: Path, url: str) -> Sender:
+    enrolment = Enrolment(Identity("nas", "guid", "nas.local"), path)
+    return Sender(url, ApiKey(Settings(api_key=ENROLMENT)), timeout_seconds=5, enrolment=enrolment)
+
+
+def test_an_enrolment_token_is_exchanged_once(serve: Callable[[Respond], Server], tmp_path: Path) -> None:
+    server = serve(
+        lambda handler: handler.answer(
+            *((201, b'{"token":"lb_s_own"}') if handler.path.endswith("/enroll") else (200, ACK))
+        )
+    )
+    kept = tmp_path / "spool" / "token"
+    for _ in range(2):
+        sender = enrolling(kept, server.url)
+        for one in (sender, sender.another(5)):
+            assert one.heartbeat(b"{}") == Delivered([], ACK.decode())
+            one.close()
+
+    paths = [path.rsplit("/", 1)[-1] for path, *_ in server.seen]
+    assert paths == ["enroll", "heartbeat", "heartbeat", "heartbeat", "heartbeat"]
+    assert json.loads(server.seen[0][2]) == {"server_id": "nas", "server_guid": "guid", "hostname": "nas.local"}
+    tokens = [headers["Authorization"] for _, headers, _ in server.seen]
+    assert tokens == [f"Bearer {ENROLMENT}", *["Bearer lb_s_own"] * 4]
+    assert "S" * 43 not in kept.read_text()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (201, b"<html>", Failed), (201, b'{"token":7}', Failed), (200, ACK, Failed), (401, b"", Unauthorized),
+        (403, b"", Unauthorized), (409, b"", Failed), (422, b"", Failed), (413, b"", Failed), (503, b"", Failed),
+    ],
+)  # fmt: skip
+def test_without_its_own_token_nothing_is_sent_and_nothing_counts_as_refused(
+    serve: Callable[[Respond], Server], tmp_path: Path, status: int, body: bytes, expected: type[Outcome]
+) -> None:
+    server = serve(lambda handler: handler.answer(status, body))
+
+    sender = enrolling(tmp_path / "token", server.url)
+    outcome = sender.heartbeat(b"{}")
+    sender.close()
+
+    assert isinstance(outcome, expected)
+    assert [path.rsplit("/", 1)[-1] for path, *_ in server.seen] == ["enroll"]
+
+
+def test_where_no_token_can_be_kept_none_is_asked_for(serve: Callable[[Respond], Server], tmp_path: Path) -> None:
+    server = serve(lambda handler: handler.answer(200, ACK))
+    (tmp_path / "file").write_text("")
+
+    outcome = enrolling(tmp_path / "file" / "token", server.url).heartbeat(b"{}")
+
+    assert isinstance(outcome, Failed)
+    assert "could not be kept" in outcome.reason
+    assert server.seen == []
 
 
 def test_without_a_token_no_authorization_is_sent(serve: Callable[[Respond], Server]) -> None:
