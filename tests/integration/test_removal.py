@@ -21,6 +21,7 @@ MINUTE = timedelta(minutes=1)
 
 async def left(database: asyncpg.Connection, server_id: str) -> dict[str, int]:
     """How many rows of the server each relation of ours has, finished buckets included; without those that have 0."""
+    await database.execute("SET search_path = public")  # by default a schema of the login's name comes first
     tables = await database.fetch(
         "SELECT attrelid::regclass::text AS name FROM pg_attribute JOIN pg_class c ON c.oid = attrelid "
         "WHERE attname = 'server_id' AND relkind = 'r' AND attrelid <> 'linkbeat.tokens'::regclass AND ("

@@ -127,7 +127,7 @@ async def test_a_database_of_0002_is_upgraded_with_its_servers(database_url: str
         database_url,
         """
         DROP FUNCTION quota_usage;
-        DROP VIEW quotas;
+        DROP VIEW public.quotas;
         DROP TABLE linkbeat.quotas;
         DROP VIEW agent_overview;
         DROP TABLE linkbeat.server_config, linkbeat.tokens, linkbeat.removals CASCADE;
