@@ -5,9 +5,10 @@ local requests = {}
 
 function init()
     math.randomseed(number + 1)
-    local key, headers = os.getenv("BENCH_KEY"), nil
+    -- Answers that are kept are nobody's figures: each is to be computed.
+    local key, headers = os.getenv("BENCH_KEY"), { ["Cache-Control"] = "no-cache" }
     if key then
-        headers = { ["Authorization"] = "Bearer " .. key }
+        headers["Authorization"] = "Bearer " .. key
     end
     for path in io.lines(os.getenv("BENCH_PATHS")) do
         requests[#requests + 1] = wrk.format("GET", path, headers)

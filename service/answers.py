@@ -93,7 +93,9 @@ class Answers:
         """
         answer = self._kept.get(key)
         now = asyncio.get_running_loop().time()
-        if answer is None or answer.until < now:
+        # What a client says by no-cache, as browsers do where a page is loaded anew (RFC 9111, 5.2.1.4).
+        is_new = "no-cache" in request.headers.get("cache-control", "")
+        if answer is None or answer.until < now or is_new:
             self.counts["misses"] += 1
             answer = self._start(key, make, keep_seconds, tuple(servers))
         else:

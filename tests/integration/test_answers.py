@@ -44,6 +44,18 @@ async def test_a_hundred_clients_that_poll_one_sparkline_cost_one_query(
     assert {(one.status_code, one.content) for round_ in rounds for one in round_} == {(200, rounds[0][0].content)}
 
 
+async def test_who_wants_no_kept_answer_gets_a_new_one(service: Client, statements: list[LoggedQuery]) -> None:
+    await service.post(heartbeat(at=hours_ago(0), eth0=(1, 1)))
+    await poll(service, 1)
+    statements.clear()
+
+    for _ in range(3):
+        answer = await service.http.get(PATH, headers={"Cache-Control": "no-cache"})
+        assert answer.status_code == 200
+
+    assert len([one for one in statements if "network_traffic_1m" in one.query]) == 3
+
+
 async def test_while_nothing_comes_a_bucket_costs_two_queries_at_most_however_long_they_poll(
     service: Client, statements: list[LoggedQuery]
 ) -> None:
