@@ -43,7 +43,7 @@ def settings_text(*, port: int, data_dir: Path, memory_bytes: int, durable: bool
         "fsync": switch,
         "synchronous_commit": "on",
         "full_page_writes": switch,
-        # After a checkpoint the log has each page whole that a server's heartbeat changes; pglz takes 100 us for one.
+        # After a checkpoint the log has each page whole that a heartbeat changes; pglz costs more than it saves.
         "wal_compression": "lz4",
         # A throwaway cluster may lie in memory, and so does its log.
         "max_wal_size": "1GB" if durable else "256MB",
