@@ -16,6 +16,7 @@ from agent import __version__, remote
 from agent.filesystems import get_filesystem_metrics
 from agent.findings import Finding, found_within, written
 from agent.identity import identify
+from agent.loop import spool_directory
 from agent.network import get_network_interfaces
 from agent.primary import PrimaryInterface
 from agent.reach import service
@@ -24,7 +25,6 @@ from agent.routes import read_default_routes
 from agent.settings import DEFAULT_CONFIG, TOKEN_FILE, Settings, SettingsError, described, load, warnings_about
 
 UNIT = "linkbeat-agent.service"
-STATE_DIRECTORY = "/var/lib/linkbeat-agent"  # of the installed unit
 LOOK_SECONDS = 10.0
 LOW_BYTES = 64 * 1024**2  # of free space for the spool
 NAMES_SHOWN = 8
@@ -60,8 +60,9 @@ def examine(environ: Mapping[str, str], config: str | None = None) -> list[Findi
     reach_seconds = 4 * settings.timeout_seconds
     findings += found_within(reach_seconds, "service", lambda: service(settings, _no_token(settings)))
     findings += found_within(LOOK_SECONDS, "machine", lambda: machine(settings))
-    directory = Path(getattr(settings, "spool_dir", "") or STATE_DIRECTORY)
-    findings += found_within(LOOK_SECONDS, "spool", lambda: spool(directory))
+    with contextlib.suppress(SettingsError):  # without a name there is no directory, and machine() has said so
+        directory = spool_directory(settings, identify(settings))
+        findings += found_within(LOOK_SECONDS, "spool", lambda: spool(directory))
     findings += found_within(LOOK_SECONDS, "unit", unit)
     return findings
 

@@ -27,6 +27,10 @@ class _Given(msgspec.Struct):
     token: str
 
 
+class CannotKeep(Exception):
+    """A token of this server's own would be lost."""
+
+
 class Enrolment:
     """Asks for the server's own token, and keeps it. Whoever asks holds `lock`: a token that is given twice is lost."""
 
@@ -42,13 +46,12 @@ class Enrolment:
         return self._kept.token if is_ours and self._kept else ""
 
     def request(self) -> bytes:
-        """The body that asks for a token. Raises OSError where none could be kept: it would be lost."""
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """The body that asks for a token. Raises CannotKeep."""
         self._write(b"")
         return msgspec.json.encode(self._identity)
 
     def keep(self, configured: str, answer: bytes) -> bool:
-        """Whether `answer` has a token; it is on the disk then. Raises OSError."""
+        """Whether `answer` has a token; it is on the disk then. Raises CannotKeep."""
         try:
             given = msgspec.json.decode(answer, type=_Given)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -61,14 +64,16 @@ class Enrolment:
 
     def _write(self, content: bytes, *, replace: bool = False) -> None:
         unfinished = self._path.with_suffix(".tmp")
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
-            os.write(descriptor, content)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        if replace:
-            unfinished.replace(self._path)
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            if replace:
+                unfinished.replace(self._path)
+        except OSError as error:
+            raise CannotKeep(f"a token of this server's own could not be kept: {error}") from error
 
 
 def enrolment_id(token: str) -> str:

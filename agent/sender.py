@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from agent import __version__
 from agent.answers import Delivered, Failed, Outcome, Refused, judge, one_line
-from agent.enrolment import Enrolment, enrolment_id
+from agent.enrolment import CannotKeep, Enrolment, enrolment_id
 from agent.identity import ApiKey
 
 __all__ = ["Delivered", "Sender", "one_line"]
@@ -107,10 +107,8 @@ class Sender:
                 response, text = self._request("/api/v1/agents/enroll", body, is_compressed=False)
                 if response.status == 201 and enrolment.keep(self._peer.key.value, text):
                     return None
-            except OSError as error:
-                if isinstance(error, ConnectionError | TimeoutError) or error.filename is None:
-                    raise
-                return Failed("enrolment", f"a token of this server's own could not be kept: {error}")
+            except CannotKeep as error:
+                return Failed("enrolment", str(error))
         outcome = judge(response.status, response.headers, text)
         match outcome:
             case Delivered():

@@ -28,7 +28,7 @@ class Range(NamedTuple):
 def zone(name: str) -> zoneinfo.ZoneInfo:
     """The zone of that name. Raises Problem (422) where there is none."""
     if name not in _names():  # asked first: ZoneInfo takes a name for a path, and fails in many ways
-        raise Problem.invalid("tz", f"unknown time zone {name!r}, expected an IANA name such as Europe/Berlin")
+        raise Problem.invalid("time_zone", f"unknown time zone {name!r}, expected an IANA name such as Europe/Berlin")
     return zoneinfo.ZoneInfo(name)
 
 

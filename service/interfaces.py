@@ -191,17 +191,17 @@ def router(database: Callable[[], Database]) -> Router:
         return await newest(server_id, name)
 
     @get("/{name:str}/stats", summary="What an interface does and did", responses=problems(401, 404, 422, 503))
-    async def get_stats(server_id: FromPath[str], name: FromPath[str], tz: TimeZone = "UTC") -> InterfaceStats:
-        where, moment = zone(tz), now()
+    async def get_stats(server_id: FromPath[str], name: FromPath[str], time_zone: TimeZone = "UTC") -> InterfaceStats:
+        where, moment = zone(time_zone), now()
         interface = await newest(server_id, name)
         series = storable(server_id), interface.name
         ((changed_at,),) = await database().fetch(_CHANGE, *series, interface.is_up)
         if interface.is_folded:
-            return InterfaceStats(server_id, interface, changed_at, tz, None, None)
+            return InterfaceStats(server_id, interface, changed_at, time_zone, None, None)
         today, month = day_range(where, moment), month_range(where, moment)
         rows = await database().fetch(_TOTALS, *series, *month, *today)
         of_day, of_month = (Totals(*span, **row) for span, row in zip((today, month), rows, strict=True))
-        return InterfaceStats(server_id, interface, changed_at, tz, of_day, of_month)
+        return InterfaceStats(server_id, interface, changed_at, time_zone, of_day, of_month)
 
     async def newest(server_id: str, name: str) -> Interface:
         rows = await database().fetch(_ONE, storable(server_id), storable(name))

@@ -14,6 +14,7 @@ import msgspec
 from litestar import Router, get
 from litestar.params import FromPath, QueryParameter
 
+from service.calendar import TimeZone
 from service.database import Database
 from service.errors import Problem
 from service.listing import After, Limit, storable, unknown_server
@@ -31,7 +32,7 @@ from service.usage_answers import (
     by_interface,
     month_of,
 )
-from service.zones import TimeZone, Zones
+from service.zones import Zones
 
 MAX_DAYS = 400
 MAX_MONTHS = 120

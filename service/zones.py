@@ -1,16 +1,9 @@
 """Time zones, as the database knows them: it is the database that says where a day begins."""
 
 from collections.abc import Callable
-from typing import Annotated
-
-from litestar.params import QueryParameter
 
 from service.database import Database
 from service.errors import Problem
-
-TimeZone = Annotated[
-    str, QueryParameter(description="IANA time zone whose days these are, such as Europe/Berlin.", max_length=100)
-]
 
 # The names of IANA alone: PostgreSQL takes anything for a zone that looks like one of POSIX, "day1" among them.
 _NAMES = "SELECT name FROM pg_timezone_names WHERE name !~ '^(posix|right|localtime|Factory|posixrules)'"

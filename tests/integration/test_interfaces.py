@@ -87,9 +87,9 @@ async def test_what_there_is_not_is_404(service: Client) -> None:
 async def test_a_time_zone_that_there_is_not_is_422(service: Client, tz: str) -> None:
     await service.post(heartbeat(eth0=(1, 1)))
 
-    answer = await service.http.get("/api/v1/servers/nas/interfaces/eth0/stats", params={"tz": tz})
+    answer = await service.http.get("/api/v1/servers/nas/interfaces/eth0/stats", params={"time_zone": tz})
 
-    assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, "tz")
+    assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, "time_zone")
 
 
 async def test_totals_are_those_of_the_zones_day_and_month(service: Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +100,7 @@ async def test_totals_are_those_of_the_zones_day_and_month(service: Client, monk
     for at, rx in ((begins - 2 * MINUTE, 1_000), (begins - MINUTE, 1_010), (begins + MINUTE, 1_110), (noon, 2_110)):
         await service.post(heartbeat(at=at, eth0=(rx, rx)))
 
-    stats = await service.get("/servers/nas/interfaces/eth0/stats", tz="Asia/Kathmandu")
+    stats = await service.get("/servers/nas/interfaces/eth0/stats", time_zone="Asia/Kathmandu")
 
     assert (stats["today"]["rx_bytes"], stats["today"]["samples"]) == (1_100, 2)
     assert datetime.fromisoformat(stats["today"]["since"]) == begins
