@@ -23,9 +23,10 @@ SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle' AND query LIKE 'COPY%'
 """
 
+# Of the export alone: the service's maintenance may be waiting at the table too.
 WAITING = """
-SELECT count(DISTINCT pid) FROM pg_locks
-WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+SELECT count(DISTINCT pid) FROM pg_locks JOIN pg_stat_activity USING (pid)
+WHERE NOT granted AND datname = current_database() AND query LIKE 'COPY%'
 """
 
 
