@@ -92,7 +92,7 @@ class AgentPage(msgspec.Struct, frozen=True):
 def router(
     database: Callable[[], Database], writing: Callable[[], Database], configurations: Callable[[], Configurations]
 ) -> Router:
-    """GET /agents, and GET, PUT and DELETE /servers/{server_id}/config."""
+    """GET /agents, /servers/{server_id}/agent, and GET, PUT and DELETE /servers/{server_id}/config."""
 
     @get("/agents", summary="List agents", responses=problems(401, 422, 503))
     async def list_agents(
@@ -108,13 +108,20 @@ def router(
         )
         return AgentPage([_agent(row) for row in rows], following)
 
-    @get("/servers/{server_id:str}/config", summary="What an agent is asked to do", responses=problems(401, 404, 503))
-    async def get_config(server_id: FromPath[str]) -> AgentConfig:
-        """`{}` where nothing is set."""
+    @get("/servers/{server_id:str}/agent", summary="A server's agent", responses=problems(401, 404, 503))
+    async def get_agent(server_id: FromPath[str]) -> Agent:
+        return await one(server_id)
+
+    async def one(server_id: str) -> Agent:
         rows = await database().fetch(f"{_AGENTS} WHERE s.server_id = $1", storable(server_id))
         if not rows:
             raise unknown_server(server_id)
-        return _agent(rows[0]).config or AgentConfig()
+        return _agent(rows[0])
+
+    @get("/servers/{server_id:str}/config", summary="What an agent is asked to do", responses=problems(401, 404, 503))
+    async def get_config(server_id: FromPath[str]) -> AgentConfig:
+        """`{}` where nothing is set."""
+        return (await one(server_id)).config or AgentConfig()
 
     @put(
         "/servers/{server_id:str}/config",
@@ -146,7 +153,7 @@ def router(
         with suppress(Problem):  # it is set: where this fails, this process sees it when the others do
             await configurations().refresh()
 
-    return Router("/", route_handlers=[list_agents, get_config, put_config, delete_config], tags=["agents"])
+    return Router("/", route_handlers=[list_agents, get_agent, get_config, put_config, delete_config], tags=["agents"])
 
 
 def _agent(row: asyncpg.Record) -> Agent:

@@ -16,6 +16,7 @@ from agent import __version__
 from service import (
     access,
     agents,
+    events,
     export,
     gauges,
     heartbeats,
@@ -155,6 +156,7 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
                     sparkline.router(sparklines, answers),
                     gauges.router(sparklines, answers),
                     history.router(database),
+                    events.router(database),
                     traffic.router(database, answers),
                     usage.router(database, zones, settings),
                     export.router(exporting),

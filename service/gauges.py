@@ -1,4 +1,4 @@
-"""Sparklines of what a machine measures of itself: processor, memory, disk, and each mounted filesystem."""
+"""Sparklines of what a machine measures of itself: processor, memory, disk, load, and each mounted filesystem."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -17,9 +17,11 @@ from service.openapi import problems
 from service.periods import Grid, grid
 from service.sparkline import Bucket, Fill, PeriodName, points
 
+HostMetric = Literal["cpu", "memory", "disk", "load"]
+
 
 class GaugePoint(msgspec.Struct, frozen=True, gc=False):
-    """Lowest, highest and mean value of the samples in [timestamp, timestamp + bucket_seconds), in percent."""
+    """Lowest, highest and mean value of the samples in [timestamp, timestamp + bucket_seconds)."""
 
     timestamp: datetime
     min: float | None
@@ -28,11 +30,14 @@ class GaugePoint(msgspec.Struct, frozen=True, gc=False):
 
 
 class GaugeSparkline(msgspec.Struct, frozen=True):
-    """What a machine reported of itself, oldest bucket first; [] where it reported nothing."""
+    """What a machine reported of itself, oldest bucket first; [] where it reported nothing.
+
+    unit  percent; of the load, processes: the average over a minute of those that ran or waited
+    """
 
     server_id: str
-    metric: Literal["cpu", "memory", "disk"]
-    unit: Literal["percent"]
+    metric: HostMetric
+    unit: Literal["percent", "processes"]
     period: str
     bucket_seconds: int
     data: list[GaugePoint]
@@ -69,6 +74,13 @@ MountPoint = Annotated[
     QueryParameter(description="Where it is mounted, such as `/`.", min_length=1, max_length=4096),
 ]
 
+# The column that is aggregated, and its unit.
+_HOST_METRICS: dict[HostMetric, tuple[str, Literal["percent", "processes"]]] = {
+    "cpu": ("cpu_percent", "percent"),
+    "memory": ("memory_percent", "percent"),
+    "disk": ("disk_percent", "percent"),
+    "load": ("load_1m", "processes"),
+}
 _COLUMNS = ("min", "max", "avg")
 _FILESYSTEM_COLUMNS = (*_COLUMNS, "used_bytes", "total_bytes")
 # Sums and counts are kept, so the mean is that of all samples, and not one of means. A bucket of samples that do not
@@ -89,9 +101,11 @@ _SIZES = ", max(used_bytes_max) AS used_bytes, max(total_bytes_max) AS total_byt
 
 
 def router(database: Callable[[], Database], answers: Answers) -> Router:
-    """GET /metrics/sparkline/{server_id}/cpu, /memory, /disk and /filesystem."""
+    """GET /metrics/sparkline/{server_id}/cpu, /memory, /disk, /load and /filesystem."""
 
-    def of_host(metric: Literal["cpu", "memory", "disk"]) -> HTTPRouteHandler:
+    def of_host(metric: HostMetric) -> HTTPRouteHandler:
+        column, unit = _HOST_METRICS[metric]
+
         @get(
             f"/{{server_id:str}}/{metric}",
             summary=f"Sparkline of a server's {metric}",
@@ -108,12 +122,12 @@ def router(database: Callable[[], Database], answers: Answers) -> Router:
             buckets = grid(period, bucket, sparkline.now())
 
             async def read() -> GaugeSparkline:
-                sql = _statement("server_metrics", f"{metric}_percent", buckets, _COLUMNS)
+                sql = _statement("server_metrics", column, buckets, _COLUMNS)
                 rows = await database().fetch(sql, storable(server_id))
                 if not rows:
                     raise unknown_server(server_id)
                 (data,) = points(rows, buckets, fill, GaugePoint, _COLUMNS)
-                return GaugeSparkline(server_id, metric, "percent", period, buckets.bucket_seconds, data)
+                return GaugeSparkline(server_id, metric, unit, period, buckets.bucket_seconds, data)
 
             return await answers.get(
                 request, (metric, server_id, buckets, fill), read,
@@ -157,7 +171,7 @@ def router(database: Callable[[], Database], answers: Answers) -> Router:
 
     return Router(
         "/metrics/sparkline",
-        route_handlers=[of_host("cpu"), of_host("memory"), of_host("disk"), filesystem],
+        route_handlers=[*map(of_host, _HOST_METRICS), filesystem],
         tags=["sparklines"],
     )
 

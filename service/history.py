@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Literal
 
 import asyncpg
 import msgspec
@@ -36,6 +36,17 @@ FROM {{relation}} WHERE bucket >= $2 AND bucket < $3 {{where}}
 GROUP BY start, server_id, interface_name {{having}}
 ORDER BY start, server_id, interface_name LIMIT $4
 """
+# Each octet once, at the lowest interface. One heartbeat has them all, and one reboot resets them all; the peaks of
+# several need not have been at the same time.
+_TOTAL = f"""
+SELECT start, server_id, '' AS interface_name,
+       {", ".join(f"sum({name})::bigint AS {name}" for name in _SUMS[:8])},
+       {", ".join(f"max({name}) AS {name}" for name in _SUMS[8:])},
+       CASE WHEN count(*) = 1 THEN max(rx_bps_max) END AS rx_bps_max,
+       CASE WHEN count(*) = 1 THEN max(tx_bps_max) END AS tx_bps_max, min(interval_ms) AS interval_ms
+FROM ({_HISTORY.replace("ORDER BY start, server_id, interface_name LIMIT $4", "")}) AS series
+GROUP BY start, server_id ORDER BY start, server_id LIMIT $4
+"""
 
 
 Moment = Annotated[datetime, Meta(tz=True)]
@@ -44,6 +55,8 @@ Moment = Annotated[datetime, Meta(tz=True)]
 class TrafficBucket(msgspec.Struct, frozen=True, gc=False):
     """What crossed an interface in [timestamp, timestamp + bucket_seconds).
 
+    interface               null: the sum over the server's lowest interfaces; its samples, resets and rejected are the
+                            most of one of them
     rx_bps, tx_bps          bits per second over the bucket; of the one under way, over what has passed of it
     rx_bps_max, tx_bps_max  highest rate between two samples; null: none is known
     samples                 heartbeats in it; expected_samples, how many there should be by the agent's interval
@@ -54,7 +67,7 @@ class TrafficBucket(msgspec.Struct, frozen=True, gc=False):
 
     timestamp: datetime
     server_id: str
-    interface: str
+    interface: str | None
     rx_bytes: int
     tx_bytes: int
     rx_packets: int
@@ -120,6 +133,10 @@ def router(database: Callable[[], Database]) -> Router:
         since: Since = None,
         until: Until = None,
         bucket: Bucket = None,
+        group_by: Annotated[
+            Literal["server"] | None,
+            QueryParameter(description="`server`: the sum over a server's lowest interfaces, each octet once."),
+        ] = None,
         limit: Rows = 1_000,
         after: After = None,
     ) -> TrafficHistory:
@@ -128,7 +145,9 @@ def router(database: Callable[[], Database]) -> Router:
         What comes late for a bucket that a walk has passed is not in that walk any more.
         """
         moment = now()
-        first, end = _range(since, until, moment)
+        first, end = range_of(since, until, moment)
+        if group_by is not None and interface is not None:
+            raise Problem.invalid("group_by", "expected it without `interface`")
         width = _width(bucket, end - first)
         step = timedelta(seconds=width)
         start, stop_at = _ceil(first, step), _ceil(end, step)
@@ -137,17 +156,25 @@ def router(database: Callable[[], Database]) -> Router:
             start = max(start, _ceil(at[0], step))
         rows: list[asyncpg.Record] = []
         # One series has a row a bucket at most.
-        window = _FIRST_WINDOW_BUCKETS if server is None or interface is None else limit + 1
+        is_one = server is not None and (interface is not None or group_by is not None)
+        window = limit + 1 if is_one else _FIRST_WINDOW_BUCKETS
+        statement = _HISTORY if group_by is None else _TOTAL
         while start < stop_at and len(rows) <= limit:
             stop = min(stop_at, start + window * step)
-            rows += await _window(database(), width, start, stop, server, interface, at, limit + 1 - len(rows))
+            rows += await _window(
+                database(), statement, width, start, stop, server, interface, at, limit + 1 - len(rows)
+            )
             start, window = stop, window * 2
         if server is not None and not rows:
             await check_known(database(), server)
         data = [_bucket(row, width, moment) for row in rows[:limit]]
         last = data[-1] if len(rows) > limit else None
         return TrafficHistory(
-            first, end, width, data, cursor.write(last.timestamp, last.server_id, last.interface) if last else None
+            first,
+            end,
+            width,
+            data,
+            cursor.write(last.timestamp, last.server_id, last.interface or "") if last else None,
         )
 
     return Router("/traffic", route_handlers=[history], tags=["traffic"])
@@ -158,10 +185,10 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def _range(since: str | None, until: str | None, moment: datetime) -> tuple[datetime, datetime]:
+def range_of(since: str | None, until: str | None, moment: datetime) -> tuple[datetime, datetime]:
     """[since, until) in UTC, no longer than there can be anything in it. Raises Problem (422)."""
-    end = moment if until is None else _utc("until", read_moment("until", until))
-    first = end - _DAY if since is None else _utc("since", read_moment("since", since))
+    end = moment if until is None else utc("until", read_moment("until", until))
+    first = end - _DAY if since is None else utc("since", read_moment("since", since))
     if first > end:
         raise Problem.invalid("since", "expected a time before `until`")
     return first, end
@@ -175,7 +202,8 @@ def read_moment(parameter: str, text: str) -> datetime:
         raise Problem.invalid(parameter, "expected a time with an offset, such as 2026-01-29T10:00:00Z") from raised
 
 
-def _utc(parameter: str, moment: datetime) -> datetime:
+def utc(parameter: str, moment: datetime) -> datetime:
+    """The moment as anything that was measured has it. Raises Problem (422)."""
     try:
         # Before it, nothing was measured; and time_bucket has its origin there. After, buckets must have an end.
         return min(max(moment.astimezone(UTC), EPOCH), datetime(2200, 1, 1, tzinfo=UTC))
@@ -200,16 +228,16 @@ def _ceil(moment: datetime, step: timedelta) -> datetime:
 
 def _position(after: str) -> tuple[datetime, str, str]:
     moment, server_id, name = cursor.read(after, tuple[Moment, str, str])
-    return _utc("after", moment), storable(server_id), storable(name)
+    return utc("after", moment), storable(server_id), storable(name)
 
 
 async def _window(
-    database: Database, width: int, start: datetime, stop: datetime, server: str | None, interface: str | None,
-    at: tuple[datetime, str, str] | None, limit: int,
+    database: Database, statement: str, width: int, start: datetime, stop: datetime, server: str | None,
+    interface: str | None, at: tuple[datetime, str, str] | None, limit: int,
 ) -> list[asyncpg.Record]:  # fmt: skip
     """Buckets that begin in [start, stop), after the position `at`; of the coarsest aggregate that they are made of."""
     relation = next(relation for relation, seconds in reversed(LEVELS) if width % seconds == 0)
-    where, having, arguments = "", "", [width, start, stop, limit]
+    where, having, arguments = "AND is_lowest" if statement is _TOTAL else "", "", [width, start, stop, limit]
     for column, value in (("server_id", server), ("interface_name", interface)):
         if value is not None:
             arguments.append(storable(value))
@@ -217,11 +245,12 @@ async def _window(
     if at is not None:
         arguments += at
         last = len(arguments)
+        series = "interface_name" if statement is _HISTORY else "''"
         having = (
-            f"HAVING (time_bucket(make_interval(secs => $1), bucket), server_id, interface_name)"
+            f"HAVING (time_bucket(make_interval(secs => $1), bucket), server_id, {series})"
             f" > (${last - 2}, ${last - 1}, ${last})"
         )
-    return await database.fetch(_HISTORY.format(relation=relation, where=where, having=having), *arguments)
+    return await database.fetch(statement.format(relation=relation, where=where, having=having), *arguments)
 
 
 def _bucket(row: asyncpg.Record, width: int, moment: datetime) -> TrafficBucket:
@@ -229,7 +258,7 @@ def _bucket(row: asyncpg.Record, width: int, moment: datetime) -> TrafficBucket:
     interval = row["interval_ms"] / 1000
     expected = max(1, round(passed / interval)) if interval > 0 else row["samples"]
     return TrafficBucket(
-        row["start"], row["server_id"], row["interface_name"],
+        row["start"], row["server_id"], row["interface_name"] or None,
         row["rx_bytes"], row["tx_bytes"], row["rx_packets"], row["tx_packets"],
         row["rx_errors"], row["tx_errors"], row["rx_dropped"], row["tx_dropped"],
         round(row["rx_bytes"] * 8 / passed, 1), round(row["tx_bytes"] * 8 / passed, 1),

@@ -51,6 +51,16 @@ async def test_what_the_newest_heartbeat_says_is_shown(service: Client) -> None:
     assert datetime.fromisoformat(found["last_seen"]) == T0
 
 
+async def test_one_agent_is_as_in_the_list(service: Client) -> None:
+    await service.post_batch([heartbeat(name, at=T0) for name in ("a-nas", "nas", "nas-2")])
+
+    assert (await service.get("/servers/nas/agent"))["server_id"] == "nas"
+    assert await service.get("/servers/a-nas/agent") | {"lateness_seconds": 0} == await agent(service, "a-nas") | {
+        "lateness_seconds": 0
+    }
+    assert (await service.http.get("/api/v1/servers/nobody/agent")).json()["code"] == "unknown_server"
+
+
 async def test_a_late_heartbeats_word_is_not_the_newest(service: Client) -> None:
     await service.post(heartbeat(at=T0) | {"delivery": SAID})
 

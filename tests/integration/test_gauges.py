@@ -24,14 +24,14 @@ def _fixed_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def beat(minutes_ago: float, busy: float | None, **filesystem: Any) -> dict[str, Any]:
     """A heartbeat whose processor, memory and disk are as busy as each other; and a filesystem, if one is given."""
-    names = ("cpu_percent", "memory_percent", "disk_percent")
+    names = ("cpu_percent", "memory_percent", "disk_percent", "load_1m")
     body = heartbeat(at=NOW - timedelta(minutes=minutes_ago)) | {
         "metrics": {} if busy is None else dict.fromkeys(names, busy)
     }
     return body | ({"filesystems": [{"device": "/dev/sda1", "fs_type": "ext4"} | filesystem]} if filesystem else {})
 
 
-@pytest.mark.parametrize("metric", ["cpu", "memory", "disk"])
+@pytest.mark.parametrize("metric", ["cpu", "memory", "disk", "load"])
 async def test_a_bucket_has_the_lowest_highest_and_mean_of_its_samples(service: Client, metric: str) -> None:
     for minutes_ago, percent in ((61, 99), (5.4, 10), (5.2, 20), (5.0, 60), (3, None), (0, 50)):
         await service.post(beat(minutes_ago, percent))
@@ -39,7 +39,8 @@ async def test_a_bucket_has_the_lowest_highest_and_mean_of_its_samples(service: 
     answer = await service.get(f"/metrics/sparkline/nas/{metric}")
 
     assert answer | {"data": []} == {
-        "server_id": "nas", "metric": metric, "unit": "percent", "period": "1h", "bucket_seconds": 60, "data": [],
+        "server_id": "nas", "metric": metric, "unit": "processes" if metric == "load" else "percent", "period": "1h",
+        "bucket_seconds": 60, "data": [],
     }  # fmt: skip
     assert [(one["min"], one["max"], one["avg"]) for one in answer["data"]] == [(10, 60, 30), (50, 50, 50)]
     grid = (await service.get(f"/metrics/sparkline/nas/{metric}", fill="null"))["data"]

@@ -1,4 +1,4 @@
-"""GET /api/v1/traffic/history, /summary and /latest."""
+"""GET /api/v1/traffic/history, /events, /summary and /latest."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -53,6 +53,96 @@ async def test_history_is_every_bucket_of_the_range_once_whatever_the_page(servi
         assert sums == {("nas", "eth0"): 179_000, ("nas", "wg0"): 1_790, ("pi", "eth0"): 3 * 5_900}, bucket
         assert sum(row["resets"] for row in rows) == 2
         assert {row["coverage"] for row in rows} == {1.0}
+
+
+async def test_by_server_each_octet_counts_once_whatever_the_page(service: Client) -> None:
+    await post_two_servers(service)
+    names: list[tuple[str, int, list[str]]] = [("eth0", 500_000, []), ("eth1", 500, []), ("wg0", 500_500, ["eth0"])]
+    both = [interface(name, rx, 200, stacked_on=below) for name, rx, below in names]
+    for n, more in ((180, 0), (181, 1_000)):
+        grown = [one | {"rx_bytes": one["rx_bytes"] + more} for one in both]
+        await service.post(heartbeat("nas", at=START + n * MINUTE) | {"network_interfaces": grown})
+    span = {"since": START.isoformat(), "until": (START + 182 * MINUTE).isoformat()}
+
+    for bucket in ("1m", "15m", "1h"):
+        for limit in (3, 1_000) if bucket != "1m" else (50,):
+            rows = await walk(service, limit, bucket=bucket, group_by="server", **span)
+
+            assert {row["interface"] for row in rows} == {None}
+            keys = [(row["timestamp"], row["server_id"]) for row in rows]
+            assert keys == sorted(set(keys)), bucket
+            assert sum(row["rx_bytes"] for row in rows if row["server_id"] == "nas") == 500_000 + 2 * 1_000, bucket
+            assert sum(row["resets"] for row in rows) == 2
+    assert rows == [
+        *sorted(
+            await walk(service, 50, bucket="1h", group_by="server", server="nas", **span)
+            + await walk(service, 50, bucket="1h", group_by="server", server="pi", **span),
+            key=lambda row: (row["timestamp"], row["server_id"]),
+        )
+    ]
+    refused = await service.http.get("/api/v1/traffic/history?group_by=server&interface=eth0")
+    assert (refused.status_code, refused.json()["errors"][0]["path"]) == (422, "group_by")
+
+
+async def post_events(service: Client) -> None:
+    """Both interfaces are rebooted at 10 minutes, eth1 is reset at 20, and eth0 counts what no line can at 30."""
+    counters = {0: (100, 100), 10: (5, 5), 20: (50, 1), 30: (2**62, 2), 40: (2**62 + 1, 3)}
+    for minute, (eth0, eth1) in counters.items():
+        boot = "boot-1" if minute < 10 else "boot-2"
+        await service.post(heartbeat(at=START + minute * MINUTE, boot=boot, eth0=(eth0, 0), eth1=(eth1, 0)))
+
+
+async def test_events_are_resets_reboots_and_what_was_rejected(service: Client, database: asyncpg.Connection) -> None:
+    await post_events(service)
+    span = {"since": START.isoformat(), "until": (START + 41 * MINUTE).isoformat()}
+
+    found = await service.get("/traffic/events", server="nas", **span)
+
+    assert [(one["timestamp"], one["kind"], one["interfaces"], one["elapsed_seconds"]) for one in found["data"]] == [
+        (f"{START + minute * MINUTE:%Y-%m-%dT%H:%M:%SZ}", kind, names, 600)
+        for minute, kind, names in (
+            (10, "reboot", ["eth0", "eth1"]),
+            (20, "reset", ["eth1"]),
+            (30, "rejected", ["eth0"]),
+        )
+    ]
+    of_eth0 = await service.get("/traffic/events", server="nas", interface="eth0", **span)
+    assert [(one["kind"], one["interfaces"]) for one in of_eth0["data"]] == [
+        ("reboot", ["eth0"]),
+        ("rejected", ["eth0"]),
+    ]
+    stored = await database.fetchval(
+        "SELECT count(*) FROM network_events WHERE delta_kind IN ('reboot', 'reset', 'rejected')"
+    )
+    assert stored == sum(len(one["interfaces"]) for one in found["data"])
+
+
+async def test_events_come_in_pages_of_a_half_open_range(service: Client) -> None:
+    await post_events(service)
+
+    walked: list[dict[str, Any]] = []
+    more: dict[str, Any] = {}
+    while True:
+        page = await service.get(
+            "/traffic/events", server="nas", limit=1, since=(START + 10 * MINUTE).isoformat(),
+            until=(START + 30 * MINUTE).isoformat(), **more,
+        )  # fmt: skip
+        walked += page["data"]
+        if page["next"] is None:
+            break
+        more = {"after": page["next"]}
+
+    assert [one["kind"] for one in walked] == ["reboot", "reset"]
+
+
+async def test_an_unknown_servers_events_are_not_found(service: Client) -> None:
+    await service.post(heartbeat(at=START, eth0=(1, 1)))
+
+    assert (await service.http.get("/api/v1/traffic/events?server=nobody")).status_code == 404
+    assert (await service.get("/traffic/events", server="nas"))["data"] == []
+    assert (await service.http.get("/api/v1/traffic/events")).status_code == 422
+    for after in ("x", "WyIwMDAxLTAxLTAxVDAwOjAwOjAwKzE0OjAwIiwicmVzZXQiXQ=="):  # the year 1, east of UTC
+        assert (await service.http.get(f"/api/v1/traffic/events?server=nas&after={after}")).status_code == 422
 
 
 async def test_a_range_is_half_open_and_its_buckets_whole(service: Client) -> None:
