@@ -104,7 +104,7 @@ class Answers:
         # Shielded: one who goes away does not take the answer from the others.
         await asyncio.shield(answer.made)
         headers = {"ETag": answer.etag, **_HEADERS}
-        if _has(request.headers.get("if-none-match", ""), answer.etag):
+        if has_tag(request.headers.get("if-none-match", ""), answer.etag):
             self.counts["not_modified"] += 1
             return Response(None, status_code=304, headers=headers)
         return Response(answer.body, media_type="application/json", headers=headers)
@@ -239,7 +239,7 @@ class Watch:
         self._received, self._looked = received, loop.time()
 
 
-def _has(if_none_match: str, etag: str) -> bool:
+def has_tag(if_none_match: str, etag: str) -> bool:
     """RFC 9110, 13.1.2: a list of tags, compared weakly, or any."""
     tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
     return etag in tags or tags == ["*"]
