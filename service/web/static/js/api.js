@@ -28,15 +28,27 @@ export function get(path, { query = {}, signal } = {}) {
 
 /** Sends `body` as JSON; the answer's JSON, or null where it has none. Throws as `get` does. */
 export function post(path, body, { signal } = {}) {
-  return ask(path, {
-    method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" }, signal,
-  });
+  return send("POST", path, body, signal);
+}
+
+/** The same, for what is there or not there once. */
+export function put(path, body, { signal } = {}) {
+  return send("PUT", path, body, signal);
+}
+
+/** Removes what is at `path`. Throws as `get` does. */
+export function remove(path, { signal } = {}) {
+  return ask(path, { method: "DELETE", signal });
 }
 
 /** Goes to the sign-in page, which leads back here. */
 export function toSignIn() {
   const back = location.pathname + location.search;
   location.assign(back === "/" ? "/sign-in" : `/sign-in?back=${encodeURIComponent(back)}`);
+}
+
+function send(method, path, body, signal) {
+  return ask(path, { method, body: JSON.stringify(body), headers: { "Content-Type": "application/json" }, signal });
 }
 
 async function ask(url, options) {

@@ -1,0 +1,113 @@
+// The machine itself: how busy it was, and how full its filesystems are.
+
+import { get } from "./api.js";
+import { bytes, clock, moment, NOTHING, percent } from "./format.js";
+import { make, makeSvg, setText } from "./dom.js";
+
+const WIDTH = 240;
+const HEIGHT = 56;
+// Filesystems that nobody can write to, whatever they are mounted with.
+const READ_ONLY = new Set(["squashfs", "iso9660", "erofs", "cramfs", "romfs"]);
+const NEARLY_FULL = 80;
+const FULL = 95;
+
+const GAUGES = [
+  { metric: "cpu", name: "Processor", now: "cpu_percent", words: percent, ceiling: 100 },
+  { metric: "memory", name: "Memory", now: "memory_percent", words: percent, ceiling: 100 },
+  { metric: "load", name: "Load", now: "load_1m", words: (load) => (load == null ? NOTHING : load.toFixed(2)), ceiling: 1 },
+];
+
+/** Small charts of processor, memory and load in `element`. */
+export class Gauges {
+  constructor(element) {
+    this.shown = GAUGES.map((gauge) => {
+      const value = make("strong", {});
+      const note = make("span", { class: "muted" });
+      const picture = makeSvg(
+        "svg",
+        { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", class: "gauge-picture" },
+        makeSvg("path", { class: "gap" }), makeSvg("path", { class: "span" }), makeSvg("path", { class: "mean" }),
+      );
+      const head = make("div", { class: "gauge-head" }, make("h3", {}, gauge.name), value, note);
+      element.append(make("div", { class: "gauge" }, head, picture));
+      return { gauge, value, note, picture };
+    });
+  }
+
+  /** Reads the period's sparklines. Throws ApiError. */
+  async load(server, period, width, signal) {
+    await Promise.all(
+      this.shown.map(async (one) => {
+        const answer = await get(`/api/v1/metrics/sparkline/${encodeURIComponent(server)}/${one.gauge.metric}`, {
+          query: { period, fill: "null", bucket: `${width}s` }, signal,
+        });
+        this.draw(one, answer.data, period);
+      }),
+    );
+  }
+
+  /** The newest values, of the server's latest_metrics. */
+  show(metrics) {
+    for (const { gauge, value } of this.shown) setText(value, gauge.words(metrics?.[gauge.now] ?? null));
+  }
+
+  draw({ gauge, note, picture }, data, period) {
+    const known = data.filter((bucket) => bucket.avg != null);
+    const peak = known.reduce((best, bucket) => (best == null || bucket.max > best.max ? bucket : best), null);
+    const ceiling = Math.max(gauge.ceiling, peak?.max ?? 0);
+    const step = WIDTH / data.length;
+    const y = (value) => (HEIGHT - 1 - (value / ceiling) * (HEIGHT - 2)).toFixed(1);
+    const [gap, span, mean] = picture.children;
+    const paths = { gap: "", span: "", mean: "" };
+    let isOn = false;
+    data.forEach((bucket, index) => {
+      const left = (index * step).toFixed(1);
+      const right = ((index + 1) * step).toFixed(1);
+      if (bucket.avg == null) {
+        // The newest bucket is empty until its first heartbeat.
+        if (index < data.length - 1) paths.gap += `M${left} 0H${right}V${HEIGHT}H${left}Z`;
+      } else {
+        paths.span += `M${left} ${y(bucket.min)}H${right}V${y(bucket.max)}H${left}Z`;
+        paths.mean += `${isOn ? "V" : `M${left} `}${y(bucket.avg)}H${right}`;
+      }
+      isOn = bucket.avg != null;
+    });
+    gap.setAttribute("d", paths.gap);
+    span.setAttribute("d", paths.span);
+    mean.setAttribute("d", paths.mean);
+    const when = period === "1h" || period === "24h" ? clock : moment;
+    const words = peak ? `most ${gauge.words(peak.max)}, ${when(peak.timestamp)}` : "no data";
+    setText(note, words);
+    picture.setAttribute("aria-label", `${gauge.name} over ${period}: ${words}`);
+  }
+}
+
+/** Draws the filesystems of a server into the list `element`. */
+export function showFilesystems(element, filesystems) {
+  if (!filesystems.length) {
+    element.replaceChildren(make("li", { class: "muted" }, "No data: its agent reports no filesystems."));
+    return;
+  }
+  const sorted = [...filesystems].sort((one, other) => (one.mount_point < other.mount_point ? -1 : 1));
+  element.replaceChildren(...sorted.map(filesystem));
+}
+
+function filesystem(one) {
+  const isLost = Boolean(one.state && one.state !== "ok");
+  const share = one.percent ?? 0;
+  const level = isLost ? "lost" : share >= FULL ? "bad" : share >= NEARLY_FULL ? "warn" : "ok";
+  const fill = make("span", { class: `fill ${level}` });
+  fill.style.width = `${Math.min(share, 100)}%`;
+  const words = `${bytes(one.used_bytes)} of ${bytes(one.total_bytes)} used, ${bytes(one.available_bytes)} free`;
+  return make(
+    "li",
+    { class: "filesystem" },
+    make("span", { class: "mount" }, one.mount_point),
+    make("span", { class: "device muted" }, [one.fs_type, one.device].filter(Boolean).join(" · ")),
+    READ_ONLY.has(one.fs_type) ? make("span", { class: "tag" }, "read-only") : null,
+    isLost ? make("span", { class: "badge bad" }, one.state) : null,
+    make("span", { class: "number" }, percent(one.percent)),
+    make("span", { class: "bar" }, fill),
+    make("span", { class: "muted sizes" }, words),
+  );
+}
