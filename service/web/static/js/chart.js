@@ -33,7 +33,7 @@ export class Chart {
     this.index = null;
     this.tip = make("div", { class: "tip", "aria-hidden": "true", hidden: true });
     this.plot = make("div", {
-      class: "plot", tabindex: "0", role: "slider", "aria-label": "Traffic over time", "aria-valuemin": "0",
+      class: "plot", tabindex: "0", role: "slider", "aria-label": "Traffic over time", "aria-valuemin": "0", "aria-valuenow": "0",
       "aria-describedby": "chart-keys",
       onkeydown: (event) => this.onKey(event),
       onfocus: () => this.series && this.plot.matches(":focus-visible") && this.select(this.index ?? this.newest()),
@@ -55,6 +55,7 @@ export class Chart {
     if (this.drawn) this.drawn.setData(data);
     else this.build(data);
     if (this.index != null) this.select(Math.min(this.index, last));
+    else this.say(this.newest());
   }
 
   /** Draws anew, as after a change of colours. */
@@ -177,9 +178,7 @@ export class Chart {
       if (!isPointed) this.moveLine(-10);
       return;
     }
-    const { time, rx, tx, notes } = this.describe(index);
-    this.plot.setAttribute("aria-valuenow", String(index));
-    this.plot.setAttribute("aria-valuetext", [time, `received ${rx}`, `sent ${tx}`, ...notes].join(", "));
+    const { time, rx, tx, notes } = this.say(index);
     this.tip.replaceChildren(
       make("strong", {}, time),
       make("span", { class: "rx-text" }, `↓ ${rx}`),
@@ -192,6 +191,14 @@ export class Chart {
     const left = middle + this.drawn.over.offsetLeft;
     const isRight = left > this.plot.clientWidth / 2;
     this.tip.style.transform = `translateX(${isRight ? left - 12 - this.tip.offsetWidth : left + 12}px)`;
+  }
+
+  /** What a screen reader says of the plot. */
+  say(index) {
+    const said = this.describe(index);
+    this.plot.setAttribute("aria-valuenow", String(index));
+    this.plot.setAttribute("aria-valuetext", [said.time, `received ${said.rx}`, `sent ${said.tx}`, ...said.notes].join(", "));
+    return said;
   }
 
   moveLine(left) {

@@ -1,5 +1,5 @@
 // The table of a server's interfaces: every one of its newest heartbeat, those that have gone since, and one row for each
-// kind of short-lived ones, which are counted together.
+// kind of those that are counted together: short-lived ones, and the youngest where there are very many.
 
 import { make, setText } from "./dom.js";
 import { bytes, count, duration, NOTHING, rate } from "./format.js";
@@ -56,8 +56,9 @@ export class Interfaces {
 
   /** Brings what is filtered and sorted into the table, and fills in what changed. */
   place() {
-    const words = this.filter.value.trim().toLowerCase();
-    const found = this.data.filter((row) => (!this.only.checked || row.isUp) && row.words.includes(words));
+    const words = this.words;
+    const found = this.data.filter((row) => (!this.only.checked || row.isUp)
+      && (row.words.includes(words) || row.members.some((one) => one.name.toLowerCase().includes(words))));
     const value = SORTS[this.sort];
     found.sort((one, other) => (value ? value(other) - value(one) : other.rank - one.rank) || natural(one.name, other.name));
     const shown = this.isWhole ? found : found.slice(0, MOST_ROWS);
@@ -76,6 +77,10 @@ export class Interfaces {
     this.table.hidden = !found.length;
   }
 
+  get words() {
+    return this.filter.value.trim().toLowerCase();
+  }
+
   element(row) {
     let known = this.rows.get(row.name);
     if (!known) {
@@ -91,10 +96,12 @@ export class Interfaces {
     return known.element;
   }
 
-  /** The short-lived ones of a row, where it is open. */
+  /** Those that a row is the sum of: all where it is open, and else those that are looked for. */
   members(row) {
-    if (!this.open.has(row.name)) return [];
-    return row.members.map((one) => {
+    const { words } = this;
+    const isOpen = this.open.has(row.name);
+    const shown = row.members.filter((one) => isOpen || (words && one.name.toLowerCase().includes(words)));
+    return shown.map((one) => {
       const state = make("span", { class: `badge ${one.is_up ? "ok" : "off"}` }, one.is_up ? "up" : "down");
       const now = make("span", { class: "both" }, ...pair(rate(one.rx_bps, this.units), rate(one.tx_bps, this.units)));
       const rest = make("td", { colspan: "3", class: "muted wide" }, `counted in ${row.name}`);
@@ -233,7 +240,7 @@ function rowOfMany(name, members) {
   const sum = (field) => members.reduce((whole, one) => whole + (one[field] ?? 0), 0);
   const up = members.filter((one) => one.is_up).length;
   return {
-    name, detail: "short-lived, counted together", isUp: up > 0, isGone: false, state: `${up} up`,
+    name, detail: "counted together", isUp: up > 0, isGone: false, state: `${up} up`,
     rx: sum("rx_bps"), tx: sum("tx_bps"), errors: 0, drops: 0, trouble: NOTHING, isPrimary: false, rank: -1,
     members: members.sort((one, other) => natural(one.name, other.name)),
   };
@@ -241,7 +248,7 @@ function rowOfMany(name, members) {
 
 function gone(name) {
   return {
-    name, detail: name.endsWith("/*") ? "short-lived, counted together" : "", isUp: false, isGone: true, state: "gone",
+    name, detail: name.endsWith("/*") ? "counted together" : "", isUp: false, isGone: true, state: "gone",
     rx: null, tx: null, errors: 0, drops: 0, trouble: NOTHING, isPrimary: false, rank: -2, members: [],
   };
 }

@@ -8,7 +8,7 @@ import { age, bytes, clock, count, duration, moment, NOTHING, rate } from "./for
 import { Interfaces } from "./interfaces.js";
 import { Gauges, showFilesystems } from "./machine.js";
 import { pair, setPair } from "./pair.js";
-import { bucketOf, events, gaps, iso, load, meanOverGaps, PERIODS, seconds, SHORTEST_ZOOM_SECONDS, summary } from "./traffic.js";
+import { bucketOf, events, gaps, iso, load, loadAll, PERIODS, seconds, SHORTEST_ZOOM_SECONDS, summary } from "./traffic.js";
 import { lastDay, monthName, QuotaForm, quotaWords, showMonths } from "./usage.js";
 import { warnings } from "./warnings.js";
 
@@ -22,7 +22,7 @@ const path = `/api/v1/servers/${encodeURIComponent(id)}`;
 const zone = Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";
 
 // What is known by now; null is not there yet.
-const known = { server: null, agent: null, series: null, traffic: null, notes: [], usage: null, today: null, months: null };
+const known = { server: null, agent: null, series: null, seriesOf: null, traffic: null, notes: [], usage: null, today: null, months: null };
 // What the reader chose; it is in the address.
 const chosen = { period: "24h", interface: null, zoom: null };
 
@@ -203,9 +203,8 @@ function lost({ elapsed_seconds: elapsed }) {
 }
 
 function showTraffic(traffic, happened) {
-  const interval = known.agent?.interval_seconds ?? 30;
   known.traffic = traffic;
-  const missing = gaps(traffic, interval);
+  const missing = gaps(traffic, timing().interval);
   known.notes = [
     ...happened.map((event) => ({ at: event.at, kind: event.kind, words: EVENT_WORDS[event.kind](event) })),
     ...missing.map(({ since, until }) => ({
@@ -339,30 +338,40 @@ function replacing(ask) {
 }
 
 const refreshTraffic = replacing(async (signal) => {
-  const interval = known.agent?.interval_seconds ?? 30;
-  const seen = known.server ? seconds(known.server.last_seen) : Date.now() / 1000;
-  const [traffic] = await Promise.all([
-    load(id, { ...chosen, interval, seen, signal }), showDetail(signal),
-  ]);
+  const [traffic] = await Promise.all([load(id, { ...chosen, ...timing(), signal }), showDetail(signal)]);
   const happened = await events(id, chosen.interface, traffic, signal);
   showTraffic(traffic, happened);
 });
 
 /** What shows the whole period, whatever the chart shows: the table's sparklines, and the machine's. */
 const refreshPeriod = replacing(async (signal) => {
-  const width = bucketOf(chosen.period, known.agent?.interval_seconds ?? 30);
-  const [answer] = await Promise.all([
-    get(`/api/v1/metrics/sparkline/${encodeURIComponent(id)}/network`, {
-      query: { period: chosen.period, group_by: "interface", fill: "null", bucket: `${width}s` }, signal,
-    }),
-    gauges.load(id, chosen.period, width, signal),
+  const { period } = chosen;
+  const { interval, seen } = timing();
+  const width = bucketOf(period, interval);
+  [known.series] = await Promise.all([
+    loadAll(id, { period, interval, seen, signal }), gauges.load(id, period, width, signal),
   ]);
-  known.series = new Map(answer.series.map(({ interface: name, data }) => [
-    name, { rx: meanOverGaps(data.map((bucket) => bucket.rx_bps)), tx: meanOverGaps(data.map((bucket) => bucket.tx_bps)) },
-  ]));
+  known.seriesOf = [period, bucketNow(width)];
   showInterfaceChoice();
   showInterfaces();
 });
+
+/** In narrower steps than a bucket nothing of it changes that one would see, and of many interfaces it is much. */
+function isPeriodDue() {
+  const [period, bucket] = known.seriesOf ?? [];
+  return period !== chosen.period || bucket !== bucketNow(bucketOf(period, timing().interval));
+}
+
+function bucketNow(width) {
+  return Math.floor(timing().seen / width);
+}
+
+function timing() {
+  return {
+    interval: known.agent?.interval_seconds ?? 30,
+    seen: known.server ? seconds(known.server.last_seen) : Date.now() / 1000,
+  };
+}
 
 const refreshUsage = replacing(async (signal) => {
   const usage = `/api/v1/usage/${encodeURIComponent(id)}`;
@@ -386,7 +395,7 @@ const look = replacing(async (signal) => {
     byId("main").removeAttribute("aria-busy");
     showInterfaces();
     refreshTraffic();
-    refreshPeriod();
+    if (isPeriodDue()) refreshPeriod();
   }
   if (Date.now() - usageAt > USAGE_SECONDS * 1000) refreshUsage();
 });

@@ -13,6 +13,7 @@ export const PERIODS = new Map([
 export const SHORTEST_ZOOM_SECONDS = 300;
 const WIDTHS = [60, 300, 900, 3_600, 6 * 3_600, 86_400];
 const MOST_BUCKETS = 480;
+const LONG_ENOUGH_SECONDS = 300;
 
 /**
  * The width in seconds that buckets of a period should have where heartbeats come every `interval` seconds: in narrower
@@ -35,8 +36,17 @@ export async function load(server, { interface: name, period, zoom, interval, se
   const answer = await get(`/api/v1/metrics/sparkline/${encodeURIComponent(server)}/network`, {
     query: { period, interface: name, fill: "null", bucket: `${width}s` }, signal,
   });
-  const made = series(answer.data, answer.bucket_seconds, answer.interfaces ?? null);
-  return withoutTheUnfinished(made, seen);
+  return series(answer.data, answer.bucket_seconds, { counted: answer.interfaces ?? null, seen, interval });
+}
+
+/** The rates of every interface of the server in `period`, in one answer: a Map of names to { rx, tx }. */
+export async function loadAll(server, { period, interval, seen, signal }) {
+  const answer = await get(`/api/v1/metrics/sparkline/${encodeURIComponent(server)}/network`, {
+    query: { period, group_by: "interface", fill: "null", bucket: `${bucketOf(period, interval)}s` }, signal,
+  });
+  return new Map(
+    answer.series.map(({ interface: name, data }) => [name, series(data, answer.bucket_seconds, { seen, interval })]),
+  );
 }
 
 /** The finest buckets that are kept of so much time, as far as a screen can show them. */
@@ -57,38 +67,38 @@ async function zoomed(server, name, { since, until }, signal) {
     for (let start = first; start < until; start += width) {
       grid.push({ ...(known.get(start) ?? {}), timestamp: iso(start) });
     }
-    return { ...series(grid, width, null), since, until };
+    return { ...series(grid, width), since, until };
   }
 }
 
-function series(data, width, counted) {
+/** `seen`: when the newest heartbeat was measured, where the last bucket's rate is one of the time up to then. */
+function series(data, width, { counted = null, seen = Infinity, interval = 0 } = {}) {
   const starts = data.map((bucket) => seconds(bucket.timestamp));
   const of = (field) => data.map((bucket) => bucket[field] ?? null);
+  const rates = (field) => withoutTheUnfinished(meanOverGaps(of(field)), width, seen - starts.at(-1), interval);
   return {
     since: starts[0], until: starts.at(-1) + width, width, starts, counted,
-    rx: meanOverGaps(of("rx_bps")), tx: meanOverGaps(of("tx_bps")), rxBytes: of("rx_bytes"), txBytes: of("tx_bytes"),
+    rx: rates("rx_bps"), tx: rates("tx_bps"), rxBytes: of("rx_bytes"), txBytes: of("tx_bytes"),
   };
 }
 
 /**
  * Of the bucket under way a sparkline has the bytes so far over its whole width: a drop that nobody saw. Its rate is
- * that of the time up to the newest heartbeat, where that is long enough to tell; else it is not shown yet.
+ * that of the time that `passed` up to the newest heartbeat, where that is long enough to tell, or all that is known;
+ * else it is not shown yet.
  */
-function withoutTheUnfinished(made, seen) {
-  const last = made.starts.length - 1;
-  const passed = seen - made.starts[last];
-  if (passed >= made.width || made.rx[last] == null) return made;
-  const share = made.width / passed;
-  const isKnown = passed >= 300;
-  for (const rates of [made.rx, made.tx]) rates[last] = isKnown ? rates[last] * share : null;
-  return made;
+function withoutTheUnfinished(rates, width, passed, interval) {
+  const last = rates.length - 1;
+  if (passed >= width || rates[last] == null) return rates;
+  const isKnown = passed >= LONG_ENOUGH_SECONDS || rates.every((bps, index) => bps == null || index === last);
+  return rates.with(last, isKnown ? (rates[last] * width) / Math.max(passed, interval, 1) : null);
 }
 
 /**
  * The same rates, but for the first bucket behind each gap: what crossed the gap is counted there, and its rate is the
  * mean over both. Over that bucket alone it would be more than any line carries, and dwarf all the rest.
  */
-export function meanOverGaps(rates) {
+function meanOverGaps(rates) {
   let missing = 0;
   let hasBegun = false;
   return rates.map((bps) => {

@@ -1,0 +1,71 @@
+"""Machines for the dashboard's tests, as agents would report them: heartbeats of the last hours, posted at once."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from tests.browser.conftest import Served
+from tests.support import heartbeat, interface
+
+MINUTE = timedelta(minutes=1)
+# Of nas, minutes before the last heartbeat: it is silent after the first and reports again at the second.
+GAP = (60, 45)
+REBOOTED = 20
+RESET = 10  # of eth1
+MARKUP = '<img src=x onerror="document.title=1">'
+
+
+def minute_now() -> datetime:
+    return datetime.now(UTC).replace(second=0, microsecond=0)
+
+
+async def nas(site: Served, minutes: int = 100, **more: Any) -> datetime:
+    """A server that reports every minute: eth0 gets 1 Mbit/s and sends half of it; when its last heartbeat was.
+
+    eth1 gets a tenth of that and is reset once, wg0 lies on eth0, eth2 is down; it has a gap, and was rebooted.
+    """
+    last = minute_now()
+    beats = []
+    for ago in range(minutes, -1, -1):
+        if GAP[0] > ago > GAP[1]:
+            continue
+        n = minutes - ago if ago > REBOOTED else REBOOTED - ago
+        beats.append(
+            beat("nas", last - ago * MINUTE, n, n if ago > RESET else RESET - ago, boot=int(ago <= REBOOTED), **more)
+        )
+    answer = await site.client.post_batch(beats)
+    assert answer["stored"] == len(beats), answer
+    return last
+
+
+def beat(server_id: str, at: datetime, n: int, of_eth1: int, boot: int = 1, **more: Any) -> dict[str, Any]:
+    """The heartbeat after n minutes of traffic."""
+    rx, tx = 7_500_000 * n, 3_750_000 * n
+    up: dict[str, Any] = {"kind": "physical", "speed_mbps": 1000, "operstate": "up", "rx_errors": 0, "tx_errors": 0}
+    return (
+        heartbeat(server_id, at=at, boot=f"boot-{boot}")
+        | {
+            "interval_seconds": 60,
+            "primary_interface": "eth0",
+            "agent_version": "1.2.3",
+            "metrics": {"cpu_percent": 25.5, "memory_percent": 45.2, "load_1m": 0.75, "uptime_seconds": 90_000},
+            "network_interfaces": [
+                interface("eth0", rx, tx, **up, rx_dropped=12, tx_dropped=0),
+                interface("eth1", 750_000 * of_eth1, 0, **up),
+                interface("eth2", 0, 0, is_up=False, kind="physical", operstate="down"),
+                interface("wg0", rx // 10, tx // 10, kind="tunnel", stacked_on=["eth0"], operstate="unknown"),
+            ],
+            "filesystems": [
+                filesystem("/", 60.0),
+                filesystem("/srv/data", 97.5),
+                filesystem("/media/cd", 100.0, fs_type="iso9660", available_bytes=0),
+            ],
+        }
+        | more
+    )
+
+
+def filesystem(mount_point: str, percent: float, **more: Any) -> dict[str, Any]:
+    """A filesystem of 100 GB."""
+    used = round(percent * 10**9)
+    sizes = {"total_bytes": 100 * 10**9, "used_bytes": used, "available_bytes": 100 * 10**9 - used, "percent": percent}
+    return {"mount_point": mount_point, "device": "/dev/sda1", "fs_type": "ext4"} | sizes | more
