@@ -8,6 +8,7 @@ looked at (Litestar's guards).
 """
 
 import asyncio
+import gzip
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 from contextlib import suppress
@@ -37,8 +38,10 @@ NOT_MODIFIED = {304: ResponseSpec(None, generate_examples=False, description="Wh
 
 # The client may keep it and must ask each time: that costs no query, and no body. A shared cache may not have it: the
 # next one who asks may have no right to it.
-_HEADERS = {"Cache-Control": "private, no-cache"}
+_HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Accept-Encoding"}
 _OVERHEAD_BYTES = 1_000
+# Smaller ones fit into a packet or three, and compressing them would cost more than it saves.
+ZIPPED_FROM_BYTES = 4_096
 _encode = msgspec.json.Encoder(decimal_format="number").encode  # what the database has as numeric is whole numbers
 
 
@@ -50,7 +53,7 @@ def keep_seconds(bucket_seconds: int) -> float:
 class _Answer:
     """One answer, while it is made and after."""
 
-    __slots__ = ("body", "confirmed_by", "etag", "keep_seconds", "made", "servers", "started", "until")
+    __slots__ = ("body", "confirmed_by", "etag", "keep_seconds", "made", "servers", "started", "until", "zipped")
 
     def __init__(
         self, servers: tuple[str, ...], made: "asyncio.Future[None]", started: float, keep_seconds: float
@@ -62,7 +65,13 @@ class _Answer:
         self.keep_seconds = keep_seconds
         self.until = float("inf")
         self.body = b""
+        self.zipped = b""
         self.etag = ""
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes here, about."""
+        return len(self.body) + len(self.zipped) + _OVERHEAD_BYTES
 
 
 class Answers:
@@ -103,11 +112,27 @@ class Answers:
             self._kept.move_to_end(key)
         # Shielded: one who goes away does not take the answer from the others.
         await asyncio.shield(answer.made)
-        headers = {"ETag": answer.etag, **_HEADERS}
-        if has_tag(request.headers.get("if-none-match", ""), answer.etag):
+        body, headers = answer.body, {"ETag": answer.etag, **_HEADERS}
+        if len(body) >= ZIPPED_FROM_BYTES and "gzip" in request.headers.get("accept-encoding", ""):
+            # Other bytes have another tag (RFC 9110, 8.8.3.3).
+            headers |= {"ETag": f'{answer.etag[:-1]}-gzip"', "Content-Encoding": "gzip"}
+        if has_tag(request.headers.get("if-none-match", ""), headers["ETag"]):
             self.counts["not_modified"] += 1
+            headers.pop("Content-Encoding", None)
             return Response(None, status_code=304, headers=headers)
-        return Response(answer.body, media_type="application/json", headers=headers)
+        if "Content-Encoding" in headers:
+            body = await self._zipped(key, answer)
+        return Response(body, media_type="application/json", headers=headers)
+
+    async def _zipped(self, key: Hashable, answer: _Answer) -> bytes:
+        """Its body through gzip: once for all who ask, and beside the event loop."""
+        if not answer.zipped:
+            zipped = await asyncio.to_thread(gzip.compress, answer.body, 5, mtime=0)
+            if not answer.zipped:  # nobody else was faster
+                answer.zipped = zipped
+                if self._kept.get(key) is answer:
+                    self._bytes += len(zipped)
+        return answer.zipped
 
     def forget(self, servers: Iterable[str]) -> None:
         """Heartbeats of these servers were stored.
@@ -172,7 +197,7 @@ class Answers:
         answer.until = answer.started + answer.keep_seconds  # from when it was asked for: what came since may lack
         answer.made.set_result(None)
         if self._kept.get(key) is answer:
-            self._bytes += len(body) + _OVERHEAD_BYTES
+            self._bytes += answer.size_bytes
             self._make_room(answer.started)
 
     def _make_room(self, now: float) -> None:
@@ -187,7 +212,7 @@ class Answers:
         if answer is None:
             return
         if answer.etag:
-            self._bytes -= len(answer.body) + _OVERHEAD_BYTES
+            self._bytes -= answer.size_bytes
         for server_id in answer.servers:
             keys = self._of_server[server_id]
             keys.discard(key)

@@ -20,7 +20,7 @@ import pytest_asyncio
 import uvicorn
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, Request, async_playwright
 
-from service.app import create_app
+from service.app import Linkbeat, create_app
 from service.keys import secret_key
 from service.listen import listen
 from service.server import Protocol
@@ -55,6 +55,7 @@ class Served:
     url: str
     settings: Settings
     client: Client
+    app: Linkbeat
     server: uvicorn.Server
     task: "asyncio.Task[None]"
 
@@ -63,6 +64,7 @@ class Served:
         return {"name": sessions.cookie, "value": sessions.start(token_id), "url": self.url, "httpOnly": True}
 
     async def stop(self) -> None:
+        self.app.end_waits()
         self.server.should_exit = True
         await asyncio.wait_for(self.task, STOP_SECONDS)
 
@@ -86,7 +88,7 @@ async def served(database_url: str, settings: Settings, port: int = 0) -> AsyncI
             while not server.started:
                 assert not task.done(), "the service ended by itself"
                 await asyncio.sleep(0.01)
-            one = Served(url, settings, Client(http), server, task)
+            one = Served(url, settings, Client(http), app, server, task)
             try:
                 yield one
             finally:
