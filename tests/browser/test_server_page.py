@@ -130,7 +130,7 @@ async def test_the_chart_is_read_and_zoomed_by_keyboard_alone(site: Served, page
         if await plot.evaluate("(plot) => plot === document.activeElement"):
             break
     newest = await said(page)
-    assert re.search(r"received 1\.\d+\sMbit/s, [\d\u202f]+ B, sent", newest), newest
+    assert re.search(r"received 1\.\d+\sMbit/s, [\d\u202f]+\sB, sent", newest), newest
     await page.keyboard.press("ArrowLeft")
     assert await said(page) != newest
     await page.keyboard.press("Home")
@@ -215,7 +215,7 @@ async def test_a_gap_is_drawn_as_a_gap_and_said(site: Served, page: Page, compla
     for _ in range(GAP[0] - GAP[1] - 3):
         await page.keyboard.press("ArrowRight")
     # All that crossed it is there, and its rate is no peak.
-    assert re.search(r"received 1\.10\sMbit/s, 123\u202f750\u202f000 B.*all that crossed the gap", await said(page))
+    assert re.search(r"received 1\.10\sMbit/s, 123\u202f750\u202f000\sB.*all that crossed the gap", await said(page))
 
 
 async def test_a_reboot_a_reset_and_what_was_rejected_are_marked_with_words(site: Served, page: Page) -> None:

@@ -13,7 +13,6 @@ export const PERIODS = new Map([
 export const SHORTEST_ZOOM_SECONDS = 300;
 const WIDTHS = [60, 300, 900, 3_600, 6 * 3_600, 86_400];
 const MOST_BUCKETS = 480;
-const LONG_ENOUGH_SECONDS = 300;
 
 /**
  * The width in seconds that buckets of a period should have where heartbeats come every `interval` seconds: in narrower
@@ -72,7 +71,7 @@ async function zoomed(server, name, { since, until }, signal) {
 }
 
 /** `seen`: when the newest heartbeat was measured, where the last bucket's rate is one of the time up to then. */
-function series(data, width, { counted = null, seen = Infinity, interval = 0 } = {}) {
+function series(data, width, { counted = null, seen = Infinity, interval = 1 } = {}) {
   const starts = data.map((bucket) => seconds(bucket.timestamp));
   const of = (field) => data.map((bucket) => bucket[field] ?? null);
   const rates = (field) => withoutTheUnfinished(meanOverGaps(of(field)), width, seen - starts.at(-1), interval);
@@ -83,15 +82,15 @@ function series(data, width, { counted = null, seen = Infinity, interval = 0 } =
 }
 
 /**
- * Of the bucket under way a sparkline has the bytes so far over its whole width: a drop that nobody saw. Its rate is
- * that of the time that `passed` up to the newest heartbeat, where that is long enough to tell, or all that is known;
- * else it is not shown yet.
+ * Of the bucket under way a sparkline has the bytes so far over its whole width: a drop that nobody saw. Here its rate is
+ * that of the time that its samples stand for: each for the interval before it. `passed` is from its start to the newest.
  */
 function withoutTheUnfinished(rates, width, passed, interval) {
   const last = rates.length - 1;
-  if (passed >= width || rates[last] == null) return rates;
-  const isKnown = passed >= LONG_ENOUGH_SECONDS || rates.every((bps, index) => bps == null || index === last);
-  return rates.with(last, isKnown ? (rates[last] * width) / Math.max(passed, interval, 1) : null);
+  const covered = (Math.floor(passed / interval) + 1) * interval;
+  // Behind a gap, the rate is one of the gap too.
+  if (!(covered < width) || rates[last] == null || rates[last - 1] == null) return rates;
+  return rates.with(last, (rates[last] * width) / covered);
 }
 
 /**

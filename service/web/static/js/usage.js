@@ -52,19 +52,31 @@ export function lastDay(until, zone) {
   return new Date(Date.parse(until) - 43_200_000).toLocaleDateString([], { day: "numeric", month: "short", timeZone: zone });
 }
 
-/** What is set and used of a quota, in words; `level` is ok, near or over. */
-export function quotaWords(quota) {
+function quotaWords(quota) {
   const end = lastDay(quota.until, quota.time_zone);
   const share = quota.expected_bytes == null ? null : (100 * quota.expected_bytes) / quota.bytes;
   return {
-    level: quota.state,
-    share: quota.used_percent,
     used: `${bytes(quota.used_bytes)} of ${bytes(quota.bytes)}`,
     state: `${percent(quota.used_percent)} used, ${STATES[quota.state]}`,
     forecast: share == null ? `ends ${end}` : `about ${percent(share)} by ${end}`,
     counts: `Counts what is ${DIRECTIONS[quota.direction]}${quota.interface ? ` by ${quota.interface}` : ""}, ` +
       `from day ${quota.billing_day} of the month on, in ${quota.time_zone}.`,
   };
+}
+
+/** Draws a quota, where there is one, into `element`. */
+export function showQuota(element, quota) {
+  element.hidden = !quota;
+  if (!quota) return;
+  const words = quotaWords(quota);
+  const fill = make("span", { class: `fill ${quota.state}` });
+  fill.style.width = `${Math.min(100, quota.used_percent)}%`;
+  const badge = { ok: "ok", near: "warn", over: "bad" }[quota.state];
+  element.replaceChildren(
+    make("strong", {}, `Quota: ${words.used}`), make("span", { class: `badge ${badge}` }, words.state),
+    make("span", { class: "muted" }, words.forecast), make("span", { class: "bar" }, fill),
+    make("span", { class: "muted sizes" }, words.counts),
+  );
 }
 
 /** The form that sets and removes a quota; `onSaved()` follows what it did. */

@@ -2,6 +2,8 @@
 
 import { age, bytes, count, duration, moment, percent } from "./format.js";
 
+/** Between heartbeats, where an agent does not say. */
+export const UNSAID_INTERVAL_SECONDS = 30;
 const SKEW_SECONDS = 5;
 const FULL_PERCENT = 95;
 
@@ -14,7 +16,7 @@ export function warnings(server, agent, now) {
   const found = [];
   const warn = (words, remedy, level = "warn") => found.push({ level, words, remedy });
   const seen = Date.parse(agent.received_at);
-  const interval = agent.interval_seconds ?? 30;
+  const interval = agent.interval_seconds ?? UNSAID_INTERVAL_SECONDS;
 
   if (server.status === "offline") {
     warn(

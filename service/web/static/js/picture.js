@@ -1,0 +1,37 @@
+// A link to the picture of what is shown, which needs no token: for a wiki, a README, a start page.
+
+import { ApiError, post } from "./api.js";
+import { setText } from "./dom.js";
+
+/** `form` copies the link to what `asked()` names: { server, interface, period }; `words` says how it went. */
+export function offerPicture(form, words, asked) {
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const { server, interface: name, period } = asked();
+    try {
+      const made = await post("/api/v1/pictures", { server_id: server, metric: "network", interface: name, expires_in_days: null });
+      const link = new URL(made.path, location.origin);
+      link.searchParams.set("period", period);
+      link.searchParams.set("theme", form.elements.theme.value);
+      await copy(link.href);
+      setText(words, "Copied.");
+    } catch (error) {
+      setText(words, error instanceof ApiError ? `${error.message}.` : "This browser does not let pages copy.");
+    }
+  });
+}
+
+/** Where a page came by plain http from another machine, it has no clipboard but the old one. */
+async function copy(text) {
+  if (navigator.clipboard) {
+    await navigator.clipboard.writeText(text);
+    return;
+  }
+  const field = document.createElement("textarea");
+  field.value = text;
+  document.body.append(field);
+  field.select();
+  const isDone = document.execCommand("copy");
+  field.remove();
+  if (!isDone) throw new Error("not copied");
+}

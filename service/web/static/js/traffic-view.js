@@ -1,0 +1,132 @@
+// The panel of the chart: the chart itself, and what is said of it in words and as a table.
+
+import { Chart } from "./chart.js";
+import { choice } from "./choices.js";
+import { byId, make, setText } from "./dom.js";
+import { bytes, clock, count, duration, moment, NOTHING, rate } from "./format.js";
+import { gaps, summary } from "./traffic.js";
+
+const MOST_NOTES = 6;
+
+const EVENT_WORDS = {
+  reboot: (event) => `Reboot: the counters of ${names(event.interfaces)} began anew${lost(event)}.`,
+  reset: (event) => `The counters of ${names(event.interfaces)} began anew without a reboot${lost(event)}.`,
+  rejected: (event) => `${names(event.interfaces)} showed more than the line can carry: not counted.`,
+};
+
+export class TrafficView {
+  /** onZoom as in chart.js */
+  constructor({ onZoom }) {
+    this.traffic = null;
+    this.notes = [];
+    this.name = null;
+    this.chart = new Chart(byId("chart"), {
+      describe: (index) => this.describe(index), rate: (bps) => rate(bps, choice("units")), onZoom,
+    });
+    byId("numbers").addEventListener("toggle", () => this.showNumbers());
+  }
+
+  /** Shows the series of traffic.js of interface `name` (null: all), and its events. */
+  show(name, traffic, events, interval) {
+    const missing = gaps(traffic, interval);
+    this.traffic = traffic;
+    this.name = name;
+    this.notes = [
+      ...events.map((event) => ({ at: event.at, kind: event.kind, words: EVENT_WORDS[event.kind](event) })),
+      ...missing.map(({ since, until }) => ({
+        at: since, until, kind: "gap",
+        words: `No data from ${moment(since * 1000)} to ${moment(until * 1000)}, ${duration(until - since)}.`,
+      })),
+    ].sort((one, other) => one.at - other.at);
+    const isEmpty = traffic.rx.every((bps) => bps == null);
+    byId("empty").hidden = !isEmpty;
+    byId("chart").hidden = isEmpty;
+    if (!isEmpty) this.chart.show(traffic, { gaps: missing, events }, choice("units") === "bytes" ? 8 : 1);
+    this.showSummary();
+    this.showNotes(isEmpty);
+    this.showNumbers();
+  }
+
+  describe(index) {
+    const { starts, width, rx, tx, rxBytes, txBytes } = this.traffic;
+    const units = choice("units");
+    const exact = (bps, octets) => (bps == null ? NOTHING : `${rate(bps, units)}, ${count(octets)}\u00a0B`);
+    return {
+      time: this.span(starts[index]), rx: exact(rx[index], rxBytes[index]), tx: exact(tx[index], txBytes[index]),
+      notes: this.notesOf(starts[index]),
+    };
+  }
+
+  /** The time of a bucket. */
+  span(start) {
+    const end = start + this.traffic.width;
+    return end - start >= 86_400 ? day(start) : `${moment(start * 1000)} – ${clock(end * 1000)}`;
+  }
+
+  notesOf(start) {
+    const { width, since } = this.traffic;
+    const found = this.notes.filter((note) => note.kind !== "gap" && note.at >= start && note.at < start + width);
+    const words = found.map((note) => note.words);
+    const missing = this.notes.filter((note) => note.kind === "gap");
+    if (missing.some((note) => start >= note.at && start < note.until)) words.unshift("no data");
+    // Before the first that there is, nothing was counted.
+    if (missing.some((note) => note.until === start && note.at > since)) words.unshift("all that crossed the gap, at its mean rate");
+    return words;
+  }
+
+  showSummary() {
+    const units = choice("units");
+    const { rxBytes, txBytes, rxPeak, txPeak } = summary(this.traffic);
+    const peak = (found) => (found ? `, at most ${rate(found.bps, units)} at ${this.span(found.start)}` : "");
+    byId("summary").replaceChildren(
+      make("span", { class: "rx-text" }, `↓ ${bytes(rxBytes)} received${peak(rxPeak)}`), " ",
+      make("span", { class: "tx-text" }, `↑ ${bytes(txBytes)} sent${peak(txPeak)}`),
+    );
+    byId("summary").hidden = !rxPeak;
+    const counted = this.traffic.counted ?? [];
+    const words = counted.length > 1 ? `sum of ${names(counted)}, each byte once` : counted.length ? `of ${counted[0]}` : "";
+    setText(byId("counted"), words);
+  }
+
+  showNotes(isEmpty) {
+    const shown = isEmpty ? [] : this.notes.slice(-MOST_NOTES);
+    const rest = isEmpty ? 0 : this.notes.length - shown.length;
+    byId("events").replaceChildren(
+      ...(rest ? [make("li", { class: "muted" }, `${rest} more before; the table has them all.`)] : []),
+      ...shown.map((note) =>
+        make("li", { class: note.kind }, note.kind === "gap" ? note.words : `${moment(note.at * 1000)}: ${note.words}`)),
+    );
+  }
+
+  /** The numbers of the chart, made when the reader opens them. */
+  showNumbers() {
+    const details = byId("numbers");
+    if (!details.open || !this.traffic) return;
+    const { starts, width, rx, tx, rxBytes, txBytes } = this.traffic;
+    const units = choice("units");
+    setText(byId("numbers-caption"), `Traffic of ${this.name ?? "all interfaces"}, in steps of ${duration(width)}, the newest first`);
+    const number = (text) => make("td", { class: "number" }, text);
+    const rows = starts.map((start, index) => make(
+      "tr", {},
+      make("th", { scope: "row" }, width >= 86_400 ? day(start) : moment(start * 1000)),
+      number(rate(rx[index], units)), number(rate(tx[index], units)),
+      number(count(rxBytes[index])), number(count(txBytes[index])),
+      make("td", {}, this.notesOf(start).join(" ")),
+    ));
+    details.querySelector("tbody").replaceChildren(...rows.reverse());
+  }
+}
+
+/** A bucket of a day is one of UTC, whatever the reader's zone. */
+function day(start) {
+  return `${new Date(start * 1000).toLocaleDateString([], { weekday: "short", day: "numeric", month: "short", timeZone: "UTC" })} (UTC)`;
+}
+
+function names(interfaces) {
+  const { length } = interfaces;
+  return length > 3 ? `${interfaces.slice(0, 2).join(", ")} and ${length - 2} more` : interfaces.join(", ");
+}
+
+function lost({ elapsed_seconds: elapsed }) {
+  return elapsed ? `; what moved before it, for up to ${duration(elapsed)}, is not known` : "";
+}
