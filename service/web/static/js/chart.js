@@ -263,7 +263,8 @@ export class Chart {
   drawEvents(u) {
     const { ctx, bbox } = u;
     ctx.save();
-    let free = -Infinity; // where the last label ended
+    const free = [-Infinity, -Infinity]; // where the last label ended, over the plot and in its top
+    let said = null; // what the last one says
     for (const { at, kind } of this.marks.events) {
       const x = Math.round(u.valToPos(at, "x", true)) + 0.5;
       if (x < bbox.left || x > bbox.left + bbox.width) continue;
@@ -274,12 +275,19 @@ export class Chart {
       ctx.moveTo(x, bbox.top);
       ctx.lineTo(x, bbox.top + bbox.height);
       ctx.stroke();
-      const half = this.textWidth(ctx, EVENT_NAMES[kind]) / 2;
+      const half = this.textWidth(ctx, EVENT_NAMES[kind]) / 2 + 3 * devicePixelRatio;
       const middle = Math.min(Math.max(x, bbox.left + half), bbox.left + bbox.width - half);
-      if (middle - half > free) {
-        this.write(ctx, EVENT_NAMES[kind], middle, bbox.top - 7 * devicePixelRatio, Infinity, this.colours.warn);
-        free = middle + half + 6 * devicePixelRatio;
+      const row = free.findIndex((end) => middle - half >= end);
+      // The list below the chart has it, or it would say the same beside itself.
+      if (row === -1 || (row === 1 && kind === said)) continue;
+      free[row] = middle + half;
+      said = kind;
+      const y = bbox.top + (row ? 8 : -7) * devicePixelRatio;
+      if (row) {
+        ctx.fillStyle = this.colours.bg;
+        ctx.fillRect(middle - half, y - 7 * devicePixelRatio, 2 * half, 14 * devicePixelRatio);
       }
+      this.write(ctx, EVENT_NAMES[kind], middle, y, Infinity, this.colours.warn);
     }
     ctx.restore();
   }

@@ -13,8 +13,8 @@ export function showFacts(element, facts) {
   element.replaceChildren(...known.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
 }
 
-/** What GET /servers/{id} and /servers/{id}/agent say; `agent` may be null. */
-export function showHead(server, agent) {
+/** What GET /servers/{id}, and its /agent and /quota say; `agent` may not be there yet, `quota` not be set: null. */
+export function showHead(server, agent, quota) {
   const now = Date.now();
   document.title = `${server.id} · Linkbeat`;
   setText(byId("name"), server.id);
@@ -33,7 +33,7 @@ export function showHead(server, agent) {
   showNow(server);
   if (!agent) return;
   showAge(agent);
-  const found = warnings(server, agent, now);
+  const found = warnings(server, agent, quota, now);
   byId("warnings").hidden = !found.length;
   byId("warnings").replaceChildren(...found.map((one) =>
     make("li", { class: one.level }, make("strong", {}, one.words), ` ${one.remedy}`)));

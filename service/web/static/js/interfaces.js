@@ -7,6 +7,7 @@ import { pair, setPair } from "./pair.js";
 import { draw, sparkline } from "./sparkline.js";
 
 const MOST_ROWS = 100;
+const isPhone = matchMedia("(max-width: 30rem)");
 const natural = new Intl.Collator("en", { numeric: true }).compare;
 
 // By what a reader may sort; the most first, but for names.
@@ -29,6 +30,7 @@ export class Interfaces {
     this.open = new Set();
     this.isWhole = false;
     for (const input of [filter, only]) input.addEventListener("input", () => this.place());
+    isPhone.addEventListener("change", () => this.place());
     more.addEventListener("click", () => {
       this.isWhole = true;
       this.place();
@@ -88,6 +90,9 @@ export class Interfaces {
       this.rows.set(row.name, known);
     }
     fill(known, row, this.units);
+    // There it stands below the name: a column more has no room.
+    const place = isPhone.matches ? known.element.cells[0] : known.element.cells[3];
+    if (known.picture.parentNode !== place) place.append(known.picture);
     known.link.href = this.href(row.name);
     if (row.name === this.chosen) known.link.setAttribute("aria-current", "true");
     else known.link.removeAttribute("aria-current");

@@ -28,7 +28,7 @@ const known = { server: null, agent: null, series: null, seriesOf: [], usage: nu
 // What is shown
 
 function showServer() {
-  showHead(known.server, known.agent);
+  showHead(known.server, known.agent, known.usage?.quota ?? null);
   showFilesystems(byId("filesystems"), known.server.filesystems);
   gauges.show(known.server.latest_metrics);
   showInterfaceChoice();
@@ -145,13 +145,14 @@ function timing() {
   return {
     interval: known.agent?.interval_seconds ?? UNSAID_INTERVAL_SECONDS,
     seen: known.server ? seconds(known.server.last_seen) : Date.now() / 1000,
+    known: known.server ? seconds(known.server.first_seen) : 0,
   };
 }
 
 const refreshTraffic = replacing(async (signal) => {
   const name = chosen.interface;
   const [traffic] = await Promise.all([load(id, { ...chosen, ...timing(), signal }), showDetail(signal)]);
-  view.show(name, traffic, await events(id, name, traffic, signal), timing().interval);
+  view.show(name, traffic, await events(id, name, traffic, signal), timing());
 });
 
 /** What shows the whole period, whatever the chart shows: the table's sparklines, and the machine's. */
@@ -180,6 +181,7 @@ const refreshUsage = replacing(async (signal) => {
   const [usage, today, months] = await Promise.all([ask({ by: "day" }), ask({ by: "day", since: day }), ask({ by: "month" })]);
   Object.assign(known, { usage, today, months, usageAt: Date.now() });
   showUsage();
+  if (known.server) showServer();
   showInterfaces();
 });
 
@@ -188,9 +190,11 @@ const look = replacing(async (signal) => {
   const before = known.server;
   const server = await get(path, { signal });
   const isNew = before?.last_seen !== server.last_seen;
-  if (isNew || before.status !== server.status || !known.agent) known.agent = await get(`${path}/agent`, { signal });
-  known.server = server;
-  showServer();
+  if (isNew || before.status !== server.status || !known.agent) {
+    known.agent = await get(`${path}/agent`, { signal });
+    known.server = server;
+    showServer();
+  }
   if (isNew) {
     byId("main").removeAttribute("aria-busy");
     showInterfaces();

@@ -18,7 +18,8 @@ export class TrafficView {
   /** onZoom as in chart.js */
   constructor({ onZoom }) {
     this.traffic = null;
-    this.notes = [];
+    this.missing = []; // gaps
+    this.notes = []; // gaps and events, in words
     this.name = null;
     this.chart = new Chart(byId("chart"), {
       describe: (index) => this.describe(index), rate: (bps) => rate(bps, choice("units")), onZoom,
@@ -26,14 +27,18 @@ export class TrafficView {
     byId("numbers").addEventListener("toggle", () => this.showNumbers());
   }
 
-  /** Shows the series of traffic.js of interface `name` (null: all), and its events. */
-  show(name, traffic, events, interval) {
+  /**
+   * Shows the series of traffic.js of interface `name` (null: all), and its events. Heartbeats come every `interval`
+   * seconds, and did from `known` on: before, there is nothing to be missed.
+   */
+  show(name, traffic, events, { interval, known }) {
     const missing = gaps(traffic, interval);
+    this.missing = missing;
     this.traffic = traffic;
     this.name = name;
     this.notes = [
       ...events.map((event) => ({ at: event.at, kind: event.kind, words: EVENT_WORDS[event.kind](event) })),
-      ...missing.map(({ since, until }) => ({
+      ...missing.filter(({ until }) => until > known + traffic.width).map(({ since, until }) => ({
         at: since, until, kind: "gap",
         words: `No data from ${moment(since * 1000)} to ${moment(until * 1000)}, ${duration(until - since)}.`,
       })),
@@ -67,10 +72,9 @@ export class TrafficView {
     const { width, since } = this.traffic;
     const found = this.notes.filter((note) => note.kind !== "gap" && note.at >= start && note.at < start + width);
     const words = found.map((note) => note.words);
-    const missing = this.notes.filter((note) => note.kind === "gap");
-    if (missing.some((note) => start >= note.at && start < note.until)) words.unshift("no data");
+    if (this.missing.some((gap) => start >= gap.since && start < gap.until)) words.unshift("no data");
     // Before the first that there is, nothing was counted.
-    if (missing.some((note) => note.until === start && note.at > since)) words.unshift("all that crossed the gap, at its mean rate");
+    if (this.missing.some((gap) => gap.until === start && gap.since > since)) words.unshift("all that crossed the gap, at its mean rate");
     return words;
   }
 

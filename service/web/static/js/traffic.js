@@ -30,7 +30,7 @@ export function bucketOf(period, interval) {
  * bits per second, null where nothing was reported; `counted` names the interfaces that a total is made of.
  */
 export async function load(server, { interface: name, period, zoom, interval, seen, signal }) {
-  if (zoom) return zoomed(server, name, zoom, signal);
+  if (zoom) return zoomed(server, name, zoom, interval, signal);
   const width = bucketOf(period, interval);
   const answer = await get(`/api/v1/metrics/sparkline/${encodeURIComponent(server)}/network`, {
     query: { period, interface: name, fill: "null", bucket: `${width}s` }, signal,
@@ -48,10 +48,10 @@ export async function loadAll(server, { period, interval, seen, signal }) {
   );
 }
 
-/** The finest buckets that are kept of so much time, as far as a screen can show them. */
-async function zoomed(server, name, { since, until }, signal) {
-  const wide = WIDTHS.findIndex((width) => (until - since) / width <= MOST_BUCKETS);
-  for (const width of WIDTHS.slice(wide === -1 ? WIDTHS.length - 1 : wide)) {
+/** The finest buckets that are kept of so much time, as far as a screen can show them and heartbeats fill them. */
+async function zoomed(server, name, { since, until }, interval, signal) {
+  const narrowest = Math.max((until - since) / MOST_BUCKETS, 2 * interval);
+  for (const width of WIDTHS.filter((one) => one >= narrowest || one === WIDTHS.at(-1))) {
     const first = Math.floor(since / width) * width;
     const answer = await get("/api/v1/traffic/history", {
       query: {

@@ -1,6 +1,6 @@
 // What a reader should know of a server at once, each in words, with what to do about it.
 
-import { age, bytes, count, duration, moment, percent } from "./format.js";
+import { bytes, count, duration, moment, percent } from "./format.js";
 
 /** Between heartbeats, where an agent does not say. */
 export const UNSAID_INTERVAL_SECONDS = 30;
@@ -10,9 +10,10 @@ const FULL_PERCENT = 95;
 /**
  * What is wrong: [{ level: "bad" | "warn", words, remedy }], the worst first.
  *
- * server, agent   of GET /servers/{id} and /servers/{id}/agent; `now` in milliseconds
+ * server, agent, quota   of GET /servers/{id}, and its /agent and /quota; no quota: null
+ * now                    in milliseconds
  */
-export function warnings(server, agent, now) {
+export function warnings(server, agent, quota, now) {
   const found = [];
   const warn = (words, remedy, level = "warn") => found.push({ level, words, remedy });
   const seen = Date.parse(agent.received_at);
@@ -20,7 +21,7 @@ export function warnings(server, agent, now) {
 
   if (server.status === "offline") {
     warn(
-      `No heartbeat since ${moment(seen, now)}, ${age(seen, now)}.`,
+      `No heartbeat since ${moment(seen, now)}.`,
       "Is the machine on, and does it reach this service? On it, “systemctl status linkbeat-agent” and " +
         "“linkbeat-agent doctor” tell. What its agent measures meanwhile comes later.",
       "bad",
@@ -55,6 +56,14 @@ export function warnings(server, agent, now) {
     } else if (one.percent >= FULL_PERCENT) {
       warn(`${one.mount_point} is ${percent(one.percent)} full.`, `${bytes(one.available_bytes)} are left there.`);
     }
+  }
+  if (quota && (quota.state !== "ok" || quota.expected_bytes > quota.bytes)) {
+    const words = {
+      over: "Its quota is used up.", near: `${percent(quota.used_percent)} of its quota is used.`,
+      ok: "Its quota is likely to be used up.",
+    };
+    const forecast = quota.expected_bytes == null ? "" : `; about ${bytes(quota.expected_bytes)} by its end, as it goes on`;
+    warn(words[quota.state], `${bytes(quota.used_bytes)} of ${bytes(quota.bytes)} in this month${forecast}.`);
   }
   if (agent.clock_skew_seconds != null && Math.abs(agent.clock_skew_seconds) >= SKEW_SECONDS) {
     const way = agent.clock_skew_seconds > 0 ? "behind" : "ahead of";
