@@ -19,13 +19,13 @@ def minute_now() -> datetime:
 
 
 async def nas(site: Served, minutes: int = 100, **more: Any) -> datetime:
-    """A server that reports every minute: eth0 gets 1 Mbit/s and sends half of it; when its last heartbeat was.
+    """A server that reports every 30 s: eth0 gets 1 Mbit/s and sends half of it; when its last heartbeat was.
 
     eth1 gets a tenth of that and is reset once, wg0 lies on eth0, eth2 is down; it has a gap, and was rebooted.
     """
     last = minute_now()
     beats = []
-    for ago in range(minutes, -1, -1):
+    for ago in (half / 2 for half in range(2 * minutes, -1, -1)):
         if GAP[0] > ago > GAP[1]:
             continue
         n = minutes - ago if ago > REBOOTED else REBOOTED - ago
@@ -37,20 +37,20 @@ async def nas(site: Served, minutes: int = 100, **more: Any) -> datetime:
     return last
 
 
-def beat(server_id: str, at: datetime, n: int, of_eth1: int, boot: int = 1, **more: Any) -> dict[str, Any]:
+def beat(server_id: str, at: datetime, n: float, of_eth1: float, boot: int = 1, **more: Any) -> dict[str, Any]:
     """The heartbeat after n minutes of traffic."""
-    rx, tx = 7_500_000 * n, 3_750_000 * n
+    rx, tx = round(7_500_000 * n), round(3_750_000 * n)
     up: dict[str, Any] = {"kind": "physical", "speed_mbps": 1000, "operstate": "up", "rx_errors": 0, "tx_errors": 0}
     return (
         heartbeat(server_id, at=at, boot=f"boot-{boot}")
         | {
-            "interval_seconds": 60,
+            "interval_seconds": 30,
             "primary_interface": "eth0",
             "agent_version": "1.2.3",
             "metrics": {"cpu_percent": 25.5, "memory_percent": 45.2, "load_1m": 0.75, "uptime_seconds": 90_000},
             "network_interfaces": [
                 interface("eth0", rx, tx, **up, rx_dropped=12, tx_dropped=0),
-                interface("eth1", 750_000 * of_eth1, 0, **up),
+                interface("eth1", round(750_000 * of_eth1), 0, **up),
                 interface("eth2", 0, 0, is_up=False, kind="physical", operstate="down"),
                 interface("wg0", rx // 10, tx // 10, kind="tunnel", stacked_on=["eth0"], operstate="unknown"),
             ],

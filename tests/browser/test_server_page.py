@@ -93,7 +93,7 @@ async def test_the_period_is_switched_by_keyboard_and_kept_in_the_address(site: 
     await page.get_by_role("radio", name="24h").focus()
     await page.keyboard.press("ArrowLeft")
 
-    await expect(page.locator(PLOT)).to_have_attribute("aria-valuemax", re.compile("29|59"))
+    await expect(page.locator(PLOT)).to_have_attribute("aria-valuemax", "59")
     assert page.url.endswith("/servers/nas?period=1h")
     await page.reload()
     await expect(page.get_by_role("radio", name="1h")).to_be_checked()
@@ -219,7 +219,7 @@ async def test_a_gap_is_drawn_as_a_gap_and_said(site: Served, page: Page, compla
     for _ in range(GAP[0] - GAP[1] - 3):
         await page.keyboard.press("ArrowRight")
     # All that crossed it is there, and its rate is no peak.
-    assert re.search(r"received 1\.10\sMbit/s, 123\u202f750\u202f000\sB.*all that crossed the gap", await said(page))
+    assert re.search(r"received 1\.14\sMbit/s, 127\u202f875\u202f000\sB.*all that crossed the gap", await said(page))
 
 
 async def test_what_reports_seldom_has_wide_buckets_and_no_gaps(site: Served, page: Page) -> None:
@@ -230,9 +230,10 @@ async def test_what_reports_seldom_has_wide_buckets_and_no_gaps(site: Served, pa
     for address in ("/servers/nas?period=1h", zoom(last, 100, 10)):
         await opened(page, address)
 
-        await expect(page.locator("#summary")).to_contain_text(re.compile(r"at most 2\d\d\skbit/s"))
+        # Five minutes' worth of what nas gets in one.
+        await expect(page.locator("#summary")).to_contain_text(re.compile(r"at most 2[0-9.]+\skbit/s"))
         await expect(page.locator("#events .gap")).to_have_count(0)
-        assert await page.locator(PLOT).get_attribute("aria-valuemax") in ("5", "9", "8")
+        assert await page.locator(PLOT).get_attribute("aria-valuemax") in ("5", "6")
 
 
 async def test_a_reboot_a_reset_and_what_was_rejected_are_marked_with_words(site: Served, page: Page) -> None:
@@ -493,6 +494,6 @@ async def test_it_fits_a_phone_and_has_nothing_that_axe_finds_in_either_colours(
     for width in (1280, 360):
         await page.set_viewport_size({"width": width, "height": 740})
         for scheme in ("light", "dark"):
-            await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
+            await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
             assert await violations(page) == []
         assert await page.evaluate("document.documentElement.scrollWidth") <= width

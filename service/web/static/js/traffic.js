@@ -11,7 +11,7 @@ export const PERIODS = new Map([
   ["1y", { seconds: 365 * 86_400, bucket: 86_400 }],
 ]);
 export const SHORTEST_ZOOM_SECONDS = 300;
-const WIDTHS = [60, 300, 900, 3_600, 6 * 3_600, 86_400];
+const WIDTHS = [60, 120, 300, 900, 1_800, 3_600, 6 * 3_600, 86_400];
 const MOST_BUCKETS = 480;
 
 /**
