@@ -47,7 +47,7 @@ from service.reference import ReferencePlugin
 from service.removal import Removals
 from service.settings import Settings
 from service.tokens import Hasher, Tokens
-from service.web import pages, sign_in
+from service.web import agent_file, pages, sign_in
 from service.web.sessions import Sessions
 from service.zones import Zones
 
@@ -159,7 +159,14 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Linkbeat:
         end_waits=live.end,
         route_handlers=[
             at_root,
-            Router("/", route_handlers=[*pages.handlers(files), *sign_in.handlers(signed, identity)]),
+            Router(
+                "/",
+                route_handlers=[
+                    *pages.handlers(files),
+                    *sign_in.handlers(signed, identity),
+                    *agent_file.handlers(),
+                ],
+            ),
             Router(
                 "/api/v1",
                 route_handlers=[
