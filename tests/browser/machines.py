@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tests.browser.conftest import Served
+from tests.browser.serving import Served
 from tests.support import heartbeat, interface
 
 MINUTE = timedelta(minutes=1)

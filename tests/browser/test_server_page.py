@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, expect
 
-from tests.browser.conftest import Complaints, Served, violations
+from tests.browser.conftest import Complaints
 from tests.browser.machines import GAP, MARKUP, MINUTE, REBOOTED, RESET, beat, filesystem, minute_now, nas
+from tests.browser.serving import Served, violations
 from tests.support import heartbeat, interface
 
 PLOT = ".plot"
@@ -497,3 +498,19 @@ async def test_it_fits_a_phone_and_has_nothing_that_axe_finds_in_either_colours(
             await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
             assert await violations(page) == []
         assert await page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+async def test_the_link_to_a_picture_needs_no_token(site: Served, contexts: Any) -> None:
+    await nas(site)
+    context, _ = await contexts(permissions=["clipboard-read", "clipboard-write"])
+    page = await opened(await context.new_page(), "/servers/nas?period=7d&interface=eth0")
+
+    await page.get_by_text("Picture link").click()
+    await page.get_by_label("Colours").select_option("dark")
+    await page.get_by_role("button", name="Copy link").click()
+
+    await expect(page.locator("#picture-words")).to_have_text("Copied.")
+    link = await page.evaluate("navigator.clipboard.readText()")
+    assert re.search(r"/nas/network\.svg\?.*interface=eth0.*period=7d.*theme=dark", link), link
+    picture = await site.client.http.get(link, headers={"Authorization": ""})
+    assert (picture.status_code, picture.headers["content-type"].split(";")[0]) == (200, "image/svg+xml")
