@@ -14,7 +14,7 @@ from contextlib import suppress
 from datetime import datetime
 from hashlib import blake2b
 from itertools import islice
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import asyncpg
 import msgspec
@@ -30,6 +30,7 @@ LONGEST_SECONDS = 10.0
 MOST_SECONDS = 60.0  # what changes without a heartbeat, such as a late one that a refresh takes in, shows by then
 LOOK_SECONDS = 0.6  # before what is kept for a second goes
 LOOKED_FOR = 10_000
+KEPT_FORMS = 20  # of one answer: who asks for every size there is has no more kept
 
 RECEIVED = "SELECT server_id, received_at FROM servers WHERE server_id = ANY ($1)"
 
@@ -47,10 +48,25 @@ def keep_seconds(bucket_seconds: int) -> float:
     return min(max(bucket_seconds / 60, 1.0), LONGEST_SECONDS)
 
 
-class _Answer:
-    """One answer, while it is made and after."""
+class Form(NamedTuple):
+    """Another form of an answer, such as a picture: made of its bytes, without a query, and kept as long as they are.
 
-    __slots__ = ("body", "confirmed_by", "etag", "keep_seconds", "made", "servers", "started", "until")
+    key        all that the form depends on but the answer
+    headers    beside the ETag
+    may_renew  whether the client may have the answer made anew
+    """
+
+    key: Hashable
+    make: Callable[[bytes], bytes]
+    media_type: str
+    headers: dict[str, str]
+    may_renew: bool
+
+
+class _Answer:
+    """One answer, while it is made and after; `forms` by their keys, each as bytes and ETag."""
+
+    __slots__ = ("body", "confirmed_by", "etag", "forms", "keep_seconds", "made", "servers", "started", "until")
 
     def __init__(
         self, servers: tuple[str, ...], made: "asyncio.Future[None]", started: float, keep_seconds: float
@@ -63,6 +79,12 @@ class _Answer:
         self.until = float("inf")
         self.body = b""
         self.etag = ""
+        self.forms: dict[Hashable, tuple[bytes, str]] = {}
+
+    @property
+    def bytes(self) -> int:
+        """What it takes of KEPT_BYTES."""
+        return len(self.body) + _OVERHEAD_BYTES + sum(len(body) + _OVERHEAD_BYTES for body, _ in self.forms.values())
 
 
 class Answers:
@@ -83,18 +105,20 @@ class Answers:
         *,
         keep_seconds: float,
         servers: Iterable[str] = (),
+        form: Form | None = None,
     ) -> Response[Any]:
         """The answer to `key`, kept or made now; 304 where the client says that it has it.
 
         key      all that the answer depends on but what is stored
         servers  whose new heartbeats change it
+        form     what it is answered as; None: as JSON
 
         Raises what `make` raises, to all who wait for it; a failure is not kept.
         """
         answer = self._kept.get(key)
         now = asyncio.get_running_loop().time()
         # What a client says by no-cache, as browsers do where a page is loaded anew (RFC 9111, 5.2.1.4).
-        is_new = "no-cache" in request.headers.get("cache-control", "")
+        is_new = "no-cache" in request.headers.get("cache-control", "") and (form is None or form.may_renew)
         if answer is None or answer.until < now or is_new:
             self.counts["misses"] += 1
             answer = self._start(key, make, keep_seconds, tuple(servers))
@@ -103,11 +127,27 @@ class Answers:
             self._kept.move_to_end(key)
         # Shielded: one who goes away does not take the answer from the others.
         await asyncio.shield(answer.made)
-        headers = {"ETag": answer.etag, **_HEADERS}
-        if _has(request.headers.get("if-none-match", ""), answer.etag):
+        if form is None:
+            body, etag, media_type, headers = answer.body, answer.etag, "application/json", _HEADERS
+        else:
+            (body, etag), media_type, headers = self._form(key, answer, form), form.media_type, form.headers
+        headers = {"ETag": etag, **headers}
+        if has_tag(request.headers.get("if-none-match", ""), etag):
             self.counts["not_modified"] += 1
             return Response(None, status_code=304, headers=headers)
-        return Response(answer.body, media_type="application/json", headers=headers)
+        return Response(body, media_type=media_type, headers=headers)
+
+    def _form(self, key: Hashable, answer: _Answer, form: Form) -> tuple[bytes, str]:
+        found = answer.forms.get(form.key)
+        if found is None:
+            body = form.make(answer.body)
+            found = body, _etag(body)
+            if self._kept.get(key) is answer and len(answer.forms) < KEPT_FORMS:
+                self._bytes -= answer.bytes
+                answer.forms[form.key] = found
+                self._bytes += answer.bytes
+                self._make_room(answer.started)
+        return found
 
     def forget(self, servers: Iterable[str]) -> None:
         """Heartbeats of these servers were stored.
@@ -168,11 +208,11 @@ class Answers:
             answer.made.exception()  # seen, even if all who waited have gone
             return
         answer.body = body
-        answer.etag = f'"{blake2b(body, digest_size=12).hexdigest()}"'
+        answer.etag = _etag(body)
         answer.until = answer.started + answer.keep_seconds  # from when it was asked for: what came since may lack
         answer.made.set_result(None)
         if self._kept.get(key) is answer:
-            self._bytes += len(body) + _OVERHEAD_BYTES
+            self._bytes += answer.bytes
             self._make_room(answer.started)
 
     def _make_room(self, now: float) -> None:
@@ -187,7 +227,7 @@ class Answers:
         if answer is None:
             return
         if answer.etag:
-            self._bytes -= len(answer.body) + _OVERHEAD_BYTES
+            self._bytes -= answer.bytes
         for server_id in answer.servers:
             keys = self._of_server[server_id]
             keys.discard(key)
@@ -239,7 +279,11 @@ class Watch:
         self._received, self._looked = received, loop.time()
 
 
-def _has(if_none_match: str, etag: str) -> bool:
+def _etag(body: bytes) -> str:
+    return f'"{blake2b(body, digest_size=12).hexdigest()}"'
+
+
+def has_tag(if_none_match: str, etag: str) -> bool:
     """RFC 9110, 13.1.2: a list of tags, compared weakly, or any."""
     tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
     return etag in tags or tags == ["*"]

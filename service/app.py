@@ -21,6 +21,7 @@ from service import (
     heartbeats,
     history,
     interfaces,
+    pictures,
     quotas,
     removal,
     roles,
@@ -40,6 +41,7 @@ from service.keys import secret_key
 from service.maintenance import Maintenance
 from service.metrics import Metrics
 from service.openapi import complete
+from service.picture_links import Links
 from service.reference import ReferencePlugin
 from service.removal import Removals
 from service.settings import Settings
@@ -61,7 +63,8 @@ class Linkbeat(Litestar):
 
 def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
     """The service on the database at `database_url`, whose schema has been checked (service.schema.check)."""
-    hasher = Hasher(secret_key(settings))
+    secret = secret_key(settings)
+    hasher = Hasher(secret)
     opened: dict[str, Database | Ingest | Configurations | Tokens | Removals] = {}
     answers = Answers()
     metrics = Metrics()
@@ -154,6 +157,7 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
                     removal.router(writing, tokens, removals, answers),
                     sparkline.router(sparklines, answers),
                     gauges.router(sparklines, answers),
+                    pictures.router(sparklines, answers, tokens, Links(secret, key)),
                     history.router(database),
                     traffic.router(database, answers),
                     usage.router(database, zones, settings),
@@ -178,7 +182,13 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
                 security_schemes={
                     "key": SecurityScheme(
                         type="http", scheme="bearer", description="The fleet key, or a token that may do what is named."
-                    )
+                    ),
+                    "link": SecurityScheme(
+                        type="apiKey",
+                        name="link",
+                        security_scheme_in="query",
+                        description="What POST /api/v1/pictures has signed: for that picture alone.",
+                    ),
                 }
             ),
         ),

@@ -10,12 +10,14 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, QueryParameter
 
 from service import sparkline
-from service.answers import NOT_MODIFIED, Answers, keep_seconds
+from service.answers import NOT_MODIFIED, Answers, Form, keep_seconds
 from service.database import Database
 from service.listing import storable, unknown_server
 from service.openapi import problems
 from service.periods import Grid, grid
 from service.sparkline import Bucket, Fill, PeriodName, points
+
+HostMetric = Literal["cpu", "memory", "disk"]
 
 
 class GaugePoint(msgspec.Struct, frozen=True, gc=False):
@@ -31,7 +33,7 @@ class GaugeSparkline(msgspec.Struct, frozen=True):
     """What a machine reported of itself, oldest bucket first; [] where it reported nothing."""
 
     server_id: str
-    metric: Literal["cpu", "memory", "disk"]
+    metric: HostMetric
     unit: Literal["percent"]
     period: str
     bucket_seconds: int
@@ -91,7 +93,7 @@ _SIZES = ", max(used_bytes_max) AS used_bytes, max(total_bytes_max) AS total_byt
 def router(database: Callable[[], Database], answers: Answers) -> Router:
     """GET /metrics/sparkline/{server_id}/cpu, /memory, /disk and /filesystem."""
 
-    def of_host(metric: Literal["cpu", "memory", "disk"]) -> HTTPRouteHandler:
+    def host(metric: HostMetric) -> HTTPRouteHandler:
         @get(
             f"/{{server_id:str}}/{metric}",
             summary=f"Sparkline of a server's {metric}",
@@ -106,19 +108,7 @@ def router(database: Callable[[], Database], answers: Answers) -> Router:
             fill: Fill = "none",
         ) -> Response[GaugeSparkline]:
             buckets = grid(period, bucket, sparkline.now())
-
-            async def read() -> GaugeSparkline:
-                sql = _statement("server_metrics", f"{metric}_percent", buckets, _COLUMNS)
-                rows = await database().fetch(sql, storable(server_id))
-                if not rows:
-                    raise unknown_server(server_id)
-                (data,) = points(rows, buckets, fill, GaugePoint, _COLUMNS)
-                return GaugeSparkline(server_id, metric, "percent", period, buckets.bucket_seconds, data)
-
-            return await answers.get(
-                request, (metric, server_id, buckets, fill), read,
-                keep_seconds=keep_seconds(buckets.bucket_seconds), servers=[server_id],
-            )  # fmt: skip
+            return await of_host(request, database, answers, metric, server_id, buckets, fill=fill)
 
         return read_host
 
@@ -137,29 +127,69 @@ def router(database: Callable[[], Database], answers: Answers) -> Router:
         fill: Fill = "none",
     ) -> Response[FilesystemSparkline]:
         buckets = grid(period, bucket, sparkline.now())
-
-        async def read() -> FilesystemSparkline:
-            sql = _statement(
-                "filesystem_metrics", "percent", buckets, _FILESYSTEM_COLUMNS, _SIZES, "AND mount_point = $2"
-            )
-            rows = await database().fetch(sql, storable(server_id), storable(mount_point))
-            if not rows:
-                raise unknown_server(server_id)
-            (data,) = points(rows, buckets, fill, FilesystemPoint, _FILESYSTEM_COLUMNS)
-            return FilesystemSparkline(
-                server_id, "filesystem", "percent", mount_point, period, buckets.bucket_seconds, data
-            )
-
-        return await answers.get(
-            request, ("filesystem", server_id, mount_point, buckets, fill), read,
-            keep_seconds=keep_seconds(buckets.bucket_seconds), servers=[server_id],
-        )  # fmt: skip
+        return await of_filesystem(request, database, answers, server_id, mount_point, buckets, fill=fill)
 
     return Router(
         "/metrics/sparkline",
-        route_handlers=[of_host("cpu"), of_host("memory"), of_host("disk"), filesystem],
+        route_handlers=[host("cpu"), host("memory"), host("disk"), filesystem],
         tags=["sparklines"],
     )
+
+
+async def of_host(
+    request: Request[Any, Any, Any],
+    database: Callable[[], Database],
+    answers: Answers,
+    metric: HostMetric,
+    server_id: str,
+    buckets: Grid,
+    *,
+    fill: str = "none",
+    form: Form | None = None,
+) -> Response[Any]:
+    """GaugeSparkline, or the form of that. Raises Problem (404, 503)."""
+
+    async def read() -> GaugeSparkline:
+        sql = _statement("server_metrics", f"{metric}_percent", buckets, _COLUMNS)
+        rows = await database().fetch(sql, storable(server_id))
+        if not rows:
+            raise unknown_server(server_id)
+        (data,) = points(rows, buckets, fill, GaugePoint, _COLUMNS)
+        return GaugeSparkline(server_id, metric, "percent", buckets.period.name, buckets.bucket_seconds, data)
+
+    return await answers.get(
+        request, (metric, server_id, buckets, fill), read,
+        keep_seconds=keep_seconds(buckets.bucket_seconds), servers=[server_id], form=form,
+    )  # fmt: skip
+
+
+async def of_filesystem(
+    request: Request[Any, Any, Any],
+    database: Callable[[], Database],
+    answers: Answers,
+    server_id: str,
+    mount_point: str,
+    buckets: Grid,
+    *,
+    fill: str = "none",
+    form: Form | None = None,
+) -> Response[Any]:
+    """FilesystemSparkline, or the form of that. Raises Problem (404, 503)."""
+
+    async def read() -> FilesystemSparkline:
+        sql = _statement("filesystem_metrics", "percent", buckets, _FILESYSTEM_COLUMNS, _SIZES, "AND mount_point = $2")
+        rows = await database().fetch(sql, storable(server_id), storable(mount_point))
+        if not rows:
+            raise unknown_server(server_id)
+        (data,) = points(rows, buckets, fill, FilesystemPoint, _FILESYSTEM_COLUMNS)
+        return FilesystemSparkline(
+            server_id, "filesystem", "percent", mount_point, buckets.period.name, buckets.bucket_seconds, data
+        )
+
+    return await answers.get(
+        request, ("filesystem", server_id, mount_point, buckets, fill), read,
+        keep_seconds=keep_seconds(buckets.bucket_seconds), servers=[server_id], form=form,
+    )  # fmt: skip
 
 
 def _statement(

@@ -133,9 +133,17 @@ class Tokens(Followed):
     def find(self, credential: bytes) -> Token | None:
         """The valid token that these bytes are."""
         token = self._of.get(credential[_ID], _NOBODYS)
-        is_right = token.is_of(self._hasher(credential))
+        return self._used_now(token) if token.is_of(self._hasher(credential)) else None
+
+    def of_id(self, token_id: str) -> Token | None:
+        """The valid token of this id, for whoever has shown it before (service/web/sessions.py)."""
+        token = self._of.get(token_id.encode())
+        return self._used_now(token) if token else None
+
+    def _used_now(self, token: Token) -> Token | None:
+        """The token, unless it has ended."""
         now = time.time()
-        if not is_right or token.expires_at <= now:
+        if token.expires_at <= now:
             return None
         if token.last_used_at < now - COARSE_SECONDS:
             token.last_used_at = now
