@@ -104,10 +104,8 @@ def _svg(chart: Chart, look: Look) -> Iterator[str]:
         size = max(7.0, min(13.0, plot.height * 0.6, plot.width / 5))
         yield coloured("m", _text("No data", plot.x + plot.width / 2, plot.y + plot.height / 2, size, "middle"))
     else:
-        yield from (
-            coloured(role, element)
-            for role, element in _lines(chart, plot, 2 if height >= 400 else 1.5 if height >= 48 else 1.25)
-        )
+        stroke = 1.25 if height < 48 else 1.5 if height < 400 else 2.0
+        yield from (coloured(role, element) for role, element in _lines(chart, plot, stroke))
     yield "</svg>\n"
 
 

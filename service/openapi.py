@@ -27,6 +27,7 @@ from service.errors import MEDIA_TYPE, Problem, ProblemBody
 from service.export_formats import described as export_types
 from service.heartbeats import BatchAnswer, HeartbeatAnswer
 from service.issue import Enrolling, NewEnrolment, NewServer, NewToken
+from service.picture_links import NewPicture
 from service.wire import AgentConfig, Heartbeat, Quota
 
 EXAMPLES = Path(__file__).with_name("examples.json")
@@ -207,8 +208,12 @@ def _describe_bodies(document: OpenAPI) -> None:
     def enroll(data: JSONBody[Enrolling]) -> None:
         raise NotImplementedError(data)
 
+    @post("/api/v1/pictures", sync_to_thread=False)
+    def picture(data: JSONBody[NewPicture]) -> None:
+        raise NotImplementedError(data)
+
     described = Litestar(
-        [heartbeat, heartbeats, config, quota, token, enrolment, server, enroll],
+        [heartbeat, heartbeats, config, quota, token, enrolment, server, enroll, picture],
         openapi_config=OpenAPIConfig(title="", version=""),
         logging_config=None,
     ).openapi_schema

@@ -8,12 +8,14 @@ import hmac
 import time
 from base64 import urlsafe_b64encode
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
+from msgspec import Meta
 
 from service.errors import Problem
 from service.tokens import MAX_AGE_SECONDS, Tokens
+from service.wire import ServerId
 
 # A picture stands in a page that nobody looks after: a year is longer than the page is of interest, or the fault is
 # noticed. What gets known is one curve, and the token that made it ends it at any moment.
@@ -21,6 +23,24 @@ DEFAULT_DAYS = 365
 MOST_DAYS = 3650  # as of tokens
 DAY_SECONDS = 86_400
 _SIGNATURE_BYTES = 16  # 128 bits, half of the HMAC (RFC 2104, 5): a link is to be carried about
+
+
+Metric = Literal["network", "cpu", "memory", "disk", "filesystem"]
+
+
+class NewPicture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A picture that is to be seen without a token.
+
+    interface        of metric network; without it, the server's traffic as a whole
+    mount_point      of metric filesystem
+    expires_in_days  without it, 365; the link ends with the token that makes it, whatever is said here
+    """
+
+    server_id: ServerId
+    metric: Metric
+    interface: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+    mount_point: Annotated[str, Meta(min_length=1, max_length=4096)] | None = None
+    expires_in_days: Annotated[float, Meta(gt=0, le=MOST_DAYS)] | None = None
 
 
 class Picture(NamedTuple):

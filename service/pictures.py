@@ -15,10 +15,9 @@ from urllib.parse import quote, urlencode
 import msgspec
 from litestar import Request, Response, Router, get, post
 from litestar.connection import ASGIConnection
-from litestar.di import Provide
+from litestar.di import NamedDependency, Provide
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, QueryParameter
-from msgspec import Meta
 
 from service import charts, gauges, sparkline
 from service.access import MAX_BODY_BYTES
@@ -33,17 +32,15 @@ from service.identity import Caller
 from service.listing import check_known
 from service.openapi import problems
 from service.periods import Grid, grid
-from service.picture_links import DAY_SECONDS, DEFAULT_DAYS, MOST_DAYS, Links, Picture
+from service.picture_links import DAY_SECONDS, DEFAULT_DAYS, Links, Metric, NewPicture, Picture
 from service.sparkline import InterfaceFilter, PeriodName
 from service.tokens import Tokens
-from service.wire import ServerId
 
 MEDIA_TYPE = "image/svg+xml; charset=utf-8"
 # So far behind is a page that asks again, and whatever cache lies between: one bucket, and never more than this.
 LONGEST_AGE_SECONDS = 300
 _STYLE_HASH = b64encode(sha256(STYLE.encode()).digest()).decode()
 
-Metric = Literal["network", "cpu", "memory", "disk", "filesystem"]
 Width = Annotated[int, QueryParameter(ge=40, le=2000, description="In pixels.")]
 Height = Annotated[int, QueryParameter(ge=16, le=1000, description="In pixels.")]
 Colours = Annotated[
@@ -52,21 +49,6 @@ Colours = Annotated[
 Label = Annotated[
     Literal["on", "off"], QueryParameter(description="`on`: name and figures as text, where there is room for them.")
 ]
-
-
-class NewPicture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A picture that is to be seen without a token.
-
-    interface        of metric network; without it, the server's traffic as a whole
-    mount_point      of metric filesystem
-    expires_in_days  without it, 365; the link ends with the token that makes it, whatever is said here
-    """
-
-    server_id: ServerId
-    metric: Metric
-    interface: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
-    mount_point: Annotated[str, Meta(min_length=1, max_length=4096)] | None = None
-    expires_in_days: Annotated[float, Meta(gt=0, le=MOST_DAYS)] | None = None
 
 
 class PictureLink(msgspec.Struct, frozen=True):
@@ -81,6 +63,9 @@ class Asked(NamedTuple):
 
     buckets: Grid
     look: Look
+
+
+Wanted = NamedDependency[Asked]
 
 
 def router(
@@ -105,7 +90,10 @@ def router(
 
     @picture("network")
     async def network(
-        request: Request[Any, Caller, Any], server_id: FromPath[str], asked: Asked, interface: InterfaceFilter = None
+        request: Request[Any, Caller, Any],
+        server_id: FromPath[str],
+        asked: Wanted,
+        interface: InterfaceFilter = None,
     ) -> Response[bytes]:
         """Received above the axis, sent below it; without `interface`, the server's traffic as a whole."""
         form = _form(request, asked, charts.of_traffic)
@@ -114,7 +102,7 @@ def router(
     def host(metric: HostMetric) -> HTTPRouteHandler:
         @picture(metric)
         async def read_host(
-            request: Request[Any, Caller, Any], server_id: FromPath[str], asked: Asked
+            request: Request[Any, Caller, Any], server_id: FromPath[str], asked: Wanted
         ) -> Response[bytes]:
             """The mean of each bucket, of 100 percent."""
             form = _form(request, asked, charts.of_gauge)
@@ -124,7 +112,10 @@ def router(
 
     @picture("filesystem")
     async def filesystem(
-        request: Request[Any, Caller, Any], server_id: FromPath[str], asked: Asked, mount_point: MountPoint
+        request: Request[Any, Caller, Any],
+        server_id: FromPath[str],
+        asked: Wanted,
+        mount_point: MountPoint,
     ) -> Response[bytes]:
         """How full it was, of 100 percent."""
         form = _form(request, asked, charts.of_filesystem)
@@ -188,7 +179,7 @@ def _asked_for(connection: ASGIConnection[Any, Any, Any, Any], metric: Metric) -
     return Picture(connection.path_params["server_id"], metric, connection.query_params.get(of) if of else None)
 
 
-def _form(request: Request[Any, Caller, Any], asked: Asked, charting: charts.Charting) -> Form:
+def _form(request: Request[Any, Caller, Any], asked: Wanted, charting: charts.Charting) -> Form:
     buckets, look = asked
     is_linked = request.auth.kind == "link"
     # By a link, everybody may see it who has the address, and so may caches between; by a token, its bearer.
