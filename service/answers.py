@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Self
 
 import asyncpg
 import msgspec
-from litestar import Request, Response
+from litestar import MediaType, Request, Response
 from litestar.openapi.datastructures import ResponseSpec
 
 from service.database import Database
@@ -134,7 +134,8 @@ class Answers:
         headers = {"ETag": etag, **headers}
         if has_tag(request.headers.get("if-none-match", ""), etag):
             self.counts["not_modified"] += 1
-            return Response(None, status_code=304, headers=headers)
+            # Said, because a route of pictures would have its own type for nothing.
+            return Response(None, status_code=304, media_type=MediaType.JSON, headers=headers)
         return Response(body, media_type=media_type, headers=headers)
 
     def _form(self, key: Hashable, answer: _Answer, form: Form) -> tuple[bytes, str]:
