@@ -7,6 +7,7 @@ from typing import Any
 
 from litestar import Litestar, Router
 from litestar.config.cors import CORSConfig
+from litestar.exceptions import NotFoundException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
@@ -34,7 +35,7 @@ from service import (
 from service.answers import Answers, Watch
 from service.config import Configurations
 from service.database import Database, open_database
-from service.errors import EXCEPTION_HANDLERS
+from service.errors import EXCEPTION_HANDLERS, on_http_exception
 from service.identity import Identity, scopes
 from service.ingest import Ingest
 from service.keys import secret_key
@@ -46,6 +47,8 @@ from service.reference import ReferencePlugin
 from service.removal import Removals
 from service.settings import Settings
 from service.tokens import Hasher, Tokens
+from service.web import pages, sign_in
+from service.web.sessions import Sessions
 from service.zones import Zones
 
 
@@ -65,6 +68,8 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
     """The service on the database at `database_url`, whose schema has been checked (service.schema.check)."""
     secret = secret_key(settings)
     hasher = Hasher(secret)
+    signed = Sessions(secret, key)
+    files = pages.Files()
     opened: dict[str, Database | Ingest | Configurations | Tokens | Removals] = {}
     answers = Answers()
     metrics = Metrics()
@@ -108,7 +113,7 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
     def is_reachable() -> bool:
         return ingest().is_connected
 
-    identity = Identity(key, settings, tokens)
+    identity = Identity(key, settings, tokens, signed)
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
@@ -147,6 +152,7 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
         ),
         route_handlers=[
             at_root,
+            Router("/", route_handlers=[*pages.handlers(files), *sign_in.handlers(signed, identity)]),
             Router(
                 "/api/v1",
                 route_handlers=[
@@ -170,7 +176,7 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
         guards=[identity.guard],
         lifespan=[lifespan],
         cors_config=_cross_origin(settings.cors_origins),
-        exception_handlers=EXCEPTION_HANDLERS,
+        exception_handlers={**EXCEPTION_HANDLERS, NotFoundException: pages.unknown(files, on_http_exception)},
         openapi_config=OpenAPIConfig(
             title="Linkbeat",
             version=__version__,

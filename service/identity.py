@@ -15,10 +15,12 @@ from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.types import Scope
 
+from service.body import content
 from service.errors import Problem
 from service.limits import Buckets, Peers, Recent
 from service.settings import Settings
 from service.tokens import MAX_AGE_SECONDS, Token, Tokens
+from service.web.sessions import Sessions, check_same_origin
 from service.wire import Heartbeat
 
 log = logging.getLogger("linkbeat")
@@ -34,6 +36,8 @@ MAY: dict[str, frozenset[str]] = {
     "read": frozenset({"read"}),
     "enrolment": frozenset({"enrol"}),
 }
+# What a session of a browser may: for reporting and enrolling there are tokens.
+_IN_SESSION = frozenset({"read", "admin"})
 _UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="linkbeat"'}
 
@@ -71,14 +75,15 @@ class Caller:
 
 class Identity:
     """Checks what a request carries: `Authorization: Bearer …`; from agents in the field also `X-API-Key`, or
-    `X-Agent-Token` with `X-Server-GUID`.
+    `X-Agent-Token` with `X-Server-GUID`; from browsers, where it carries none of these, the cookie of a session.
 
     The fleet key does everything. Checking costs some microseconds and no statement (service/tokens.py).
     """
 
-    def __init__(self, key: str, settings: Settings, tokens: Callable[[], Tokens]) -> None:
+    def __init__(self, key: str, settings: Settings, tokens: Callable[[], Tokens], sessions: Sessions) -> None:
         self._key = key.encode()
         self._tokens = tokens
+        self._sessions = sessions
         self._headers = {
             b"authorization",
             *([b"x-api-key"] if settings.accept_x_api_key else []),
@@ -91,7 +96,7 @@ class Identity:
         self._welcome = Recent()
         self._told = Buckets(1)
 
-    async def admit(self, scope: Scope, wanted: str) -> Caller:
+    async def admit(self, scope: Scope, wanted: str, *, takes_cookies: bool = False) -> Caller:
         """Who sent it, before its body is read.
 
         Raises Problem: 401 without a valid token, 403 where it may not do what is wanted, 429 past a limit, 503 where
@@ -99,7 +104,10 @@ class Identity:
         """
         peer = self._peers.of(scope)
         sent, guid = self._sent(scope)
-        caller = await self._caller(sent, guid, peer) if sent else None
+        if sent:
+            caller = await self._caller(sent, guid, peer)
+        else:
+            caller = await self._in_session(scope, wanted, peer) if takes_cookies else None
         if caller is None:
             raise Problem("unauthorized", "send a valid token as 'Authorization: Bearer …'", headers=_CHALLENGE)
         limit = {"server": self._servers, "read": self._readers, "admin": self._readers}.get(caller.kind)
@@ -116,7 +124,48 @@ class Identity:
         if maker is not None and "link" in connection.query_params:
             connection.scope["auth"] = await self._by_link(connection, maker)
         elif wanted != "open":
-            connection.scope["auth"] = await self.admit(connection.scope, wanted)
+            connection.scope["auth"] = await self.admit(connection.scope, wanted, takes_cookies=True)
+
+    async def sign_in(self, scope: Scope, token: str, *, is_code: bool) -> Caller:
+        """Who signs in with this token, or with a code that stands for the fleet key.
+
+        Raises Problem as `admit` does: wrong ones are counted with the wrong tokens of their address.
+        """
+        peer = self._peers.of(scope)
+        if is_code:
+            return Caller("key", "", None, None, peer)
+        caller = await self._caller([(token.strip().encode(), False)], None, peer)
+        if caller is None:
+            raise Problem("unauthorized", "this token is not valid")
+        if "read" not in MAY[caller.kind]:
+            raise Problem("forbidden", f"this is a token of kind {caller.kind}, and signing in takes one that may read")
+        return caller
+
+    async def _in_session(self, scope: Scope, wanted: str, peer: str) -> Caller | None:
+        """Who the request's cookie stands for, while that token is valid.
+
+        Raises Problem (403, 415) where it may change something and is not what the dashboard's own pages send.
+        """
+        token_id = self._sessions.token_id(scope)
+        if token_id is None:
+            return None
+        if not token_id:
+            caller = Caller("key", "", None, None, peer)
+        else:
+            tokens = self._tokens()
+            await tokens.at_most_old(MAX_AGE_SECONDS)
+            found = tokens.of_id(token_id)
+            if found is None:
+                return None
+            caller = Caller(found.kind, found.token_id, found.server_id, None, peer)
+        if scope.get("method") in _UNSAFE:
+            check_same_origin(scope)
+            # A form of another page can send none.
+            if scope.get("method") != "DELETE":
+                content(scope, {b"application/json"})
+        if wanted not in _IN_SESSION:
+            raise Problem("forbidden", f"a session may not {wanted}: send a token")
+        return caller
 
     async def _by_link(
         self,
@@ -128,7 +177,7 @@ class Identity:
         maker  says whose link it is (service/pictures.py), or raises Problem (403), which counts as a wrong token does
         """
         peer = self._peers.of(connection.scope)
-        mark = hash((peer, connection.scope["path"], connection.scope["query_string"]))
+        mark = hash((peer, connection.query_params["link"]))
         if (seconds := self._failures.wait_seconds(peer)) and mark not in self._welcome:
             self._tell(peer)
             raise _too_many("too many tokens from this address were wrong", seconds)

@@ -1,0 +1,54 @@
+"""Signing in and out: what the dashboard's own pages send, and nobody else's."""
+
+import logging
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Request, Response, post
+from msgspec import Meta
+
+from service.body import content, read
+from service.decode import decode
+from service.identity import Identity
+from service.web.sessions import Sessions, check_same_origin
+
+log = logging.getLogger("linkbeat")
+
+MAX_BODY_BYTES = 4 << 10
+
+
+class SignIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A token, or a code that stands for the fleet key."""
+
+    token: Annotated[str, Meta(max_length=1024)] = ""
+    code: Annotated[str, Meta(max_length=256)] = ""
+
+    def __repr__(self) -> str:
+        """Without what is secret: what is shown is logged."""
+        return "<sign-in>"
+
+
+def handlers(sessions: Sessions, identity: Identity) -> list[Any]:
+    """POST /sign-in and /sign-out."""
+
+    @post("/sign-in", scope="open", include_in_schema=False)
+    async def sign_in(request: Request[Any, Any, Any]) -> Response[None]:
+        """204 and the cookie. A page of another origin may not sign anybody in, not even as itself."""
+        check_same_origin(request.scope)
+        content(request.scope, {b"application/json"})
+        sent = decode(await read(request.scope, request.receive, MAX_BODY_BYTES, is_gzip=False), SignIn)
+        caller = await identity.sign_in(request.scope, sent.token, is_code=sessions.is_code(sent.code))
+        log.info("%s signed in from %s", caller.name, caller.peer)
+        return _answer(sessions.set_cookie(request.scope, caller.token_id))
+
+    @post("/sign-out", scope="open", include_in_schema=False)
+    async def sign_out(request: Request[Any, Any, Any]) -> Response[None]:
+        """The browser forgets its session; it ends for good with its token, or by itself."""
+        check_same_origin(request.scope)
+        return _answer(sessions.clear_cookie(request.scope))
+
+    return [sign_in, sign_out]
+
+
+def _answer(cookie: str) -> Response[None]:
+    return Response(None, status_code=204, headers={"Set-Cookie": cookie, "Cache-Control": "no-store"})

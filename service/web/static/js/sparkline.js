@@ -1,0 +1,68 @@
+// A sparkline: what was received above a line of zero, and what was sent below it, on one scale. A gap is a gap.
+
+import { makeSvg } from "./dom.js";
+
+// Of the picture's own grid; CSS says how large it is shown.
+const WIDTH = 120;
+const HEIGHT = 32;
+
+/** An empty one, to be drawn into. `label` is its accessible name. */
+export function sparkline(label = "") {
+  return makeSvg(
+    "svg",
+    { class: "sparkline", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", "aria-label": label },
+    makeSvg("path", { class: "zero", d: "" }),
+    makeSvg("path", { class: "rx", d: "" }),
+    makeSvg("path", { class: "tx", d: "" }),
+  );
+}
+
+/**
+ * Draws `rx` and `tx`: rates of one bucket each, oldest first, null where there is no data.
+ * `max` is what reaches the edges; without it, the largest of both.
+ */
+export function draw(svg, { rx, tx, max = Math.max(...rx, ...tx, 1) }, label) {
+  const [zero, received, sent] = svg.children;
+  const up = outline(rx, max, -1);
+  const down = outline(tx, max, 1);
+  zero.setAttribute("d", baseline(rx));
+  received.setAttribute("d", up);
+  sent.setAttribute("d", down);
+  if (label !== undefined) svg.setAttribute("aria-label", label);
+}
+
+/** Areas between zero and the rates, one for each run of buckets that has data. */
+function outline(values, max, sign) {
+  const step = WIDTH / values.length;
+  const middle = HEIGHT / 2;
+  const place = (value) => (middle + (sign * value * (middle - 1)) / max).toFixed(1);
+  return runs(values)
+    .map(([from, until]) => {
+      const steps = [];
+      for (let index = from; index < until; index += 1) {
+        // Each bucket's rate holds for all of it: no slope claims what was not measured.
+        steps.push(`V${place(values[index])}H${((index + 1) * step).toFixed(1)}`);
+      }
+      return `M${(from * step).toFixed(1)} ${middle}${steps.join("")}V${middle}Z`;
+    })
+    .join("");
+}
+
+/** The line of zero, where there is data. */
+function baseline(values) {
+  const step = WIDTH / values.length;
+  return runs(values)
+    .map(([from, until]) => `M${(from * step).toFixed(1)} ${HEIGHT / 2}H${(until * step).toFixed(1)}`)
+    .join("");
+}
+
+/** Where data begins and ends: [from, until) each. */
+function runs(values) {
+  const found = [];
+  values.forEach((value, index) => {
+    if (value == null) return;
+    if (found.length && found.at(-1)[1] === index) found.at(-1)[1] = index + 1;
+    else found.push([index, index + 1]);
+  });
+  return found;
+}
