@@ -198,12 +198,17 @@ def _lines(chart: Chart, plot: _Box, stroke: float) -> Iterator[tuple[str, str]]
         axis = round(plot.y + inset + up + off - 0.5) + 0.5
         heights = [axis - off - plot.y - inset, lowest - axis - off]
     # One scale for both directions: what is twice as high is twice as much.
-    scale = min((h / peak for h, peak in zip(heights, peaks, strict=True) if peak > 0), default=0.0)
+    high, most = min(
+        ((h, peak) for h, peak in zip(heights, peaks, strict=True) if peak > 0),
+        key=lambda one: one[0] / one[1], default=(0.0, 1.0),
+    )  # fmt: skip
     for n, (curve, sign) in enumerate(zip(chart.curves, (-1, 1), strict=False)):
-        base, most = axis + sign * off, heights[n]
+        base, limit = axis + sign * off, heights[n]
         step = plot.width / len(curve.values)
         runs = [
-            _simplified(_thinned([(plot.x + x * step, base + sign * min(max(v * scale, 0.0), most)) for x, v in run]))
+            _simplified(
+                _thinned([(plot.x + x * step, base + sign * min(max(v / most * high, 0.0), limit)) for x, v in run])
+            )
             for run in _runs(curve.values)
         ]
         outline, area = _paths(runs, base)
