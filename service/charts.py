@@ -88,10 +88,11 @@ def _chart(
 
 def _placed(data: Sequence[object], columns: tuple[str, ...], buckets: Grid) -> list[Values]:
     """Of each column, a value or None for each bucket of the grid; what clocks ahead bring beyond it is not shown."""
-    placed: list[Values] = [[None] * buckets.count for _ in columns]
+    first, width, count = buckets.first, buckets.bucket, buckets.count
+    placed: list[Values] = [[None] * count for _ in columns]
     for point in data:
-        place = (point.timestamp - buckets.first) // buckets.bucket  # type: ignore[attr-defined]  # every point has it
-        if 0 <= place < buckets.count:
+        place = (point.timestamp - first) // width  # type: ignore[attr-defined]  # every point has it
+        if 0 <= place < count:
             for values, column in zip(placed, columns, strict=True):
                 values[place] = getattr(point, column)
     return placed

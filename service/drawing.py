@@ -6,6 +6,7 @@ carries one style, which is always the same (STYLE): a Content-Security-Policy c
 
 import unicodedata
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from html import escape
 from itertools import groupby
 from typing import Literal, NamedTuple
@@ -202,15 +203,12 @@ def _lines(chart: Chart, plot: _Box, stroke: float) -> Iterator[tuple[str, str]]
         ((h, peak) for h, peak in zip(heights, peaks, strict=True) if peak > 0),
         key=lambda one: one[0] / one[1], default=(0.0, 1.0),
     )  # fmt: skip
-    for n, (curve, sign) in enumerate(zip(chart.curves, (-1, 1), strict=False)):
-        base, limit = axis + sign * off, heights[n]
+    for curve, sign in zip(chart.curves, (-1, 1), strict=False):
+        base, up = axis + sign * off, sign * high
         step = plot.width / len(curve.values)
-        runs = [
-            _simplified(
-                _thinned([(plot.x + x * step, base + sign * min(max(v / most * high, 0.0), limit)) for x, v in run])
-            )
-            for run in _runs(curve.values)
-        ]
+        drawn = ([(plot.x + x * step, base + v / most * up) for x, v in run] for run in _runs(curve.values))
+        # Of buckets that are wider than half a pixel, no column has more than two.
+        runs = [_simplified(run if step > 0.5 else _thinned(run)) for run in drawn]
         outline, area = _paths(runs, base)
         yield curve.role, f'<path fill-opacity=".2" d="{area}"/>'
         yield curve.role, f'<path {_STROKE} stroke-width="{stroke}" d="{outline}"/>'
@@ -258,8 +256,8 @@ def _simplified(points: list[Point]) -> list[Point]:
             x, y = candidate
             ahead = point[0] - x
             low, high = float("-inf"), float("inf")
-        low = max(low, (point[1] - _TOLERANCE - y) / ahead)
-        high = min(high, (point[1] + _TOLERANCE - y) / ahead)
+        near, far = (point[1] - _TOLERANCE - y) / ahead, (point[1] + _TOLERANCE - y) / ahead
+        low, high = near if near > low else low, far if far < high else high
         candidate = point
     return [*kept, candidate]
 
@@ -271,15 +269,15 @@ def _paths(runs: list[list[Point]], base: float) -> tuple[str, str]:
     for run in runs:
         whole = [(round(x * 10), round(y * 10)) for x, y in run]
         x, y = whole[0]
-        steps = [f"M{_n(x / 10)} {_n(y / 10)}"]
+        steps = [f"M{_tenths(x)} {_tenths(y)}"]
         for to_x, to_y in whole[1:]:
-            across, along = _n((to_x - x) / 10), _n((to_y - y) / 10)
+            across, along = _tenths(to_x - x), _tenths(to_y - y)
             # A sign, too, parts two numbers.
             steps.append(f"h{across}" if to_y == y else f"l{across}{'' if along[0] == '-' else ' '}{along}")
             x, y = to_x, to_y
         outline = "".join(steps)
         line.append(outline)
-        area.append(f"{outline}V{_n(base)}H{_n(whole[0][0] / 10)}z")
+        area.append(f"{outline}V{_n(base)}H{_tenths(whole[0][0])}z")
     return "".join(line), "".join(area)
 
 
@@ -297,9 +295,15 @@ def _arrow(x: float, middle: float, size: float, *, is_down: bool) -> str:
 
 
 def _n(value: float) -> str:
-    """To a tenth, in as few characters as that takes."""
-    text = f"{value:.1f}".removesuffix(".0")
-    return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text.replace("-0", "0", 1)
+    return _tenths(round(value * 10))
+
+
+@lru_cache(maxsize=20_000)
+def _tenths(number: int) -> str:
+    """So many tenths, in as few characters as that takes."""
+    whole, rest = divmod(abs(number), 10)
+    sign = "-" if number < 0 else ""
+    return f"{sign}{whole}" if not rest else f"{sign}{whole or ''}.{rest}"
 
 
 def _escaped(text: str) -> str:
@@ -308,4 +312,6 @@ def _escaped(text: str) -> str:
 
 def _printable(text: str) -> str:
     """Without what XML may not hold, and without controls that would turn the text around them."""
+    if text.isascii() and text.isprintable():
+        return text
     return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Cn") else c for c in text)
