@@ -4,6 +4,7 @@ A picture is drawn from the JSON answer's own bytes and kept with them (service/
 answer would not have cost.
 """
 
+import logging
 import time
 from base64 import b64encode
 from collections.abc import Callable
@@ -20,11 +21,9 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, QueryParameter
 
 from service import charts, gauges, sparkline
-from service.access import MAX_BODY_BYTES
+from service.access import body
 from service.answers import NOT_MODIFIED, Answers, Form
-from service.body import JSON_TYPES, content, read
 from service.database import Database
-from service.decode import decode
 from service.drawing import STYLE, Look, Theme, draw
 from service.errors import Problem
 from service.gauges import HostMetric, MountPoint
@@ -35,6 +34,8 @@ from service.periods import Grid, grid
 from service.picture_links import DAY_SECONDS, DEFAULT_DAYS, Links, Metric, NewPicture, Picture
 from service.sparkline import InterfaceFilter, PeriodName
 from service.tokens import Tokens
+
+log = logging.getLogger("linkbeat")
 
 MEDIA_TYPE = "image/svg+xml; charset=utf-8"
 # So far behind is a page that asks again, and whatever cache lies between: one bucket, and never more than this.
@@ -68,9 +69,7 @@ class Asked(NamedTuple):
 Wanted = NamedDependency[Asked]
 
 
-def router(
-    database: Callable[[], Database], answers: Answers, tokens: Callable[[], Tokens], links: Links
-) -> Router:  # fmt: skip
+def router(database: Callable[[], Database], answers: Answers, tokens: Callable[[], Tokens], links: Links) -> Router:
     """POST /pictures, and GET /metrics/sparkline/{server_id}/….svg."""
 
     def picture(metric: Metric) -> Callable[[Callable[..., Any]], HTTPRouteHandler]:
@@ -130,8 +129,7 @@ def router(
     )
     async def create_link(request: Request[Any, Caller, Any]) -> Response[PictureLink]:
         """It shows that picture alone, without a token, until it expires or the token that made it is revoked."""
-        _, is_gzip = content(request.scope, JSON_TYPES)
-        new = decode(await read(request.scope, request.receive, MAX_BODY_BYTES, is_gzip=is_gzip), NewPicture)
+        new = await body(request, NewPicture)
         if new.interface is not None and new.metric != "network":
             raise Problem.invalid("interface", "is for metric network")
         if (new.mount_point is not None) != (new.metric == "filesystem"):
@@ -148,6 +146,8 @@ def router(
             )
             if value is not None
         }
+        caller = request.auth
+        log.info("link to %s's %s made by %s from %s", new.server_id, new.metric, caller.name, caller.peer)
         path = f"/api/v1/metrics/sparkline/{quote(new.server_id, safe='')}/{new.metric}.svg?{urlencode(query)}"
         made = PictureLink(path, datetime.fromtimestamp(expires, UTC))
         return Response(made, status_code=201, headers={"Cache-Control": "no-store"})
@@ -179,7 +179,7 @@ def _asked_for(connection: ASGIConnection[Any, Any, Any, Any], metric: Metric) -
     return Picture(connection.path_params["server_id"], metric, connection.query_params.get(of) if of else None)
 
 
-def _form(request: Request[Any, Caller, Any], asked: Wanted, charting: charts.Charting) -> Form:
+def _form(request: Request[Any, Caller, Any], asked: Asked, charting: charts.Charting) -> Form:
     buckets, look = asked
     is_linked = request.auth.kind == "link"
     # By a link, everybody may see it who has the address, and so may caches between; by a token, its bearer.
@@ -187,7 +187,7 @@ def _form(request: Request[Any, Caller, Any], asked: Wanted, charting: charts.Ch
     style = f"; style-src 'sha256-{_STYLE_HASH}'" if look.theme == "auto" else ""
     return Form(
         ("picture", look),
-        lambda body: draw(charting(body, buckets), look),
+        lambda json: draw(charting(json, buckets), look),
         MEDIA_TYPE,
         {
             "Cache-Control": f"{cached_by}, max-age={max_age_seconds(buckets.bucket_seconds)}",

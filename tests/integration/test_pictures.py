@@ -84,6 +84,7 @@ async def test_every_metric_has_a_picture_that_says_its_figures(reported: Client
     assert answer.headers["content-type"] == "image/svg+xml; charset=utf-8"
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["cross-origin-resource-policy"] == "cross-origin"
+    assert answer.text.startswith("<svg "), "by which Home Assistant knows it"
     picture = ET.fromstring(answer.text)
     assert (picture.get("role"), picture.get("viewBox")) == ("img", "0 0 160 32")
     said = {
@@ -302,6 +303,19 @@ class TestLinks:
             assert answer.headers["content-type"] == "application/problem+json"
             assert "cache-control" not in answer.headers
             assert signature not in answer.text
+
+    async def test_neither_a_link_nor_its_signature_is_in_the_log(
+        self, reported: Client, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("DEBUG")
+        path = await make(reported, interface="eth0")
+        signature = path.rpartition(".")[2]
+
+        for one in (path, changed(path, interface="eth1"), changed(path, period="2h"), path.replace("/nas/", "/pi/")):
+            await look(reported, one)
+
+        assert "link to nas's network made by the fleet key from" in caplog.text
+        assert signature not in "".join(one.getMessage() for one in caplog.records if one.name != "httpx")
 
     async def test_it_opens_no_other_route(self, reported: Client) -> None:
         link = urlsplit(await make(reported)).query
