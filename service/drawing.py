@@ -6,12 +6,12 @@ carries one style, which is always the same (STYLE): a Content-Security-Policy c
 
 import unicodedata
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from html import escape
 from itertools import groupby
 from typing import Literal, NamedTuple
 
 from service.figures import ellipsis, text_width
+from service.outlines import paths, runs, simplified, tenths, thinned
 
 Theme = Literal["light", "dark", "auto"]
 
@@ -22,13 +22,10 @@ _DARK = dict(zip(_ROLES, ["#171d24", "#e4e9ef", "#9aa7b5", "#2a333d", "#22d3ee",
 STYLE = "@media(prefers-color-scheme:dark){" + "".join(f".lb-{n}{{color:{c}}}" for n, c in _DARK.items()) + "}"
 
 _FONT = "system-ui,-apple-system,'Segoe UI',sans-serif"
-_TOLERANCE = 0.2  # of a pixel: what a line may leave its points by
 _LEAST_HEIGHT = 3.0  # pixels that the smaller direction has at least
 _OFF_AXIS = 0.9  # of a pixel: two lines that are both 0 are both seen
 
 _STROKE = 'fill="none" stroke="currentColor" stroke-linejoin="round" vector-effect="non-scaling-stroke"'
-
-Point = tuple[float, float]
 
 
 class Look(NamedTuple):
@@ -206,10 +203,10 @@ def _lines(chart: Chart, plot: _Box, stroke: float) -> Iterator[tuple[str, str]]
     for curve, sign in zip(chart.curves, (-1, 1), strict=False):
         base, up = axis + sign * off, sign * high
         step = plot.width / len(curve.values)
-        drawn = ([(plot.x + x * step, base + v / most * up) for x, v in run] for run in _runs(curve.values))
+        drawn = ([(plot.x + x * step, base + v / most * up) for x, v in run] for run in runs(curve.values))
         # Of buckets that are wider than half a pixel, no column has more than two.
-        runs = [_simplified(run if step > 0.5 else _thinned(run)) for run in drawn]
-        outline, area = _paths(runs, base)
+        outlines = [simplified(run if step > 0.5 else thinned(run)) for run in drawn]
+        outline, area = paths(outlines, base)
         yield curve.role, f'<path fill-opacity=".2" d="{area}"/>'
         yield curve.role, f'<path {_STROKE} stroke-width="{stroke}" d="{outline}"/>'
     if len(peaks) > 1:
@@ -217,68 +214,6 @@ def _lines(chart: Chart, plot: _Box, stroke: float) -> Iterator[tuple[str, str]]
             "l",
             f'<path stroke="currentColor" shape-rendering="crispEdges" d="M{_n(plot.x)} {_n(axis)}h{_n(plot.width)}"/>',
         )
-
-
-def _runs(values: Sequence[float | None]) -> Iterator[list[tuple[float, float]]]:
-    """Buckets that follow each other without a gap, as places and values: from the first one's start to the last one's
-    end, through the middle of each. A single bucket is as wide as it is."""
-    places = ((place, value) for place, value in enumerate(values))
-    for is_gap, run in groupby(places, key=lambda one: one[1] is None):
-        if not is_gap:
-            known = [(place, value) for place, value in run if value is not None]
-            (first, begun), (last, ended) = known[0], known[-1]
-            yield [(first, begun), *((place + 0.5, value) for place, value in known), (last + 1, ended)]
-
-
-def _thinned(points: list[Point]) -> list[Point]:
-    """Of more than two points in one column of pixels the lowest and the highest: no spike is lost. A run keeps its
-    ends."""
-    kept = [points[0]]
-    for _, column in groupby(points[1:-1], key=lambda one: int(one[0])):
-        found = list(column)
-        if len(found) > 2:
-            found = sorted({min(found, key=lambda one: one[1]), max(found, key=lambda one: one[1])})
-        kept += found
-    return [*kept, points[-1]]
-
-
-def _simplified(points: list[Point]) -> list[Point]:
-    """Without those that lie on the way, to _TOLERANCE: from each point, all that can be reached in one line."""
-    kept = [points[0]]
-    candidate = points[0]
-    low, high = float("-inf"), float("inf")
-    for point in points[1:]:
-        x, y = kept[-1]
-        ahead = point[0] - x
-        slope = (point[1] - y) / ahead
-        if not low <= slope <= high:
-            kept.append(candidate)
-            x, y = candidate
-            ahead = point[0] - x
-            low, high = float("-inf"), float("inf")
-        near, far = (point[1] - _TOLERANCE - y) / ahead, (point[1] + _TOLERANCE - y) / ahead
-        low, high = near if near > low else low, far if far < high else high
-        candidate = point
-    return [*kept, candidate]
-
-
-def _paths(runs: list[list[Point]], base: float) -> tuple[str, str]:
-    """The line through each run, and the area between it and the base, in tenths of a pixel without drift."""
-    line: list[str] = []
-    area: list[str] = []
-    for run in runs:
-        whole = [(round(x * 10), round(y * 10)) for x, y in run]
-        x, y = whole[0]
-        steps = [f"M{_tenths(x)} {_tenths(y)}"]
-        for to_x, to_y in whole[1:]:
-            across, along = _tenths(to_x - x), _tenths(to_y - y)
-            # A sign, too, parts two numbers.
-            steps.append(f"h{across}" if to_y == y else f"l{across}{'' if along[0] == '-' else ' '}{along}")
-            x, y = to_x, to_y
-        outline = "".join(steps)
-        line.append(outline)
-        area.append(f"{outline}V{_n(base)}H{_tenths(whole[0][0])}z")
-    return "".join(line), "".join(area)
 
 
 def _text(text: str, x: float, middle: float, size: float, anchor: str = "start", more: str = "") -> str:
@@ -295,15 +230,7 @@ def _arrow(x: float, middle: float, size: float, *, is_down: bool) -> str:
 
 
 def _n(value: float) -> str:
-    return _tenths(round(value * 10))
-
-
-@lru_cache(maxsize=20_000)
-def _tenths(number: int) -> str:
-    """So many tenths, in as few characters as that takes."""
-    whole, rest = divmod(abs(number), 10)
-    sign = "-" if number < 0 else ""
-    return f"{sign}{whole}" if not rest else f"{sign}{whole or ''}.{rest}"
+    return tenths(round(value * 10))
 
 
 def _escaped(text: str) -> str:
