@@ -19,7 +19,9 @@ from service import pictures, sparkline
 from service.answers import KEPT_FORMS
 from service.app import create_app
 from service.drawing import Chart, Look, draw
+from service.keys import secret_key
 from service.settings import Settings
+from service.web.sessions import Sessions
 from tests.conftest import in_process
 from tests.support import KEY, Client, heartbeat, hours_ago
 
@@ -346,6 +348,23 @@ class TestLinks:
         answer = await look(reported, path)
         assert answer.status_code == 403
         assert "token" in answer.json()["detail"]
+
+    async def test_a_session_makes_links_of_its_token(self, reported: Client, settings: Settings) -> None:
+        token_id, _ = await token(reported)
+        sessions = Sessions(secret_key(settings), KEY)
+        cookie = {"Authorization": "", "Cookie": f"{sessions.cookie}={sessions.start(token_id)}"}
+        body = {"server_id": "nas", "metric": "network"}
+        made = await reported.http.post("/api/v1/pictures", json=body, headers=cookie)
+        path = made.json()["path"]
+        assert (await look(reported, path)).status_code == 200
+        elsewhere = cookie | {"Sec-Fetch-Site": "cross-site"}
+        assert (await reported.http.post("/api/v1/pictures", json=body, headers=elsewhere)).status_code == 403
+        seen = await reported.http.get(f"{BASE}/network.svg", headers=cookie)
+        assert (seen.status_code, seen.headers["cache-control"]) == (200, "private, max-age=300")
+
+        await reported.http.delete(f"/api/v1/tokens/{token_id}")
+
+        assert (await look(reported, path)).status_code == 403
 
     async def test_it_ends_when_that_token_expires(self, reported: Client, database: asyncpg.Connection) -> None:
         token_id, headers = await token(reported)
