@@ -39,6 +39,7 @@ soak: .venv/development ## A day of 200 servers in some minutes, through kills a
 .PHONY: drill-packages
 drill-packages: .venv/development ## Builds the agent as one file and as a package of its own, and runs each alone
 	$(BIN)/python -m pytest tests/drills/test_packages.py
+
 .PHONY: fuzz-api
 fuzz-api: .venv/development ## Asks the whole API for whatever its OpenAPI document allows and forbids, for minutes
 	LINKBEAT_SCHEMATHESIS_EXAMPLES=200 $(BIN)/python -m pytest tests/e2e/test_schemathesis.py
@@ -56,6 +57,10 @@ docs: .venv/development ## Writes docs/sql.md from the database's comments, and 
 	$(BIN)/python -m docs.generate
 	$(BIN)/python -m docs.draw_examples
 
+.PHONY: screenshots
+screenshots: .venv/development ## Writes docs/images/: each page of the dashboard, light and dark (needs Chromium)
+	$(BIN)/python -m docs.screenshots
+
 .PHONY: bench-peers
 bench-peers: .venv/development ## The same beside InfluxDB, VictoriaMetrics and Prometheus; BENCH="--only ingest"
 	$(BIN)/python -u -m benchmarks.peers $(BENCH)
@@ -63,6 +68,10 @@ bench-peers: .venv/development ## The same beside InfluxDB, VictoriaMetrics and 
 .PHONY: bench-export
 bench-export: .venv/development ## Ten million rows as a file: rows a second, memory, and sparklines beside it
 	$(BIN)/python -u -m benchmarks.export $(BENCH)
+
+.PHONY: bench-page
+bench-page: .venv/development ## The fleet page with 500 servers: its first paint, and bytes on the wire
+	$(BIN)/python -u -m benchmarks.page $(BENCH)
 
 .PHONY: bench-agent
 bench-agent: .venv/development ## What a running agent costs, beside prometheus-node-exporter, in ten minutes

@@ -4,7 +4,6 @@ One archive for every Python and machine below: msgspec's compiled parts have na
 are those whose hashes requirements.lock holds.
 """
 
-import io
 import re
 import subprocess
 import sys
@@ -13,31 +12,23 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from service.web.agent_file import packed
+
 REPOSITORY = Path(__file__).parents[1]
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 PLATFORMS = ("manylinux2014_x86_64", "manylinux2014_aarch64", "musllinux_1_2_x86_64", "musllinux_1_2_aarch64")
 
-_SHEBANG = b"#!/usr/bin/env python3\n"
-_EARLIEST = (1980, 1, 1, 0, 0, 0)  # the same files make the same archive
-
 
 def build(output: Path, wheels: list[Path]) -> None:
     """Writes the archive of the agent and of msgspec's `wheels`."""
-    files = {"__main__.py": (REPOSITORY / "deploy/archive_main.py").read_bytes()}
+    files = {}
     for path in sorted((REPOSITORY / "agent").iterdir()):
         if path.suffix in (".py", ".service"):
             files[f"agent/{path.name}"] = path.read_bytes()
     for wheel in wheels:
         files.update(_of_wheel(wheel))
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
-        for name, content in sorted(files.items()):
-            entry = zipfile.ZipInfo(name, _EARLIEST)
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            entry.external_attr = 0o644 << 16
-            zipped.writestr(entry, content)
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_bytes(_SHEBANG + archive.getvalue())
+    output.write_bytes(packed(files))
     output.chmod(0o755)
 
 

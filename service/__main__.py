@@ -76,7 +76,7 @@ def serve(settings: Settings) -> int:
             timeout_graceful_shutdown=DRAIN_SECONDS,
             backlog=2048,
         )
-        server = Server(config, say)
+        server = Server(config, say, app.end_waits)
         # As uvicorn sets them while it serves. At its end it raises what came once more, and that must not end the
         # process: the database is still to be stopped.
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -8,6 +8,7 @@ looked at (Litestar's guards).
 """
 
 import asyncio
+import gzip
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 from contextlib import suppress
@@ -38,8 +39,10 @@ NOT_MODIFIED = {304: ResponseSpec(None, generate_examples=False, description="Wh
 
 # The client may keep it and must ask each time: that costs no query, and no body. A shared cache may not have it: the
 # next one who asks may have no right to it.
-_HEADERS = {"Cache-Control": "private, no-cache"}
+_HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Accept-Encoding"}
 _OVERHEAD_BYTES = 1_000
+# Smaller ones fit into a packet or three, and compressing them would cost more than it saves.
+ZIPPED_FROM_BYTES = 4_096
 _encode = msgspec.json.Encoder(decimal_format="number").encode  # what the database has as numeric is whole numbers
 
 
@@ -66,7 +69,18 @@ class Form(NamedTuple):
 class _Answer:
     """One answer, while it is made and after; `forms` by their keys, each as bytes and ETag."""
 
-    __slots__ = ("body", "confirmed_by", "etag", "forms", "keep_seconds", "made", "servers", "started", "until")
+    __slots__ = (
+        "body",
+        "confirmed_by",
+        "etag",
+        "forms",
+        "keep_seconds",
+        "made",
+        "servers",
+        "started",
+        "until",
+        "zipped",
+    )
 
     def __init__(
         self, servers: tuple[str, ...], made: "asyncio.Future[None]", started: float, keep_seconds: float
@@ -78,13 +92,15 @@ class _Answer:
         self.keep_seconds = keep_seconds
         self.until = float("inf")
         self.body = b""
+        self.zipped = b""
         self.etag = ""
         self.forms: dict[Hashable, tuple[bytes, str]] = {}
 
     @property
-    def bytes(self) -> int:
-        """What it takes of KEPT_BYTES."""
-        return len(self.body) + _OVERHEAD_BYTES + sum(len(body) + _OVERHEAD_BYTES for body, _ in self.forms.values())
+    def size_bytes(self) -> int:
+        """What it takes here, about."""
+        drawn = sum(len(body) + _OVERHEAD_BYTES for body, _ in self.forms.values())
+        return len(self.body) + len(self.zipped) + drawn + _OVERHEAD_BYTES
 
 
 class Answers:
@@ -128,15 +144,22 @@ class Answers:
         # Shielded: one who goes away does not take the answer from the others.
         await asyncio.shield(answer.made)
         if form is None:
-            body, etag, media_type, headers = answer.body, answer.etag, "application/json", _HEADERS
+            body, headers = answer.body, {"ETag": answer.etag, **_HEADERS}
         else:
-            (body, etag), media_type, headers = self._form(key, answer, form), form.media_type, form.headers
-        headers = {"ETag": etag, **headers}
-        if has_tag(request.headers.get("if-none-match", ""), etag):
+            body, etag = self._form(key, answer, form)
+            headers = {"ETag": etag, **form.headers}
+        is_large = form is None and len(body) >= ZIPPED_FROM_BYTES
+        if is_large and "gzip" in request.headers.get("accept-encoding", ""):
+            # Other bytes have another tag (RFC 9110, 8.8.3.3).
+            headers |= {"ETag": f'{answer.etag[:-1]}-gzip"', "Content-Encoding": "gzip"}
+        if has_tag(request.headers.get("if-none-match", ""), headers["ETag"]):
             self.counts["not_modified"] += 1
+            headers.pop("Content-Encoding", None)
             # Said, because a route of pictures would have its own type for nothing.
             return Response(None, status_code=304, media_type=MediaType.JSON, headers=headers)
-        return Response(body, media_type=media_type, headers=headers)
+        if "Content-Encoding" in headers:
+            body = await self._zipped(key, answer)
+        return Response(body, media_type=form.media_type if form else "application/json", headers=headers)
 
     def _form(self, key: Hashable, answer: _Answer, form: Form) -> tuple[bytes, str]:
         found = answer.forms.get(form.key)
@@ -144,11 +167,21 @@ class Answers:
             body = form.make(answer.body)
             found = body, _etag(body)
             if self._kept.get(key) is answer and len(answer.forms) < KEPT_FORMS:
-                self._bytes -= answer.bytes
+                self._bytes -= answer.size_bytes
                 answer.forms[form.key] = found
-                self._bytes += answer.bytes
+                self._bytes += answer.size_bytes
                 self._make_room(answer.started)
         return found
+
+    async def _zipped(self, key: Hashable, answer: _Answer) -> bytes:
+        """Its body through gzip: once for all who ask, and beside the event loop."""
+        if not answer.zipped:
+            zipped = await asyncio.to_thread(gzip.compress, answer.body, 5, mtime=0)
+            if not answer.zipped:  # nobody else was faster
+                answer.zipped = zipped
+                if self._kept.get(key) is answer:
+                    self._bytes += len(zipped)
+        return answer.zipped
 
     def forget(self, servers: Iterable[str]) -> None:
         """Heartbeats of these servers were stored.
@@ -213,7 +246,7 @@ class Answers:
         answer.until = answer.started + answer.keep_seconds  # from when it was asked for: what came since may lack
         answer.made.set_result(None)
         if self._kept.get(key) is answer:
-            self._bytes += answer.bytes
+            self._bytes += answer.size_bytes
             self._make_room(answer.started)
 
     def _make_room(self, now: float) -> None:
@@ -228,7 +261,7 @@ class Answers:
         if answer is None:
             return
         if answer.etag:
-            self._bytes -= answer.bytes
+            self._bytes -= answer.size_bytes
         for server_id in answer.servers:
             keys = self._of_server[server_id]
             keys.discard(key)

@@ -1,6 +1,6 @@
 """The app: the only module that knows all the others."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -18,6 +18,7 @@ from service import (
     access,
     agents,
     export,
+    fleet,
     gauges,
     heartbeats,
     history,
@@ -47,24 +48,28 @@ from service.reference import ReferencePlugin
 from service.removal import Removals
 from service.settings import Settings
 from service.tokens import Hasher, Tokens
-from service.web import pages, sign_in
+from service.web import agent_file, pages, sign_in
 from service.web.sessions import Sessions
 from service.zones import Zones
 
 
 class Linkbeat(Litestar):
-    """Litestar, and beside it the routes that are taken thousands of times a second."""
+    """Litestar, and beside it the routes that are taken thousands of times a second.
 
-    def __init__(self, *, beside: dict[str, ASGIApp], **options: Any) -> None:
+    end_waits   answers those whose requests wait for something to happen; called when the service is about to end
+    """
+
+    def __init__(self, *, beside: dict[str, ASGIApp], end_waits: Callable[[], None], **options: Any) -> None:
         super().__init__(**options)
         self._beside = beside
+        self.end_waits = end_waits
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # requests and the lifespan alike
         handler = self._beside.get(scope["path"]) if scope["type"] == "http" else None
         await (handler or super().__call__)(scope, receive, send)
 
 
-def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
+def create_app(settings: Settings, *, database_url: str, key: str) -> Linkbeat:
     """The service on the database at `database_url`, whose schema has been checked (service.schema.check)."""
     secret = secret_key(settings)
     hasher = Hasher(secret)
@@ -80,6 +85,7 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
         return found
 
     zones = Zones(database)
+    live = fleet.live(database)
 
     def sparklines() -> Database:
         return database("sparklines")
@@ -136,6 +142,7 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
             Tokens(database(), writing(), is_reachable, hasher) as opened["tokens"],
             Removals(database_url, database(), is_reachable) as opened["removals"],
             Watch(answers, database()),
+            live,
             Maintenance(database_url),
         ):
             yield
@@ -150,15 +157,24 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Litestar:
         beside=heartbeats.routes(
             ingest, configurations, identity, metrics, timedelta(days=settings.oldest_heartbeat_days)
         ),
+        end_waits=live.end,
         route_handlers=[
             at_root,
-            Router("/", route_handlers=[*pages.handlers(files), *sign_in.handlers(signed, identity)]),
+            Router(
+                "/",
+                route_handlers=[
+                    *pages.handlers(files),
+                    *sign_in.handlers(signed, identity),
+                    *agent_file.handlers(),
+                ],
+            ),
             Router(
                 "/api/v1",
                 route_handlers=[
                     servers.router(database),
                     interfaces.router(database),
                     agents.router(database, writing, configurations),
+                    fleet.router(database, sparklines, answers, live),
                     access.router(database, writing, tokens, hasher),
                     removal.router(writing, tokens, removals, answers),
                     sparkline.router(sparklines, answers),

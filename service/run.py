@@ -23,9 +23,10 @@ from typing import Any
 
 from service import schema
 from service.embedded.choose import choose_database
-from service.keys import fleet_key, key_path
+from service.keys import fleet_key, key_path, secret_key
 from service.listen import check_free
 from service.settings import Settings
+from service.web.sessions import CODE_SECONDS, Sessions
 
 AGENT_INTERVAL_SECONDS = "5"
 READY_SECONDS = 30
@@ -76,7 +77,7 @@ def _run_on(settings: Settings, database_url: str, key: str) -> None:
         _await_ready(api, serving)
         with _child("agent", [sys.executable, "-m", "agent", "run"], agent) as reporting:
             seen = _await_points(api, [serving, reporting])
-            _show(seen, api.url, settings)
+            _show(seen, api.url, settings, Sessions(secret_key(settings), key).code())
             while True:
                 _check_alive([serving, reporting])
                 time.sleep(0.5)
@@ -187,10 +188,13 @@ def _traffic_at(point: dict[str, Any]) -> int:
     return int(point["rx_bytes"] + point["tx_bytes"])
 
 
-def _show(seen: _Seen | None, url: str, settings: Settings) -> None:
+def _show(seen: _Seen | None, url: str, settings: Settings, code: str) -> None:
+    # Behind a #, what a browser is given is sent to nobody.
+    dashboard = f"{url}/sign-in#code={code}"
     if seen is None:
         _say(
-            f"No heartbeat arrived within {POINTS_SECONDS} seconds; the lines above say why. The service runs at {url}."
+            f"No heartbeat arrived within {POINTS_SECONDS} seconds; the lines above say why. The service runs:\n"
+            f"  {dashboard}"
         )
         return
     key = "$LINKBEAT_API_KEY" if settings.api_key else f"$(cat {_shell(key_path(settings))})"
@@ -206,6 +210,8 @@ def _show(seen: _Seen | None, url: str, settings: Settings) -> None:
         first_line = f"{seen.server_id} reports, and has no interface but lo: {url}/api/v1/servers/{seen.server_id}"
     _say(
         f"\nLinkbeat runs. {first_line}.\n\n"
+        f"  Look at it:     {dashboard}\n"
+        f"                  (signs you in, for {CODE_SECONDS // 60} minutes from now)\n"
         f"  Its sparkline:  curl -s -H \"Authorization: Bearer {key}\" '{target}'\n"
         f"  The API:        {url}/schema\n"
         f"  The database:   make psql\n\n"

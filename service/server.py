@@ -19,11 +19,13 @@ HEAD_BYTES = 64 << 10
 
 
 class Server(uvicorn.Server):
-    """uvicorn, which says its address once it answers."""
+    """uvicorn, which says its address once it answers, and before its end calls `ending`: requests that wait for
+    something to happen would otherwise keep it waiting for them."""
 
-    def __init__(self, config: uvicorn.Config, say: Callable[[str], None]) -> None:
+    def __init__(self, config: uvicorn.Config, say: Callable[[str], None], ending: Callable[[], None]) -> None:
         super().__init__(config)
         self._say = say
+        self._ending = ending
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -33,6 +35,10 @@ class Server(uvicorn.Server):
         for one in sockets or ():
             host, port = one.getsockname()[:2]
             self._say(f"Listening on http://{f'[{host}]' if ':' in host else host}:{port}")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._ending()
+        await super().shutdown(sockets)
 
 
 class Protocol(HttpToolsProtocol):

@@ -102,7 +102,7 @@ _ONE_SERVER = """
 WITH bucket AS ({buckets})
 SELECT t.* FROM servers s LEFT JOIN LATERAL ({series}) t ON true WHERE s.server_id = $1
 """
-_FLEET = """
+FLEET = """
 WITH bucket AS ({buckets})
 SELECT server_id, interface_name, {arrays} FROM bucket GROUP BY 1, 2 ORDER BY 1, 2
 """
@@ -146,7 +146,9 @@ def router(database: Callable[[], Database], answers: Answers) -> Router:
         async def read() -> FleetSparkline:
             where = "server_id = ANY ($1)" if servers else "true"
             rows = await database().fetch(
-                _FLEET.format(buckets=_buckets(buckets, where, "server_id, interface_name"), arrays=_arrays(buckets)),
+                FLEET.format(
+                    buckets=buckets_of(buckets, where, "server_id, interface_name"), arrays=arrays_of(buckets)
+                ),
                 *([servers] if servers else ()),
             )
             series = [
@@ -208,8 +210,8 @@ async def of_server(
         kind = "each" if is_grouped else "one" if interface is not None else "sum"
         rows = await database().fetch(
             _ONE_SERVER.format(
-                buckets=_buckets(buckets, where if kind != "sum" else f"{where} AND is_lowest", "interface_name"),
-                series=_SERIES[kind].format(arrays=_arrays(buckets)),
+                buckets=buckets_of(buckets, where if kind != "sum" else f"{where} AND is_lowest", "interface_name"),
+                series=_SERIES[kind].format(arrays=arrays_of(buckets)),
             ),
             *arguments,
         )
@@ -241,7 +243,7 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def _buckets(buckets: Grid, where: str, series: str) -> str:
+def buckets_of(buckets: Grid, where: str, series: str) -> str:
     """SQL for the buckets of the answer in the order of time; the aggregate's own, or several of them put together."""
     source = f"FROM {buckets.period.relation} WHERE {where} AND bucket >= TIMESTAMPTZ '{buckets.first.isoformat()}'"
     if buckets.bucket_seconds == buckets.period.base_seconds:
@@ -253,7 +255,8 @@ def _buckets(buckets: Grid, where: str, series: str) -> str:
     )
 
 
-def _arrays(buckets: Grid) -> str:
+def arrays_of(buckets: Grid) -> str:
+    """SQL for the columns of a series: where in the grid its buckets are, and an array of what they hold each."""
     return _ARRAYS.format(first=f"{buckets.first.timestamp():.0f}", width=buckets.bucket_seconds)
 
 

@@ -6,7 +6,7 @@ from playwright.async_api import Page, expect
 
 from service.keys import secret_key
 from service.web.sessions import Sessions
-from tests.browser.conftest import Served, violations
+from tests.browser.serving import Served, violations
 from tests.support import KEY
 
 

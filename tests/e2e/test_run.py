@@ -22,6 +22,7 @@ STOP_SECONDS = 30.0
 # The first start of all on a machine fetches 40 MB of packages before the 60 seconds begin.
 START_SECONDS = 240.0
 CURL_LINE = re.compile(r"^\s+Its sparkline:\s+(curl .+)$", re.MULTILINE)
+LINK = re.compile(r"^\s+Look at it:\s+(http://\S+)/sign-in#code=(\S+)$", re.MULTILINE)
 
 
 @pytest.fixture
@@ -70,10 +71,15 @@ def test_one_command_shows_points_stops_whole_and_keeps_the_history(data_dir: Pa
     curl = first.wait_for(CURL_LINE, 60)[1]
     sparkline = execute(curl)
     server = execute(server_of(curl))
+    link = first.wait_for(LINK, 5)
+    with httpx.Client(base_url=link[1], trust_env=False) as browser:  # what the sign-in page does with the link
+        signed_in = browser.post("/sign-in", json={"code": link[2]}).status_code
+        looks = [browser.get(path).status_code for path in ("/", "/api/v1/fleet", "/api/v1/tokens")]
     first.process.send_signal(signal.SIGINT)
     status = first.process.wait(STOP_SECONDS)
 
     assert (status, first.left_behind()) == (0, [])
+    assert (signed_in, looks) == (204, [200, 200, 200])
     if server["network_interfaces"]:
         assert sparkline["data"]
         assert {"timestamp", "rx_bytes", "tx_bytes"} <= sparkline["data"][-1].keys()

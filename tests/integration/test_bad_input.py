@@ -54,7 +54,7 @@ async def service(
     async with (
         running(app),
         httpx.AsyncClient(
-            transport=httpx.ASGITransport(app),  # type: ignore[arg-type]  # Litestar's scope types are narrower
+            transport=httpx.ASGITransport(app),
             base_url="http://linkbeat",
             headers={"Authorization": f"Bearer {KEY}"},
         ) as http,

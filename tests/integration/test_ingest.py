@@ -70,7 +70,7 @@ async def test_past_the_queues_limit_503_is_answered_at_once(
     async with (
         running(app),
         httpx.AsyncClient(
-            transport=httpx.ASGITransport(app),  # type: ignore[arg-type]  # Litestar's scope types are narrower
+            transport=httpx.ASGITransport(app),
             base_url="http://linkbeat",
             headers={"Authorization": f"Bearer {KEY}"},
         ) as http,

@@ -35,7 +35,8 @@ export function draw(svg, { rx, tx, max = Math.max(...rx, ...tx, 1) }, label) {
 function outline(values, max, sign) {
   const step = WIDTH / values.length;
   const middle = HEIGHT / 2;
-  const place = (value) => (middle + (sign * value * (middle - 1)) / max).toFixed(1);
+  // What there is, however little, shows.
+  const place = (value) => (middle + sign * (value > 0 ? Math.max(0.7, (value * (middle - 1)) / max) : 0)).toFixed(1);
   return runs(values)
     .map(([from, until]) => {
       const steps = [];

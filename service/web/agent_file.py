@@ -1,0 +1,54 @@
+"""GET /linkbeat-agent.pyz: the agent as one file, for the machine that is to be added; so it needs no other place."""
+
+import asyncio
+import importlib.resources
+import io
+import zipfile
+from collections.abc import Mapping
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from litestar import Request, Response, get
+
+from agent.install import program
+from service.answers import has_tag
+
+# `make agent` puts it there: for every Python and kind of machine.
+BUILT = Path(__file__).parents[2] / "dist/linkbeat-agent.pyz"
+_SHEBANG = b"#!/usr/bin/env python3\n"
+_EARLIEST = (1980, 1, 1, 0, 0, 0)  # the same files make the same archive
+
+
+def packed(files: Mapping[str, bytes]) -> bytes:
+    """An archive that Python runs, of the agent and msgspec by path; it starts with agent/archive_main.py."""
+    main = importlib.resources.files("agent").joinpath("archive_main.py").read_bytes()
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
+        for name, content in sorted({**files, "__main__.py": main}.items()):
+            entry = zipfile.ZipInfo(name, _EARLIEST)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = 0o644 << 16
+            zipped.writestr(entry, content)
+    return _SHEBANG + archive.getvalue()
+
+
+def handlers() -> list[Any]:
+    """Open to anyone: what is in it is no secret."""
+    made: list[bytes] = []
+
+    def archive() -> bytes:
+        """What `make agent` has made; else one of what runs here, for this kind of machine and this Python."""
+        return BUILT.read_bytes() if BUILT.exists() else packed(program())
+
+    @get("/linkbeat-agent.pyz", scope="open", include_in_schema=False, media_type="application/octet-stream")
+    async def agent_file(request: Request[Any, Any, Any]) -> Response[Any]:
+        if not made:
+            made.append(await asyncio.to_thread(archive))
+        etag = f'"{blake2b(made[0], digest_size=12).hexdigest()}"'
+        headers = {"ETag": etag, "Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
+        if has_tag(request.headers.get("if-none-match", ""), etag):
+            return Response(None, status_code=304, headers=headers)
+        return Response(made[0], headers=headers)
+
+    return [agent_file]

@@ -1,0 +1,86 @@
+// How a machine is added: a command that carries an enrolment token, which is made when it is asked for.
+
+import { post } from "./api.js";
+import { make, setText } from "./dom.js";
+import { moment } from "./format.js";
+
+const USES = 20;
+const MINUTES = 60;
+
+/** The instructions, to be put where they are wanted. */
+export function addMachine() {
+  const button = make("button", { type: "button", class: "primary" }, "Make a command");
+  const words = make("p", { role: "status" });
+  const commands = make("div", { class: "commands" });
+  const box = make(
+    "div",
+    { class: "add-machine" },
+    make("p", {}, "A machine is added by its agent, one file that needs nothing but Python 3.11 or newer. The command "
+      + `below carries a token for ${USES} machines and ${MINUTES} minutes; each exchanges it for one of its own.`),
+    button,
+    words,
+    commands,
+  );
+  button.addEventListener("click", async () => {
+    button.disabled = true;
+    setText(words, "");
+    try {
+      const made = await post("/api/v1/enrolments", { uses: USES, expires_minutes: MINUTES, name: "dashboard" });
+      commands.replaceChildren(
+        command("Try it, in the foreground", running(made.token)),
+        command("Or install it as a service (Linux with systemd)", installing(made.token)),
+        make("p", { class: "muted" }, `The token ends at ${moment(made.expires_at)}. The machine appears here by itself, with its first heartbeat.`),
+      );
+      button.textContent = "Make another";
+      button.className = "quiet";
+      box.append(button);
+    } catch (error) {
+      setText(words, error.status === 403
+        ? "Your token may read and make no others. Sign in with the fleet key or an admin token, or ask who has one."
+        : `${error.message}.`);
+    } finally {
+      button.disabled = false;
+    }
+  });
+  return box;
+}
+
+function running(token) {
+  return [
+    fetching(), `LINKBEAT_URL=${quoted(location.origin)}`, `LINKBEAT_API_KEY=${token}`, "python3 linkbeat-agent.pyz run",
+  ].join(" \\\n  ");
+}
+
+function installing(token) {
+  return [
+    fetching(), `sudo env LINKBEAT_API_KEY=${token}`,
+    `python3 linkbeat-agent.pyz install --url ${quoted(location.origin)}`,
+  ].join(" \\\n  ");
+}
+
+function fetching() {
+  return `curl -fsSO ${quoted(`${location.origin}/linkbeat-agent.pyz`)} &&`;
+}
+
+/** For a POSIX shell. */
+function quoted(text) {
+  return /^[\w:/.[\]-]+$/.test(text) && !text.includes("[") ? text : `'${text}'`;
+}
+
+function command(words, text) {
+  const code = make("pre", { tabindex: "0" }, make("code", {}, text));
+  const button = make("button", { type: "button" }, "Copy");
+  button.addEventListener("click", async () => {
+    let done = "Copied";
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      // Over plain HTTP, browsers give no page the clipboard: it is marked, to be copied by hand.
+      getSelection().selectAllChildren(code);
+      done = "Press Ctrl+C";
+    }
+    setText(button, done);
+    setTimeout(() => setText(button, "Copy"), 3000);
+  });
+  return make("figure", {}, make("figcaption", {}, words, button), code);
+}

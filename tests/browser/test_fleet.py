@@ -1,0 +1,391 @@
+"""The fleet page, as people look at it."""
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+from playwright.async_api import Locator, Page, expect
+
+from service.settings import Settings
+from tests.browser.conftest import Complaints
+from tests.browser.serving import Served, served, violations
+from tests.support import heartbeat, interface
+
+PHONE = {"width": 360, "height": 740}
+EVIL = "<img onerror=alert(1) src=x>"
+
+
+def beat(server_id: str, seconds_ago: float, *interfaces: dict[str, Any], **more: Any) -> dict[str, Any]:
+    at = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=seconds_ago)
+    return heartbeat(server_id, at) | {"network_interfaces": list(interfaces)} | more
+
+
+async def tell(site: Served, server_id: str, name: str = "eth0", mbit: float = 8.0, **more: Any) -> None:
+    """Two heartbeats, ten seconds apart, between which so many Mbit/s were received and half of it sent."""
+    moved = int(mbit * 1_250_000)
+    beats = [
+        beat(server_id, ago, interface(name, rx, rx // 2), primary_interface=name, **more)
+        for ago, rx in ((11, 0), (1, moved))
+    ]
+    for one in beats:
+        await site.client.post(one)
+
+
+async def go_on(site: Served, server_id: str, mbit: float) -> None:
+    """A heartbeat ten seconds after the last one, since which so many Mbit/s were received."""
+    found = await site.client.get(f"/servers/{server_id}")
+    (before,) = found["network_interfaces"]
+    rx = before["rx_bytes"] + int(mbit * 1_250_000)
+    at = datetime.fromisoformat(found["last_seen"]) + timedelta(seconds=10)
+    one = interface(before["name"], rx, before["tx_bytes"])
+    await site.client.post(heartbeat(server_id, at) | {"network_interfaces": [one]})
+
+
+async def choose(page: Page, period: str) -> None:
+    await page.locator(".switch").get_by_text(period).click()
+
+
+def row(page: Page, server_id: str) -> Locator:
+    return page.locator(f'tr[data-server="{server_id}"]')
+
+
+async def order(page: Page) -> list[str]:
+    found: list[str] = await page.locator("tbody tr").evaluate_all("rows => rows.map((one) => one.dataset.server)")
+    return found
+
+
+async def test_it_shows_each_server_with_its_state_its_rates_and_a_picture(site: Served, page: Page) -> None:
+    await tell(site, "nas", mbit=8)
+    await tell(site, "pi", "wlan0", mbit=0.5)
+
+    await page.goto("/")
+
+    nas = row(page, "nas")
+    await expect(nas.locator(".status")).to_have_text("Up")
+    await expect(nas.locator(".interface")).to_have_text("eth0")
+    await expect(nas.locator(".now")).to_have_text("↓ 8.00\u00a0Mbit/s↑ 4.00\u00a0Mbit/s")
+    await expect(nas.locator(".peak")).to_have_text("8.00\u00a0Mbit/s")
+    await expect(nas.locator(".errors")).to_have_text("0")
+    await expect(
+        nas.get_by_role("img", name="eth0 of nas: receiving 8.00\u00a0Mbit/s, sending 4.00\u00a0Mbit/s, peak")
+    ).to_be_visible()
+    assert await nas.locator("path.rx").get_attribute("d")
+    await expect(page.get_by_text("2 servers")).to_be_visible()
+    await expect(nas.get_by_role("link", name="nas")).to_have_attribute("href", "/servers/nas")
+
+
+async def test_a_heartbeat_shows_within_two_seconds_from_whichever_process(
+    site: Served, page: Page, database_url: str, settings: Settings
+) -> None:
+    await tell(site, "nas", mbit=8)
+    await page.goto("/")
+    await expect(row(page, "nas").locator(".now")).to_contain_text("8.00")
+
+    async with served(database_url, settings) as other:
+        for through, mbit in ((site, 80), (other, 16)):
+            started = time.monotonic()
+            await go_on(through, "nas", mbit)
+            await expect(row(page, "nas").locator(".now")).to_contain_text(f"{mbit}.0\u00a0Mbit/s", timeout=2_000)
+            print(f"a heartbeat showed after {time.monotonic() - started:.2f} s")
+        await tell(other, "new", mbit=1)
+        await expect(row(page, "new")).to_be_visible(timeout=2_500)
+
+
+async def test_the_period_is_in_the_address_and_the_way_back_works(site: Served, page: Page) -> None:
+    await tell(site, "now")
+    for ago in (3.01, 3.0):
+        await site.client.post(beat("earlier", ago * 3600, interface("eth0", int(9e9 - ago * 1e9))))
+    await page.goto("/")
+    await expect(row(page, "earlier")).to_contain_text("No data")
+
+    await choose(page, "24h")
+
+    await page.wait_for_url("**/?period=24h")
+    await expect(row(page, "earlier").get_by_role("img")).to_be_visible()
+    await expect(page.get_by_role("columnheader", name="Traffic, 24h")).to_be_visible()
+    await page.reload()
+    await expect(page.get_by_label("24h")).to_be_checked()
+    await expect(row(page, "earlier").get_by_role("img")).to_be_visible()
+    await page.go_back()
+    await expect(page.get_by_label("1h")).to_be_checked()
+    await expect(row(page, "earlier")).to_contain_text("No data")
+
+
+async def test_one_filters_as_one_types(site: Served, page: Page) -> None:
+    for name in ("nas", "mediaserver", "pi"):
+        await tell(site, name, "wlan0" if name == "pi" else "eth0", hostname=f"{name}.home.arpa")
+    await page.goto("/")
+    await expect(row(page, "nas")).to_be_visible()
+
+    await page.keyboard.press("/")
+    await page.keyboard.type("med")
+    assert await order(page) == ["mediaserver"]
+    await expect(page.get_by_role("status").filter(has_text="1 of 3")).to_be_visible()
+    await page.keyboard.press("Escape")
+    await page.keyboard.type("WLAN up")
+    assert await order(page) == ["pi"]
+    await page.get_by_label("Filter servers").fill("nothing of the kind")
+    await expect(page.get_by_text("No server matches the filter.")).to_be_visible()
+    assert "q=nothing" in page.url
+    await page.reload()
+    await expect(page.get_by_label("Filter servers")).to_have_value("nothing of the kind")
+
+
+async def test_one_sorts_by_the_headers_with_the_keyboard_too(site: Served, page: Page) -> None:
+    for name, mbit in (("a10", 1), ("a9", 30), ("b", 5)):
+        await tell(site, name, mbit=mbit)
+    await page.goto("/")
+    await expect(row(page, "b")).to_be_visible()
+    assert await order(page) == ["a9", "a10", "b"], "as people count"
+    now = page.get_by_role("columnheader", name="Now")
+
+    await now.get_by_role("button").focus()
+    await page.keyboard.press("Enter")
+
+    assert await order(page) == ["a9", "b", "a10"]
+    assert await now.get_attribute("aria-sort") == "descending"
+    await page.keyboard.press("Space")
+    assert await order(page) == ["a10", "b", "a9"]
+    assert await now.get_attribute("aria-sort") == "ascending"
+    assert await page.locator("[aria-sort]").count() == 1
+    assert "sort=now&order=asc" in page.url
+
+
+async def test_all_of_it_can_be_reached_by_keyboard_alone(site: Served, page: Page) -> None:
+    await tell(site, "nas")
+    await page.goto("/")
+    await expect(row(page, "nas")).to_be_visible()
+
+    reached = []
+    for _ in range(20):
+        await page.keyboard.press("Tab")
+        name = await page.evaluate(
+            "(({id, dataset, textContent}) => id || dataset.sort || textContent.trim())(document.activeElement)"
+        )
+        reached.append(name)
+        if name == "nas":
+            break
+        ring = await page.evaluate(
+            "(one => { const style = getComputedStyle(one.type === 'radio' ? one.parentElement : one);"
+            " return style.outlineStyle + style.outlineWidth })(document.activeElement)"
+        )
+        assert ring == "solid2px", f"{name} does not show that it has the focus"
+
+    assert reached == [
+        "Skip to content", "Linkbeat", "Fleet", "API", "units", "theme", "sign-out", "filter", reached[8], "add",
+        "status", "server", "interface", "now", "peak", "errors", "nas",
+    ]  # fmt: skip
+    await page.keyboard.press("Enter")
+    await page.wait_for_url("**/servers/nas")
+
+
+async def test_late_and_silent_are_told_by_the_servers_own_interval(
+    site: Served, page: Page, database: asyncpg.Connection
+) -> None:
+    for name in ("up", "late", "silent", "slow"):
+        await tell(site, name, interval_seconds=3600 if name == "slow" else 30)
+    for name, seconds in (("late", 60), ("silent", 7200), ("slow", 4000)):
+        await database.execute(
+            "UPDATE servers SET received_at = now() - $2 * INTERVAL '1 second' WHERE server_id = $1",
+            name,
+            float(seconds),
+        )
+
+    await page.goto("/?sort=status")
+
+    await expect(row(page, "up").locator(".status")).to_have_text("Up")
+    await expect(row(page, "late").locator(".status")).to_contain_text("Late 1\u00a0min")
+    await expect(row(page, "silent").locator(".status")).to_have_text("Silent 2\u00a0h")
+    await expect(row(page, "slow").locator(".status")).to_have_text("Up")
+    await expect(page.get_by_text("4 servers · 1 silent · 1 late")).to_be_visible()
+    assert (await order(page))[:2] == ["silent", "late"]
+
+
+async def test_no_data_is_said_and_no_interface_and_one_that_is_down(site: Served, page: Page) -> None:
+    down = interface("eth1", 0, is_up=False)
+    await site.client.post(beat("nas", 1, interface("eth0", 5), down, primary_interface="eth1"))
+    await site.client.post(beat("none", 1))
+
+    await page.goto("/")
+
+    await expect(row(page, "nas").locator(".interface")).to_have_text("eth1 Down")
+    await expect(row(page, "nas").locator(".now")).to_have_text("\u2013")
+    await expect(row(page, "none").locator(".interface")).to_have_text("No interface")
+    await expect(row(page, "none").locator(".traffic")).to_have_text("No data")
+
+
+async def test_hundreds_of_interfaces_are_a_row_like_any_other(site: Served, page: Page) -> None:
+    many = [interface(f"if{number}", number, is_up=number > 2) for number in range(200)]
+    await site.client.post(beat("switch", 1, *many, primary_interface="if7"))
+
+    await page.goto("/")
+
+    await expect(row(page, "switch").locator(".interface")).to_have_text("if7of 200, 3 down")
+    assert await row(page, "switch").locator(".others .name").all_inner_texts() == ["if197", "if198", "if199"]
+    box = await row(page, "switch").bounding_box()
+    assert box
+    assert box["height"] < 60
+
+
+async def test_names_are_text_whatever_they_are(site: Served, page: Page) -> None:
+    await tell(site, "nas", EVIL, hostname=EVIL)
+
+    await page.goto("/")
+
+    await expect(row(page, "nas").locator(".hostname")).to_have_text(EVIL)
+    await expect(row(page, "nas").locator(".interface")).to_have_text(EVIL)
+    await expect(row(page, "nas").get_by_role("img", name=f"{EVIL} of nas")).to_be_visible()
+    assert await page.locator("tbody img").count() == 0
+
+
+async def test_rates_are_in_bits_or_bytes_as_one_likes_and_stay_so(site: Served, page: Page) -> None:
+    await tell(site, "nas", mbit=8)
+    await page.goto("/")
+    await expect(row(page, "nas").locator(".now")).to_contain_text("8.00\u00a0Mbit/s")
+
+    await page.get_by_role("button", name="Rates in bits per second").click()
+
+    await expect(row(page, "nas").locator(".now")).to_have_text("↓ 1.00\u00a0MB/s↑ 500\u00a0kB/s")
+    await page.reload()
+    await expect(row(page, "nas").locator(".now")).to_contain_text("1.00\u00a0MB/s")
+
+
+async def test_when_the_service_is_away_the_page_says_so_and_recovers(
+    site: Served, page: Page, complaints: Complaints, database_url: str, settings: Settings
+) -> None:
+    complaints.expect("ERR_CONNECTION|ERR_EMPTY|ERR_INCOMPLETE")
+    await tell(site, "nas", mbit=8)
+    await page.goto("/")
+    await expect(row(page, "nas")).to_be_visible()
+    stale = page.get_by_text("The service does not answer (since")
+    assert not await stale.is_visible()
+
+    await site.stop()
+    await expect(stale).to_be_visible()
+    await expect(stale).to_contain_text("Trying again")
+    await expect(row(page, "nas")).to_be_visible()
+
+    async with served(database_url, settings, site.port) as again:
+        await go_on(again, "nas", mbit=16)
+        await expect(stale).to_be_hidden(timeout=12_000)
+        await expect(row(page, "nas").locator(".now")).to_contain_text("16.0")
+
+
+async def test_while_nobody_sees_it_it_asks_nothing(site: Served, page: Page) -> None:
+    await tell(site, "nas")
+    asked: list[str] = []
+    await page.goto("/")
+    await expect(row(page, "nas").get_by_role("img")).to_be_visible()
+    hide = (
+        "hidden => { Object.defineProperty(document, 'hidden', {value: hidden, configurable: true});"
+        " document.dispatchEvent(new Event('visibilitychange')) }"
+    )
+
+    await page.evaluate(hide, True)
+    page.on("request", lambda request: asked.append(request.url))
+    await asyncio.sleep(2.5)
+    assert asked == []
+    await page.evaluate(hide, False)
+    await tell(site, "pi")
+
+    await expect(row(page, "pi")).to_be_visible(timeout=2_500)
+    assert asked
+
+
+async def test_a_session_that_has_ended_leads_to_the_sign_in_page_and_back(
+    site: Served, page: Page, complaints: Complaints
+) -> None:
+    complaints.expect("status of 401")
+    await tell(site, "nas")
+    await page.goto("/?period=24h")
+    await expect(row(page, "nas")).to_be_visible()
+
+    await page.context.clear_cookies()
+
+    await page.wait_for_url("**/sign-in?back=*", timeout=8_000)
+    await page.get_by_label("Token").fill(site.settings.api_key)
+    await page.keyboard.press("Enter")
+    await page.wait_for_url("**/?period=24h")
+    await expect(row(page, "nas")).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_axe_finds_nothing_and_the_colours_are_the_ones_that_were_chosen(
+    site: Served, contexts: Any, scheme: str
+) -> None:
+    await tell(site, "nas")
+    await site.client.post(beat("pi", 1, interface("eth0", 1), interface("wlan0", 1, is_up=False)))
+    context, _ = await contexts(color_scheme=scheme)
+    page = await context.new_page()
+
+    await page.goto("/")
+    await expect(row(page, "nas").get_by_role("img")).to_be_visible()
+    background = "getComputedStyle(document.body).backgroundColor"
+    dark, light = "rgb(15, 20, 25)", "rgb(255, 255, 255)"
+    assert await page.evaluate(background) == (dark if scheme == "dark" else light)
+    assert await violations(page) == []
+    await page.get_by_role("button", name="Add a machine").click()
+    assert await violations(page) == []
+    await page.get_by_role("button", name="Close").click()
+
+    theme = page.get_by_role("button", name="Colours")
+    await theme.click()
+    assert await page.evaluate(background) == light
+    await theme.click()
+    assert await page.evaluate(background) == dark
+    await page.reload()
+    assert await page.evaluate(background) == dark
+
+
+async def test_on_a_phone_nothing_is_cut_off(site: Served, contexts: Any) -> None:
+    await tell(site, "a-server-with-quite-a-long-name.example")
+    many = [interface(f"enp{number}s0f0np{number}", number) for number in range(6)]
+    await site.client.post(beat("switch", 1, *many, primary_interface="enp1s0f0np1"))
+    context, _ = await contexts(viewport=PHONE)
+    page = await context.new_page()
+
+    await page.goto("/")
+    await expect(row(page, "switch").get_by_role("img").first).to_be_visible()
+
+    assert await page.evaluate("document.documentElement.scrollWidth") <= 360
+    for selector in (".status", ".server", ".interface", ".traffic", ".now"):
+        box = await row(page, "switch").locator(f"> {selector}").bounding_box()
+        assert box, selector
+        assert box["x"] >= 0, selector
+        assert box["x"] + box["width"] <= 360, selector
+    assert await violations(page) == []
+
+
+async def test_five_hundred_servers_are_there_at_once_and_stay_fluid(site: Served, page: Page) -> None:
+    names = [f"server-{number:03}" for number in range(500)]
+    for ago, rx in ((40, 0), (10, 10_000_000)):
+        beats = [
+            beat(
+                name,
+                ago,
+                *(interface(f"eth{place}", rx * (place + 1), rx) for place in range(4)),
+                primary_interface="eth0",
+            )
+            for name in names
+        ]
+        assert (await site.client.post_batch(beats))["stored"] == 500
+
+    await page.goto("/")
+    await expect(page.locator("tbody tr")).to_have_count(500)
+
+    await expect(row(page, "server-000").get_by_role("img")).to_have_count(4)
+    assert await row(page, "server-400").get_by_role("img").count() == 0, "what is out of view is not drawn"
+    await row(page, "server-400").scroll_into_view_if_needed()
+    await expect(row(page, "server-400").get_by_role("img")).to_have_count(4)
+    spent = await page.evaluate(
+        """() => { const started = performance.now();
+             const filter = document.getElementById("filter");
+             filter.value = "server-49"; filter.dispatchEvent(new Event("input"));
+             document.body.getBoundingClientRect();
+             return performance.now() - started }"""
+    )
+    assert await order(page) == names[490:500]
+    assert spent < 250
