@@ -45,16 +45,17 @@ fuzz-api: .venv/development ## Asks the whole API for whatever its OpenAPI docum
 	LINKBEAT_SCHEMATHESIS_EXAMPLES=200 $(BIN)/python -m pytest tests/e2e/test_schemathesis.py
 
 .PHONY: bench
-bench: .venv/development ## Heartbeats and sparklines per second on this machine
-	$(BIN)/python -m benchmarks.run
+bench: .venv/development ## Heartbeats, sparklines and pictures per second on this machine
+	$(BIN)/python -m benchmarks.run $(BENCH)
 
 .PHONY: agent
 agent: .venv/runtime ## The agent alone in one file, for every other machine: dist/linkbeat-agent.pyz
 	@$(BIN)/python -m deploy.build_agent dist/linkbeat-agent.pyz
 
 .PHONY: docs
-docs: .venv/development ## Writes docs/sql.md from the database's comments
+docs: .venv/development ## Writes docs/sql.md from the database's comments, and the examples of pictures
 	$(BIN)/python -m docs.generate
+	$(BIN)/python -m docs.draw_examples
 
 .PHONY: screenshots
 screenshots: .venv/development ## Writes docs/images/: each page of the dashboard, light and dark (needs Chromium)

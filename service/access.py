@@ -82,7 +82,7 @@ def router(
     @post("/tokens", scope="admin", summary="Make a token", responses=made)
     async def create_token(request: Request[Any, Caller, Any]) -> Response[Created]:
         """Its text is in this answer and nowhere else. A server's third token revokes its oldest."""
-        new = await _body(request, NewToken)
+        new = await body(request, NewToken)
         return await issued(request, create(writing().fetch, hasher, new))
 
     @get("/tokens", scope="admin", summary="List tokens", responses=problems(422, 503))
@@ -112,19 +112,19 @@ def router(
     @post("/enrolments", scope="admin", summary="Make an enrolment token", responses=made)
     async def create_enrolment_token(request: Request[Any, Caller, Any]) -> Response[Created]:
         """With it, so many agents can each get a token of their own at their first contact."""
-        new = await _body(request, NewEnrolment)
+        new = await body(request, NewEnrolment)
         return await issued(request, create_enrolment(writing().fetch, hasher, new))
 
     @post("/servers", scope="admin", summary="Register a server", responses=made | problems(409))
     async def register_server(request: Request[Any, Caller, Any]) -> Response[Created]:
         """Returns its token, once. The server is listed from its first heartbeat on."""
-        new = await _body(request, NewServer)
+        new = await body(request, NewServer)
         return await issued(request, register(writing().fetch, hasher, new))
 
     @post("/agents/enroll", scope="enrol", summary="Get an agent its own token", responses=made | problems(409))
     async def enroll(request: Request[Any, Caller, Any]) -> Response[Created]:
         """With an enrolment token as the bearer. 409: the server has a token, or is known with another server_guid."""
-        agent = await _body(request, Enrolling)
+        agent = await body(request, Enrolling)
         caller = request.auth
         enrolment = caller.token_id if caller.kind == "enrolment" else None
         return await issued(request, enrol(writing().fetch, hasher, agent, enrolment))
@@ -144,7 +144,8 @@ def router(
     return Router("/", route_handlers=handlers, tags=["access"])
 
 
-async def _body(request: Request[Any, Any, Any], expected: type[S]) -> S:
+async def body(request: Request[Any, Any, Any], expected: type[S]) -> S:
+    """What a person or a script sends. Raises Problem as service.body.read and service.decode.decode do."""
     # Not by Litestar, for the reasons given in service/agents.py.
     _, is_gzip = content(request.scope, JSON_TYPES)
     return decode(await read(request.scope, request.receive, MAX_BODY_BYTES, is_gzip=is_gzip), expected)

@@ -15,11 +15,11 @@ from contextlib import suppress
 from datetime import datetime
 from hashlib import blake2b
 from itertools import islice
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import asyncpg
 import msgspec
-from litestar import Request, Response
+from litestar import MediaType, Request, Response
 from litestar.openapi.datastructures import ResponseSpec
 
 from service.database import Database
@@ -31,6 +31,7 @@ LONGEST_SECONDS = 10.0
 MOST_SECONDS = 60.0  # what changes without a heartbeat, such as a late one that a refresh takes in, shows by then
 LOOK_SECONDS = 0.6  # before what is kept for a second goes
 LOOKED_FOR = 10_000
+KEPT_FORMS = 20  # of one answer: who asks for every size there is has no more kept
 
 RECEIVED = "SELECT server_id, received_at FROM servers WHERE server_id = ANY ($1)"
 
@@ -50,10 +51,36 @@ def keep_seconds(bucket_seconds: int) -> float:
     return min(max(bucket_seconds / 60, 1.0), LONGEST_SECONDS)
 
 
-class _Answer:
-    """One answer, while it is made and after."""
+class Form(NamedTuple):
+    """Another form of an answer, such as a picture: made of its bytes, without a query, and kept as long as they are.
 
-    __slots__ = ("body", "confirmed_by", "etag", "keep_seconds", "made", "servers", "started", "until", "zipped")
+    key        all that the form depends on but the answer
+    headers    beside the ETag
+    may_renew  whether the client may have the answer made anew
+    """
+
+    key: Hashable
+    make: Callable[[bytes], bytes]
+    media_type: str
+    headers: dict[str, str]
+    may_renew: bool
+
+
+class _Answer:
+    """One answer, while it is made and after; `forms` by their keys, each as bytes and ETag."""
+
+    __slots__ = (
+        "body",
+        "confirmed_by",
+        "etag",
+        "forms",
+        "keep_seconds",
+        "made",
+        "servers",
+        "started",
+        "until",
+        "zipped",
+    )
 
     def __init__(
         self, servers: tuple[str, ...], made: "asyncio.Future[None]", started: float, keep_seconds: float
@@ -67,11 +94,13 @@ class _Answer:
         self.body = b""
         self.zipped = b""
         self.etag = ""
+        self.forms: dict[Hashable, tuple[bytes, str]] = {}
 
     @property
     def size_bytes(self) -> int:
         """What it takes here, about."""
-        return len(self.body) + len(self.zipped) + _OVERHEAD_BYTES
+        drawn = sum(len(body) + _OVERHEAD_BYTES for body, _ in self.forms.values())
+        return len(self.body) + len(self.zipped) + drawn + _OVERHEAD_BYTES
 
 
 class Answers:
@@ -92,18 +121,20 @@ class Answers:
         *,
         keep_seconds: float,
         servers: Iterable[str] = (),
+        form: Form | None = None,
     ) -> Response[Any]:
         """The answer to `key`, kept or made now; 304 where the client says that it has it.
 
         key      all that the answer depends on but what is stored
         servers  whose new heartbeats change it
+        form     what it is answered as; None: as JSON
 
         Raises what `make` raises, to all who wait for it; a failure is not kept.
         """
         answer = self._kept.get(key)
         now = asyncio.get_running_loop().time()
         # What a client says by no-cache, as browsers do where a page is loaded anew (RFC 9111, 5.2.1.4).
-        is_new = "no-cache" in request.headers.get("cache-control", "")
+        is_new = "no-cache" in request.headers.get("cache-control", "") and (form is None or form.may_renew)
         if answer is None or answer.until < now or is_new:
             self.counts["misses"] += 1
             answer = self._start(key, make, keep_seconds, tuple(servers))
@@ -112,17 +143,35 @@ class Answers:
             self._kept.move_to_end(key)
         # Shielded: one who goes away does not take the answer from the others.
         await asyncio.shield(answer.made)
-        body, headers = answer.body, {"ETag": answer.etag, **_HEADERS}
-        if len(body) >= ZIPPED_FROM_BYTES and "gzip" in request.headers.get("accept-encoding", ""):
+        if form is None:
+            body, headers = answer.body, {"ETag": answer.etag, **_HEADERS}
+        else:
+            body, etag = self._form(key, answer, form)
+            headers = {"ETag": etag, **form.headers}
+        is_large = form is None and len(body) >= ZIPPED_FROM_BYTES
+        if is_large and "gzip" in request.headers.get("accept-encoding", ""):
             # Other bytes have another tag (RFC 9110, 8.8.3.3).
             headers |= {"ETag": f'{answer.etag[:-1]}-gzip"', "Content-Encoding": "gzip"}
         if has_tag(request.headers.get("if-none-match", ""), headers["ETag"]):
             self.counts["not_modified"] += 1
             headers.pop("Content-Encoding", None)
-            return Response(None, status_code=304, headers=headers)
+            # Said, because a route of pictures would have its own type for nothing.
+            return Response(None, status_code=304, media_type=MediaType.JSON, headers=headers)
         if "Content-Encoding" in headers:
             body = await self._zipped(key, answer)
-        return Response(body, media_type="application/json", headers=headers)
+        return Response(body, media_type=form.media_type if form else "application/json", headers=headers)
+
+    def _form(self, key: Hashable, answer: _Answer, form: Form) -> tuple[bytes, str]:
+        found = answer.forms.get(form.key)
+        if found is None:
+            body = form.make(answer.body)
+            found = body, _etag(body)
+            if self._kept.get(key) is answer and len(answer.forms) < KEPT_FORMS:
+                self._bytes -= answer.size_bytes
+                answer.forms[form.key] = found
+                self._bytes += answer.size_bytes
+                self._make_room(answer.started)
+        return found
 
     async def _zipped(self, key: Hashable, answer: _Answer) -> bytes:
         """Its body through gzip: once for all who ask, and beside the event loop."""
@@ -193,7 +242,7 @@ class Answers:
             answer.made.exception()  # seen, even if all who waited have gone
             return
         answer.body = body
-        answer.etag = f'"{blake2b(body, digest_size=12).hexdigest()}"'
+        answer.etag = _etag(body)
         answer.until = answer.started + answer.keep_seconds  # from when it was asked for: what came since may lack
         answer.made.set_result(None)
         if self._kept.get(key) is answer:
@@ -262,6 +311,10 @@ class Watch:
         self._looks += 1
         self._answers.confirm(unchanged, self._looks, since=self._looked, until=asked)
         self._received, self._looked = received, loop.time()
+
+
+def _etag(body: bytes) -> str:
+    return f'"{blake2b(body, digest_size=12).hexdigest()}"'
 
 
 def has_tag(if_none_match: str, etag: str) -> bool:

@@ -24,6 +24,7 @@ from service import (
     heartbeats,
     history,
     interfaces,
+    pictures,
     quotas,
     removal,
     roles,
@@ -43,6 +44,7 @@ from service.keys import secret_key
 from service.maintenance import Maintenance
 from service.metrics import Metrics
 from service.openapi import complete
+from service.picture_links import Links
 from service.reference import ReferencePlugin
 from service.removal import Removals
 from service.settings import Settings
@@ -178,6 +180,7 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Linkbeat:
                     removal.router(writing, tokens, removals, answers),
                     sparkline.router(sparklines, answers),
                     gauges.router(sparklines, answers),
+                    pictures.router(sparklines, answers, tokens, Links(secret, key)),
                     history.router(database),
                     events.router(database),
                     traffic.router(database, answers),
@@ -203,7 +206,13 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Linkbeat:
                 security_schemes={
                     "key": SecurityScheme(
                         type="http", scheme="bearer", description="The fleet key, or a token that may do what is named."
-                    )
+                    ),
+                    "link": SecurityScheme(
+                        type="apiKey",
+                        name="link",
+                        security_scheme_in="query",
+                        description="What POST /api/v1/pictures has signed: for that picture alone.",
+                    ),
                 }
             ),
         ),

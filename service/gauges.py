@@ -10,7 +10,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, QueryParameter
 
 from service import sparkline
-from service.answers import NOT_MODIFIED, Answers, keep_seconds
+from service.answers import NOT_MODIFIED, Answers, Form, keep_seconds
 from service.database import Database
 from service.listing import storable, unknown_server
 from service.openapi import problems
@@ -103,9 +103,7 @@ _SIZES = ", max(used_bytes_max) AS used_bytes, max(total_bytes_max) AS total_byt
 def router(database: Callable[[], Database], answers: Answers) -> Router:
     """GET /metrics/sparkline/{server_id}/cpu, /memory, /disk, /load and /filesystem."""
 
-    def of_host(metric: HostMetric) -> HTTPRouteHandler:
-        column, unit = _HOST_METRICS[metric]
-
+    def host(metric: HostMetric) -> HTTPRouteHandler:
         @get(
             f"/{{server_id:str}}/{metric}",
             summary=f"Sparkline of a server's {metric}",
@@ -120,19 +118,7 @@ def router(database: Callable[[], Database], answers: Answers) -> Router:
             fill: Fill = "none",
         ) -> Response[GaugeSparkline]:
             buckets = grid(period, bucket, sparkline.now())
-
-            async def read() -> GaugeSparkline:
-                sql = _statement("server_metrics", column, buckets, _COLUMNS)
-                rows = await database().fetch(sql, storable(server_id))
-                if not rows:
-                    raise unknown_server(server_id)
-                (data,) = points(rows, buckets, fill, GaugePoint, _COLUMNS)
-                return GaugeSparkline(server_id, metric, unit, period, buckets.bucket_seconds, data)
-
-            return await answers.get(
-                request, (metric, server_id, buckets, fill), read,
-                keep_seconds=keep_seconds(buckets.bucket_seconds), servers=[server_id],
-            )  # fmt: skip
+            return await of_host(request, database, answers, metric, server_id, buckets, fill=fill)
 
         return read_host
 
@@ -151,29 +137,71 @@ def router(database: Callable[[], Database], answers: Answers) -> Router:
         fill: Fill = "none",
     ) -> Response[FilesystemSparkline]:
         buckets = grid(period, bucket, sparkline.now())
-
-        async def read() -> FilesystemSparkline:
-            sql = _statement(
-                "filesystem_metrics", "percent", buckets, _FILESYSTEM_COLUMNS, _SIZES, "AND mount_point = $2"
-            )
-            rows = await database().fetch(sql, storable(server_id), storable(mount_point))
-            if not rows:
-                raise unknown_server(server_id)
-            (data,) = points(rows, buckets, fill, FilesystemPoint, _FILESYSTEM_COLUMNS)
-            return FilesystemSparkline(
-                server_id, "filesystem", "percent", mount_point, period, buckets.bucket_seconds, data
-            )
-
-        return await answers.get(
-            request, ("filesystem", server_id, mount_point, buckets, fill), read,
-            keep_seconds=keep_seconds(buckets.bucket_seconds), servers=[server_id],
-        )  # fmt: skip
+        return await of_filesystem(request, database, answers, server_id, mount_point, buckets, fill=fill)
 
     return Router(
         "/metrics/sparkline",
-        route_handlers=[*map(of_host, _HOST_METRICS), filesystem],
+        route_handlers=[*map(host, _HOST_METRICS), filesystem],
         tags=["sparklines"],
     )
+
+
+async def of_host(
+    request: Request[Any, Any, Any],
+    database: Callable[[], Database],
+    answers: Answers,
+    metric: HostMetric,
+    server_id: str,
+    buckets: Grid,
+    *,
+    fill: str = "none",
+    form: Form | None = None,
+) -> Response[Any]:
+    """GaugeSparkline, or the form of that. Raises Problem (404, 503)."""
+
+    column, unit = _HOST_METRICS[metric]
+
+    async def read() -> GaugeSparkline:
+        sql = _statement("server_metrics", column, buckets, _COLUMNS)
+        rows = await database().fetch(sql, storable(server_id))
+        if not rows:
+            raise unknown_server(server_id)
+        (data,) = points(rows, buckets, fill, GaugePoint, _COLUMNS)
+        return GaugeSparkline(server_id, metric, unit, buckets.period.name, buckets.bucket_seconds, data)
+
+    return await answers.get(
+        request, (metric, server_id, buckets, fill), read,
+        keep_seconds=keep_seconds(buckets.bucket_seconds), servers=[server_id], form=form,
+    )  # fmt: skip
+
+
+async def of_filesystem(
+    request: Request[Any, Any, Any],
+    database: Callable[[], Database],
+    answers: Answers,
+    server_id: str,
+    mount_point: str,
+    buckets: Grid,
+    *,
+    fill: str = "none",
+    form: Form | None = None,
+) -> Response[Any]:
+    """FilesystemSparkline, or the form of that. Raises Problem (404, 503)."""
+
+    async def read() -> FilesystemSparkline:
+        sql = _statement("filesystem_metrics", "percent", buckets, _FILESYSTEM_COLUMNS, _SIZES, "AND mount_point = $2")
+        rows = await database().fetch(sql, storable(server_id), storable(mount_point))
+        if not rows:
+            raise unknown_server(server_id)
+        (data,) = points(rows, buckets, fill, FilesystemPoint, _FILESYSTEM_COLUMNS)
+        return FilesystemSparkline(
+            server_id, "filesystem", "percent", mount_point, buckets.period.name, buckets.bucket_seconds, data
+        )
+
+    return await answers.get(
+        request, ("filesystem", server_id, mount_point, buckets, fill), read,
+        keep_seconds=keep_seconds(buckets.bucket_seconds), servers=[server_id], form=form,
+    )  # fmt: skip
 
 
 def _statement(

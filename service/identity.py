@@ -5,7 +5,7 @@ and for `admin` if it is not a GET: what was forgotten is closed.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from hmac import compare_digest
 from math import ceil
 from typing import Any, Literal, get_args
@@ -120,7 +120,10 @@ class Identity:
     async def guard(self, connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
         """`admit` as Litestar's guard, for every route; the caller is then `request.auth`."""
         wanted = scope_of(handler, connection.scope.get("method", "GET"))  # type: ignore[arg-type]  # of requests
-        if wanted != "open":
+        maker = handler.opt.get("link")
+        if maker is not None and "link" in connection.query_params:
+            connection.scope["auth"] = await self._by_link(connection, maker)
+        elif wanted != "open":
             connection.scope["auth"] = await self.admit(connection.scope, wanted, takes_cookies=True)
 
     async def sign_in(self, scope: Scope, token: str, *, is_code: bool) -> Caller:
@@ -163,6 +166,32 @@ class Identity:
         if wanted not in _IN_SESSION:
             raise Problem("forbidden", f"a session may not {wanted}: send a token")
         return caller
+
+    async def _by_link(
+        self,
+        connection: ASGIConnection[Any, Any, Any, Any],
+        maker: Callable[[ASGIConnection[Any, Any, Any, Any]], Awaitable[str]],
+    ) -> Caller:
+        """Who comes with a signed link, and with nothing else: whatever token is there beside it does not count.
+
+        maker  says whose link it is (service/pictures.py), or raises Problem (403), which counts as a wrong token does
+        """
+        peer = self._peers.of(connection.scope)
+        mark = hash((peer, connection.query_params["link"]))
+        if (seconds := self._failures.wait_seconds(peer)) and mark not in self._welcome:
+            self._tell(peer)
+            raise _too_many("too many tokens from this address were wrong", seconds)
+        try:
+            token_id = await maker(connection)
+        except Problem as refused:
+            if refused.code == "forbidden":
+                self._failures.take(peer)
+            raise
+        self._welcome.add(mark)
+        # Apart from the token's own: a page that many look at does not keep its maker out.
+        if seconds := self._readers.take(("link", token_id)):
+            raise _too_many("requests by this token's links are too many", seconds)
+        return Caller("link", token_id, None, None, peer)
 
     def _sent(self, scope: Scope) -> tuple[list[tuple[bytes, bool]], str | None]:
         """What the request carries as a token, each with whether it asks for X-Server-GUID; and that."""

@@ -27,6 +27,7 @@ from service.errors import MEDIA_TYPE, Problem, ProblemBody
 from service.export_formats import described as export_types
 from service.heartbeats import BatchAnswer, HeartbeatAnswer
 from service.issue import Enrolling, NewEnrolment, NewServer, NewToken
+from service.picture_links import NewPicture
 from service.wire import AgentConfig, Heartbeat, Quota
 
 EXAMPLES = Path(__file__).with_name("examples.json")
@@ -108,12 +109,15 @@ def complete(document: OpenAPI, scopes: Mapping[tuple[str, str], str]) -> None:
 
 
 def _describe_files(document: OpenAPI) -> None:
-    assert document.paths is not None
-    operation = document.paths["/api/v1/export/traffic"].get
-    assert operation is not None
-    assert operation.responses is not None
     file = OpenAPIMediaType(Schema(type=OpenAPIType.STRING))
-    operation.responses["200"] = OpenAPIResponse("The file.", content=dict.fromkeys(export_types(), file))
+    for path, item in (document.paths or {}).items():
+        is_picture = path.endswith(".svg")
+        if is_picture or path == "/api/v1/export/traffic":
+            assert item.get is not None
+            assert item.get.responses is not None
+            types = ["image/svg+xml"] if is_picture else export_types()
+            words = "The picture." if is_picture else "The file."
+            item.get.responses["200"] = OpenAPIResponse(words, content=dict.fromkeys(types, file))
 
 
 def _describe_access(document: OpenAPI, scopes: Mapping[tuple[str, str], str]) -> None:
@@ -130,6 +134,8 @@ def _describe_access(document: OpenAPI, scopes: Mapping[tuple[str, str], str]) -
                 continue
             wanted = scopes.get((path, method.upper()), "ingest")
             operation.security = [] if wanted == "open" else [{"key": [wanted]}]
+            if path.endswith(".svg"):
+                operation.security.append({"link": []})
             if wanted != "open":
                 operation.responses |= refusals
             empty = operation.responses.get("204")
@@ -202,8 +208,12 @@ def _describe_bodies(document: OpenAPI) -> None:
     def enroll(data: JSONBody[Enrolling]) -> None:
         raise NotImplementedError(data)
 
+    @post("/api/v1/pictures", sync_to_thread=False)
+    def picture(data: JSONBody[NewPicture]) -> None:
+        raise NotImplementedError(data)
+
     described = Litestar(
-        [heartbeat, heartbeats, config, quota, token, enrolment, server, enroll],
+        [heartbeat, heartbeats, config, quota, token, enrolment, server, enroll, picture],
         openapi_config=OpenAPIConfig(title="", version=""),
         logging_config=None,
     ).openapi_schema

@@ -15,7 +15,7 @@ import msgspec
 from litestar import Request, Response, Router, get
 from litestar.params import FromPath, QueryParameter
 
-from service.answers import NOT_MODIFIED, Answers, keep_seconds
+from service.answers import NOT_MODIFIED, Answers, Form, keep_seconds
 from service.database import Database
 from service.listing import storable, unknown_server
 from service.openapi import problems
@@ -180,18 +180,28 @@ def router(database: Callable[[], Database], answers: Answers) -> Router:
         fill: Fill = "none",
     ) -> Response[Sparkline | GroupedSparkline]:
         buckets = grid(period, bucket, now())
+        return await of_server(
+            request, database, answers, server_id, interface, buckets, fill=fill, is_grouped=group_by is not None
+        )
 
-        async def read() -> Sparkline | GroupedSparkline:
-            return await of_server(server_id, interface, buckets, fill, is_grouped=group_by is not None)
+    return Router("/metrics/sparkline", route_handlers=[fleet, one_server], tags=["sparklines"])
 
-        return await answers.get(
-            request, ("network", server_id, interface, group_by, buckets, fill), read,
-            keep_seconds=keep_seconds(buckets.bucket_seconds), servers=[server_id],
-        )  # fmt: skip
 
-    async def of_server(
-        server_id: str, interface: str | None, buckets: Grid, fill: str, *, is_grouped: bool
-    ) -> Sparkline | GroupedSparkline:
+async def of_server(
+    request: Request[Any, Any, Any],
+    database: Callable[[], Database],
+    answers: Answers,
+    server_id: str,
+    interface: str | None,
+    buckets: Grid,
+    *,
+    fill: str = "none",
+    is_grouped: bool = False,
+    form: Form | None = None,
+) -> Response[Any]:
+    """One server's traffic: Sparkline or GroupedSparkline, or the form of that. Raises Problem (404, 503)."""
+
+    async def read() -> Sparkline | GroupedSparkline:
         where = "server_id = $1"
         arguments = [storable(server_id)]
         if interface is not None:
@@ -222,7 +232,10 @@ def router(database: Callable[[], Database], answers: Answers) -> Router:
         counted = sorted(rows[0]["interfaces"] or [])
         return Sparkline(server_id, "network", None, period, buckets.bucket_seconds, data, counted)
 
-    return Router("/metrics/sparkline", route_handlers=[fleet, one_server], tags=["sparklines"])
+    return await answers.get(
+        request, ("network", server_id, interface, is_grouped, buckets, fill), read,
+        keep_seconds=keep_seconds(buckets.bucket_seconds), servers=[server_id], form=form,
+    )  # fmt: skip
 
 
 def now() -> datetime:

@@ -506,7 +506,7 @@ async def test_the_link_to_a_picture_needs_no_token(site: Served, contexts: Any)
     page = await opened(await context.new_page(), "/servers/nas?period=7d&interface=eth0")
 
     await page.get_by_text("Picture link").click()
-    await page.get_by_label("Colours").select_option("dark")
+    await page.get_by_label("Colours as the reader").select_option("dark")
     await page.get_by_role("button", name="Copy link").click()
 
     await expect(page.locator("#picture-words")).to_have_text("Copied.")

@@ -1,4 +1,5 @@
-"""docs/api.md: every command runs against the service and answers as the page says; and no route is missing in it."""
+"""docs/api.md and docs/pictures.md: every command runs against the service and answers as the page says; and in the
+first no route is missing."""
 
 import json
 import os
@@ -12,9 +13,11 @@ import httpx
 import pytest
 
 from tests.e2e.conftest import ServiceProcess
-from tests.support import KEY
+from tests.support import KEY, heartbeat
 
-PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "api.md").read_text(encoding="utf-8")
+PICTURES = (DOCS / "pictures.md").read_text(encoding="utf-8")
 # Commands, and what the last of them answers, where the page says so.
 BLOCK = re.compile(r"^```sh\n(?P<commands>.*?)^```$(?:\n\n```json\n(?P<answer>.*?)^```$)?", re.MULTILINE | re.DOTALL)
 CURL = re.compile(r'"\$URL(?P<path>/[^"?]*)')
@@ -58,20 +61,32 @@ def last_answer(output: str) -> Any:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed: apt-get install curl")
-def test_every_command_runs_and_answers_as_the_page_says(service_process: ServiceProcess) -> None:
+@pytest.mark.parametrize("page", [PAGE, PICTURES], ids=["api", "pictures"])
+def test_every_command_runs_and_answers_as_the_page_says(
+    service_process: ServiceProcess, tmp_path: Path, page: str
+) -> None:
     environment = {"PATH": os.environ["PATH"], "URL": service_process.url, "KEY": KEY, "no_proxy": "*"}
-    blocks = list(BLOCK.finditer(PAGE))
-    assert len(blocks) > 10
+    if page == PICTURES:
+        # What the other page reports first.
+        beat = heartbeat("mediaserver", eth0=(1, 1))
+        httpx.post(
+            f"{service_process.url}/api/v1/agents/heartbeat", json=beat, trust_env=False,
+            headers={"Authorization": f"Bearer {KEY}"},
+        ).raise_for_status()  # fmt: skip
+    blocks = list(BLOCK.finditer(page))
+    assert len(blocks) > (1 if page == PICTURES else 10)
 
     for block in blocks:
         run = subprocess.run(
             ["sh", "-e", "-c", block["commands"]],
-            env=environment, capture_output=True, text=True, timeout=60, check=False,
+            env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         assert run.returncode == 0, (block["commands"], run.stdout, run.stderr)
         if block["answer"]:
             said, found = json.loads(block["answer"]), last_answer(run.stdout)
             assert differences(said, found) == [], (block["commands"], run.stdout)
+    if page == PICTURES:
+        assert (tmp_path / "nas.svg").read_text().startswith("<svg ")
 
 
 def test_every_route_has_a_command_and_every_command_a_route(service_process: ServiceProcess) -> None:

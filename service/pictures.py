@@ -1,0 +1,202 @@
+"""Sparklines as pictures by URL, for pages that show an image and cannot ask an API; and the links that let them.
+
+A picture is drawn from the JSON answer's own bytes and kept with them (service/answers.py): it costs no query that the
+answer would not have cost.
+"""
+
+import logging
+import time
+from base64 import b64encode
+from collections.abc import Callable
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Annotated, Any, Literal, NamedTuple
+from urllib.parse import quote, urlencode
+
+import msgspec
+from litestar import Request, Response, Router, get, post
+from litestar.connection import ASGIConnection
+from litestar.di import NamedDependency, Provide
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath, QueryParameter
+
+from service import charts, gauges, sparkline
+from service.access import body
+from service.answers import NOT_MODIFIED, Answers, Form
+from service.database import Database
+from service.drawing import STYLE, Look, Theme, draw
+from service.errors import Problem
+from service.gauges import MountPoint
+from service.identity import Caller
+from service.listing import check_known
+from service.openapi import problems
+from service.periods import Grid, grid
+from service.picture_links import DAY_SECONDS, DEFAULT_DAYS, Links, Metric, NewPicture, Picture
+from service.sparkline import InterfaceFilter, PeriodName
+from service.tokens import Tokens
+
+log = logging.getLogger("linkbeat")
+
+MEDIA_TYPE = "image/svg+xml; charset=utf-8"
+# So far behind is a page that asks again, and whatever cache lies between: one bucket, and never more than this.
+LONGEST_AGE_SECONDS = 300
+_STYLE_HASH = b64encode(sha256(STYLE.encode()).digest()).decode()
+
+Width = Annotated[int, QueryParameter(ge=40, le=2000, description="In pixels.")]
+Height = Annotated[int, QueryParameter(ge=16, le=1000, description="In pixels.")]
+Colours = Annotated[
+    Theme, QueryParameter(description="`auto` follows what the browser, or the page around it, prefers.")
+]
+Label = Annotated[
+    Literal["on", "off"], QueryParameter(description="`on`: name and figures as text, where there is room for them.")
+]
+
+
+class PictureLink(msgspec.Struct, frozen=True):
+    """Where the picture is, on this service. `period`, `width`, `height`, `theme` and `label` may be added."""
+
+    path: str
+    expires_at: datetime
+
+
+class Asked(NamedTuple):
+    """What a picture of any metric may be asked for."""
+
+    buckets: Grid
+    look: Look
+
+
+Wanted = NamedDependency[Asked]
+
+
+def router(database: Callable[[], Database], answers: Answers, tokens: Callable[[], Tokens], links: Links) -> Router:
+    """POST /pictures, and GET /metrics/sparkline/{server_id}/….svg."""
+
+    def picture(metric: Metric) -> Callable[[Callable[..., Any]], HTTPRouteHandler]:
+        async def maker(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
+            return await links.maker(_asked_for(connection, metric), connection.query_params["link"], tokens())
+
+        return get(
+            f"/metrics/sparkline/{{server_id:str}}/{metric}.svg",
+            link=maker,
+            summary=f"Picture of a server's {metric}",
+            operation_id=f"Picture{metric.title()}",
+            media_type=MEDIA_TYPE,
+            dependencies={"asked": Provide(_asked, sync_to_thread=False)},
+            responses=problems(401, 404, 422, 503) | NOT_MODIFIED,
+            tags=["pictures"],
+        )
+
+    @picture("network")
+    async def network(
+        request: Request[Any, Caller, Any],
+        server_id: FromPath[str],
+        asked: Wanted,
+        interface: InterfaceFilter = None,
+    ) -> Response[bytes]:
+        """Received above the axis, sent below it; without `interface`, the server's traffic as a whole."""
+        form = _form(request, asked, charts.of_traffic)
+        return await sparkline.of_server(request, database, answers, server_id, interface, asked.buckets, form=form)
+
+    def host(metric: Literal["cpu", "memory", "disk"]) -> HTTPRouteHandler:
+        @picture(metric)
+        async def read_host(
+            request: Request[Any, Caller, Any], server_id: FromPath[str], asked: Wanted
+        ) -> Response[bytes]:
+            """The mean of each bucket, of 100 percent."""
+            form = _form(request, asked, charts.of_gauge)
+            return await gauges.of_host(request, database, answers, metric, server_id, asked.buckets, form=form)
+
+        return read_host
+
+    @picture("filesystem")
+    async def filesystem(
+        request: Request[Any, Caller, Any],
+        server_id: FromPath[str],
+        asked: Wanted,
+        mount_point: MountPoint,
+    ) -> Response[bytes]:
+        """How full it was, of 100 percent."""
+        form = _form(request, asked, charts.of_filesystem)
+        return await gauges.of_filesystem(request, database, answers, server_id, mount_point, asked.buckets, form=form)
+
+    @post(
+        "/pictures",
+        scope="read",
+        summary="Make a link to a picture",
+        responses=problems(400, 404, 408, 413, 415, 422, 503),
+        tags=["pictures"],
+    )
+    async def create_link(request: Request[Any, Caller, Any]) -> Response[PictureLink]:
+        """It shows that picture alone, without a token, until it expires or the token that made it is revoked."""
+        new = await body(request, NewPicture)
+        if new.interface is not None and new.metric != "network":
+            raise Problem.invalid("interface", "is for metric network")
+        if (new.mount_point is not None) != (new.metric == "filesystem"):
+            raise Problem.invalid("mount_point", "is what metric filesystem needs, and no other has")
+        await check_known(database(), new.server_id)
+        expires = int(time.time() + (new.expires_in_days or DEFAULT_DAYS) * DAY_SECONDS)
+        wanted = Picture(new.server_id, new.metric, new.mount_point or new.interface)
+        query = {
+            name: value
+            for name, value in (
+                ("interface", new.interface),
+                ("mount_point", new.mount_point),
+                ("link", links.sign(wanted, request.auth.token_id, expires)),
+            )
+            if value is not None
+        }
+        caller = request.auth
+        log.info("link to %s's %s made by %s from %s", new.server_id, new.metric, caller.name, caller.peer)
+        path = f"/api/v1/metrics/sparkline/{quote(new.server_id, safe='')}/{new.metric}.svg?{urlencode(query)}"
+        made = PictureLink(path, datetime.fromtimestamp(expires, UTC))
+        return Response(made, status_code=201, headers={"Cache-Control": "no-store"})
+
+    return Router("/", route_handlers=[network, host("cpu"), host("memory"), host("disk"), filesystem, create_link])
+
+
+def max_age_seconds(bucket_seconds: int) -> int:
+    """How long a picture is shown before it is asked for again."""
+    return min(bucket_seconds, LONGEST_AGE_SECONDS)
+
+
+def _asked(
+    period: PeriodName = "24h",
+    width: Width = 160,
+    height: Height = 32,
+    theme: Colours = "auto",
+    label: Label = "on",
+) -> Asked:
+    return Asked(grid(period, None, sparkline.now()), Look(width, height, theme, label == "on"))
+
+
+def _asked_for(connection: ASGIConnection[Any, Any, Any, Any], metric: Metric) -> Picture:
+    """What a link has to be good for."""
+    for name in ("interface", "mount_point", "link"):
+        if len(connection.query_params.getall(name, [])) > 1:  # one could be checked, and another be shown
+            raise Problem("forbidden", f"a link names one {name}")
+    of = {"network": "interface", "filesystem": "mount_point"}.get(metric)
+    return Picture(connection.path_params["server_id"], metric, connection.query_params.get(of) if of else None)
+
+
+def _form(request: Request[Any, Caller, Any], asked: Asked, charting: charts.Charting) -> Form:
+    buckets, look = asked
+    is_linked = request.auth.kind == "link"
+    # By a link, everybody may see it who has the address, and so may caches between; by a token, its bearer.
+    cached_by = "public" if is_linked else "private"
+    style = f"; style-src 'sha256-{_STYLE_HASH}'" if look.theme == "auto" else ""
+    return Form(
+        ("picture", look),
+        lambda json: draw(charting(json, buckets), look),
+        MEDIA_TYPE,
+        {
+            "Cache-Control": f"{cached_by}, max-age={max_age_seconds(buckets.bucket_seconds)}",
+            **({} if is_linked else {"Vary": "Authorization, Cookie"}),
+            "Content-Security-Policy": f"default-src 'none'{style}",
+            "X-Content-Type-Options": "nosniff",
+            # An <img> may show it in any page, and in those too that isolate themselves (COEP).
+            "Cross-Origin-Resource-Policy": "cross-origin",
+        },
+        # A token's bearer may have it made anew; who has a link could have the database asked each time.
+        may_renew=not is_linked,
+    )
