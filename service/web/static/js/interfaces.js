@@ -113,7 +113,7 @@ export class Interfaces {
       return make(
         "tr", { class: "member" },
         make("th", { scope: "row" }, one.name), make("td", {}, state), make("td", { class: "number" }, now),
-        make("td", { class: "picture" }), rest, make("td", { class: "wide" }),
+        make("td", { class: "picture" }), rest,
       );
     });
   }

@@ -6,8 +6,9 @@ import { make, makeSvg, setText } from "./dom.js";
 
 const WIDTH = 240;
 const HEIGHT = 56;
-// Filesystems that nobody can write to, whatever they are mounted with.
-const READ_ONLY = new Set(["squashfs", "iso9660", "erofs", "cramfs", "romfs"]);
+// Filesystems that nobody can write to, whatever they are mounted with; of others, an agent may say it as their state.
+const READ_ONLY_TYPES = new Set(["squashfs", "iso9660", "erofs", "cramfs", "romfs"]);
+const READ_ONLY = "read-only";
 const NEARLY_FULL = 80;
 const FULL = 95;
 
@@ -92,10 +93,19 @@ export function showFilesystems(element, filesystems) {
   element.replaceChildren(...sorted.map(filesystem));
 }
 
+export function isReadOnly({ fs_type: type, state }) {
+  return state === READ_ONLY || READ_ONLY_TYPES.has(type);
+}
+
+/** It says of itself that something is wrong, such as unreachable. */
+export function isOutOfOrder({ state }) {
+  return Boolean(state) && state !== "ok" && state !== READ_ONLY;
+}
+
 function filesystem(one) {
-  const isLost = Boolean(one.state && one.state !== "ok");
+  const isLost = isOutOfOrder(one);
   const share = one.percent ?? 0;
-  const level = isLost ? "lost" : share >= FULL ? "bad" : share >= NEARLY_FULL ? "warn" : "ok";
+  const level = isLost ? "lost" : isReadOnly(one) ? "ok" : share >= FULL ? "bad" : share >= NEARLY_FULL ? "warn" : "ok";
   const fill = make("span", { class: `fill ${level}` });
   fill.style.width = `${Math.min(share, 100)}%`;
   const words = `${bytes(one.used_bytes)} of ${bytes(one.total_bytes)} used, ${bytes(one.available_bytes)} free`;
@@ -104,7 +114,7 @@ function filesystem(one) {
     { class: "filesystem" },
     make("span", { class: "mount" }, one.mount_point),
     make("span", { class: "device muted" }, [one.fs_type, one.device].filter(Boolean).join(" · ")),
-    READ_ONLY.has(one.fs_type) ? make("span", { class: "tag" }, "read-only") : null,
+    isReadOnly(one) ? make("span", { class: "tag" }, READ_ONLY) : null,
     isLost ? make("span", { class: "badge bad" }, one.state) : null,
     make("span", { class: "number" }, percent(one.percent)),
     make("span", { class: "bar" }, fill),

@@ -3,8 +3,21 @@
 import { ApiError, post } from "./api.js";
 import { setText } from "./dom.js";
 
-/** `form` copies the link to what `asked()` names: { server, interface, period }; `words` says how it went. */
-export function offerPicture(form, words, asked) {
+/**
+ * The form in `menu` copies the link to what `asked()` names: { server, interface, period }; `words` says how it went.
+ * The menu closes as menus do: by Escape, or a click elsewhere.
+ */
+export function offerPicture(menu, words, asked) {
+  const form = menu.querySelector("form");
+  menu.addEventListener("toggle", () => setText(words, ""));
+  menu.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    menu.open = false;
+    menu.querySelector("summary").focus();
+  });
+  addEventListener("pointerdown", (event) => {
+    if (!menu.contains(event.target)) menu.open = false;
+  });
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const { server, interface: name, period } = asked();

@@ -108,7 +108,7 @@ function showUnknown() {
   document.title = "Unknown server · Linkbeat";
   setText(byId("name"), id);
   byId("main").removeAttribute("aria-busy");
-  clearInterval(looking);
+  isLooking = false;
 }
 
 // What is asked for, and when
@@ -132,11 +132,13 @@ function replacing(ask) {
 }
 
 let heardAt = Date.now();
+let pauseSeconds = LOOK_SECONDS;
 
 /** Takes note of how a request went: what the page shows is as old as the last one that went well. */
 function heard(error) {
   if (error?.status === 404 && !known.server) return showUnknown();
   if (!error) heardAt = Date.now();
+  pauseSeconds = Math.max(LOOK_SECONDS, error?.retrySeconds ?? 0);
   byId("stale").hidden = !error;
   if (error) setText(byId("stale"), `${error.message}. What is shown is of ${clock(heardAt)}; it goes on by itself.`);
 }
@@ -244,7 +246,7 @@ byId("whole").addEventListener("click", () => {
   go({ zoom: null });
   byId("chart").querySelector(".plot").focus();
 });
-offerPicture(byId("picture").querySelector("form"), byId("picture-words"), () => ({ server: id, ...chosen }));
+offerPicture(byId("picture"), byId("picture-words"), () => ({ server: id, ...chosen }));
 addEventListener("popstate", () => {
   readAddress();
   showChoices();
@@ -266,8 +268,11 @@ document.addEventListener("visibilitychange", () => document.hidden || look());
 
 readAddress();
 showChoices();
-const looking = setInterval(() => {
-  if (known.agent) showAge(known.agent);
-  if (!document.hidden) look();
-}, LOOK_SECONDS * 1000);
-look();
+setInterval(() => known.agent && showAge(known.agent), 1000);
+let isLooking = true;
+while (isLooking) {
+  if (!document.hidden) await look();
+  await new Promise((resolve) => {
+    setTimeout(resolve, pauseSeconds * 1000);
+  });
+}

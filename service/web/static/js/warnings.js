@@ -1,6 +1,7 @@
 // What a reader should know of a server at once, each in words, with what to do about it.
 
 import { bytes, count, duration, moment, percent } from "./format.js";
+import { isOutOfOrder, isReadOnly } from "./machine.js";
 
 /** Between heartbeats, where an agent does not say. */
 export const UNSAID_INTERVAL_SECONDS = 30;
@@ -51,9 +52,9 @@ export function warnings(server, agent, quota, now) {
     );
   }
   for (const one of server.filesystems) {
-    if (one.state && one.state !== "ok") {
+    if (isOutOfOrder(one)) {
       warn(`${one.mount_point} is ${one.state}.`, "Its numbers are the last that were known: look at the mount.");
-    } else if (one.percent >= FULL_PERCENT) {
+    } else if (one.percent >= FULL_PERCENT && !isReadOnly(one)) {
       warn(`${one.mount_point} is ${percent(one.percent)} full.`, `${bytes(one.available_bytes)} are left there.`);
     }
   }
