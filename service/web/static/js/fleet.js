@@ -182,6 +182,7 @@ function arrange() {
   setText(byId("more"), `Show ${count(Math.min(PAGE, chosen.length - limit))} more`);
   byId("fleet").hidden = !isLoaded || !rows.size;
   byId("empty").hidden = !isLoaded || rows.size > 0;
+  document.body.classList.toggle("no-servers", isLoaded && !rows.size);
   byId("none").hidden = !rows.size || chosen.length > 0;
   showEmpty();
   summarise();
