@@ -2,10 +2,11 @@
 
 import { choice } from "./choices.js";
 import { byId, make, setText } from "./dom.js";
+import { standing } from "./fleet-row.js";
 import { age, bytes, duration, moment, rate } from "./format.js";
 import { pair, setPair } from "./pair.js";
 import { lastDay, monthName } from "./usage.js";
-import { warnings } from "./warnings.js";
+import { UNSAID_INTERVAL_SECONDS, warnings } from "./warnings.js";
 
 /** A list of facts: pairs of a name and what is to be said, without those of which there is nothing. */
 export function showFacts(element, facts) {
@@ -18,10 +19,6 @@ export function showHead(server, agent, quota) {
   const now = Date.now();
   document.title = `${server.id} · Linkbeat`;
   setText(byId("name"), server.id);
-  const isOnline = server.status === "online";
-  const [words, level] = server.paused && isOnline ? ["paused", "warn"] : [server.status, isOnline ? "ok" : "bad"];
-  setText(byId("status"), words);
-  byId("status").className = `badge ${level}`;
   showFacts(byId("facts"), [
     ["Hostname", server.hostname],
     ["Up for", server.latest_metrics?.uptime_seconds == null ? null : duration(server.latest_metrics.uptime_seconds)],
@@ -32,15 +29,21 @@ export function showHead(server, agent, quota) {
   ]);
   showNow(server);
   if (!agent) return;
-  showAge(agent);
+  showStanding(agent);
   const found = warnings(server, agent, quota, now);
   byId("warnings").hidden = !found.length;
   byId("warnings").replaceChildren(...found.map((one) =>
     make("li", { class: one.level }, make("strong", {}, one.words), ` ${one.remedy}`)));
 }
 
-export function showAge(agent) {
-  setText(byId("seen"), `last heartbeat ${age(Date.parse(agent.received_at), Date.now())}`);
+/** Is it alive? In the words of the fleet's page; as time goes on, the answer changes by itself. */
+export function showStanding(agent) {
+  const now = Date.now();
+  const interval = agent.interval_seconds ?? UNSAID_INTERVAL_SECONDS;
+  const { words, kind } = standing({ ...agent, interval_seconds: interval }, now);
+  setText(byId("status"), words);
+  byId("status").className = `badge ${kind}`;
+  setText(byId("seen"), `last heartbeat ${age(Date.parse(agent.received_at), now)}`);
 }
 
 function systemOf(info) {
