@@ -16,7 +16,7 @@ psql: .venv/runtime ## Opens psql on the same database, as analyst
 
 .PHONY: test
 test: lint ## The whole suite, on a real TimescaleDB
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: lint
 lint: .venv/development ## Types and style
@@ -39,6 +39,7 @@ soak: .venv/development ## A day of 200 servers in some minutes, through kills a
 .PHONY: drill-packages
 drill-packages: .venv/development ## Builds the agent as one file and as a package of its own, and runs each alone
 	$(BIN)/python -m pytest tests/drills/test_packages.py
+
 .PHONY: fuzz-api
 fuzz-api: .venv/development ## Asks the whole API for whatever its OpenAPI document allows and forbids, for minutes
 	LINKBEAT_SCHEMATHESIS_EXAMPLES=200 $(BIN)/python -m pytest tests/e2e/test_schemathesis.py
