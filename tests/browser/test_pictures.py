@@ -19,7 +19,7 @@ from service.drawing import Chart, Curve, Look, draw
 from service.figures import bits
 from service.periods import grid
 from service.sparkline import Point, Sparkline
-from tests.browser.conftest import Served
+from tests.browser.serving import Served
 from tests.support import heartbeat, hours_ago
 
 Colour = tuple[int, int, int]
