@@ -1,5 +1,5 @@
-"""docs/api.md and docs/pictures.md: every command runs against the service and answers as the page says; and in the
-first no route is missing."""
+"""docs/api.md, usage.md and pictures.md: every command runs against the service and answers as the page says; and no
+route is missing in the first of them."""
 
 import json
 import os
@@ -17,7 +17,6 @@ from tests.support import KEY, heartbeat
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "api.md").read_text(encoding="utf-8")
-PICTURES = (DOCS / "pictures.md").read_text(encoding="utf-8")
 # Commands, and what the last of them answers, where the page says so.
 BLOCK = re.compile(r"^```sh\n(?P<commands>.*?)^```$(?:\n\n```json\n(?P<answer>.*?)^```$)?", re.MULTILINE | re.DOTALL)
 CURL = re.compile(r'"\$URL(?P<path>/[^"?]*)')
@@ -61,22 +60,22 @@ def last_answer(output: str) -> Any:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed: apt-get install curl")
-@pytest.mark.parametrize("page", [PAGE, PICTURES], ids=["api", "pictures"])
+@pytest.mark.parametrize(("page", "commands"), [("api.md", 36), ("usage.md", 8), ("pictures.md", 4)])
 def test_every_command_runs_and_answers_as_the_page_says(
-    service_process: ServiceProcess, tmp_path: Path, page: str
+    service_process: ServiceProcess, page: str, commands: int, tmp_path: Path
 ) -> None:
     environment = {"PATH": os.environ["PATH"], "URL": service_process.url, "KEY": KEY, "no_proxy": "*"}
-    if page == PICTURES:
-        # What the other page reports first.
-        beat = heartbeat("mediaserver", eth0=(1, 1))
+    blocks = list(BLOCK.finditer((DOCS / page).read_text(encoding="utf-8")))
+    assert sum(block["commands"].count("curl ") for block in blocks) >= commands
+    if page != "api.md":  # which reports by itself
+        server_id = "nas" if page == "usage.md" else "mediaserver"
         httpx.post(
-            f"{service_process.url}/api/v1/agents/heartbeat", json=beat, trust_env=False,
-            headers={"Authorization": f"Bearer {KEY}"},
+            f"{service_process.url}/api/v1/agents/heartbeat", json=heartbeat(server_id, eth0=(1, 2)),
+            headers={"Authorization": f"Bearer {KEY}"}, trust_env=False,
         ).raise_for_status()  # fmt: skip
-    blocks = list(BLOCK.finditer(page))
-    assert len(blocks) > (1 if page == PICTURES else 10)
 
     for block in blocks:
+        # A curl whose answer is an error, and is not expected to be, fails.
         run = subprocess.run(
             ["sh", "-e", "-c", block["commands"]],
             env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
@@ -85,7 +84,7 @@ def test_every_command_runs_and_answers_as_the_page_says(
         if block["answer"]:
             said, found = json.loads(block["answer"]), last_answer(run.stdout)
             assert differences(said, found) == [], (block["commands"], run.stdout)
-    if page == PICTURES:
+    if page == "pictures.md":
         assert (tmp_path / "nas.svg").read_text().startswith("<svg ")
 
 
