@@ -29,21 +29,29 @@ export function showHead(server, agent, quota) {
   ]);
   showNow(server);
   if (!agent) return;
-  showStanding(agent);
+  showStanding(server, agent);
   const found = warnings(server, agent, quota, now);
   byId("warnings").hidden = !found.length;
   byId("warnings").replaceChildren(...found.map((one) =>
     make("li", { class: one.level }, make("strong", {}, one.words), ` ${one.remedy}`)));
 }
 
-/** Is it alive? In the words of the fleet's page; as time goes on, the answer changes by itself. */
-export function showStanding(agent) {
-  const now = Date.now();
+/** Is it alive? In the words of the fleet's page; with time, the answer changes by itself. */
+export function showStanding(server, agent) {
   const interval = agent.interval_seconds ?? UNSAID_INTERVAL_SECONDS;
-  const { words, kind } = standing({ ...agent, interval_seconds: interval }, now);
-  setText(byId("status"), words);
-  byId("status").className = `badge ${kind}`;
-  setText(byId("seen"), `last heartbeat ${age(Date.parse(agent.received_at), now)}`);
+  let found = standing({ ...agent, interval_seconds: interval }, Date.now());
+  const isOffline = server.status === "offline";
+  // Where it is otherwise, this browser's clock is wrong: what the service says holds.
+  if ((found.name === "silent") !== isOffline) {
+    found = isOffline ? { words: "Silent", kind: "bad" } : { words: agent.paused ? "Paused" : "Up", kind: agent.paused ? "warn" : "ok" };
+  }
+  setText(byId("status"), found.words);
+  byId("status").className = `badge ${found.kind}`;
+  showAge(agent);
+}
+
+export function showAge(agent) {
+  setText(byId("seen"), `last heartbeat ${age(Date.parse(agent.received_at), Date.now())}`);
 }
 
 function systemOf(info) {

@@ -5,7 +5,7 @@ import { ApiError, get } from "./api.js";
 import { choice, onChoice } from "./choices.js";
 import { byId, make, setText } from "./dom.js";
 import { bytes, clock, count, moment, rate } from "./format.js";
-import { showFacts, showFigures, showHead, showStanding } from "./head.js";
+import { showAge, showFacts, showFigures, showHead, showStanding } from "./head.js";
 import { Interfaces } from "./interfaces.js";
 import { Gauges, showFilesystems } from "./machine.js";
 import { offerPicture } from "./picture.js";
@@ -196,6 +196,8 @@ const look = replacing(async (signal) => {
     known.agent = await get(`${path}/agent`, { signal });
     known.server = server;
     showServer();
+  } else {
+    showStanding(server, known.agent);
   }
   if (isNew) {
     byId("main").removeAttribute("aria-busy");
@@ -268,7 +270,7 @@ document.addEventListener("visibilitychange", () => document.hidden || look());
 
 readAddress();
 showChoices();
-setInterval(() => known.agent && showStanding(known.agent), 1000);
+setInterval(() => known.agent && showAge(known.agent), 1000);
 let isLooking = true;
 while (isLooking) {
   if (!document.hidden) await look();
