@@ -22,7 +22,7 @@ export function showHead(server, agent, quota) {
   showFacts(byId("facts"), [
     ["Hostname", server.hostname],
     ["Up for", server.latest_metrics?.uptime_seconds == null ? null : duration(server.latest_metrics.uptime_seconds)],
-    ["Primary interface", server.primary_interface],
+    ["Primary", server.primary_interface],
     ["Agent", server.agent_version],
     ["System", systemOf(server.os_info)],
     ["Known since", moment(server.first_seen, now)],

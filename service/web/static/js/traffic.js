@@ -132,9 +132,10 @@ export async function events(server, name, { since, until, counted }, signal) {
   const { data } = await get("/api/v1/traffic/events", {
     query: { server, interface: name, since: iso(since), until: iso(until), limit: 500 }, signal,
   });
+  const isOfIt = (one) => !counted?.length || counted.includes(one);
   return data
-    .map((event) => ({ ...event, at: seconds(event.timestamp) }))
-    .filter((event) => !counted?.length || event.interfaces.some((one) => counted.includes(one)));
+    .map((event) => ({ ...event, at: seconds(event.timestamp), interfaces: event.interfaces.filter(isOfIt) }))
+    .filter((event) => event.interfaces.length);
 }
 
 /** The totals and peaks of a series, for its summary. A peak is { bps, start }; null: nothing was reported. */
