@@ -230,6 +230,19 @@ async def test_hundreds_of_interfaces_are_a_row_like_any_other(site: Served, pag
     assert box["height"] < 60
 
 
+async def test_where_heartbeats_are_seldom_there_are_no_gaps_between_them(site: Served, page: Page) -> None:
+    for number in range(10):
+        one = interface("eth0", number * 10_000_000)
+        await site.client.post(beat("seldom", 3000 - 300 * number, one, interval_seconds=300))
+
+    await page.goto("/")
+
+    await expect(row(page, "seldom").get_by_role("img")).to_be_visible()
+    path = await row(page, "seldom").locator("path.zero").get_attribute("d")
+    assert path
+    assert path.count("M") == 1
+
+
 async def test_names_are_text_whatever_they_are(site: Served, page: Page) -> None:
     await tell(site, "nas", EVIL, hostname=EVIL)
 

@@ -56,20 +56,20 @@ export class Row {
     this.others = make("ul", { class: "others" });
     this.received = make("span", { class: "rx-text" });
     this.sent = make("span", { class: "tx-text" });
-    this.peak = make("td", { class: "number peak" });
-    this.errors = make("td", { class: "number errors" });
+    this.peak = cell({ class: "number peak" });
+    this.errors = cell({ class: "number errors" });
     this.lines = new Map();
     this.made = make(
       "tr",
-      { "data-server": id },
-      make("td", { class: "status" }, this.status),
-      make("th", { class: "server", scope: "row" }, this.link, this.hostname),
-      make("td", { class: "interface" }, this.main.name, this.rest),
-      make("td", { class: "traffic" }, this.main.picture),
-      make("td", { class: "number now" }, this.received, this.sent),
+      { role: "row", "data-server": id }, // the roles: laid out as a card, it is still a table's row
+      cell({ class: "status" }, this.status),
+      make("th", { class: "server", scope: "row", role: "rowheader" }, this.link, this.hostname),
+      cell({ class: "interface" }, this.main.name, this.rest),
+      cell({ class: "traffic" }, this.main.picture),
+      cell({ class: "number now" }, this.received, this.sent),
       this.peak,
       this.errors,
-      make("td", { class: "more-interfaces" }, this.others),
+      cell({ class: "more-interfaces" }, this.others),
     );
   }
 
@@ -241,6 +241,10 @@ class OtherLine extends Line {
 /** "4 h": the seconds of a minute ago are news, those of yesterday are not. */
 function coarse(seconds) {
   return duration(seconds).split(" ")[0];
+}
+
+function cell(attributes, ...children) {
+  return make("td", { role: "cell", ...attributes }, ...children);
 }
 
 /** Both directions together, in bits per second; null where it is not known, or the interface is down. */
