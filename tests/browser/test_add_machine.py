@@ -23,8 +23,7 @@ async def commands(page: Page) -> list[str]:
 
 
 def environment(directory: Path) -> dict[str, str]:
-    """Of a person's shell, whose python3 is one that the agent can run on; without the agent's pause at its start, which
-    keeps a fleet from reporting all at one moment."""
+    """Of a person's shell, whose python3 is one that the agent can run on; without the agent's pause at its start."""
     python = directory / "bin" / "python3"
     python.parent.mkdir()
     python.symlink_to(os.path.realpath(shutil.which("python3.11") or os.sys.executable))  # type: ignore[attr-defined]
