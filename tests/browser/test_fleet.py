@@ -199,6 +199,7 @@ async def test_late_and_silent_are_told_by_the_servers_own_interval(
     await expect(row(page, "up").locator(".status")).to_have_text("Up")
     await expect(row(page, "late").locator(".status")).to_contain_text("Late 1\u00a0min")
     await expect(row(page, "silent").locator(".status")).to_have_text("Silent 2\u00a0h")
+    await expect(row(page, "silent").locator(".now")).to_have_text("\u2013")
     await expect(row(page, "slow").locator(".status")).to_have_text("Up")
     await expect(page.get_by_text("4 servers · 1 silent · 1 late")).to_be_visible()
     assert (await order(page))[:2] == ["silent", "late"]

@@ -9,7 +9,7 @@ import { addMachine } from "./add-machine.js";
 import { get } from "./api.js";
 import { onChoice } from "./choices.js";
 import { byId, setText } from "./dom.js";
-import { mainInterface, rateOf, Row, standing } from "./fleet-row.js";
+import { mainInterface, Row, standing } from "./fleet-row.js";
 import { keep, reread, settings, sortBy } from "./fleet-settings.js";
 import { Sparklines } from "./fleet-sparklines.js";
 import { clock, count } from "./format.js";
@@ -24,7 +24,7 @@ const KEYS = {
   status: (row) => standing(row.server, now()).rank,
   server: (row) => row.server.id,
   interface: (row) => mainInterface(row.server)?.name ?? "",
-  now: (row) => rateOf(mainInterface(row.server)) ?? -1,
+  now: (row) => row.rateOf(mainInterface(row.server)) ?? -1,
   peak: (row) => row.peakOf(mainInterface(row.server)) ?? -1,
   errors: (row) => row.errorCount(),
 };
