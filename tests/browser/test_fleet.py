@@ -12,7 +12,7 @@ from playwright.async_api import Locator, Page, expect
 from service.settings import Settings
 from tests.browser.conftest import Complaints
 from tests.browser.serving import Served, served, violations
-from tests.support import heartbeat, interface
+from tests.support import connected, heartbeat, interface
 
 PHONE = {"width": 360, "height": 740}
 EVIL = "<img onerror=alert(1) src=x>"
@@ -286,6 +286,27 @@ async def test_when_the_service_is_away_the_page_says_so_and_recovers(
         await go_on(again, "nas", mbit=16)
         await expect(stale).to_be_hidden(timeout=12_000)
         await expect(row(page, "nas").locator(".now")).to_contain_text("16.0")
+
+
+async def test_when_the_database_is_away_the_page_says_so_and_recovers(
+    site: Served, page: Page, complaints: Complaints, database_url: str, database_server: str
+) -> None:
+    complaints.expect("status of 503")
+    await tell(site, "nas", mbit=8)
+    await page.goto("/")
+    await expect(row(page, "nas")).to_be_visible()
+    name = database_url.rpartition("/")[2]
+
+    async with connected(database_server) as server:
+        await server.execute(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false")
+        await server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+        stale = page.get_by_text("The service cannot reach its database (since")
+        await expect(stale).to_be_visible(timeout=10_000)
+        await expect(row(page, "nas")).to_be_visible()
+        await server.execute(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true")
+
+    await expect(stale).to_be_hidden(timeout=15_000)
+    await expect(row(page, "nas").locator(".status")).to_have_text("Up")
 
 
 async def test_while_nobody_sees_it_it_asks_nothing(site: Served, page: Page) -> None:
