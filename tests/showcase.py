@@ -34,6 +34,7 @@ class Link:
     rx_bytes: int = 0
     tx_bytes: int = 0
     error_count: float = 0.0
+    mood: float = 0.0
 
     def move(self, at: datetime, seconds: float, chance: random.Random) -> None:
         """Counts what crosses it in so many seconds."""
@@ -41,7 +42,10 @@ class Link:
             return
         hour = at.hour + at.minute / 60
         day = self.night + (1 - self.night) * max(0.0, math.cos((hour - self.peak_hour) / 24 * 2 * math.pi)) ** 1.5
-        wave = 1 + 0.35 * math.sin(at.timestamp() / 700 + len(self.name)) + chance.gauss(0, 0.18)
+        # What people do comes and goes slowly: a walk that is drawn back to the middle, faster over longer steps.
+        keeps = math.exp(-seconds / 3000)
+        self.mood = self.mood * keeps + chance.gauss(0, 0.45) * math.sqrt(1 - keeps**2)
+        wave = math.exp(self.mood + chance.gauss(0, 0.08))
         burst = chance.uniform(3, 6) if chance.random() < self.bursts else 1.0
         bits = max(0.02, day * wave) * burst * seconds
         limit = (self.speed_mbps or 100_000) * 940_000 * seconds

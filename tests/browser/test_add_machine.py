@@ -23,11 +23,16 @@ async def commands(page: Page) -> list[str]:
 
 
 def environment(directory: Path) -> dict[str, str]:
-    """Of a person's shell, in which nothing of Linkbeat is set, and python3 is one that the agent can run on."""
+    """Of a person's shell, whose python3 is one that the agent can run on; without the agent's pause at its start."""
     python = directory / "bin" / "python3"
     python.parent.mkdir()
     python.symlink_to(os.path.realpath(shutil.which("python3.11") or os.sys.executable))  # type: ignore[attr-defined]
-    return {"PATH": f"{python.parent}:{os.environ['PATH']}", "HOME": str(directory), "no_proxy": "*"}
+    return {
+        "PATH": f"{python.parent}:{os.environ['PATH']}",
+        "HOME": str(directory),
+        "no_proxy": "*",
+        "LINKBEAT_START_JITTER_SECONDS": "0",
+    }
 
 
 @needs_curl

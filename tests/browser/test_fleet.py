@@ -12,7 +12,7 @@ from playwright.async_api import Locator, Page, expect
 from service.settings import Settings
 from tests.browser.conftest import Complaints
 from tests.browser.serving import Served, served, violations
-from tests.support import heartbeat, interface
+from tests.support import connected, heartbeat, interface
 
 PHONE = {"width": 360, "height": 740}
 EVIL = "<img onerror=alert(1) src=x>"
@@ -199,6 +199,7 @@ async def test_late_and_silent_are_told_by_the_servers_own_interval(
     await expect(row(page, "up").locator(".status")).to_have_text("Up")
     await expect(row(page, "late").locator(".status")).to_contain_text("Late 1\u00a0min")
     await expect(row(page, "silent").locator(".status")).to_have_text("Silent 2\u00a0h")
+    await expect(row(page, "silent").locator(".now")).to_have_text("\u2013")
     await expect(row(page, "slow").locator(".status")).to_have_text("Up")
     await expect(page.get_by_text("4 servers · 1 silent · 1 late")).to_be_visible()
     assert (await order(page))[:2] == ["silent", "late"]
@@ -228,6 +229,19 @@ async def test_hundreds_of_interfaces_are_a_row_like_any_other(site: Served, pag
     box = await row(page, "switch").bounding_box()
     assert box
     assert box["height"] < 60
+
+
+async def test_where_heartbeats_are_seldom_there_are_no_gaps_between_them(site: Served, page: Page) -> None:
+    for number in range(10):
+        one = interface("eth0", number * 10_000_000)
+        await site.client.post(beat("seldom", 3000 - 300 * number, one, interval_seconds=300))
+
+    await page.goto("/")
+
+    await expect(row(page, "seldom").get_by_role("img")).to_be_visible()
+    path = await row(page, "seldom").locator("path.zero").get_attribute("d")
+    assert path
+    assert path.count("M") == 1
 
 
 async def test_names_are_text_whatever_they_are(site: Served, page: Page) -> None:
@@ -272,6 +286,27 @@ async def test_when_the_service_is_away_the_page_says_so_and_recovers(
         await go_on(again, "nas", mbit=16)
         await expect(stale).to_be_hidden(timeout=12_000)
         await expect(row(page, "nas").locator(".now")).to_contain_text("16.0")
+
+
+async def test_when_the_database_is_away_the_page_says_so_and_recovers(
+    site: Served, page: Page, complaints: Complaints, database_url: str, database_server: str
+) -> None:
+    complaints.expect("status of 503")
+    await tell(site, "nas", mbit=8)
+    await page.goto("/")
+    await expect(row(page, "nas")).to_be_visible()
+    name = database_url.rpartition("/")[2]
+
+    async with connected(database_server) as server:
+        await server.execute(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false")
+        await server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+        stale = page.get_by_text("The service cannot reach its database (since")
+        await expect(stale).to_be_visible(timeout=10_000)
+        await expect(row(page, "nas")).to_be_visible()
+        await server.execute(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true")
+
+    await expect(stale).to_be_hidden(timeout=15_000)
+    await expect(row(page, "nas").locator(".status")).to_have_text("Up")
 
 
 async def test_while_nobody_sees_it_it_asks_nothing(site: Served, page: Page) -> None:

@@ -29,7 +29,7 @@ export function addMachine() {
       commands.replaceChildren(
         command("Try it, in the foreground", running(made.token)),
         command("Or install it as a service (Linux with systemd)", installing(made.token)),
-        make("p", { class: "muted" }, `The token ends at ${moment(made.expires_at)}. The machine appears here by itself, with its first heartbeat.`),
+        make("p", { class: "muted" }, `The token ends at ${moment(made.expires_at)}. The machine appears here by itself, within a minute.`),
       );
       button.textContent = "Make another";
       button.className = "quiet";

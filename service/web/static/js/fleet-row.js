@@ -25,7 +25,8 @@ export function standing(server, now) {
 /** The interface that the row is about: the primary, or the busiest where the agent names none. */
 export function mainInterface(server) {
   const named = server.interfaces.find((one) => one.name === server.primary_interface);
-  return named ?? server.interfaces.reduce((best, one) => ((rateOf(one) ?? -1) > (rateOf(best) ?? -1) ? one : best), server.interfaces[0]);
+  const busiest = (best, one) => ((one.rx_bps ?? -1) > (best.rx_bps ?? -1) ? one : best);
+  return named ?? server.interfaces.reduce(busiest, server.interfaces[0]);
 }
 
 export class Row {
@@ -34,6 +35,7 @@ export class Row {
     this.columns = new Map(); // by interface, of the last sparklines
     this.peaks = new Map();
     this.period = "";
+    this.standing = "";
     this.made = null;
   }
 
@@ -56,20 +58,20 @@ export class Row {
     this.others = make("ul", { class: "others" });
     this.received = make("span", { class: "rx-text" });
     this.sent = make("span", { class: "tx-text" });
-    this.peak = make("td", { class: "number peak" });
-    this.errors = make("td", { class: "number errors" });
+    this.peak = cell({ class: "number peak" });
+    this.errors = cell({ class: "number errors" });
     this.lines = new Map();
     this.made = make(
       "tr",
-      { "data-server": id },
-      make("td", { class: "status" }, this.status),
-      make("th", { class: "server", scope: "row" }, this.link, this.hostname),
-      make("td", { class: "interface" }, this.main.name, this.rest),
-      make("td", { class: "traffic" }, this.main.picture),
-      make("td", { class: "number now" }, this.received, this.sent),
+      { role: "row", "data-server": id }, // the roles: laid out as a card, it is still a table's row
+      cell({ class: "status" }, this.status),
+      make("th", { class: "server", scope: "row", role: "rowheader" }, this.link, this.hostname),
+      cell({ class: "interface" }, this.main.name, this.rest),
+      cell({ class: "traffic" }, this.main.picture),
+      cell({ class: "number now" }, this.received, this.sent),
       this.peak,
       this.errors,
-      make("td", { class: "more-interfaces" }, this.others),
+      cell({ class: "more-interfaces" }, this.others),
     );
   }
 
@@ -81,7 +83,7 @@ export class Row {
     const main = mainInterface(server);
     const units = choice("units");
     this.main.show(main, this);
-    const known = rateOf(main) !== null;
+    const known = this.rateOf(main) !== null;
     setText(this.received, known ? `↓ ${rate(main.rx_bps, units)}` : NOTHING);
     setText(this.sent, known ? `↑ ${rate(main.tx_bps, units)}` : "");
     this.showOthers(server.interfaces.filter((one) => one !== main));
@@ -89,14 +91,21 @@ export class Row {
   }
 
   showStanding(now) {
-    if (!this.made) return;
     const found = standing(this.server, now);
+    this.standing = found.name;
+    if (!this.made) return;
     setText(this.status, found.words);
-    if (this.standing !== found.name) {
-      this.standing = found.name;
+    if (this.made.dataset.standing !== found.name) {
+      this.made.dataset.standing = found.name;
       this.status.className = `badge ${found.kind}`;
-      this.made.classList.toggle("silent", found.name === "silent");
+      this.show();
     }
+  }
+
+  /** Both directions of an interface together, in bits per second; null where it is not known. */
+  rateOf(one) {
+    // What a server said before it fell silent is not what it does now.
+    return this.standing !== "silent" && one?.is_up && one.rx_bps != null ? one.rx_bps + one.tx_bps : null;
   }
 
   showHostname() {
@@ -210,7 +219,9 @@ class Line {
   label(one, row) {
     if (!one) return;
     const units = choice("units");
-    const words = one.is_up ? `receiving ${rate(one.rx_bps, units)}, sending ${rate(one.tx_bps, units)}` : "down";
+    const known = row.rateOf(one) !== null;
+    const rates = known ? `receiving ${rate(one.rx_bps, units)}, sending ${rate(one.tx_bps, units)}` : "no rate known";
+    const words = one.is_up ? rates : "down";
     const peak = row.peakOf(one);
     const text = `${one.name} of ${row.server.id}: ${words}${peak === null ? "" : `, peak ${rate(peak, units)}`}`;
     if (this.text !== text) this.svg.setAttribute("aria-label", text);
@@ -233,7 +244,7 @@ class OtherLine extends Line {
 
   show(one, row) {
     super.show(one, row);
-    const both = rateOf(one);
+    const both = row.rateOf(one);
     setText(this.rate, both === null ? "" : rate(both, choice("units")));
   }
 }
@@ -243,7 +254,6 @@ function coarse(seconds) {
   return duration(seconds).split(" ")[0];
 }
 
-/** Both directions together, in bits per second; null where it is not known, or the interface is down. */
-export function rateOf(one) {
-  return one?.is_up && one.rx_bps != null ? one.rx_bps + one.tx_bps : null;
+function cell(attributes, ...children) {
+  return make("td", { role: "cell", ...attributes }, ...children);
 }
