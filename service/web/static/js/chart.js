@@ -317,6 +317,7 @@ function timeTick(at, step) {
   const date = new Date(at * 1000);
   if (step >= 27 * 86_400) return date.toLocaleDateString([], { month: "short", year: "2-digit" });
   if (step >= 86_400) return date.toLocaleDateString([], { day: "numeric", month: "short" });
-  if (!date.getHours() && !date.getMinutes()) return date.toLocaleDateString([], { weekday: "short", day: "numeric" });
-  return date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  // Asked for both, some languages put the day before its name.
+  if (!date.getHours() && !date.getMinutes()) return `${date.toLocaleDateString([], { weekday: "short" })} ${date.getDate()}`;
+  return date.toLocaleTimeString([], { hour: "numeric", minute: "2-digit" });
 }

@@ -27,9 +27,15 @@ export class Interfaces {
     this.rows = new Map();
     this.data = [];
     this.sort = "name";
+    this.isTurned = false;
     this.open = new Set();
     this.isWhole = false;
     for (const input of [filter, only]) input.addEventListener("input", () => this.place());
+    addEventListener("keydown", (event) => {
+      if (event.key !== "/" || event.target.closest("input, select, textarea")) return;
+      event.preventDefault();
+      filter.focus();
+    });
     isPhone.addEventListener("change", () => this.place());
     more.addEventListener("click", () => {
       this.isWhole = true;
@@ -37,6 +43,7 @@ export class Interfaces {
     });
     for (const button of table.tHead.querySelectorAll("button")) {
       button.addEventListener("click", () => {
+        this.isTurned = this.sort === button.dataset.sort && !this.isTurned;
         this.sort = button.dataset.sort;
         this.place();
       });
@@ -63,6 +70,7 @@ export class Interfaces {
       && (row.words.includes(words) || row.members.some((one) => one.name.toLowerCase().includes(words))));
     const value = SORTS[this.sort];
     found.sort((one, other) => (value ? value(other) - value(one) : other.rank - one.rank) || natural(one.name, other.name));
+    if (this.isTurned) found.reverse();
     const shown = this.isWhole ? found : found.slice(0, MOST_ROWS);
     const elements = shown.flatMap((row) => [this.element(row), ...this.members(row)]);
     if (elements.length !== this.body.children.length || elements.some((row, at) => row !== this.body.children[at])) {
@@ -70,7 +78,7 @@ export class Interfaces {
     }
     for (const heading of this.table.tHead.rows[0].cells) {
       const by = heading.querySelector("button")?.dataset.sort;
-      if (by === this.sort) heading.setAttribute("aria-sort", by === "name" ? "ascending" : "descending");
+      if (by === this.sort) heading.setAttribute("aria-sort", (by === "name") === this.isTurned ? "descending" : "ascending");
       else heading.removeAttribute("aria-sort");
     }
     this.more.hidden = shown.length === found.length;
