@@ -6,6 +6,7 @@ import { make } from "./dom.js";
 
 const { uPlot } = globalThis; // vendor/uPlot.iife.min.js, which the page loads before its modules
 const PAGE = 10;
+const IS_12_HOURS = new Intl.DateTimeFormat([], { hour: "numeric" }).resolvedOptions().hour12;
 
 /** What an event is called over its line. */
 export const EVENT_NAMES = { reboot: "reboot", reset: "counters reset", rejected: "rejected" };
@@ -319,5 +320,5 @@ function timeTick(at, step) {
   if (step >= 86_400) return date.toLocaleDateString([], { day: "numeric", month: "short" });
   // Asked for both, some languages put the day before its name.
   if (!date.getHours() && !date.getMinutes()) return `${date.toLocaleDateString([], { weekday: "short" })} ${date.getDate()}`;
-  return date.toLocaleTimeString([], { hour: "numeric", minute: "2-digit" });
+  return date.toLocaleTimeString([], { hour: IS_12_HOURS ? "numeric" : "2-digit", minute: "2-digit" });
 }

@@ -14,7 +14,7 @@ export function showFacts(element, facts) {
   element.replaceChildren(...known.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
 }
 
-/** What GET /servers/{id}, and its /agent and /quota say; `agent` may not be there yet, `quota` not be set: null. */
+/** What GET /servers/{id}, and its /agent and /quota say; no quota: null. */
 export function showHead(server, agent, quota) {
   const now = Date.now();
   document.title = `${server.id} · Linkbeat`;
@@ -28,8 +28,7 @@ export function showHead(server, agent, quota) {
     ["Known since", moment(server.first_seen, now)],
   ]);
   showNow(server);
-  if (!agent) return;
-  showStanding(server, agent);
+  showStanding(agent);
   const found = warnings(server, agent, quota, now);
   byId("warnings").hidden = !found.length;
   byId("warnings").replaceChildren(...found.map((one) =>
@@ -37,10 +36,10 @@ export function showHead(server, agent, quota) {
 }
 
 /** Is it alive? In the words of the fleet's page; with time, the answer changes by itself. */
-export function showStanding(server, agent) {
+export function showStanding(agent) {
   const interval = agent.interval_seconds ?? UNSAID_INTERVAL_SECONDS;
   let found = standing({ ...agent, interval_seconds: interval }, Date.now());
-  const isOffline = server.status === "offline";
+  const isOffline = agent.status === "offline";
   // Where it is otherwise, this browser's clock is wrong: what the service says holds.
   if ((found.name === "silent") !== isOffline) {
     found = isOffline ? { words: "Silent", kind: "bad" } : { words: agent.paused ? "Paused" : "Up", kind: agent.paused ? "warn" : "ok" };

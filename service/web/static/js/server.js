@@ -187,17 +187,16 @@ const refreshUsage = replacing(async (signal) => {
   showInterfaces();
 });
 
-/** Looks whether a heartbeat came, and then for all that it changes. */
+/** Looks whether a heartbeat came, by the smallest answer that tells, and then asks for all that it changes. */
 const look = replacing(async (signal) => {
-  const before = known.server;
-  const server = await get(path, { signal });
-  const isNew = before?.last_seen !== server.last_seen;
-  if (isNew || before.status !== server.status || !known.agent) {
-    known.agent = await get(`${path}/agent`, { signal });
-    known.server = server;
+  const agent = await get(`${path}/agent`, { signal });
+  const isNew = known.agent?.received_at !== agent.received_at;
+  if (isNew || known.agent.status !== agent.status) {
+    known.server = await get(path, { signal });
+    known.agent = agent;
     showServer();
   } else {
-    showStanding(server, known.agent);
+    showStanding(agent);
   }
   if (isNew) {
     byId("main").removeAttribute("aria-busy");
