@@ -60,7 +60,13 @@ async def test_the_link_of_make_run_signs_in_by_itself_and_leaves_no_code_in_the
 async def test_it_leads_nowhere_else(site: Served, contexts: Any) -> None:
     page, _ = await signed_out(contexts)
 
-    for back in ("//evil.example/", "https://evil.example/", "/\\evil.example", "javascript:alert(1)"):
+    for back in (
+        "//evil.example/",
+        "https://evil.example/",
+        "/\\evil.example",
+        "/.//evil.example",
+        "javascript:alert(1)",
+    ):
         await page.goto(f"/sign-in?back={back}")
         await page.get_by_label("Token").fill(KEY)
         await page.keyboard.press("Enter")

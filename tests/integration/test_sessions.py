@@ -228,7 +228,16 @@ async def test_a_code_signs_in_for_a_quarter_of_an_hour(
 
 @pytest.mark.parametrize(
     ("body", "status"),
-    [(b"", 400), (b"[]", 422), (b'{"token": 1}', 422), (b'{"token": "x", "more": 1}', 422), (b"x" * 5_000, 413)],
+    [
+        (b"", 400),
+        (b"[]", 422),
+        (b'{"token": 1}', 422),
+        (b'{"token": "x", "more": 1}', 422),
+        (b"x" * 5_000, 413),
+        (rb'{"token": "\ud800"}', 400),
+        (b'{"token": "\xff"}', 400),
+        ('{"token": "\u00e9\u20ac"}'.encode(), 401),
+    ],
 )
 async def test_what_is_no_sign_in_is_refused(browser: httpx.AsyncClient, body: bytes, status: int) -> None:
     answer = await browser.post("/sign-in", content=body, headers=JSON)

@@ -130,8 +130,9 @@ export class Row {
       this.lines.delete(name);
     }
     const { interface_count: all, interfaces_down: down } = this.server;
-    const words = all > this.server.interfaces.length ? `of ${count(all)}${down ? `, ${count(down)} down` : ""}` : "";
-    setText(this.rest, words);
+    setText(this.rest, all > 1 ? `of ${count(all)}${down ? `, ${count(down)} down` : ""}` : "");
+    // Where all are in the row, they need no counting, unless it is too narrow for them.
+    this.rest.classList.toggle("all-shown", all === this.server.interfaces.length);
   }
 
   showPeaks() {

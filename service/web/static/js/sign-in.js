@@ -24,7 +24,8 @@ async function signIn(body) {
 /** Where the reader came from; only ever a page of this service. */
 function back() {
   const url = new URL(new URLSearchParams(location.search).get("back") ?? "/", location.origin);
-  return url.origin === location.origin ? url.pathname + url.search + url.hash : "/";
+  // "/.//elsewhere" is of this origin, and its path alone would be an address of another.
+  return url.origin === location.origin && !url.pathname.startsWith("//") ? url.href : "/";
 }
 
 function words(error, isCode) {
