@@ -37,8 +37,9 @@ soak: .venv/development ## A day of 200 servers in some minutes, through kills a
 	$(BIN)/python -m pytest -s tests/drills/test_soak.py
 
 .PHONY: drill-packages
-drill-packages: .venv/development ## Builds the agent as one file and as a package of its own, and runs each alone
-	$(BIN)/python -m pytest tests/drills/test_packages.py
+drill-packages: .venv/development ## Builds the wheel, the one-file agent and the images, and runs each alone
+	$(BIN)/python -m pytest tests/drills/test_packages*.py
+
 .PHONY: fuzz-api
 fuzz-api: .venv/development ## Asks the whole API for whatever its OpenAPI document allows and forbids, for minutes
 	LINKBEAT_SCHEMATHESIS_EXAMPLES=200 $(BIN)/python -m pytest tests/e2e/test_schemathesis.py
