@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([sys.executable, "-m", "venv", directory / "venv"], check=True)
     commands = directory / "venv/bin"
     pip: list[str | Path] = [commands / "python", "-m", "pip", "--disable-pip-version-check"]
-    locked = ["--require-hashes", "--only-binary", ":all:", "-r", REPOSITORY / "requirements.lock"]
+    locked: list[str | Path] = ["--require-hashes", "--only-binary", ":all:", "-r", REPOSITORY / "requirements.lock"]
     subprocess.run([*pip, "wheel", "--quiet", "--no-deps", "-w", directory, REPOSITORY], check=True)
     (wheel,) = directory.glob("linkbeat-*.whl")
     subprocess.run([*pip, "install", "--quiet", *locked], check=True)
@@ -41,9 +42,14 @@ def elsewhere(tmp_path: Path) -> Path:
     return folder
 
 
-def said(command: Path, *arguments: str, cwd: Path, status: int = 0, **environ: str) -> str:
+def said(command: Path, *arguments: str, cwd: Path, status: int = 0, environ: Mapping[str, str] | None = None) -> str:
     done = subprocess.run(
-        [command, *arguments], capture_output=True, text=True, cwd=cwd, env=os.environ | environ, check=False
+        [command, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=os.environ | dict(environ or {}),
+        check=False,
     )
     assert done.returncode == status, done.stderr
     return done.stdout + done.stderr
@@ -74,9 +80,9 @@ def test_it_installs_its_own_schema_and_names_its_own_command(
 ) -> None:
     environ = {"LINKBEAT_DATABASE_URL": empty_database_url, "LINKBEAT_DATA_DIR": str(elsewhere.parent / "data")}
 
-    refused = said(installed / "linkbeat", "serve", cwd=elsewhere, status=1, **environ)
-    migrated = said(installed / "linkbeat", "migrate", cwd=elsewhere, **environ)
-    token = said(installed / "linkbeat", "token", "create", "--kind", "read", cwd=elsewhere, **environ)
+    refused = said(installed / "linkbeat", "serve", cwd=elsewhere, status=1, environ=environ)
+    migrated = said(installed / "linkbeat", "migrate", cwd=elsewhere, environ=environ)
+    token = said(installed / "linkbeat", "token", "create", "--kind", "read", cwd=elsewhere, environ=environ)
 
     assert "has no Linkbeat schema; run: linkbeat migrate" in refused
     assert "Schema: installed" in migrated
@@ -84,10 +90,12 @@ def test_it_installs_its_own_schema_and_names_its_own_command(
 
 
 def test_the_agent_looks_after_itself(installed: Path, elsewhere: Path) -> None:
-    environ = {"LINKBEAT_CONFIG": "/dev/null", "LINKBEAT_URL": "http://127.0.0.1:1"}
+    environ = {"LINKBEAT_CONFIG": "/dev/null", "LINKBEAT_URL": "http://127.0.0.1:1", "LINKBEAT_LOG_LEVEL": "error"}
 
-    findings = json.loads(said(installed / "linkbeat-agent", "doctor", "--json", cwd=elsewhere, status=1, **environ))
-    printed = json.loads(said(installed / "linkbeat-agent", "print", cwd=elsewhere, LINKBEAT_LOG_LEVEL="error"))
+    findings = json.loads(
+        said(installed / "linkbeat-agent", "doctor", "--json", cwd=elsewhere, status=1, environ=environ)
+    )
+    printed = json.loads(said(installed / "linkbeat-agent", "print", cwd=elsewhere, environ=environ))
 
     assert findings
     assert printed["server_id"]
