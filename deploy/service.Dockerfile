@@ -34,10 +34,11 @@ LABEL org.opencontainers.image.title="Linkbeat" \
       org.opencontainers.image.description="What crosses every network interface of a fleet, exact to the byte, in TimescaleDB" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-# A number, so that Kubernetes can tell that it is not root's (runAsNonRoot).
+# A number, so that Kubernetes can tell that it is not root's (runAsNonRoot). The second directory is for the token that
+# compose.yaml leaves to the agent.
 RUN groupadd --gid 10001 linkbeat \
  && useradd --uid 10001 --gid 10001 --no-log-init --no-create-home --home-dir /var/lib/linkbeat --shell /usr/sbin/nologin linkbeat \
- && install --directory --owner=10001 --group=10001 --mode=0700 /var/lib/linkbeat
+ && install --directory --owner=10001 --group=10001 --mode=0700 /var/lib/linkbeat /var/lib/linkbeat-agent
 COPY --from=build /opt/linkbeat /opt/linkbeat
 # The root may be read-only: all that is written is below the data directory.
 ENV PATH=/opt/linkbeat/bin:/usr/bin:/bin PYTHONDONTWRITEBYTECODE=1 \

@@ -33,6 +33,22 @@ DRAIN_SECONDS = 10
 
 def main() -> int:
     """Runs a command; what went wrong is one line on stderr, and exit status 1."""
+    arguments = argument_parser().parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)
+    try:
+        settings = Settings.from_environment(os.environ)
+        _log_to_stderr(settings.log_level)
+        if arguments.command == "token":
+            return token_command.run(settings, arguments, say)
+        return {"serve": serve, "migrate": migrate, "run": run_all, "psql": psql}[arguments.command](settings)
+    except (SettingsError, SchemaError, EmbeddedError) as raised:
+        print(f"linkbeat: {raised}", file=sys.stderr)
+        return 1
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """What can be typed after the command."""
     parser = argparse.ArgumentParser(prog=COMMAND, description="Linkbeat's service.")
     parser.add_argument("--version", action="version", version=f"linkbeat {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
@@ -45,18 +61,7 @@ def main() -> int:
         commands.add_parser(name, help=words, description=words)
     words = "make, list and revoke tokens (docs/identity.md)"
     token_command.add_arguments(commands.add_parser("token", help=words, description=words))
-    arguments = parser.parse_args()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _end)
-    try:
-        settings = Settings.from_environment(os.environ)
-        _log_to_stderr(settings.log_level)
-        if arguments.command == "token":
-            return token_command.run(settings, arguments, say)
-        return {"serve": serve, "migrate": migrate, "run": run_all, "psql": psql}[arguments.command](settings)
-    except (SettingsError, SchemaError, EmbeddedError) as raised:
-        print(f"linkbeat: {raised}", file=sys.stderr)
-        return 1
+    return parser
 
 
 def serve(settings: Settings) -> int:
