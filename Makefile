@@ -52,6 +52,10 @@ bench: .venv/development ## Heartbeats and sparklines per second on this machine
 agent: .venv/runtime ## The agent alone in one file, for every other machine: dist/linkbeat-agent.pyz
 	@$(BIN)/python -m deploy.build_agent dist/linkbeat-agent.pyz
 
+.PHONY: wheel
+wheel: .venv/runtime ## The commands linkbeat and linkbeat-agent for any environment: dist/linkbeat-*.whl
+	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+
 .PHONY: docs
 docs: .venv/development ## Writes docs/sql.md from the database's comments
 	$(BIN)/python -m docs.generate

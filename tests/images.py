@@ -130,10 +130,12 @@ def container(
     entrypoint: list[str] | None = None,
     mounts: Mapping[str, str] | None = None,
     environ: Mapping[str, str] | None = None,
+    own_network: bool = False,
 ) -> Iterator[Container]:
-    """`docker run --read-only --cap-drop ALL --security-opt no-new-privileges` with the host's network.
+    """`docker run --read-only --cap-drop ALL --security-opt no-new-privileges`, on the host's network if on no other.
 
-    mounts  from places here to places there, which docker would make.
+    mounts       from places here to places there, which docker would make
+    own_network  of which nothing leads out
     """
     mounts = mounts or {}
     for place in mounts.values():
@@ -146,8 +148,9 @@ def container(
         *(stage.entrypoint if entrypoint is None else entrypoint),
         *(command or (stage.command if entrypoint is None else ())),
     ]
+    isolated = ("unshare", "--net", *ISOLATED[1:]) if own_network else ISOLATED
     process = subprocess.Popen(
-        [*ISOLATED, READ_ONLY + START + 'exec chroot "$ROOT" "$@"', "sh", *started],
+        [*isolated, READ_ONLY + START + 'exec chroot "$ROOT" "$@"', "sh", *started],
         env=os.environ | {"ROOT": str(stage.root), "MOUNTS": " ".join(f"{a}:{b}" for a, b in mounts.items())},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -25,13 +25,14 @@ RUN = (sys.executable, "-m", "service", "run")
 class KillableService:
     """`python -m service serve` on a database; start() and kill() as often as wanted, on the same port."""
 
-    def __init__(self, database_url: str, directory: Path) -> None:
+    def __init__(self, database_url: str, directory: Path, **environ: str) -> None:
         self._log = directory / "service.log"
         self._environment = os.environ | {
             "LINKBEAT_DATABASE_URL": database_url,
             "LINKBEAT_API_KEY": KEY,
             "LINKBEAT_PORT": str(free_port()),
             "LINKBEAT_DATA_DIR": str(directory),
+            **environ,
         }
         self.url = f"http://127.0.0.1:{self._environment['LINKBEAT_PORT']}"
         self.process: subprocess.Popen[bytes] | None = None
@@ -81,9 +82,9 @@ class KillableService:
 
 
 @contextlib.asynccontextmanager
-async def killable_service(database_url: str, directory: Path) -> AsyncIterator[KillableService]:
+async def killable_service(database_url: str, directory: Path, **environ: str) -> AsyncIterator[KillableService]:
     """A service that answers; killed at the end if it still runs."""
-    service = KillableService(database_url, directory)
+    service = KillableService(database_url, directory, **environ)
     try:
         await service.start()
         yield service

@@ -1,6 +1,7 @@
 """Both images, built of their Dockerfiles in a Debian of its own, and run as a container is: see tests/images.py."""
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -12,12 +13,15 @@ from pathlib import Path
 import asyncpg
 import httpx
 import pytest
+import yaml  # type: ignore[import-untyped]
 
 from tests.images import Stage, build, container
 from tests.processes import free_port
-from tests.support import KEY
 
 REPOSITORY = Path(__file__).parents[2]
+COMPOSE = yaml.safe_load((REPOSITORY / "deploy/compose.yaml").read_text(encoding="utf-8"))["services"]
+HOST = dict(place.split(":")[:2] for place in COMPOSE["agent"]["volumes"] if place.startswith("/"))
+SERVER = "host-of-containers"
 RELEASE = "trixie"  # of the Dockerfiles' BASE
 
 pytestmark = [
@@ -96,53 +100,69 @@ def test_its_user_can_write_nothing_but_its_volume(images: dict[str, Stage], nam
     assert (status, output) == (0, "")
 
 
+def test_the_agent_reports_the_hosts_interfaces_from_a_network_of_its_own(images: dict[str, Stage]) -> None:
+    said = {**COMPOSE["agent"]["environment"], "LINKBEAT_SERVER_ID": SERVER, "LINKBEAT_LOG_LEVEL": "error"}
+
+    with container(images["agent"], "print", mounts=HOST, environ=said, own_network=True) as printing:
+        status, output = printing.finish(60)
+
+    assert status == 0, output
+    reported = json.loads(output)
+    assert {each["name"] for each in reported["network_interfaces"]} == {name for _, name in socket.if_nameindex()} - {
+        "lo"
+    }
+    assert reported["hostname"] == Path("/etc/hostname").read_text(encoding="utf-8").strip()
+    assert "/" in {each["mount_point"] for each in reported["filesystems"]}
+
+
 async def test_a_heartbeat_arrives_from_one_to_the_other(
     images: dict[str, Stage], volumes: dict[str, str], empty_database_url: str
 ) -> None:
+    """In the order of compose.yaml, with the commands and the environment that it gives."""
     port = str(free_port())
     url = f"http://127.0.0.1:{port}"
-    settings = {"LINKBEAT_DATABASE_URL": empty_database_url, "LINKBEAT_API_KEY": KEY, "LINKBEAT_PORT": port}
-    (data, at_data), (spool, at_spool) = volumes.items()
+    settings = {"LINKBEAT_DATABASE_URL": empty_database_url, "LINKBEAT_PORT": port, "LINKBEAT_SERVER_ID": SERVER}
+    reporting = COMPOSE["agent"]["environment"] | {
+        "LINKBEAT_URL": url,
+        "LINKBEAT_SERVER_ID": SERVER,
+        "LINKBEAT_START_JITTER_SECONDS": "0",
+        "LINKBEAT_INTERVAL_SECONDS": "1",
+    }
     service, agent = images["service"], images["agent"]
+    of_service, of_agent = ({place: there} for place, there in volumes.items())
 
-    def once(*command: str, entrypoint: list[str] | None = None) -> tuple[int, str]:
-        with container(service, *command, entrypoint=entrypoint, mounts={data: at_data}, environ=settings) as running:
+    def once(image: Stage, *command: str, entrypoint: list[str] | None = None) -> tuple[int, str]:
+        mounts, environ = (volumes, settings) if image is service else (of_agent | HOST, reporting)
+        with container(image, *command, entrypoint=entrypoint, mounts=mounts, environ=environ) as running:
             return running.finish(60)
 
-    migrated, words = await asyncio.to_thread(once, "migrate")
-    assert migrated == 0, words
-    assert (await asyncio.to_thread(once, entrypoint=service.health))[0] == 1
-    with container(service, mounts={data: at_data}, environ=settings) as serving:
+    migrated = await asyncio.to_thread(once, service, *COMPOSE["migrate"]["command"])
+    before = await asyncio.to_thread(once, service, entrypoint=service.health)
+    with container(service, mounts=of_service, environ=settings) as serving:
         await ready(url)
-        assert (await asyncio.to_thread(once, entrypoint=service.health))[0] == 0
-        made = ["token", "create", "--kind", "server", "--server", "host-of-containers"]
-        made_status, made_words = await asyncio.to_thread(once, *made)
-        assert made_status == 0, made_words
-        reporting = {
-            "LINKBEAT_URL": url,
-            "LINKBEAT_API_KEY": next(word for word in made_words.split() if word.startswith("lb_s_")),
-            "LINKBEAT_SERVER_ID": "host-of-containers",
-            "LINKBEAT_START_JITTER_SECONDS": "0",
-            "LINKBEAT_INTERVAL_SECONDS": "1",
-            "LINKBEAT_PROC": "/host/proc",
-            "LINKBEAT_SYS": "/host/sys",
-            "LINKBEAT_ROOT": "/host/root",
-        }
-        host = {spool: at_spool, "/proc": "/host/proc", "/sys": "/host/sys", "/": "/host/root"}
-        with container(agent, mounts=host, environ=reporting) as running:
+        health = await asyncio.to_thread(once, service, entrypoint=service.health)
+        script = COMPOSE["agent-token"]["command"][0].replace("$$", "$")
+        token = await asyncio.to_thread(once, service, script, entrypoint=COMPOSE["agent-token"]["entrypoint"])
+        again = await asyncio.to_thread(once, service, script, entrypoint=COMPOSE["agent-token"]["entrypoint"])
+        with container(agent, mounts=of_agent | HOST, environ=reporting) as running:
             reported = await heartbeats(empty_database_url, 3)
+            agents_health = await asyncio.to_thread(once, agent, entrypoint=agent.health)
             running.signal(signal.SIGTERM)
             agent_ended = await asyncio.to_thread(running.finish, 10)
-        with container(agent, entrypoint=agent.health, mounts=host, environ=reporting) as examining:
-            health, findings = await asyncio.to_thread(examining.finish, 60)
         serving.signal(signal.SIGTERM)
         service_ended = await asyncio.to_thread(serving.finish, 15)
 
+    done = {"migrate": migrated, "health": health, "token": token, "again": again, "agent's health": agents_health}
+    assert {what: words for what, (status, words) in done.items() if status != 0} == {}
+    assert before[0] == 1
+    assert "create" not in again[1]
+    assert set(reported) == interfaces_here()
+    assert (agent_ended[0], service_ended[0]) == (0, 0), agent_ended[1] + service_ended[1]
     assert service.stop_signal == agent.stop_signal == "SIGTERM"
-    assert {name for _, name in socket.if_nameindex()} - {"lo"} == set(reported)
-    assert agent_ended[0] == 0, agent_ended[1]
-    assert health == 0, findings
-    assert service_ended[0] == 0, service_ended[1]
+
+
+def interfaces_here() -> set[str]:
+    return {name for _, name in socket.if_nameindex()} - {"lo"}
 
 
 async def ready(url: str) -> None:
@@ -163,9 +183,7 @@ async def heartbeats(url: str, least: int) -> list[str]:
         async with asyncio.timeout(30):
             while await connection.fetchval("SELECT count(*) FROM server_samples") < least:  # noqa: ASYNC110 - no event
                 await asyncio.sleep(0.2)
-        rows = await connection.fetch(
-            "SELECT interface_name FROM interface_overview WHERE server_id = 'host-of-containers'"
-        )
+        rows = await connection.fetch("SELECT interface_name FROM interface_overview WHERE server_id = $1", SERVER)
         return [row["interface_name"] for row in rows]
     finally:
         await connection.close()

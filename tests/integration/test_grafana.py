@@ -1,8 +1,12 @@
 """deploy/grafana: the dashboards are what their generator writes, and every query of theirs is answered as analyst."""
 
+import asyncio
 import itertools
 import json
+import os
 import re
+import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -19,6 +23,7 @@ from deploy.grafana.panels import COLUMNS, DATASOURCE
 from tests import fleet
 from tests.fleet import BUSY, GAP, NOW, QUARTER
 from tests.grafana import Asked, expanded, ranges
+from tests.support import as_login, connected
 
 PROVISIONING = DASHBOARDS.parent / "provisioning"
 FLEET, SERVER = dashboards()["fleet.json"], dashboards()["server.json"]
@@ -225,6 +230,25 @@ async def test_annotations_mark_reboots_and_resets(analyst: asyncpg.Connection) 
     assert [(row["time"], row["timeend"]) for row in marks["Reboots"]] == [fleet.REBOOT]
     assert [(row["time"], row["text"]) for row in marks["Counters begun anew"]] == [(fleet.RESET, "eth0: reset")]
     assert [row["time"] for row in of_fleet] == [fleet.REBOOT[0]]
+
+
+async def test_grafanas_login_reads_the_views_and_nothing_else(
+    database: asyncpg.Connection, database_url: str, login: str
+) -> None:
+    psql = shutil.which("psql")
+    if psql is None:
+        pytest.skip("there is no psql on this machine: apt install postgresql-client")
+    command = [psql, "--no-psqlrc", "--quiet", "--file", str(DASHBOARDS.parent / "login.sql"), database_url]
+
+    for password in ("it's the first", login):
+        given = os.environ | {"ANALYST_LOGIN": login, "ANALYST_PASSWORD": password}
+        await asyncio.to_thread(subprocess.run, command, env=given, check=True, capture_output=True)
+
+    async with connected(as_login(database_url, login)) as grafana:
+        assert await grafana.fetchval("SHOW statement_timeout") == "1min"
+        assert await grafana.fetch("SELECT server_id FROM server_overview") == []
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await grafana.fetch("SELECT * FROM servers")
 
 
 async def test_a_name_with_a_quote_is_a_name(analyst: asyncpg.Connection) -> None:

@@ -199,7 +199,7 @@ def test_kubernetes_manifests_are_valid() -> None:
     )
 
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count(" passed ") == len(MANIFESTS)
+    assert done.stdout.count(" passed ") == len(MANIFESTS)
 
 
 def test_compose_itself_reads_the_file(tmp_path: Path) -> None:
