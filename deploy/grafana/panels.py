@@ -86,7 +86,12 @@ def lines(
             "overrides": list(overrides),
         },
         "options": {
-            "legend": {"displayMode": "table", "placement": "bottom", "calcs": ["mean", "max", "lastNotNull"]},
+            "legend": {
+                "showLegend": True,
+                "displayMode": "table",
+                "placement": "bottom",
+                "calcs": ["mean", "max", "lastNotNull"],
+            },
             "tooltip": {"mode": "multi", "sort": "desc"},
         },
     }
@@ -150,7 +155,7 @@ def months(title: str, sql: str, *, width: int, height: int, overrides: tuple[di
             "xField": "month",
             "stacking": "normal",
             "showValue": "never",
-            "legend": {"displayMode": "list", "placement": "bottom"},
+            "legend": {"showLegend": True, "displayMode": "list", "placement": "bottom"},
             "tooltip": {"mode": "multi"},
         },
     }
@@ -159,7 +164,7 @@ def months(title: str, sql: str, *, width: int, height: int, overrides: tuple[di
 
 def variable(name: str, label: str, sql: str, *, several: bool) -> dict[str, Any]:
     """A choice from what the query finds; `several`: more than one, and all of them to begin with."""
-    choice = {"multi": True, "includeAll": True, "current": {"text": "All", "value": "$__all"}} if several else {}
+    choice = {"multi": True, "includeAll": True, "current": {"text": ["All"], "value": ["$__all"]}} if several else {}
     return {
         "name": name,
         "label": label,

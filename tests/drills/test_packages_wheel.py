@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,6 +31,17 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([*pip, "install", "--quiet", "--no-deps", wheel], check=True)
     subprocess.run([*pip, "check"], check=True)
     return commands
+
+
+def test_it_holds_all_that_is_kept_of_the_packages(installed: Path) -> None:
+    kept = subprocess.run(
+        ["git", "ls-files", "agent", "service", "migrations", "sql"],
+        capture_output=True, text=True, cwd=REPOSITORY, check=True,
+    ).stdout.split()  # fmt: skip
+    (wheel,) = installed.parents[1].glob("linkbeat-*.whl")
+
+    with zipfile.ZipFile(wheel) as zipped:
+        assert set(kept) <= set(zipped.namelist())
 
 
 @pytest.fixture
