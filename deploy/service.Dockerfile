@@ -48,7 +48,7 @@ WORKDIR /
 USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=30s --timeout=5s --start-period=30s --start-interval=1s --retries=3 \
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python", "-IS", "-c", "import os, urllib.request as r; r.urlopen(f'http://127.0.0.1:{os.environ[\"LINKBEAT_PORT\"]}/health/ready', timeout=4)"]
 ENTRYPOINT ["linkbeat"]
 CMD ["serve"]
