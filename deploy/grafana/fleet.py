@@ -5,11 +5,10 @@ from deploy.grafana.panels import (
     BYTES,
     PERCENT,
     RATE,
-    RECEIVED,
     RX,
     SECONDS,
-    SENT_BELOW,
     TX,
+    WHOLE,
     Panel,
     annotation,
     bar_of,
@@ -17,15 +16,15 @@ from deploy.grafana.panels import (
     lines,
     link_to_server,
     override,
+    rates_now,
     stats,
     status_of,
     table,
+    traffic,
     unit,
     variable,
 )
 
-# Of a bucket that has not ended yet, the rate is not known.
-WHOLE = "$__timeFilter(bucket) AND bucket <= now() - INTERVAL '$level'"
 CHOSEN = "server_id IN (${server:sqlstring})"
 
 VARIABLES = [variable("server", "Server", "SELECT server_id FROM server_overview ORDER BY server_id", several=True)]
@@ -94,16 +93,7 @@ WHERE {CHOSEN}
                 ),
             ),
         ),
-        stats(
-            "Now, each byte once",
-            f"""
-SELECT sum(rx_bps) AS received, sum(tx_bps) AS sent
-FROM interface_overview
-WHERE {CHOSEN} AND is_current AND is_lowest
-""",
-            width=9,
-            overrides=(override("received", color(RX), unit(RATE)), override("sent", color(TX), unit(RATE))),
-        ),
+        rates_now(CHOSEN, width=9),
         stats(
             "In this range, each byte once",
             f"""
@@ -115,23 +105,7 @@ WHERE {CHOSEN} AND $__timeFilter(bucket) AND is_lowest
             overrides=(override("received", color(RX), unit(BYTES)), override("sent", color(TX), unit(BYTES))),
         ),
     ],
-    [
-        lines(
-            "Traffic of the servers chosen, each byte once",
-            f"""
-SELECT $__timeGroupAlias(bucket, $__interval, NULL),
-       sum(rx_bytes) * 8000.0 / $__interval_ms AS received,
-       sum(tx_bytes) * 8000.0 / $__interval_ms AS sent
-FROM network_traffic_$level
-WHERE {WHOLE} AND is_lowest AND {CHOSEN}
-GROUP BY 1
-ORDER BY 1
-""",
-            measure=RATE,
-            overrides=(RECEIVED, SENT_BELOW),
-            description="Received above the axis, sent below.",
-        )
-    ],
+    [traffic("Traffic of the servers chosen, each byte once", f"is_lowest AND {CHOSEN}")],
     [_busiest("Received, by server", "rx_bytes"), _busiest("Sent, by server", "tx_bytes")],
     [
         table(

@@ -12,6 +12,9 @@ RX, TX = "#22d3ee", "#fbbf24"
 OK, BAD, WARN = "#4ade80", "#f87171", "#fbbf24"
 RATE, BYTES, PERCENT, SECONDS = "bps", "decbytes", "percent", "s"
 
+# Of a bucket that has not ended yet, the rate is not known.
+WHOLE = "$__timeFilter(bucket) AND bucket <= now() - INTERVAL '$level'"
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -98,6 +101,40 @@ def lines(
     if repeat:
         content |= {"repeat": repeat, "repeatDirection": "h", "maxPerRow": 3}
     return Panel(width, height, content)
+
+
+def traffic(title: str, condition: str, *, width: int = COLUMNS, repeat: str = "") -> Panel:
+    """Received and sent by what fulfils the condition, each in its colour."""
+    return lines(
+        title,
+        f"""
+SELECT $__timeGroupAlias(bucket, $__interval, NULL),
+       sum(rx_bytes) * 8000.0 / $__interval_ms AS received,
+       sum(tx_bytes) * 8000.0 / $__interval_ms AS sent
+FROM network_traffic_$level
+WHERE {WHOLE} AND {condition}
+GROUP BY 1
+ORDER BY 1
+""",
+        measure=RATE,
+        width=width,
+        overrides=(RECEIVED, SENT_BELOW),
+        repeat=repeat,
+        description="Received above the axis, sent below.",
+    )
+
+
+def rates_now(condition: str, *, width: int) -> Panel:
+    return stats(
+        "Now, each byte once",
+        f"""
+SELECT sum(rx_bps) AS received, sum(tx_bps) AS sent
+FROM interface_overview
+WHERE {condition} AND is_current AND is_lowest
+""",
+        width=width,
+        overrides=(override("received", color(RX), unit(RATE)), override("sent", color(TX), unit(RATE))),
+    )
 
 
 def table(

@@ -1,6 +1,5 @@
 """One server's dashboard."""
 
-from deploy.grafana.fleet import WHOLE
 from deploy.grafana.panels import (
     BAD,
     BYTES,
@@ -10,8 +9,8 @@ from deploy.grafana.panels import (
     RX,
     SECONDS,
     SENT,
-    SENT_BELOW,
     TX,
+    WHOLE,
     Panel,
     annotation,
     bar_of,
@@ -19,9 +18,10 @@ from deploy.grafana.panels import (
     lines,
     months,
     override,
-    stats,
+    rates_now,
     status_of,
     table,
+    traffic,
     unit,
     variable,
 )
@@ -95,26 +95,6 @@ WITH billed AS (
 """.strip()
 
 
-def _traffic(title: str, condition: str, *, repeat: str = "", width: int = 24, description: str = "") -> Panel:
-    return lines(
-        title,
-        f"""
-SELECT $__timeGroupAlias(bucket, $__interval, NULL),
-       sum(rx_bytes) * 8000.0 / $__interval_ms AS received,
-       sum(tx_bytes) * 8000.0 / $__interval_ms AS sent
-FROM network_traffic_$level
-WHERE {WHOLE} AND {SERVER} AND {condition}
-GROUP BY 1
-ORDER BY 1
-""",
-        measure=RATE,
-        width=width,
-        overrides=(RECEIVED, SENT_BELOW),
-        repeat=repeat,
-        description=description,
-    )
-
-
 def _lost(title: str, columns: str) -> Panel:
     return lines(
         title,
@@ -171,19 +151,10 @@ WHERE {SERVER}
                 bar_of("disk"),
             ),
         ),
-        stats(
-            "Now, each byte once",
-            f"""
-SELECT sum(rx_bps) AS received, sum(tx_bps) AS sent
-FROM interface_overview
-WHERE {SERVER} AND is_current AND is_lowest
-""",
-            width=8,
-            overrides=(override("received", color(RX), unit(RATE)), override("sent", color(TX), unit(RATE))),
-        ),
+        rates_now(SERVER, width=8),
     ],
-    [_traffic("All traffic, each byte once", "is_lowest", description="Received above the axis, sent below.")],
-    [_traffic("$interface", "interface_name IN (${interface:sqlstring})", repeat="interface")],
+    [traffic("All traffic, each byte once", f"is_lowest AND {SERVER}")],
+    [traffic("$interface", f"{SERVER} AND interface_name IN (${{interface:sqlstring}})", repeat="interface")],
     [
         table(
             "Interfaces",
