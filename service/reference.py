@@ -19,7 +19,7 @@ pre { background: var(--soft); overflow-x: auto; padding: .6rem; white-space: pr
 h2 { border-bottom: 1px solid var(--line); margin-top: 2.5rem; }
 details { border: 1px solid var(--line); border-radius: .3rem; margin: .4rem 0; padding: .4rem .8rem; }
 summary { cursor: pointer; overflow-wrap: anywhere; }
-summary b { display: inline-block; min-width: 3.6rem; }
+summary b { display: inline-block; min-width: 4.6rem; }
 table { border-collapse: collapse; width: 100%; }
 th, td { border-bottom: 1px solid var(--line); padding: .25rem .5rem .25rem 0; text-align: left; vertical-align: top; }
 """
@@ -66,7 +66,7 @@ def _page(document: dict[str, Any]) -> Iterator[str]:
         for tag in operation.get("tags", ["other"])
     ]
     for tag in sorted({tag for tag, *_ in operations}):
-        yield f"<h2>{escape(tag)}</h2>"
+        yield f"<h2>{escape(tag.capitalize())}</h2>"
         for of, path, method, operation in sorted(operations, key=lambda one: one[:3]):
             if of == tag:
                 yield from _operation(path, method, operation)

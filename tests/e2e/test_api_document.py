@@ -1,4 +1,5 @@
-"""docs/api.md: every command runs against the service and answers as the page says; and no route is missing in it."""
+"""docs/api.md and usage.md: every command runs against the service and answers as the page says; and no route is
+missing in the first of them."""
 
 import json
 import os
@@ -12,9 +13,10 @@ import httpx
 import pytest
 
 from tests.e2e.conftest import ServiceProcess
-from tests.support import KEY
+from tests.support import KEY, heartbeat
 
-PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "api.md").read_text(encoding="utf-8")
 # Commands, and what the last of them answers, where the page says so.
 BLOCK = re.compile(r"^```sh\n(?P<commands>.*?)^```$(?:\n\n```json\n(?P<answer>.*?)^```$)?", re.MULTILINE | re.DOTALL)
 CURL = re.compile(r'"\$URL(?P<path>/[^"?]*)')
@@ -58,15 +60,24 @@ def last_answer(output: str) -> Any:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed: apt-get install curl")
-def test_every_command_runs_and_answers_as_the_page_says(service_process: ServiceProcess) -> None:
+@pytest.mark.parametrize(("page", "commands"), [("api.md", 30), ("usage.md", 8)])
+def test_every_command_runs_and_answers_as_the_page_says(
+    service_process: ServiceProcess, page: str, commands: int, tmp_path: Path
+) -> None:
     environment = {"PATH": os.environ["PATH"], "URL": service_process.url, "KEY": KEY, "no_proxy": "*"}
-    blocks = list(BLOCK.finditer(PAGE))
-    assert len(blocks) > 10
+    blocks = list(BLOCK.finditer((DOCS / page).read_text(encoding="utf-8")))
+    assert sum(block["commands"].count("curl ") for block in blocks) >= commands
+    if page == "usage.md":
+        httpx.post(
+            f"{service_process.url}/api/v1/agents/heartbeat", json=heartbeat("nas", eth0=(1, 2)),
+            headers={"Authorization": f"Bearer {KEY}"}, trust_env=False,
+        ).raise_for_status()  # fmt: skip
 
     for block in blocks:
+        # A curl whose answer is an error, and is not expected to be, fails.
         run = subprocess.run(
             ["sh", "-e", "-c", block["commands"]],
-            env=environment, capture_output=True, text=True, timeout=60, check=False,
+            env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         assert run.returncode == 0, (block["commands"], run.stdout, run.stderr)
         if block["answer"]:

@@ -514,12 +514,13 @@ def test_ten_thousand_malformed_bodies_are_refused_one_by_one(service: ServicePr
         before = service.resident_bytes
         for _ in range(9):
             send(wire, 1_000)
-            waited.append(beat(service))
+            # The one right after it may stand in for it: machines stall for a moment too.
+            waited.append(min(beat(service), beat(service)))
 
     assert statuses[400] > 2_000
     assert statuses[422] > 2_000
     assert service.resident_bytes - before < 20 << 20
-    assert statistics.median(waited) < ANSWER_SECONDS
+    assert max(waited) < ANSWER_SECONDS
 
 
 def test_a_body_that_stops_half_way_is_given_up_in_time(service: ServiceProcess, stalled: Stalled) -> None:

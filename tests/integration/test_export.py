@@ -1,13 +1,19 @@
 """/api/v1/export/traffic: every row once and in order, in every format, whatever the size of a page."""
 
+import asyncio
 import csv
 import io
+import itertools
 import json
+import shutil
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import asyncpg
 import httpx
+import pandas as pd  # type: ignore[import-untyped]  # its stubs are a package of their own
 import pytest
 
 from service import export, export_formats
@@ -19,6 +25,8 @@ PATH = "/api/v1/export/traffic"
 SERVERS = ("a", "b", "nas", "pi", "z")
 RELATIONS = {"raw": "network_samples"} | {level: f"network_traffic_{level}" for level in ("1m", "15m", "1h", "1d")}
 ORDER = {"raw": "time"}
+OFFICE = "{urn:oasis:names:tc:opendocument:xmlns:office:1.0}"
+TABLE = "{urn:oasis:names:tc:opendocument:xmlns:table:1.0}"
 
 
 @pytest.fixture
@@ -278,12 +286,36 @@ def as_json(name: str, value: Any) -> Any:
 
 
 async def test_pandas_reads_types_and_utc_times(history: Client) -> None:
-    pandas = pytest.importorskip("pandas", reason="pandas is missing: pip install pandas")
-
     text = (await exported(history, bucket="raw")).text
-    frame = pandas.read_csv(io.StringIO(text), parse_dates=["time_utc"])
+    frame = pd.read_csv(io.StringIO(text), parse_dates=["time_utc"])
 
     assert str(frame.dtypes["time_utc"]).startswith("datetime64")
     assert frame["time_utc"].max().tz_localize("UTC") == T0
     assert str(frame.dtypes["rx_bytes"]) == "int64"
     assert str(frame.dtypes["is_up"]) == "bool"
+
+
+@pytest.mark.skipif(shutil.which("soffice") is None, reason="LibreOffice is missing: apt-get install libreoffice-calc")
+async def test_libreoffice_reads_numbers_truths_and_times(history: Client, tmp_path: Path) -> None:
+    (tmp_path / "traffic.csv").write_text((await exported(history, bucket="raw", server="nas")).text)
+    # Comma, quotes, UTF-8, from the first line on, English (USA), and numbers of every kind recognised.
+    convert = [
+        "soffice", f"-env:UserInstallation=file://{tmp_path}/profile", "--headless",
+        "--infilter=CSV:44,34,76,1,,1033,false,true", "--convert-to", "fods", "--outdir", ".", "traffic.csv",
+    ]  # fmt: skip
+    converting = await asyncio.create_subprocess_exec(*convert, cwd=tmp_path)
+    assert await asyncio.wait_for(converting.wait(), 60) == 0
+
+    table = ET.parse(tmp_path / "traffic.fods")  # noqa: S314 - LibreOffice wrote it
+    head, first = [
+        [(cell.get(f"{OFFICE}value-type"), cell.get(f"{OFFICE}date-value"), "".join(cell.itertext()).strip())
+         for cell in row.iter(f"{TABLE}table-cell") for _ in range(int(cell.get(f"{TABLE}number-columns-repeated", 1)))]
+        for row in itertools.islice(table.iter(f"{TABLE}table-row"), 2)
+    ]  # fmt: skip
+    columns = {name: cell for (_, _, name), cell in zip(head, first, strict=False)}
+
+    assert columns["server_id"] == ("string", None, "nas")
+    assert columns["time_utc"][0] == "date"
+    assert columns["time_utc"][1] == (T0 - timedelta(hours=2)).strftime("%Y-%m-%dT%H:%M:%S")
+    assert columns["rx_bytes"][0] == "float"
+    assert columns["is_up"][0] == "boolean"
