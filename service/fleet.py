@@ -16,6 +16,7 @@ from litestar.params import QueryParameter
 from service.answers import NOT_MODIFIED, Answers, keep_seconds
 from service.database import Database
 from service.errors import Problem
+from service.history import read_moment
 from service.listing import DEFAULT_INTERVAL_SECONDS, ONLINE, Limit, Status, storable
 from service.live import LATE, REMEMBERED, Live, Look
 from service.openapi import problems
@@ -176,10 +177,14 @@ class FleetColumns(msgspec.Struct, frozen=True):
 
 
 AfterServer = Annotated[str, QueryParameter(description="`next` of the page before.", max_length=100)]
+# Not datetime: the framework would take any number for seconds since 1970.
 Since = Annotated[
-    datetime | None,
-    QueryParameter(description="`at` of the answer before: waits for what changed later, five seconds at most."),
-]
+    str | None,
+    QueryParameter(
+        description="`at` of the answer before: waits for what changed later, five seconds at most.",
+        max_length=40, schema_extra={"format": "date-time"},
+    ),
+]  # fmt: skip
 Names = Annotated[
     list[str] | None,
     QueryParameter(description=f"A server and an interface of it, as nas/eth0; may be repeated, {MAX_SERIES} times."),
@@ -211,7 +216,10 @@ def router(
     ) -> Response[Fleet]:
         """With `since`, a long poll: the servers that changed, of the whole fleet, as soon as there are any."""
         if since is not None:
-            return Response(await changed(since), headers={"Cache-Control": "no-store"})
+            moment = read_moment("since", since)
+            found = await changing.changes(moment)
+            changed = Fleet(moment, [], is_whole=False) if found is None else Fleet(*found)
+            return Response(changed, headers={"Cache-Control": "no-store"})
 
         async def read() -> Fleet:
             rows = await database().fetch(_PAGE, storable(after), limit + 1)
@@ -219,12 +227,6 @@ def router(
             return Fleet(rows[0]["at"], found[:limit], found[limit - 1].id if len(found) > limit else None)
 
         return await answers.get(request, ("glance", limit, after), read, keep_seconds=1.0)
-
-    async def changed(since: datetime) -> Fleet:
-        if since.tzinfo is None:
-            raise Problem.invalid("since", "has no time zone")
-        found = await changing.changes(since)
-        return Fleet(since, [], is_whole=False) if found is None else Fleet(*found)
 
     @get("/peaks", summary="Peaks and errors of the fleet", responses=problems(401, 422, 503) | NOT_MODIFIED)
     async def peaks(

@@ -41,7 +41,7 @@ def handlers() -> list[Any]:
         """What `make agent` has made; else one of what runs here, for this kind of machine and this Python."""
         return BUILT.read_bytes() if BUILT.exists() else packed(program())
 
-    @get("/linkbeat-agent.pyz", scope="open", include_in_schema=False, media_type="application/octet-stream")
+    @get("/linkbeat-agent.pyz", scope="open", include_in_schema=False)
     async def agent_file(request: Request[Any, Any, Any]) -> Response[Any]:
         if not made:
             made.append(await asyncio.to_thread(archive))
@@ -49,6 +49,6 @@ def handlers() -> list[Any]:
         headers = {"ETag": etag, "Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
         if has_tag(request.headers.get("if-none-match", ""), etag):
             return Response(None, status_code=304, headers=headers)
-        return Response(made[0], headers=headers)
+        return Response(made[0], media_type="application/octet-stream", headers=headers)
 
     return [agent_file]

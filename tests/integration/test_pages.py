@@ -1,11 +1,15 @@
 """The dashboard's pages and files as they travel: headers, tags, compression, and what there is not."""
 
+import asyncio
 import gzip
 import re
+import sys
+from pathlib import Path
 
 import pytest
 
-from service.web import pages
+from agent import __version__
+from service.web import agent_file, pages
 from tests.support import Client
 
 PAGES = {"/": "Fleet", "/servers/nas": "Server", "/servers/never-seen": "Server", "/sign-in": "Sign in"}
@@ -93,6 +97,35 @@ async def test_the_pages_are_not_part_of_the_api(service: Client) -> None:
 
     assert not {"/", "/sign-in", "/sign-out", "/servers/{server_id}"} & set(document["paths"])
     assert not any(path.startswith("/static") for path in document["paths"])
+
+
+async def test_the_agent_is_handed_out_as_one_file_that_runs(
+    service: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent_file, "BUILT", tmp_path / "none")
+    answer = await service.http.get("/linkbeat-agent.pyz", headers={"Authorization": ""})
+
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/octet-stream")
+    again = await service.http.get("/linkbeat-agent.pyz", headers={"If-None-Match": answer.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    file = tmp_path / "linkbeat-agent.pyz"
+    file.write_bytes(answer.content)
+    run = await asyncio.create_subprocess_exec(
+        sys.executable, "-I", "-S", file, "--version", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    output, errors = await run.communicate()
+    assert (run.returncode, errors) == (0, b"")
+    assert __version__.encode() in output
+
+
+async def test_what_make_agent_has_built_goes_before_it(
+    service: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = tmp_path / "linkbeat-agent.pyz"
+    built.write_bytes(b"for every machine")
+    monkeypatch.setattr(agent_file, "BUILT", built)
+
+    assert (await service.http.get("/linkbeat-agent.pyz")).content == b"for every machine"
 
 
 def test_both_ways_of_being_dark_have_the_same_tokens() -> None:

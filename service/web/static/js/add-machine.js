@@ -51,10 +51,11 @@ function running(token) {
   ].join(" \\\n  ");
 }
 
+/** By a pipe, and not as an argument, which ps would show to every user of the machine. */
 function installing(token) {
   return [
-    fetching(), `sudo env LINKBEAT_API_KEY=${token}`,
-    `python3 linkbeat-agent.pyz install --url ${quoted(location.origin)}`,
+    fetching(), `echo ${token} |`,
+    `sudo python3 linkbeat-agent.pyz install --url ${quoted(location.origin)} --token-file -`,
   ].join(" \\\n  ");
 }
 

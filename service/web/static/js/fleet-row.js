@@ -34,23 +34,37 @@ export class Row {
     this.columns = new Map(); // by interface, of the last sparklines
     this.peaks = new Map();
     this.period = "";
+    this.made = null;
+  }
+
+  /** What stands in the table, made when it is first wanted: of 500, a few at once, and the others a moment later. */
+  get element() {
+    if (!this.made) {
+      this.build();
+      this.show();
+    }
+    return this.made;
+  }
+
+  build() {
+    const { id } = this.server;
     this.status = make("span", { class: "badge" });
-    this.link = make("a", { href: `/servers/${encodeURIComponent(server.id)}` }, server.id);
+    this.link = make("a", { href: `/servers/${encodeURIComponent(id)}` }, id);
     this.hostname = make("span", { class: "hostname muted" });
     this.main = new Line();
+    this.rest = make("span", { class: "rest muted" });
     this.others = make("ul", { class: "others" });
-    this.more = make("span", { class: "rest muted" });
     this.received = make("span", { class: "rx-text" });
     this.sent = make("span", { class: "tx-text" });
     this.peak = make("td", { class: "number peak" });
     this.errors = make("td", { class: "number errors" });
     this.lines = new Map();
-    this.element = make(
+    this.made = make(
       "tr",
-      { "data-server": server.id },
+      { "data-server": id },
       make("td", { class: "status" }, this.status),
       make("th", { class: "server", scope: "row" }, this.link, this.hostname),
-      make("td", { class: "interface" }, this.main.name, this.more),
+      make("td", { class: "interface" }, this.main.name, this.rest),
       make("td", { class: "traffic" }, this.main.picture),
       make("td", { class: "number now" }, this.received, this.sent),
       this.peak,
@@ -59,9 +73,10 @@ export class Row {
     );
   }
 
-  /** All that the row shows of the server's newest heartbeat. */
+  /** All that there is to see of the server's newest heartbeat. */
   show(server = this.server) {
     this.server = server;
+    if (!this.made) return;
     this.showHostname();
     const main = mainInterface(server);
     const units = choice("units");
@@ -69,16 +84,19 @@ export class Row {
     const known = rateOf(main) !== null;
     setText(this.received, known ? `↓ ${rate(main.rx_bps, units)}` : NOTHING);
     setText(this.sent, known ? `↑ ${rate(main.tx_bps, units)}` : "");
-    const others = server.interfaces.filter((one) => one !== main);
-    this.showOthers(others);
+    this.showOthers(server.interfaces.filter((one) => one !== main));
     this.showPeaks();
   }
 
   showStanding(now) {
+    if (!this.made) return;
     const found = standing(this.server, now);
     setText(this.status, found.words);
-    this.status.className = `badge ${found.kind}`;
-    this.element.classList.toggle("silent", found.name === "silent");
+    if (this.standing !== found.name) {
+      this.standing = found.name;
+      this.status.className = `badge ${found.kind}`;
+      this.made.classList.toggle("silent", found.name === "silent");
+    }
   }
 
   showHostname() {
@@ -104,15 +122,15 @@ export class Row {
     }
     const { interface_count: all, interfaces_down: down } = this.server;
     const words = all > this.server.interfaces.length ? `of ${count(all)}${down ? `, ${count(down)} down` : ""}` : "";
-    setText(this.more, words);
+    setText(this.rest, words);
   }
 
   showPeaks() {
+    if (!this.made) return;
     const main = mainInterface(this.server);
     const peak = this.peakOf(main);
     setText(this.peak, peak === null ? NOTHING : rate(peak, choice("units")));
-    let errors = 0;
-    for (const one of this.peaks.values()) errors += one.errors;
+    const errors = this.errorCount();
     setText(this.errors, this.peaks.size ? count(errors) : NOTHING);
     this.errors.classList.toggle("problem", errors > 0);
   }

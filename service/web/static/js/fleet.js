@@ -17,6 +17,7 @@ const PERIODS = ["1h", "24h", "7d"];
 const BUCKETS = { "7d": "2h" };
 const PAGE = 500;
 const AT_FIRST = 30;
+const AT_FIRST_MS = 150;
 const SERIES_AT_ONCE = 240;
 const DRAW_SECONDS = 20;
 const SORT_SECONDS = 5;
@@ -33,6 +34,7 @@ let peaksOf = new Map(); // by server
 let pages = [""]; // where those of the fleet begin
 let shown = []; // the rows that match, in order
 let sorted = 0; // when
+let placing = 0;
 
 const body = byId("servers");
 const filter = byId("filter");
@@ -112,7 +114,12 @@ async function load(signal) {
       arrange();
     }
   } while (after);
-  for (const id of rows.keys()) if (!found.has(id)) rows.delete(id);
+  for (const [id, row] of rows) {
+    if (found.has(id)) continue;
+    if (row.made) observer.unobserve(row.made);
+    rows.delete(id);
+    inView.delete(id);
+  }
   await peaks;
   const more = begun.filter((start) => !pages.includes(start));
   pages = begun;
@@ -170,31 +177,36 @@ function arrange() {
     return sign * order || a.server.id.localeCompare(b.server.id, undefined, { numeric: true });
   });
   shown = chosen;
-  place(chosen.slice(0, limit).map((row) => row.element));
+  place(chosen.slice(0, limit));
   byId("more").hidden = chosen.length <= limit;
   setText(byId("more"), `Show ${count(Math.min(PAGE, chosen.length - limit))} more`);
   byId("fleet").hidden = !isLoaded || !rows.size;
   byId("empty").hidden = !isLoaded || rows.size > 0;
+  document.body.classList.toggle("no-servers", isLoaded && !rows.size);
   byId("none").hidden = !rows.size || chosen.length > 0;
   showEmpty();
   summarise();
   sorted = Date.now();
 }
 
-function place(elements) {
-  const focused = document.activeElement;
-  const current = body.children;
-  if (!current.length && elements.length > AT_FIRST) {
-    // What one sees first is there first; the others a moment later.
-    body.replaceChildren(...elements.slice(0, AT_FIRST));
-    requestAnimationFrame(() => setTimeout(() => place(shown.slice(0, limit).map((row) => row.element))));
-  } else if (elements.length !== current.length || elements.some((element, index) => element !== current[index])) {
-    body.replaceChildren(...elements);
+/** Puts the rows into the table; of many, at first those that one sees at first. */
+function place(chosen) {
+  const isFirst = (!body.childElementCount || placing) && chosen.length > AT_FIRST;
+  if (isFirst) {
+    placing ||= setTimeout(() => {
+      placing = 0;
+      place(shown.slice(0, limit));
+    }, AT_FIRST_MS);
   }
+  const elements = (isFirst ? chosen.slice(0, AT_FIRST) : chosen).map((row) => row.element);
+  const current = body.children;
+  if (elements.length === current.length && elements.every((element, index) => element === current[index])) return;
+  const focused = document.activeElement;
+  body.replaceChildren(...elements);
   // What moves loses the focus.
-  if (focused && focused !== document.activeElement && body.contains(focused)) focused.focus({ preventScroll: true });
-  observer.disconnect();
-  for (const element of body.children) observer.observe(element);
+  if (focused !== document.activeElement && body.contains(focused)) focused.focus({ preventScroll: true });
+  for (const row of chosen.slice(0, elements.length)) row.showStanding(now());
+  for (const element of elements) observer.observe(element); // once more is as good as once
 }
 
 function matches(row, terms) {
