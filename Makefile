@@ -37,8 +37,8 @@ soak: .venv/development ## A day of 200 servers in some minutes, through kills a
 	$(BIN)/python -m pytest -s tests/drills/test_soak.py
 
 .PHONY: drill-packages
-drill-packages: .venv/development ## Builds the agent as one file and as a package of its own, and runs each alone
-	$(BIN)/python -m pytest tests/drills/test_packages.py
+drill-packages: .venv/development ## Builds the wheel, the one-file agent and the images, and runs each alone
+	$(BIN)/python -m pytest tests/drills/test_packages*.py
 
 .PHONY: fuzz-api
 fuzz-api: .venv/development ## Asks the whole API for whatever its OpenAPI document allows and forbids, for minutes
@@ -51,6 +51,10 @@ bench: .venv/development ## Heartbeats, sparklines and pictures per second on th
 .PHONY: agent
 agent: .venv/runtime ## The agent alone in one file, for every other machine: dist/linkbeat-agent.pyz
 	@$(BIN)/python -m deploy.build_agent dist/linkbeat-agent.pyz
+
+.PHONY: wheel
+wheel: .venv/runtime ## The commands linkbeat and linkbeat-agent for any environment: dist/linkbeat-*.whl
+	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 
 .PHONY: docs
 docs: .venv/development ## Writes docs/sql.md from the database's comments, and the examples of pictures
@@ -80,6 +84,7 @@ bench-agent: .venv/development ## What a running agent costs, beside prometheus-
 .PHONY: lock
 lock: ## Locks the newest dependencies that pyproject.toml allows (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade -q -o requirements.lock
+	echo hatchling | uv pip compile - --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade -q -o deploy/build.lock
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade -q -o requirements-dev.lock
 
 .PHONY: clean

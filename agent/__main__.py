@@ -24,7 +24,7 @@ CPU_WINDOW_SECONDS = 0.25  # between two readings of the processor's ticks, when
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 not delivered, not well or not installed, 2 a bad setting or argument."""
-    parser = _parser()
+    parser = argument_parser()
     options = parser.parse_args(arguments)
     command = options.command or ("once" if options.once else None)
     if command is None:
@@ -78,7 +78,8 @@ def _one_heartbeat(settings: Settings) -> bytes:
     return encode(collector.collect())
 
 
-def _parser() -> argparse.ArgumentParser:
+def argument_parser() -> argparse.ArgumentParser:
+    """What can be typed after the command."""
     installed = Path(sys.argv[0]).name.startswith("linkbeat-agent")
     parser = argparse.ArgumentParser(
         prog="linkbeat-agent" if installed else "python -m agent",

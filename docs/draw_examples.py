@@ -7,10 +7,10 @@ from pathlib import Path
 
 import msgspec
 
-from service import charts
-from service.drawing import Look, draw
 from service.gauges import GaugePoint, GaugeSparkline
 from service.periods import Grid, grid
+from service.pictures import charts
+from service.pictures.drawing import Look, draw
 from service.sparkline import Point, Sparkline
 
 IMAGES = Path(__file__).with_name("images")

@@ -1,4 +1,4 @@
-"""python -m service: serve, migrate, run, psql, token."""
+"""`python -m service`, installed as `linkbeat`: serve, migrate, run, psql, token."""
 
 import argparse
 import asyncio
@@ -12,8 +12,10 @@ from types import FrameType
 import asyncpg
 import uvicorn
 
+from agent import __version__
 from service import schema, token_command
 from service.app import create_app
+from service.command import COMMAND
 from service.embedded.choose import choose_database
 from service.embedded.problems import EmbeddedError
 from service.keys import fleet_key
@@ -31,18 +33,7 @@ DRAIN_SECONDS = 10
 
 def main() -> int:
     """Runs a command; what went wrong is one line on stderr, and exit status 1."""
-    parser = argparse.ArgumentParser(prog="python -m service", description="Linkbeat's service.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for name, words in (
-        ("serve", "serve the API on LINKBEAT_HOST:LINKBEAT_PORT"),
-        ("migrate", "bring the database's schema up to date"),
-        ("run", "database, schema, service and an agent on this machine, until Ctrl-C"),
-        ("psql", "open psql on the database, as analyst"),
-    ):
-        commands.add_parser(name, help=words, description=words)
-    words = "make, list and revoke tokens (docs/identity.md)"
-    token_command.add_arguments(commands.add_parser("token", help=words, description=words))
-    arguments = parser.parse_args()
+    arguments = argument_parser().parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)
     try:
@@ -54,6 +45,23 @@ def main() -> int:
     except (SettingsError, SchemaError, EmbeddedError) as raised:
         print(f"linkbeat: {raised}", file=sys.stderr)
         return 1
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """What can be typed after the command."""
+    parser = argparse.ArgumentParser(prog=COMMAND, description="Linkbeat's service.")
+    parser.add_argument("--version", action="version", version=f"linkbeat {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    for name, words in (
+        ("serve", "serve the API on LINKBEAT_HOST:LINKBEAT_PORT"),
+        ("migrate", "bring the database's schema up to date"),
+        ("run", "database, schema, service and an agent on this machine, until Ctrl-C"),
+        ("psql", "open psql on the database, as analyst"),
+    ):
+        commands.add_parser(name, help=words, description=words)
+    words = "make, list and revoke tokens (docs/identity.md)"
+    token_command.add_arguments(commands.add_parser("token", help=words, description=words))
+    return parser
 
 
 def serve(settings: Settings) -> int:

@@ -24,7 +24,6 @@ from service import (
     heartbeats,
     history,
     interfaces,
-    pictures,
     quotas,
     removal,
     roles,
@@ -44,7 +43,8 @@ from service.keys import secret_key
 from service.maintenance import Maintenance
 from service.metrics import Metrics
 from service.openapi import complete
-from service.picture_links import Links
+from service.pictures import routes as pictures
+from service.pictures.links import Links
 from service.reference import ReferencePlugin
 from service.removal import Removals
 from service.settings import Settings

@@ -174,7 +174,7 @@ class Identity:
     ) -> Caller:
         """Who comes with a signed link, and with nothing else: whatever token is there beside it does not count.
 
-        maker  says whose link it is (service/pictures.py), or raises Problem (403), which counts as a wrong token does
+        maker  says whose link it is (service/pictures), or raises Problem (403), which counts as a wrong token does
         """
         peer = self._peers.of(connection.scope)
         mark = hash((peer, connection.query_params["link"]))

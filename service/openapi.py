@@ -27,7 +27,7 @@ from service.errors import MEDIA_TYPE, Problem, ProblemBody
 from service.export_formats import described as export_types
 from service.heartbeats import BatchAnswer, HeartbeatAnswer
 from service.issue import Enrolling, NewEnrolment, NewServer, NewToken
-from service.picture_links import NewPicture
+from service.pictures.links import NewPicture
 from service.wire import AgentConfig, Heartbeat, Quota
 
 EXAMPLES = Path(__file__).with_name("examples.json")

@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
+from service.command import COMMAND
+
 CONNECT_SECONDS = 10.0
 INGEST = "linkbeat_ingest"
 READ = "linkbeat_read"
@@ -46,7 +48,7 @@ async def analyst_session(url: str) -> tuple[str, str]:
         if "options=" in urlsplit(url).query:
             return "", f"You are {login}, not {ANALYST}: the database's URL has options of its own"
         if ANALYST in await wanting(connection):
-            return "", f"You are {login}, not {ANALYST}, which is not there for you: python -m service migrate says why"
+            return "", f"You are {login}, not {ANALYST}, which is not there for you: {COMMAND} migrate says why"
         # A server applies them to who logs in under the role's name, not to who takes the role on.
         limits: list[str] | None = await connection.fetchval(
             "SELECT setconfig FROM pg_db_role_setting WHERE setrole = $1::text::regrole AND setdatabase = 0", ANALYST

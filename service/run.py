@@ -22,6 +22,7 @@ from types import FrameType
 from typing import Any
 
 from service import schema
+from service.command import INSTALLED, python_module
 from service.embedded.choose import choose_database
 from service.keys import fleet_key, key_path, secret_key
 from service.listen import check_free
@@ -73,9 +74,9 @@ def _run_on(settings: Settings, database_url: str, key: str) -> None:
         "LINKBEAT_SPOOL_DIR": str(settings.data_path / "agent"),
         "LINKBEAT_CONFIG": os.devnull,
     } | environment
-    with _child("service", [sys.executable, "-m", "service", "serve"], environment) as serving:
+    with _child("service", python_module("service", "serve"), environment) as serving:
         _await_ready(api, serving)
-        with _child("agent", [sys.executable, "-m", "agent", "run"], agent) as reporting:
+        with _child("agent", python_module("agent", "run"), agent) as reporting:
             seen = _await_points(api, [serving, reporting])
             _show(seen, api.url, settings, Sessions(secret_key(settings), key).code())
             while True:
@@ -214,7 +215,7 @@ def _show(seen: _Seen | None, url: str, settings: Settings, code: str) -> None:
         f"                  (signs you in, for {CODE_SECONDS // 60} minutes from now)\n"
         f"  Its sparkline:  curl -s -H \"Authorization: Bearer {key}\" '{target}'\n"
         f"  The API:        {url}/schema\n"
-        f"  The database:   make psql\n\n"
+        f"  The database:   {'linkbeat psql' if INSTALLED else 'make psql'}\n\n"
         f"Ctrl-C stops the agent, the service and the database that it started.\n"
     )
 

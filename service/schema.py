@@ -20,10 +20,11 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from service import roles
+from service.command import COMMAND
 from service.settings import Settings, variable
 
 ROOT = Path(__file__).resolve().parent.parent
-MIGRATE = "python -m service migrate"
+MIGRATE = f"{COMMAND} migrate"
 CONNECT_SECONDS = 10.0
 BEFORE_RELEASE = "0001"
 # The fixes that continuous aggregates and replays into compressed chunks depend on came with it.

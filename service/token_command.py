@@ -1,4 +1,4 @@
-"""python -m service token: making, listing and revoking tokens on the machine that has the database's URL."""
+"""`linkbeat token`: making, listing and revoking tokens on the machine that has the database's URL."""
 
 import argparse
 import asyncio

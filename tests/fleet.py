@@ -96,6 +96,19 @@ async def store(database: asyncpg.Connection) -> None:
         await _store_server(database, [row for row in rows if row.server_id == server_id])
 
 
+async def become_analyst(database: asyncpg.Connection) -> None:
+    """From here on the connection is an analyst's, to whom now() is NOW."""
+    await database.execute(
+        f"""
+        CREATE SCHEMA clock;
+        CREATE FUNCTION clock.now() RETURNS timestamptz LANGUAGE sql STABLE RETURN TIMESTAMPTZ '{NOW.isoformat()}';
+        GRANT USAGE ON SCHEMA clock TO analyst;
+        SET search_path = clock, public, pg_catalog;
+        SET ROLE analyst;
+        """
+    )
+
+
 async def _store_server(database: asyncpg.Connection, rows: list[Sample]) -> None:
     server_id, newest = rows[0].server_id, max(row.time for row in rows)
     last = {row.interface_name: row for row in rows}

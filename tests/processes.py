@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -19,18 +19,20 @@ from tests.support import KEY
 
 ROOT = Path(__file__).parents[1]
 START_SECONDS = 30.0
+RUN = (sys.executable, "-m", "service", "run")
 
 
 class KillableService:
     """`python -m service serve` on a database; start() and kill() as often as wanted, on the same port."""
 
-    def __init__(self, database_url: str, directory: Path) -> None:
+    def __init__(self, database_url: str, directory: Path, **environ: str) -> None:
         self._log = directory / "service.log"
         self._environment = os.environ | {
             "LINKBEAT_DATABASE_URL": database_url,
             "LINKBEAT_API_KEY": KEY,
             "LINKBEAT_PORT": str(free_port()),
             "LINKBEAT_DATA_DIR": str(directory),
+            **environ,
         }
         self.url = f"http://127.0.0.1:{self._environment['LINKBEAT_PORT']}"
         self.process: subprocess.Popen[bytes] | None = None
@@ -80,9 +82,9 @@ class KillableService:
 
 
 @contextlib.asynccontextmanager
-async def killable_service(database_url: str, directory: Path) -> AsyncIterator[KillableService]:
+async def killable_service(database_url: str, directory: Path, **environ: str) -> AsyncIterator[KillableService]:
     """A service that answers; killed at the end if it still runs."""
-    service = KillableService(database_url, directory)
+    service = KillableService(database_url, directory, **environ)
     try:
         await service.start()
         yield service
@@ -92,21 +94,19 @@ async def killable_service(database_url: str, directory: Path) -> AsyncIterator[
 
 
 class Run:
-    """`python -m service run` with a data directory of its own."""
+    """`python -m service run`, or another command, with a data directory of its own."""
 
-    def __init__(self, data_dir: Path, port: int) -> None:
+    def __init__(
+        self, data_dir: Path, port: int, *, command: Sequence[str] = RUN, cwd: Path = ROOT, **environ: str
+    ) -> None:
         self.data_dir = data_dir
         self._log = data_dir.parent / f"run-{time.monotonic_ns()}.log"
         kept = {name: value for name, value in os.environ.items() if not name.startswith("LINKBEAT_")}
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "service", "run"],
-                cwd=ROOT,
-                env=kept
-                | {
-                    "LINKBEAT_DATA_DIR": str(data_dir),
-                    "LINKBEAT_PORT": str(port),
-                },
+                command,
+                cwd=cwd,
+                env=kept | {"LINKBEAT_DATA_DIR": str(data_dir), "LINKBEAT_PORT": str(port)} | environ,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

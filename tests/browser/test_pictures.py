@@ -14,10 +14,10 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page
 
-from service import charts
-from service.drawing import Chart, Curve, Look, draw
-from service.figures import bits
 from service.periods import grid
+from service.pictures import charts
+from service.pictures.drawing import Chart, Curve, Look, draw
+from service.pictures.figures import bits
 from service.sparkline import Point, Sparkline
 from tests.browser.serving import Served
 from tests.support import heartbeat, hours_ago

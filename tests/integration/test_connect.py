@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import asyncpg
@@ -13,6 +14,7 @@ import pytest
 from service.embedded.choose import choose_database
 from service.roles import ANALYST
 from tests import fleet
+from tests.grafana import Asked, expanded
 from tests.support import as_login, connected
 
 PAGE = (Path(__file__).parents[2] / "docs" / "connect.md").read_text(encoding="utf-8")
@@ -90,16 +92,10 @@ async def test_a_transaction_that_such_a_login_leaves_open_is_ended(
 async def test_the_panel_answers_with_grafanas_macros_expanded(database: asyncpg.Connection) -> None:
     await fleet.store(database)
     await database.execute(f"SET ROLE {ANALYST}")
-    # As its PostgreSQL data source does with TimescaleDB switched on, for an interval of an hour.
-    sql = (
-        PANEL.replace("$__timeGroupAlias(bucket, $__interval)", "time_bucket('3600.000s',bucket) AS \"time\"")
-        .replace("$__timeFilter(bucket)", "bucket BETWEEN '2026-03-10T18:00:00Z' AND '2026-03-10T18:59:59.999Z'")
-        .replace("$__interval_ms", "3600000")
-    )
+    shown = Asked(fleet.BUSY, fleet.BUSY + timedelta(minutes=59, seconds=59), {})
 
-    rows = await database.fetch(sql)
+    rows = await database.fetch(expanded(PANEL, shown, interval_seconds=3600))
 
-    assert "$" not in sql
     assert [(row["time"], row["metric"], round(row["rx_bps"])) for row in rows] == [
         (fleet.BUSY, "br0", 444_444),
         (fleet.BUSY, "eth0", 444_444),

@@ -115,15 +115,7 @@ EXPECTED: dict[str, list[tuple[Any, ...]]] = {
 async def analyst(database: asyncpg.Connection) -> asyncpg.Connection:
     """An analyst on the fleet's database, at NOW."""
     await fleet.store(database)
-    await database.execute(
-        f"""
-        CREATE SCHEMA clock;
-        CREATE FUNCTION clock.now() RETURNS timestamptz LANGUAGE sql STABLE RETURN TIMESTAMPTZ '{NOW.isoformat()}';
-        GRANT USAGE ON SCHEMA clock TO analyst;
-        SET search_path = clock, public, pg_catalog;
-        SET ROLE analyst;
-        """
-    )
+    await fleet.become_analyst(database)
     return database
 
 

@@ -15,11 +15,12 @@ import httpx
 import pytest
 from asyncpg.connection import LoggedQuery
 
-from service import pictures, sparkline
+from service import sparkline
 from service.answers import KEPT_FORMS
 from service.app import create_app
-from service.drawing import Chart, Look, draw
 from service.keys import secret_key
+from service.pictures import routes as pictures
+from service.pictures.drawing import Chart, Look, draw
 from service.settings import Settings
 from service.web.sessions import Sessions
 from tests.conftest import in_process
@@ -388,9 +389,9 @@ class TestLinks:
         now = time.time()
         assert abs(expires - now - 2 * 86_400) < 10
 
-        monkeypatch.setattr("service.picture_links.time.time", lambda: expires - 1)
+        monkeypatch.setattr("service.pictures.links.time.time", lambda: expires - 1)
         before = await look(reported, path)
-        monkeypatch.setattr("service.picture_links.time.time", lambda: expires)
+        monkeypatch.setattr("service.pictures.links.time.time", lambda: expires)
         after = await look(reported, path)
 
         assert (before.status_code, after.status_code) == (200, 403)
@@ -455,7 +456,7 @@ class TestLinks:
             return compare(one, other)
 
         path = await make(reported)
-        monkeypatch.setattr("service.picture_links.hmac.compare_digest", watched)
+        monkeypatch.setattr("service.pictures.links.hmac.compare_digest", watched)
         await look(reported, path)
 
         assert compared == [parse_qs(urlsplit(path).query)["link"][0].split(".")[2]]

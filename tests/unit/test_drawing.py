@@ -1,4 +1,4 @@
-"""service.drawing: a picture of whatever series, at whatever size, is whole, within its edges, and harmless."""
+"""A picture of whatever series, at whatever size, is whole, within its edges, and harmless."""
 
 import re
 import unicodedata
@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from service.drawing import STYLE, Chart, Curve, Look, Theme, draw
-from service.figures import bits, ellipsis, percent, text_width
+from service.pictures.drawing import STYLE, Chart, Curve, Look, Theme, draw
+from service.pictures.figures import bits, ellipsis, percent, text_width
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = '<img src=x onerror="alert(1)">&amp;]]></title><script>alert(1)</script>\x00\x1b\u202e\ufffe'

@@ -10,8 +10,8 @@ from html import escape
 from itertools import groupby
 from typing import Literal, NamedTuple
 
-from service.figures import ellipsis, text_width
-from service.outlines import paths, runs, simplified, tenths, thinned
+from service.pictures.figures import ellipsis, text_width
+from service.pictures.outlines import paths, runs, simplified, tenths, thinned
 
 Theme = Literal["light", "dark", "auto"]
 

@@ -20,18 +20,19 @@ from litestar.di import NamedDependency, Provide
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, QueryParameter
 
-from service import charts, gauges, sparkline
+from service import gauges, sparkline
 from service.access import body
 from service.answers import NOT_MODIFIED, Answers, Form
 from service.database import Database
-from service.drawing import STYLE, Look, Theme, draw
 from service.errors import Problem
 from service.gauges import MountPoint
 from service.identity import Caller
 from service.listing import check_known
 from service.openapi import problems
 from service.periods import Grid, grid
-from service.picture_links import DAY_SECONDS, DEFAULT_DAYS, Links, Metric, NewPicture, Picture
+from service.pictures import charts
+from service.pictures.drawing import STYLE, Look, Theme, draw
+from service.pictures.links import DAY_SECONDS, DEFAULT_DAYS, Links, Metric, NewPicture, Picture
 from service.sparkline import InterfaceFilter, PeriodName
 from service.tokens import Tokens
 

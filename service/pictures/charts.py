@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from service.drawing import Chart, Curve
-from service.figures import bits, percent
 from service.gauges import FilesystemSparkline, GaugeSparkline
 from service.periods import Grid
+from service.pictures.drawing import Chart, Curve
+from service.pictures.figures import bits, percent
 from service.sparkline import Sparkline
 
 FRESH_SECONDS = 300  # a figure as old as this still is one of now; of wide buckets, the last two are
