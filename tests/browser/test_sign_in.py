@@ -19,14 +19,14 @@ async def signed_out(contexts: Any) -> tuple[Page, Any]:
 async def test_a_token_opens_the_page_that_was_asked_for(site: Served, contexts: Any) -> None:
     page, _ = await signed_out(contexts)
 
-    await page.goto("/sign-in?back=/servers/nas")
+    await page.goto("/sign-in?back=%2F%3Fperiod%3D7d")
     await page.get_by_label("Token").fill("wrong-wrong-wrong-wrong")
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("alert")).to_have_text("This token is not valid.")
     await page.get_by_label("Token").fill(KEY)
     await page.keyboard.press("Enter")
 
-    await page.wait_for_url(f"{site.url}/servers/nas")
+    await page.wait_for_url(f"{site.url}/?period=7d")
     await page.get_by_role("button", name="Sign out").click()
     await page.wait_for_url("**/sign-in?back=**")
     assert await page.context.cookies() == []
