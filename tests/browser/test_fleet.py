@@ -128,7 +128,7 @@ async def test_no_data_is_said_and_no_interface_and_one_that_is_down(site: Serve
 
     await page.goto("/")
 
-    await expect(row(page, "nas").locator(".interface")).to_have_text("eth1 Down")
+    await expect(row(page, "nas").locator(".interface")).to_have_text("eth1 Down of 2, 1 down")
     await expect(row(page, "nas").locator(".now")).to_have_text("\u2013")
     await expect(row(page, "none").locator(".interface")).to_have_text("No interface")
     await expect(row(page, "none").locator(".traffic")).to_have_text("No data")
@@ -140,7 +140,7 @@ async def test_hundreds_of_interfaces_are_a_row_like_any_other(site: Served, pag
 
     await page.goto("/")
 
-    await expect(row(page, "switch").locator(".interface")).to_have_text("if7of 200, 3 down")
+    await expect(row(page, "switch").locator(".interface")).to_have_text("if7 of 200, 3 down")
     assert await row(page, "switch").locator(".others .name").all_inner_texts() == ["if197", "if198", "if199"]
     box = await row(page, "switch").bounding_box()
     assert box

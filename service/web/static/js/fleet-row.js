@@ -66,7 +66,7 @@ export class Row {
       { role: "row", "data-server": id }, // the roles: laid out as a card, it is still a table's row
       cell({ class: "status" }, this.status),
       make("th", { class: "server", scope: "row", role: "rowheader" }, this.link, this.hostname),
-      cell({ class: "interface" }, this.main.name, this.rest),
+      cell({ class: "interface" }, this.main.name, " ", this.rest),
       cell({ class: "traffic" }, this.main.picture),
       cell({ class: "number now" }, this.received, this.sent),
       this.peak,
