@@ -22,6 +22,7 @@ import msgspec
 from litestar import MediaType, Request, Response
 from litestar.openapi.datastructures import ResponseSpec
 
+from service.body import accepts_gzip
 from service.database import Database
 from service.errors import Problem
 
@@ -149,7 +150,7 @@ class Answers:
             body, etag = self._form(key, answer, form)
             headers = {"ETag": etag, **form.headers}
         is_large = form is None and len(body) >= ZIPPED_FROM_BYTES
-        if is_large and "gzip" in request.headers.get("accept-encoding", ""):
+        if is_large and accepts_gzip(request.scope):
             # Other bytes have another tag (RFC 9110, 8.8.3.3).
             headers |= {"ETag": f'{answer.etag[:-1]}-gzip"', "Content-Encoding": "gzip"}
         if has_tag(request.headers.get("if-none-match", ""), headers["ETag"]):

@@ -47,10 +47,10 @@ from service.pictures import routes as pictures
 from service.pictures.links import Links
 from service.reference import ReferencePlugin
 from service.removal import Removals
+from service.sessions import Sessions
 from service.settings import Settings
 from service.tokens import Hasher, Tokens
 from service.web import agent_file, pages, sign_in
-from service.web.sessions import Sessions
 from service.zones import Zones
 
 

@@ -7,7 +7,6 @@ waiting, and a client that reads slowly holds no connection, and no more than a 
 
 import asyncio
 import logging
-import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from litestar import Router, get
 from litestar.params import QueryParameter
 from litestar.types import ASGIApp, Receive, Scope, Send
 
+from service.body import accepts_gzip
 from service.database import Database
 from service.errors import Problem
 from service.export_formats import Relation, Writer, gzipped, relation_of, writer_of
@@ -247,7 +247,7 @@ class _Answer:
                 await asyncio.gather(writing, leaving, return_exceptions=True)
 
     async def _write(self, scope: Scope, send: Send) -> None:
-        is_gzip = not self._reading.writer.is_compressed and _accepts_gzip(scope)
+        is_gzip = not self._reading.writer.is_compressed and accepts_gzip(scope)
         parts = self._reading.parts()
         pieces = gzipped(parts) if is_gzip else parts
         # The first rows, or that there are none: what goes wrong up to there is an answer of its own.
@@ -296,16 +296,6 @@ async def _send(send: Send, data: bytes | bytearray) -> None:
 async def _hung_up(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def _accepts_gzip(scope: Scope) -> bool:
-    for name, value in scope["headers"]:
-        if name == b"accept-encoding":
-            for one in value.lower().split(b","):
-                coding, _, weight = one.partition(b";")
-                if coding.strip() == b"gzip" and not re.fullmatch(rb"\s*q=0(\.0*)?\s*", weight):
-                    return True
-    return False
 
 
 def _utc(name: str, text: str | None) -> datetime | None:

@@ -18,9 +18,9 @@ from litestar.types import Scope
 from service.body import content
 from service.errors import Problem
 from service.limits import Buckets, Peers, Recent
+from service.sessions import Sessions, check_same_origin
 from service.settings import Settings
 from service.tokens import MAX_AGE_SECONDS, Token, Tokens
-from service.web.sessions import Sessions, check_same_origin
 from service.wire import Heartbeat
 
 log = logging.getLogger("linkbeat")

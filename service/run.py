@@ -26,8 +26,8 @@ from service.command import INSTALLED, python_module
 from service.embedded.choose import choose_database
 from service.keys import fleet_key, key_path, secret_key
 from service.listen import check_free
+from service.sessions import CODE_SECONDS, Sessions
 from service.settings import Settings
-from service.web.sessions import CODE_SECONDS, Sessions
 
 AGENT_INTERVAL_SECONDS = "5"
 READY_SECONDS = 30

@@ -3,6 +3,7 @@
 import asyncio
 import importlib.resources
 import io
+import logging
 import zipfile
 from collections.abc import Mapping
 from hashlib import blake2b
@@ -16,6 +17,8 @@ from service.answers import has_tag
 
 # `make agent` puts it there: for every Python and kind of machine.
 BUILT = Path(__file__).parents[2] / "dist/linkbeat-agent.pyz"
+log = logging.getLogger("linkbeat")
+
 _SHEBANG = b"#!/usr/bin/env python3\n"
 _EARLIEST = (1980, 1, 1, 0, 0, 0)  # the same files make the same archive
 
@@ -33,13 +36,29 @@ def packed(files: Mapping[str, bytes]) -> bytes:
     return _SHEBANG + archive.getvalue()
 
 
+def _is_of(built: Path, ours: Mapping[str, bytes]) -> bool:
+    """Whether the archive's agent is this one: after an upgrade, it may not speak as this service does."""
+    with zipfile.ZipFile(built) as zipped:
+        theirs = {name: zipped.read(name) for name in zipped.namelist() if _is_source(name)}
+    return theirs == {name: content for name, content in ours.items() if _is_source(name)}
+
+
+def _is_source(name: str) -> bool:
+    return name.startswith("agent/") and name.endswith(".py")
+
+
 def handlers() -> list[Any]:
     """Open to anyone: what is in it is no secret."""
     made: list[bytes] = []
 
     def archive() -> bytes:
         """What `make agent` has made; else one of what runs here, for this kind of machine and this Python."""
-        return BUILT.read_bytes() if BUILT.exists() else packed(program())
+        ours = program()
+        if BUILT.exists():
+            if _is_of(BUILT, ours):
+                return BUILT.read_bytes()
+            log.warning("%s is of another version, and not handed out: make agent", BUILT)
+        return packed(ours)
 
     @get("/linkbeat-agent.pyz", scope="open", include_in_schema=False)
     async def agent_file(request: Request[Any, Any, Any]) -> Response[Any]:

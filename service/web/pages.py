@@ -15,6 +15,7 @@ from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
 
 from service.answers import has_tag
+from service.body import accepts_gzip
 
 STATIC = Path(__file__).with_name("static")
 
@@ -76,7 +77,7 @@ class Files:
         file = self._files.get(name)
         if file is None:
             raise NotFoundException
-        is_zipped = bool(file.zipped) and "gzip" in request.headers.get("accept-encoding", "")
+        is_zipped = bool(file.zipped) and accepts_gzip(request.scope)
         etag = file.zipped_etag if is_zipped else file.etag
         headers = {**HEADERS, "ETag": etag, "Cache-Control": cache, "Vary": "Accept-Encoding"}
         if status == 200 and has_tag(request.headers.get("if-none-match", ""), etag):

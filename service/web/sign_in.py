@@ -10,7 +10,7 @@ from msgspec import Meta
 from service.body import content, read
 from service.decode import decode
 from service.identity import Identity
-from service.web.sessions import Sessions, check_same_origin
+from service.sessions import Sessions, check_same_origin
 
 log = logging.getLogger("linkbeat")
 

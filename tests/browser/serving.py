@@ -18,8 +18,8 @@ from service.app import Linkbeat, create_app
 from service.keys import secret_key
 from service.listen import listen
 from service.server import Protocol
+from service.sessions import Sessions
 from service.settings import Settings
-from service.web.sessions import Sessions
 from tests.support import KEY, Client
 
 STOP_SECONDS = 10.0

@@ -5,7 +5,7 @@ from typing import Any
 from playwright.async_api import Page, expect
 
 from service.keys import secret_key
-from service.web.sessions import Sessions
+from service.sessions import Sessions
 from tests.browser.serving import Served, violations
 from tests.support import KEY
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent import __version__
+from agent.install import program
 from service.web import agent_file, pages
 from tests.support import Client
 
@@ -118,14 +119,22 @@ async def test_the_agent_is_handed_out_as_one_file_that_runs(
     assert __version__.encode() in output
 
 
-async def test_what_make_agent_has_built_goes_before_it(
-    service: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_of_another_version", [False, True])
+async def test_what_make_agent_has_built_goes_before_it_unless_it_is_of_another_version(
+    service: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_of_another_version: bool
 ) -> None:
+    files = program() | {"msgspec/of_every_machine.so": b""}
+    if is_of_another_version:
+        files["agent/loop.py"] += b"# older"
     built = tmp_path / "linkbeat-agent.pyz"
-    built.write_bytes(b"for every machine")
+    built.write_bytes(agent_file.packed(files))
     monkeypatch.setattr(agent_file, "BUILT", built)
 
-    assert (await service.http.get("/linkbeat-agent.pyz")).content == b"for every machine"
+    handed_out = (await service.http.get("/linkbeat-agent.pyz")).content
+
+    assert (handed_out == built.read_bytes()) is not is_of_another_version
+    if is_of_another_version:
+        assert handed_out == agent_file.packed(program())
 
 
 def test_both_ways_of_being_dark_have_the_same_tokens() -> None:

@@ -21,8 +21,8 @@ from service.app import create_app
 from service.keys import secret_key
 from service.pictures import routes as pictures
 from service.pictures.drawing import Chart, Look, draw
+from service.sessions import Sessions
 from service.settings import Settings
-from service.web.sessions import Sessions
 from tests.conftest import in_process
 from tests.support import KEY, Client, heartbeat, hours_ago
 

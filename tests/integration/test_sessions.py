@@ -7,10 +7,10 @@ import asyncpg
 import httpx
 import pytest
 
+from service import sessions
 from service.keys import secret_key
+from service.sessions import Sessions
 from service.settings import Settings
-from service.web import sessions
-from service.web.sessions import Sessions
 from tests.support import KEY, Client, heartbeat
 
 JSON = {"Content-Type": "application/json"}
@@ -116,7 +116,7 @@ async def test_a_session_ends_by_itself(browser: httpx.AsyncClient, monkeypatch:
     await sign_in(browser, KEY)
     now = time.time()
 
-    monkeypatch.setattr("service.web.sessions.time.time", lambda: now + sessions.SESSION_SECONDS + 1)
+    monkeypatch.setattr("service.sessions.time.time", lambda: now + sessions.SESSION_SECONDS + 1)
 
     assert (await browser.get("/api/v1/servers")).status_code == 401
 
@@ -222,7 +222,7 @@ async def test_a_code_signs_in_for_a_quarter_of_an_hour(
     for wrong in (cookie, code[:-1], f"{code}0", ""):
         assert (await browser.post("/sign-in", json={"code": wrong})).status_code == 401
     now = time.time()
-    monkeypatch.setattr("service.web.sessions.time.time", lambda: now + sessions.CODE_SECONDS + 1)
+    monkeypatch.setattr("service.sessions.time.time", lambda: now + sessions.CODE_SECONDS + 1)
     assert (await browser.post("/sign-in", json={"code": code})).status_code == 401
 
 
