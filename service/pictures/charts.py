@@ -41,7 +41,7 @@ def of_traffic(body: bytes, buckets: Grid) -> Chart:
     Without the bucket under way, of which a part alone has come: every picture would end in a fall.
     """
     answer = _traffic(body)
-    values = _placed(answer.data, ("rx_bps", "tx_bps"), buckets)
+    values = [_mean_over_gaps(one) for one in _placed(answer.data, ("rx_bps", "tx_bps"), buckets)]
     if any(value is not None for value in values[0][:-1]):
         values = [one[:-1] for one in values]
     figures = [(bits(_newest(one, buckets)), bits(_highest(one))) for one in values]
@@ -96,6 +96,21 @@ def _placed(data: Sequence[object], columns: tuple[str, ...], buckets: Grid) -> 
             for values, column in zip(placed, columns, strict=True):
                 values[place] = getattr(point, column)
     return placed
+
+
+def _mean_over_gaps(rates: Values) -> Values:
+    """The same, but for the first bucket behind each gap: what crossed the gap is counted there, and its rate is the
+    mean over both. Over that bucket alone it would be more than any line carries, and dwarf all the rest."""
+    means: Values = []
+    missing, has_begun = 0, False
+    for rate in rates:
+        if rate is None:
+            means.append(None)
+            missing += 1
+        else:
+            means.append(rate / (missing + 1) if has_begun else rate)
+            missing, has_begun = 0, True
+    return means
 
 
 def _newest(values: Values, buckets: Grid) -> float | None:

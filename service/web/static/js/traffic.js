@@ -1,6 +1,7 @@
 // What the chart shows: a grid of buckets of one interface or of the whole server, its gaps, and what is not plain in it.
 
 import { get } from "./api.js";
+import { meanOverGaps } from "./sparkline.js";
 
 /** Seconds of each period, as in service/periods.py, with the width of its aggregate's buckets. */
 export const PERIODS = new Map([
@@ -91,25 +92,6 @@ function withoutTheUnfinished(rates, width, passed, interval) {
   // Behind a gap, the rate is one of the gap too.
   if (!(covered < width) || rates[last] == null || rates[last - 1] == null) return rates;
   return rates.with(last, (rates[last] * width) / covered);
-}
-
-/**
- * The same rates, but for the first bucket behind each gap: what crossed the gap is counted there, and its rate is the
- * mean over both. Over that bucket alone it would be more than any line carries, and dwarf all the rest.
- */
-function meanOverGaps(rates) {
-  let missing = 0;
-  let hasBegun = false;
-  return rates.map((bps) => {
-    if (bps == null) {
-      missing += 1;
-      return null;
-    }
-    const mean = hasBegun ? bps / (missing + 1) : bps;
-    hasBegun = true;
-    missing = 0;
-    return mean;
-  });
 }
 
 /** Where nothing was reported: [{ since, until }], in seconds. Heartbeats that are only just due are no gap. */
