@@ -105,7 +105,6 @@ async def open_database(
     plans    custom: each execution is planned for its arguments. generic: each statement once in five minutes, for
              which its range of time must stand in it
     seconds  the longest that a statement may take
-    seconds  the longest that a statement may take
     """
     pool = await asyncpg.create_pool(
         url,

@@ -16,10 +16,14 @@ import httpx
 import pytest
 from asyncpg.connection import LoggedQuery
 from litestar import Litestar
+from litestar._openapi.plugin import OpenAPIPlugin
+from litestar.openapi.spec import OpenAPI
 
 from service import answers, config, removal, schema, tokens
-from service.app import create_app
+from service.app import Linkbeat, create_app
 from service.embedded.choose import choose_test_database
+from service.identity import scopes
+from service.openapi import complete
 from service.settings import Settings
 from tests.support import KEY, Client
 
@@ -27,6 +31,26 @@ from tests.support import KEY, Client
 def with_database(url: str, name: str) -> str:
     """The same server, another database."""
     return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _described_once() -> Iterator[None]:
+    """The API's description is the same for every app, and half of what making one takes: a thousand tests share it."""
+    build = OpenAPIPlugin._build_openapi
+    made: dict[str, OpenAPI] = {}
+
+    def built(plugin: OpenAPIPlugin) -> OpenAPI:
+        if not isinstance(plugin.app, Linkbeat):  # `complete` has one of its own
+            return build(plugin)
+        if not made:
+            made["document"] = build(plugin)
+            complete(made["document"], scopes(plugin.app))
+        return made["document"]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OpenAPIPlugin, "_build_openapi", built)
+        patch.setattr("service.app.complete", lambda *_: None)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -43,22 +67,22 @@ def template(database_server: str) -> Iterator[str]:
     The Community edition's policies are off in it: a test itself says when the background works.
     """
     name = f"linkbeat_template_{uuid.uuid4().hex[:8]}"
-    asyncio.run(_run(database_server, f"CREATE DATABASE {name}"))
+    asyncio.run(run_on(database_server, f"CREATE DATABASE {name}"))
     asyncio.run(schema.migrate(with_database(database_server, name), lambda _: None))
     policies = (
         "SELECT alter_job(job_id, scheduled => false) FROM timescaledb_information.jobs "
         "WHERE (hypertable_schema IS NOT NULL OR proc_schema = 'linkbeat')"
     )
-    asyncio.run(_run(with_database(database_server, name), policies))
+    asyncio.run(run_on(with_database(database_server, name), policies))
     asyncio.run(
-        _run(
+        run_on(
             database_server,
             f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false",
             f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
         )
     )
     yield name
-    asyncio.run(_run(database_server, f"DROP DATABASE {name} WITH (FORCE)"))
+    asyncio.run(run_on(database_server, f"DROP DATABASE {name} WITH (FORCE)"))
 
 
 class Clones:
@@ -94,7 +118,7 @@ class Clones:
         return name
 
     def _run(self, statement: str) -> None:
-        asyncio.run(_run(self._server, statement))
+        asyncio.run(run_on(self._server, statement))
 
 
 @pytest.fixture(scope="session")
@@ -115,9 +139,9 @@ async def database_url(database_server: str, clones: Clones) -> AsyncIterator[st
 async def empty_database_url(database_server: str) -> AsyncIterator[str]:
     """A database that Linkbeat has never seen."""
     name = f"linkbeat_empty_{uuid.uuid4().hex[:8]}"
-    await _run(database_server, f"CREATE DATABASE {name} TEMPLATE template0")
+    await run_on(database_server, f"CREATE DATABASE {name} TEMPLATE template0")
     yield with_database(database_server, name)
-    await _run(database_server, f"DROP DATABASE {name} WITH (FORCE)")
+    await run_on(database_server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
@@ -208,7 +232,8 @@ async def running(app: Litestar) -> AsyncIterator[None]:
         await task
 
 
-async def _run(url: str, *statements: str) -> None:
+async def run_on(url: str, *statements: str) -> None:
+    """Each in a transaction of its own."""
     connection = await asyncpg.connect(url)
     try:
         for statement in statements:

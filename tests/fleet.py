@@ -100,8 +100,9 @@ async def become_analyst(database: asyncpg.Connection) -> None:
     """From here on the connection is an analyst's, to whom now() is NOW."""
     await database.execute(
         f"""
-        CREATE SCHEMA clock;
-        CREATE FUNCTION clock.now() RETURNS timestamptz LANGUAGE sql STABLE RETURN TIMESTAMPTZ '{NOW.isoformat()}';
+        CREATE SCHEMA IF NOT EXISTS clock;
+        CREATE OR REPLACE FUNCTION clock.now() RETURNS timestamptz LANGUAGE sql STABLE
+            RETURN TIMESTAMPTZ '{NOW.isoformat()}';
         GRANT USAGE ON SCHEMA clock TO analyst;
         SET search_path = clock, public, pg_catalog;
         SET ROLE analyst;

@@ -8,6 +8,7 @@ import asyncpg
 import httpx
 import pytest
 from asyncpg.connection import LoggedQuery
+from litestar.testing import RequestFactory
 
 from service import answers, sparkline
 from service.app import create_app
@@ -95,7 +96,7 @@ async def test_a_look_confirms_what_was_read_since_the_one_before_and_nothing_el
 ) -> None:
     await service.post(heartbeat(at=hours_ago(0), eth0=(0, 0)))
     kept = answers.Answers()
-    request: Any = httpx.Request("GET", "http://linkbeat")
+    request: Any = RequestFactory().get()
     made = 0
 
     async def make() -> Any:
@@ -142,7 +143,7 @@ async def test_an_answer_that_a_heartbeat_overtook_is_not_kept(service: Client, 
     await service.post(heartbeat(at=hours_ago(0), eth0=(0, 0)))
     made = asyncio.Event()
     kept = answers.Answers()
-    request: Any = httpx.Request("GET", "http://linkbeat")
+    request: Any = RequestFactory().get()
 
     async def slowly() -> Any:
         await made.wait()
@@ -193,7 +194,7 @@ async def test_a_failure_is_told_to_all_who_wait_and_not_kept(service: Client) -
 
 async def test_who_goes_away_does_not_take_the_answer_from_others() -> None:
     kept = answers.Answers()
-    request: Any = httpx.Request("GET", "http://linkbeat")
+    request: Any = RequestFactory().get()
     made = asyncio.Event()
 
     async def slowly() -> Any:
@@ -212,7 +213,7 @@ async def test_who_goes_away_does_not_take_the_answer_from_others() -> None:
 async def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answers, "KEPT_BYTES", 50_000)
     kept = answers.Answers()
-    request: Any = httpx.Request("GET", "http://linkbeat")
+    request: Any = RequestFactory().get()
 
     async def large() -> Any:
         return sparkline.Series("x" * 9_000, [])
@@ -226,7 +227,7 @@ async def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_what_nobody_asks_for_any_more_goes_when_its_time_is_over() -> None:
     kept = answers.Answers()
-    request: Any = httpx.Request("GET", "http://linkbeat")
+    request: Any = RequestFactory().get()
 
     async def small() -> Any:
         return sparkline.Series("eth0", [])

@@ -8,7 +8,8 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import AsyncIterator, Iterator
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -21,6 +22,7 @@ import yaml  # type: ignore[import-untyped]
 from deploy.grafana.generate import DASHBOARDS, dashboards, text
 from deploy.grafana.panels import COLUMNS, DATASOURCE
 from tests import fleet
+from tests.conftest import run_on, with_database
 from tests.fleet import BUSY, GAP, NOW, QUARTER
 from tests.grafana import Asked, expanded, ranges
 from tests.support import as_login, connected
@@ -35,21 +37,37 @@ LONGEST_SECONDS = 10.0  # of any query; an analyst's own limit is 60
 QUOTED = "o'server\\"  # no server is called so: what a name could do to the SQL around it
 
 
+@pytest.fixture(scope="module")
+def fleet_url(database_server: str, template: str) -> Iterator[str]:
+    """The fleet's database: one for all of this file, in which nobody writes."""
+    name = f"linkbeat_test_{uuid.uuid4().hex[:8]}"
+    asyncio.run(run_on(database_server, f"CREATE DATABASE {name} TEMPLATE {template}"))
+    url = with_database(database_server, name)
+    asyncio.run(store(url))
+    yield url
+    asyncio.run(run_on(database_server, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+async def store(url: str) -> None:
+    async with connected(url) as database:
+        await fleet.store(database)
+        await database.execute(
+            "INSERT INTO filesystem_metrics (time, server_id, mount_point, device, fs_type, total_bytes, used_bytes, "
+            "available_bytes, percent) VALUES ($1, 'nas', '/data', '/dev/sda', 'ext4', 100, 40, 60, 40)",
+            NOW - QUARTER,
+        )
+        await database.execute(
+            "INSERT INTO linkbeat.quotas VALUES ('nas', 10000000000, 'sum', 15, 'Europe/Berlin', NULL, 80)"
+        )
+
+
 @pytest.fixture
-async def analyst(database: asyncpg.Connection) -> asyncpg.Connection:
+async def analyst(fleet_url: str) -> AsyncIterator[asyncpg.Connection]:
     """An analyst on the fleet's database, at NOW, with the limits that an analyst has."""
-    await fleet.store(database)
-    await database.execute(
-        "INSERT INTO filesystem_metrics (time, server_id, mount_point, device, fs_type, total_bytes, used_bytes, "
-        "available_bytes, percent) VALUES ($1, 'nas', '/data', '/dev/sda', 'ext4', 100, 40, 60, 40)",
-        NOW - QUARTER,
-    )
-    await database.execute(
-        "INSERT INTO linkbeat.quotas VALUES ('nas', 10000000000, 'sum', 15, 'Europe/Berlin', NULL, 80)"
-    )
-    await fleet.become_analyst(database)
-    await database.execute("SET statement_timeout = '60s'; SET default_transaction_read_only = on")
-    return database
+    async with connected(fleet_url, timezone="UTC") as database:
+        await fleet.become_analyst(database)
+        await database.execute("SET statement_timeout = '60s'; SET default_transaction_read_only = on")
+        yield database
 
 
 def panels(dashboard: dict[str, Any], *types: str) -> Iterator[dict[str, Any]]:
