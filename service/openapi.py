@@ -4,7 +4,7 @@ import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 from litestar import Litestar, post, put
@@ -68,18 +68,28 @@ _PROBLEMS = {
 }
 
 
+class Documented(ResponseSpec):
+    """An answer that many routes have. Litestar copies routers with all that their handlers hold, again and again."""
+
+    def __deepcopy__(self, _: object) -> Self:
+        return self
+
+
+_DOCUMENTED = {
+    status: Documented(
+        ProblemBody,
+        generate_examples=False,
+        description=_WORDS[status],
+        media_type=MEDIA_TYPE,
+        examples=[Example(value=json.loads(problem.body()))],
+    )
+    for status, problem in _PROBLEMS.items()
+}
+
+
 def problems(*statuses: int) -> dict[int, ResponseSpec]:
     """The errors that a route documents."""
-    return {
-        status: ResponseSpec(
-            ProblemBody,
-            generate_examples=False,
-            description=_WORDS[status],
-            media_type=MEDIA_TYPE,
-            examples=[Example(value=json.loads(_PROBLEMS[status].body()))],
-        )
-        for status in statuses
-    }
+    return {status: _DOCUMENTED[status] for status in statuses}
 
 
 def complete(document: OpenAPI, scopes: Mapping[tuple[str, str], str]) -> None:
