@@ -90,7 +90,8 @@ class Clones:
 
     def __init__(self, server: str, template: str) -> None:
         self._server = server
-        self._create = f"CREATE DATABASE {{}} TEMPLATE {template}"
+        # The files as they are: through the log, as is the default, it takes twice as long.
+        self._create = f"CREATE DATABASE {{}} TEMPLATE {template} STRATEGY FILE_COPY"
         self._worker = ThreadPoolExecutor(1, "clones")
         self._next = self._worker.submit(self._make)
         self._drops: list[Future[None]] = []
