@@ -76,6 +76,11 @@ class Machine:
     memory: float = 48.0
     os: str = "Debian GNU/Linux 12"
 
+    def __post_init__(self) -> None:
+        for link in self.links:
+            if link.kind == "tunnel":
+                link.stacked_on = [self.links[0].name]
+
     def beats(self, since: datetime, until: datetime, end: datetime, every: timedelta) -> Iterator[dict[str, Any]]:
         """Heartbeats from `since` on, before `until`; what was counted before goes on."""
         chance = random.Random(f"{self.server_id} {since}")
@@ -160,7 +165,7 @@ def machines() -> list[Machine]:
         Machine("mediaserver", "mediaserver.home.arpa", [
             Link("eth0", 4 * M, 62 * M, peak_hour=21, night=0.01, bursts=0.02),
             Link("tailscale0", 0.4 * M, 7 * M, peak_hour=21, **wg), Link("docker0", 0.9 * M, 11 * M, **docker),
-        ], disks={"/": (120, 47.9), "/media": (24_000, 92.6)}),
+        ], missing=[(9.0, 7.6)], reboot=7.6, disks={"/": (120, 47.9), "/media": (24_000, 92.6)}),
         Machine("nas", "nas.home.arpa", [
             Link("eth0", 31 * M, 18 * M, bursts=0.05, peak_hour=19, night=0.06),
             Link("eth1", 0, 0, is_up=False), Link("wg0", 1.2 * M, 0.6 * M, **wg),
