@@ -30,7 +30,7 @@ async def test_it_shows_each_server_with_its_state_its_rates_and_a_picture(site:
     ).to_be_visible()
     assert await nas.locator("path.rx").get_attribute("d")
     await expect(page.get_by_text("2 servers")).to_be_visible()
-    await expect(nas.get_by_role("link", name="nas")).to_have_attribute("href", "/servers/nas")
+    await expect(nas.get_by_role("link", name="nas")).to_have_attribute("href", "/servers/nas?period=1h")
 
 
 async def test_the_period_is_in_the_address_and_the_way_back_works(site: Served, page: Page) -> None:
@@ -118,7 +118,7 @@ async def test_all_of_it_can_be_reached_by_keyboard_alone(site: Served, page: Pa
         "status", "server", "interface", "now", "peak", "errors", "nas",
     ]  # fmt: skip
     await page.keyboard.press("Enter")
-    await page.wait_for_url("**/servers/nas")
+    await page.wait_for_url(re.compile("/servers/nas[?]period=1h$"))
 
 
 async def test_no_data_is_said_and_no_interface_and_one_that_is_down(site: Served, page: Page) -> None:

@@ -51,7 +51,7 @@ export class Row {
   build() {
     const { id } = this.server;
     this.status = make("span", { class: "badge" });
-    this.link = make("a", { href: `/servers/${encodeURIComponent(id)}` }, id);
+    this.link = make("a", { href: pageOf(id) }, id);
     this.hostname = make("span", { class: "hostname muted" });
     this.main = new Line();
     this.rest = make("span", { class: "rest muted" });
@@ -163,6 +163,7 @@ export class Row {
   draw(columns, period) {
     this.columns = columns;
     this.period = period;
+    this.link.href = pageOf(this.server.id, period); // the server's page shows what one was looking at
     const main = mainInterface(this.server);
     this.main.draw(main && columns.get(main.name), main, this);
     for (const [name, line] of this.lines) {
@@ -174,6 +175,10 @@ export class Row {
   forget() {
     this.period = "";
   }
+}
+
+function pageOf(id, period) {
+  return `/servers/${encodeURIComponent(id)}${period ? `?period=${period}` : ""}`;
 }
 
 /** An interface: its name and state, and a picture of its traffic. */
