@@ -1,5 +1,6 @@
 """The fleet page, as people look at it."""
 
+import re
 from typing import Any
 
 import pytest
