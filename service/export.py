@@ -22,7 +22,7 @@ from service.body import accepts_gzip
 from service.database import Database
 from service.errors import Problem
 from service.export_formats import Relation, Writer, gzipped, relation_of, writer_of
-from service.history import read_moment
+from service.history import moment, read_moment
 from service.listing import storable, unknown_server
 from service.openapi import problems
 
@@ -37,14 +37,7 @@ RETRY_AFTER_SECONDS = 10
 
 FormatName = Literal["csv", "json", "ndjson", "parquet"]
 Bucket = Literal["raw", "1m", "15m", "1h", "1d"]
-# Not datetime: the framework would take any number for seconds since 1970.
-Moment = Annotated[
-    str | None,
-    QueryParameter(
-        description="End of the half-open range, RFC 3339 with an offset.",
-        max_length=40, schema_extra={"format": "date-time"},
-    ),
-]  # fmt: skip
+Moment = Annotated[str | None, moment("End of the half-open range, RFC 3339 with an offset.")]
 
 _KNOWN = "SELECT server_id FROM servers WHERE server_id = ANY ($1::text[])"
 _SERVERS = "SELECT server_id FROM servers WHERE server_id >= $1 AND server_id > $2 ORDER BY server_id LIMIT $3"

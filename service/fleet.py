@@ -16,7 +16,7 @@ from litestar.params import QueryParameter
 from service.answers import NOT_MODIFIED, Answers, keep_seconds
 from service.database import Database
 from service.errors import Problem
-from service.history import read_moment
+from service.history import moment, read_moment
 from service.listing import DEFAULT_INTERVAL_SECONDS, ONLINE, Limit, Status, storable
 from service.live import LATE, REMEMBERED, Live, Look
 from service.openapi import problems
@@ -177,14 +177,7 @@ class FleetColumns(msgspec.Struct, frozen=True):
 
 
 AfterServer = Annotated[str, QueryParameter(description="`next` of the page before.", max_length=100)]
-# Not datetime: the framework would take any number for seconds since 1970.
-Since = Annotated[
-    str | None,
-    QueryParameter(
-        description="`at` of the answer before: waits for what changed later, five seconds at most.",
-        max_length=40, schema_extra={"format": "date-time"},
-    ),
-]  # fmt: skip
+Since = Annotated[str | None, moment("`at` of the answer before: waits for what changed later, five seconds at most.")]
 Names = Annotated[
     list[str] | None,
     QueryParameter(description=f"A server and an interface of it, as nas/eth0; may be repeated, {MAX_SERIES} times."),
@@ -216,9 +209,9 @@ def router(
     ) -> Response[Fleet]:
         """With `since`, a long poll: the servers that changed, of the whole fleet, as soon as there are any."""
         if since is not None:
-            moment = read_moment("since", since)
-            found = await changing.changes(moment)
-            changed = Fleet(moment, [], is_whole=False) if found is None else Fleet(*found)
+            cursor = read_moment("since", since)
+            found = await changing.changes(cursor)
+            changed = Fleet(cursor, [], is_whole=False) if found is None else Fleet(*found)
             return Response(changed, headers={"Cache-Control": "no-store"})
 
         async def read() -> Fleet:

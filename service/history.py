@@ -98,21 +98,14 @@ class TrafficHistory(msgspec.Struct, frozen=True):
     next: str | None
 
 
-# Not datetime: the framework would take any number for seconds since 1970.
-Since = Annotated[
-    str | None,
-    QueryParameter(
-        description="From here on, RFC 3339 with an offset; without it, a day before `until`.",
-        max_length=40, schema_extra={"format": "date-time"},
-    ),
-]  # fmt: skip
-Until = Annotated[
-    str | None,
-    QueryParameter(
-        description="Up to here and without it, RFC 3339 with an offset; without it, now.",
-        max_length=40, schema_extra={"format": "date-time"},
-    ),
-]  # fmt: skip
+def moment(description: str) -> QueryParameter:
+    """Of a `str`, to be read by read_moment. Not a datetime: the framework would take any number for seconds since
+    1970."""
+    return QueryParameter(description=description, max_length=40, schema_extra={"format": "date-time"})
+
+
+Since = Annotated[str | None, moment("From here on, RFC 3339 with an offset; without it, a day before `until`.")]
+Until = Annotated[str | None, moment("Up to here and without it, RFC 3339 with an offset; without it, now.")]
 Bucket = Annotated[
     str | None,
     QueryParameter(
