@@ -1,7 +1,7 @@
 """What makes a range of traffic other than plain: counters that began anew, and what no line could have carried."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Literal
 
 import msgspec
@@ -10,7 +10,7 @@ from litestar.params import QueryParameter
 
 from service import cursor
 from service.database import Database
-from service.history import Moment, Since, Until, range_of, utc
+from service.history import Moment, Since, Until, now, range_of, utc
 from service.listing import After, Rows, check_known, storable
 from service.openapi import problems
 from service.sparkline import InterfaceFilter
@@ -94,8 +94,3 @@ def router(database: Callable[[], Database]) -> Router:
         return TrafficEvents(server, first, end, data, following)
 
     return Router("/traffic", route_handlers=[events], tags=["traffic"])
-
-
-def now() -> datetime:
-    """Where a range ends that nobody ended."""
-    return datetime.now(UTC)
