@@ -1,6 +1,6 @@
 """Sparklines of what a machine measures of itself: processor, memory, disk, load, and each mounted filesystem."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -15,7 +15,7 @@ from service.database import Database
 from service.listing import storable, unknown_server
 from service.openapi import problems
 from service.periods import Grid, grid
-from service.sparkline import Bucket, Fill, PeriodName, points
+from service.sparkline import Bucket, Fill, P, PeriodName, points
 
 HostMetric = Literal["cpu", "memory", "disk", "load"]
 
@@ -163,10 +163,7 @@ async def of_host(
 
     async def read() -> GaugeSparkline:
         sql = _statement("server_metrics", column, buckets, _COLUMNS)
-        rows = await database().fetch(sql, storable(server_id))
-        if not rows:
-            raise unknown_server(server_id)
-        (data,) = points(rows, buckets, fill, GaugePoint, _COLUMNS)
+        data = await _points(database(), sql, [server_id], buckets, fill, GaugePoint, _COLUMNS)
         return GaugeSparkline(server_id, metric, unit, buckets.period.name, buckets.bucket_seconds, data)
 
     return await answers.get(
@@ -190,10 +187,9 @@ async def of_filesystem(
 
     async def read() -> FilesystemSparkline:
         sql = _statement("filesystem_metrics", "percent", buckets, _FILESYSTEM_COLUMNS, _SIZES, "AND mount_point = $2")
-        rows = await database().fetch(sql, storable(server_id), storable(mount_point))
-        if not rows:
-            raise unknown_server(server_id)
-        (data,) = points(rows, buckets, fill, FilesystemPoint, _FILESYSTEM_COLUMNS)
+        data = await _points(
+            database(), sql, [server_id, mount_point], buckets, fill, FilesystemPoint, _FILESYSTEM_COLUMNS
+        )
         return FilesystemSparkline(
             server_id, "filesystem", "percent", mount_point, buckets.period.name, buckets.bucket_seconds, data
         )
@@ -202,6 +198,17 @@ async def of_filesystem(
         request, ("filesystem", server_id, mount_point, buckets, fill), read,
         keep_seconds=keep_seconds(buckets.bucket_seconds), servers=[server_id], form=form,
     )  # fmt: skip
+
+
+async def _points(
+    database: Database, sql: str, of: list[str], buckets: Grid, fill: str, kind: type[P], columns: Sequence[str]
+) -> list[P]:
+    """Of one series. Raises Problem (404): no row at all is an unknown server."""
+    rows = await database.fetch(sql, *map(storable, of))
+    if not rows:
+        raise unknown_server(of[0])
+    (data,) = points(rows, buckets, fill, kind, columns)
+    return data
 
 
 def _statement(
