@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import pairwise
 from uuid import UUID
 
 COUNTERS = (
@@ -88,15 +89,20 @@ class _Row:
     """A sample in its series, and what is concluded from it.
 
     held    what growth is counted from after it: its counters, or the level that one of them fell from
-    doubt   the values that counters fell or jumped from, while a later reading may still show that they did not
+    doubts  by counter, the value that it fell or jumped from, and when, while a later reading may still show that it did not
     """
 
     beat: Beat
     sample: Sample
     gain: Gain
     held: Values
-    doubt: Values = NONE
-    doubted_since: datetime | None = None
+    doubts: Mapping[int, "_Doubt"] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Doubt:
+    old: int
+    since: datetime
 
 
 class Boots:
@@ -167,8 +173,8 @@ class _Series:
             gain = Gain(deltas, "first", 0, _is_wide(sample))
             self.rows.append(_Row(beat, sample, gain, sample.counters))
             return
-        if self._is_back(base, beat, sample):
-            self._correct(base, beat)
+        if back := self.back(base, beat, sample):
+            self._correct(base, back)
         self.rows.append(_Judgement(self, base, beat, sample).row())
 
     def _base(self, beat: Beat, sample: Sample) -> _Row | None:
@@ -180,28 +186,49 @@ class _Series:
             return before
         own = next((row for row in reversed(self.rows) if row.beat.boot == beat.boot), None)
         if own is not None:
-            flickers = not is_uuid(beat.boot) and not is_uuid(before.beat.boot) and all(
-                low <= middle <= high  # type: ignore[operator]  # these four are never None
-                for low, middle, high in list(
-                    zip(own.sample.counters, before.sample.counters, sample.counters, strict=True)
-                )[:ROW_COUNTERS]
-            )  # fmt: skip
-            return before if flickers else own
+            return before if self._flickers(before, beat, sample) else own
         return None if self.boots.is_other_machine(beat.boot, before.beat.boot) else before
 
+    def _flickers(self, before: _Row, beat: Beat, sample: Sample) -> bool:
+        """Whether ids that are no UUIDs alternate while one machine counts on: from one to the other, counters seldom fall."""
+        assert beat.boot is not None
+        assert before.beat.boot is not None
+        pair = {beat.boot, before.beat.boot}
+        if any(is_uuid(boot) for boot in pair) or pair <= self.boots.alternating:
+            return False
+        rows = [(row.beat, row.sample) for row in self.rows[-20:]]
+        switches = [
+            (one, other)
+            for (one_beat, one), (other_beat, other) in pairwise([*rows, (beat, sample)])
+            if one_beat.boot != other_beat.boot and {one_beat.boot, other_beat.boot} <= pair
+        ]
+        return 2 * sum(_lies_apart(one, other) for one, other in switches) + 1 < len(switches)
+
     def before(self, moment: datetime, beat: Beat) -> list[_Row]:
-        """The rows that tell what is usual: the last ten of the time before a moment, those of them that grew."""
-        rows = [row for row in self.rows if moment - beat.look_back <= row.beat.time < moment][-10:]
+        """The rows that tell what is usual: the last forty of the time before a moment, those of them that grew."""
+        rows = [row for row in self.rows if moment - beat.look_back <= row.beat.time < moment][-40:]
         return [row for row in rows if row.gain.kind in PLAIN and row.gain.elapsed_ms > 0]
 
-    def rate(self, index: int, moment: datetime, beat: Beat) -> int | None:
-        """The highest of a counter before a moment, in 1,000 seconds, rounded up."""
-        rates = [
+    def highest_rate(self, index: int, beat: Beat) -> int:
+        """The highest of a counter before a heartbeat, in 1,000 seconds, rounded up; 0 where none is known."""
+        return max(self.rates(index, self.before(beat.time, beat)), default=0)
+
+    def usual_rate(self, index: int, since: datetime, beat: Beat) -> int:
+        """What a counter gained before it fell or jumped, or gains since; 0 where none is known.
+
+        Before: the second highest, because the highest may be what a source that stood still had put by. Since then: the
+        middle one, and none where one row tells it, because readings that are wrong may grow as well.
+        """
+        before = self.rates(index, self.before(since, beat))
+        after = self.rates(index, [row for row in self.before(beat.time, beat) if row.beat.time >= since])
+        return max(before[-2:][:1] + after[(len(after) - 1) // 2 :][: len(after) > 1], default=0)
+
+    def rates(self, index: int, rows: Iterable[_Row]) -> list[int]:
+        return sorted(
             -(-delta * 1_000_000 // row.gain.elapsed_ms)
-            for row in self.before(moment, beat)
+            for row in rows
             if (delta := row.gain.deltas[index]) is not None
-        ]
-        return max(rates, default=None)
+        )
 
     def size(self, direction: int, beat: Beat) -> int | None:
         """Octets per packet, rounded up."""
@@ -210,51 +237,51 @@ class _Series:
         packets = sum(row.gain.deltas[direction + 2] or 0 for row in rows)
         return -(-octets // packets) if packets else None
 
-    def _is_back(self, base: _Row, beat: Beat, sample: Sample) -> bool:
-        """Whether all counters in doubt are where they would be had they never fallen or jumped."""
-        since = base.doubted_since
-        if since is None or beat.time - since > beat.doubt_lasts:
-            return False
+    def back(self, base: _Row, beat: Beat, sample: Sample) -> set[int]:
+        """The counters in doubt that are where they would be had they never fallen or jumped."""
         if beat.boot is not None and base.beat.boot not in (None, beat.boot) and is_uuid(beat.boot):
-            return False
-        if any(
-            old is not None and new is not None and old > new
-            for old, new in zip(base.doubt, sample.counters, strict=True)
-        ):
-            return False
-        elapsed = _elapsed_ms(base.beat.time, beat.time)
-        unexplained = False
-        for index in ALL:
-            old, level, new = base.doubt[index], base.held[index], sample.counters[index]
-            if old is None or level is None or new is None:
+            return set()
+        back, unexplained = set(), set()
+        for index, doubt in base.doubts.items():
+            level, new = base.held[index], sample.counters[index]
+            if level is None or new is None or beat.time - doubt.since > beat.doubt_lasts:
                 continue
-            if old < level <= new:
-                return False
-            before = self.rate(index, since, beat) or 0
-            usual = max(before, self.rate(index, beat.time, beat) or 0)
-            away = _elapsed_ms(since, beat.time) + elapsed
-            if (new - old) * 2_000_000 > max(3 * before * away, abs(level - old) * 2_000_000):
-                return False
-            unexplained |= level > old or (new - level) * 2_000_000 > 3 * usual * elapsed
-        return unexplained
-
-    def _correct(self, base: _Row, beat: Beat) -> None:
-        """The rows in doubt were wrong readings: no traffic of the counters in doubt, and their old level holds."""
-        doubt, since = base.doubt, base.doubted_since
-        assert since is not None
-        for row in self.rows:
-            boot = row.beat.boot
-            if row.beat.time < since or not (
-                boot is None or boot in (base.beat.boot, beat.boot) or not is_uuid(boot)
+            elapsed = _elapsed_ms(base.beat.time, beat.time)
+            usual = self.usual_rate(index, doubt.since, beat)
+            in_all = _elapsed_ms(doubt.since, beat.time) + elapsed
+            if (
+                new < doubt.old
+                or doubt.old < level <= new
+                or (new - doubt.old) * 2_000_000 > max(3 * usual * in_all, abs(level - doubt.old) * 2_000_000)
             ):
                 continue
+            back.add(index)
+            if level > doubt.old or (new - level) * 2_000_000 > 3 * usual * elapsed:
+                unexplained.add(index)
+        # What fell together comes back together. Most of it, if octets and packets are among it: one of them may be wrong
+        # again in this reading.
+        found = set()
+        for since in {base.doubts[index].since for index in unexplained}:
+            event = {index for index, doubt in base.doubts.items() if doubt.since == since}
+            rows = event & set(range(ROW_COUNTERS)) or event
+            if rows & unexplained and 2 * len(rows & back) > len(rows):
+                found |= event
+        return found
+
+    def _correct(self, base: _Row, back: set[int]) -> None:
+        """The readings in between were wrong: no traffic of these counters, and their old level holds."""
+        doubts = {index: base.doubts[index] for index in back}
+        for row in self.rows:
+            # Each row passes its doubts on: those that have this one are what was counted since.
+            wrong = {index: doubt for index, doubt in doubts.items() if row.doubts.get(index) == doubt}
+            if not wrong:
+                continue
             deltas = tuple(
-                delta if old is None or delta is None else 0
-                for old, delta in zip(doubt, row.gain.deltas, strict=True)
+                0 if index in wrong and delta is not None else delta for index, delta in enumerate(row.gain.deltas)
             )
             row.gain = replace(row.gain, deltas=deltas, kind="glitch")
-            row.held = tuple(held if old is None else old for old, held in zip(doubt, row.held, strict=True))
-            row.doubt, row.doubted_since = NONE, None
+            row.held = tuple(wrong[index].old if index in wrong else held for index, held in enumerate(row.held))
+            row.doubts = {index: doubt for index, doubt in row.doubts.items() if index not in wrong}
 
 
 class _Judgement:
@@ -266,20 +293,20 @@ class _Judgement:
         self.elapsed = _elapsed_ms(base.beat.time, beat.time)
         speeds = [one.line_rate_mbps for one in (sample, base.sample) if one.line_rate_mbps is not None]
         self.speed = max(speeds, default=None)
-        fell = [self.fell(index) for index in range(ROW_COUNTERS) if self.held[index]]
-        below_half = any(
-            2 * (self.now[index] or 0) < (self.held[index] or 0) for index in range(ROW_COUNTERS) if self.held[index]
-        )
-        self.is_restarted = all(fell) and below_half
+        counting = [index for index in range(ROW_COUNTERS) if self.held[index]]
+        fell = [index for index in counting if self.fell(index)]
+        below_half = [index for index in counting if 2 * (self.now[index] or 0) < (self.held[index] or 0)]
+        # All of them; or all but one, which may have been small before.
+        self.is_restarted = bool(below_half) and len(fell) == len(counting) or len(below_half) >= max(2, len(counting) - 1)
         self.is_rebooted = self.is_certain = False
         if None not in (beat.boot, base.beat.boot) and beat.boot != base.beat.boot:
             assert beat.boot is not None
             self.is_certain = is_uuid(beat.boot) or (not self.is_restarted and self.uptime_fell())
             self.is_rebooted = self.is_certain or self.is_restarted
-        elif any(fell) and None not in (sample.ifindex, base.sample.ifindex) and sample.ifindex != base.sample.ifindex:
+        elif fell and None not in (sample.ifindex, base.sample.ifindex) and sample.ifindex != base.sample.ifindex:
             self.is_restarted = self.is_certain = True
         self.is_wide = base.gain.counts_64bit and not self.is_rebooted
-        self.new_doubt: list[int | None] = [None] * len(COUNTERS)
+        self.new_doubts: dict[int, int] = {}
         self.new_held: list[int | None] = list(self.now)
         self.accepted: dict[int, bool] = {}
 
@@ -298,22 +325,30 @@ class _Judgement:
             kind = "gap"
         deltas = tuple(delta for delta, _ in judged)
         gain = Gain(deltas, kind, self.elapsed, self.is_wide or _is_wide(self.sample))
-        doubt, since = self.doubt()
-        return _Row(self.beat, self.sample, gain, tuple(self.new_held), doubt, since)
+        doubts = self.doubts([kind for _, kind in judged])
+        return _Row(self.beat, self.sample, gain, tuple(self.new_held), doubts)
 
-    def doubt(self) -> tuple[Values, datetime | None]:
-        """What is in doubt after this row: what was before, until it is certain or too old; or what fell or jumped now."""
-        doubt, since = NONE, None
-        before = self.base.doubted_since
-        if before is not None and not self.is_certain and self.beat.time - before <= self.beat.doubt_lasts:
-            doubt = tuple(
-                None if None not in (old, held, now) and held < old <= now else old  # type: ignore[operator]
-                for old, held, now in zip(self.base.doubt, self.held, self.now, strict=True)
+    def doubts(self, kinds: Sequence[str]) -> dict[int, _Doubt]:
+        """What is in doubt after this row: what was before, until it is certain or too old, and what fell or jumped now."""
+        doubts = {}
+        for index, doubt in self.base.doubts.items():
+            held, now = self.held[index], self.now[index]
+            came_past = (
+                kinds[index] == "normal" and held is not None and now is not None and held < doubt.old <= now
             )
-            since = before if doubt != NONE else None
-        if any(old is not None for old in self.new_doubt) and (since is None or self.base.gain.kind in PLAIN):
-            doubt, since = tuple(self.new_doubt), self.beat.time
-        return doubt, since
+            if not self.is_certain and not came_past and self.beat.time - doubt.since <= self.beat.doubt_lasts:
+                doubts[index] = doubt
+        for index, old in self.new_doubts.items():
+            if index not in doubts or self.has_counted_on(index, old, doubts[index].since):
+                doubts[index] = _Doubt(old, self.beat.time)
+        return doubts
+
+    def has_counted_on(self, index: int, held: int, since: datetime) -> bool:
+        """Whether what a counter shows is what it usually gains in the time since it fell: then it did begin again."""
+        if since == self.base.beat.time or not (self.base.gain.deltas[index] or self.base.gain.kind in PLAIN):
+            return False
+        rate = self.series.usual_rate(index, since, self.beat)
+        return 2_000_000 * held <= 3 * rate * (_elapsed_ms(since, self.beat.time) + self.elapsed)
 
     def judge(self, index: int) -> tuple[int | None, str]:
         """One counter's delta and kind."""
@@ -325,7 +360,7 @@ class _Judgement:
         if now >= held:
             if self.is_plausible(index, now - held):
                 return now - held, "normal"
-            self.new_doubt[index] = held
+            self.new_doubts[index] = held
             return 0, "rejected"
         return self.fallen(index, now, held)
 
@@ -335,13 +370,12 @@ class _Judgement:
             is_accepted = self.can_carry(index, now, packets, packets, self.elapsed)
             usual_line = _limit(self.elapsed, 1_000 if self.speed is None else self.speed)
             if is_accepted and self.is_restarted and not self.is_certain and now > usual_line:
-                rate = self.series.rate(index, self.beat.time, self.beat)
-                is_accepted = rate is not None and now * 1_000_000 <= 4 * rate * self.elapsed
+                is_accepted = now * 1_000_000 <= 4 * self.series.highest_rate(index, self.beat) * self.elapsed
             self.accepted[index] = is_accepted
         else:
             is_accepted = self.accepted[index % 2] and self.can_carry(index, now, None, None, self.elapsed)
         if not self.is_certain and now < held:
-            self.new_doubt[index] = held
+            self.new_doubts[index] = held
         if not is_accepted:
             return 0, "rejected"
         return now, "reboot" if self.is_rebooted else "reset"
@@ -353,13 +387,13 @@ class _Judgement:
             return 0, "dip"
         wrapped = now + WRAP - held
         if index < ROW_COUNTERS and not self.is_wide and held < WRAP and self.is_wrap(index, now, wrapped):
-            self.new_doubt[index] = held
+            self.new_doubts[index] = held
             return wrapped, "wrap"
         if 2 * now >= held:
             self.new_held[index] = held
             return 0, "dip"
-        self.new_doubt[index] = held
-        rate = self.series.rate(index, self.beat.time, self.beat) or 0
+        self.new_doubts[index] = held
+        rate = self.series.highest_rate(index, self.beat)
         packets = self.gained(index + 2) if index < BYTE_COUNTERS else None
         counted = self.now[index + 2] if index < BYTE_COUNTERS else None
         if now * 1_000_000 <= rate * self.elapsed and self.can_carry(index, now, packets, counted, self.elapsed):
@@ -370,13 +404,19 @@ class _Judgement:
         """By the readings alone; below 0 where it fell."""
         return (self.now[index] or 0) - (self.base.sample.counters[index] or 0)
 
+    def grown(self, index: int) -> int:
+        """Above what growth is counted from; below 0 where it fell."""
+        return (self.now[index] or 0) - (self.held[index] or 0)
+
     def is_wrap(self, index: int, now: int, wrapped: int) -> bool:
         """Whether octets and packets of one direction confirm each other if this counter wrapped."""
         direction = index % 2
-        octets = wrapped if index < BYTE_COUNTERS else self.gained(direction)
-        packets = self.gained(direction + 2) if index < BYTE_COUNTERS else wrapped
+        octets = wrapped if index < BYTE_COUNTERS else self.grown(direction)
+        packets = self.grown(direction + 2) if index < BYTE_COUNTERS else wrapped
         size = self.series.size(direction, self.beat)
-        largest = MIB if size is None else min(max(8 * size, JUMBO_FRAME), MIB)
+        # By half or less it may have stepped back as well: then packets have to be of about the usual size.
+        smallest = JUMBO_FRAME if 2 * now < (self.held[index] or 0) else 0
+        largest = MIB if size is None else min(max(8 * size, smallest), MIB)
         return (
             1 <= now < WRAP
             and 0 < packets <= octets <= packets * largest
@@ -400,8 +440,20 @@ class _Judgement:
         ]
         moved = [row for row in rows if row.gain.deltas[index] or row.gain.kind in ("rejected", "first")]
         last = (moved[-1:] or rows[:1] or [self.base])[0]
-        if last.beat.time >= self.base.beat.time:
-            return False
+        if last.beat.time < self.base.beat.time and self.can_carry_since(last, rows, index, gain, packets, counted):
+            return True
+        # Its packets cannot be read: what it usually gains is believed.
+        rate = self.series.highest_rate(index, self.beat)
+        return (
+            index < BYTE_COUNTERS
+            and not packets
+            and gain <= _limit(self.elapsed, None)
+            and gain * 1_000_000 <= 4 * rate * self.elapsed
+        )
+
+    def can_carry_since(
+        self, last: _Row, rows: Sequence[_Row], index: int, gain: int, packets: int | None, counted: int | None
+    ) -> bool:
         since = [row for row in rows if row.beat.time > last.beat.time]
         # Other counters than octets have no witness; their packets play no part.
         packets = (packets or 0) + sum(row.gain.deltas[2 + index % 2] or 0 for row in since)
@@ -419,6 +471,13 @@ class _Judgement:
         if self.speed is not None:
             return False
         return counted == 0 or gain <= _limit(elapsed_ms, 1_000)
+
+
+def _lies_apart(earlier: Sample, later: Sample) -> bool:
+    """Whether octets and packets fell below half, two of them at least: one alone may have wrapped."""
+    pairs = list(zip(earlier.counters, later.counters, strict=True))[:ROW_COUNTERS]
+    counting = [(old, new or 0) for old, new in pairs if old]
+    return sum(2 * new < old for old, new in counting) >= max(min(2, len(counting)), 1)
 
 
 def _is_wide(sample: Sample) -> bool:

@@ -41,7 +41,7 @@ DECLARE
     has     server_boots;
     other   record;
     since   timestamptz;
-    doubted record;
+    series  record;
 BEGIN
     UPDATE server_boots SET last_seen = CASE WHEN moment > was_seen THEN greatest(last_seen, was_seen) ELSE last_seen END,
                             arrived_at = greatest(arrived_at, was_live)
@@ -96,17 +96,13 @@ BEGIN
     IF since IS NULL THEN
         RETURN;
     END IF;
-    -- What was taken for a reboot was another machine: the samples that follow one of another boot are judged again.
-    FOR doubted IN
-        SELECT interface_name, time FROM (
-            SELECT interface_name, time, boot, lag(boot) OVER series AS boot_before, lag(time) OVER series AS time_before
-            FROM network_interface_metrics
-            WHERE server_id = of_server AND time >= since AND delta_kind <> 'folded'
-            WINDOW series AS (PARTITION BY interface_name ORDER BY time)) AS m
-        WHERE boot <> boot_before OR time_before IS NULL
-        ORDER BY interface_name, time
+    -- What was taken for a reboot was another machine: its samples are judged again.
+    FOR series IN
+        SELECT interface_name, min(time) AS first FROM network_interface_metrics
+        WHERE server_id = of_server AND time >= since AND delta_kind <> 'folded'
+        GROUP BY interface_name ORDER BY interface_name
     LOOP
-        PERFORM linkbeat.repair_deltas(of_server, doubted.interface_name, doubted.time);
+        PERFORM linkbeat.repair_deltas(of_server, series.interface_name, series.first, is_whole => true);
     END LOOP;
 END $$;
 

@@ -111,8 +111,8 @@ BEGIN
                     WHEN linkbeat.is_gap(elapsed_ms, interval_ms) THEN 'gap' ELSE 'normal' END AS delta_kind,
                CASE WHEN is_plain THEN widened ELSE coalesce((judged).counts_64bit, widened) END AS counts_64bit,
                (judged).levels,
-               CASE WHEN NOT is_plain THEN (judged).old_levels WHEN is_doubtful THEN (previous).old_levels END AS old_levels,
-               CASE WHEN NOT is_plain THEN (judged).doubted_since WHEN is_doubtful THEN (previous).doubted_since END AS doubted_since
+               CASE WHEN is_plain THEN (previous).old_levels ELSE (judged).old_levels END AS old_levels,
+               CASE WHEN is_plain THEN (previous).doubted_since ELSE (judged).doubted_since END AS doubted_since
         FROM (
             -- A boot that was seen before may be another machine's, or lie between rows: repair_deltas sorts it out.
             SELECT j.*, CASE WHEN NOT is_plain AND is_newest AND is_new
@@ -130,7 +130,8 @@ BEGIN
                             WHEN ((previous).boot <> boot) IS NOT TRUE
                                  AND coalesce((previous).levels, '{}') = '{}'
                                  AND ((previous).old_levels IS NULL
-                                      OR linkbeat.stays_below((previous).old_levels, rx_bytes, tx_bytes, rx_packets, tx_packets,
+                                      OR linkbeat.is_all_in_doubt((previous).doubted_since, time, interval_ms)
+                                         AND linkbeat.stays_below((previous).old_levels, rx_bytes, tx_bytes, rx_packets, tx_packets,
                                                               rx_errors, tx_errors, rx_dropped, tx_dropped))
                                  AND linkbeat.grew((previous).rx_bytes, rx_bytes)
                                  AND linkbeat.grew((previous).tx_bytes, tx_bytes)
@@ -150,8 +151,6 @@ BEGIN
                                       OR linkbeat.packets_carry(rx_packets - (previous).rx_packets, rx_bytes - (previous).rx_bytes)
                                          AND linkbeat.packets_carry(tx_packets - (previous).tx_packets, tx_bytes - (previous).tx_bytes))
                             ELSE false END AS is_plain,
-                       (previous).old_levels IS NOT NULL
-                       AND linkbeat.is_in_doubt((previous).doubted_since, time, interval_ms) AS is_doubtful,
                        linkbeat.proves_64bit(rx_bytes, tx_bytes)
                        OR ((previous).boot <> boot) IS NOT TRUE AND coalesce((previous).counts_64bit, false) AS widened,
                        CASE WHEN (previous).time IS NULL

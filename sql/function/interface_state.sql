@@ -52,7 +52,7 @@ DECLARE
     m    network_interface_metrics := linkbeat.as_row(of_server, current);
 BEGIN
     m.interval_ms := interval_ms;
-    IF base.old_levels IS NOT NULL AND linkbeat.is_back(base, m) THEN
+    IF linkbeat.are_back(base, m) IS NOT NULL THEN
         RETURN NULL;
     END IF;
     RETURN linkbeat.judge(base, m, uptime);

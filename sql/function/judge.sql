@@ -43,8 +43,8 @@ RETURN CASE
     ELSE counted = 0 OR gain <= linkbeat.delta_limit(elapsed_ms, 1000)
 END;
 
--- The same over the time since the counter last moved: a source may refresh seldom, or stand still for a while.
--- Looks back 15 minutes at most.
+-- The same over the time since the counter last moved: a source may refresh seldom, or stand still for a while. Looks back
+-- 15 minutes at most. Where its packets cannot be read, a counter is believed what it usually gains.
 CREATE OR REPLACE FUNCTION linkbeat.is_plausible_since_it_moved(
     n integer, gain numeric, packets numeric, counted numeric, base network_interface_metrics,
     m network_interface_metrics, speed_mbps integer
@@ -53,93 +53,161 @@ DECLARE
     since    CONSTANT timestamptz := m.time - INTERVAL '15 minutes';
     moved_at timestamptz;
 BEGIN
-    SELECT coalesce(max(r.time) FILTER (WHERE r.delta_kind IN ('rejected', 'first')
-                        OR CASE n WHEN 1 THEN r.rx_bytes_delta WHEN 2 THEN r.tx_bytes_delta
-                                  WHEN 3 THEN r.rx_packets_delta WHEN 4 THEN r.tx_packets_delta
-                                  WHEN 5 THEN r.rx_errors_delta WHEN 6 THEN r.tx_errors_delta
-                                  WHEN 7 THEN r.rx_dropped_delta ELSE r.tx_dropped_delta END <> 0),
-                    min(r.time))
+    SELECT coalesce(max(r.time) FILTER (WHERE r.delta_kind IN ('rejected', 'first') OR (linkbeat.deltas(r))[n] <> 0), min(r.time))
     INTO moved_at
     FROM network_interface_metrics r
     WHERE r.server_id = m.server_id AND r.interface_name = m.interface_name AND r.time >= since AND r.time <= base.time
       AND (r.boot IS NULL OR r.boot IS NOT DISTINCT FROM base.boot OR r.boot IS NOT DISTINCT FROM m.boot);
-    IF moved_at IS NULL OR moved_at >= base.time THEN
-        RETURN linkbeat.is_plausible(n, gain, packets, counted, m.elapsed_ms, speed_mbps);
+    IF moved_at < base.time AND linkbeat.is_plausible(
+           n, gain,
+           coalesce(packets, 0) + (
+               SELECT coalesce(sum(CASE n % 2 WHEN 1 THEN r.rx_packets_delta ELSE r.tx_packets_delta END), 0)
+               FROM network_interface_metrics r
+               WHERE r.server_id = m.server_id AND r.interface_name = m.interface_name AND r.time > moved_at AND r.time <= base.time
+                 AND (r.boot IS NULL OR r.boot IS NOT DISTINCT FROM base.boot OR r.boot IS NOT DISTINCT FROM m.boot)),
+           counted, linkbeat.elapsed_ms(moved_at, m.time), speed_mbps) THEN
+        RETURN true;
     END IF;
-    packets := coalesce(packets, 0) + (
-        SELECT coalesce(sum(CASE n WHEN 1 THEN r.rx_packets_delta ELSE r.tx_packets_delta END), 0)
-        FROM network_interface_metrics r
-        WHERE r.server_id = m.server_id AND r.interface_name = m.interface_name AND r.time > moved_at AND r.time <= base.time
-          AND (r.boot IS NULL OR r.boot IS NOT DISTINCT FROM base.boot OR r.boot IS NOT DISTINCT FROM m.boot));
-    RETURN linkbeat.is_plausible(n, gain, packets, counted, linkbeat.elapsed_ms(moved_at, m.time), speed_mbps);
+    RETURN n <= 2 AND coalesce(packets, 0) = 0 AND gain <= linkbeat.delta_limit(m.elapsed_ms, NULL)
+           AND gain * 1000000 <= 4 * (linkbeat.usual(m)).rates[n] * m.elapsed_ms;
 END $$;
 
--- The highest rate of each counter in the rows before a moment, in 1,000 seconds; and octets per packet, received and sent.
--- Both rounded up: a division must not make them less than they were. Null where nothing tells. Of ten rows, and no further back than fifteen minutes or ten intervals.
-CREATE OR REPLACE FUNCTION linkbeat.usual(
-    m network_interface_metrics, moment timestamptz, OUT rates numeric[], OUT sizes numeric[]
-) LANGUAGE sql STABLE AS $$
-    SELECT ARRAY[max(linkbeat.per_1000_s(rx_bytes_delta, elapsed_ms)), max(linkbeat.per_1000_s(tx_bytes_delta, elapsed_ms)),
-                 max(linkbeat.per_1000_s(rx_packets_delta, elapsed_ms)), max(linkbeat.per_1000_s(tx_packets_delta, elapsed_ms)),
-                 max(linkbeat.per_1000_s(rx_errors_delta, elapsed_ms)), max(linkbeat.per_1000_s(tx_errors_delta, elapsed_ms)),
-                 max(linkbeat.per_1000_s(rx_dropped_delta, elapsed_ms)), max(linkbeat.per_1000_s(tx_dropped_delta, elapsed_ms))],
-           ARRAY[div(sum(rx_bytes_delta) + sum(rx_packets_delta) - 1, nullif(sum(rx_packets_delta), 0)), div(sum(tx_bytes_delta) + sum(tx_packets_delta) - 1, nullif(sum(tx_packets_delta), 0))]
-    FROM (
+-- Deltas of a row, in the order of linkbeat.readings.
+CREATE OR REPLACE FUNCTION linkbeat.deltas(m network_interface_metrics) RETURNS bigint[]
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN ARRAY[m.rx_bytes_delta, m.tx_bytes_delta, m.rx_packets_delta, m.tx_packets_delta, m.rx_errors_delta,
+             m.tx_errors_delta, m.rx_dropped_delta, m.tx_dropped_delta];
+
+-- The rows that tell what is usual before a moment: of the last forty, and of no more than fifteen minutes or ten intervals,
+-- those whose counters grew.
+CREATE OR REPLACE FUNCTION linkbeat.usual_rows(m network_interface_metrics, moment timestamptz)
+RETURNS SETOF network_interface_metrics LANGUAGE sql STABLE AS $$
+    SELECT * FROM (
         SELECT * FROM network_interface_metrics r
         WHERE r.server_id = m.server_id AND r.interface_name = m.interface_name AND r.time < moment
           AND r.time >= moment - greatest(900000, 10 * m.interval_ms::bigint) * INTERVAL '1 millisecond'
-        ORDER BY r.time DESC LIMIT 10
+        ORDER BY r.time DESC LIMIT 40
     ) r
     WHERE delta_kind IN ('normal', 'gap') AND elapsed_ms > 0
 $$;
 
--- Whether a reading shows that the counters in doubt never fell or jumped: all are back at their old level or a step above
--- it that their usual rate explains, and the readings since do not explain where they are. `base` as for judge.
-CREATE OR REPLACE FUNCTION linkbeat.is_back(base network_interface_metrics, m network_interface_metrics) RETURNS boolean
+-- The highest rate of each counter before m, in 1,000 seconds, 0 where none is known; and octets per packet, received and
+-- sent, null where they are not known. Rounded up: a division must not make them less than they were.
+CREATE OR REPLACE FUNCTION linkbeat.usual(m network_interface_metrics, OUT rates numeric[], OUT sizes numeric[])
+LANGUAGE sql STABLE AS $$
+    SELECT ARRAY(SELECT coalesce(max(linkbeat.per_1000_s((linkbeat.deltas(r))[n], r.elapsed_ms)), 0)
+                 FROM generate_series(1, 8) AS n LEFT JOIN linkbeat.usual_rows(m, m.time) AS r ON true GROUP BY n ORDER BY n),
+           (SELECT ARRAY[div(sum(rx_bytes_delta) + sum(rx_packets_delta) - 1, nullif(sum(rx_packets_delta), 0)),
+                         div(sum(tx_bytes_delta) + sum(tx_packets_delta) - 1, nullif(sum(tx_packets_delta), 0))]
+            FROM linkbeat.usual_rows(m, m.time))
+$$;
+
+-- What each counter gained before it fell or jumped, or gains since, in 1,000 seconds; 0 where nothing is known.
+-- Before: the second highest rate, because the highest may be what a source that stood still had put by. Since then: the
+-- middle one, and none where one row tells it, because readings that are wrong may grow as well.
+CREATE OR REPLACE FUNCTION linkbeat.usual_rates(m network_interface_metrics, since timestamptz) RETURNS numeric[]
+LANGUAGE sql STABLE AS $$
+    SELECT array_agg(rate ORDER BY n) FROM (
+        SELECT n, greatest(
+                   coalesce((array_agg(r.rate ORDER BY r.rate DESC) FILTER (WHERE r.is_before))[2], max(r.rate) FILTER (WHERE r.is_before)),
+                   CASE WHEN count(r.rate) FILTER (WHERE NOT r.is_before) > 1
+                        THEN percentile_disc(0.5) WITHIN GROUP (ORDER BY r.rate) FILTER (WHERE NOT r.is_before) END, 0) AS rate
+        FROM generate_series(1, 8) AS n
+        LEFT JOIN (
+            SELECT d.n, linkbeat.per_1000_s(d.delta, u.elapsed_ms) AS rate, u.is_before
+            FROM (SELECT linkbeat.deltas(b) AS deltas, b.elapsed_ms, true AS is_before FROM linkbeat.usual_rows(m, since) AS b
+                  UNION ALL
+                  SELECT linkbeat.deltas(a), a.elapsed_ms, false FROM linkbeat.usual_rows(m, m.time) AS a WHERE a.time >= since
+                 ) AS u, unnest(u.deltas) WITH ORDINALITY AS d(delta, n)
+            WHERE d.delta IS NOT NULL
+        ) AS r USING (n)
+        GROUP BY n
+    ) AS rates
+$$;
+
+-- The counters in doubt that a reading shows never to have fallen or jumped: they are back at their old level or a step
+-- above it that their usual rate explains, and the readings since do not explain where they are. What fell together comes
+-- back together: most of it, because one counter may be wrong again in this reading. Null: none.
+CREATE OR REPLACE FUNCTION linkbeat.are_back(base network_interface_metrics, m network_interface_metrics) RETURNS boolean[]
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     elapsed     CONSTANT integer := linkbeat.elapsed_ms(base.time, m.time);
     readings    CONSTANT numeric[] := linkbeat.readings(m);
     held        CONSTANT bigint[] := linkbeat.held(base);
-    before      numeric[];
-    since       numeric[];
+    since       timestamptz;
+    usual       numeric[];
     old         numeric;
     level       numeric;
-    unexplained boolean := false;
+    in_event    integer;
+    back        integer;
+    main_event  integer;
+    main_back   integer;
+    unexplained boolean;
+    unexplained_main boolean;
+    found       boolean[];
 BEGIN
-    IF base.old_levels IS NULL OR NOT linkbeat.is_in_doubt(base.doubted_since, m.time, m.interval_ms)
-       OR (base.boot <> m.boot) IS TRUE AND linkbeat.is_uuid_boot(m.boot) THEN
-        RETURN false;
+    IF base.old_levels IS NULL OR (base.boot <> m.boot) IS TRUE AND linkbeat.is_uuid_boot(m.boot) THEN
+        RETURN NULL;
     END IF;
-    FOR n IN 1 .. 8 LOOP
-        old := linkbeat.unsigned(base.old_levels[n]);
-        IF old > readings[n] THEN
-            RETURN false;
+    FOR since IN SELECT DISTINCT s FROM unnest(base.doubted_since, base.old_levels) AS d(s, o) WHERE o IS NOT NULL LOOP
+        CONTINUE WHEN NOT linkbeat.is_in_doubt(since, m.time, m.interval_ms);
+        usual := NULL;
+        in_event := 0; back := 0; main_event := 0; main_back := 0; unexplained := false; unexplained_main := false;
+        FOR n IN 1 .. 8 LOOP
+            CONTINUE WHEN base.old_levels[n] IS NULL OR base.doubted_since[n] <> since;
+            in_event := in_event + 1;
+            main_event := main_event + (n <= 4)::integer;
+            old := linkbeat.unsigned(base.old_levels[n]);
+            level := linkbeat.unsigned(held[n]);
+            CONTINUE WHEN readings[n] IS NULL OR level IS NULL OR readings[n] < old OR old < level AND level <= readings[n];
+            IF usual IS NULL THEN
+                usual := linkbeat.usual_rates(m, since);
+            END IF;
+            -- Above the old level by more than it usually gains and more than it had fallen: a burst since a reset.
+            CONTINUE WHEN (readings[n] - old) * 2000000 > greatest(
+                3 * usual[n] * (linkbeat.elapsed_ms(since, m.time)::numeric + elapsed), abs(level - old) * 2000000);
+            back := back + 1;
+            main_back := main_back + (n <= 4)::integer;
+            IF level > old OR (readings[n] - level) * 2000000 > 3 * usual[n] * elapsed THEN
+                unexplained := true;
+                unexplained_main := unexplained_main OR n <= 4;
+            END IF;
+        END LOOP;
+        -- Octets and packets decide, where they are among it.
+        IF main_event > 0 AND unexplained_main AND 2 * main_back > main_event
+           OR main_event = 0 AND unexplained AND 2 * back > in_event THEN
+            FOR n IN 1 .. 8 LOOP
+                IF base.old_levels[n] IS NOT NULL AND base.doubted_since[n] = since THEN
+                    found := coalesce(found, array_fill(false, '{8}'));
+                    found[n] := true;
+                END IF;
+            END LOOP;
         END IF;
     END LOOP;
-    before := (linkbeat.usual(m, base.doubted_since)).rates;
-    since := (linkbeat.usual(m, m.time)).rates;
-    FOR n IN 1 .. 8 LOOP
-        old := linkbeat.unsigned(base.old_levels[n]);
-        level := linkbeat.unsigned(held[n]);
-        CONTINUE WHEN old IS NULL OR readings[n] IS NULL OR level IS NULL;
-        IF level > old AND readings[n] >= level THEN
-            RETURN false;  -- it jumped, and goes on from there
-        END IF;
-        -- Above the old level by more than its rate and more than it had fallen: a burst since a reset.
-        IF (readings[n] - old) * 1000000 > greatest(
-               1.5 * coalesce(before[n], 0) * (linkbeat.elapsed_ms(base.doubted_since, m.time)::numeric + elapsed),
-               abs(level - old) * 1000000) THEN
-            RETURN false;
-        END IF;
-        unexplained := unexplained OR level > old
-            OR (readings[n] - level) * 1000000 > 1.5 * greatest(before[n], since[n], 0) * elapsed;
-    END LOOP;
-    RETURN unexplained;
+    RETURN found;
+END $$;
+
+-- Whether a counter that fell wrapped at 2**32: the other counter of its direction confirms the wrapped difference.
+--   gains  of all counters, above what growth is counted from
+--   size   octets per packet as usual; null: not known
+-- A packet of more than a jumbo frame confirms it only where such packets are usual; and where the counter fell by half or
+-- less, and may have stepped back as well, packets of about the usual size alone. Otherwise any fall of a counter below
+-- 2**32 would be a wrap as long as there is traffic.
+CREATE OR REPLACE FUNCTION linkbeat.is_wrap(
+    n integer, wrapped numeric, reading numeric, level numeric, gains numeric[], elapsed_ms integer, speed_mbps integer, size numeric
+) RETURNS boolean LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+DECLARE
+    octets  numeric := CASE WHEN n <= 2 THEN wrapped ELSE gains[n - 2] END;
+    packets numeric := CASE WHEN n <= 2 THEN gains[n + 2] ELSE wrapped END;
+BEGIN
+    RETURN reading BETWEEN 1 AND 4294967295 AND packets > 0 AND octets >= packets
+       AND octets <= packets * CASE WHEN size IS NULL THEN 1048576
+                                    ELSE least(greatest(8 * size, CASE WHEN 2 * reading < level THEN 9216 ELSE 0 END), 1048576) END
+       AND linkbeat.is_plausible(2 - n % 2, octets, packets, packets, elapsed_ms, speed_mbps);
 END $$;
 
 -- The row `m` with its deltas as they follow from `base`, the row that it is counted from (linkbeat.row_before); `base` is
--- null before the first. Where linkbeat.is_back(base, m), the rows in doubt are to be corrected first.
+-- null before the first. Where linkbeat.are_back(base, m), the rows in doubt are to be corrected first.
 --   uptime  seconds since the boot at m's time, where they are not stored yet
 CREATE OR REPLACE FUNCTION linkbeat.judge(
     base network_interface_metrics, m network_interface_metrics, uptime double precision DEFAULT NULL
@@ -149,24 +217,27 @@ DECLARE
     was      numeric[];
     held     bigint[];
     level    numeric[];
+    gains    numeric[] := '{}';
     speed    integer := greatest(base.speed_mbps, m.speed_mbps);
     is_wide  boolean := coalesce(base.counts_64bit, false);
-    is_other_boot  boolean := (base.boot <> m.boot) IS TRUE;
-    is_rebooted    boolean := false;
-    is_restarted   boolean := false;  -- of all counters, without a reboot
-    is_certain     boolean := false;  -- that they restarted: nothing is left in doubt
-    all_fell       boolean := true;
-    any_fell       boolean := false;
-    any_below_half boolean := false;
+    is_other_boot boolean := (base.boot <> m.boot) IS TRUE;
+    is_rebooted   boolean := false;
+    is_restarted  boolean := false;  -- of its counters together
+    is_certain    boolean := false;  -- that they restarted: nothing is left in doubt
+    counting integer := 0;
+    fell     integer := 0;
+    below_half integer := 0;
     accepted boolean[] := '{}';
     usual    record;
+    rates    numeric[];
     gain     numeric;
     packets  numeric;
     kind     text;
     kinds    text[] := '{}';
     deltas   bigint[] := '{}';
     levels   bigint[] := array_fill(NULL::bigint, '{8}');
-    doubted  bigint[] := array_fill(NULL::bigint, '{8}');
+    old      bigint[] := array_fill(NULL::bigint, '{8}');
+    since    timestamptz[] := array_fill(NULL::timestamptz, '{8}');
     is_asked boolean := false;  -- rows before base were
 BEGIN
     IF base.time IS NULL THEN
@@ -185,18 +256,17 @@ BEGIN
                    linkbeat.unsigned(held[5]), linkbeat.unsigned(held[6]), linkbeat.unsigned(held[7]), linkbeat.unsigned(held[8])];
     m.elapsed_ms := linkbeat.elapsed_ms(base.time, m.time);
 
-    -- Did the device or the machine restart? The counters that count say so together.
+    -- Did the device or the machine restart? Octets and packets say so together: all of those that count fell, or all but
+    -- one, which may have been small before.
     FOR n IN 1 .. 4 LOOP
+        gains[n] := readings[n] - level[n];
         IF level[n] > 0 THEN
-            IF readings[n] >= level[n] THEN
-                all_fell := false;
-            ELSE
-                any_fell := true;
-                any_below_half := any_below_half OR readings[n] * 2 < level[n];
-            END IF;
+            counting := counting + 1;
+            fell := fell + (gains[n] < 0)::integer;
+            below_half := below_half + (2 * readings[n] < level[n])::integer;
         END IF;
     END LOOP;
-    is_restarted := all_fell AND any_below_half;
+    is_restarted := below_half > 0 AND fell = counting OR below_half >= greatest(2, counting - 1);
     IF is_other_boot THEN
         is_certain := linkbeat.is_uuid_boot(m.boot);
         IF NOT is_certain AND NOT is_restarted THEN
@@ -206,114 +276,112 @@ BEGIN
                 < (SELECT uptime_seconds FROM server_metrics WHERE server_id = m.server_id AND time = base.time), false);
         END IF;
         is_rebooted := is_certain OR is_restarted;
-    ELSIF any_fell AND (base.ifindex <> m.ifindex) IS TRUE THEN
+    ELSIF fell > 0 AND (base.ifindex <> m.ifindex) IS TRUE THEN
         is_restarted := true;
         is_certain := true;
     END IF;
     is_wide := is_wide AND NOT is_rebooted;
 
-    -- What the row before left in doubt stays so for a while.
-    IF base.old_levels IS NOT NULL AND NOT is_certain AND linkbeat.is_in_doubt(base.doubted_since, m.time, m.interval_ms) THEN
-        m.old_levels := base.old_levels;
-        m.doubted_since := base.doubted_since;
-        FOR n IN 1 .. 8 LOOP
-            IF linkbeat.unsigned(m.old_levels[n]) BETWEEN level[n] + 1 AND readings[n] THEN
-                m.old_levels[n] := NULL;  -- it came past its old level as it counts
-            END IF;
-        END LOOP;
-        IF num_nonnulls(VARIADIC m.old_levels) = 0 THEN
-            m.old_levels := NULL;
-            m.doubted_since := NULL;
-        END IF;
-    ELSE
-        m.old_levels := NULL;
-        m.doubted_since := NULL;
-    END IF;
-
     FOR n IN 1 .. 8 LOOP
         IF readings[n] IS NULL OR level[n] IS NULL THEN
             deltas[n] := CASE WHEN readings[n] IS NOT NULL THEN 0 END;
             kinds[n] := 'first';
-            CONTINUE;
-        END IF;
-        gain := readings[n] - level[n];
-        kind := 'normal';
-        IF is_rebooted OR is_restarted THEN
-            kind := CASE WHEN is_rebooted THEN 'reboot' ELSE 'reset' END;
-            gain := readings[n];
-            IF n <= 2 THEN
-                accepted[n] := linkbeat.is_plausible(n, gain, readings[n + 2], readings[n + 2], m.elapsed_ms, speed);
-                IF accepted[n] AND is_restarted AND NOT is_certain
-                   AND gain > linkbeat.delta_limit(m.elapsed_ms, coalesce(speed, 1000)) THEN
-                    -- More than a usual line carries: it may have stepped back by more than half.
-                    IF usual IS NULL THEN
-                        usual := linkbeat.usual(m, m.time);
+        ELSE
+            gain := readings[n] - level[n];
+            kind := 'normal';
+            IF is_rebooted OR is_restarted THEN
+                kind := CASE WHEN is_rebooted THEN 'reboot' ELSE 'reset' END;
+                gain := readings[n];
+                IF n <= 2 THEN
+                    accepted[n] := linkbeat.is_plausible(n, gain, readings[n + 2], readings[n + 2], m.elapsed_ms, speed);
+                    IF accepted[n] AND is_restarted AND NOT is_certain
+                       AND gain > linkbeat.delta_limit(m.elapsed_ms, coalesce(speed, 1000)) THEN
+                        -- More than a usual line carries: it may have stepped back by more than half.
+                        is_asked := true;
+                        accepted[n] := gain * 1000000 <= 4 * (linkbeat.usual(m)).rates[n] * m.elapsed_ms;
                     END IF;
-                    is_asked := true;
-                    accepted[n] := coalesce(gain * 1000000 <= 4 * usual.rates[n] * m.elapsed_ms, false);
+                ELSE
+                    accepted[n] := accepted[2 - n % 2] AND linkbeat.is_plausible(n, gain, NULL, NULL, m.elapsed_ms, speed);
                 END IF;
-            ELSE
-                accepted[n] := accepted[2 - n % 2] AND linkbeat.is_plausible(n, gain, NULL, NULL, m.elapsed_ms, speed);
-            END IF;
-            IF NOT accepted[n] THEN
-                kind := 'rejected';
-                gain := 0;
-            END IF;
-            IF NOT is_certain AND readings[n] < level[n] THEN
-                doubted[n] := held[n];
-            END IF;
-        ELSIF gain >= 0 THEN
-            packets := CASE WHEN n <= 2 AND readings[n + 2] >= was[n + 2] THEN readings[n + 2] - was[n + 2] END;
-            IF NOT linkbeat.is_plausible(n, gain, packets, readings[n + 2], m.elapsed_ms, speed) THEN
-                is_asked := true;
-                IF NOT linkbeat.is_plausible_since_it_moved(n, gain, packets, readings[n + 2], base, m, speed) THEN
+                IF NOT accepted[n] THEN
                     kind := 'rejected';
                     gain := 0;
-                    doubted[n] := held[n];
                 END IF;
-            END IF;
-        ELSE
-            kind := 'dip';
-            IF -gain * 100 >= level[n] THEN
-                IF usual IS NULL THEN
-                    usual := linkbeat.usual(m, m.time);
+                IF NOT is_certain AND readings[n] < level[n] THEN
+                    old[n] := held[n];
                 END IF;
-                is_asked := true;
-                IF n <= 4 AND NOT is_wide AND level[n] < 4294967296
-                   AND linkbeat.is_wrap(n, gain + 4294967296, readings, was, m.elapsed_ms, speed, usual.sizes[2 - n % 2]) THEN
-                    kind := 'wrap';
-                    gain := gain + 4294967296;
-                    doubted[n] := held[n];
-                ELSIF readings[n] * 2 < level[n] THEN
-                    -- By itself: it counts on from here. What it may have counted in this interval is its value, if that
-                    -- is what it usually counts.
-                    doubted[n] := held[n];
-                    IF readings[n] * 1000000 <= coalesce(usual.rates[n], 0) * m.elapsed_ms
-                       AND linkbeat.is_plausible(n, readings[n], readings[n + 2] - was[n + 2], readings[n + 2], m.elapsed_ms, speed) THEN
-                        kind := 'reset';
-                        gain := readings[n];
+            ELSIF gain >= 0 THEN
+                packets := CASE WHEN n <= 2 AND readings[n + 2] >= was[n + 2] THEN readings[n + 2] - was[n + 2] END;
+                IF NOT linkbeat.is_plausible(n, gain, packets, readings[n + 2], m.elapsed_ms, speed) THEN
+                    is_asked := true;
+                    IF NOT linkbeat.is_plausible_since_it_moved(n, gain, packets, readings[n + 2], base, m, speed) THEN
+                        kind := 'rejected';
+                        gain := 0;
+                        old[n] := held[n];
                     END IF;
                 END IF;
-            END IF;
-            IF kind = 'dip' THEN
-                gain := 0;
-                IF doubted[n] IS NULL THEN
+            ELSE
+                kind := 'dip';
+                IF -gain * 100 < level[n] THEN
                     levels[n] := held[n];
+                ELSE
+                    is_asked := true;
+                    usual := coalesce(usual, linkbeat.usual(m));
+                    IF n <= 4 AND NOT is_wide AND level[n] < 4294967296 AND linkbeat.is_wrap(
+                           n, gain + 4294967296, readings[n], level[n], gains, m.elapsed_ms, speed, usual.sizes[2 - n % 2]) THEN
+                        kind := 'wrap';
+                        gain := gain + 4294967296;
+                        old[n] := held[n];
+                    ELSIF 2 * readings[n] >= level[n] THEN
+                        levels[n] := held[n];
+                    ELSE
+                        -- By itself: it counts on from here. What it may have counted in this interval is its value, if that
+                        -- is what it usually counts.
+                        old[n] := held[n];
+                        IF readings[n] * 1000000 <= usual.rates[n] * m.elapsed_ms AND linkbeat.is_plausible(
+                               n, readings[n], readings[n + 2] - was[n + 2], readings[n + 2], m.elapsed_ms, speed) THEN
+                            kind := 'reset';
+                            gain := readings[n];
+                        END IF;
+                    END IF;
+                END IF;
+                IF kind = 'dip' THEN
+                    gain := 0;
                 END IF;
             END IF;
+            deltas[n] := gain;
+            kinds[n] := kind;
         END IF;
-        deltas[n] := gain;
-        kinds[n] := kind;
+
+        -- What is in doubt from here on: what fell or jumped now, and what was before, until it is certain, or too old, or
+        -- the counter came past its old level as it counts.
+        IF old[n] IS NOT NULL THEN
+            since[n] := m.time;
+        END IF;
+        CONTINUE WHEN base.old_levels[n] IS NULL OR is_certain
+            OR NOT linkbeat.is_in_doubt(base.doubted_since[n], m.time, m.interval_ms)
+            OR kinds[n] = 'normal' AND linkbeat.unsigned(base.old_levels[n]) BETWEEN level[n] + 1 AND readings[n];
+        IF old[n] IS NOT NULL THEN
+            -- The older doubt stands, unless the counter did begin again: it shows what it usually gains in the time since.
+            is_asked := true;
+            IF base.doubted_since[n] < base.time AND ((linkbeat.deltas(base))[n] <> 0 OR base.delta_kind IN ('normal', 'gap')) THEN
+                rates := linkbeat.usual_rates(m, base.doubted_since[n]);
+                CONTINUE WHEN 2000000 * level[n]
+                    <= 3 * rates[n] * (linkbeat.elapsed_ms(base.doubted_since[n], m.time)::numeric + m.elapsed_ms);
+            END IF;
+        END IF;
+        old[n] := base.old_levels[n];
+        since[n] := base.doubted_since[n];
     END LOOP;
 
-    -- One doubt at a time: a new one gives way to an older one that is about the same counters, unless they have counted
-    -- on since.
-    IF num_nonnulls(VARIADIC doubted) > 0 AND (m.old_levels IS NULL OR base.delta_kind IN ('normal', 'gap')) THEN
-        m.old_levels := doubted;
-        m.doubted_since := m.time;
-    END IF;
     m.levels := CASE WHEN num_nonnulls(VARIADIC levels) > 0 THEN levels WHEN is_asked THEN '{}' END;
-
+    IF num_nonnulls(VARIADIC old) > 0 THEN
+        m.old_levels := old;
+        m.doubted_since := since;
+    ELSE
+        m.old_levels := NULL;
+        m.doubted_since := NULL;
+    END IF;
     m.counts_64bit := is_wide OR linkbeat.proves_64bit(m.rx_bytes, m.tx_bytes);
     m.rx_bytes_delta := deltas[1];
     m.tx_bytes_delta := deltas[2];
@@ -330,21 +398,4 @@ BEGIN
         m.delta_kind := 'gap';
     END IF;
     RETURN m;
-END $$;
-
--- Whether a counter that fell wrapped at 2**32: the other counter of its direction confirms the wrapped difference.
---   readings, was  of all counters, now and before
---   size           octets per packet as usual; null: not known
--- A packet of more than a jumbo frame confirms it only where such packets are usual: else any fall of a counter below 2**32
--- would be a wrap as long as there is traffic.
-CREATE OR REPLACE FUNCTION linkbeat.is_wrap(
-    n integer, wrapped numeric, readings numeric[], was numeric[], elapsed_ms integer, speed_mbps integer, size numeric
-) RETURNS boolean LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
-DECLARE
-    octets  numeric := CASE WHEN n <= 2 THEN wrapped ELSE readings[n - 2] - was[n - 2] END;
-    packets numeric := CASE WHEN n <= 2 THEN readings[n + 2] - was[n + 2] ELSE wrapped END;
-BEGIN
-    RETURN readings[n] BETWEEN 1 AND 4294967295 AND packets > 0 AND octets >= packets
-       AND octets <= packets * CASE WHEN size IS NULL THEN 1048576 ELSE least(greatest(8 * size, 9216), 1048576) END
-       AND linkbeat.is_plausible(CASE WHEN n <= 2 THEN n ELSE n - 2 END, octets, packets, packets, elapsed_ms, speed_mbps);
 END $$;

@@ -11,6 +11,7 @@ DECLARE
     base     network_interface_metrics;
     stored   network_interface_metrics;
     judged   network_interface_metrics;
+    back     boolean[];
     start    timestamptz := since;
     -- Boots whose newest row up to here is not as it was: the next row of each may change too. It may stand behind rows of
     -- another boot where two overlap, but not after `ends`.
@@ -19,12 +20,25 @@ DECLARE
     -- Where a row changed, those after it that asked earlier rows are judged again: the next of them, up to `horizon`.
     reach    timestamptz := since;
     horizon  timestamptz := since;
+    is_mixed boolean := false;  -- rows of several boots: what is in doubt may show behind another boot's row
 BEGIN
+    SELECT * INTO stored FROM network_interface_metrics
+    WHERE server_id = of_server AND interface_name = of_interface AND time = since;
     SELECT * INTO previous FROM network_interface_metrics
     WHERE server_id = of_server AND interface_name = of_interface AND time < since ORDER BY time DESC LIMIT 1;
-    IF previous.delta_kind = 'glitch' THEN
-        -- What was concluded from a later reading is open again.
-        start := previous.doubted_since;
+    -- What was concluded from a later reading than this is open again. Where boots mingle, that may be of other rows than
+    -- the one that this is counted from.
+    base := linkbeat.row_before(stored, previous);
+    IF base.delta_kind = 'glitch' THEN
+        start := (SELECT min(moment) FROM unnest(base.doubted_since) AS moment);
+    END IF;
+    IF (previous.boot <> stored.boot) IS TRUE OR NOT linkbeat.is_uuid_boot(stored.boot) THEN
+        start := least(start, (
+            SELECT min(moment) FROM network_interface_metrics, unnest(doubted_since) AS moment
+            WHERE server_id = of_server AND interface_name = of_interface AND time < since AND delta_kind = 'glitch'
+              AND time >= since - greatest(900000, 10 * stored.interval_ms::bigint) * INTERVAL '1 millisecond'));
+    END IF;
+    IF start < since THEN
         SELECT * INTO previous FROM network_interface_metrics
         WHERE server_id = of_server AND interface_name = of_interface AND time < start ORDER BY time DESC LIMIT 1;
     END IF;
@@ -40,17 +54,22 @@ BEGIN
             CONTINUE WHEN judged.rx_bytes IS NULL;  -- deleted is what it counted from: its deltas are all that is known
             stored := judged;
         END IF;
+        is_mixed := is_mixed OR (previous.boot <> stored.boot) IS TRUE;
         base := CASE WHEN (previous.boot <> stored.boot) IS TRUE THEN linkbeat.row_before(stored, previous) ELSE previous END;
-        IF base.old_levels IS NOT NULL AND linkbeat.is_back(base, stored) THEN
-            base := linkbeat.correct_glitch(base, stored);
+        back := linkbeat.are_back(base, stored);
+        IF back IS NOT NULL THEN
+            base := linkbeat.correct_glitch(base, stored, back);
         END IF;
         judged := linkbeat.judge(base, stored);
+        IF (previous.boot <> stored.boot) IS TRUE AND NOT linkbeat.is_uuid_boot(stored.boot) THEN
+            judged.levels := coalesce(judged.levels, '{}');  -- which row it is counted from, earlier ones decide
+        END IF;
         -- A row without a boot stands before its next one alone.
         changing := array_remove(array_remove(changing, stored.boot), NULL);
         IF judged IS DISTINCT FROM stored THEN
             PERFORM linkbeat.write_judgement(judged);
         ELSIF stored.time > since AND stored.time >= reach AND NOT is_whole
-              AND (judged.old_levels IS NULL OR stored.time > horizon) THEN
+              AND (judged.old_levels IS NULL AND NOT is_mixed OR stored.time > horizon) THEN
             IF changing <> '{}' THEN
                 ends := (SELECT max(last_seen) FROM linkbeat.boot_spans(of_server) WHERE boot = ANY (changing));
             END IF;
@@ -100,12 +119,7 @@ BEGIN
     ORDER BY time DESC LIMIT 1;
     IF own.time IS NOT NULL THEN
         own := linkbeat.with_counters(own);
-        -- Ids that are no UUIDs may alternate while one machine counts on: then the row before lies between the two.
-        IF NOT linkbeat.is_uuid_boot(m.boot) AND NOT linkbeat.is_uuid_boot(previous.boot)
-           AND linkbeat.lies_between(own, previous, m) THEN
-            RETURN previous;
-        END IF;
-        RETURN own;
+        RETURN CASE WHEN linkbeat.flickers(m, previous) THEN previous ELSE own END;
     END IF;
     IF linkbeat.is_other_machine(m.server_id, m.boot, previous.boot) THEN
         RETURN NULL;
@@ -113,43 +127,77 @@ BEGIN
     RETURN previous;
 END $$;
 
--- Whether octets and packets of a row lie between those of two others, one before and one after it.
-CREATE OR REPLACE FUNCTION linkbeat.lies_between(
-    earlier network_interface_metrics, m network_interface_metrics, later network_interface_metrics
-) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN linkbeat.unsigned(m.rx_bytes) BETWEEN linkbeat.unsigned(earlier.rx_bytes) AND linkbeat.unsigned(later.rx_bytes)
-   AND linkbeat.unsigned(m.tx_bytes) BETWEEN linkbeat.unsigned(earlier.tx_bytes) AND linkbeat.unsigned(later.tx_bytes)
-   AND linkbeat.unsigned(m.rx_packets) BETWEEN linkbeat.unsigned(earlier.rx_packets) AND linkbeat.unsigned(later.rx_packets)
-   AND linkbeat.unsigned(m.tx_packets) BETWEEN linkbeat.unsigned(earlier.tx_packets) AND linkbeat.unsigned(later.tx_packets);
-
--- The rows in doubt were wrong readings: what they gained of the counters in doubt was no traffic, and growth is counted
--- from the old level. Returns `base`, the last of them, as it is then; m is the reading that shows it.
-CREATE OR REPLACE FUNCTION linkbeat.correct_glitch(base network_interface_metrics, m network_interface_metrics)
-RETURNS network_interface_metrics LANGUAGE plpgsql AS $$
+-- Whether two boot ids that are no UUIDs alternate while one machine counts on: from one to the other, counters seldom fall.
+CREATE OR REPLACE FUNCTION linkbeat.flickers(m network_interface_metrics, previous network_interface_metrics)
+RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    old   CONSTANT bigint[] := base.old_levels;
-    since CONSTANT timestamptz := base.doubted_since;
-    wrong network_interface_metrics;
+    switches integer;
+    falls    integer;
+BEGIN
+    IF linkbeat.is_uuid_boot(m.boot) OR linkbeat.is_uuid_boot(previous.boot)
+       OR (SELECT count(*) = 2 FROM server_boots WHERE server_id = m.server_id AND boot IN (m.boot, previous.boot) AND alternates) THEN
+        RETURN false;
+    END IF;
+    SELECT count(*), count(*) FILTER (WHERE linkbeat.lies_apart(p.before, p.r)) INTO switches, falls
+    FROM (
+        SELECT r, lag(r) OVER (ORDER BY (r).time) AS before
+        FROM (SELECT n AS r FROM network_interface_metrics n
+              WHERE server_id = m.server_id AND interface_name = m.interface_name AND time <= previous.time
+              ORDER BY time DESC LIMIT 20) AS t
+    ) AS p
+    WHERE (p.before).boot <> (p.r).boot AND (p.before).boot IN (m.boot, previous.boot) AND (p.r).boot IN (m.boot, previous.boot);
+    RETURN 2 * (falls + linkbeat.lies_apart(previous, m)::integer) < switches;
+END $$;
+
+-- Whether octets and packets fell below half from one row to another, two of them at least: one alone may have wrapped.
+CREATE OR REPLACE FUNCTION linkbeat.lies_apart(earlier network_interface_metrics, later network_interface_metrics)
+RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT count(*) FILTER (WHERE 2 * l < e) >= greatest(1, least(2, count(*)))
+    FROM unnest((linkbeat.readings(earlier))[1:4], (linkbeat.readings(later))[1:4]) AS r(e, l) WHERE e > 0
+$$;
+
+-- The rows in doubt were wrong readings: what they gained of the counters that are `back` was no traffic, and growth is
+-- counted from the old level. Returns `base`, the last of them, as it is then; m is the reading that shows it.
+CREATE OR REPLACE FUNCTION linkbeat.correct_glitch(
+    base network_interface_metrics, m network_interface_metrics, back boolean[]
+) RETURNS network_interface_metrics LANGUAGE plpgsql AS $$
+DECLARE
+    old    CONSTANT bigint[] := base.old_levels;
+    since  CONSTANT timestamptz[] := base.doubted_since;
+    first  CONSTANT timestamptz := (SELECT min(s) FROM unnest(since, back) AS d(s, b) WHERE b);
+    wrong  network_interface_metrics;
+    deltas bigint[];
 BEGIN
     FOR wrong IN
         SELECT * FROM network_interface_metrics
-        WHERE server_id = m.server_id AND interface_name = m.interface_name AND time >= since AND time < m.time
-          AND (boot IS NULL OR boot IN (base.boot, m.boot) OR NOT linkbeat.is_uuid_boot(boot))
+        WHERE server_id = m.server_id AND interface_name = m.interface_name AND time >= first AND time < m.time
+          AND old_levels IS NOT NULL
         ORDER BY time
     LOOP
+        -- Each row passes its doubts on, so those that have this one are what was counted since.
+        CONTINUE WHEN NOT EXISTS (SELECT FROM unnest(back, since, wrong.doubted_since, wrong.old_levels) AS d(b, s, w, o)
+                                  WHERE b AND w = s AND o IS NOT NULL);
         wrong := linkbeat.with_counters(wrong);
-        wrong.rx_bytes_delta := CASE WHEN old[1] IS NULL THEN wrong.rx_bytes_delta ELSE 0 END;
-        wrong.tx_bytes_delta := CASE WHEN old[2] IS NULL THEN wrong.tx_bytes_delta ELSE 0 END;
-        wrong.rx_packets_delta := CASE WHEN old[3] IS NULL THEN wrong.rx_packets_delta ELSE 0 END;
-        wrong.tx_packets_delta := CASE WHEN old[4] IS NULL THEN wrong.tx_packets_delta ELSE 0 END;
-        wrong.rx_errors_delta := CASE WHEN old[5] IS NULL THEN wrong.rx_errors_delta ELSE wrong.rx_errors - wrong.rx_errors END;
-        wrong.tx_errors_delta := CASE WHEN old[6] IS NULL THEN wrong.tx_errors_delta ELSE wrong.tx_errors - wrong.tx_errors END;
-        wrong.rx_dropped_delta := CASE WHEN old[7] IS NULL THEN wrong.rx_dropped_delta ELSE wrong.rx_dropped - wrong.rx_dropped END;
-        wrong.tx_dropped_delta := CASE WHEN old[8] IS NULL THEN wrong.tx_dropped_delta ELSE wrong.tx_dropped - wrong.tx_dropped END;
+        deltas := linkbeat.deltas(wrong);
+        wrong.levels := coalesce(nullif(wrong.levels, '{}'), array_fill(NULL::bigint, '{8}'));
+        FOR n IN 1 .. 8 LOOP
+            CONTINUE WHEN NOT back[n] OR (wrong.doubted_since[n] = since[n]) IS NOT TRUE OR wrong.old_levels[n] IS NULL;
+            deltas[n] := deltas[n] - deltas[n];
+            wrong.levels[n] := old[n];
+            wrong.old_levels[n] := NULL;
+        END LOOP;
+        IF num_nonnulls(VARIADIC wrong.old_levels) = 0 THEN
+            wrong.old_levels := NULL;
+        END IF;
+        wrong.rx_bytes_delta := deltas[1];
+        wrong.tx_bytes_delta := deltas[2];
+        wrong.rx_packets_delta := deltas[3];
+        wrong.tx_packets_delta := deltas[4];
+        wrong.rx_errors_delta := deltas[5];
+        wrong.tx_errors_delta := deltas[6];
+        wrong.rx_dropped_delta := deltas[7];
+        wrong.tx_dropped_delta := deltas[8];
         wrong.delta_kind := 'glitch';
-        wrong.levels := ARRAY(SELECT coalesce(old[n], wrong.levels[n]) FROM generate_series(1, 8) AS n);
-        wrong.old_levels := NULL;
-        wrong.doubted_since := since;
         PERFORM linkbeat.write_judgement(wrong);
         IF wrong.time = base.time THEN
             base := wrong;

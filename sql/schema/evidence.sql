@@ -5,18 +5,18 @@ ALTER TABLE network_interface_metrics
     ADD COLUMN ifindex       integer,
     ADD COLUMN levels        bigint[],
     ADD COLUMN old_levels    bigint[],
-    ADD COLUMN doubted_since timestamptz;
+    ADD COLUMN doubted_since timestamptz[];
 
 COMMENT ON COLUMN network_interface_metrics.ifindex IS 'The kernel''s number of the interface: another one means another device under the same name; null: not reported.';
 COMMENT ON COLUMN network_interface_metrics.levels IS 'For each counter (in the order rx and tx of bytes, packets, errors, dropped) the value that growth is counted from, where that is not the reading: after a dip, the highest value before it. Null: the readings. Not null: earlier rows than the one before were asked.';
 COMMENT ON COLUMN network_interface_metrics.old_levels IS 'For each counter the value before it fell or jumped, while a later reading may still show that it did neither. Null: nothing is in doubt.';
-COMMENT ON COLUMN network_interface_metrics.doubted_since IS 'Time of the first row that old_levels puts in doubt.';
+COMMENT ON COLUMN network_interface_metrics.doubted_since IS 'For each counter, the time of the first row that old_levels puts in doubt, or that was found to be a glitch.';
 
 ALTER TYPE linkbeat.interface_state
     ADD ATTRIBUTE ifindex       integer,
     ADD ATTRIBUTE levels        bigint[],
     ADD ATTRIBUTE old_levels    bigint[],
-    ADD ATTRIBUTE doubted_since timestamptz;
+    ADD ATTRIBUTE doubted_since timestamptz[];
 
 -- Arrival tells two machines under one id from one machine whose clock was wrong: only of two do heartbeats alternate.
 ALTER TABLE servers ADD COLUMN live_at timestamptz;

@@ -1,7 +1,6 @@
 """Inputs from the field that were counted wrongly once (tests/cases), replayed in the order in which they arrived."""
 
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ RECEIVED = {
     "03-source-refreshed-every-second-poll": 24_000_000_000,
     "04a-one-reading-of-zeros": 40_000_000,
     "06-pi-without-clock-chip": 685_000_000,
-    "08-32-bit-wrap-in-a-burst": 20_000 + 2 * 1_500_000_000,
+    "08-32-bit-wrap-in-a-burst": 2 * 10_000 + 1_499_980_000 + 1_500_000_000,
     "10-lxc-eth0": 750_000_000,
     "14-interval-above-the-bucket": 12 * 3_600_000_000,
 }
@@ -50,15 +49,13 @@ def test_every_case_is_replayed() -> None:
     assert sorted(path.stem for path in CASES.glob("*.json")) == sorted(RECEIVED)
 
 
-@pytest.mark.parametrize("order", [list, reversed], ids=["in order", "reversed"])
+@pytest.mark.parametrize("is_reversed", [False, True], ids=["in order", "reversed"])
 @pytest.mark.parametrize("name", RECEIVED)
 async def test_what_was_received_is_counted_exactly(
-    name: str, order: Callable[[list[Any]], Any], service: Client, database: asyncpg.Connection
+    name: str, is_reversed: bool, service: Client, database: asyncpg.Connection
 ) -> None:
-    if name == "06-pi-without-clock-chip" and order is reversed:
-        pytest.skip("arrival is the evidence in this case: reversed, its boots are those of two machines")
-
-    for beat in order(beats(name)):
+    """Reversed, the board without a clock chip is two machines as well: its boots' heartbeats do not come by turns."""
+    for beat in reversed(beats(name)) if is_reversed else beats(name):
         await service.post(beat)
     await database.execute("CALL linkbeat.refresh_aggregates(now())")
 

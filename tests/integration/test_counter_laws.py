@@ -1,0 +1,114 @@
+"""The three laws of docs/counters.md, held against what truly crossed (tests/truth.py):
+
+1. never invented: no more than crossed, but for what the busiest interval carried;
+2. never lost: all that truthful readings showed;
+3. order does not matter: the same rows, however they arrive.
+
+LINKBEAT_LAW_HISTORIES sets how many histories are tried (make laws: 10,000).
+"""
+
+import asyncio
+import os
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import asyncpg
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from service.app import create_app
+from service.settings import Settings
+from tests.conftest import in_process
+from tests.machines import body
+from tests.oracle import Beat
+from tests.support import KEY, Client, differing_rows, hours_ago
+from tests.truth import BOOT_IDS, EVENTS, FAULTS, history
+
+HISTORIES = int(os.environ.get("LINKBEAT_LAW_HISTORIES", "400"))
+AT_ONCE = 20
+START = hours_ago(5)
+ORDERS = ("in-order", "shuffled", "newest-first")
+
+_ROWS = """
+SELECT server_id, time, delta_kind, elapsed_ms, rx_bytes_delta, tx_bytes_delta, rx_packets_delta, tx_packets_delta,
+       rx_errors_delta, tx_errors_delta, rx_dropped_delta, tx_dropped_delta
+FROM network_interface_metrics WHERE server_id = ANY ($1) ORDER BY server_id, time
+"""
+
+
+def test_the_three_laws_hold_against_what_truly_crossed(database_url: str, tmp_path: Path) -> None:
+    seen: Counter[str] = Counter()
+
+    with asyncio.Runner() as runner:
+        app = in_process(create_app(Settings(api_key=KEY, data_dir=str(tmp_path)), database_url=database_url, key=KEY))
+        client = runner.run(app.__aenter__())
+        database = runner.run(asyncpg.connect(database_url))
+
+        @settings(
+            max_examples=HISTORIES // AT_ONCE,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate],  # a seed that is smaller is no simpler history
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(seeds=st.lists(st.integers(0, 2**62), min_size=AT_ONCE, max_size=AT_ONCE, unique=True))
+        def hold(seeds: list[int]) -> None:
+            seen.update(runner.run(_hold(client, database, seeds)))
+
+        try:
+            hold()
+            runner.run(database.execute("CALL linkbeat.refresh_aggregates(now())"))
+            assert runner.run(differing_rows(database)) == {"1m": 0, "15m": 0, "1h": 0, "1d": 0}
+        finally:
+            runner.run(database.close())
+            runner.run(app.__aexit__(None, None, None))
+
+    print("histories in which each occurred:", dict(sorted(seen.items())))
+    kinds = {f"kind {kind}" for kind in ("first", "normal", "gap", "reboot", "reset", "wrap", "dip", "glitch", "rejected")}
+    expected = {*FAULTS, *EVENTS, *(f"boot ids: {kind}" for kind in BOOT_IDS), "32 bits", "64 bits", *kinds}
+    assert expected - {what for what, count in seen.items() if count} == set()
+
+
+async def _hold(client: Client, database: asyncpg.Connection, seeds: Sequence[int]) -> Counter[str]:
+    """Sends each history in each order, and holds what is stored against the truth."""
+    stories = {seed: history(random.Random(seed), START) for seed in seeds}
+    await asyncio.gather(*(_send(client, f"{seed}-{order}", story.beats, order, seed) for seed, story in stories.items() for order in ORDERS))
+
+    seen: Counter[str] = Counter()
+    rows: dict[str, list[tuple[object, ...]]] = {}
+    for row in await database.fetch(_ROWS, [f"{seed}-{order}" for seed in seeds for order in ORDERS]):
+        rows.setdefault(row["server_id"], []).append(tuple(row)[1:])
+    for seed, story in stories.items():
+        in_order = rows[f"{seed}-{ORDERS[0]}"]
+        for order in ORDERS[1:]:
+            assert rows[f"{seed}-{order}"] == in_order, f"law 3, seed {seed}, {order}"
+        for n, name in enumerate(("received", "sent")):
+            counted = sum(row[3 + n] for row in in_order)  # type: ignore[misc]
+            told = f"seed {seed}, {name}: {counted} counted, {story.reported[n]} reported, {story.crossed[n]} crossed"
+            assert counted <= story.crossed[n] + story.busiest[n], f"law 1, {told}, {story.faults}"
+            assert counted >= story.reported[n], f"law 2, {told}, {story.faults}"
+        seen.update({what for what, count in story.faults.items() if count} | {f"kind {row[1]}" for row in in_order})
+    return seen
+
+
+async def _send(client: Client, server_id: str, beats: Sequence[Beat], order: str, seed: int) -> None:
+    for post in _posts(random.Random(seed), beats, order):
+        answer = await client.post_batch([body(server_id, beat) for beat in post])
+        assert answer["rejected"] == []
+
+
+def _posts(rng: random.Random, beats: Sequence[Beat], order: str) -> Iterator[list[Beat]]:
+    """In one piece; or some at a time, newest first or in any order, and some of them twice."""
+    if order == "in-order":
+        yield list(beats)
+        return
+    arriving = list(reversed(beats))
+    if order == "shuffled":
+        rng.shuffle(arriving)
+    arriving += rng.sample(arriving, min(3, len(arriving)))
+    while arriving:
+        size = rng.choice([1, 2, 5, 9])
+        yield arriving[:size]
+        del arriving[:size]
