@@ -1,4 +1,4 @@
-"""`linkbeat recount`: judges a server's stored samples again by today's rules (sql/function/recount.sql, docs/counters.md)."""
+"""`linkbeat recount`: judges a server's stored samples again by today's rules (docs/counters.md)."""
 
 import argparse
 import asyncio
@@ -12,7 +12,10 @@ from service import schema
 from service.embedded.choose import choose_database
 from service.settings import Settings
 
-_RECOUNT = "CALL linkbeat.recount($1, coalesce($2, '-infinity'::timestamptz), $3, NULL)"
+RETRY_SECONDS = 1.0
+
+_RECOUNT = "CALL linkbeat.recount_samples($1, coalesce($2, '-infinity'::timestamptz), $3, NULL)"
+_REFRESH = "CALL linkbeat.refresh_changed($1, coalesce($2, '-infinity'::timestamptz))"
 
 
 class Recounted(msgspec.Struct, frozen=True):
@@ -31,8 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `recount`."""
     parser.add_argument("server", metavar="SERVER", help="the server's id")
     parser.add_argument(
-        "--since", type=_time, metavar="TIME", help="from this time on, such as 2026-01-29T10:00Z; without it, from the oldest sample"
-    )  # fmt: skip
+        "--since",
+        type=_time,
+        metavar="TIME",
+        help="from this time on, such as 2026-01-29T10:00Z; without it, from the oldest sample",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print what would change, and change nothing")
 
 
@@ -53,7 +59,7 @@ def run(settings: Settings, arguments: argparse.Namespace, say: Callable[[str], 
 
 
 async def recount(url: str, server_id: str, since: datetime | None, *, is_dry: bool) -> list[Recounted]:
-    """Judges the samples of a server from `since` on again, all of them without it; by interface, in the order of names.
+    """Judges the samples of a server from `since` on again, all of them without it; by interface, by name.
 
     In many transactions, so that its heartbeats go on; it has no time limit.
 
@@ -61,7 +67,14 @@ async def recount(url: str, server_id: str, since: datetime | None, *, is_dry: b
     """
     connection = await asyncpg.connect(url, timeout=schema.CONNECT_SECONDS)
     try:
-        counted = await connection.fetchval(_RECOUNT, server_id.replace("\0", ""), since, is_dry)
+        server_id = server_id.replace("\0", "")
+        counted = await connection.fetchval(_RECOUNT, server_id, since, is_dry)
+        while not is_dry:
+            try:
+                await connection.execute(_REFRESH, server_id, since)
+                break
+            except asyncpg.LockNotAvailableError:  # a policy refreshes the same buckets at this moment
+                await asyncio.sleep(RETRY_SECONDS)
     finally:
         await connection.close(timeout=schema.CONNECT_SECONDS)
     return msgspec.json.decode(counted, type=list[Recounted])

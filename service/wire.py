@@ -130,7 +130,8 @@ class Heartbeat(msgspec.Struct, frozen=True):
     """What an agent reports at one moment.
 
     timestamp         when the counters were read; without it the service's clock stands in
-    boot_id           differs after every boot: a counter that starts anew is then no surprise
+    boot_id           a UUID that changes with every boot, as /proc/sys/kernel/random/boot_id; an id of another form
+                      proves no reboot by itself (docs/counters.md)
     interval_seconds  from one heartbeat to the next, as the agent is set
     os_info           whatever the agent knows of its system; nested MAX_NESTING levels at most
     truncated         interfaces were left out to make the heartbeat fit

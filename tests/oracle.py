@@ -297,9 +297,7 @@ class _Judgement:
         fell = [index for index in counting if self.fell(index)]
         below_half = [index for index in counting if 2 * (self.now[index] or 0) < (self.held[index] or 0)]
         # All of them; or all but one, which may have been small before.
-        self.is_restarted = (
-            bool(below_half) and len(fell) == len(counting) or len(below_half) >= max(2, len(counting) - 1)
-        )
+        self.is_restarted = bool(below_half) and len(fell) == len(counting) or len(below_half) >= max(2, len(counting) - 1)
         self.is_rebooted = self.is_certain = False
         if None not in (beat.boot, base.beat.boot) and beat.boot != base.beat.boot:
             assert beat.boot is not None
@@ -335,7 +333,9 @@ class _Judgement:
         doubts = {}
         for index, doubt in self.base.doubts.items():
             held, now = self.held[index], self.now[index]
-            came_past = kinds[index] == "normal" and held is not None and now is not None and held < doubt.old <= now
+            came_past = (
+                kinds[index] == "normal" and held is not None and now is not None and held < doubt.old <= now
+            )
             if not self.is_certain and not came_past and self.beat.time - doubt.since <= self.beat.doubt_lasts:
                 doubts[index] = doubt
         for index, old in self.new_doubts.items():
