@@ -115,7 +115,9 @@ def history(rng: random.Random, start: datetime) -> History:
     """A machine with one interface for up to an hour: one to three faults or events, and truthful readings around them."""
     story = History()
     bits = rng.choice([32, 64, 64, 64])
-    rate = rng.choice([10**3, 10**5, 10**6 if rng.random() < 0.5 else 10**4] if bits == 32 else [10**3, 10**5, 10**7, 10**8, 10**9])
+    rate = rng.choice(
+        [10**3, 10**5, 10**6 if rng.random() < 0.5 else 10**4] if bits == 32 else [10**3, 10**5, 10**7, 10**8, 10**9]
+    )
     link = Interface(rng, bits, rate, rng.choice([90, 700, 1400]), rng.choice([0.0, 0.0, 0.3]), [0] * len(COUNTERS))
     link.ifindex = rng.choice([None, 3])
     wraps = bits == 32 and rng.random() < 0.5
