@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 MAX_COUNTER = 2**64 - 1
+MAX_IFINDEX = 2**31 - 1
 
 # \Z and not $: msgspec searches, and $ lets a trailing newline through.
 ServerId = Annotated[
@@ -49,6 +50,8 @@ class NetworkInterface(msgspec.Struct, frozen=True, gc=False):
     stacked_on              names of the interfaces that carry its traffic: a bond's members, a VLAN's parent
     speed_mbps              line rate; of a physical interface it bounds what can have crossed; 0, -1: not known
     operstate               the kernel's word for is_up
+    ifindex                 the kernel's number of the device, 1 to 2**31 - 1; another one: it was created again. Any
+                            other number is read as null
     """
 
     name: InterfaceName
@@ -65,6 +68,12 @@ class NetworkInterface(msgspec.Struct, frozen=True, gc=False):
     stacked_on: list[InterfaceName] | None = None
     speed_mbps: Annotated[int, Meta(ge=-1, le=1_600_000)] | None = None
     operstate: Word | None = None
+    ifindex: int | None = None
+
+    def __post_init__(self) -> None:
+        # A Meta would cost the whole heartbeat for a hint that makes no sense.
+        if self.ifindex is not None and not 1 <= self.ifindex <= MAX_IFINDEX:
+            msgspec.structs.force_setattr(self, "ifindex", None)
 
 
 class Filesystem(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):

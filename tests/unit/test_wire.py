@@ -672,3 +672,13 @@ def test_fuzz_a_batch(body: bytes, lines: bool) -> None:
     assert status in (None, 400, 422)
     for record in records:
         judge(bytes(record))
+
+
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [(1, 1), (2**31 - 1, 2**31 - 1), (2**31, None), (0, None), (-1, None), (2**64, None), (None, None)],
+)
+def test_an_ifindex_that_no_kernel_gives_is_read_as_none(sent: int | None, read: int | None) -> None:
+    beat = decode(changed("network_interfaces.0", BODY["network_interfaces"][0] | {"ifindex": sent}))
+
+    assert [one.ifindex for one in beat.network_interfaces or ()] == [read, None]
