@@ -164,6 +164,33 @@ class Spool:
                     log.debug("%s: acknowledgements are not noted: %s", segment.path, error.strerror)
             self._delete_done()
 
+    def revise(self, change: Callable[[Record, bool], Record]) -> frozenset[int]:
+        """Replaces each heartbeat by `change` of it and of whether it waits, oldest first; returns what changed.
+
+        Heartbeats that are acknowledged and not deleted yet are shown too; `change` must leave those, and every
+        sequence, as they are.
+        """
+        changed: list[Record] = []
+        with self._lock:
+            segments = list(self._segments)
+        for segment in segments:
+            with self._lock:  # for one file only: a heartbeat must not wait for the whole disk
+                if segment not in self._segments or self._closed:
+                    continue
+                try:
+                    changed += segment.revise(change)
+                except OSError as error:
+                    log.warning("%s: %s; its heartbeats stay as they are", segment.path, error.strerror)
+        with self._lock:
+            for sequence, (record, arrived) in self._memory.items():
+                if (new := change(record, True)) is not record:
+                    self._memory[sequence] = (new, arrived)
+                    self._memory_bytes += len(new.body) - len(record.body)
+                    changed.append(new)
+            newest = self._newest
+            self._newest = next((new for new in changed if newest and new.sequence == newest.sequence), newest)
+        return frozenset(record.sequence for record in changed)
+
     def __len__(self) -> int:
         with self._lock:
             return sum(segment.waiting for segment in self._segments) + len(self._memory)
