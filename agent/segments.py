@@ -130,6 +130,10 @@ class Segment:
         return next((stamp for stamp in self._stamps if stamp), None)
 
     @property
+    def has_acknowledged(self) -> bool:
+        return self.waiting < len(self._sequences)
+
+    @property
     def waiting_sequences(self) -> list[int]:
         return [sequence for sequence, stamp in zip(self._sequences, self._stamps, strict=True) if stamp]
 
@@ -212,14 +216,17 @@ class Segment:
         self.waiting += 1
 
 
-def read_acknowledged(segment: Path) -> frozenset[int]:
-    """The sequences that the file beside `segment` acknowledges; whatever else it holds is skipped."""
+def read_acknowledged(segment: Path, *, mend: bool = True) -> frozenset[int]:
+    """The sequences that the file beside `segment` acknowledges; whatever else it holds is skipped.
+
+    With `mend`, an unfinished one at the end is cut off.
+    """
     try:
         data = read_regular(_ack_path(segment))
     except OSError:
         return frozenset()
     pairs = _ACK.iter_unpack(data[: len(data) - len(data) % _ACK.size])
-    if len(data) % _ACK.size:
+    if mend and len(data) % _ACK.size:
         with suppress(OSError):  # else all that is appended would stand askew
             os.truncate(_ack_path(segment), len(data) - len(data) % _ACK.size)
     return frozenset(sequence for sequence, crc in pairs if crc == _ack_crc(sequence))

@@ -361,8 +361,12 @@ class Spool:
         return record
 
     def _delete_done(self) -> None:
-        """The last segment stays, also when it is done: it holds the newest timestamp."""
-        for segment in [each for each in self._segments[:-1] if not each.waiting]:
+        """The last segment stays, also when it is done: it holds the newest timestamp. So does the last one with an
+        acknowledged heartbeat: below that timestamp none may be, and those after it may have been stamped by a wrong
+        clock.
+        """
+        kept = next((each for each in reversed(self._segments) if each.has_acknowledged), None)
+        for segment in [each for each in self._segments[:-1] if not each.waiting and each is not kept]:
             try:
                 segment.delete()
             except OSError as error:

@@ -23,6 +23,7 @@ import sys, time
 from pathlib import Path
 offset, right = Path(sys.argv.pop(1)), time.time_ns
 time.time_ns = lambda: right() + int(float(offset.read_text()) * 1e9)
+time.time = lambda: time.time_ns() / 1e9
 from agent.__main__ import main
 sys.exit(main())
 """
@@ -121,3 +122,21 @@ def test_a_year_ahead_and_put_right_is_heard_at_the_next_heartbeat_and_loses_not
     assert all(began - 1 < moment < time.time() + 1 for moment in stored)
     assert machine.log.count("ahead and has been put right") == 1
     assert "will not take" not in machine.log
+
+
+def test_doctor_says_that_the_clock_is_ahead_and_that_what_waits_is(machine: Machine) -> None:
+    machine.set_clock(YEAR_SECONDS)
+    machine.start()
+    eventually(lambda: "refuses the time of this machine's clock" in machine.log, machine)
+
+    ahead = machine.doctor()
+    machine.kill()
+    machine.set_clock(0)
+    put_right = machine.doctor()
+
+    assert ahead["clock"]["state"] == "problem"
+    assert "ahead of the service's: it refuses heartbeats" in ahead["clock"]["text"]
+    assert "clock" not in put_right
+    assert put_right["timestamps"]["state"] == "problem"
+    assert "ahead of this machine's clock" in put_right["timestamps"]["text"]
+    assert "at its next heartbeat" in put_right["timestamps"]["remedy"]

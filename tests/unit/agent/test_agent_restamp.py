@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agent import host
@@ -408,12 +408,14 @@ EVENTS = st.one_of(
     st.tuples(st.just("beat"), st.integers(1, 12)),
     st.tuples(st.just("clock"), st.sampled_from([0, 0, 2, 60, 240, 290, 310, 600, HOUR, DAY, YEAR, -60, -600, -HOUR])),
     st.tuples(st.just("down"), st.booleans()),
-    st.tuples(st.just("restart"), st.none()),
-    st.tuples(st.just("reboot"), st.none()),
+    st.tuples(st.just("restart"), st.just(0)),
+    st.tuples(st.just("reboot"), st.just(0)),
 )
 
 
 @settings(max_examples=40, deadline=None)
+@example([("clock", 60), ("beat", 6), ("clock", 310), ("beat", 1), ("restart", 0)])
+@example([("clock", 290), ("beat", 6), ("clock", 310), ("restart", 0), ("beat", 12)])
 @given(st.lists(EVENTS, max_size=14))
 def test_whatever_the_clock_did_a_right_one_is_heard_within_two_intervals(events: list[tuple[str, int]]) -> None:
     directory = Path(tempfile.mkdtemp(prefix="linkbeat-clock-"))
