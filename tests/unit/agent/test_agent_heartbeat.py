@@ -122,6 +122,54 @@ def test_the_heartbeat_tells_how_interfaces_stand_to_each_other(tmp_path: Path) 
     assert "truncated" not in beat
 
 
+IPV4 = (
+    "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\n{}\t00000000\t0102A8C0\t0003\t0\t0\t0\t00000000\n"
+)
+IPV6 = f"{'0' * 32} 00 {'0' * 32} 00 {'f' * 32} 00000400 00000001 00000000 00000003     {{}}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "route"), [("eth0", ("route", IPV4)), ("ens18", ("route", IPV4)), ("eth0", ("ipv6_route", IPV6))]
+)
+def test_pitfall_11_a_containers_first_heartbeat_names_its_own_interface_as_the_primary_one(
+    tmp_path: Path, name: str, route: tuple[str, str]
+) -> None:
+    settings = settings_for(tmp_path)
+    counters = [f"{each}: {octets}" + " 0" * 15 for each, octets in ((name, 0), ("docker0", 10**12), ("veth9", 10**12))]
+    (settings.roots.net / "dev").write_text("h|\nh|\n" + "\n".join(counters) + "\n")
+    (settings.roots.net / route[0]).write_text(route[1].format(name))
+    for each, files in (
+        (name, {"ifindex": "2", "iflink": "77", "type": "1", "operstate": "up", "uevent": ""}),
+        ("docker0", {"ifindex": "3", "iflink": "3", "type": "1", "operstate": "up", "uevent": "DEVTYPE=bridge"}),
+        ("veth9", {"ifindex": "4", "iflink": "5", "type": "1", "operstate": "up", "uevent": ""}),
+    ):
+        (tmp_path / "sys/class/net" / each).mkdir(parents=True)
+        for attribute, text in files.items():
+            (tmp_path / "sys/class/net" / each / attribute).write_text(text + "\n")
+
+    beat = json.loads(encode(Collector(settings).collect()))
+
+    [own, *others] = beat["network_interfaces"]
+    assert (own["kind"], own["stacked_on"], beat["primary_interface"]) == ("veth", [], name)
+    assert [each["stacked_on"] for each in others] == [[name], [name]]
+
+
+SENSELESS = ["-1", "0", "4294967295", "18446744073709551616", "9" * 400, "1e9", "unknown", "", "\x00", "\u0661", "2\n3"]
+
+
+@pytest.mark.parametrize("text", SENSELESS)
+def test_a_hint_that_makes_no_sense_is_left_out_and_costs_no_heartbeat(tmp_path: Path, text: str) -> None:
+    settings = settings_for(tmp_path)
+    (tmp_path / "sys/class/net/eth0/device").mkdir(parents=True)
+    for attribute in ("speed", "ifindex", "iflink", "type", "operstate", "carrier", "flags", "phys_switch_id"):
+        (tmp_path / "sys/class/net/eth0" / attribute).write_text(text)
+
+    beat = decode_heartbeat(encode(Collector(settings).collect()), now=datetime.now(UTC), oldest=timedelta(days=7))
+
+    [found] = beat.network_interfaces or []
+    assert (found.name, found.rx_bytes, found.speed_mbps, found.ifindex) == ("eth0", 7, None, None)
+
+
 def test_the_timestamp_is_read_back_to_the_millisecond(tmp_path: Path) -> None:
     collector = Collector(settings_for(tmp_path), Clock(lambda: 1_769_680_800_123_000_000))
 
