@@ -13,6 +13,9 @@ from agent.roots import read_text
 # front ports of a switch: p1, p2, p1s0.
 _REPRESENTOR = re.compile(r"(?:c\d+)?pf(\d+)(?:(?:vfr?|sf)\d+|hpf)?", re.ASCII)
 _FRONT = re.compile(r"p\d+(?:s\d+)?", re.ASCII)
+# Drivers whose uplink counts at the card's physical port: mlx5's PPCNT registers (en_rep.c), nfp's MAC counters
+# (nfp_net_repr.c). The others' (ice, bnxt) sum the rings of the uplink alone.
+_COUNT_AT_PORT = frozenset({"mlx5_core", "nfp"})
 _SUBFUNCTION = re.compile(r".+\.sf\.\d+", re.ASCII)
 
 
@@ -23,12 +26,14 @@ class Port(NamedTuple):
     name            of the port: p0, pf0vf1.
     device          the path of its PCI device.
     function_of     of a virtual function or a subfunction: the path of the device that it is a function of.
+    driver          of the device.
     """
 
     switch_id: str = ""
     name: str = ""
     device: str = ""
     function_of: str = ""
+    driver: str = ""
 
 
 def read_port(directory: str) -> Port:
@@ -39,7 +44,8 @@ def read_port(directory: str) -> Port:
         function_of = os.path.realpath(f"{device}/physfn")
     elif _SUBFUNCTION.fullmatch(os.path.basename(device)):  # noqa: PTH119  # likewise
         function_of = os.path.dirname(device)  # noqa: PTH120  # likewise
-    return Port(_text(directory, "phys_switch_id"), _text(directory, "phys_port_name"), device, function_of)
+    driver = os.path.basename(os.path.realpath(f"{device}/driver"))  # noqa: PTH119  # likewise
+    return Port(_text(directory, "phys_switch_id"), _text(directory, "phys_port_name"), device, function_of, driver)
 
 
 def is_representor(port: Port) -> bool:
@@ -48,11 +54,11 @@ def is_representor(port: Port) -> bool:
 
 
 def uplinks(ports: Mapping[str, Port]) -> dict[str, tuple[str, ...]]:
-    """By interface: those whose counters hold what crosses it to and from the outside; only where any is known.
+    """By interface: the uplinks that carry it to and from the outside; only where any is known.
 
-    In switchdev mode the uplink counts all that crosses the card's physical port, whoever sent it (mlx5: the PPCNT
-    registers; ice, nfp and bnxt likewise). In legacy mode a card's own interface counts what crosses its own queues
-    (ixgbe, i40e, mlx5: the rings' counters), so there a virtual function that is left in the host has no uplink.
+    A representor lies on its uplink. A function that is left in the host does where the uplink counts all that crosses
+    the card's physical port, whoever sent it: in switchdev mode, with some drivers. In legacy mode a card's own
+    interface counts what crosses its own queues (ixgbe, i40e, mlx5), so there a function counts for itself.
     """
     tops = {
         name: port
@@ -65,7 +71,8 @@ def uplinks(ports: Mapping[str, Port]) -> dict[str, tuple[str, ...]]:
     found = {}
     for name, port in ports.items():
         if port.function_of:
-            lower = [other for other, top in tops.items() if top.device == port.function_of]
+            above = [other for other, top in tops.items() if top.device == port.function_of]
+            lower = [other for other in above if tops[other].driver in _COUNT_AT_PORT]
         else:
             lower = _of_one_switch(name, port, by_switch.get(port.switch_id, {}))
         if lower:

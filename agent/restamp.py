@@ -44,10 +44,11 @@ class Timekeeper:
             offset_ms = wall.stamp_ms - wall.since_boot_ms
             moments = [moment for record in records if (moment := moment_of(record, boot_id))]
             if self._clock.last.stamp_ms <= wall.stamp_ms + _JITTER_MS and not any(
-                _is_ahead(moment, offset_ms) for moment in moments
+                moment.stamp_ms > moment.since_boot_ms + offset_ms + _JITTER_MS for moment in moments
             ):
                 return frozenset()
-            revision = _Revision(boot_id, offset_ms, max(wall.stamp_ms, service_ms or 0) + REFUSED_AHEAD_MS)
+            service = wall if service_ms is None else wall._replace(stamp_ms=service_ms)
+            revision = _Revision(boot_id, wall, service)
             revision.note(self._stored)
             was_ms = self._clock.last.stamp_ms
             changed = self._spool.revise(revision.revised)
@@ -64,15 +65,18 @@ class Timekeeper:
 class _Revision:
     """One pass over the spool, oldest first: each heartbeat as Clock would have stamped it by the clock of today."""
 
-    def __init__(self, boot_id: str | None, offset_ms: int, limit_ms: int) -> None:
-        """`offset_ms`: 1970 to the boot; `limit_ms`: no later timestamp can have been stored."""
-        self._boot_id, self._offset_ms, self._limit_ms = boot_id, offset_ms, limit_ms
+    def __init__(self, boot_id: str | None, wall: Moment, service: Moment) -> None:
+        """`wall`, `service`: now, by this machine's wall clock and by the service's."""
+        self._boot_id = boot_id
+        self._offset_ms = wall.stamp_ms - wall.since_boot_ms
+        self._highest_ms = max(wall.stamp_ms, service.stamp_ms) + REFUSED_AHEAD_MS
+        self._refused_offset_ms = min(wall.stamp_ms, service.stamp_ms) - wall.since_boot_ms + REFUSED_AHEAD_MS
         self.last: Moment | None = None
         """The highest that stands so far."""
 
     def note(self, moment: Moment | None) -> None:
         """`moment` stands, unless it cannot have been stored."""
-        if moment and moment.stamp_ms <= self._limit_ms and (not self.last or moment.stamp_ms >= self.last.stamp_ms):
+        if moment and moment.stamp_ms <= self._highest_ms and (not self.last or moment.stamp_ms >= self.last.stamp_ms):
             self.last = moment
 
     def revised(self, record: Record, is_waiting: bool) -> Record:
@@ -80,7 +84,7 @@ class _Revision:
         if moment is None:
             return record
         # One that would not have been refused at once may be stored, though its acknowledgement never came.
-        if not is_waiting or not _is_ahead(moment, self._offset_ms):
+        if not is_waiting or moment.stamp_ms <= moment.since_boot_ms + self._refused_offset_ms:
             self.note(moment)
             return record
         stamp_ms = moment.since_boot_ms + self._offset_ms
@@ -89,11 +93,6 @@ class _Revision:
         replaced = _restamped(record, stamp_ms)
         self.note(moment._replace(stamp_ms=replaced.stamp_ms))
         return replaced
-
-
-def _is_ahead(moment: Moment, offset_ms: int) -> bool:
-    """Whether it was stamped so far ahead of the clock of today that the service would have refused it at once."""
-    return moment.stamp_ms - (moment.since_boot_ms + offset_ms) > REFUSED_AHEAD_MS
 
 
 def _restamped(record: Record, stamp_ms: int) -> Record:

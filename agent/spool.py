@@ -170,7 +170,13 @@ class Spool:
         Heartbeats that are acknowledged and not deleted yet are shown too; `change` must leave those, and every
         sequence, as they are.
         """
-        changed: list[Record] = []
+        changed: set[int] = set()
+
+        def note(record: Record) -> None:
+            changed.add(record.sequence)
+            if self._newest and self._newest.sequence == record.sequence:
+                self._newest = record
+
         with self._lock:
             segments = list(self._segments)
         for segment in segments:
@@ -178,7 +184,8 @@ class Spool:
                 if segment not in self._segments or self._closed:
                     continue
                 try:
-                    changed += segment.revise(change)
+                    for record in segment.revise(change):
+                        note(record)
                 except OSError as error:
                     log.warning("%s: %s; its heartbeats stay as they are", segment.path, error.strerror)
         with self._lock:
@@ -186,10 +193,8 @@ class Spool:
                 if (new := change(record, True)) is not record:
                     self._memory[sequence] = (new, arrived)
                     self._memory_bytes += len(new.body) - len(record.body)
-                    changed.append(new)
-            newest = self._newest
-            self._newest = next((new for new in changed if newest and new.sequence == newest.sequence), newest)
-        return frozenset(record.sequence for record in changed)
+                    note(new)
+        return frozenset(changed)
 
     def __len__(self) -> int:
         with self._lock:

@@ -42,25 +42,26 @@ def stacked_on(
     edge = _edge(links, below, default)
     kept = set(reported)
     carriers = [name for name in _carriers(below, edge, up, default) if name in kept]
-    bridges = _bridges(links)
+    bridged = _on_bridges(links, below, [name for name in below if name in edge and name in kept])
     found = {}
     for name in reported:
         found[name] = nearest(name, below, kept)
         # A bond whose members are not reported is not carried by other hardware for that.
         if not found[name] and edge.isdisjoint(_lowest(name, below)):
-            bridged = {lower for bridge in bridges.get(name, ()) for lower in _lowest(bridge, below)}
-            uplinks = [lower for lower in below if lower in bridged and lower in edge and lower in kept]
-            found[name] = [carrier for carrier in uplinks or carriers if carrier != name][:MOST_CARRIERS]
+            found[name] = [carrier for carrier in bridged.get(name) or carriers if carrier != name][:MOST_CARRIERS]
     return found
 
 
-def _bridges(links: Mapping[str, Link]) -> dict[str, list[str]]:
-    """The bridges that each interface is a port of: one, as the kernel has it."""
+def _on_bridges(
+    links: Mapping[str, Link], below: Mapping[str, Sequence[str]], hardware: Sequence[str]
+) -> dict[str, list[str]]:
+    """For each port of a bridge, those of `hardware` that are below the bridge too."""
     found: dict[str, list[str]] = {}
     for name, link in links.items():
-        if link.kind == "bridge":
-            for port in link.lower:
-                found.setdefault(port, []).append(name)
+        if link.kind == "bridge" and link.lower:
+            lowest = set(_lowest(name, below))
+            uplinks = [lower for lower in hardware if lower in lowest]
+            found |= dict.fromkeys(link.lower, uplinks)
     return found
 
 

@@ -206,13 +206,22 @@ def test_the_ports_of_a_dsa_switch_lie_on_its_conduit_where_the_kernel_links_the
     assert host.stacked("eth0") == {"eth0": [], "lan1": ["eth0"], "lan2": []}
 
 
-@pytest.mark.parametrize(("is_switchdev", "expected"), [(False, []), (True, ["ens1f0"])])
+@pytest.mark.parametrize(
+    ("driver", "is_switchdev", "expected"),
+    [
+        ("mlx5_core", False, []),
+        ("i40e", False, []),
+        ("mlx5_core", True, ["ens1f0"]),
+        ("nfp", True, ["ens1f0"]),
+        ("ice", True, []),
+    ],
+)
 def test_a_virtual_function_left_in_the_host_counts_for_itself_unless_its_uplink_counts_all(
-    host: Host, is_switchdev: bool, expected: list[str]
+    host: Host, driver: str, is_switchdev: bool, expected: list[str]
 ) -> None:
     switch_id = "e4" if is_switchdev else ""
-    host.add("ens1f0", device=PF, driver="mlx5_core", phys_switch_id=switch_id, phys_port_name="p0")
-    host.add("ens1f0v0", device=PF + "0", driver="mlx5_core", physfn=PF)
+    host.add("ens1f0", device=PF, driver=driver, phys_switch_id=switch_id, phys_port_name="p0")
+    host.add("ens1f0v0", device=PF + "0", driver=driver, physfn=PF)
 
     found = host.read("ens1f0")
 

@@ -257,6 +257,27 @@ def test_a_clock_that_was_ahead_by_less_than_the_service_minds_slews_back(
     assert abs(world.errors()[-1]) < 0.002
 
 
+@pytest.mark.parametrize("has_restarted", [False, True])
+@pytest.mark.parametrize(("ahead", "skew"), [(290.0, -30.0), (200.0, -200.0), (30.0, -HOUR), (320.0, 30.0)])
+def test_a_clock_that_was_too_far_ahead_only_by_the_services_clock_is_heard_when_it_is_right(
+    world: World, ahead: float, skew: float, has_restarted: bool
+) -> None:
+    world.ahead, world.skew = ahead, skew
+    world.beat(4)
+    taken = len(world.stored)
+    world.ahead, world.skew = 0, max(skew, -200.0)
+    if has_restarted:
+        world.restart()
+    world.beat(3)
+
+    assert taken == (4 if ahead - skew <= 300 else 0)
+    assert world.is_known()
+    assert len(world.stored) == world.collected
+    world.assert_no_counter_falls()
+    if not taken and skew > -HOUR:  # else the service takes them as they are, once its own clock is right
+        assert all(abs(error) < 0.002 for error in world.errors())
+
+
 def test_what_the_service_has_is_never_undercut(world: World) -> None:
     """Ahead by 4 minutes, which is stored; then by a day, which is not; then right."""
     world.ahead = 4 * MINUTE
