@@ -28,9 +28,10 @@ class Timekeeper:
 
     def accepted(self, record: Record) -> None:
         """The service has this live heartbeat: no later one may have a lower timestamp."""
-        moment = moment_of(record, self._boot_id())
+        # Other systems than Linux do not say since_boot_ms; it was collected a moment ago.
+        moment = moment_of(record, self._boot_id()) or self._clock.wall()._replace(stamp_ms=record.stamp_ms)
         with self._lock:
-            self._stored = moment or self._stored
+            self._stored = moment
 
     def refused(self, records: Sequence[Record], service_ms: int | None) -> frozenset[int]:
         """The service refused these as being in the future, when its own clock showed `service_ms`.
