@@ -280,7 +280,7 @@ WHERE {SERVER}
             "95th percentile, as transit is billed",
             f"""
 {_months(1)}
-SELECT m.month, p.rx_bps AS received, p.tx_bps AS sent, greatest(p.rx_bps, p.tx_bps) AS billed,
+SELECT m.month, p.rx_bps AS received, p.tx_bps AS sent, greatest(p.rx_bps, p.tx_bps) AS billed, p.sum_bps AS both,
        100.0 * p.samples / nullif(p.slots, 0) AS "samples there"
 FROM months m
 CROSS JOIN LATERAL network_percentile(
@@ -293,6 +293,7 @@ ORDER BY m.since DESC
                 override("received", unit(RATE), color(RX)),
                 override("sent", unit(RATE), color(TX)),
                 override("billed", unit(RATE)),
+                override("both", unit(RATE)),
                 override("samples there", unit(PERCENT), {"id": "decimals", "value": 1}),
             ),
             description="Of 5-minute samples; those of the last month are kept for 35 days as delivered.",
