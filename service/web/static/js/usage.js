@@ -31,7 +31,7 @@ export function showMonths(table, { months, month, time_zone: zone }, units) {
 
 /** Received, sent, and of both together: their peaks need not come at the same time, so it is no sum. */
 function percentiles(rates, units) {
-  const both = make("span", { class: "of-pair muted" }, `both ${rate(rates.sum_bps, units)}`);
+  const both = make("span", { class: "sum muted" }, `both\u00a0${rate(rates.sum_bps, units)}`);
   return [...pair(rate(rates.rx_bps, units), rate(rates.tx_bps, units)), both];
 }
 
