@@ -4,6 +4,7 @@ import re
 from datetime import timedelta
 from typing import Any
 
+import asyncpg
 from playwright.async_api import Page, expect
 
 from tests.browser.conftest import Complaints
@@ -43,6 +44,44 @@ async def test_it_says_at_once_whether_the_server_lives_and_what_it_moves(site: 
     )
     await expect(filesystems.nth(1)).to_contain_text("read-only")
     await expect(page.locator(".gauge").nth(2)).to_contain_text("0.75")
+
+
+TMP = "/tmp"  # noqa: S108 - where AppImages mount themselves; nothing is written there
+
+
+async def test_images_that_are_always_full_are_no_warning(site: Served, page: Page) -> None:
+    full = {"percent": 100.0, "total_bytes": 700_000_000, "used_bytes": 700_000_000, "available_bytes": 0}
+    images = [
+        (f"{TMP}/.mount_ObsidiAbc123", "fuse.Obsidian-1.5.AppImage"),
+        (f"{TMP}/.mount_launchQ1", "fuse.launcher-lite.AppImage"),
+        ("/opt/img", "fuse.squashfuse"), ("/media/ana/FILM", "udf"), ("/snap/x", "squashfs"), ("/a", "erofs"),
+        ("/b", "cramfs"), ("/c", "iso9660"),
+    ]  # fmt: skip
+    mounts = [{"mount_point": at, "fs_type": fs_type, **full} for at, fs_type in [*images, ("/srv", "ext4")]]
+    last = minute_now()
+    await site.client.post_batch([beat("nas", last - (1 - n) * MINUTE, n, n, filesystems=mounts) for n in range(2)])
+
+    await opened(page)
+
+    await expect(page.locator(".filesystem")).to_have_count(len(mounts))
+    await expect(page.locator(".filesystem .tag", has_text="read-only")).to_have_count(len(images))
+    await expect(page.locator("#warnings li")).to_have_count(1)
+    await expect(page.locator("#warnings")).to_contain_text("/srv is 100\u00a0% full.")
+
+
+async def test_two_machines_under_one_id_are_said_for_as_long_as_they_are(
+    site: Served, database: asyncpg.Connection, page: Page
+) -> None:
+    last = await nas(site)
+    await database.execute("UPDATE servers SET shared_since = now(), shared_at = now()")
+    await opened(page)
+    banner = page.locator("#warnings li", has_text="Two machines report as nas")
+    await expect(banner).to_have_count(1)
+
+    await database.execute("UPDATE servers SET shared_since = NULL, shared_at = NULL")
+    await site.client.post(beat("nas", last + timedelta(seconds=30), REBOOTED, RESET))
+
+    await expect(banner).to_have_count(0)
 
 
 async def test_what_reports_seldom_has_wide_buckets_and_no_gaps(site: Served, page: Page) -> None:
