@@ -70,6 +70,19 @@ ORDER BY time DESC
 LIMIT 200
 """,
     ),
+    # They cost nothing: a dip is not even worth a mark.
+    annotation(
+        "Wrong readings, corrected since",
+        "#9aa7b5",
+        f"""
+SELECT time, string_agg(interface_name, ', ' ORDER BY interface_name) || ': a wrong reading' AS text
+FROM network_events
+WHERE {SERVER} AND $__timeFilter(time) AND delta_kind = 'glitch'
+GROUP BY time
+ORDER BY time DESC
+LIMIT 200
+""",
+    ),
 ]
 
 

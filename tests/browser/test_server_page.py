@@ -119,6 +119,23 @@ async def test_a_reboot_a_reset_and_what_was_rejected_are_marked_with_words(site
     await expect(noted).to_contain_text(re.compile("the counters of eth0"))
 
 
+async def test_a_wrong_reading_that_was_corrected_is_told_quietly_and_a_dip_is_not(
+    site: Served, database: asyncpg.Connection, page: Page
+) -> None:
+    last = await nas(site)
+    await database.executemany(
+        "UPDATE network_interface_metrics SET delta_kind = $1 WHERE interface_name = 'eth0' AND time = $2",
+        [("glitch", last - 2 * MINUTE), ("dip", last - 3 * MINUTE)],
+    )
+
+    await opened(page, "/servers/nas?period=1h&interface=eth0")
+
+    told = page.locator("#events .glitch")
+    await expect(told).to_have_count(1)
+    await expect(told).to_contain_text("eth0 showed a wrong reading, which later ones corrected: nothing is missing.")
+    await expect(page.locator("#events .dip")).to_have_count(0)
+
+
 async def test_a_heartbeat_shows_within_two_seconds(site: Served, page: Page) -> None:
     last = await nas(site)
     await opened(page)

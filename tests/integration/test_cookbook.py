@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from tests import fleet
-from tests.fleet import BUSY, FEBRUARY, GAP, MARCH, NOW, OLD_ENDS, PI_ENDS, REBOOT, REJECTED, RESET, WRAP
+from tests.fleet import BUSY, DIPS, FEBRUARY, GAP, GLITCH, MARCH, NOW, OLD_ENDS, PI_ENDS, REBOOT, REJECTED, RESET, WRAP
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cookbook.md").read_text(encoding="utf-8")
 # A title, what it answers, and one query.
@@ -109,6 +109,7 @@ EXPECTED: dict[str, list[tuple[Any, ...]]] = {
         (WRAP, "pi", "usb0", "wrap", 500_000, 100_000),
     ],
     "Rejected samples": [(REJECTED, "pi", "usb0", 2**63 - 1, 5, 900)],
+    "Wrong readings": [("nas", "eth1", "dip", 2, DIPS[1]), ("nas", "eth1", "glitch", 1, GLITCH)],
     "What the kernel counted": [
         (row.time, row.rx_bytes, row.tx_bytes)
         for row in reversed([row for row in SAMPLES if (row.server_id, row.interface_name) == ("nas", "eth0")][-3:])
