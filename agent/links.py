@@ -13,6 +13,7 @@ Kind = Literal["physical", "bridge", "bond", "vlan", "tunnel", "veth", "other"]
 
 IFF_UP = 0x1  # linux/if.h: the administrator has set it up
 ATTRIBUTE_LIMIT_BYTES = 4096  # a sysfs attribute is one page at most
+HIGHEST_IFINDEX = 2**31 - 1  # include/net/net_namespace.h: an int, from 1
 HIGHEST_SPEED_MBPS = 1_600_000  # twice the fastest Ethernet there is; the service takes no more
 
 # Documentation/networking/operstates.rst; `unknown` is not here, because tunnels say it while they work.
@@ -78,11 +79,16 @@ class Link(NamedTuple):
 
 
 class State(NamedTuple):
-    """How an interface is doing. `operstate` is the kernel's word, None where it cannot be read."""
+    """How an interface is doing; None where the kernel does not say.
+
+    operstate   the kernel's word (RFC 2863).
+    ifindex     the kernel's number of the device: no other device of this boot and namespace has it.
+    """
 
     is_up: bool = True
     operstate: str | None = None
     speed_mbps: int | None = None
+    ifindex: int | None = None
 
 
 class _Known(NamedTuple):
@@ -128,7 +134,8 @@ class LinkTable:
         up, operstate = read_operstate(interface)
         # A link that is down has no speed: the kernel answers EINVAL.
         speed = parse_speed(_attribute(f"{interface}/speed")) if known.has_rate and up else None
-        return State(up, operstate, speed)
+        # At every heartbeat: before Linux 4.14 a re-created interface may have the inode of the one before it.
+        return State(up, operstate, speed, parse_ifindex(_attribute(f"{interface}/ifindex")))
 
     def _looked_up(self, name: str, inode: int, existing: set[str]) -> _Known:
         known = self._known.get(name)
@@ -216,6 +223,13 @@ def parse_speed(text: str | None) -> int | None:
     if text is None or not re.fullmatch(r"[0-9]{1,7}", text, re.ASCII):
         return None
     return rate(int(text))
+
+
+def parse_ifindex(text: str | None) -> int | None:
+    """The number in the text of `ifindex`, or None where it is none that the kernel gives."""
+    if text is None or not re.fullmatch(r"[0-9]{1,10}", text, re.ASCII):
+        return None
+    return int(text) if 1 <= int(text) <= HIGHEST_IFINDEX else None
 
 
 def rate(mbps: int) -> int | None:

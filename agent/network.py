@@ -38,6 +38,7 @@ class NetworkInterface(msgspec.Struct, frozen=True):
     stacked_on              reported interfaces that carry its traffic; [] for one that is the lowest (agent.stacking).
     speed_mbps              line rate of hardware and of bonds, as the driver knows it.
     operstate               the kernel's word for is_up.
+    ifindex                 the kernel's number of the device: another one says that it was created again.
 
     Unknown fields are skipped; a field added later has a default.
     """
@@ -56,6 +57,7 @@ class NetworkInterface(msgspec.Struct, frozen=True):
     stacked_on: list[str] | UnsetType = UNSET
     speed_mbps: int | UnsetType = UNSET
     operstate: str | UnsetType = UNSET
+    ifindex: int | UnsetType = UNSET
 
 
 class Counters(NamedTuple):
@@ -127,6 +129,7 @@ def _reported(
             stacked_on=[wire_text(lower) for lower in below[name]],
             speed_mbps=states[name].speed_mbps or UNSET,
             operstate=wire_text(states[name].operstate or "")[:32] or UNSET,
+            ifindex=states[name].ifindex or UNSET,
         )
         for name, counters in counted.items()
         if name in states

@@ -1,6 +1,7 @@
 """A batch of heartbeats as the parallel arrays of linkbeat.ingest_heartbeats (sql/function/ingest_heartbeats.sql)."""
 
 import asyncio
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +19,7 @@ _row = msgspec.structs.astuple
 _NO_METRICS = _row(HostMetrics())
 _BEAT_TYPES = ["text", "timestamptz", "bigint", "float8", *["text"] * 6, "jsonb", "jsonb"]
 _METRIC_TYPES = ["bigint" if field.startswith("network_") else "float8" for field in HostMetrics.__struct_fields__]
-_SAMPLE_TYPES = ["int", "text", *["bigint"] * 4, "bool", *["bigint"] * 4, "text", "text", "int", "text", "bool"]
+_SAMPLE_TYPES = ["int", "text", *["bigint"] * 4, "bool", *["bigint"] * 4, "text", "text", "int", "text", "int", "bool"]
 _MOUNT_TYPES = ["int", *["text"] * 3, *["bigint"] * 3, "float8", "text"]
 _TYPES = [
     *(f"{name}[]" for name in _BEAT_TYPES),
@@ -29,6 +30,9 @@ _TYPES = [
 CALL = "SELECT registered, duplicate, conflict FROM linkbeat.ingest_heartbeats({})".format(
     ", ".join(f"${n}::{name}" for n, name in enumerate(_TYPES, start=1))
 )
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-?)(?:[0-9a-fA-F]{4}\1){3}[0-9a-fA-F]{12}")
+_NO_UUID = 0x4C4C4C  # linkbeat.is_uuid_boot knows it
 
 # An index row holds 2,704 bytes: a filesystem mounted deeper has its newest state and no history.
 _MAX_MOUNT_POINT = 600
@@ -126,7 +130,7 @@ def _sample_columns(beats: Sequence[Heartbeat]) -> list[Column]:
     if not samples:
         return [None] * len(_SAMPLE_TYPES)
     name, rx_bytes, tx_bytes, rx_packets, tx_packets, is_up, *others = zip(*map(_row, samples), strict=True)
-    rx_errors, tx_errors, rx_dropped, tx_dropped, kind, stacked_on, speed, operstate = others
+    rx_errors, tx_errors, rx_dropped, tx_dropped, kind, stacked_on, speed, operstate, ifindex = others
     is_stacked = _column(stacked_on) is not None
     return [
         places, name, _signed(rx_bytes), _signed(tx_bytes), _signed(rx_packets), _signed(tx_packets), is_up,
@@ -135,6 +139,7 @@ def _sample_columns(beats: Sequence[Heartbeat]) -> list[Column]:
         ["/".join(below) if below else None for below in stacked_on] if is_stacked else None,
         _column([_bound(one) for one in samples]) if _column(speed) else None,
         _column(operstate),
+        _column(ifindex),
         _is_lowest(beats) if is_stacked else None,
     ]  # fmt: skip
 
@@ -187,5 +192,10 @@ def _signed(counters: Sequence[int | None]) -> Column:
 
 @lru_cache(maxsize=65_536)
 def boot_fingerprint(boot_id: str) -> int:
-    """A boot id in 64 bits: enough to tell one boot from the next, and small in every row."""
-    return int.from_bytes(blake2b(boot_id.encode(), digest_size=8).digest(), signed=True)
+    """A boot id in 64 bits: enough to tell one boot from the next, and small in every row.
+
+    An id that is no UUID is marked by its upper 24 bits (linkbeat.is_uuid_boot): it may change without a boot.
+    """
+    if _UUID.fullmatch(boot_id):
+        return int.from_bytes(blake2b(boot_id.encode(), digest_size=8).digest(), signed=True)
+    return _NO_UUID << 40 | int.from_bytes(blake2b(boot_id.encode(), digest_size=5).digest())

@@ -49,8 +49,9 @@ class NetworkInterface(msgspec.Struct, frozen=True, gc=False):
     stacked_on              names of the interfaces that carry its traffic: a bond's members, a VLAN's parent
     speed_mbps              line rate; 0, -1: not known
     operstate               the kernel's word for is_up
+    ifindex                 the kernel's number of the device; another one: it was created again
 
-    The last four are hints: one that makes no sense counts as not sent (HINTS).
+    The last five are hints: one that makes no sense counts as not sent (HINTS).
     """
 
     name: InterfaceName
@@ -67,6 +68,7 @@ class NetworkInterface(msgspec.Struct, frozen=True, gc=False):
     stacked_on: list[InterfaceName] | None = None
     speed_mbps: Annotated[int, Meta(ge=-1, le=1_600_000)] | None = None
     operstate: Word | None = None
+    ifindex: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
 
 
 class Filesystem(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -151,7 +153,7 @@ class Heartbeat(msgspec.Struct, frozen=True):
 # the kernel's -1), and no measurement is lost for that: service/decode.py leaves a senseless one out.
 HINTS: dict[type[msgspec.Struct], tuple[str, ...]] = {
     Heartbeat: ("agent_version", "interval_seconds", "primary_interface"),
-    NetworkInterface: ("kind", "stacked_on", "speed_mbps", "operstate"),
+    NetworkInterface: ("kind", "stacked_on", "speed_mbps", "operstate", "ifindex"),
 }
 
 

@@ -8,8 +8,10 @@ from itertools import islice
 from typing import Any
 
 from tests.oracle import COUNTERS, WRAP, Beat, Sample
+from tests.support import boot_id
 
-# Names with the kinds that agents give them; those below FOLDING come and go, and are folded while they are young.
+# Names with the kinds that agents give them; those below FOLDING come and go on top of another, and are folded while they
+# are young.
 STAYING = [
     ("eth0", "physical"),
     ("wlan0", "physical"),
@@ -37,6 +39,8 @@ class Link:
     bytes_per_second: float
     counters: list[int]
     reports_errors: bool = True
+    ifindex: int | None = None
+    stacked_on: tuple[str, ...] = ()
 
     def run(self, rng: random.Random, seconds: float) -> None:
         """Traffic crosses for so long."""
@@ -51,14 +55,23 @@ class Link:
 
     def restart(self, rng: random.Random) -> None:
         """Its counters begin anew: a driver was loaded again, or the machine booted."""
+        if self.ifindex is not None:
+            self.ifindex += rng.choice([0, 1])
         received = rng.choice([0, rng.randint(0, 10**6), rng.randint(0, 2**33)]) % 2**self.bits
         self.counters = [received, received // 3, received // 1000, received // 3000, 0, 0, 0, 0]
 
     def sample(self, rng: random.Random) -> Sample:
+        """What is read of it; now and then a reading that is wrong, by a little, by half, or of zeros."""
         counters: list[int | None] = [*self.counters]
+        fault = rng.choices(["", "dip", "low", "zeros", "one zero"], [30, 1, 1, 1, 1])[0]
+        share = {"dip": rng.uniform(0.99, 1), "low": rng.uniform(0.1, 1), "zeros": 0}.get(fault, 1)
+        if share != 1:
+            counters = [None if counter is None else round(counter * share) for counter in counters]
+        elif fault == "one zero":
+            counters[rng.randrange(len(counters))] = 0
         if not self.reports_errors:
             counters[4:] = [None] * 4
-        return Sample(tuple(counters), self.kind, self.speed_mbps, rng.random() < 0.95)
+        return Sample(tuple(counters), self.kind, self.speed_mbps, rng.random() < 0.95, self.ifindex, self.stacked_on)
 
 
 def link(rng: random.Random, name: str, kind: str | None) -> Link:
@@ -69,8 +82,12 @@ def link(rng: random.Random, name: str, kind: str | None) -> Link:
         received = WRAP - 1 - round(rate * rng.uniform(1, 120)) % WRAP
     else:
         received = rng.choice([rng.randint(0, 2**31), WRAP - rng.randint(1, 10**9), 2**63 - 10, 2**64 - 10**9, 0])
-    counters = [received, rng.randint(0, 2**30), rng.randint(0, 10**6), WRAP - rng.randint(1, 1000), 0, 7, 0, 2**63]
-    return Link(name, kind, rng.choice(SPEEDS), bits, rate, counters, rng.random() < 0.6)
+    counters = [received, rng.randint(0, 2**30), 0, 0, 0, 7, 0, 2**63]
+    counts_packets = rng.random() < 0.8
+    counters[2:4] = [rng.randint(0, 10**6), WRAP - rng.randint(1, 1000)] if counts_packets else [0, 0]
+    below = ("eth0",) if (name, kind) in FOLDING else ()
+    ifindex = rng.choice([None, 2, 7])
+    return Link(name, kind, rng.choice(SPEEDS), bits, rate, counters, rng.random() < 0.6, ifindex, below)
 
 
 @dataclass
@@ -87,7 +104,8 @@ class Machine:
     links: list[Link] = field(default_factory=list)
     absent: list[Link] = field(default_factory=list)
     boots: int = 0
-    says_boot: bool = True
+    boot_ids: str = "uuid"
+    booted: datetime | None = None
     interval_seconds: float | None = None
     clock_offset: timedelta = timedelta(0)
     stamped: datetime | None = None
@@ -107,8 +125,22 @@ class Machine:
         if self.stamped is not None:
             stamp = max(stamp, self.stamped + timedelta(milliseconds=1))
         self.stamped = stamp
-        boot = f"{self.name}-{self.boots}" if self.says_boot and self.rng.random() < 0.97 else None
-        return Beat(stamp, boot, {one.name: one.sample(self.rng) for one in self.links}, self.interval_seconds)
+        samples = {one.name: one.sample(self.rng) for one in self.links}
+        uptime = None if self.booted is None else (self.moment - self.booted).total_seconds()
+        return Beat(stamp, self.boot_id(), samples, self.interval_seconds, uptime)
+
+    def boot_id(self) -> str | None:
+        """A UUID; a label; a time that slides, or that flickers between two; or now and then nothing."""
+        label = f"{self.name}-{self.boots}"
+        if self.boot_ids == "none" or self.rng.random() < 0.03:
+            return None
+        if self.boot_ids == "uuid":
+            return boot_id(label)
+        if self.boot_ids == "sliding":
+            return f"{label}+{int(self.moment.timestamp()) // 97}"
+        if self.boot_ids == "flickering":
+            return f"{label}+{self.rng.randint(0, 1)}"
+        return label
 
     def _pass(self, seconds: float) -> None:
         self.moment += timedelta(milliseconds=round(seconds * 1000))
@@ -126,6 +158,8 @@ class Machine:
         """The agent starts with the machine, and no longer knows what it stamped."""
         self.boots += 1
         self.stamped = None
+        if self.booted is not None:
+            self.booted = self.moment
         self.moment += timedelta(seconds=self.rng.randint(5, 200))
         for one in self.links:
             one.restart(self.rng)
@@ -195,7 +229,8 @@ STEPS, WEIGHTS = list(_WEIGHED), list(_WEIGHED.values())
 
 def history(rng: random.Random, start: datetime, end: datetime) -> list[Beat]:
     """What one server's agents sent, by time; now and then they are two machines under one id, as of a cloned disk."""
-    machines = [Machine("a", rng, start, says_boot=rng.random() < 0.9)]
+    boot_ids = rng.choices(["uuid", "label", "sliding", "flickering", "none"], [6, 2, 1, 1, 1])[0]
+    machines = [Machine("a", rng, start, boot_ids=boot_ids, booted=rng.choice([None, start - timedelta(hours=9)]))]
     machines[0].links = [link(rng, *one) for one in rng.sample([*STAYING, *FOLDING], rng.randint(1, 4))]
     if rng.random() < 0.25:
         moment = start + timedelta(seconds=rng.choice([-10, 1, 40, 200, 900]))
@@ -220,11 +255,14 @@ def body(server_id: str, beat: Beat) -> dict[str, Any]:
         "network_interfaces": [
             {
                 "name": name, "is_up": sample.is_up, "kind": sample.kind, "speed_mbps": sample.speed_mbps,
+                "ifindex": sample.ifindex, "stacked_on": [*sample.stacked_on],
                 **dict(zip(COUNTERS, sample.counters, strict=True)),
             }
             for name, sample in beat.samples.items()
         ],
     }  # fmt: skip
+    if beat.uptime_seconds is not None:
+        told["metrics"]["uptime_seconds"] = beat.uptime_seconds
     if beat.boot is not None:
         told["boot_id"] = beat.boot
     if beat.interval_seconds is not None:

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
+from uuid import NAMESPACE_OID, uuid5
 
 import asyncpg
 import httpx
@@ -17,6 +18,11 @@ KEY = "a-fleet-key-for-tests"
 def hours_ago(hours: float) -> datetime:
     """A whole minute about so long ago."""
     return (datetime.now(UTC) - timedelta(hours=hours)).replace(second=0, microsecond=0)
+
+
+def boot_id(label: str) -> str:
+    """A boot id as kernels make them, a UUID; the same one for the same label."""
+    return str(uuid5(NAMESPACE_OID, label))
 
 
 def interface(name: str, rx: int, tx: int = 0, *, is_up: bool = True, **more: Any) -> dict[str, Any]:

@@ -1,5 +1,4 @@
--- Counters: how 64 bits live in a bigint, and what two readings of one counter prove.
--- The one place where the delta rules stand; ingest_heartbeats and repair_deltas both call it.
+-- Counters: how 64 bits live in a bigint, and the bounds that the rules of judge.sql work with.
 -- Replaceable: reapplied on every upgrade.
 
 -- None of these is STRICT: the planner puts a strict SQL function's CASE, OR or LEAST into the query only without it,
@@ -12,13 +11,17 @@ RETURN CASE WHEN stored >= 0 THEN stored::numeric ELSE stored::numeric + 1844674
 
 COMMENT ON FUNCTION linkbeat.unsigned(bigint) IS 'The counter that a stored bigint stands for, 0 .. 2**64-1.';
 
--- The most bytes that an interface can carry in elapsed_ms: its line rate and 2 %, or 400 Gb/s, the fastest there is,
--- where that is not known; and one second of grace for clocks that were set. More than this was never on a wire and
--- must not enter a sum.
+-- The most octets that cross in elapsed_ms: at the line rate and 2 %, or at 400 Gb/s, the fastest there is, where that is
+-- null; and in one second of grace for clocks that were set.
 CREATE OR REPLACE FUNCTION linkbeat.delta_limit(elapsed_ms integer, speed_mbps integer) RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE WHEN speed_mbps IS NULL THEN 50000000::bigint * (elapsed_ms + 1000::bigint)
             ELSE speed_mbps::bigint * 255 * (elapsed_ms + 1000::bigint) / 2 END;
+
+-- Whether `packets` can have carried `octets`: no more than 1 MiB each, which is beyond what any offload puts together.
+CREATE OR REPLACE FUNCTION linkbeat.packets_carry(packets bigint, octets bigint) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN octets >> 20 <= packets;
 
 -- Whether samples are missing before a row: more than three intervals passed.
 CREATE OR REPLACE FUNCTION linkbeat.is_gap(elapsed_ms integer, interval_ms integer) RETURNS boolean
@@ -42,92 +45,23 @@ CREATE OR REPLACE FUNCTION linkbeat.grew(previous bigint, current bigint) RETURN
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN previous IS NULL OR current IS NULL OR (previous >= 0 AND current >= previous);
 
--- What one counter gained between two readings, and how that is known.
---   previous, current        stored counters; a counter not reported is null
---   rebooted                 both boot ids are known and differ
---   counts_64bit             the interface passed 2**32 in this boot, up to the previous reading
---   most                     that the interface can have carried between the two readings
---   elapsed_ms               between the two readings
---   previous_gain, previous_ms  what it gained just before, and in which time; null or 0: not known
--- A counter that shrank without a reboot wrapped at 2**32 only with evidence: it was below 2**32 and never above
--- in this boot, and the wrapped difference is in line with the rate just before it (half to twice) or below 1 MiB, and
--- no more than the interface can carry.
--- Otherwise it was reset, and its new value counts from 0. Traffic is never invented.
-CREATE OR REPLACE FUNCTION linkbeat.counter_delta(
-    previous bigint, current bigint, rebooted boolean, counts_64bit boolean,
-    most bigint, elapsed_ms integer, previous_gain bigint, previous_ms integer
-) RETURNS linkbeat.delta
-LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
-DECLARE
-    before  numeric := linkbeat.unsigned(previous);
-    now_    numeric := linkbeat.unsigned(current);
-    gained  numeric;
-    kind    text;
-    wrapped numeric;
-    -- The gain that the rate before would give, times previous_ms: a division could round.
-    usual   numeric := previous_gain::numeric * elapsed_ms;
-BEGIN
-    IF now_ IS NULL OR before IS NULL THEN
-        RETURN ROW(CASE WHEN now_ IS NULL THEN NULL ELSE 0 END, 'first')::linkbeat.delta;
-    ELSIF rebooted THEN
-        gained := now_;
-        kind := 'reboot';
-    ELSIF now_ >= before THEN
-        gained := now_ - before;
-        kind := 'normal';
-    ELSE
-        wrapped := now_ + 4294967296 - before;
-        IF before < 4294967296 AND NOT counts_64bit AND wrapped <= most
-           AND (wrapped < 1048576
-                OR coalesce(previous_ms > 0 AND wrapped * previous_ms * 2 >= usual AND wrapped * previous_ms <= usual * 2, false)) THEN
-            gained := wrapped;
-            kind := 'wrap';
-        ELSE
-            gained := now_;
-            kind := 'reset';
-        END IF;
-    END IF;
-    IF gained > most THEN
-        RETURN ROW(0, 'rejected')::linkbeat.delta;
-    END IF;
-    RETURN ROW(gained::bigint, kind)::linkbeat.delta;
-END $$;
+-- How long a doubt about a reading stays open for later readings: 15 minutes, or five intervals where those are longer.
+CREATE OR REPLACE FUNCTION linkbeat.is_in_doubt(doubted_since timestamptz, moment timestamptz, interval_ms integer)
+RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN moment - doubted_since <= greatest(900000, 5 * interval_ms::bigint) * INTERVAL '1 millisecond';
 
--- The row `current` with its deltas as they follow from the row before; `previous` is null before the first.
-CREATE OR REPLACE FUNCTION linkbeat.settled(previous network_interface_metrics, current network_interface_metrics)
-RETURNS network_interface_metrics LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
-DECLARE
-    rebooted boolean := coalesce(previous.boot <> current.boot, false);
-    elapsed  integer := linkbeat.elapsed_ms(previous.time, current.time);
-    most     bigint := linkbeat.delta_limit(elapsed, greatest(previous.speed_mbps, current.speed_mbps));
-    -- A rate is known from a row whose counters all grew or wrapped.
-    usual_ms integer := CASE WHEN previous.delta_kind IN ('normal', 'gap', 'wrap') THEN previous.elapsed_ms END;
-    wide     boolean := coalesce(previous.counts_64bit AND NOT rebooted, false);
-    deltas   linkbeat.delta[] := ARRAY[
-        linkbeat.counter_delta(previous.rx_bytes, current.rx_bytes, rebooted, wide, most, elapsed, previous.rx_bytes_delta, usual_ms),
-        linkbeat.counter_delta(previous.tx_bytes, current.tx_bytes, rebooted, wide, most, elapsed, previous.tx_bytes_delta, usual_ms),
-        linkbeat.counter_delta(previous.rx_packets, current.rx_packets, rebooted, wide, most, elapsed, previous.rx_packets_delta, usual_ms),
-        linkbeat.counter_delta(previous.tx_packets, current.tx_packets, rebooted, wide, most, elapsed, previous.tx_packets_delta, usual_ms),
-        linkbeat.counter_delta(previous.rx_errors, current.rx_errors, rebooted, wide, most, elapsed, previous.rx_errors_delta, usual_ms),
-        linkbeat.counter_delta(previous.tx_errors, current.tx_errors, rebooted, wide, most, elapsed, previous.tx_errors_delta, usual_ms),
-        linkbeat.counter_delta(previous.rx_dropped, current.rx_dropped, rebooted, wide, most, elapsed, previous.rx_dropped_delta, usual_ms),
-        linkbeat.counter_delta(previous.tx_dropped, current.tx_dropped, rebooted, wide, most, elapsed, previous.tx_dropped_delta, usual_ms)];
-BEGIN
-    current.elapsed_ms := elapsed;
-    current.counts_64bit := wide OR linkbeat.proves_64bit(current.rx_bytes, current.tx_bytes);
-    current.rx_bytes_delta := deltas[1].amount;
-    current.tx_bytes_delta := deltas[2].amount;
-    current.rx_packets_delta := deltas[3].amount;
-    current.tx_packets_delta := deltas[4].amount;
-    current.rx_errors_delta := deltas[5].amount;
-    current.tx_errors_delta := deltas[6].amount;
-    current.rx_dropped_delta := deltas[7].amount;
-    current.tx_dropped_delta := deltas[8].amount;
-    -- The row is as good as its worst counter; the errors and drops do not speak for the row.
-    SELECT (array_agg(d.kind ORDER BY array_position('{rejected,reset,wrap,reboot,normal,first}', d.kind)))[1] INTO current.delta_kind
-    FROM unnest(deltas[1:4]) AS d;
-    IF current.delta_kind = 'normal' AND linkbeat.is_gap(elapsed, current.interval_ms) THEN
-        current.delta_kind := 'gap';
-    END IF;
-    RETURN current;
-END $$;
+-- Whether every counter that is in doubt is below its old level still, so that none can be back at it.
+CREATE OR REPLACE FUNCTION linkbeat.stays_below(
+    old_levels bigint[], rx_bytes bigint, tx_bytes bigint, rx_packets bigint, tx_packets bigint, rx_errors bigint,
+    tx_errors bigint, rx_dropped bigint, tx_dropped bigint
+) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN coalesce(old_levels[1] > rx_bytes, true) AND coalesce(old_levels[2] > tx_bytes, true)
+   AND coalesce(old_levels[3] > rx_packets, true) AND coalesce(old_levels[4] > tx_packets, true)
+   AND coalesce(old_levels[5] > rx_errors, true) AND coalesce(old_levels[6] > tx_errors, true)
+   AND coalesce(old_levels[7] > rx_dropped, true) AND coalesce(old_levels[8] > tx_dropped, true);
+
+-- Whether the fingerprint of a boot is that of a UUID, as kernels make them for each boot; service/batch.py marks the
+-- others by these 24 bits, because an id that follows from a clock slides without a boot.
+CREATE OR REPLACE FUNCTION linkbeat.is_uuid_boot(boot bigint) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN boot >> 40 <> 5000268;

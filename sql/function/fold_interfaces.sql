@@ -11,9 +11,16 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN coalesce(substring(interface_name FROM '^(veth|cali|lxc(?!br)|tap|vnet|fwbr|fwln|fwpr|ve-|vb-)') || '/*',
                 CASE kind WHEN 'veth' THEN 'other/*' END);
 
+-- Whether an interface keeps a series of its own from its first sample on: the main interface, and those that no other is
+-- below, as far as the agent says what interfaces are. In a container and in a virtual machine, a veth is both.
+CREATE OR REPLACE FUNCTION linkbeat.never_folds(
+    interface_name text, kind text, is_lowest boolean, primary_interface text
+) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN kind IS NOT NULL AND is_lowest OR coalesce(interface_name = primary_interface, false);
+
 -- Decides, after the server's newest heartbeat, which of its interfaces have a series of their own:
 --   one that has lived fold_seconds comes to its own, while the server has fewer than series_budget;
---   past the budget the youngest are folded, of whatever kind.
+--   past the budget the youngest are folded, of whatever kind, and those that never fold last of all.
 -- Of a late heartbeat only its own interfaces (named) past the budget are folded: those that now have a series of their
 -- own have one there before others.
 CREATE OR REPLACE FUNCTION linkbeat.fold_interfaces(
@@ -25,12 +32,15 @@ DECLARE
 BEGIN
     IF (SELECT last_seen = moment FROM servers WHERE server_id = of_server) THEN
         WITH ranked AS (
-            SELECT i.interface_name, i.is_folded, i.time,
-                   NOT i.is_folded OR i.time - i.first_seen >= fold_seconds * INTERVAL '1 second' AS wants_own,
-                   count(*) FILTER (WHERE NOT i.is_folded OR i.time - i.first_seen >= fold_seconds * INTERVAL '1 second')
-                       OVER (ORDER BY i.is_folded, i.first_seen, i.interface_name) AS place
-            FROM servers s, unnest(s.interfaces) AS i
-            WHERE s.server_id = of_server
+            SELECT w.*, count(*) FILTER (WHERE wants_own)
+                            OVER (ORDER BY NOT stays, is_folded, first_seen, interface_name) AS place
+            FROM (
+                SELECT i.interface_name, i.is_folded, i.time, i.first_seen, n.stays,
+                       n.stays OR NOT i.is_folded OR i.time - i.first_seen >= fold_seconds * INTERVAL '1 second' AS wants_own
+                FROM servers s, unnest(s.interfaces) AS i,
+                     LATERAL (SELECT linkbeat.never_folds(i.interface_name, i.kind, i.is_lowest, s.primary_interface) AS stays) AS n
+                WHERE s.server_id = of_server
+            ) w
         )
         SELECT array_agg(interface_name) INTO changed FROM ranked
         WHERE time = moment AND is_folded <> NOT (wants_own AND place <= series_budget);

@@ -19,8 +19,9 @@
 -- neither predecessor nor successor of a sample can appear unseen. Rows are locked in the order of server_id, so
 -- that two batches cannot wait for each other.
 --
--- One statement does the usual work: samples newer than anything stored, whose counters grew. What is left is rare,
--- and each kind of it has a function of its own: repair_deltas, track_boot, fold_interfaces.
+-- One statement does the usual work: samples newer than anything stored. Those whose counters plainly grew are judged
+-- within it; of the others judge_newest says what they prove. What is left is rare, and each kind of it has a function of
+-- its own: repair_deltas, track_boot, fold_interfaces.
 CREATE OR REPLACE FUNCTION linkbeat.ingest_heartbeats(
     beat_servers text[], beat_times timestamptz[], beat_boots bigint[], beat_intervals float8[], beat_hostnames text[],
     beat_guids text[], beat_boot_ids text[], beat_agent_versions text[], beat_statuses text[], beat_primaries text[],
@@ -32,7 +33,8 @@ CREATE OR REPLACE FUNCTION linkbeat.ingest_heartbeats(
     sample_beats integer[], sample_names text[], sample_rx_bytes bigint[], sample_tx_bytes bigint[],
     sample_rx_packets bigint[], sample_tx_packets bigint[], sample_is_up boolean[], sample_rx_errors bigint[],
     sample_tx_errors bigint[], sample_rx_dropped bigint[], sample_tx_dropped bigint[], sample_kinds text[],
-    sample_stacked_on text[], sample_speeds integer[], sample_operstates text[], sample_is_lowest boolean[],
+    sample_stacked_on text[], sample_speeds integer[], sample_operstates text[], sample_ifindexes integer[],
+    sample_is_lowest boolean[],
     mount_beats integer[], mount_points text[], mount_devices text[], mount_types text[], mount_total_bytes bigint[],
     mount_used_bytes bigint[], mount_available_bytes bigint[], mount_percents float8[], mount_states text[],
     beat_skews_ms bigint[], beat_reports jsonb[], series_budget integer, fold_seconds integer,
@@ -47,6 +49,7 @@ DECLARE
     booted    integer[];
     boots_was bigint[];
     seen_was  timestamptz[];
+    live_was  timestamptz[];
     odd       integer[];
     folding   integer[];
 BEGIN
@@ -68,9 +71,13 @@ BEGIN
     END IF;
 
     WITH beat AS MATERIALIZED (
-        SELECT n.*, s.last_seen, s.boot AS last_boot, s.interface_names, s.interfaces, n.time > s.last_seen AS is_newest,
+        SELECT n.*, s.last_seen, s.live_at, s.boot AS last_boot, s.interface_names, s.interfaces,
+               n.time > s.last_seen AS is_newest,
                -- Another boot than that of the newest heartbeat; of a late one, any that is known.
                CASE WHEN n.time > s.last_seen THEN n.boot IS DISTINCT FROM s.boot ELSE n.boot IS NOT NULL END AS is_booted,
+               CASE WHEN n.boot IS DISTINCT FROM s.boot AND n.boot IS NOT NULL AND n.time > s.last_seen
+                    THEN EXISTS (SELECT FROM server_boots k WHERE k.server_id = n.server_id AND k.boot = n.boot)
+                    ELSE true END AS is_known_boot,
                coalesce(n.interval_seconds * 1000, 30000)::integer AS interval_ms, cardinality(s.interfaces) AS known,
                num_nonnulls(cpu_percent, memory_percent, memory_total_mb, memory_used_mb, disk_percent, disk_total_gb,
                             disk_used_gb, load_1m, load_5m, load_15m, uptime_seconds, network_rx_bytes,
@@ -91,72 +98,99 @@ BEGIN
         FOR UPDATE OF s
     ), settled AS MATERIALIZED (
         -- What OFFSET 0 ends is worked out once; without it the planner would put it into each expression above.
-        SELECT j.*, (previous).time IS DISTINCT FROM time AS is_new,  -- what is stored stays as it is
-               CASE WHEN is_plain THEN rx_bytes - coalesce((previous).rx_bytes, rx_bytes) ELSE 0 END AS rx_bytes_delta,
-               CASE WHEN is_plain THEN tx_bytes - coalesce((previous).tx_bytes, tx_bytes) ELSE 0 END AS tx_bytes_delta,
-               CASE WHEN is_plain THEN rx_packets - coalesce((previous).rx_packets, rx_packets) ELSE 0 END AS rx_packets_delta,
-               CASE WHEN is_plain THEN tx_packets - coalesce((previous).tx_packets, tx_packets) ELSE 0 END AS tx_packets_delta,
-               CASE WHEN is_plain THEN rx_errors - coalesce((previous).rx_errors, rx_errors) END AS rx_errors_delta,
-               CASE WHEN is_plain THEN tx_errors - coalesce((previous).tx_errors, tx_errors) END AS tx_errors_delta,
-               CASE WHEN is_plain THEN rx_dropped - coalesce((previous).rx_dropped, rx_dropped) END AS rx_dropped_delta,
-               CASE WHEN is_plain THEN tx_dropped - coalesce((previous).tx_dropped, tx_dropped) END AS tx_dropped_delta,
-               CASE WHEN NOT is_plain THEN '' WHEN (previous).time IS NULL THEN 'first'
-                    WHEN linkbeat.is_gap(elapsed_ms, interval_ms) THEN 'gap' ELSE 'normal' END AS delta_kind
+        SELECT p.*, is_plain OR (judged).time IS NOT NULL AS is_settled,
+               CASE WHEN is_plain THEN rx_bytes - coalesce((previous).rx_bytes, rx_bytes) ELSE coalesce((judged).rx_bytes_delta, 0) END AS rx_bytes_delta,
+               CASE WHEN is_plain THEN tx_bytes - coalesce((previous).tx_bytes, tx_bytes) ELSE coalesce((judged).tx_bytes_delta, 0) END AS tx_bytes_delta,
+               CASE WHEN is_plain THEN rx_packets - coalesce((previous).rx_packets, rx_packets) ELSE coalesce((judged).rx_packets_delta, 0) END AS rx_packets_delta,
+               CASE WHEN is_plain THEN tx_packets - coalesce((previous).tx_packets, tx_packets) ELSE coalesce((judged).tx_packets_delta, 0) END AS tx_packets_delta,
+               CASE WHEN is_plain THEN rx_errors - coalesce((previous).rx_errors, rx_errors) ELSE (judged).rx_errors_delta END AS rx_errors_delta,
+               CASE WHEN is_plain THEN tx_errors - coalesce((previous).tx_errors, tx_errors) ELSE (judged).tx_errors_delta END AS tx_errors_delta,
+               CASE WHEN is_plain THEN rx_dropped - coalesce((previous).rx_dropped, rx_dropped) ELSE (judged).rx_dropped_delta END AS rx_dropped_delta,
+               CASE WHEN is_plain THEN tx_dropped - coalesce((previous).tx_dropped, tx_dropped) ELSE (judged).tx_dropped_delta END AS tx_dropped_delta,
+               CASE WHEN NOT is_plain THEN coalesce((judged).delta_kind, '') WHEN (previous).time IS NULL THEN 'first'
+                    WHEN linkbeat.is_gap(elapsed_ms, interval_ms) THEN 'gap' ELSE 'normal' END AS delta_kind,
+               CASE WHEN is_plain THEN widened ELSE coalesce((judged).counts_64bit, widened) END AS counts_64bit,
+               (judged).levels,
+               CASE WHEN NOT is_plain THEN (judged).old_levels WHEN is_doubtful THEN (previous).old_levels END AS old_levels,
+               CASE WHEN NOT is_plain THEN (judged).doubted_since WHEN is_doubtful THEN (previous).doubted_since END AS doubted_since
         FROM (
-            -- Plain: all counters grew, by no more than the interface can carry, or there is nothing before. The rest
-            -- is left to repair_deltas.
-            SELECT l.*, linkbeat.elapsed_ms((previous).time, time) AS elapsed_ms,
-                   CASE WHEN (previous).time IS NULL THEN true
-                        WHEN ((previous).boot <> boot) IS NOT TRUE
-                             AND linkbeat.grew((previous).rx_bytes, rx_bytes)
-                             AND linkbeat.grew((previous).tx_bytes, tx_bytes)
-                             AND linkbeat.grew((previous).rx_packets, rx_packets)
-                             AND linkbeat.grew((previous).tx_packets, tx_packets)
-                             AND linkbeat.grew((previous).rx_errors, rx_errors)
-                             AND linkbeat.grew((previous).tx_errors, tx_errors)
-                             AND linkbeat.grew((previous).rx_dropped, rx_dropped)
-                             AND linkbeat.grew((previous).tx_dropped, tx_dropped)
-                        THEN greatest(rx_bytes - (previous).rx_bytes, tx_bytes - (previous).tx_bytes,
-                                      rx_packets - (previous).rx_packets, tx_packets - (previous).tx_packets,
-                                      rx_errors - (previous).rx_errors, tx_errors - (previous).tx_errors,
-                                      rx_dropped - (previous).rx_dropped, tx_dropped - (previous).tx_dropped)
-                             <= linkbeat.delta_limit(linkbeat.elapsed_ms((previous).time, time),
-                                                     greatest((previous).speed_mbps, speed_mbps))
-                        ELSE false END AS is_plain,
-                   linkbeat.proves_64bit(rx_bytes, tx_bytes)
-                   OR ((previous).boot <> boot) IS NOT TRUE AND coalesce((previous).counts_64bit, false) AS counts_64bit,
-                   CASE WHEN (previous).time IS NULL THEN linkbeat.fold_series(name, kind) IS NOT NULL
-                        ELSE (previous).is_folded END AS is_folded
+            -- A boot that was seen before may be another machine's, or lie between rows: repair_deltas sorts it out.
+            SELECT j.*, CASE WHEN NOT is_plain AND is_newest AND is_new
+                                      AND NOT (is_known_boot AND (previous).boot <> boot) IS TRUE THEN
+                       linkbeat.judge_newest(server_id, previous, ROW(
+                           time, rx_bytes, tx_bytes, rx_packets, tx_packets, NULL, NULL, NULL, is_up, NULL, NULL, NULL, name,
+                           NULL, boot, NULL, rx_errors, tx_errors, rx_dropped, tx_dropped, speed_mbps, NULL, NULL, NULL, ifindex,
+                           NULL, NULL, NULL)::linkbeat.interface_state, interval_ms, uptime_seconds) END AS judged
             FROM (
-                -- Each sample with the one before it, which the server's row has unless the sample is late or its
-                -- interface new.
-                SELECT n.*, b.server_id, b.time, b.boot, b.interval_ms, b.is_newest, b.known,
-                       CASE WHEN b.known = 0 AND b.last_seen = '-infinity' THEN NULL
-                            WHEN b.is_newest AND n.name = ANY (b.interface_names)
-                            THEN b.interfaces[array_position(b.interface_names, n.name)]
-                            ELSE linkbeat.sample_before(b.server_id, n.name, b.time) END AS previous
-                FROM unnest(sample_beats, sample_names, sample_rx_bytes, sample_tx_bytes, sample_rx_packets,
-                            sample_tx_packets, sample_is_up, sample_rx_errors, sample_tx_errors, sample_rx_dropped,
-                            sample_tx_dropped, sample_kinds, sample_stacked_on, sample_speeds, sample_operstates,
-                            sample_is_lowest)
-                     WITH ORDINALITY
-                     AS n(place, name, rx_bytes, tx_bytes, rx_packets, tx_packets, is_up, rx_errors, tx_errors,
-                          rx_dropped, tx_dropped, kind, stacked_on, speed_mbps, operstate, is_lowest, ordinal)
-                JOIN beat b USING (place)
+                -- Plain: nothing is held against the row before; all counters grew, by no more than its line carries or
+                -- than its packets confirm; or there is nothing before. What is_plain says here, linkbeat.judge concludes.
+                SELECT l.*, (previous).time IS DISTINCT FROM time AS is_new,  -- what is stored stays as it is
+                       linkbeat.elapsed_ms((previous).time, time) AS elapsed_ms,
+                       CASE WHEN (previous).time IS NULL THEN true
+                            WHEN ((previous).boot <> boot) IS NOT TRUE
+                                 AND coalesce((previous).levels, '{}') = '{}'
+                                 AND ((previous).old_levels IS NULL
+                                      OR linkbeat.stays_below((previous).old_levels, rx_bytes, tx_bytes, rx_packets, tx_packets,
+                                                              rx_errors, tx_errors, rx_dropped, tx_dropped))
+                                 AND linkbeat.grew((previous).rx_bytes, rx_bytes)
+                                 AND linkbeat.grew((previous).tx_bytes, tx_bytes)
+                                 AND linkbeat.grew((previous).rx_packets, rx_packets)
+                                 AND linkbeat.grew((previous).tx_packets, tx_packets)
+                                 AND linkbeat.grew((previous).rx_errors, rx_errors)
+                                 AND linkbeat.grew((previous).tx_errors, tx_errors)
+                                 AND linkbeat.grew((previous).rx_dropped, rx_dropped)
+                                 AND linkbeat.grew((previous).tx_dropped, tx_dropped)
+                            THEN greatest(rx_bytes - (previous).rx_bytes, tx_bytes - (previous).tx_bytes,
+                                          rx_packets - (previous).rx_packets, tx_packets - (previous).tx_packets,
+                                          rx_errors - (previous).rx_errors, tx_errors - (previous).tx_errors,
+                                          rx_dropped - (previous).rx_dropped, tx_dropped - (previous).tx_dropped)
+                                 <= linkbeat.delta_limit(linkbeat.elapsed_ms((previous).time, time),
+                                                         greatest((previous).speed_mbps, speed_mbps))
+                                 AND (greatest((previous).speed_mbps, speed_mbps) IS NOT NULL
+                                      OR linkbeat.packets_carry(rx_packets - (previous).rx_packets, rx_bytes - (previous).rx_bytes)
+                                         AND linkbeat.packets_carry(tx_packets - (previous).tx_packets, tx_bytes - (previous).tx_bytes))
+                            ELSE false END AS is_plain,
+                       (previous).old_levels IS NOT NULL
+                       AND linkbeat.is_in_doubt((previous).doubted_since, time, interval_ms) AS is_doubtful,
+                       linkbeat.proves_64bit(rx_bytes, tx_bytes)
+                       OR ((previous).boot <> boot) IS NOT TRUE AND coalesce((previous).counts_64bit, false) AS widened,
+                       CASE WHEN (previous).time IS NULL
+                            THEN linkbeat.fold_series(name, kind) IS NOT NULL
+                                 AND NOT linkbeat.never_folds(name, kind, coalesce(is_lowest, true), primary_interface)
+                            ELSE (previous).is_folded END AS is_folded
+                FROM (
+                    -- Each sample with the one before it, which the server's row has unless the sample is late or its
+                    -- interface new.
+                    SELECT n.*, b.server_id, b.time, b.boot, b.interval_ms, b.is_newest, b.known, b.is_known_boot,
+                           b.uptime_seconds, b.primary_interface,
+                           CASE WHEN b.known = 0 AND b.last_seen = '-infinity' THEN NULL
+                                WHEN b.is_newest AND n.name = ANY (b.interface_names)
+                                THEN b.interfaces[array_position(b.interface_names, n.name)]
+                                ELSE linkbeat.sample_before(b.server_id, n.name, b.time) END AS previous
+                    FROM unnest(sample_beats, sample_names, sample_rx_bytes, sample_tx_bytes, sample_rx_packets,
+                                sample_tx_packets, sample_is_up, sample_rx_errors, sample_tx_errors, sample_rx_dropped,
+                                sample_tx_dropped, sample_kinds, sample_stacked_on, sample_speeds, sample_operstates,
+                                sample_ifindexes, sample_is_lowest)
+                         WITH ORDINALITY
+                         AS n(place, name, rx_bytes, tx_bytes, rx_packets, tx_packets, is_up, rx_errors, tx_errors,
+                              rx_dropped, tx_dropped, kind, stacked_on, speed_mbps, operstate, ifindex, is_lowest, ordinal)
+                    JOIN beat b USING (place)
+                    OFFSET 0
+                ) l
                 OFFSET 0
-            ) l
+            ) j
             OFFSET 0
-        ) j
+        ) p
     ), history AS (
         INSERT INTO network_interface_metrics (
             time, boot, rx_bytes, tx_bytes, rx_packets, tx_packets, rx_bytes_delta, tx_bytes_delta, rx_packets_delta,
             tx_packets_delta, elapsed_ms, interval_ms, is_up, is_lowest, is_folded, counts_64bit, server_id,
             interface_name, delta_kind, speed_mbps, rx_errors, tx_errors, rx_dropped, tx_dropped, rx_errors_delta,
-            tx_errors_delta, rx_dropped_delta, tx_dropped_delta)
+            tx_errors_delta, rx_dropped_delta, tx_dropped_delta, ifindex, levels, old_levels, doubted_since)
         SELECT time, boot, rx_bytes, tx_bytes, rx_packets, tx_packets, rx_bytes_delta, tx_bytes_delta, rx_packets_delta,
                tx_packets_delta, elapsed_ms, interval_ms, is_up, coalesce(is_lowest, true), is_folded, counts_64bit,
                server_id, name, delta_kind, speed_mbps, rx_errors, tx_errors, rx_dropped, tx_dropped, rx_errors_delta,
-               tx_errors_delta, rx_dropped_delta, tx_dropped_delta
+               tx_errors_delta, rx_dropped_delta, tx_dropped_delta, ifindex, levels, old_levels, doubted_since
         FROM settled WHERE is_new
     ), current AS (
         SELECT place, array_agg(name) AS names, count((previous).first_seen) AS remembered,
@@ -164,7 +198,7 @@ BEGIN
                    time, rx_bytes, tx_bytes, rx_packets, tx_packets, rx_bytes_delta, tx_bytes_delta, elapsed_ms, is_up,
                    counts_64bit, coalesce(is_lowest, true), is_folded, name, delta_kind, boot,
                    coalesce((previous).first_seen, time), rx_errors, tx_errors, rx_dropped, tx_dropped, speed_mbps, kind,
-                   stacked_on, operstate)::linkbeat.interface_state) AS interfaces,
+                   stacked_on, operstate, ifindex, levels, old_levels, doubted_since)::linkbeat.interface_state) AS interfaces,
                -- How many interfaces the server has now, with those that are absent.
                max(known) - count((previous).first_seen) + count(*) AS more
         FROM settled WHERE is_newest
@@ -172,7 +206,8 @@ BEGIN
     ), updated AS (
         UPDATE servers s SET
             last_seen = b.time, first_seen = least(s.first_seen, b.time), received_at = statement_timestamp(),
-            received_before = s.received_at, clock_skew_ms = coalesce(b.skew_ms, s.clock_skew_ms), agent_report = b.report,
+            received_before = s.received_at,
+            live_at = CASE WHEN b.skew_ms IS NOT NULL THEN statement_timestamp() ELSE s.live_at END, clock_skew_ms = coalesce(b.skew_ms, s.clock_skew_ms), agent_report = b.report,
             boot = b.boot, interval_seconds = b.interval_seconds, hostname = b.hostname,
             server_guid = coalesce(b.guid, s.server_guid), boot_id = b.boot_id,
             agent_version = coalesce(b.agent_version, s.agent_version), reported_status = b.status,
@@ -191,9 +226,9 @@ BEGIN
         FROM beat b LEFT JOIN current c USING (place)
         WHERE s.server_id = b.server_id AND b.is_newest
     )
-    SELECT s.duplicate, s.conflict, s.odd, b.beats, b.late, b.booted, b.boots_was, b.seen_was,
+    SELECT s.duplicate, s.conflict, s.odd, b.beats, b.late, b.booted, b.boots_was, b.seen_was, b.live_was,
            s.folded || (SELECT array_agg(place) FROM current WHERE more > series_budget)
-    INTO duplicate, conflict, odd, beats, late, booted, boots_was, seen_was, folding
+    INTO duplicate, conflict, odd, beats, late, booted, boots_was, seen_was, live_was, folding
     FROM (
         SELECT array_agg(place) FILTER (WHERE NOT is_new) AS duplicate,
                array_agg(place) FILTER (WHERE NOT is_new
@@ -202,14 +237,15 @@ BEGIN
                        ((previous).rx_bytes, (previous).tx_bytes, (previous).rx_packets, (previous).tx_packets,
                         (previous).rx_errors, (previous).tx_errors, (previous).rx_dropped, (previous).tx_dropped,
                         (previous).is_up)) AS conflict,
-               array_agg(ordinal) FILTER (WHERE is_new AND NOT (is_plain AND is_newest)) AS odd,
+               array_agg(ordinal) FILTER (WHERE is_new AND NOT (is_settled AND is_newest)) AS odd,
                array_agg(place) FILTER (WHERE is_new AND is_folded) AS folded
         FROM settled
     ) s, (
         SELECT count(*) AS beats, array_agg(place) FILTER (WHERE NOT is_newest) AS late,
                array_agg(place) FILTER (WHERE is_booted) AS booted,
                array_agg(last_boot) FILTER (WHERE is_booted) AS boots_was,
-               array_agg(last_seen) FILTER (WHERE is_booted) AS seen_was
+               array_agg(last_seen) FILTER (WHERE is_booted) AS seen_was,
+               array_agg(live_at) FILTER (WHERE is_booted) AS live_was
         FROM beat
     ) b;
 
@@ -244,8 +280,12 @@ BEGIN
         FROM (SELECT DISTINCT unnest(folding)) AS f(p);
     END IF;
     IF booted IS NOT NULL THEN
-        PERFORM linkbeat.track_boot(beat_servers[p], beat_boots[p], beat_boot_ids[p], beat_times[p], boot_was, was_seen)
-        FROM unnest(booted, boots_was, seen_was) AS b(p, boot_was, was_seen)
+        PERFORM linkbeat.track_boot(
+            beat_servers[p], beat_boots[p], beat_boot_ids[p], beat_times[p],
+            beat_skews_ms[p] IS NOT NULL
+            OR beat_times[p] > statement_timestamp() - 3 * coalesce(beat_intervals[p], 30) * INTERVAL '1 second',
+            boot_was, was_seen, was_live)
+        FROM unnest(booted, boots_was, seen_was, live_was) AS b(p, boot_was, was_seen, was_live)
         WHERE p <> ALL (coalesce(duplicate, '{}'));
     END IF;
     IF odd IS NOT NULL THEN

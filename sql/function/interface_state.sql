@@ -22,8 +22,41 @@ CREATE OR REPLACE FUNCTION linkbeat.as_state(m network_interface_metrics) RETURN
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN ROW(m.time, m.rx_bytes, m.tx_bytes, m.rx_packets, m.tx_packets, m.rx_bytes_delta, m.tx_bytes_delta,
            m.elapsed_ms, m.is_up, m.counts_64bit, m.is_lowest, m.is_folded, m.interface_name, m.delta_kind, m.boot, NULL,
-           m.rx_errors, m.tx_errors, m.rx_dropped, m.tx_dropped, m.speed_mbps, NULL, NULL, NULL
+           m.rx_errors, m.tx_errors, m.rx_dropped, m.tx_dropped, m.speed_mbps, NULL, NULL, NULL,
+           m.ifindex, m.levels, m.old_levels, m.doubted_since
        )::linkbeat.interface_state;
+
+-- The state of an interface as the row of the history that it was: what linkbeat.judge reads of it.
+CREATE OR REPLACE FUNCTION linkbeat.as_row(of_server text, i linkbeat.interface_state) RETURNS network_interface_metrics
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+DECLARE
+    m network_interface_metrics;
+BEGIN
+    m.server_id := of_server; m.interface_name := i.interface_name; m.time := i.time; m.boot := i.boot;
+    m.rx_bytes := i.rx_bytes; m.tx_bytes := i.tx_bytes; m.rx_packets := i.rx_packets; m.tx_packets := i.tx_packets;
+    m.rx_errors := i.rx_errors; m.tx_errors := i.tx_errors; m.rx_dropped := i.rx_dropped; m.tx_dropped := i.tx_dropped;
+    m.counts_64bit := i.counts_64bit; m.speed_mbps := i.speed_mbps; m.ifindex := i.ifindex;
+    m.delta_kind := i.delta_kind; m.levels := i.levels; m.old_levels := i.old_levels; m.doubted_since := i.doubted_since;
+    RETURN m;
+END $$;
+
+-- A sample that is newer than any of its interface, judged from the state before it. Null where it shows that stored rows
+-- were wrong: repair_deltas corrects those first.
+--   uptime  seconds since the machine's boot, as the heartbeat says
+CREATE OR REPLACE FUNCTION linkbeat.judge_newest(
+    of_server text, previous linkbeat.interface_state, current linkbeat.interface_state, interval_ms integer,
+    uptime double precision
+) RETURNS network_interface_metrics LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    base network_interface_metrics := linkbeat.as_row(of_server, previous);
+    m    network_interface_metrics := linkbeat.as_row(of_server, current);
+BEGIN
+    m.interval_ms := interval_ms;
+    IF base.old_levels IS NOT NULL AND linkbeat.is_back(base, m) THEN
+        RETURN NULL;
+    END IF;
+    RETURN linkbeat.judge(base, m, uptime);
+END $$;
 
 -- Of the interfaces that a server had, those that its newest heartbeat does not name and that are worth remembering:
 -- folded ones for as long as they could come to a series of their own, the others for as long as raw rows are usual.

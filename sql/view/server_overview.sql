@@ -35,7 +35,7 @@ SELECT s.server_id,
        (s.latest_metrics).disk_total_gb,
        s.duplicates,
        s.conflicts,
-       s.shared_since,
+       linkbeat.still_shared(s.shared_since, s.shared_at) AS shared_since,
        s.shared_at,
        s.reported_status IS NOT DISTINCT FROM 'paused' AS is_paused
 FROM public.servers s;

@@ -85,6 +85,7 @@ class TestRandomHistories:
         wrong = await check_servers(database, each.sent, SERIES_BUDGET)
         for server_id in wrong:
             smallest = await describe(service, database, each.arrivals[server_id], SERIES_BUDGET)
+            smallest = "\n".join(wrong[server_id][:5]) + "\n" + smallest
             pytest.fail(f"LINKBEAT_LAW_SEED={each.seed}, {len(wrong)} servers, the first: {server_id}\n{smallest}")
         assert stored == sum(len(sent.beats) for sent in each.sent.values()), f"LINKBEAT_LAW_SEED={each.seed}"
 

@@ -243,6 +243,7 @@ def test_slashes_and_control_characters_are_no_part_of_an_interfaces_name(name: 
 HINTS_OF_AN_INTERFACE = {
     "speed_mbps": [4_294_967_295, -2, 1_600_001, 1e300, 10**400, 1000.5, "fast", "1000", True, [], {}, 2**64],
     "kind": ["k" * 33, 5, False, [], "a\0b"],
+    "ifindex": [0, -1, 2**31, 2**64, 10**400, 1.5, "2", True, [2]],
     "operstate": [1, True, ["up"], "o" * 33, "\0"],
     "stacked_on": ["eth0", 5, {}, [5], ["wlan0", None], [""], ["a/b"], ["wlan0\n"], ["wlan0\0"]],
 }
@@ -256,7 +257,7 @@ HINTS_OF_A_HEARTBEAT = {
 @pytest.mark.parametrize(("field", "value"), [(f, v) for f, values in HINTS_OF_AN_INTERFACE.items() for v in values])
 def test_a_senseless_hint_on_an_interface_costs_itself_alone(field: str, value: Any) -> None:
     body = changed("network_interfaces.1.kind", "physical")
-    body["network_interfaces"][1] |= {"speed_mbps": 1000, "operstate": "down", "stacked_on": ["eth0"]}
+    body["network_interfaces"][1] |= {"speed_mbps": 1000, "operstate": "down", "stacked_on": ["eth0"], "ifindex": 3}
     expected = decode(body)
     assert expected.network_interfaces is not None
 
@@ -759,3 +760,13 @@ def test_fuzz_a_batch(body: bytes, lines: bool) -> None:
     assert status in (None, 400, 422)
     for record in records:
         judge(bytes(record))
+
+
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [(1, 1), (2**31 - 1, 2**31 - 1), (2**31, None), (0, None), (-1, None), (2**64, None), (None, None)],
+)
+def test_an_ifindex_that_no_kernel_gives_is_read_as_none(sent: int | None, read: int | None) -> None:
+    beat = decode(changed("network_interfaces.0", BODY["network_interfaces"][0] | {"ifindex": sent}))
+
+    assert [one.ifindex for one in beat.network_interfaces or ()] == [read, None]

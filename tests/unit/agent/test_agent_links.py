@@ -19,6 +19,7 @@ from agent.links import (
     kind_of,
     parse_bonding,
     parse_devtype,
+    parse_ifindex,
     parse_speed,
     parse_vlan_config,
 )
@@ -118,6 +119,39 @@ def test_a_name_is_the_last_resort(name: str, expected: str) -> None:
 )
 def test_only_a_rate_that_a_link_can_have_is_a_speed(text: str | None, expected: int | None) -> None:
     assert parse_speed(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1", 1),
+        ("2147483647", 2**31 - 1),
+        ("2147483648", None),
+        ("0", None),
+        ("-1", None),
+        ("00000000000000000002", None),
+        ("0x2", None),
+        ("2 3", None),
+        ("", None),
+        ("\u0662", None),
+        (None, None),
+    ],
+)
+def test_only_a_number_that_the_kernel_gives_is_an_ifindex(text: str | None, expected: int | None) -> None:
+    assert parse_ifindex(text) == expected
+
+
+def test_a_re_created_interface_has_another_ifindex_even_where_its_inode_is_the_same(tmp_path: Path) -> None:
+    sysfs = Sysfs(tmp_path)
+    sysfs.add("wg0", ifindex="7", uevent="DEVTYPE=wireguard")
+    table = LinkTable()
+    table.read(sysfs.roots, ["wg0"])
+    before = table.state("wg0").ifindex
+
+    (sysfs.directory / "wg0/ifindex").write_text("9\n")
+    table.read(sysfs.roots, ["wg0"])
+
+    assert (before, table.state("wg0").ifindex) == (7, 9)
 
 
 def test_pitfall_07_the_speed_of_hardware_and_bonds_is_read_and_that_of_virtual_cards_is_not(tmp_path: Path) -> None:
@@ -225,12 +259,13 @@ def test_an_interface_that_vanishes_between_two_reads_is_still_described(tmp_pat
 
     shutil.rmtree(sysfs.directory / "veth1")
 
-    assert table.state("veth1") == (True, None, None)
+    assert table.state("veth1") == (True, None, None, None)
 
 
 @given(st.text() | st.binary().map(lambda data: data.decode("utf-8", "surrogateescape")))
 def test_no_text_makes_a_parser_raise(text: str) -> None:
     parse_speed(text)
+    parse_ifindex(text)
     parse_devtype("DEVTYPE=" + text)
     parse_vlan_config(text)
     parse_bonding("Slave Interface: " + text)

@@ -64,6 +64,19 @@ def test_case_01_eth0_and_wlan0_give_two_interfaces_with_all_fields(tmp_path: Pa
     ]
 
 
+def test_the_kernels_number_of_each_interface_is_sent_and_garbage_is_left_out(tmp_path: Path) -> None:
+    roots = tree(
+        tmp_path,
+        HEADER + line("eth0", 1) + line("eth1", 2) + line("eth2", 3) + line("eth3", 4),
+        eth0={"ifindex": "2"}, eth1={"ifindex": "4294967295"}, eth2={"ifindex": "eth2"}, eth3={},
+    )  # fmt: skip
+
+    sent = msgspec.json.decode(msgspec.json.encode(get_network_interfaces(roots)))
+
+    assert [each.get("ifindex") for each in sent] == [2, None, None, None]
+    assert ["ifindex" in each for each in sent] == [True, False, False, False]
+
+
 def test_case_02_only_headers_give_an_empty_list(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert get_network_interfaces(tree(tmp_path, fixture("net_dev_headers_only.txt"))) == []
     assert caplog.records == []
