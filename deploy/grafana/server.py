@@ -76,7 +76,7 @@ LIMIT 200
         "#9aa7b5",
         f"""
 SELECT time, string_agg(interface_name, ', ' ORDER BY interface_name) || ': a wrong reading' AS text
-FROM network_events
+FROM network_samples
 WHERE {SERVER} AND $__timeFilter(time) AND delta_kind = 'glitch'
 GROUP BY time
 ORDER BY time DESC
