@@ -32,7 +32,8 @@ _SERVERS = f"""
 SELECT s.server_id, s.hostname, s.server_guid, CASE WHEN {ONLINE} THEN 'online' ELSE 'offline' END AS status,
        s.reported_status IS NOT DISTINCT FROM 'paused' AS paused, s.first_seen, s.last_seen, s.agent_version,
        s.primary_interface, linkbeat.still_shared(s.shared_since, s.shared_at) AS shared_since, s.shared_at,
-       s.duplicates, s.conflicts, s.os_info::text, m.metrics::text AS latest_metrics, s.filesystems::text, i.interfaces::text
+       s.duplicates, s.conflicts, s.os_info::text, m.metrics::text AS latest_metrics, s.filesystems::text,
+       i.interfaces::text
 FROM servers s
 CROSS JOIN LATERAL (
     SELECT jsonb_strip_nulls(to_jsonb(s.latest_metrics) || jsonb_build_object(
