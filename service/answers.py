@@ -25,6 +25,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from service.body import accepts_gzip
 from service.database import Database
 from service.errors import Problem
+from service.numbers import plain_json
 
 KEPT_BYTES = 64 << 20
 KEPT_ANSWERS = 10_000
@@ -44,7 +45,6 @@ _HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Accept-Encoding"}
 _OVERHEAD_BYTES = 1_000
 # Smaller ones fit into a packet or three, and compressing them would cost more than it saves.
 ZIPPED_FROM_BYTES = 4_096
-_encode = msgspec.json.Encoder(decimal_format="number").encode  # what the database has as numeric is whole numbers
 
 
 def keep_seconds(bucket_seconds: int) -> float:
@@ -231,7 +231,7 @@ class Answers:
 
     async def _make(self, key: Hashable, answer: _Answer, make: Callable[[], Awaitable[msgspec.Struct]]) -> None:
         try:
-            body = _encode(await make())
+            body = plain_json(await make())
         except BaseException as raised:
             if self._kept.get(key) is answer:
                 self._drop(key)

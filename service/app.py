@@ -42,6 +42,7 @@ from service.ingest import Ingest
 from service.keys import secret_key
 from service.maintenance import Maintenance
 from service.metrics import Metrics
+from service.numbers import with_plain_numbers
 from service.openapi import complete
 from service.pictures import routes as pictures
 from service.pictures.links import Links
@@ -192,6 +193,7 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Linkbeat:
             ),
         ],
         guards=[identity.guard],
+        after_request=with_plain_numbers,
         lifespan=[lifespan],
         cors_config=_cross_origin(settings.cors_origins),
         exception_handlers={**EXCEPTION_HANDLERS, NotFoundException: pages.unknown(files, on_http_exception)},

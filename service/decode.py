@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from service.errors import FieldError, Problem
-from service.wire import MAX_COUNTER, Heartbeat, NetworkInterface
+from service.hints import consistent, decode_loosely, sensible
+from service.wire import HINTS, MAX_COUNTER, Heartbeat, NetworkInterface
 
 FUTURE_ALLOWED = timedelta(minutes=5)
 MAX_NESTING = 100  # levels of os_info: what was decoded here must be encoded again below a deeper stack
@@ -35,21 +36,23 @@ _lines = re.compile(rb"\S[^\n]*").finditer
 
 
 def decode_heartbeat(body: bytes, *, now: datetime, oldest: timedelta) -> Heartbeat:
-    """A heartbeat that the database will take.
+    """A heartbeat that the database will take. Hints that make no sense are left out (service/hints.py).
 
     Raises Problem: 400 where the body is not JSON, 422 with every field that is not as specified, MAX_ERRORS at most.
     """
     try:
         heartbeat = _decode(body)
     except msgspec.ValidationError as raised:
-        raise _not_as_specified(body, raised, Heartbeat) from None
+        heartbeat = _without_bad_hints(body, raised)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as raised:
         raise _not_json(raised) from None
-    if _is_doubtful(heartbeat, body) and (errors := _errors(_builtins(heartbeat), Heartbeat)):
-        raise _invalid(errors)
+    if _is_doubtful(heartbeat, body):
+        if errors := _errors(_builtins(heartbeat), Heartbeat):
+            raise _invalid(errors)
+        heartbeat = sensible(heartbeat, _is_wrong)
     if heartbeat.timestamp is not None:
         _check_time(heartbeat.timestamp, now, oldest)
-    return heartbeat
+    return consistent(heartbeat)
 
 
 def decode(body: bytes, expected: type[S]) -> S:
@@ -158,6 +161,18 @@ def _not_json(raised: Exception) -> Problem:
     return Problem("invalid_json", str(raised))
 
 
+def _without_bad_hints(body: bytes, first: msgspec.ValidationError) -> Heartbeat:
+    """The heartbeat, if nothing but hints is wrong with it. Raises Problem (400, 422)."""
+    try:
+        return sensible(decode_loosely(body), _is_wrong)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise _not_as_specified(body, first, Heartbeat) from None
+
+
+def _is_wrong(value: Any, expected: Any) -> bool:
+    return next(_wrong(value, expected, ""), None) is not None
+
+
 def _not_as_specified(body: bytes, first: msgspec.ValidationError, expected: type[msgspec.Struct]) -> Problem:
     """Every field that is wrong, where the decoder stops at the first."""
     try:
@@ -185,7 +200,10 @@ def _wrong(value: Any, expected: Any, path: str) -> Iterator[FieldError]:
     optional = value is not None and len(arguments) == 2 and arguments[1] is type(None)
     inner = arguments[0] if optional else expected
     if isinstance(value, dict) and isinstance(inner, type) and issubclass(inner, msgspec.Struct):
+        hints = HINTS.get(inner, ())
         for field in _fields(inner):
+            if field.name in hints:
+                continue  # it costs itself alone
             below = f"{path}.{field.encode_name}".lstrip(".")
             if field.encode_name in value:
                 yield from _wrong(value[field.encode_name], field.type, below)

@@ -79,6 +79,9 @@ def _expression(column: Column, *, is_json: bool = False, is_for_spreadsheets: b
         return f"CASE WHEN left({column.name}, 1) IN ('=', '+', '-', '@', '''') THEN '''' ELSE '' END || {column.name}"
     if column.kind == "bool" and not is_json:
         return f"{column.name}::text"
+    if column.kind == "real" and (is_json or is_for_spreadsheets):
+        # PostgreSQL writes a real from a million on with an exponent. Doubles are seconds here, and never come to that.
+        return f"{column.name}::text::numeric"
     return column.name
 
 

@@ -163,7 +163,7 @@ def _await_ready(api: _Api, serving: _Child) -> None:
 
 
 def _await_points(api: _Api, children: list[_Child]) -> _Seen | None:
-    """The busiest interface's points, once traffic shows or an interface has had its time; None if there is none."""
+    """The primary interface's points, once traffic shows or the interface has had its time; None if there is none."""
     _say("Waiting for the first heartbeats …")
     started = time.monotonic()
     while time.monotonic() < started + POINTS_SECONDS:
@@ -172,13 +172,19 @@ def _await_points(api: _Api, children: list[_Child]) -> _Seen | None:
         if newest:
             path = f"/api/v1/metrics/sparkline/{newest[0]['id']}/network"
             series = (api.get(path, period="1h", group_by="interface") or {}).get("series", [])
-            busiest = max(series, key=_traffic, default=None)
-            if busiest and (_traffic(busiest) or time.monotonic() > started + IDLE_SECONDS):
-                return _Seen(newest[0]["id"], busiest["interface"], busiest["data"])
+            main = _main(series, newest[0]["primary_interface"])
+            if main and (_traffic(main) or time.monotonic() > started + IDLE_SECONDS):
+                return _Seen(newest[0]["id"], main["interface"], main["data"])
             if not newest[0]["network_interfaces"]:
                 return _Seen(newest[0]["id"], "", [])
         time.sleep(0.5)
     return None
+
+
+def _main(series: list[dict[str, Any]], primary: str | None) -> dict[str, Any] | None:
+    """The series of the primary interface; the busiest where the agent names none."""
+    named = next((one for one in series if one["interface"] == primary), None)
+    return named or max(series, key=_traffic, default=None)
 
 
 def _traffic(series: dict[str, Any]) -> int:

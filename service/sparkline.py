@@ -1,14 +1,12 @@
 """Sparklines: traffic per bucket of a period, read from one aggregate in one query.
 
-The database answers with a row for each series and its buckets in arrays: a row for each bucket would cost several
-times as much to carry and to unpack. The range of time stands in the statement, so that the plan that leaves out the
-chunks outside it serves every series until the next bucket begins: planning would take longer than reading.
+Where a server reports less often than the buckets are wide, a second query reads wider ones: what a heartbeat counted
+does not say when in its interval it moved.
 """
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from itertools import repeat
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import asyncpg
 import msgspec
@@ -20,6 +18,7 @@ from service.database import Database
 from service.listing import storable, unknown_server
 from service.openapi import problems
 from service.periods import PERIODS, Grid, grid
+from service.series import arrays_of, buckets_of, interval_seconds, of_fleet, points
 
 _PERIODS = ", ".join(PERIODS)
 PeriodName = Annotated[
@@ -38,7 +37,12 @@ Fill = Annotated[
 
 
 class Point(msgspec.Struct, frozen=True, gc=False):
-    """Traffic of one bucket, [timestamp, timestamp + bucket_seconds): octets, and bits per second over the bucket."""
+    """Traffic of one bucket, [timestamp, timestamp + bucket_seconds).
+
+    rx_bytes, tx_bytes  octets that the bucket's samples counted; behind a gap, all that crossed it
+    rx_bps, tx_bps      bits per second over the bucket, or over the time that its samples cover; never more than the
+                        highest rate between two samples
+    """
 
     timestamp: datetime
     rx_bytes: int | None
@@ -50,6 +54,7 @@ class Point(msgspec.Struct, frozen=True, gc=False):
 class Sparkline(msgspec.Struct, frozen=True, omit_defaults=True):
     """One server's traffic, oldest bucket first; [] for an interface never seen.
 
+    bucket_seconds  width of a bucket; wider than asked for where the server reports less often than that
     interface   null: the sum over `interfaces`, those that have no other one below them: traffic that crosses a bond,
                 a bridge or a tunnel is counted once
     """
@@ -71,7 +76,7 @@ class Series(msgspec.Struct, frozen=True):
 
 
 class GroupedSparkline(msgspec.Struct, frozen=True):
-    """One server's traffic, a series for each interface."""
+    """One server's traffic, a series for each interface; bucket_seconds as in Sparkline."""
 
     server_id: str
     metric: Literal["network"]
@@ -81,11 +86,15 @@ class GroupedSparkline(msgspec.Struct, frozen=True):
 
 
 class FleetSeries(msgspec.Struct, frozen=True):
-    """One interface of one server."""
+    """One interface of one server.
+
+    bucket_seconds  width of this series' buckets, where its server reports less often than the answer's buckets
+    """
 
     server_id: str
     interface: str
     data: list[Point]
+    bucket_seconds: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class FleetSparkline(msgspec.Struct, frozen=True):
@@ -102,31 +111,18 @@ _ONE_SERVER = """
 WITH bucket AS ({buckets})
 SELECT t.* FROM servers s LEFT JOIN LATERAL ({series}) t ON true WHERE s.server_id = $1
 """
-FLEET = """
-WITH bucket AS ({buckets})
-SELECT server_id, interface_name, {arrays} FROM bucket GROUP BY 1, 2 ORDER BY 1, 2
-"""
 _SERIES = {
     "one": "SELECT {arrays} FROM bucket",
     "each": "SELECT interface_name, {arrays} FROM bucket GROUP BY 1 ORDER BY 1",
     "sum": """
         SELECT {arrays}, (SELECT array_agg(DISTINCT interface_name) FROM bucket) AS interfaces FROM (
-            SELECT start, sum(rx_bytes)::bigint AS rx_bytes, sum(tx_bytes)::bigint AS tx_bytes
+            SELECT start, sum(rx_bytes)::bigint AS rx_bytes, sum(tx_bytes)::bigint AS tx_bytes,
+                   sum(rx_bps) AS rx_bps, sum(tx_bps) AS tx_bps, max(interval_ms) AS interval_ms
             FROM bucket GROUP BY 1 ORDER BY 1) AS total
     """,
 }
-# The buckets' places in the grid, and what they hold; rates to the nearest tenth.
-_ARRAYS = """
-    array_agg(((date_part('epoch', start) - {first}) / {width})::integer) AS places,
-    array_agg(rx_bytes) AS rx_bytes, array_agg(tx_bytes) AS tx_bytes,
-    array_agg(round(rx_bytes * 80::double precision / {width}) / 10) AS rx_bps,
-    array_agg(round(tx_bytes * 80::double precision / {width}) / 10) AS tx_bps
-"""
-
 
 _COLUMNS = ("rx_bytes", "tx_bytes", "rx_bps", "tx_bps")
-
-P = TypeVar("P", bound=msgspec.Struct)
 
 
 def router(database: Callable[[], Database], answers: Answers) -> Router:
@@ -145,16 +141,16 @@ def router(database: Callable[[], Database], answers: Answers) -> Router:
 
         async def read() -> FleetSparkline:
             where = "server_id = ANY ($1)" if servers else "true"
-            rows = await database().fetch(
-                FLEET.format(
-                    buckets=buckets_of(buckets, where, "server_id, interface_name"), arrays=arrays_of(buckets)
-                ),
-                *([servers] if servers else ()),
-            )
+            found = await of_fleet(database(), buckets, where, *([servers] if servers else ()))
             series = [
-                FleetSeries(row["server_id"], row["interface_name"], data)
-                for row, data in zip(rows, points(rows, buckets, fill, Point, _COLUMNS), strict=True)
-            ]
+                FleetSeries(
+                    row["server_id"], row["interface_name"], data,
+                    msgspec.UNSET if wide is buckets else wide.bucket_seconds,
+                )
+                for wide, rows in found.items()
+                for row, data in zip(rows, points(rows, wide, fill, Point, _COLUMNS), strict=True)
+            ]  # fmt: skip
+            series.sort(key=lambda one: (one.server_id, one.interface))
             return FleetSparkline("network", period, buckets.bucket_seconds, series)
 
         # Of the whole fleet, a heartbeat comes every moment: this answer is as old as the kept one may be.
@@ -193,7 +189,7 @@ async def of_server(
     answers: Answers,
     server_id: str,
     interface: str | None,
-    buckets: Grid,
+    asked: Grid,
     *,
     fill: str = "none",
     is_grouped: bool = False,
@@ -208,83 +204,41 @@ async def of_server(
             where += " AND interface_name = $2"
             arguments.append(storable(interface))
         kind = "each" if is_grouped else "one" if interface is not None else "sum"
-        rows = await database().fetch(
-            _ONE_SERVER.format(
-                buckets=buckets_of(buckets, where if kind != "sum" else f"{where} AND is_lowest", "interface_name"),
-                series=_SERIES[kind].format(arrays=arrays_of(buckets)),
-            ),
-            *arguments,
-        )
+        if kind == "sum":
+            where += " AND is_lowest"
+
+        async def rows_of(shown: Grid) -> Sequence[asyncpg.Record]:
+            statement = _ONE_SERVER.format(
+                buckets=buckets_of(shown, where, "interface_name"), series=_SERIES[kind].format(arrays=arrays_of(shown))
+            )
+            return await database().fetch(statement, *arguments)
+
+        rows, shown = await rows_of(asked), asked
         if not rows:
             raise unknown_server(server_id)
-        made = points(rows, buckets, fill, Point, _COLUMNS)
-        period = buckets.period.name
+        if (wide := asked.filled_by(interval_seconds(rows))) is not asked:
+            rows, shown = await rows_of(wide), wide
+        made = points(rows, shown, fill, Point, _COLUMNS)
+        period = asked.period.name
         if is_grouped:
             series = [
                 Series(row["interface_name"], data)
                 for row, data in zip(rows, made, strict=True)
                 if row["interface_name"] is not None
             ]
-            return GroupedSparkline(server_id, "network", period, buckets.bucket_seconds, series)
+            return GroupedSparkline(server_id, "network", period, shown.bucket_seconds, series)
         data = made[0]
         if interface is not None:
-            return Sparkline(server_id, "network", interface, period, buckets.bucket_seconds, data)
+            return Sparkline(server_id, "network", interface, period, shown.bucket_seconds, data)
         counted = sorted(rows[0]["interfaces"] or [])
-        return Sparkline(server_id, "network", None, period, buckets.bucket_seconds, data, counted)
+        return Sparkline(server_id, "network", None, period, shown.bucket_seconds, data, counted)
 
     return await answers.get(
-        request, ("network", server_id, interface, is_grouped, buckets, fill), read,
-        keep_seconds=keep_seconds(buckets.bucket_seconds), servers=[server_id], form=form,
+        request, ("network", server_id, interface, is_grouped, asked, fill), read,
+        keep_seconds=keep_seconds(asked.bucket_seconds), servers=[server_id], form=form,
     )  # fmt: skip
 
 
 def now() -> datetime:
     """Where every period ends."""
     return datetime.now(UTC)
-
-
-def buckets_of(buckets: Grid, where: str, series: str) -> str:
-    """SQL for the buckets of the answer in the order of time; the aggregate's own, or several of them put together."""
-    source = f"FROM {buckets.period.relation} WHERE {where} AND bucket >= TIMESTAMPTZ '{buckets.first.isoformat()}'"
-    if buckets.bucket_seconds == buckets.period.base_seconds:
-        return f"SELECT {series}, bucket AS start, rx_bytes, tx_bytes {source} ORDER BY bucket"
-    return (
-        f"SELECT {series}, time_bucket(INTERVAL '{buckets.bucket_seconds} seconds', bucket) AS start, "
-        f"sum(rx_bytes)::bigint AS rx_bytes, sum(tx_bytes)::bigint AS tx_bytes {source} "
-        f"GROUP BY {series}, start ORDER BY start"
-    )
-
-
-def arrays_of(buckets: Grid) -> str:
-    """SQL for the columns of a series: where in the grid its buckets are, and an array of what they hold each."""
-    return _ARRAYS.format(first=f"{buckets.first.timestamp():.0f}", width=buckets.bucket_seconds)
-
-
-def points(
-    series: Sequence[asyncpg.Record], buckets: Grid, fill: str, kind: type[P], columns: Sequence[str]
-) -> list[list[P]]:
-    """Of each series, its points. They are thousands: made and encoded without a line of Python for each.
-
-    series   rows with `places`, where in the grid its buckets are, and an array of `columns` each
-    kind     what a point is: made of its bucket's start and the columns
-    """
-    # The starts of all buckets once, those of clocks that run ahead among them.
-    starts = buckets.starts(max((max(row["places"]) for row in series if row["places"]), default=0) + 1)
-    made: list[list[P]] = []
-    for row in series:
-        places = row["places"] or []
-        # An aggregate takes rows as they come: no database promises that a sort is kept.
-        order = None if places == sorted(places) else sorted(range(len(places)), key=places.__getitem__)
-        values: list[Sequence[Any]] = [row[column] or () for column in columns]
-        if order is not None:
-            values = [[one[index] for index in order] for one in values]
-            places = sorted(places)
-        found: list[P] = list(map(kind, map(starts.__getitem__, places), *values))
-        if fill == "null":
-            known = dict(zip(places, found, strict=True))
-            found = [
-                known.get(place) or kind(start, *repeat(None, len(columns)))
-                for place, start in enumerate(starts[: buckets.count])
-            ]
-        made.append(found)
-    return made

@@ -12,7 +12,6 @@ import msgspec
 from msgspec import Meta
 
 MAX_COUNTER = 2**64 - 1
-MAX_IFINDEX = 2**31 - 1
 
 # \Z and not $: msgspec searches, and $ lets a trailing newline through.
 ServerId = Annotated[
@@ -48,10 +47,11 @@ class NetworkInterface(msgspec.Struct, frozen=True, gc=False):
     is_up                   operationally up (RFC 2863)
     kind                    physical, bridge, bond, vlan, tunnel, veth or other
     stacked_on              names of the interfaces that carry its traffic: a bond's members, a VLAN's parent
-    speed_mbps              line rate; of a physical interface it bounds what can have crossed; 0, -1: not known
+    speed_mbps              line rate; 0, -1: not known
     operstate               the kernel's word for is_up
-    ifindex                 the kernel's number of the device, 1 to 2**31 - 1; another one: it was created again. Any
-                            other number is read as null
+    ifindex                 the kernel's number of the device; another one: it was created again
+
+    The last five are hints: one that makes no sense counts as not sent (HINTS).
     """
 
     name: InterfaceName
@@ -68,12 +68,7 @@ class NetworkInterface(msgspec.Struct, frozen=True, gc=False):
     stacked_on: list[InterfaceName] | None = None
     speed_mbps: Annotated[int, Meta(ge=-1, le=1_600_000)] | None = None
     operstate: Word | None = None
-    ifindex: int | None = None
-
-    def __post_init__(self) -> None:
-        # A Meta would cost the whole heartbeat for a hint that makes no sense.
-        if self.ifindex is not None and not 1 <= self.ifindex <= MAX_IFINDEX:
-            msgspec.structs.force_setattr(self, "ifindex", None)
+    ifindex: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
 
 
 class Filesystem(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -131,7 +126,8 @@ class Heartbeat(msgspec.Struct, frozen=True):
 
     timestamp         when the counters were read; without it the service's clock stands in
     boot_id           differs after every boot: a counter that starts anew is then no surprise
-    interval_seconds  from one heartbeat to the next, as the agent is set
+    interval_seconds  from one heartbeat to the next, as the agent is set; a hint, like agent_version and
+                      primary_interface: one that makes no sense counts as not sent
     os_info           whatever the agent knows of its system; nested MAX_NESTING levels at most
     truncated         interfaces were left out to make the heartbeat fit
     """
@@ -151,6 +147,14 @@ class Heartbeat(msgspec.Struct, frozen=True):
     filesystems: list[Filesystem] | None = None
     delivery: Delivery | None = None
     truncated: bool | None = None
+
+
+# Fields that say how to show or read the rest. Drivers, kernels and agents fill them in badly (a speed of 4294967295 is
+# the kernel's -1), and no measurement is lost for that: service/decode.py leaves a senseless one out.
+HINTS: dict[type[msgspec.Struct], tuple[str, ...]] = {
+    Heartbeat: ("agent_version", "interval_seconds", "primary_interface"),
+    NetworkInterface: ("kind", "stacked_on", "speed_mbps", "operstate", "ifindex"),
+}
 
 
 # What stands between the commas of LINKBEAT_INCLUDE_INTERFACES.

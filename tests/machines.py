@@ -71,9 +71,7 @@ class Link:
             counters[rng.randrange(len(counters))] = 0
         if not self.reports_errors:
             counters[4:] = [None] * 4
-        return Sample(
-            tuple(counters), self.kind, self.speed_mbps, rng.random() < 0.95, self.ifindex, self.stacked_on
-        )
+        return Sample(tuple(counters), self.kind, self.speed_mbps, rng.random() < 0.95, self.ifindex, self.stacked_on)
 
 
 def link(rng: random.Random, name: str, kind: str | None) -> Link:

@@ -81,6 +81,9 @@ def test_one_command_shows_points_stops_whole_and_keeps_the_history(data_dir: Pa
     assert (status, first.left_behind()) == (0, [])
     assert (signed_in, looks) == (204, [200, 200, 200])
     if server["network_interfaces"]:
+        name = server["primary_interface"] or sparkline["interface"]  # without a default route it may name none
+        assert f"Linkbeat runs. {server['id']} {name}: " in first.output
+        assert sparkline["interface"] == name
         assert sparkline["data"]
         assert {"timestamp", "rx_bytes", "tx_bytes"} <= sparkline["data"][-1].keys()
     assert first.output.rstrip().endswith("Stopped.")

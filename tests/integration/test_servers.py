@@ -167,6 +167,25 @@ async def test_a_server_shows_its_newest_heartbeat(service: Client) -> None:
     assert server["last_seen"].endswith("Z")
 
 
+TMP = "/tmp"  # noqa: S108 - where AppImages mount themselves; nothing is written there
+
+
+async def test_an_image_that_is_always_full_is_read_only(service: Client) -> None:
+    sent = [
+        {"mount_point": "/", "fs_type": "ext4", "percent": 99.0},
+        {"mount_point": "/opt/img", "fs_type": "fuse.squashfuse", "percent": 100.0},
+        {"mount_point": "/media/ana/FILM", "fs_type": "udf", "percent": 100.0},
+        {"mount_point": f"{TMP}/.mount_ObsidiAbc123", "fs_type": "fuse.Obsidian-1.5.AppImage", "percent": 100.0},
+        {"mount_point": "/media/cd", "fs_type": "iso9660", "percent": 100.0, "state": "unreachable"},
+    ]
+
+    await service.post(heartbeat(at=T0) | {"filesystems": sent})
+
+    for answer in (await service.get("/servers/nas"), (await service.get("/servers"))["servers"][0]):
+        states = [one["state"] for one in answer["filesystems"]]
+        assert states == [None, "read-only", "read-only", "read-only", "unreachable"]
+
+
 async def test_filesystems_and_metrics_are_returned_as_sent(service: Client) -> None:
     filesystems = [
         {
