@@ -54,10 +54,28 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Meta(
             pattern=r"^postgres(ql)?://\S+\Z",
-            description="TimescaleDB to use. Without it: one in Docker, one found on this host, or the embedded one.",
+            description="TimescaleDB to use. Without it: the one that LINKBEAT_DATABASE says.",
             extra={"allowed": "a URL such as postgresql://user:password@host:5432/database", "secret": True},
         ),
     ] = ""
+    database: Annotated[
+        Literal["", "embedded", "docker", "host"],
+        Meta(
+            description="TimescaleDB to use without LINKBEAT_DATABASE_URL; changes over if the data directory used "
+            "another one. Without it: the one that has the data of LINKBEAT_DATA_DIR, and at the first start of all "
+            "one in Docker, one installed on this host, or the embedded one.",
+            extra={"allowed": "one of embedded, docker, host"},
+        ),
+    ] = ""
+    database_port: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=65535,
+            description="TCP port of 127.0.0.1 for tools on which the database that Linkbeat brings along listens. "
+            "With 0, it is reached by a Unix socket alone, in a directory that is closed to other users.",
+        ),
+    ] = 0
     api_key: Annotated[
         str,
         Meta(

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(settings: Settings, arguments: argparse.Namespace, say: Callable[[str], None]) -> int:
     """Does what the arguments say. A token goes to stdout alone, so that it can be piped into a file."""
     hasher = Hasher(secret_key(settings))
-    with choose_database(settings.database_url or None, settings.data_path, lambda _: None) as database:
+    with choose_database(settings, lambda _: None) as database:
         asyncio.run(schema.check(database.url, settings))
         try:
             return asyncio.run(_run(database.url, hasher, arguments, say))

@@ -145,6 +145,7 @@ def test_a_key_that_was_chosen_goes_before_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"\n", b"too-short-a-key", b"two words that are long enough", b"\xff" * 20])
 def test_a_file_without_a_usable_key_is_refused_naming_the_variable(tmp_path: Path, content: bytes) -> None:
     (tmp_path / KEY_FILE).write_bytes(content)
+    (tmp_path / KEY_FILE).chmod(0o600)
 
     with pytest.raises(SettingsError, match="LINKBEAT_API_KEY") as raised:
         fleet_key(Settings(data_dir=str(tmp_path)))
