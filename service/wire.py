@@ -6,7 +6,7 @@ last counts.
 """
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -17,8 +17,8 @@ MAX_COUNTER = 2**64 - 1
 ServerId = Annotated[
     str,
     Meta(
-        pattern=r"^[A-Za-z0-9._-]{1,100}\Z",
-        description="1 to 100 letters, digits, '.', '_' and '-'.",
+        pattern=r"^(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,100}\Z",
+        description="1 to 100 letters, digits, '.', '_' and '-'; not '.' or '..', which clients resolve in a path.",
         examples=["mediaserver"],
     ),
 ]
@@ -37,6 +37,13 @@ Amount = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 Word = Annotated[str, Meta(max_length=32)]
+
+# What the work of one heartbeat is bounded by; the agent's own bound on interfaces is the same (agent/fitting.py).
+MAX_INTERFACES = 2_000
+MAX_STACKED_ON = 10_000  # of all interfaces together
+MAX_FILESYSTEMS = 1_000
+MAX_OS_INFO_BYTES = 16 << 10
+MAX_NESTING = 8  # levels of os_info, itself the first
 
 
 class NetworkInterface(msgspec.Struct, frozen=True, gc=False):
@@ -62,7 +69,7 @@ class NetworkInterface(msgspec.Struct, frozen=True, gc=False):
     rx_dropped: Counter | None = None
     tx_dropped: Counter | None = None
     kind: Word | None = None
-    stacked_on: list[InterfaceName] | None = None
+    stacked_on: Annotated[list[InterfaceName], Meta(max_length=MAX_INTERFACES)] | None = None
     speed_mbps: Annotated[int, Meta(ge=-1, le=1_600_000)] | None = None
     operstate: Word | None = None
 
@@ -123,7 +130,8 @@ class Heartbeat(msgspec.Struct, frozen=True):
     timestamp         when the counters were read; without it the service's clock stands in
     boot_id           differs after every boot: a counter that starts anew is then no surprise
     interval_seconds  from one heartbeat to the next, as the agent is set
-    os_info           whatever the agent knows of its system; nested MAX_NESTING levels at most
+    os_info           an object of whatever the agent knows of its system: 16 KiB and 8 levels at most. Decoded apart,
+                      because what it costs to decode is the sender's choice (service/decode.py); None: absent or null
     truncated         interfaces were left out to make the heartbeat fit
     """
 
@@ -136,10 +144,10 @@ class Heartbeat(msgspec.Struct, frozen=True):
     agent_version: Text | None = None
     interval_seconds: Annotated[float, Meta(gt=0, le=86_400)] | None = None
     primary_interface: InterfaceName | None = None
-    os_info: dict[str, Any] | None = None
+    os_info: msgspec.Raw = None  # type: ignore[assignment]  # msgspec knows no Raw | None
     metrics: HostMetrics | None = None
-    network_interfaces: list[NetworkInterface] | None = None
-    filesystems: list[Filesystem] | None = None
+    network_interfaces: Annotated[list[NetworkInterface], Meta(max_length=MAX_INTERFACES)] | None = None
+    filesystems: Annotated[list[Filesystem], Meta(max_length=MAX_FILESYSTEMS)] | None = None
     delivery: Delivery | None = None
     truncated: bool | None = None
 
