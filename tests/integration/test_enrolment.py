@@ -137,7 +137,13 @@ async def test_a_server_that_has_a_token_is_not_enrolled_again_but_by_an_adminis
         ({"hostname": "h"}, "server_id"),
         ({"server_id": "../etc", "hostname": "h"}, "server_id"),
         ({"server_id": "nas"}, "hostname"),
-        ({"server_id": "nas", "hostname": "h\0"}, "hostname"),
+        *(
+            ({"server_id": "nas", "hostname": f"h{one}"}, "hostname")
+            for one in ("\0", "\n", "\x1b[31m", "\x7f", "\x9b31m")
+        ),
+        ({"server_id": "nas", "hostname": "h", "server_guid": "g\x9b"}, "server_guid"),
+        ({"server_id": ".", "hostname": "h"}, "server_id"),
+        ({"server_id": "..", "hostname": "h"}, "server_id"),
         ({"server_id": "nas", "hostname": "h", "server_guid": ""}, "server_guid"),
     ],
 )
