@@ -5,6 +5,7 @@ and for `admin` if it is not a GET: what was forgotten is closed.
 """
 
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from hmac import compare_digest
 from math import ceil
@@ -39,6 +40,7 @@ MAY: dict[str, frozenset[str]] = {
 # What a session of a browser may: for reporting and enrolling there are tokens.
 _IN_SESSION = frozenset({"read", "admin"})
 _UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_GUID = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,255}")  # as service/issue.py
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="linkbeat"'}
 
 
@@ -60,6 +62,11 @@ class Caller:
         self.guid = guid
         self.peer = peer
         self.name = f"token {token_id} ({kind})" if token_id else "the fleet key"
+
+    @property
+    def machine(self) -> tuple[str, str]:
+        """Whose requests have a bound together: a server's; of a token that many share, those of one address."""
+        return self.token_id, "" if self.kind == "server" else self.peer
 
     def check_report(self, heartbeat: Heartbeat) -> None:
         """Raises Problem (403) where the caller may not report this."""
@@ -259,8 +266,8 @@ class Identity:
         if token.kind != "server":
             return
         if token.server_guid is None:
-            if len(guid) > 255:
-                raise Problem("forbidden", "X-Server-GUID is longer than 255 characters")
+            if not _GUID.fullmatch(guid):
+                raise Problem("forbidden", "X-Server-GUID has a control character, or more than 255 characters")
             tokens.pin(token, guid)
         elif token.server_guid != guid:
             raise Problem("forbidden", "X-Server-GUID is not that of this token's server")
