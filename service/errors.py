@@ -88,6 +88,13 @@ class Problem(Exception):
         )
 
 
+def field_error(raised: msgspec.ValidationError, path: str) -> FieldError:
+    """msgspec's words as ours: "Expected `int`, got `str` - at `$.a`" is a, "expected int, got str"."""
+    reason, _, place = str(raised).partition(" - at `$")
+    reason = reason.replace("`", "")
+    return FieldError(f"{path}{place.rstrip('`')}".lstrip("."), reason[:1].lower() + reason[1:])
+
+
 _BY_STATUS = {
     400: "bad_request",
     401: "unauthorized",

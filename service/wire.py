@@ -29,6 +29,8 @@ InterfaceName = Annotated[
         description="As the system names it; no '/' and no control characters.",
     ),
 ]
+# Of names below others there may be thousands: the pattern is looked for in all of them at once (service/decode.py).
+StackedName = Annotated[str, Meta(min_length=1, max_length=64)]
 # At most 2**64 - 1, which a Meta cannot say: msgspec's bounds end at 2**63 - 1. See service/decode.py.
 Counter = Annotated[int, Meta(ge=0, description="0 to 2**64 - 1.")]
 Text = Annotated[str, Meta(max_length=255)]
@@ -69,7 +71,7 @@ class NetworkInterface(msgspec.Struct, frozen=True, gc=False):
     rx_dropped: Counter | None = None
     tx_dropped: Counter | None = None
     kind: Word | None = None
-    stacked_on: Annotated[list[InterfaceName], Meta(max_length=MAX_INTERFACES)] | None = None
+    stacked_on: Annotated[list[StackedName], Meta(max_length=MAX_INTERFACES)] | None = None
     speed_mbps: Annotated[int, Meta(ge=-1, le=1_600_000)] | None = None
     operstate: Word | None = None
 

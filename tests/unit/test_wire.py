@@ -13,8 +13,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from service.decode import MAX_BATCH_HEARTBEATS, MAX_ERRORS, MAX_PATH, decode_heartbeat, split_batch
+from service.decode import MAX_BATCH_HEARTBEATS, decode_heartbeat, split_batch
 from service.errors import Problem
+from service.refusal import MAX_ERRORS, MAX_PATH
 from service.wire import (
     MAX_COUNTER,
     MAX_FILESYSTEMS,
@@ -425,13 +426,13 @@ def test_a_heartbeat_has_two_thousand_interfaces_at_most() -> None:
     decode(changed("network_interfaces", many(MAX_INTERFACES)))
 
     assert errors(changed("network_interfaces", many(MAX_INTERFACES + 1))) == [
-        "network_interfaces: has 2001 items, and at most 2000 are taken"
+        "network_interfaces: has more than 2000 items"
     ]
     both = changed("network_interfaces", many(3_000, is_up=None))
     both["hostname"] = 5
     assert errors(both) == [
         "hostname: expected str, got int",
-        "network_interfaces: has 3000 items, and at most 2000 are taken",
+        "network_interfaces: has more than 2000 items",
     ]
 
 
@@ -439,7 +440,7 @@ def test_a_heartbeat_has_a_thousand_filesystems_at_most() -> None:
     decode(changed("filesystems", [{"mount_point": f"/{n}"} for n in range(MAX_FILESYSTEMS)]))
 
     assert errors(changed("filesystems", [{"mount_point": f"/{n}"} for n in range(MAX_FILESYSTEMS + 1)])) == [
-        "filesystems: has 1001 items, and at most 1000 are taken"
+        "filesystems: has more than 1000 items"
     ]
 
 
@@ -794,3 +795,19 @@ def test_fuzz_a_batch(body: bytes, lines: bool) -> None:
     assert status in (None, 400, 422)
     for record in records:
         judge(bytes(record))
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        (["eth0", "a/b"], "stacked_on: holds a name with '/' or a control character"),
+        (["eth0\n"], "stacked_on: holds a name with '/' or a control character"),
+        (["a\x9b"], "stacked_on: holds a name with '/' or a control character"),
+        (["", "eth0"], "stacked_on[0]: expected str of length >= 1"),
+        (["e" * 65], "stacked_on[0]: expected str of length <= 64"),
+        ([5], "stacked_on[0]: expected str, got int"),
+    ],
+)
+def test_what_an_interface_is_stacked_on_has_names_like_its_own(names: list[Any], reason: str) -> None:
+    assert decode(changed("network_interfaces.1.stacked_on", ["eth0", "wlan0.5", "übertragung"]))
+    assert errors(changed("network_interfaces.1.stacked_on", names)) == [f"network_interfaces[1].{reason}"]
