@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from functools import partial
 from types import FrameType
 
 import asyncpg
@@ -16,9 +17,11 @@ from agent import __version__
 from service import schema, token_command
 from service.app import create_app
 from service.command import COMMAND
+from service.connections import Connections, raise_descriptor_limit
 from service.embedded.choose import choose_database
 from service.embedded.problems import EmbeddedError
 from service.keys import fleet_key
+from service.limits import Peers
 from service.listen import listen
 from service.roles import analyst_session
 from service.run import run_all
@@ -71,10 +74,11 @@ def serve(settings: Settings) -> int:
     with choose_database(settings.database_url or None, settings.data_path, words) as database:
         asyncio.run(schema.check(database.url, settings))
         app = create_app(settings, database_url=database.url, key=fleet_key(settings))
+        known = Connections(settings.connections_per_address, Peers(settings.trusted_proxies), raise_descriptor_limit())
         listener = listen(settings.host, settings.port)
         config = uvicorn.Config(
             app,
-            http=Protocol,
+            http=partial(Protocol, known=known),  # type: ignore[arg-type]  # uvicorn only calls it
             ws="none",
             lifespan="on",
             log_config=None,

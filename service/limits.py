@@ -84,6 +84,10 @@ class Peers:
             return _limited(self._forwarded_for(scope, client[0]))
         return _limited(client[0])
 
+    def connected(self, host: str) -> tuple[str, bool]:
+        """The address that connected, as `of` has it, and whether it is a trusted proxy's."""
+        return _limited(host), bool(self._trusted) and _is_in(host, self._trusted)
+
     def _forwarded_for(self, scope: Scope, proxy: str) -> str:
         """The right-most address that is no trusted proxy's: what stands left of it, the client may have written."""
         named = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for")

@@ -101,6 +101,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             extra={"allowed": _NETWORKS},
         ),
     ] = ()
+    connections_per_address: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="Connections of one address (of IPv6, one /64) at once. Past it, its oldest idle one is closed "
+            "for a new one; where none is idle, the new one gets 503. LINKBEAT_TRUSTED_PROXIES have no such bound.",
+        ),
+    ] = 2_000
     failed_tokens_per_minute: Annotated[
         int,
         Meta(
