@@ -132,7 +132,7 @@ class Ingest:
         """
         if not self._connected or not self._is_sealing or self._closing:
             raise _away()
-        if self._queue.is_full:
+        if self._queue.is_full_for(heartbeat.server_id):
             self.counts["overloaded"] += 1
             raise Problem.retry("overloaded", "too many heartbeats wait for the database", RETRY_AFTER_SECONDS)
         loop = self._loop
@@ -161,6 +161,7 @@ class Ingest:
                 self._executing
                 and len(self._queue) < PARALLEL_HEARTBEATS
                 and now - self._started < STALLED_SECONDS
+                and not self._queue.is_heavy_executing
                 and not self._closing
             ):
                 return
