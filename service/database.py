@@ -143,7 +143,8 @@ async def connect_writer(url: str, *, waits_for_disk: bool) -> asyncpg.Connectio
     connection = await asyncpg.connect(
         url,
         timeout=CONNECT_SECONDS,
-        command_timeout=WRITE_SECONDS,
+        # The server ends a statement that is too slow first, and the connection stays; this is for a path that hangs.
+        command_timeout=WRITE_SECONDS + 0.5,
         server_settings={
             "application_name": "linkbeat ingest",
             "statement_timeout": f"{WRITE_SECONDS * 1000:.0f}",

@@ -227,6 +227,12 @@ class Ingest:
         """Raises one of UNREACHABLE when the connection is lost; the batch is then queued again."""
         try:
             await self._execute(connection, batch)
+        except TimeoutError:
+            # It has had all the time that its clients wait for: written again, it would take a writer as long again.
+            log.warning("a batch of %d heartbeats took too long", len(batch))
+            self.counts["refused timeout"] += 1
+            _refuse(batch, _away())
+            raise
         except UNREACHABLE:
             # Whether it was committed is not known; writing it again changes nothing if it was.
             self._queue.put_back(batch)
