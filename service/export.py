@@ -23,7 +23,7 @@ from service.database import Database
 from service.errors import Problem
 from service.export_formats import Relation, Writer, gzipped, relation_of, writer_of
 from service.history import moment, read_moment
-from service.listing import storable, unknown_server
+from service.listing import MAX_NAMES, ServerNames, names_of, storable, unknown_server
 from service.openapi import problems
 
 log = logging.getLogger("linkbeat")
@@ -124,8 +124,11 @@ def router(database: Callable[[], Database]) -> Router:
         bucket: Annotated[
             Bucket, QueryParameter(description="The aggregate whose buckets these are; `raw`: every sample.")
         ] = "15m",
-        server: Annotated[list[str] | None, QueryParameter(description="Only these servers; may be repeated.")] = None,
-        interface: Annotated[list[str] | None, QueryParameter(description="Only interfaces of this name.")] = None,
+        server: ServerNames = None,
+        interface: Annotated[
+            list[str] | None,
+            QueryParameter(description=f"Only interfaces of this name; may be repeated, {MAX_NAMES} times."),
+        ] = None,
         since: Moment = None,
         until: Moment = None,
         after: Annotated[
@@ -141,8 +144,8 @@ def router(database: Callable[[], Database]) -> Router:
         to every client, and what came of it can be continued with `after`."""
         selection = Selection(
             relation_of(bucket),
-            sorted({storable(one) for one in server}) if server else None,
-            [storable(one) for one in interface] if interface else None,
+            list(names_of(server)) or None,
+            list(names_of(interface, "interface")) or None,
             _utc("since", since),
             _utc("until", until),
             _read_key(after) if after is not None else None,

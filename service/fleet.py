@@ -13,7 +13,7 @@ import msgspec
 from litestar import Request, Response, Router, get
 from litestar.params import QueryParameter
 
-from service.answers import NOT_MODIFIED, Answers, keep_seconds
+from service.answers import NOT_MODIFIED, Answers, beside, encode, keep_seconds
 from service.database import Database
 from service.errors import Problem
 from service.history import moment, read_moment
@@ -244,7 +244,7 @@ def router(
         if len(pairs) > MAX_SERIES:
             raise Problem.invalid("series", f"at most {MAX_SERIES} are answered at once, got {len(pairs)}")
 
-        async def read() -> FleetColumns:
+        async def read() -> bytes:
             where = (
                 "server_id = ANY ($1) AND interface_name = ANY ($2) AND (server_id, interface_name) IN "
                 "(SELECT * FROM unnest($1::text[], $2::text[]))"
@@ -256,11 +256,14 @@ def router(
                 [server_id for server_id, _ in pairs],
                 [interface for _, interface in pairs],
             )
+            return await beside(encoded, rows)
+
+        def encoded(rows: list[asyncpg.Record]) -> bytes:
             found = [
                 Columns(row["server_id"], row["interface_name"], *_columns(row, buckets.count, ("rx_bps", "tx_bps")))
                 for row in rows
             ]
-            return FleetColumns(period, buckets.bucket_seconds, buckets.first, found)
+            return encode(FleetColumns(period, buckets.bucket_seconds, buckets.first, found))
 
         return await answers.get(
             request, ("columns", buckets, *pairs), read,

@@ -15,11 +15,15 @@ import msgspec
 from litestar import Request, Response, Router, get
 from litestar.params import FromPath, QueryParameter
 
-from service.answers import NOT_MODIFIED, Answers, Form, keep_seconds
+from service import cursor
+from service.answers import NOT_MODIFIED, Answers, Form, beside, encode, keep_seconds
 from service.database import Database
-from service.listing import storable, unknown_server
+from service.listing import After, ServerNames, names_of, storable, unknown_server
 from service.openapi import problems
 from service.periods import PERIODS, Grid, grid
+
+POINTS_AT_ONCE = 4_000  # made in the event loop: some milliseconds' work
+MAX_POINTS = 50_000  # of a page of the fleet's: some five megabytes
 
 _PERIODS = ", ".join(PERIODS)
 PeriodName = Annotated[
@@ -89,18 +93,36 @@ class FleetSeries(msgspec.Struct, frozen=True):
 
 
 class FleetSparkline(msgspec.Struct, frozen=True):
-    """Every series of the fleet, or of the servers asked for, by server and interface."""
+    """Series of the fleet, or of the servers asked for, by server and interface; `next` continues after the last of
+    them, null at the end. A page holds MAX_POINTS points at most, and fewer series where they have many."""
 
     metric: Literal["network"]
     period: str
     bucket_seconds: int
     series: list[FleetSeries]
+    next: str | None
 
 
 # The server is asked for in the same query: no row at all is an unknown server, one without buckets an empty answer.
 _ONE_SERVER = """
 WITH bucket AS ({buckets})
 SELECT t.* FROM servers s LEFT JOIN LATERAL ({series}) t ON true WHERE s.server_id = $1
+"""
+# The servers that a page may be of, so that the aggregate is read for them alone. The page before ended at $1, $2; a
+# null stands for all of that server.
+_FLEET_PAGE = """
+WITH page AS MATERIALIZED (
+    SELECT server_id FROM servers
+    WHERE server_id >= $1 AND (server_id > $1 OR $2::text IS NOT NULL) {named} ORDER BY server_id LIMIT $3
+), bucket AS ({buckets})
+SELECT p.servers, p.last_server, f.*
+FROM (SELECT count(*) AS servers, max(server_id) AS last_server FROM page) p LEFT JOIN (
+    SELECT server_id, interface_name, {arrays} FROM bucket GROUP BY 1, 2 ORDER BY 1, 2 LIMIT $3 + 1
+) f ON true
+ORDER BY server_id, interface_name
+"""
+_IN_PAGE = """
+server_id = ANY (ARRAY(SELECT server_id FROM page)) AND (server_id > $1 OR interface_name > $2)
 """
 FLEET = """
 WITH bucket AS ({buckets})
@@ -136,30 +158,48 @@ def router(database: Callable[[], Database], answers: Answers) -> Router:
     async def fleet(
         request: Request[Any, Any, Any],
         period: PeriodName = "1h",
-        server: Annotated[list[str] | None, QueryParameter(description="Only these servers; may be repeated.")] = None,
+        server: ServerNames = None,
         bucket: Bucket = None,
         fill: Fill = "none",
+        limit: Annotated[int, QueryParameter(ge=1, le=1000, description="Series a page.")] = 1000,
+        after: After = None,
     ) -> Response[FleetSparkline]:
         buckets = grid(period, bucket, now())
-        servers = tuple(sorted({storable(one) for one in server or ()}))
+        servers = names_of(server)
+        most = min(limit, max(MAX_POINTS // buckets.count, 1))
+        at = cursor.read(after, tuple[str, str | None]) if after is not None else ("", "")
 
-        async def read() -> FleetSparkline:
-            where = "server_id = ANY ($1)" if servers else "true"
+        async def read() -> bytes:
             rows = await database().fetch(
-                FLEET.format(
-                    buckets=buckets_of(buckets, where, "server_id, interface_name"), arrays=arrays_of(buckets)
+                _FLEET_PAGE.format(
+                    named="AND server_id = ANY ($4)" if servers else "",
+                    buckets=buckets_of(buckets, _IN_PAGE, "server_id, interface_name"),
+                    arrays=arrays_of(buckets),
                 ),
-                *([servers] if servers else ()),
-            )
+                storable(at[0]), None if at[1] is None else storable(at[1]), most, *([servers] if servers else ()),
+            )  # fmt: skip
+            found = [row for row in rows if row["server_id"] is not None]
+            following = None
+            if len(found) > most:
+                following = cursor.write(found[most - 1]["server_id"], found[most - 1]["interface_name"])
+            elif rows[0]["servers"] == most:
+                following = cursor.write(rows[0]["last_server"], None)
+            return await beside(encoded, found[:most], following)
+
+        def encoded(rows: Sequence[asyncpg.Record], following: str | None) -> bytes:
+            made = points(rows, buckets, fill, Point, _COLUMNS)
+            # A series at a time: encoding all of them at once would hold the interpreter for as long.
             series = [
-                FleetSeries(row["server_id"], row["interface_name"], data)
-                for row, data in zip(rows, points(rows, buckets, fill, Point, _COLUMNS), strict=True)
+                msgspec.Raw(encode(FleetSeries(row["server_id"], row["interface_name"], data)))
+                for row, data in zip(rows, made, strict=True)
             ]
-            return FleetSparkline("network", period, buckets.bucket_seconds, series)
+            return encode(
+                FleetSparkline("network", period, buckets.bucket_seconds, series, following)  # type: ignore[arg-type]
+            )
 
         # Of the whole fleet, a heartbeat comes every moment: this answer is as old as the kept one may be.
         return await answers.get(
-            request, ("fleet", servers, buckets, fill), read,
+            request, ("fleet", servers, buckets, fill, most, at), read,
             keep_seconds=keep_seconds(buckets.bucket_seconds), servers=servers,
         )  # fmt: skip
 
@@ -201,7 +241,7 @@ async def of_server(
 ) -> Response[Any]:
     """One server's traffic: Sparkline or GroupedSparkline, or the form of that. Raises Problem (404, 503)."""
 
-    async def read() -> Sparkline | GroupedSparkline:
+    async def read() -> msgspec.Struct | bytes:
         where = "server_id = $1"
         arguments = [storable(server_id)]
         if interface is not None:
@@ -217,6 +257,11 @@ async def of_server(
         )
         if not rows:
             raise unknown_server(server_id)
+        if len(rows) * buckets.count > POINTS_AT_ONCE:
+            return await beside(lambda: encode(made_of(rows)))
+        return made_of(rows)
+
+    def made_of(rows: list[asyncpg.Record]) -> Sparkline | GroupedSparkline:
         made = points(rows, buckets, fill, Point, _COLUMNS)
         period = buckets.period.name
         if is_grouped:

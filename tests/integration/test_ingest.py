@@ -264,7 +264,8 @@ async def test_a_batch_that_takes_too_long_is_not_tried_again(service: Client, d
         "CREATE SEQUENCE attempts; GRANT USAGE ON SEQUENCE attempts TO PUBLIC;"
         "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
         " PERFORM nextval('public.attempts'); PERFORM pg_sleep(60); RETURN NEW; END $$;"
-        "CREATE TRIGGER slow BEFORE INSERT ON servers FOR EACH ROW WHEN (NEW.server_id = 'slow') EXECUTE FUNCTION slow()"
+        "CREATE TRIGGER slow BEFORE INSERT ON servers FOR EACH ROW"
+        " WHEN (NEW.server_id = 'slow') EXECUTE FUNCTION slow()"
     )
 
     slow = await service.http.post("/api/v1/agents/heartbeat", json=heartbeat("slow"))
