@@ -13,6 +13,8 @@ from litestar.types import ExceptionHandlersMap
 log = logging.getLogger("linkbeat")
 
 MEDIA_TYPE = "application/problem+json"
+# Of every answer that says nothing else of itself, errors among them: it is for who asked, and what it says it is.
+PRIVATE = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 
 # code: status and title. The codes are a contract; the wording of a title is not.
 CODES: dict[str, tuple[int, str]] = {

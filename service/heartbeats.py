@@ -17,7 +17,7 @@ from service.body import ACCEPTED, JSON_TYPES, content, read
 from service.budget import Budget, Held
 from service.config import Configurations
 from service.decode import decode_heartbeat, split_batch
-from service.errors import MEDIA_TYPE, FieldError, Problem
+from service.errors import MEDIA_TYPE, PRIVATE, FieldError, Problem
 from service.identity import Caller, Identity
 from service.ingest import Ingest
 from service.metrics import Metrics
@@ -184,6 +184,7 @@ async def _answer(
             body = await handle(scope, receive, caller, held)
         finally:
             held.release()
+            identity.leave(caller)
     except Problem as problem:
         metrics.rejected[problem.code] += 1
         status, media_type, body = problem.status, MEDIA_TYPE.encode(), problem.body()
@@ -197,7 +198,13 @@ async def _answer(
         {
             "type": "http.response.start",
             "status": status,
-            "headers": [(b"content-type", media_type), (b"content-length", b"%d" % len(body)), ACCEPTED, *headers],
+            "headers": [
+                (b"content-type", media_type),
+                (b"content-length", b"%d" % len(body)),
+                ACCEPTED,
+                *PRIVATE,
+                *headers,
+            ],
         }
     )
     await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -37,6 +37,9 @@ MAY: dict[str, frozenset[str]] = {
     "read": frozenset({"read"}),
     "enrolment": frozenset({"enrol"}),
 }
+# Requests under way with one token: an agent has two, a dashboard some for each of its pages. Fleet tokens and the
+# fleet key stand for many machines and have no such bound.
+IN_FLIGHT = {"server": 16, "enrolment": 16, "read": 64, "admin": 64, "link": 64}
 # What a session of a browser may: for reporting and enrolling there are tokens.
 _IN_SESSION = frozenset({"read", "admin"})
 _UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -53,7 +56,7 @@ class Caller:
     peer        the address that it comes from
     """
 
-    __slots__ = ("guid", "kind", "name", "peer", "server_id", "token_id")
+    __slots__ = ("guid", "is_counted", "kind", "name", "peer", "server_id", "token_id")
 
     def __init__(self, kind: str, token_id: str, server_id: str | None, guid: str | None, peer: str) -> None:
         self.kind = kind
@@ -61,6 +64,7 @@ class Caller:
         self.server_id = server_id
         self.guid = guid
         self.peer = peer
+        self.is_counted = False  # among those under way
         self.name = f"token {token_id} ({kind})" if token_id else "the fleet key"
 
     @property
@@ -100,11 +104,12 @@ class Identity:
         self._failures = Buckets(settings.failed_tokens_per_minute)
         self._servers = Buckets(settings.server_requests_per_minute)
         self._readers = Buckets(settings.read_requests_per_minute)
+        self._in_flight: dict[tuple[str, str], int] = {}
         self._welcome = Recent()
         self._told = Buckets(1)
 
     async def admit(self, scope: Scope, wanted: str, *, takes_cookies: bool = False) -> Caller:
-        """Who sent it, before its body is read.
+        """Who sent it, before its body is read. Whoever asked calls `leave` once the request has been answered.
 
         Raises Problem: 401 without a valid token, 403 where it may not do what is wanted, 429 past a limit, 503 where
         tokens cannot be known because the database is away.
@@ -122,7 +127,29 @@ class Identity:
             raise _too_many("this token's requests are too many", seconds)
         if wanted not in MAY[caller.kind]:
             raise Problem("forbidden", f"it takes a token that may {wanted}")
+        self._enter(caller)
         return caller
+
+    def _enter(self, caller: Caller) -> None:
+        """Raises Problem (429) where too many requests of this token are under way."""
+        most = IN_FLIGHT.get(caller.kind)
+        if most is None:
+            return
+        key = (caller.kind, caller.token_id)
+        under_way = self._in_flight.get(key, 0)
+        if under_way >= most:
+            raise _too_many(f"{most} requests with this token are under way", 1)
+        self._in_flight[key] = under_way + 1
+        caller.is_counted = True
+
+    def leave(self, caller: Caller) -> None:
+        """Ends what `admit` began, once the request has been answered."""
+        if caller.is_counted:
+            caller.is_counted = False
+            key = (caller.kind, caller.token_id)
+            self._in_flight[key] -= 1
+            if not self._in_flight[key]:
+                del self._in_flight[key]
 
     async def guard(self, connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
         """`admit` as Litestar's guard, for every route; the caller is then `request.auth`."""
@@ -198,7 +225,9 @@ class Identity:
         # Apart from the token's own: a page that many look at does not keep its maker out.
         if seconds := self._readers.take(("link", token_id)):
             raise _too_many("requests by this token's links are too many", seconds)
-        return Caller("link", token_id, None, None, peer)
+        caller = Caller("link", token_id, None, None, peer)
+        self._enter(caller)
+        return caller
 
     def _sent(self, scope: Scope) -> tuple[list[tuple[bytes, bool]], str | None]:
         """What the request carries as a token, each with whether it asks for X-Server-GUID; and that."""

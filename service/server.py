@@ -193,6 +193,7 @@ class Protocol(HttpToolsProtocol):
         body = Problem(code, detail).body()
         self.transport.write(
             f"HTTP/1.1 {status}\r\ncontent-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n"
+            "cache-control: no-store\r\nx-content-type-options: nosniff\r\n"
             f"{headers}connection: close\r\n\r\n".encode()
             + body
         )
