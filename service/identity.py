@@ -255,13 +255,16 @@ class Identity:
         seconds = self._failures.wait_seconds(peer)
         looked_again = False
         while True:
-            for token, is_agents in sent:
+            for place, (token, is_agents) in enumerate(sent):
                 mark = hash((peer, token))
                 if seconds and mark not in self._welcome:
                     continue
                 caller = await self._verified(token, guid, peer, is_agents=is_agents)
                 if caller is not None:
                     self._welcome.add(mark)
+                    if place and not seconds:
+                        # A right one beside them does not make guesses free: what was tried before it was wrong.
+                        self._failures.take(peer, float(place))
                     return caller
             if seconds:
                 self._tell(peer)

@@ -81,6 +81,32 @@ async def test_ten_thousand_guesses_cost_the_database_nothing_and_the_others_not
     assert (await bad.http.get("/api/v1/servers")).status_code == 429, "the right key, that was never right from there"
 
 
+async def test_a_right_token_beside_them_does_not_make_guesses_free(app: Litestar) -> None:
+    """Or whoever has any token could try the fleet key as often as the network allows."""
+    client = from_address(app, "192.0.2.66")
+    own = (await create(client, kind="fleet"))["token"]
+    statuses = []
+
+    for n in range(2 * FAILURES):
+        headers = {"Authorization": f"Bearer guess-{n:016}", "X-API-Key": own}
+        statuses.append((await client.http.get("/api/v1/servers", headers=headers)).status_code)
+    right = {"Authorization": f"Bearer {KEY}x", "X-API-Key": own}
+    found = await client.http.get("/api/v1/servers", headers={"Authorization": f"Bearer {KEY}", "X-API-Key": own})
+
+    assert set(statuses) == {403}, "the token beside it is right, and may not read"
+    assert (await client.http.get("/api/v1/servers", headers=bearer("guess"))).status_code == 429
+    assert (await client.http.get("/api/v1/servers", headers=right)).status_code == 403
+    # It was right from there before the guesses; from elsewhere it is not even looked at.
+    assert found.status_code == 200
+    elsewhere = from_address(app, "192.0.2.67")
+    for n in range(FAILURES + 1):
+        headers = {"Authorization": f"Bearer guess-{n:016}", "X-API-Key": own}
+        await elsewhere.http.get("/api/v1/servers", headers=headers)
+    unseen = await elsewhere.http.get("/api/v1/servers", headers={"Authorization": f"Bearer {KEY}", "X-API-Key": own})
+    assert unseen.status_code == 403, "past the limit a guess tells nothing, though it is right"
+    assert (await report(elsewhere, own)).status_code == 200, "and the token beside it is taken as before"
+
+
 async def test_other_addresses_are_not_affected_whatever_the_headers_say(app: Litestar) -> None:
     direct, proxied = from_address(app, "192.0.2.66"), from_address(app, "10.0.0.1")
 
