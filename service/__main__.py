@@ -23,6 +23,7 @@ from service.embedded.problems import EmbeddedError
 from service.keys import fleet_key
 from service.limits import Peers
 from service.listen import listen
+from service.log_limit import LimitedFilter
 from service.roles import analyst_session
 from service.run import run_all
 from service.schema import SchemaError
@@ -135,6 +136,9 @@ def _log_to_stderr(level: str) -> None:
         format="%(asctime)s %(levelname)s %(message)s",
         datefmt="%Y-%m-%dT%H:%M:%S%z",
     )
+    # What clients cause, such as a request that is no HTTP.
+    uvicorn_log = logging.getLogger("uvicorn.error")
+    uvicorn_log.addFilter(LimitedFilter(uvicorn_log))
     if level == "info":
         # What they tell of their everyday doings is told in our words.
         for name in ("uvicorn.error", "alembic"):

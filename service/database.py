@@ -11,8 +11,7 @@ import asyncpg
 
 from service import roles
 from service.errors import Problem
-
-log = logging.getLogger("linkbeat")
+from service.log_limit import limited
 
 CONNECT_SECONDS = 3.0
 ACQUIRE_SECONDS = 1.0
@@ -173,7 +172,8 @@ def unavailable() -> Iterator[None]:
     try:
         yield
     except (*UNREACHABLE, *_OVERBURDENED) as raised:
-        log.warning("database: %s: %s", type(raised).__name__, raised)
+        name = type(raised).__name__
+        limited(logging.WARNING, ("database", name), "database: %s: %s", name, raised)
         raise Problem.retry(
             "database_unavailable", "the database did not answer in time", RETRY_AFTER_SECONDS
         ) from raised

@@ -10,7 +10,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.types import ExceptionHandlersMap
 
-log = logging.getLogger("linkbeat")
+from service.log_limit import limited
 
 MEDIA_TYPE = "application/problem+json"
 # Of every answer that says nothing else of itself, errors among them: it is for who asked, and what it says it is.
@@ -142,7 +142,8 @@ def on_http_exception(_: Request[Any, Any, Any], raised: HTTPException) -> Respo
 
 def on_bug(request: Request[Any, Any, Any], raised: Exception) -> Response[bytes]:
     """The last resort. The client learns nothing of the inside; the log has it all."""
-    log.error("%s %s failed", request.method, request.url.path, exc_info=raised)
+    key = ("bug", type(raised).__name__, request.method)
+    limited(logging.ERROR, key, "%s %s failed", request.method, request.url.path, exc_info=raised)
     return _response(Problem("internal", "the error is in the log"))
 
 

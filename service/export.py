@@ -24,9 +24,8 @@ from service.errors import Problem
 from service.export_formats import Relation, Writer, gzipped, relation_of, writer_of
 from service.history import moment, read_moment
 from service.listing import MAX_NAMES, ServerNames, names_of, storable, unknown_server
+from service.log_limit import limited
 from service.openapi import problems
-
-log = logging.getLogger("linkbeat")
 
 EXPORTS_AT_ONCE = 3  # of a process, with a connection each at most
 PAGE_SECONDS = 60.0
@@ -266,7 +265,8 @@ class _Answer:
         except (Problem, TimeoutError, asyncpg.PostgresError) as raised:
             # The server closes the connection of an application that returns before its end, without the last chunk:
             # nobody takes what came for all that there is.
-            log.warning("export: cut off: %s: %s", type(raised).__name__, raised)
+            name = type(raised).__name__
+            limited(logging.WARNING, ("export", name), "export: cut off: %s: %s", name, raised)
             return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -20,6 +20,7 @@ from service.decode import decode_heartbeat, split_batch
 from service.errors import MEDIA_TYPE, PRIVATE, FieldError, Problem
 from service.identity import Caller, Identity
 from service.ingest import Ingest
+from service.log_limit import limited
 from service.metrics import Metrics
 from service.wire import AgentConfig, Heartbeat
 
@@ -65,8 +66,6 @@ class BatchAnswer(msgspec.Struct, frozen=True):
     server_time: datetime
     status: str = "ok"
 
-
-log = logging.getLogger("linkbeat")
 
 _MILLISECOND = timedelta(milliseconds=1)
 _encode = msgspec.json.Encoder().encode
@@ -189,8 +188,8 @@ async def _answer(
         metrics.rejected[problem.code] += 1
         status, media_type, body = problem.status, MEDIA_TYPE.encode(), problem.body()
         headers = tuple((name.lower().encode(), value.encode()) for name, value in problem.headers.items())
-    except Exception:
-        log.exception("%s failed", scope["path"])
+    except Exception as raised:  # noqa: BLE001 - the last resort: the log has all of it
+        limited(logging.ERROR, ("bug", type(raised).__name__), "%s failed", scope["path"], exc_info=raised)
         bug = Problem("internal", "the error is in the log")
         metrics.rejected[bug.code] += 1
         status, media_type, body = bug.status, MEDIA_TYPE.encode(), bug.body()

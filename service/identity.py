@@ -19,12 +19,11 @@ from litestar.types import Scope
 from service.body import content
 from service.errors import Problem
 from service.limits import Buckets, Peers, Recent
+from service.log_limit import limited
 from service.sessions import Sessions, check_same_origin
 from service.settings import Settings
 from service.tokens import MAX_AGE_SECONDS, Token, Tokens
 from service.wire import Heartbeat
-
-log = logging.getLogger("linkbeat")
 
 # open: anyone. enrol: with an enrolment token.
 ScopeName = Literal["open", "read", "ingest", "enrol", "admin"]
@@ -80,7 +79,9 @@ class Caller:
             self._refuse(heartbeat, "server_guid is not what X-Server-GUID says")
 
     def _refuse(self, heartbeat: Heartbeat, reason: str) -> None:
-        log.warning("%s from %s may not report %s: %s", self.name, self.peer, heartbeat.server_id, reason)
+        message = "%s from %s may not report %s: %s"
+        key = ("may not report", self.token_id, self.peer)
+        limited(logging.WARNING, key, message, self.name, self.peer, heartbeat.server_id, reason)
         raise Problem("forbidden", reason)
 
 
@@ -106,7 +107,6 @@ class Identity:
         self._readers = Buckets(settings.read_requests_per_minute)
         self._in_flight: dict[tuple[str, str], int] = {}
         self._welcome = Recent()
-        self._told = Buckets(1)
 
     async def admit(self, scope: Scope, wanted: str, *, takes_cookies: bool = False) -> Caller:
         """Who sent it, before its body is read. Whoever asked calls `leave` once the request has been answered.
@@ -305,8 +305,8 @@ class Identity:
             raise Problem("forbidden", "X-Server-GUID is not that of this token's server")
 
     def _tell(self, peer: str) -> None:
-        if not self._told.take(peer):
-            log.warning("too many wrong tokens from %s: it is told to wait", peer or "a local socket")
+        message = "too many wrong tokens from %s: it is told to wait"
+        limited(logging.WARNING, ("wrong tokens", peer), message, peer or "a local socket")
 
 
 def scope_of(handler: BaseRouteHandler, method: str) -> str:
