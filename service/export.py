@@ -7,6 +7,7 @@ waiting, and a client that reads slowly holds no connection, and no more than a 
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -23,14 +24,16 @@ from service.database import Database
 from service.errors import Problem
 from service.export_formats import Relation, Writer, gzipped, relation_of, writer_of
 from service.history import moment, read_moment
+from service.identity import Caller
 from service.listing import MAX_NAMES, ServerNames, names_of, storable, unknown_server
 from service.log_limit import limited
 from service.openapi import problems
 
 EXPORTS_AT_ONCE = 3  # of a process, with a connection each at most
 PAGE_SECONDS = 60.0
-SEND_SECONDS = 60.0  # a client that takes nothing for so long is gone
+TOKENS_AT_ONCE = 2  # of one token: a client that is slow leaves the last to the others
 SENT_AT_ONCE = 64 << 10
+SEND_SECONDS = 15.0  # a client that takes less than SENT_AT_ONCE in so long, 4 KiB a second, is gone
 SERVERS_AT_ONCE = 256
 RETRY_AFTER_SECONDS = 10
 
@@ -97,20 +100,24 @@ class Exports:
     """Those under way in this process."""
 
     def __init__(self) -> None:
-        self._under_way = 0
+        self._under_way: Counter[str] = Counter()  # by token
 
     @contextmanager
-    def one_more(self) -> Iterator[None]:
-        """Raises Problem (429) where there are too many."""
-        if self._under_way >= EXPORTS_AT_ONCE:
+    def one_more(self, token_id: str) -> Iterator[None]:
+        """Raises Problem (429) where there are too many. `token_id`: whose; "" is the fleet key."""
+        if self._under_way.total() >= EXPORTS_AT_ONCE:
             raise Problem.retry(
                 "too_many_exports", f"{EXPORTS_AT_ONCE} exports are under way in this process", RETRY_AFTER_SECONDS
             )
-        self._under_way += 1
+        if token_id and self._under_way[token_id] >= TOKENS_AT_ONCE:
+            raise Problem.retry(
+                "too_many_exports", f"{TOKENS_AT_ONCE} exports with this token are under way", RETRY_AFTER_SECONDS
+            )
+        self._under_way[token_id] += 1
         try:
             yield
         finally:
-            self._under_way -= 1
+            self._under_way -= Counter((token_id,))
 
 
 def router(database: Callable[[], Database]) -> Router:
@@ -229,7 +236,8 @@ class _Answer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises Problem as long as nothing has been sent."""
-        with self._exports.one_more():
+        caller: Caller = scope["auth"]
+        with self._exports.one_more(caller.token_id):
             writing = asyncio.create_task(self._write(scope, send), name="linkbeat export")
             leaving = asyncio.create_task(_hung_up(receive), name="linkbeat export's client")
             try:
