@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 from contextlib import suppress
-from functools import partial
 from types import FrameType
 
 import asyncpg
@@ -27,7 +26,7 @@ from service.log_limit import LimitedFilter
 from service.roles import analyst_session
 from service.run import run_all
 from service.schema import SchemaError
-from service.server import Protocol, Server
+from service.server import Server, protocol
 from service.settings import Settings, SettingsError
 
 log = logging.getLogger("linkbeat")
@@ -79,7 +78,7 @@ def serve(settings: Settings) -> int:
         listener = listen(settings.host, settings.port)
         config = uvicorn.Config(
             app,
-            http=partial(Protocol, known=known),  # type: ignore[arg-type]  # uvicorn only calls it
+            http=protocol(known),
             ws="none",
             lifespan="on",
             log_config=None,
@@ -90,6 +89,8 @@ def serve(settings: Settings) -> int:
             backlog=2048,
         )
         server = Server(config, say, app.end_waits)
+        # What works beside the event loop gives it its turn after half a millisecond, and not after five.
+        sys.setswitchinterval(0.0005)
         # As uvicorn sets them while it serves. At its end it raises what came once more, and that must not end the
         # process: the database is still to be stopped.
         for number in (signal.SIGINT, signal.SIGTERM):

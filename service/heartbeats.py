@@ -14,7 +14,7 @@ import msgspec
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from service.body import ACCEPTED, JSON_TYPES, content, read
-from service.budget import Budget, Held
+from service.budget import SMALL_BYTES, Budget, Held
 from service.config import Configurations
 from service.decode import decode_heartbeat, split_batch
 from service.errors import MEDIA_TYPE, PRIVATE, FieldError, Problem
@@ -141,6 +141,8 @@ async def _store_batch(
             await asyncio.sleep(0)  # to say what is wrong takes long: others have their turn between
     # In order, a sample's predecessor is at hand; newest first, each would be sought in the history.
     accepted.sort(key=lambda one: one[1].timestamp or now)
+    for server_id in {heartbeat.server_id for _, heartbeat in accepted}:
+        ingest.check_room(server_id)
     outcomes = await asyncio.gather(
         *(
             # A microsecond apart where the service's clock stands in: at one moment, the second would be a duplicate.
@@ -174,6 +176,7 @@ async def _answer(
 ) -> None:
     status, media_type = 200, b"application/json"
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    caller = None
     try:
         if scope.get("method") != "POST":
             raise Problem("method_not_allowed", headers={"Allow": "POST"})
@@ -188,6 +191,8 @@ async def _answer(
         metrics.rejected[problem.code] += 1
         status, media_type, body = problem.status, MEDIA_TYPE.encode(), problem.body()
         headers = tuple((name.lower().encode(), value.encode()) for name, value in problem.headers.items())
+        if caller is None and _is_large(scope):
+            headers += ((b"connection", b"close"),)  # megabytes that nobody wants are not read for the next request
     except Exception as raised:  # noqa: BLE001 - the last resort: the log has all of it
         limited(logging.ERROR, ("bug", type(raised).__name__), "%s failed", scope["path"], exc_info=raised)
         bug = Problem("internal", "the error is in the log")
@@ -207,3 +212,13 @@ async def _answer(
         }
     )
     await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _is_large(scope: Scope) -> bool:
+    """Whether a large body is announced, or one of unknown length."""
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return len(value) > 7 or not value.isdigit() or int(value) > SMALL_BYTES
+        if name == b"transfer-encoding":
+            return True
+    return False

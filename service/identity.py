@@ -38,7 +38,7 @@ MAY: dict[str, frozenset[str]] = {
 }
 # Requests under way with one token: an agent has two, a dashboard some for each of its pages. Fleet tokens and the
 # fleet key stand for many machines and have no such bound.
-IN_FLIGHT = {"server": 16, "enrolment": 16, "read": 64, "admin": 64, "link": 64}
+IN_FLIGHT = {"server": 16, "enrolment": 64, "read": 64, "admin": 64, "link": 64}
 # What a session of a browser may: for reporting and enrolling there are tokens.
 _IN_SESSION = frozenset({"read", "admin"})
 _UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})

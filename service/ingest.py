@@ -132,9 +132,7 @@ class Ingest:
         """
         if not self._connected or not self._is_sealing or self._closing:
             raise _away()
-        if self._queue.is_full_for(heartbeat.server_id):
-            self.counts["overloaded"] += 1
-            raise Problem.retry("overloaded", "too many heartbeats wait for the database", RETRY_AFTER_SECONDS)
+        self.check_room(heartbeat.server_id)
         loop = self._loop
         pending = Pending(heartbeat, time, loop.time() + ANSWER_SECONDS, loop.create_future(), skew_ms)
         self._unanswered.add(pending)
@@ -145,6 +143,12 @@ class Ingest:
             return await pending.answer
         finally:
             self._unanswered.discard(pending)
+
+    def check_room(self, server_id: str) -> None:
+        """Raises Problem (503) where no more heartbeats of this server may wait."""
+        if self._queue.is_full_for(server_id):
+            self.counts["overloaded"] += 1
+            raise Problem.retry("overloaded", "too many heartbeats wait for the database", RETRY_AFTER_SECONDS)
 
     def _wake(self) -> None:
         """Dispatches, once all that has arrived in this turn of the loop is queued."""

@@ -16,6 +16,7 @@ from service.os_info import checked
 from service.wire import MAX_COUNTER, MAX_STACKED_ON, NetworkInterface
 
 MAX_ERRORS = 100  # listed of one body: a megabyte of {} holds two million
+LISTED_BYTES = 256 << 10  # of a larger body the first error alone is said: to seek the others takes as long again
 MAX_PATH = 250  # characters: keys are the client's, and as long as it likes
 
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
@@ -48,13 +49,19 @@ def not_json(raised: Exception) -> Problem:
 def not_as_specified(
     body: bytes, first: msgspec.ValidationError | FieldError, expected: type[msgspec.Struct]
 ) -> Problem:
-    """422 with every field that is wrong, MAX_ERRORS at most, `first` where none is found; 400 where it is not JSON."""
+    """422 with every field that is wrong, MAX_ERRORS at most, `first` where none is found; 400 where it is not JSON.
+
+    Of a body above LISTED_BYTES, `first` alone.
+    """
+    only = [first if isinstance(first, FieldError) else field_error(first, "")]
+    if len(body) > LISTED_BYTES:
+        return _invalid(only)
     try:
         _decode_raw(body)
         errors = list(islice(_wrong(body.lstrip(), expected, ""), MAX_ERRORS))
     except _NOT_JSON as raised:
         return not_json(raised)
-    return _invalid(errors or [first if isinstance(first, FieldError) else field_error(first, "")])
+    return _invalid(errors or only)
 
 
 def _invalid(errors: list[FieldError]) -> Problem:

@@ -7,6 +7,7 @@ import socket
 import sys
 import termios
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -64,7 +65,8 @@ class Protocol(HttpToolsProtocol):
         self._known = known
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        super().connection_made(_Gathering(transport, self.loop, self._is_closing))  # type: ignore[arg-type]  # what it uses of one
+        self._gathering = _Gathering(transport, self.loop, self._is_closing)
+        super().connection_made(self._gathering)  # type: ignore[arg-type]  # what it uses of one
         self._head_bytes = 0  # of a head that has not ended
         self._is_in_body = False
         self._messages = 0
@@ -82,6 +84,10 @@ class Protocol(HttpToolsProtocol):
         self._end_reading()
         self._known.remove(self, self._host)
         super().connection_lost(exc)
+        # They refer to each other: what a connection has received would stay until garbage is collected.
+        self._gathering.forget()
+        self.cycle = None  # type: ignore[assignment]  # as uvicorn begins
+        self.pipeline.clear()
 
     @property
     def is_idle(self) -> bool:
@@ -200,6 +206,11 @@ class Protocol(HttpToolsProtocol):
         self.transport.close()
 
 
+def protocol(known: Connections) -> Any:
+    """Protocol for uvicorn, which only calls it."""
+    return partial(Protocol, known=known)
+
+
 class _Gathering:
     """A transport that writes once for all that is written in one turn of the loop."""
 
@@ -221,6 +232,9 @@ class _Gathering:
         self._transport.close()
         self._is_closing()
 
+    def forget(self) -> None:
+        self._is_closing = _nothing
+
     def _flush(self) -> None:
         if not self._held:
             return
@@ -234,3 +248,7 @@ class _Gathering:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
+
+
+def _nothing() -> None:
+    pass

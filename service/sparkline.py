@@ -5,6 +5,7 @@ times as much to carry and to unpack. The range of time stands in the statement,
 chunks outside it serves every series until the next bucket begins: planning would take longer than reading.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from itertools import repeat
@@ -23,6 +24,7 @@ from service.openapi import problems
 from service.periods import PERIODS, Grid, grid
 
 POINTS_AT_ONCE = 4_000  # made in the event loop: some milliseconds' work
+PAGES_AT_ONCE = 2  # of the fleet's that are made, however many are asked for
 MAX_POINTS = 50_000  # of a page of the fleet's: some five megabytes
 
 _PERIODS = ", ".join(PERIODS)
@@ -153,6 +155,7 @@ P = TypeVar("P", bound=msgspec.Struct)
 
 def router(database: Callable[[], Database], answers: Answers) -> Router:
     """GET /metrics/sparkline/network and /metrics/sparkline/{server_id}/network."""
+    pages = asyncio.Semaphore(PAGES_AT_ONCE)
 
     @get("/network", summary="Network sparklines of the fleet", responses=problems(401, 422, 503) | NOT_MODIFIED)
     async def fleet(
@@ -170,6 +173,10 @@ def router(database: Callable[[], Database], answers: Answers) -> Router:
         at = cursor.read(after, tuple[str, str | None]) if after is not None else ("", "")
 
         async def read() -> bytes:
+            async with pages:
+                return await read_page()
+
+        async def read_page() -> bytes:
             rows = await database().fetch(
                 _FLEET_PAGE.format(
                     named="AND server_id = ANY ($4)" if servers else "",

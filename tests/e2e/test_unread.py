@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator
-from functools import partial
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ import uvicorn
 from service import connections, server
 from service.connections import Connections
 from service.limits import Peers
-from service.server import MAX_PIPELINED, Protocol, Server
+from service.server import MAX_PIPELINED, Server, protocol
 
 BODY = bytes(8 << 20)
 REQUEST = b"GET / HTTP/1.1\r\nHost: linkbeat\r\n\r\n"
@@ -52,8 +51,9 @@ async def served(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
     monkeypatch.setattr(server, "UNREAD_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         served = Served(listener.getsockname()[1])
-        http: Any = partial(Protocol, known=served.known)  # as service/__main__.py
-        config = uvicorn.Config(served, http=http, lifespan="off", log_config=None, timeout_keep_alive=1)
+        config = uvicorn.Config(
+            served, http=protocol(served.known), lifespan="off", log_config=None, timeout_keep_alive=1
+        )
         running = Server(config, lambda _: None, lambda: None)
         task = asyncio.create_task(running._serve([listener]))
         while not running.started:  # noqa: ASYNC110 - nothing tells of it
