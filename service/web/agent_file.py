@@ -50,6 +50,7 @@ def _is_source(name: str) -> bool:
 
 def handlers() -> list[Any]:
     """Open to anyone: what is in it is no secret."""
+    making = asyncio.Lock()
     made: list[tuple[bytes, str, str]] = []  # the archive, its tag and its digest
 
     def archive() -> bytes:
@@ -61,13 +62,16 @@ def handlers() -> list[Any]:
             log.warning("%s is of another version, and not handed out: make agent", BUILT)
         return packed(ours)
 
+    def archive_with_digests() -> tuple[bytes, str, str]:
+        body = archive()
+        tag = blake2b(body, digest_size=12).hexdigest()
+        return body, f'"{tag}"', b64encode(sha256(body).digest()).decode()
+
     @get("/linkbeat-agent.pyz", scope="open", include_in_schema=False)
     async def agent_file(request: Request[Any, Any, Any]) -> Response[Any]:
-        if not made:
-            body = await asyncio.to_thread(archive)
-            made.append(
-                (body, f'"{blake2b(body, digest_size=12).hexdigest()}"', b64encode(sha256(body).digest()).decode())
-            )
+        async with making:  # once, however many ask at the start
+            if not made:
+                made.append(await asyncio.to_thread(archive_with_digests))
         body, etag, digest = made[0]
         # The digest (RFC 9530) is what the page that adds a machine puts into its command.
         headers = {
