@@ -431,7 +431,7 @@ def test_a_heartbeat_has_two_thousand_interfaces_at_most() -> None:
     assert errors(changed("network_interfaces", many(MAX_INTERFACES + 1))) == [
         "network_interfaces: has more than 2000 items"
     ]
-    both = changed("network_interfaces", many(2_500, is_up=None))
+    both = changed("network_interfaces", many(2_100, is_up=None))
     both["hostname"] = 5
     assert errors(both) == [
         "hostname: expected str, got int",
