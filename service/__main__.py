@@ -16,14 +16,17 @@ from agent import __version__
 from service import schema, token_command
 from service.app import create_app
 from service.command import COMMAND
+from service.connections import Connections, raise_descriptor_limit
 from service.embedded.choose import choose_database
 from service.embedded.problems import EmbeddedError
 from service.keys import fleet_key
+from service.limits import Peers
 from service.listen import listen
+from service.log_limit import LimitedFilter
 from service.roles import analyst_session
 from service.run import run_all
 from service.schema import SchemaError
-from service.server import Protocol, Server
+from service.server import Server, protocol
 from service.settings import Settings, SettingsError
 
 log = logging.getLogger("linkbeat")
@@ -71,10 +74,11 @@ def serve(settings: Settings) -> int:
     with choose_database(settings, words) as database:
         asyncio.run(schema.check(database.url, settings))
         app = create_app(settings, database_url=database.url, key=fleet_key(settings))
+        known = Connections(settings.connections_per_address, Peers(settings.trusted_proxies), raise_descriptor_limit())
         listener = listen(settings.host, settings.port)
         config = uvicorn.Config(
             app,
-            http=Protocol,
+            http=protocol(known),
             ws="none",
             lifespan="on",
             log_config=None,
@@ -85,6 +89,8 @@ def serve(settings: Settings) -> int:
             backlog=2048,
         )
         server = Server(config, say, app.end_waits)
+        # What works beside the event loop gives it its turn after half a millisecond, and not after five.
+        sys.setswitchinterval(0.0005)
         # As uvicorn sets them while it serves. At its end it raises what came once more, and that must not end the
         # process: the database is still to be stopped.
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -145,6 +151,9 @@ def _log_to_stderr(level: str) -> None:
         format="%(asctime)s %(levelname)s %(message)s",
         datefmt="%Y-%m-%dT%H:%M:%S%z",
     )
+    # What clients cause, such as a request that is no HTTP.
+    uvicorn_log = logging.getLogger("uvicorn.error")
+    uvicorn_log.addFilter(LimitedFilter(uvicorn_log))
     if level == "info":
         # What they tell of their everyday doings is told in our words.
         for name in ("uvicorn.error", "alembic"):

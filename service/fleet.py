@@ -4,7 +4,7 @@ Of each server it has the primary interface and the busiest others, SHOWN in all
 then some tens of kilobytes on the wire. What the rest of its interfaces do is /servers/{server_id}/interfaces.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -13,15 +13,16 @@ import msgspec
 from litestar import Request, Response, Router, get
 from litestar.params import QueryParameter
 
-from service.answers import NOT_MODIFIED, Answers, keep_seconds
+from service.answers import NOT_MODIFIED, Answers, beside, keep_seconds
 from service.database import Database
 from service.errors import Problem
 from service.history import moment, read_moment
 from service.listing import DEFAULT_INTERVAL_SECONDS, ONLINE, Limit, Status, storable
 from service.live import LATE, REMEMBERED, Live, Look
+from service.numbers import plain_json
 from service.openapi import problems
 from service.periods import Grid, grid
-from service.series import of_fleet
+from service.series import filled, of_pairs
 from service.sparkline import Bucket, PeriodName, now
 
 SHOWN = 4
@@ -250,15 +251,11 @@ def router(
         if len(pairs) > MAX_SERIES:
             raise Problem.invalid("series", f"at most {MAX_SERIES} are answered at once, got {len(pairs)}")
 
-        async def read() -> FleetColumns:
-            where = (
-                "server_id = ANY ($1) AND interface_name = ANY ($2) AND (server_id, interface_name) IN "
-                "(SELECT * FROM unnest($1::text[], $2::text[]))"
-            )
-            found = await of_fleet(
-                sparklines(), buckets, where,
-                [server_id for server_id, _ in pairs], [interface for _, interface in pairs],
-            )  # fmt: skip
+        async def read() -> bytes:
+            found = await filled(sparklines(), buckets, await of_pairs(sparklines(), buckets, pairs))
+            return await beside(encoded, found)
+
+        def encoded(found: Mapping[Grid, Sequence[asyncpg.Record]]) -> bytes:
             series = [
                 Columns(
                     row["server_id"], row["interface_name"],
@@ -269,7 +266,7 @@ def router(
                 for wide, rows in found.items() for row in rows
             ]  # fmt: skip
             series.sort(key=lambda one: (one.server_id, one.interface))
-            return FleetColumns(period, buckets.bucket_seconds, buckets.first, series)
+            return plain_json(FleetColumns(period, buckets.bucket_seconds, buckets.first, series))
 
         return await answers.get(
             request, ("columns", buckets, *pairs), read,

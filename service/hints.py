@@ -1,24 +1,28 @@
 """Hints of a heartbeat (service/wire.py: HINTS) that make no sense: each costs itself alone, never the heartbeat."""
 
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from service.wire import HINTS, Heartbeat, NetworkInterface
+from service.wire import HINTS, MAX_INTERFACES, Heartbeat, NetworkInterface
 
 S = TypeVar("S", bound=msgspec.Struct)
 
-_TYPES = {
-    struct: [(field.name, field.type) for field in msgspec.structs.fields(struct) if field.name in names]
+_DECODERS = {
+    struct: [
+        (field.name, msgspec.json.Decoder(field.type).decode)
+        for field in msgspec.structs.fields(struct)
+        if field.name in names
+    ]
     for struct, names in HINTS.items()
 }
 
 
 def _loose(struct: type[msgspec.Struct], **types: Any) -> type[msgspec.Struct]:
-    """The same struct, its hints of any type."""
-    types |= dict.fromkeys(HINTS[struct], Any)
+    """The same struct, its hints as they come: made into objects, a megabyte of brackets would be a hundred of them."""
+    types |= dict.fromkeys(HINTS[struct], msgspec.Raw)
     fields: list[Any] = [
         (field.name, types.get(field.name, field.type), *(() if field.required else (field.default,)))
         for field in msgspec.structs.fields(struct)
@@ -27,29 +31,34 @@ def _loose(struct: type[msgspec.Struct], **types: Any) -> type[msgspec.Struct]:
 
 
 _LooseInterface = _loose(NetworkInterface)
-# Raises as any decoder of msgspec does. Agents that send a bad hint send it every time: it costs one more decoding.
-decode_loosely = msgspec.json.Decoder(
-    _loose(Heartbeat, network_interfaces=list[_LooseInterface] | None)  # type: ignore[valid-type]  # made above
-).decode
+_LooseInterfaces = Annotated[
+    list[_LooseInterface],  # type: ignore[valid-type]  # made above
+    msgspec.Meta(max_length=MAX_INTERFACES),
+]
+_decode_loosely = msgspec.json.Decoder(_loose(Heartbeat, network_interfaces=_LooseInterfaces | None)).decode
 
 
-def sensible(loose: Any, is_wrong: Callable[[Any, Any], bool]) -> Heartbeat:
-    """The heartbeat without the hints that are not of their types.
+def decode_sensible(body: bytes) -> Heartbeat:
+    """The heartbeat without the hints that are not of their types. Agents that send a bad hint send it every time: it
+    costs them one more decoding.
 
-    loose     a Heartbeat, or what decode_loosely made
-    is_wrong  whether a value is not of a type
+    Raises as any decoder of msgspec does, for what is wrong apart from hints.
     """
-    interfaces = loose.network_interfaces
-    if interfaces is not None:
-        interfaces = [_sensible(NetworkInterface, one, is_wrong) for one in interfaces]
-    return msgspec.structs.replace(_sensible(Heartbeat, loose, is_wrong), network_interfaces=interfaces)
+    body.decode()  # the decoder skips what the strings of a hint hold
+    loose: Any = _decode_loosely(body)
+    if loose.network_interfaces is not None:
+        loose.network_interfaces = [_sensible(NetworkInterface, one) for one in loose.network_interfaces]
+    return _sensible(Heartbeat, loose)
 
 
-def _sensible(struct: type[S], loose: Any, is_wrong: Callable[[Any, Any], bool]) -> S:
+def _sensible(struct: type[S], loose: Any) -> S:
     values = {name: getattr(loose, name) for name in struct.__struct_fields__}
-    for name, expected in _TYPES[struct]:
-        if values[name] is not None and is_wrong(values[name], expected):
-            values[name] = None
+    for name, decode in _DECODERS[struct]:
+        if values[name] is not None:
+            try:
+                values[name] = decode(values[name])
+            except msgspec.ValidationError:
+                values[name] = None
     return struct(**values)
 
 

@@ -10,13 +10,13 @@ from hashlib import blake2b
 from pathlib import Path
 
 from service.embedded.accounts import account_name
-from service.settings import Settings, SettingsError
+from service.settings import API_KEY_ALLOWED, API_KEY_PATTERN, Settings, SettingsError
 
 log = logging.getLogger("linkbeat")
 
 KEY_FILE = "api_key"
 SECRET_FILE = "secret_key"  # noqa: S105  # its name
-_USABLE = re.compile(r"[\x21-\x7e]{16,}")  # as LINKBEAT_API_KEY: what a header carries
+_USABLE = re.compile(API_KEY_PATTERN)  # what a header carries
 _SECRET = re.compile(r"[\x21-\x7e]{32,}")  # as LINKBEAT_SECRET_KEY
 
 
@@ -29,10 +29,8 @@ def fleet_key(settings: Settings) -> str:
         return settings.api_key
     path = key_path(settings)
     key = _kept(path)
-    if not _USABLE.fullmatch(key):
-        raise SettingsError(
-            f"LINKBEAT_API_KEY: {path} does not hold at least 16 visible ASCII characters; remove it to have a key made"
-        )
+    if not _USABLE.match(key):
+        raise SettingsError(f"LINKBEAT_API_KEY: {path} does not hold {API_KEY_ALLOWED}; remove it to have a key made")
     return key
 
 

@@ -90,7 +90,7 @@ def _run_on(settings: Settings, database_url: str, key: str, lock: int) -> None:
         _await_ready(api, serving)
         with _child("agent", python_module("agent", "run"), agent, lock) as reporting:
             seen = _await_points(api, [serving, reporting])
-            _show(seen, api.url, settings, Sessions(secret_key(settings), key).code())
+            _show(seen, api.url, settings, _code(settings, key))
             while True:
                 _check_alive([serving, reporting])
                 time.sleep(0.5)
@@ -208,9 +208,14 @@ def _traffic_at(point: dict[str, Any]) -> int:
     return int(point["rx_bytes"] + point["tx_bytes"])
 
 
+def _code(settings: Settings, key: str) -> str:
+    """Signs a person in, once; "" where nobody looks: whoever reads the log that it stood in could use it."""
+    return Sessions(secret_key(settings), key).code() if sys.stderr.isatty() else ""
+
+
 def _show(seen: _Seen | None, url: str, settings: Settings, code: str) -> None:
     # Behind a #, what a browser is given is sent to nobody.
-    dashboard = f"{url}/sign-in#code={code}"
+    dashboard = f"{url}/sign-in#code={code}" if code else f"{url}/"
     if seen is None:
         _say(
             f"No heartbeat arrived within {POINTS_SECONDS} seconds; the lines above say why. The service runs:\n"
@@ -228,10 +233,11 @@ def _show(seen: _Seen | None, url: str, settings: Settings, code: str) -> None:
         )
     else:
         first_line = f"{seen.server_id} reports, and has no interface but lo: {url}/api/v1/servers/{seen.server_id}"
+    once = f"                  (signs you in, once and within {CODE_SECONDS // 60} minutes)\n"
     _say(
         f"\nLinkbeat runs. {first_line}.\n\n"
         f"  Look at it:     {dashboard}\n"
-        f"                  (signs you in, for {CODE_SECONDS // 60} minutes from now)\n"
+        f"{once if code else ''}"
         f"  Its sparkline:  curl -s -H \"Authorization: Bearer {key}\" '{target}'\n"
         f"  The API:        {url}/schema\n"
         f"  The database:   {'linkbeat psql' if INSTALLED else 'make psql'}\n\n"

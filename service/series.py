@@ -16,9 +16,13 @@ from service.database import Database
 from service.periods import Grid
 from service.rates import rates
 
-_FLEET = """
+_PAIRS = """
 WITH bucket AS ({buckets})
 SELECT server_id, interface_name, {arrays} FROM bucket GROUP BY 1, 2 ORDER BY 1, 2
+"""
+_IN_PAIRS = """
+server_id = ANY ($1) AND interface_name = ANY ($2)
+AND (server_id, interface_name) IN (SELECT * FROM unnest($1::text[], $2::text[]))
 """
 # The longest interval between heartbeats, the buckets' places in the grid, and what they hold.
 _ARRAYS = """
@@ -40,28 +44,31 @@ _MADE_OF = {
 P = TypeVar("P", bound=msgspec.Struct)
 
 
-async def of_fleet(
-    database: Database, asked: Grid, where: str, *arguments: Any
+async def of_pairs(database: Database, buckets: Grid, pairs: Sequence[tuple[str, str]]) -> Sequence[asyncpg.Record]:
+    """The series of these servers and interfaces, sorted, as far as they have any. Raises Problem (503)."""
+    statement = _PAIRS.format(
+        buckets=buckets_of(buckets, _IN_PAIRS, "server_id, interface_name"), arrays=arrays_of(buckets)
+    )
+    return await database.fetch(statement, [server_id for server_id, _ in pairs], [interface for _, interface in pairs])
+
+
+async def filled(
+    database: Database, asked: Grid, rows: Sequence[asyncpg.Record]
 ) -> dict[Grid, Sequence[asyncpg.Record]]:
-    """The series of many servers by the buckets that they are in: those asked for, or wider ones that a server fills.
+    """The series by the buckets that they are in: those asked for, or wider ones that their server fills.
+
+    rows    the series in the buckets asked for, sorted by server
 
     Raises Problem (503).
     """
-
-    async def rows_of(shown: Grid, where: str, *more: Any) -> Sequence[asyncpg.Record]:
-        buckets = buckets_of(shown, where, "server_id, interface_name")
-        return await database.fetch(_FLEET.format(buckets=buckets, arrays=arrays_of(shown)), *arguments, *more)
-
-    rows = await rows_of(asked, where)
-    grids: dict[str, Grid] = {}
-    for server_id, of_server in groupby(rows, key=lambda row: row["server_id"]):
-        wide = asked.filled_by(interval_seconds(list(of_server)))
-        if wide is not asked:
-            grids[server_id] = wide
-    found: dict[Grid, Sequence[asyncpg.Record]] = {asked: [row for row in rows if row["server_id"] not in grids]}
-    for wide in set(grids.values()):
-        servers = [server_id for server_id, of in grids.items() if of == wide]
-        found[wide] = await rows_of(wide, f"{where} AND server_id = ANY (${len(arguments) + 1})", servers)
+    series: dict[Grid, list[asyncpg.Record]] = {asked: []}
+    for _, group in groupby(rows, key=lambda row: row["server_id"]):
+        of_server = list(group)
+        series.setdefault(asked.filled_by(interval_seconds(of_server)), []).extend(of_server)
+    found: dict[Grid, Sequence[asyncpg.Record]] = {asked: series.pop(asked)}
+    for wide, of_wide in series.items():
+        pairs = [(row["server_id"], row["interface_name"]) for row in of_wide]
+        found[wide] = await of_pairs(database, wide, pairs)
     return found
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import asyncpg
 import msgspec
-from litestar import Router, get
+from litestar import Request, Router, get
 from litestar.params import FromPath
 
 from service.database import Database
+from service.identity import MAY, Caller
 from service.listing import (
     ONLINE,
     After,
@@ -106,6 +107,7 @@ class InterfaceState(NetworkInterface, frozen=True, kw_only=True):
 class Server(msgspec.Struct, frozen=True):
     """A machine that sends heartbeats.
 
+    server_guid         null for a token that may only read
     status              online until three intervals pass without a heartbeat
     paused              the agent says that it measures nothing for now, as it was asked to
     last_seen           time of the newest heartbeat, by the agent's clock
@@ -146,6 +148,7 @@ def router(database: Callable[[], Database]) -> Router:
 
     @get("/", summary="List servers", responses=problems(401, 422, 503))
     async def list_servers(
+        request: Request[Any, Caller, Any],
         status: StatusFilter = None,
         search: Search = None,
         sort: SortKey = "id",
@@ -156,23 +159,24 @@ def router(database: Callable[[], Database]) -> Router:
         rows, following = await page(
             database(), _SERVERS, status=status, search=search, sort=sort, order=order, limit=limit, after=after
         )
-        return ServerPage([_server(row) for row in rows], following)
+        return ServerPage([_server(row, request.auth) for row in rows], following)
 
     @get("/{server_id:str}", summary="One server", responses=problems(401, 404, 503))
-    async def get_server(server_id: FromPath[str]) -> Server:
+    async def get_server(server_id: FromPath[str], request: Request[Any, Caller, Any]) -> Server:
         rows = await database().fetch(f"{_SERVERS} WHERE s.server_id = $1", storable(server_id))
         if not rows:
             raise unknown_server(server_id)
-        return _server(rows[0])
+        return _server(rows[0], request.auth)
 
     return Router("/servers", route_handlers=[list_servers, get_server], tags=["servers"])
 
 
-def _server(row: asyncpg.Record) -> Server:
+def _server(row: asyncpg.Record, caller: Caller) -> Server:
     return Server(
         id=row["server_id"],
         hostname=row["hostname"],
-        server_guid=row["server_guid"],
+        # With it, an enrolment token takes the place of a machine whose token was revoked.
+        server_guid=row["server_guid"] if "admin" in MAY[caller.kind] else None,
         status=row["status"],
         paused=row["paused"],
         first_seen=row["first_seen"],

@@ -4,7 +4,8 @@ Where a server reports less often than the buckets are wide, a second query read
 does not say when in its interval it moved.
 """
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -13,12 +14,18 @@ import msgspec
 from litestar import Request, Response, Router, get
 from litestar.params import FromPath, QueryParameter
 
-from service.answers import NOT_MODIFIED, Answers, Form, keep_seconds
+from service import cursor
+from service.answers import NOT_MODIFIED, Answers, Form, beside, keep_seconds
 from service.database import Database
-from service.listing import storable, unknown_server
+from service.listing import After, ServerNames, names_of, storable, unknown_server
+from service.numbers import plain_json
 from service.openapi import problems
 from service.periods import PERIODS, Grid, grid
-from service.series import arrays_of, buckets_of, interval_seconds, of_fleet, points
+from service.series import arrays_of, buckets_of, filled, interval_seconds, points
+
+POINTS_AT_ONCE = 4_000  # made in the event loop: some milliseconds' work
+PAGES_AT_ONCE = 2  # of the fleet's that are made, however many are asked for
+MAX_POINTS = 50_000  # of a page of the fleet's: some five megabytes
 
 _PERIODS = ", ".join(PERIODS)
 PeriodName = Annotated[
@@ -98,18 +105,36 @@ class FleetSeries(msgspec.Struct, frozen=True):
 
 
 class FleetSparkline(msgspec.Struct, frozen=True):
-    """Every series of the fleet, or of the servers asked for, by server and interface."""
+    """Series of the fleet, or of the servers asked for, by server and interface; `next` continues after the last of
+    them, null at the end. A page holds MAX_POINTS points at most, and fewer series where they have many."""
 
     metric: Literal["network"]
     period: str
     bucket_seconds: int
     series: list[FleetSeries]
+    next: str | None
 
 
 # The server is asked for in the same query: no row at all is an unknown server, one without buckets an empty answer.
 _ONE_SERVER = """
 WITH bucket AS ({buckets})
 SELECT t.* FROM servers s LEFT JOIN LATERAL ({series}) t ON true WHERE s.server_id = $1
+"""
+# The servers that a page may be of, so that the aggregate is read for them alone. The page before ended at $1, $2; a
+# null stands for all of that server.
+_FLEET_PAGE = """
+WITH page AS MATERIALIZED (
+    SELECT server_id FROM servers
+    WHERE server_id >= $1 AND (server_id > $1 OR $2::text IS NOT NULL) {named} ORDER BY server_id LIMIT $3
+), bucket AS ({buckets})
+SELECT p.servers, p.last_server, f.*
+FROM (SELECT count(*) AS servers, max(server_id) AS last_server FROM page) p LEFT JOIN (
+    SELECT server_id, interface_name, {arrays} FROM bucket GROUP BY 1, 2 ORDER BY 1, 2 LIMIT $3 + 1
+) f ON true
+ORDER BY server_id, interface_name
+"""
+_IN_PAGE = """
+server_id = ANY (ARRAY(SELECT server_id FROM page)) AND (server_id > $1 OR interface_name > $2)
 """
 _SERIES = {
     "one": "SELECT {arrays} FROM bucket",
@@ -127,35 +152,62 @@ _COLUMNS = ("rx_bytes", "tx_bytes", "rx_bps", "tx_bps")
 
 def router(database: Callable[[], Database], answers: Answers) -> Router:
     """GET /metrics/sparkline/network and /metrics/sparkline/{server_id}/network."""
+    pages = asyncio.Semaphore(PAGES_AT_ONCE)
 
     @get("/network", summary="Network sparklines of the fleet", responses=problems(401, 422, 503) | NOT_MODIFIED)
     async def fleet(
         request: Request[Any, Any, Any],
         period: PeriodName = "1h",
-        server: Annotated[list[str] | None, QueryParameter(description="Only these servers; may be repeated.")] = None,
+        server: ServerNames = None,
         bucket: Bucket = None,
         fill: Fill = "none",
+        limit: Annotated[int, QueryParameter(ge=1, le=1000, description="Series a page.")] = 1000,
+        after: After = None,
     ) -> Response[FleetSparkline]:
         buckets = grid(period, bucket, now())
-        servers = tuple(sorted({storable(one) for one in server or ()}))
+        servers = names_of(server)
+        most = min(limit, max(MAX_POINTS // buckets.count, 1))
+        at = cursor.read(after, tuple[str, str | None]) if after is not None else ("", "")
 
-        async def read() -> FleetSparkline:
-            where = "server_id = ANY ($1)" if servers else "true"
-            found = await of_fleet(database(), buckets, where, *([servers] if servers else ()))
-            series = [
-                FleetSeries(
+        async def read() -> bytes:
+            async with pages:
+                return await read_page()
+
+        async def read_page() -> bytes:
+            rows = await database().fetch(
+                _FLEET_PAGE.format(
+                    named="AND server_id = ANY ($4)" if servers else "",
+                    buckets=buckets_of(buckets, _IN_PAGE, "server_id, interface_name"),
+                    arrays=arrays_of(buckets),
+                ),
+                storable(at[0]), None if at[1] is None else storable(at[1]), most, *([servers] if servers else ()),
+            )  # fmt: skip
+            found = [row for row in rows if row["server_id"] is not None]
+            following = None
+            if len(found) > most:
+                following = cursor.write(found[most - 1]["server_id"], found[most - 1]["interface_name"])
+            elif rows[0]["servers"] == most:
+                following = cursor.write(rows[0]["last_server"], None)
+            return await beside(encoded, await filled(database(), buckets, found[:most]), following)
+
+        def encoded(found: Mapping[Grid, Sequence[asyncpg.Record]], following: str | None) -> bytes:
+            # A series at a time: encoding all of them at once would hold the interpreter for as long.
+            made = [
+                (row["server_id"], row["interface_name"], plain_json(FleetSeries(
                     row["server_id"], row["interface_name"], data,
                     msgspec.UNSET if wide is buckets else wide.bucket_seconds,
-                )
+                )))
                 for wide, rows in found.items()
                 for row, data in zip(rows, points(rows, wide, fill, Point, _COLUMNS), strict=True)
             ]  # fmt: skip
-            series.sort(key=lambda one: (one.server_id, one.interface))
-            return FleetSparkline("network", period, buckets.bucket_seconds, series)
+            series = [msgspec.Raw(one) for *_, one in sorted(made)]
+            return msgspec.json.encode(
+                FleetSparkline("network", period, buckets.bucket_seconds, series, following)  # type: ignore[arg-type]
+            )
 
         # Of the whole fleet, a heartbeat comes every moment: this answer is as old as the kept one may be.
         return await answers.get(
-            request, ("fleet", servers, buckets, fill), read,
+            request, ("fleet", servers, buckets, fill, most, at), read,
             keep_seconds=keep_seconds(buckets.bucket_seconds), servers=servers,
         )  # fmt: skip
 
@@ -197,7 +249,7 @@ async def of_server(
 ) -> Response[Any]:
     """One server's traffic: Sparkline or GroupedSparkline, or the form of that. Raises Problem (404, 503)."""
 
-    async def read() -> Sparkline | GroupedSparkline:
+    async def read() -> msgspec.Struct | bytes:
         where = "server_id = $1"
         arguments = [storable(server_id)]
         if interface is not None:
@@ -218,6 +270,11 @@ async def of_server(
             raise unknown_server(server_id)
         if (wide := asked.filled_by(interval_seconds(rows))) is not asked:
             rows, shown = await rows_of(wide), wide
+        if len(rows) * shown.count > POINTS_AT_ONCE:
+            return await beside(lambda: plain_json(made_of(rows, shown)))
+        return made_of(rows, shown)
+
+    def made_of(rows: Sequence[asyncpg.Record], shown: Grid) -> Sparkline | GroupedSparkline:
         made = points(rows, shown, fill, Point, _COLUMNS)
         period = asked.period.name
         if is_grouped:

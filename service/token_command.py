@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import math
+import re
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from service.keys import secret_key
 from service.settings import Settings
 from service.tokens import Hasher
 
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 T = TypeVar("T", NewToken, NewEnrolment)
 
 
@@ -101,4 +103,5 @@ def _list(rows: list[asyncpg.Record]) -> None:
 def _written(value: Any) -> str:
     if value is None or value == "":
         return "-"
-    return value.strftime("%Y-%m-%d %H:%M") if hasattr(value, "strftime") else str(value)
+    # Names from before control characters were refused: a terminal would obey them.
+    return value.strftime("%Y-%m-%d %H:%M") if hasattr(value, "strftime") else _CONTROL.sub("\ufffd", str(value))

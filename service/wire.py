@@ -6,7 +6,7 @@ last counts.
 """
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -17,8 +17,8 @@ MAX_COUNTER = 2**64 - 1
 ServerId = Annotated[
     str,
     Meta(
-        pattern=r"^[A-Za-z0-9._-]{1,100}\Z",
-        description="1 to 100 letters, digits, '.', '_' and '-'.",
+        pattern=r"^(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,100}\Z",
+        description="1 to 100 letters, digits, '.', '_' and '-'; not '.' or '..', which clients resolve in a path.",
         examples=["mediaserver"],
     ),
 ]
@@ -29,6 +29,8 @@ InterfaceName = Annotated[
         description="As the system names it; no '/' and no control characters.",
     ),
 ]
+# Of names below others there may be thousands: the pattern is looked for in all of them at once (service/decode.py).
+StackedName = Annotated[str, Meta(min_length=1, max_length=64)]
 # At most 2**64 - 1, which a Meta cannot say: msgspec's bounds end at 2**63 - 1. See service/decode.py.
 Counter = Annotated[int, Meta(ge=0, description="0 to 2**64 - 1.")]
 Text = Annotated[str, Meta(max_length=255)]
@@ -37,6 +39,13 @@ Amount = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 Word = Annotated[str, Meta(max_length=32)]
+
+# What the work of one heartbeat is bounded by; the agent's own bound on interfaces is the same (agent/fitting.py).
+MAX_INTERFACES = 2_000
+MAX_STACKED_ON = 10_000  # of all interfaces together
+MAX_FILESYSTEMS = 1_000
+MAX_OS_INFO_BYTES = 16 << 10
+MAX_NESTING = 8  # levels of os_info, itself the first
 
 
 class NetworkInterface(msgspec.Struct, frozen=True, gc=False):
@@ -65,7 +74,7 @@ class NetworkInterface(msgspec.Struct, frozen=True, gc=False):
     rx_dropped: Counter | None = None
     tx_dropped: Counter | None = None
     kind: Word | None = None
-    stacked_on: list[InterfaceName] | None = None
+    stacked_on: Annotated[list[StackedName], Meta(max_length=MAX_INTERFACES)] | None = None
     speed_mbps: Annotated[int, Meta(ge=-1, le=1_600_000)] | None = None
     operstate: Word | None = None
     ifindex: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
@@ -128,7 +137,8 @@ class Heartbeat(msgspec.Struct, frozen=True):
     boot_id           differs after every boot: a counter that starts anew is then no surprise
     interval_seconds  from one heartbeat to the next, as the agent is set; a hint, like agent_version and
                       primary_interface: one that makes no sense counts as not sent
-    os_info           whatever the agent knows of its system; nested MAX_NESTING levels at most
+    os_info           an object of whatever the agent knows of its system: 16 KiB and 8 levels at most. Decoded apart,
+                      because what it costs to decode is the sender's choice (service/decode.py); None: absent or null
     truncated         interfaces were left out to make the heartbeat fit
     """
 
@@ -141,10 +151,10 @@ class Heartbeat(msgspec.Struct, frozen=True):
     agent_version: Text | None = None
     interval_seconds: Annotated[float, Meta(gt=0, le=86_400)] | None = None
     primary_interface: InterfaceName | None = None
-    os_info: dict[str, Any] | None = None
+    os_info: msgspec.Raw = None  # type: ignore[assignment]  # msgspec knows no Raw | None
     metrics: HostMetrics | None = None
-    network_interfaces: list[NetworkInterface] | None = None
-    filesystems: list[Filesystem] | None = None
+    network_interfaces: Annotated[list[NetworkInterface], Meta(max_length=MAX_INTERFACES)] | None = None
+    filesystems: Annotated[list[Filesystem], Meta(max_length=MAX_FILESYSTEMS)] | None = None
     delivery: Delivery | None = None
     truncated: bool | None = None
 

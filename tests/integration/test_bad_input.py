@@ -154,14 +154,10 @@ REFUSED: dict[str, tuple[bytes, int, str, str | None]] = {
         )
     },
     **{
-        f"{path} with NUL": (with_value(path, '"a\\u0000b"'), 422, "invalid", path)
-        for path in (
-            "server_id", "hostname", "server_guid", "status", "boot_id", NAME,
-            "filesystems.0.mount_point", "filesystems.0.device", "filesystems.0.fs_type", "filesystems.0.state",
-            "os_info.system",
-        )
+        f"{path} with {escape}": (with_value(path, f'"a{escape}b"'), 422, "invalid", path)
+        for path in ("server_id", "hostname", "server_guid", NAME)
+        for escape in ("\\u0000", "\\n", "\\u001b", "\\u009b")
     },
-    "a name in os_info with NUL": (with_value("os_info", '{"a\\u0000": 1}'), 422, "invalid", "os_info.a\\u0000"),
     **{
         f"interface {text}": (with_value(NAME, text), 422, "invalid", NAME)
         for text in ('""', '"a/b"', '"../../etc"', '"eth0\\n"', '"a\\tb"', '"a\\u007f"', '"a\\u009b"', f'"{"e" * 65}"')
@@ -170,7 +166,7 @@ REFUSED: dict[str, tuple[bytes, int, str, str | None]] = {
                                        "network_interfaces.1.name"),
     **{
         f"{levels} levels in os_info": (with_value("os_info", nested(levels)), 422, "invalid", "os_info")
-        for levels in (102, 600, 800, 900)
+        for levels in (10, 102, 600, 800, 900)
     },
     "a number that no type holds in os_info": (with_value("os_info.system", "1e400"), 422, "invalid", None),
     "null": (b"null", 422, "invalid", ""),
@@ -297,7 +293,7 @@ TAKEN = {
     "an interface with spaces": with_value(NAME, '"Local Area Connection* 2"'),
     "an interface that looks like HTML": with_value(NAME, '"<script>alert(1)<"'),
     "numbers of any size in os_info": with_value("os_info", f'{{"a": {10**400}, "b": -{2**70}}}'),
-    "100 levels in os_info": with_value("os_info", nested(100)),
+    "8 levels in os_info": with_value("os_info", nested(8)),
     "600 levels in an unknown field": with_value("services", nested(600)),
     "850 levels in an unknown field": with_value("services", nested(850)),
     "NUL in an unknown field": with_value("packages", '["\\u0000"]'),
@@ -341,7 +337,7 @@ SENSELESS = [
     ("interval_seconds", "1e300"),
     ("agent_version", "1.0"),
     ("agent_version", '"a\\u0000b"'),
-    ("primary_interface", '"a\\u0000b"'),
+    *(("primary_interface", f'"a{escape}b"') for escape in ("\\u0000", "\\n", "\\u001b", "\\u009b")),
     ("primary_interface", '"eth9"'),
     ("primary_interface", "[]"),
 ]
@@ -398,7 +394,7 @@ async def test_no_depth_of_os_info_fails_the_service(service: Client, database: 
 
 
 async def test_every_field_that_is_wrong_is_named(service: Client) -> None:
-    body = {"server_id": "a b", "network_interfaces": [interface("eth0", 2**64) | {"tx_bytes": "x"}], "status": "\0"}
+    body = {"server_id": "a b", "network_interfaces": [interface("eth0", 2**64) | {"tx_bytes": "x"}], "status": 5}
 
     problem = is_problem(await service.post_raw(json.dumps(body).encode()), 422, "invalid")
 

@@ -101,17 +101,49 @@ async def test_it_ends_with_its_time(service: Client) -> None:
 
 
 @pytest.mark.parametrize(("guid", "status"), [("guid-1", 201), ("guid-2", 409), (None, 409)])
-async def test_a_known_server_without_a_token_is_enrolled_by_its_guid_alone(
+async def test_a_server_whose_token_was_revoked_is_enrolled_by_its_guid_alone(
     service: Client, guid: str | None, status: int
 ) -> None:
-    await service.post(heartbeat() | {"server_guid": "guid-1"})
-    await service.post(heartbeat("unnamed"))
     token = await enrolment(service, uses=10)
+    own = (await enroll(service, token)).json()
+    body = heartbeat() | {"server_guid": "guid-1"}
+    reported = await service.http.post("/api/v1/agents/heartbeat", json=body, headers=bearer(own["token"]))
+    assert reported.status_code == 200
+    await service.http.delete(f"/api/v1/tokens/{own['id']}")
 
     answer = await enroll(service, token, guid=guid)
 
     assert answer.status_code == status, answer.text
-    assert (await enroll(service, token, "unnamed", guid=guid)).status_code == 409
+
+
+@pytest.mark.parametrize("guid", ["guid-1", None])
+async def test_a_server_that_reports_by_a_shared_token_is_not_taken_over(service: Client, guid: str | None) -> None:
+    """Its GUID is in its own heartbeats, and whoever enrols could have read it."""
+    await service.post(heartbeat() | {"server_guid": "guid-1"})
+    token = await enrolment(service, uses=10)
+
+    answer = await enroll(service, token, guid=guid)
+
+    assert (answer.status_code, answer.json()["code"]) == (409, "server_exists")
+
+
+async def test_a_spent_token_does_not_tell_which_servers_there_are(service: Client) -> None:
+    await service.post(heartbeat())
+    token = await enrolment(service, uses=1)
+    assert (await enroll(service, token, "first")).status_code == 201
+
+    answers = [await enroll(service, token, name) for name in ("nas", "first", "nobody")]
+
+    assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(403, "forbidden")] * 3
+
+
+async def test_a_read_token_sees_no_guid(service: Client) -> None:
+    await service.post(heartbeat() | {"server_guid": "guid-1"})
+    for kind, seen in (("read", None), ("admin", "guid-1")):
+        headers = bearer((await create(service, kind=kind))["token"])
+        one = (await service.http.get("/api/v1/servers/nas", headers=headers)).json()
+        every = (await service.http.get("/api/v1/servers", headers=headers)).json()["servers"]
+        assert (one["server_guid"], [server["server_guid"] for server in every]) == (seen, [seen])
 
 
 async def test_a_server_that_has_a_token_is_not_enrolled_again_but_by_an_administrator(service: Client) -> None:
@@ -137,7 +169,13 @@ async def test_a_server_that_has_a_token_is_not_enrolled_again_but_by_an_adminis
         ({"hostname": "h"}, "server_id"),
         ({"server_id": "../etc", "hostname": "h"}, "server_id"),
         ({"server_id": "nas"}, "hostname"),
-        ({"server_id": "nas", "hostname": "h\0"}, "hostname"),
+        *(
+            ({"server_id": "nas", "hostname": f"h{one}"}, "hostname")
+            for one in ("\0", "\n", "\x1b[31m", "\x7f", "\x9b31m")
+        ),
+        ({"server_id": "nas", "hostname": "h", "server_guid": "g\x9b"}, "server_guid"),
+        ({"server_id": ".", "hostname": "h"}, "server_id"),
+        ({"server_id": "..", "hostname": "h"}, "server_id"),
         ({"server_id": "nas", "hostname": "h", "server_guid": ""}, "server_guid"),
     ],
 )
