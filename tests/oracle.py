@@ -1,7 +1,7 @@
 """The rules of docs/counters.md once more, in Python and written for clarity: the database is held against them.
 
-A server's whole history goes in, in any order; what each of its samples gained comes out. Nothing here is incremental and
-nothing is fast: every series is judged from its beginning.
+A server's whole history goes in, in any order; what each of its samples gained comes out. Nothing here is incremental
+and nothing is fast: every series is judged from its beginning.
 """
 
 from collections import defaultdict
@@ -89,7 +89,8 @@ class _Row:
     """A sample in its series, and what is concluded from it.
 
     held    what growth is counted from after it: its counters, or the level that one of them fell from
-    doubts  by counter, the value that it fell or jumped from, and when, while a later reading may still show that it did not
+    doubts  by counter, the value that it fell or jumped from, and when, while a later reading may still show that it
+            did not
     """
 
     beat: Beat
@@ -190,7 +191,7 @@ class _Series:
         return None if self.boots.is_other_machine(beat.boot, before.beat.boot) else before
 
     def _flickers(self, before: _Row, beat: Beat, sample: Sample) -> bool:
-        """Whether ids that are no UUIDs alternate while one machine counts on: from one to the other, counters seldom fall."""
+        """Whether ids that are no UUIDs alternate while one machine counts on: across them, counters seldom fall."""
         assert beat.boot is not None
         assert before.beat.boot is not None
         pair = {beat.boot, before.beat.boot}
@@ -216,8 +217,8 @@ class _Series:
     def usual_rate(self, index: int, since: datetime, beat: Beat) -> int:
         """What a counter gained before it fell or jumped, or gains since; 0 where none is known.
 
-        Before: the second highest, because the highest may be what a source that stood still had put by. Since then: the
-        middle one, and none where one row tells it, because readings that are wrong may grow as well.
+        Before: the second highest, because the highest may be what a source that stood still had put by. Since then:
+        the middle one, and none where one row tells it, because readings that are wrong may grow as well.
         """
         before = self.rates(index, self.before(since, beat))
         after = self.rates(index, [row for row in self.before(beat.time, beat) if row.beat.time >= since])
@@ -258,8 +259,8 @@ class _Series:
             back.add(index)
             if level > doubt.old or (new - level) * 2_000_000 > 3 * usual * elapsed:
                 unexplained.add(index)
-        # What fell together comes back together. Most of it, if octets and packets are among it: one of them may be wrong
-        # again in this reading.
+        # What fell together comes back together. Most of it, if octets and packets are among it: one of them may be
+        # wrong again in this reading.
         found = set()
         for since in {base.doubts[index].since for index in unexplained}:
             event = {index for index, doubt in base.doubts.items() if doubt.since == since}
@@ -297,7 +298,9 @@ class _Judgement:
         fell = [index for index in counting if self.fell(index)]
         below_half = [index for index in counting if 2 * (self.now[index] or 0) < (self.held[index] or 0)]
         # All of them; or all but one, which may have been small before.
-        self.is_restarted = bool(below_half) and len(fell) == len(counting) or len(below_half) >= max(2, len(counting) - 1)
+        self.is_restarted = (bool(below_half) and len(fell) == len(counting)) or len(below_half) >= max(
+            2, len(counting) - 1
+        )
         self.is_rebooted = self.is_certain = False
         if None not in (beat.boot, base.beat.boot) and beat.boot != base.beat.boot:
             assert beat.boot is not None
@@ -329,13 +332,11 @@ class _Judgement:
         return _Row(self.beat, self.sample, gain, tuple(self.new_held), doubts)
 
     def doubts(self, kinds: Sequence[str]) -> dict[int, _Doubt]:
-        """What is in doubt after this row: what was before, until it is certain or too old, and what fell or jumped now."""
+        """What is in doubt after this row: what was, until it is certain or too old, and what fell or jumped now."""
         doubts = {}
         for index, doubt in self.base.doubts.items():
             held, now = self.held[index], self.now[index]
-            came_past = (
-                kinds[index] == "normal" and held is not None and now is not None and held < doubt.old <= now
-            )
+            came_past = kinds[index] == "normal" and held is not None and now is not None and held < doubt.old <= now
             if not self.is_certain and not came_past and self.beat.time - doubt.since <= self.beat.doubt_lasts:
                 doubts[index] = doubt
         for index, old in self.new_doubts.items():
