@@ -127,7 +127,7 @@ def router(
         agent = await body(request, Enrolling)
         caller = request.auth
         enrolment = caller.token_id if caller.kind == "enrolment" else None
-        return await issued(request, enrol(database().fetch, writing().fetch, hasher, agent, enrolment))
+        return await issued(request, enrol(writing().fetch, hasher, agent, enrolment))
 
     async def issued(request: Request[Any, Caller, Any], making: Awaitable[Created]) -> Response[Created]:
         new = await making

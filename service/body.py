@@ -79,18 +79,19 @@ async def read(scope: Scope, receive: Receive, limit: int, *, is_gzip: bool, hel
     try:
         with _bodies:
             message: Any = await receive()
-            chunks: list[bytes] = [message.get("body", b"")]
-            size = len(chunks[0])
-            while True:
-                if size > limit:
-                    raise _too_large(limit)
+            chunk: bytes = message.get("body", b"")
+            chunks, size = [chunk], len(chunk)
+            while size <= limit:
                 if held is not None:
-                    held.arrived(len(chunks[-1]))
+                    held.arrived(len(chunk))
                 if not message.get("more_body", False):
                     break
                 message = await _next(receive)
-                chunks.append(message.get("body", b""))
-                size += len(chunks[-1])
+                chunk = message.get("body", b"")
+                chunks.append(chunk)
+                size += len(chunk)
+            else:
+                raise _too_large(limit)
     except TimeoutError:
         reason = f"the body did not arrive within {BODY_SECONDS:.0f} seconds"
         raise Problem("request_timeout", reason, headers=_CLOSE) from None

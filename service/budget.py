@@ -1,6 +1,5 @@
 """What the bodies of requests may take of the process, together and by sender; said before they are read."""
 
-from collections import defaultdict
 from collections.abc import Hashable
 from math import ceil
 
@@ -26,7 +25,7 @@ class Budget:
     def __init__(self, large_bytes_per_minute: float = LARGE_BYTES_PER_MINUTE) -> None:
         self.small_bytes = 0
         self.large_bytes = 0
-        self.of_sender: defaultdict[Hashable, int] = defaultdict(int)  # of the large ones
+        self.of_sender: dict[Hashable, int] = {}  # of the large ones
         self.rates = Buckets(large_bytes_per_minute)
 
 
@@ -65,10 +64,12 @@ class Held:
 
     def arrived(self, more: int) -> None:
         """So many bytes came, of which what was expected is held already. Raises Problem (503)."""
-        covered = min(more, self._reserved)
-        self._reserved -= covered
-        if more > covered:
-            self.grow(more - covered)
+        if self._reserved:
+            covered = min(more, self._reserved)
+            self._reserved -= covered
+            more -= covered
+        if more:
+            self.grow(more)
 
     def grow(self, more: int) -> None:
         """Raises Problem (503) where there is no room for it."""
@@ -82,13 +83,13 @@ class Held:
             added = size if was_small else more
             if (
                 budget.large_bytes + added > ALL_LARGE_BYTES
-                or budget.of_sender[self._sender] + added > SENDERS_LARGE_BYTES
+                or budget.of_sender.get(self._sender, 0) + added > SENDERS_LARGE_BYTES
             ):
                 raise _no_room()
             if was_small:
                 budget.small_bytes -= self.bytes
             budget.large_bytes += added
-            budget.of_sender[self._sender] += added
+            budget.of_sender[self._sender] = budget.of_sender.get(self._sender, 0) + added
         self.bytes = size
 
     def is_read(self) -> None:
@@ -102,9 +103,9 @@ class Held:
             budget.small_bytes -= self.bytes
         else:
             budget.large_bytes -= self.bytes
-            budget.of_sender[self._sender] -= self.bytes
-        if self._sender in budget.of_sender and not budget.of_sender[self._sender]:
-            del budget.of_sender[self._sender]
+            left = budget.of_sender.pop(self._sender) - self.bytes
+            if left:
+                budget.of_sender[self._sender] = left
         self.bytes = self._reserved = 0
 
 

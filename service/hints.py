@@ -72,10 +72,15 @@ def consistent(heartbeat: Heartbeat) -> Heartbeat:
     if not interfaces:
         return heartbeat
     primary = heartbeat.primary_interface
-    if primary is not None and all(one.name != primary for one in interfaces):
+    below: dict[str, list[str]] = {}
+    for one in interfaces:
+        if one.name == primary:
+            primary = None
+        if one.stacked_on:
+            below[one.name] = one.stacked_on
+    if primary is not None:
         heartbeat = msgspec.structs.replace(heartbeat, primary_interface=None)
-    below = {one.name: one.stacked_on for one in interfaces if one.stacked_on}
-    if any(name in below for names in below.values() for name in names) and (circle := _in_circles(below)):
+    if below and any(name in below for names in below.values() for name in names) and (circle := _in_circles(below)):
         untangled = [
             msgspec.structs.replace(
                 one, stacked_on=[name for name in one.stacked_on or () if name not in circle] or None

@@ -105,6 +105,7 @@ class Identity:
         self._failures = Buckets(settings.failed_tokens_per_minute)
         self._servers = Buckets(settings.server_requests_per_minute)
         self._readers = Buckets(settings.read_requests_per_minute)
+        self._limits = {"server": self._servers, "read": self._readers, "admin": self._readers}
         self._in_flight: dict[tuple[str, str], int] = {}
         self._welcome = Recent()
 
@@ -122,7 +123,7 @@ class Identity:
             caller = await self._in_session(scope, wanted, peer) if takes_cookies else None
         if caller is None:
             raise Problem("unauthorized", "send a valid token as 'Authorization: Bearer …'", headers=_CHALLENGE)
-        limit = {"server": self._servers, "read": self._readers, "admin": self._readers}.get(caller.kind)
+        limit = self._limits.get(caller.kind)
         if limit is not None and (seconds := limit.take(caller.token_id)):
             raise _too_many("this token's requests are too many", seconds)
         if wanted not in MAY[caller.kind]:

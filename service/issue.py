@@ -16,13 +16,6 @@ Fetch = Callable[..., Awaitable[list[asyncpg.Record]]]
 
 _CREATE = "SELECT linkbeat.create_token($1, $2, $3, $4, $5, $6, $7, $8, $9)"
 _REGISTER = "SELECT linkbeat.register_server($1, $2, $3, $4, $5, $6) AS is_new"
-# A server that never had a token of its own reports by one that others share: whoever knows its GUID is not yet that
-# machine. Of a token without uses it is not told which servers there are.
-_MAY_ENROL = """
-SELECT EXISTS (SELECT FROM linkbeat.tokens WHERE token_id = $1 AND uses_left > 0) AS has_uses,
-       EXISTS (SELECT FROM servers WHERE server_id = $2)
-       AND NOT EXISTS (SELECT FROM linkbeat.tokens WHERE server_id = $2) AS is_anothers
-"""
 _ENROL = "SELECT linkbeat.enrol_server($1, $2, $3, $4, $5, $6, $7) AS outcome"
 
 Name = Annotated[
@@ -127,20 +120,11 @@ async def register(fetch: Fetch, hasher: Hasher, new: NewServer) -> Created:
     return Created(made.token_id, "server", made.text, new.server_id, None)
 
 
-async def enrol(read: Fetch, fetch: Fetch, hasher: Hasher, agent: Enrolling, enrolment: str | None) -> Created:
+async def enrol(fetch: Fetch, hasher: Hasher, agent: Enrolling, enrolment: str | None) -> Created:
     """A server's own token. `enrolment` is the id of the token that it comes with; None: an administrator's.
-
-    read, fetch  statements of the roles that read and write
 
     Raises Problem: 403 where the enrolment token is used up, 409 where the server is another machine's.
     """
-    if enrolment is not None:
-        # Races are linkbeat.enrol_server's: a server that appears in between is still known by its GUID.
-        (known,) = await read(_MAY_ENROL, enrolment, agent.server_id)
-        if not known["has_uses"]:
-            raise Problem("forbidden", "the enrolment token is used up")
-        if known["is_anothers"]:
-            raise _exists(agent.server_id)
     made = Made("server", hasher)
     (row,) = await fetch(
         _ENROL, enrolment, agent.server_id, agent.server_guid, made.token_id, agent.hostname, made.hash, made.key_id
@@ -148,13 +132,9 @@ async def enrol(read: Fetch, fetch: Fetch, hasher: Hasher, agent: Enrolling, enr
     if row["outcome"] == "spent":
         raise Problem("forbidden", "the enrolment token is used up")
     if row["outcome"] == "exists":
-        raise _exists(agent.server_id)
+        raise Problem(
+            "server_exists",
+            f"server {agent.server_id!r} already exists: if it is this machine, have an administrator make it a token; "
+            "or choose another id",
+        )
     return Created(made.token_id, "server", made.text, agent.server_id, None)
-
-
-def _exists(server_id: str) -> Problem:
-    return Problem(
-        "server_exists",
-        f"server {server_id!r} already exists: if it is this machine, have an administrator make it a token; "
-        "or choose another id",
-    )
