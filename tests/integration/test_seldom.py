@@ -182,6 +182,13 @@ async def test_a_fleet_of_different_intervals_has_a_width_for_each_series_that_n
     assert widths == {"a": None, "b": 300, "c": None, "d": 3_600, "e": 600, "f": None, "g": 300}
     names = [(one["server_id"], one["interface"]) for one in answer["series"]]
     assert names == [(server_id, name) for server_id in intervals for name in ("eth0", "wlan0")]
+    paged: list[dict[str, Any]] = []
+    query: dict[str, Any] = {"period": "1h", "limit": 3}  # a server's two interfaces are on different pages
+    while "after" not in query or query["after"] is not None:
+        page = await service.get("/metrics/sparkline/network", **query)
+        paged += page["series"]
+        query["after"] = page["next"]
+    assert paged == answer["series"]
     for one in answer["series"]:
         check(one["data"], widths[one["server_id"]] or 60)
         alone = await spark(service, one["server_id"], interface=one["interface"])
