@@ -32,6 +32,10 @@ drill: .venv/development ## Kills service, database, run and agents again and ag
 drill-agent: .venv/development ## The agent through kills, full disks, an outage of a day and a thousand at once
 	$(BIN)/python -m pytest -s tests/drills/test_agent_*.py
 
+.PHONY: drill-abuse
+drill-abuse: .venv/development ## Clients that misbehave, with a token or without, beside one that reports and reads
+	$(BIN)/python -m pytest tests/drills/test_abuse_*.py
+
 .PHONY: soak
 soak: .venv/development ## A day of 200 servers in some minutes, through kills and lost answers; exact to the byte
 	$(BIN)/python -m pytest -s tests/drills/test_soak.py

@@ -10,8 +10,8 @@ from typing import Any
 from tests.oracle import COUNTERS, WRAP, Beat, Sample
 from tests.support import boot_id
 
-# Names with the kinds that agents give them; those below FOLDING come and go on top of another, and are folded while they
-# are young.
+# Names with the kinds that agents give them; those below FOLDING come and go on top of another, and are folded while
+# they are young.
 STAYING = [
     ("eth0", "physical"),
     ("wlan0", "physical"),

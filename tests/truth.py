@@ -1,8 +1,8 @@
 """Interfaces whose true traffic is known, seen through sources that report it badly.
 
-What crosses is counted without a bound; kernels count it in 32 or 64 bits, since a boot or since the interface was created;
-a faulty source reports something else for a while; the agent stamps the readings. tests/integration/test_counter_laws.py
-holds the stored deltas against what truly crossed.
+What crosses is counted without a bound; kernels count it in 32 or 64 bits, since a boot or since the interface was
+created; a faulty source reports something else for a while; the agent stamps the readings.
+tests/integration/test_counter_laws.py holds the stored deltas against what truly crossed.
 """
 
 import random
@@ -111,8 +111,10 @@ BOOT_IDS = ("uuid", "sliding", "flickering", "none")
 SPEEDS = ("unknown", "right", "too low", "senseless")
 
 
-def history(rng: random.Random, start: datetime) -> History:
-    """A machine with one interface for up to an hour: one to three faults or events, and truthful readings around them."""
+def history(  # noqa: PLR0912, PLR0915 - a story told in the order of its draws: a seed must tell the same one
+    rng: random.Random, start: datetime
+) -> History:
+    """A machine with one interface for up to an hour: one to three faults or events between truthful readings."""
     story = History()
     bits = rng.choice([32, 64, 64, 64])
     rate = rng.choice(
