@@ -1,4 +1,4 @@
-"""`python -m service`, installed as `linkbeat`: serve, migrate, run, psql, token."""
+"""`python -m service`, installed as `linkbeat`: serve, migrate, run, psql, token, recount."""
 
 import argparse
 import asyncio
@@ -13,7 +13,7 @@ import asyncpg
 import uvicorn
 
 from agent import __version__
-from service import schema, token_command
+from service import recount, schema, token_command
 from service.app import create_app
 from service.command import COMMAND
 from service.connections import Connections, raise_descriptor_limit
@@ -44,6 +44,8 @@ def main() -> int:
         _log_to_stderr(settings.log_level)
         if arguments.command == "token":
             return token_command.run(settings, arguments, say)
+        if arguments.command == "recount":
+            return recount.run(settings, arguments, say)
         return {"serve": serve, "migrate": migrate, "run": run_all, "psql": psql}[arguments.command](settings)
     except (SettingsError, SchemaError, EmbeddedError) as raised:
         print(f"linkbeat: {raised}", file=sys.stderr)
@@ -64,6 +66,8 @@ def argument_parser() -> argparse.ArgumentParser:
         commands.add_parser(name, help=words, description=words)
     words = "make, list and revoke tokens (docs/identity.md)"
     token_command.add_arguments(commands.add_parser("token", help=words, description=words))
+    words = "judge a server's stored samples again by today's rules (docs/counters.md)"
+    recount.add_arguments(commands.add_parser("recount", help=words, description=words))
     return parser
 
 
