@@ -1,4 +1,6 @@
-"""`linkbeat recount`: judges a server's stored samples again by today's rules (sql/function/recount.sql, docs/counters.md)."""
+"""`linkbeat recount`: judges a server's stored samples again by today's rules.
+
+sql/function/recount.sql does it; docs/counters.md has the rules."""
 
 import argparse
 import asyncio
@@ -31,7 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `recount`."""
     parser.add_argument("server", metavar="SERVER", help="the server's id")
     parser.add_argument(
-        "--since", type=_time, metavar="TIME", help="from this time on, such as 2026-01-29T10:00Z; without it, from the oldest sample"
+        "--since",
+        type=_time,
+        metavar="TIME",
+        help="from this time on, such as 2026-01-29T10:00Z; without it, from the oldest sample",
     )  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="print what would change, and change nothing")
 
@@ -53,7 +58,7 @@ def run(settings: Settings, arguments: argparse.Namespace, say: Callable[[str], 
 
 
 async def recount(url: str, server_id: str, since: datetime | None, *, is_dry: bool) -> list[Recounted]:
-    """Judges the samples of a server from `since` on again, all of them without it; by interface, in the order of names.
+    """Judges the samples of a server again, from `since` on or all of them; by interface, in the order of names.
 
     In many transactions, so that its heartbeats go on; it has no time limit.
 

@@ -1,7 +1,7 @@
 """The rules of docs/counters.md once more, in Python and written for clarity: the database is held against them.
 
-A server's whole history goes in, in any order; what each of its samples gained comes out. Nothing here is incremental and
-nothing is fast: every series is judged from its beginning.
+A server's whole history goes in, in any order; what each of its samples gained comes out. Nothing here is incremental
+and nothing is fast: every series is judged from its beginning.
 """
 
 from collections import defaultdict
@@ -89,7 +89,7 @@ class _Row:
     """A sample in its series, and what is concluded from it.
 
     held    what growth is counted from after it: its counters, or the level that one of them fell from
-    doubts  by counter, the value that it fell or jumped from, and when, while a later reading may still show that it did not
+    doubts  by counter, the value that it fell or jumped from, and when, while a later reading may still deny that
     """
 
     beat: Beat
@@ -190,7 +190,7 @@ class _Series:
         return None if self.boots.is_other_machine(beat.boot, before.beat.boot) else before
 
     def _flickers(self, before: _Row, beat: Beat, sample: Sample) -> bool:
-        """Whether ids that are no UUIDs alternate while one machine counts on: from one to the other, counters seldom fall."""
+        """Whether ids that are no UUIDs alternate while one machine counts on: between them, counters seldom fall."""
         assert beat.boot is not None
         assert before.beat.boot is not None
         pair = {beat.boot, before.beat.boot}
@@ -222,8 +222,8 @@ class _Series:
     def usual_rate(self, index: int, since: datetime, beat: Beat) -> float:
         """What a counter gained before it fell or jumped, or gains since, per millisecond; 0 where none is known.
 
-        Before: the second highest, because the highest may be what a source that stood still had put by. Since then: the
-        middle one, and none where one row tells it, because readings that are wrong may grow as well.
+        Before: the second highest, because the highest may be what a source that stood still had put by. Since then:
+        the middle one, and none where one row tells it, because readings that are wrong may grow as well.
         """
         before = self.rates(index, self.before(since, beat))
         after = self.rates(index, [row for row in self.before(beat.time, beat) if row.beat.time >= since])
@@ -262,8 +262,8 @@ class _Series:
             back.add(index)
             if level > doubt.old or float(new - level) > 1.5 * usual * elapsed:
                 unexplained.add(index)
-        # What fell together comes back together. Most of it, if octets and packets are among it: one of them may be wrong
-        # again in this reading.
+        # What fell together comes back together. Most of it, if octets and packets are among it: one of them may be
+        # wrong again in this reading.
         found = set()
         for since in {base.doubts[index].since for index in unexplained}:
             event = {index for index, doubt in base.doubts.items() if doubt.since == since}
@@ -312,8 +312,8 @@ class _Judgement:
         fell = [index for index in counting if self.fell(index)]
         below_half = [index for index in counting if 2 * (self.now[index] or 0) < (self.held[index] or 0)]
         # All of them; or all but one, which may have been small before.
-        self.is_restarted = (
-            bool(below_half) and len(fell) == len(counting) or len(below_half) >= max(2, len(counting) - 1)
+        self.is_restarted = (bool(below_half) and len(fell) == len(counting)) or len(below_half) >= max(
+            2, len(counting) - 1
         )
         self.is_rebooted = self.is_certain = False
         if None not in (beat.boot, base.beat.boot) and beat.boot != base.beat.boot:
@@ -346,7 +346,7 @@ class _Judgement:
         return _Row(self.beat, self.sample, gain, tuple(self.new_held), doubts)
 
     def doubts(self, kinds: Sequence[str]) -> dict[int, _Doubt]:
-        """What is in doubt after this row: what was before, until it is certain or too old, and what fell or jumped now."""
+        """What is in doubt after this row: what was, until it is certain or too old, and what fell or jumped now."""
         doubts = {}
         for index, doubt in self.base.doubts.items():
             held, now = self.held[index], self.now[index]
@@ -359,7 +359,7 @@ class _Judgement:
         return doubts
 
     def has_counted_on(self, index: int, since: datetime) -> bool:
-        """Whether the octets of a counter's direction show what is usual for the time since it fell: they did begin again."""
+        """Whether the octets of a counter's direction began again: they show what is usual for the time since."""
         direction = index % 2
         if since == self.base.beat.time or not (self.base.gain.deltas[direction] or self.base.gain.kind in PLAIN):
             return False
@@ -367,9 +367,9 @@ class _Judgement:
         gain, level = self.base.gain, self.held[direction] or 0
         grown = gain.deltas[direction] or 0
         # At about the rate of the row before, which was one of several since.
-        if gain.kind in PLAIN and direction in self.new_doubts and gain.elapsed_ms and 0 < 3 * grown <= level:
-            if float(level) <= 1.5 * grown / gain.elapsed_ms * in_all:
-                return True
+        is_run = gain.kind in PLAIN and direction in self.new_doubts and gain.elapsed_ms and 0 < 3 * grown <= level
+        if is_run and float(level) <= 1.5 * grown / gain.elapsed_ms * in_all:
+            return True
         rate = self.series.usual_rate(direction, since, self.beat)
         return float(self.held[direction] or 0) <= 1.5 * rate * in_all
 

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from tests.aggregates import LEVELS
-from tests.support import Client, deltas, heartbeat, hours_ago, interface
+from tests.support import Client, boot_id, deltas, heartbeat, hours_ago, interface
 
 T0 = hours_ago(20)
 GIGABIT: dict[str, Any] = {"kind": "physical", "speed_mbps": 1_000}
@@ -18,20 +18,36 @@ def at(seconds: float) -> datetime:
     return T0 + timedelta(seconds=seconds)
 
 
-async def report(
-    service: Client, *readings: tuple[float, str | None, int], server_id: str = "nas", **more: Any
-) -> None:
-    """Posts heartbeats of eth0: seconds from T0, boot, rx_bytes; `more` fields of the interface."""
+async def report(service: Client, *readings: tuple[float, str, int], server_id: str = "nas", **more: Any) -> None:
+    """Posts heartbeats of eth0: seconds from T0, a label of the boot, rx_bytes; `more` fields of the interface."""
     for seconds, boot, rx in readings:
-        body = heartbeat(server_id, at=at(seconds), boot=boot)
+        body = heartbeat(server_id, at=at(seconds), boot=boot_id(boot))
         body["network_interfaces"] = [interface("eth0", rx, **more)]
         await service.post(body)
+
+
+async def report_packets(service: Client, *readings: tuple[float, str, int, int]) -> None:
+    """The same, with rx_packets."""
+    for seconds, boot, rx, packets in readings:
+        await report(service, (seconds, boot, rx), rx_packets=packets)
 
 
 class TestCase24:
     """32-bit wrap, reboot, replay, reversed order."""
 
-    async def test_case_24_a_wrap_at_32_bits_in_line_with_the_rate(
+    async def test_case_24_a_wrap_at_32_bits_that_packets_confirm(
+        self, service: Client, database: asyncpg.Connection
+    ) -> None:
+        rate = 3 * 10**8
+        first = 2**32 - rate - rate // 2
+
+        await report_packets(
+            service, (0, "b", first, 0), (30, "b", first + rate, 300_000), (60, "b", rate // 2, 600_000)
+        )
+
+        assert (await deltas(database))[1:] == [(rate, "normal"), (rate, "wrap")]
+
+    async def test_case_24_without_packets_the_same_is_a_reset(
         self, service: Client, database: asyncpg.Connection
     ) -> None:
         rate = 3 * 10**8
@@ -39,7 +55,7 @@ class TestCase24:
 
         await report(service, (0, "b", first), (30, "b", first + rate), (60, "b", rate // 2))
 
-        assert (await deltas(database))[1:] == [(rate, "normal"), (rate, "wrap")]
+        assert (await deltas(database))[1:] == [(rate, "normal"), (rate // 2, "reset")]
 
     async def test_case_24_a_shrink_without_evidence_is_a_reset(
         self, service: Client, database: asyncpg.Connection
@@ -51,12 +67,17 @@ class TestCase24:
     async def test_case_24_a_counter_that_passed_32_bits_does_not_wrap_there(
         self, service: Client, database: asyncpg.Connection
     ) -> None:
-        await report(service, (0, "b", 2**32 + 5), (30, "b", 2**32 - 10), (60, "b", 5))
+        """A small step back counts on from the highest value; what fell by itself counts on from where it is."""
+        await report_packets(
+            service, (0, "b", 2**32 + 5, 10), (30, "b", 2**32 - 10, 20), (60, "b", 5, 30), (90, "b", 9, 40)
+        )
 
-        assert (await deltas(database))[1:] == [(2**32 - 10, "reset"), (5, "reset")]
+        assert (await deltas(database))[1:] == [(0, "dip"), (0, "dip"), (4, "normal")]
 
     async def test_case_24_in_the_next_boot_it_may(self, service: Client, database: asyncpg.Connection) -> None:
-        await report(service, (0, "a", 2**32 + 5), (30, "b", 2**32 - 10), (60, "b", 5))
+        await report_packets(
+            service, (0, "a", 2**32 + 5, 10), (30, "b", 2**32 - 10, 4_000_000), (60, "b", 5, 4_000_001)
+        )
 
         assert (await deltas(database))[1:] == [(2**32 - 10, "reboot"), (15, "wrap")]
 
@@ -224,10 +245,15 @@ class TestLinkSpeed:
     async def test_of_a_link_that_changed_its_speed_the_greater_counts(
         self, service: Client, database: asyncpg.Connection
     ) -> None:
+        """Where it gains more than that, but no more than it usually does, it is believed."""
         await report(service, (0, "a", 0), kind="physical", speed_mbps=10_000)
         await report(service, (30, "a", 2 * self.MOST), (60, "a", 4 * self.MOST), kind="physical", speed_mbps=1_000)
+        await report(service, (90, "a", 9 * self.MOST + 9), kind="physical", speed_mbps=10)
+        await report(service, (120, "a", 30 * self.MOST), kind="physical", speed_mbps=10)
 
-        assert (await deltas(database))[1:] == [(2 * self.MOST, "normal"), (0, "rejected")]
+        assert (await deltas(database))[1:] == [
+            (2 * self.MOST, "normal"), (2 * self.MOST, "normal"), (5 * self.MOST + 9, "normal"), (0, "rejected")
+        ]  # fmt: skip
 
     async def test_a_link_whose_speed_is_no_longer_told_is_as_fast_as_it_was(
         self, service: Client, database: asyncpg.Connection
@@ -237,7 +263,9 @@ class TestLinkSpeed:
 
         assert (await deltas(database))[1:] == [(0, "rejected"), (10**9, "normal")]
 
-    async def test_a_wrap_beyond_the_line_rate_is_a_reset(self, service: Client, database: asyncpg.Connection) -> None:
+    async def test_an_octet_counter_alone_restarts_with_no_more_than_its_line_carries(
+        self, service: Client, database: asyncpg.Connection
+    ) -> None:
         """In line with the rate before, which was too much for the link already."""
         rate = 10**8
         readings = [(0.0, "a", 2**32 - rate - rate // 2), (30.0, "a", 2**32 - rate // 2), (60.0, "a", rate // 2)]
@@ -282,12 +310,20 @@ class TestCounters:
     async def test_each_counter_is_judged_by_itself_and_the_row_by_its_worst(
         self, service: Client, database: asyncpg.Connection
     ) -> None:
-        for n, (rx, tx) in enumerate([(10**6, 5 * 10**6), (2 * 10**6, 70)]):
+        """A counter that falls by itself counts its new value only if it usually gains as much."""
+        readings = [(0, 0), (10**6, 5 * 10**6), (2 * 10**6, 70), (3 * 10**6, 90)]
+        for n, (rx, tx) in enumerate(readings):
             await service.post(heartbeat(at=at(30 * n), eth0=(rx, tx)))
+            await service.post(heartbeat("quiet", at=at(30 * n), eth0=(rx, tx if n else 5 * 10**6)))
 
-        row = await database.fetchrow("SELECT * FROM network_interface_metrics ORDER BY time DESC LIMIT 1")
-        assert row is not None
-        assert (row["rx_bytes_delta"], row["tx_bytes_delta"], row["delta_kind"]) == (10**6, 70, "reset")
+        for server_id, sent in (("nas", [0, 5 * 10**6, 70, 20]), ("quiet", [0, 0, 0, 20])):
+            rows = await database.fetch(
+                "SELECT rx_bytes_delta, tx_bytes_delta, delta_kind FROM network_interface_metrics "
+                "WHERE server_id = $1 ORDER BY time",
+                server_id,
+            )
+            kinds = ["first", "normal", "reset" if sent[2] else "dip", "normal"]
+            assert [tuple(row) for row in rows] == list(zip([0, 10**6, 10**6, 10**6], sent, kinds, strict=True))
 
     async def test_what_is_shown_as_current_follows_what_was_repaired(
         self, service: Client, database: asyncpg.Connection
