@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(settings: Settings, arguments: argparse.Namespace, say: Callable[[str], None]) -> int:
     """Recounts, and prints what changed on stdout, an interface a line."""
-    with choose_database(settings.database_url or None, settings.data_path, lambda _: None) as database:
+    with choose_database(settings, lambda _: None) as database:
         asyncio.run(schema.check(database.url, settings))
         try:
             changes = asyncio.run(recount(database.url, arguments.server, arguments.since, is_dry=arguments.dry_run))
