@@ -44,6 +44,10 @@ soak: .venv/development ## A day of 200 servers in some minutes, through kills a
 drill-packages: .venv/development ## Builds the wheel, the one-file agent and the images, and runs each alone
 	$(BIN)/python -m pytest tests/drills/test_packages*.py
 
+.PHONY: laws
+laws: .venv/development ## 10,000 histories of true traffic seen through faulty sources, in any order; for minutes
+	LINKBEAT_LAW_HISTORIES=10000 $(BIN)/python -m pytest -s tests/integration/test_counter_laws.py
+
 .PHONY: fuzz-api
 fuzz-api: .venv/development ## Asks the whole API for whatever its OpenAPI document allows and forbids, for minutes
 	LINKBEAT_SCHEMATHESIS_EXAMPLES=200 $(BIN)/python -m pytest tests/e2e/test_schemathesis.py
@@ -72,6 +76,10 @@ screenshots: .venv/development ## Writes docs/images/: each page of the dashboar
 .PHONY: bench-peers
 bench-peers: .venv/development ## The same beside InfluxDB, VictoriaMetrics and Prometheus; BENCH="--only ingest"
 	$(BIN)/python -u -m benchmarks.peers $(BENCH)
+
+.PHONY: bench-evidence
+bench-evidence: .venv/development ## What heartbeats with resets and reboots cost the database; BENCH="--tree ../older"
+	$(BIN)/python -u -m benchmarks.evidence $(BENCH)
 
 .PHONY: bench-export
 bench-export: .venv/development ## Ten million rows as a file: rows a second, memory, and sparklines beside it
