@@ -7,7 +7,7 @@ from typing import Any
 import asyncpg
 
 from tests import fleet
-from tests.support import Client, heartbeat, hours_ago, interface
+from tests.support import Client, boot_id, heartbeat, hours_ago, interface
 
 MINUTE = timedelta(minutes=1)
 HIGHEST = 2**64 - 1
@@ -83,10 +83,24 @@ async def test_a_reboot_says_from_when_to_when_nothing_was_heard(service: Client
 async def test_two_machines_under_one_id_are_no_reboots(service: Client, database: asyncpg.Connection) -> None:
     start = hours_ago(2)
     for minute in range(6):
-        await service.post(beat(start + minute * MINUTE, interface("eth0", minute), boot="ab"[minute % 2]))
+        boot = boot_id("ab"[minute % 2])
+        await service.post(beat(start + minute * MINUTE, interface("eth0", minute), boot=boot))
 
     assert await rows(database, "SELECT downtime_seconds, is_overlap FROM server_reboots") == [(None, True)]
     assert await rows(database, "SELECT shared_since IS NOT NULL FROM server_overview") == [(True,)]
+
+
+async def test_ids_that_flicker_while_the_counters_go_on_are_one_machine(
+    service: Client, database: asyncpg.Connection
+) -> None:
+    start = hours_ago(2)
+    for minute in range(6):
+        await service.post(beat(start + minute * MINUTE, interface("eth0", minute), boot="ab"[minute % 2]))
+
+    assert await rows(database, "SELECT shared_since IS NOT NULL FROM server_overview") == [(False,)]
+    assert await rows(database, "SELECT rx_bytes, delta_kind FROM network_samples ORDER BY time") == [
+        (0, "first"), *[(1, "normal")] * 5
+    ]  # fmt: skip
 
 
 async def test_an_interface_is_shown_as_it_is_now(service: Client, database: asyncpg.Connection) -> None:
