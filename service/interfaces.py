@@ -63,7 +63,7 @@ class Interface(msgspec.Struct, frozen=True):
     is_lowest        no other interface of the server is below it: a server's traffic is the sum over these
     is_folded        short-lived, or beyond the server's budget: its history is counted in that of its kind, as veth/*
     rx_bps, tx_bps   bits per second between its last two samples; null: it has gone, or the rate is not known
-    delta_kind       how that is known: first, normal, gap, reboot, reset, wrap or rejected
+    delta_kind       how that is known: first, normal, gap, reboot, reset, wrap, dip, glitch or rejected
     elapsed_seconds  between its last two samples
     rx_bytes and the other counters  since boot, as the kernel counts: 0 to 2**64-1; null: not reported
     """

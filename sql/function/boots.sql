@@ -54,8 +54,9 @@ BEGIN
     IF boot_was = of_boot THEN
         had.last_seen := greatest(had.last_seen, was_seen);
     END IF;
-    INSERT INTO server_boots AS b (server_id, boot, boot_id, first_seen, last_seen, arrived_at)
-    VALUES (of_server, of_boot, of_boot_id, moment, moment, CASE WHEN is_live THEN statement_timestamp() END)
+    INSERT INTO server_boots AS b (server_id, boot, boot_id, first_seen, last_seen, arrived_at, is_reboot)
+    VALUES (of_server, of_boot, of_boot_id, moment, moment, CASE WHEN is_live THEN statement_timestamp() END,
+            linkbeat.is_reboot(of_server, of_boot, moment))
     ON CONFLICT (server_id, boot) DO UPDATE SET
         first_seen = least(had.first_seen, moment), last_seen = greatest(had.last_seen, moment),
         arrived_at = coalesce(EXCLUDED.arrived_at, b.arrived_at)

@@ -219,6 +219,7 @@ BEGIN
         elapsed_ms = m.elapsed_ms, counts_64bit = m.counts_64bit, delta_kind = m.delta_kind,
         levels = m.levels, old_levels = m.old_levels, doubted_since = m.doubted_since
     WHERE server_id = m.server_id AND interface_name = m.interface_name AND time = m.time;
+    PERFORM linkbeat.note_reboot(m);
     IF m.is_folded THEN
         PERFORM linkbeat.sum_folded(ARRAY[m.server_id], ARRAY[m.time]);
     END IF;

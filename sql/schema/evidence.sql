@@ -24,9 +24,14 @@ COMMENT ON COLUMN servers.live_at IS 'When a heartbeat that was the newest last 
 
 ALTER TABLE server_boots
     ADD COLUMN arrived_at  timestamptz,
-    ADD COLUMN alternates  boolean NOT NULL DEFAULT false;
+    ADD COLUMN alternates  boolean NOT NULL DEFAULT false,
+    ADD COLUMN is_reboot   boolean NOT NULL DEFAULT true;
 COMMENT ON COLUMN server_boots.arrived_at IS 'When a heartbeat of this boot last arrived live, out of order or after another boot''s; null: none did.';
 COMMENT ON COLUMN server_boots.alternates IS 'Its heartbeats arrived by turns with those of a boot that overlaps it: two machines report under one id.';
+COMMENT ON COLUMN server_boots.is_reboot IS 'It followed another boot by a reboot: its id is a UUID, or a sample of its is of kind reboot. Of the first boot it says nothing.';
+COMMENT ON TABLE server_boots IS 'From when to when each server was seen in which boot. Boots that overlap and alternate are two machines under one id.';
+COMMENT ON COLUMN network_interface_metrics.delta_kind IS
+    'How the deltas came about: first (sample), normal (counters grew), gap (they grew, over more than three intervals), reboot, reset (without reboot), wrap (at 2**32), dip (a counter fell for a while; 0 until it is past its old level), glitch (a later sample shows that the reading was wrong; delta 0), rejected (not plausible; delta 0), folded (sum over short-lived interfaces).';
 
 -- Boots that were seen to overlap before arrival was recorded keep what was concluded from it.
 UPDATE server_boots b SET alternates = true

@@ -14,17 +14,20 @@ SELECT time, server_id, mount_point, device, fs_type, state, percent,
        linkbeat.unsigned(available_bytes) AS available_bytes
 FROM public.filesystem_metrics;
 
+-- Boots in the order in which they began, by the agent's clock: one that was set back makes a boot seem to begin before the
+-- one before it ended. That is an overlap only where heartbeats of the two arrived by turns.
 CREATE OR REPLACE VIEW public.server_reboots AS
 SELECT server_id, boot, boot_id, previous_boot_id, down_since, up_since,
        CASE WHEN up_since >= down_since THEN extract(epoch FROM up_since - down_since)::double precision END AS downtime_seconds,
-       up_since < down_since AS is_overlap
+       is_overlap
 FROM (
-    SELECT server_id, boot, boot_id, first_seen AS up_since,
-           lag(boot_id) OVER boots AS previous_boot_id, lag(last_seen) OVER boots AS down_since
+    SELECT server_id, boot, boot_id, is_reboot, first_seen AS up_since,
+           lag(boot_id) OVER boots AS previous_boot_id, lag(last_seen) OVER boots AS down_since,
+           alternates AND lag(alternates) OVER boots AND first_seen < lag(last_seen) OVER boots AS is_overlap
     FROM public.server_boots
     WINDOW boots AS (PARTITION BY server_id ORDER BY first_seen, boot)
 ) b
-WHERE down_since IS NOT NULL;
+WHERE down_since IS NOT NULL AND (is_reboot OR is_overlap);
 
 COMMENT ON VIEW public.server_samples IS 'What each machine reported of itself as a whole, one row per heartbeat.';
 COMMENT ON COLUMN public.server_samples.time IS 'When the agent read the values, by its clock.';
@@ -54,12 +57,12 @@ COMMENT ON COLUMN public.filesystem_samples.used_bytes IS 'Bytes in use.';
 COMMENT ON COLUMN public.filesystem_samples.available_bytes IS 'Bytes that an ordinary user can still write; null: not known.';
 
 COMMENT ON VIEW public.server_reboots IS
-    'Every boot of a server that followed another one, and the silence between the two. Servers whose agent sends no boot_id have none.';
+    'Every reboot of a server, and the silence between the boots. Of boot ids that are no UUIDs, those alone that came with counters that fell, or with an uptime that did. Servers whose agent sends no boot_id have none.';
 COMMENT ON COLUMN public.server_reboots.server_id IS 'The name under which the machine reports.';
 COMMENT ON COLUMN public.server_reboots.boot IS 'Number of the new boot, as in network_samples.';
 COMMENT ON COLUMN public.server_reboots.boot_id IS 'The new boot''s id as the agent sent it.';
 COMMENT ON COLUMN public.server_reboots.previous_boot_id IS 'The id of the boot before.';
 COMMENT ON COLUMN public.server_reboots.down_since IS 'Time of the last heartbeat before.';
 COMMENT ON COLUMN public.server_reboots.up_since IS 'Time of the first heartbeat after.';
-COMMENT ON COLUMN public.server_reboots.downtime_seconds IS 'Seconds without a heartbeat between the boots: the machine was down no longer than that. null: they overlap.';
-COMMENT ON COLUMN public.server_reboots.is_overlap IS 'The boot before was still heard from after this one began: two machines report under one id.';
+COMMENT ON COLUMN public.server_reboots.downtime_seconds IS 'Seconds without a heartbeat between the boots: the machine was down no longer than that. null: the new boot began before the last heartbeat of the one before: is_overlap, or the clock was set back.';
+COMMENT ON COLUMN public.server_reboots.is_overlap IS 'Heartbeats of this boot and of the one before arrived by turns: two machines report under one id, and neither rebooted. false: a reboot, also where the clock was wrong after it.';

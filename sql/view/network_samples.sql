@@ -56,7 +56,7 @@ SELECT time,
        is_folded,
        boot
 FROM public.network_samples
-WHERE delta_kind IN ('first', 'gap', 'reboot', 'reset', 'wrap', 'rejected');
+WHERE delta_kind IN ('first', 'gap', 'reboot', 'reset', 'wrap', 'dip', 'glitch', 'rejected');
 
 COMMENT ON VIEW public.network_samples IS
     'Every sample of every interface, with what moved since the sample before, the rates, and how they are known. Sums over interfaces: WHERE is_lowest; over short-lived ones too: WHERE NOT is_folded.';
@@ -72,13 +72,13 @@ COMMENT ON COLUMN public.network_samples.rx_errors IS 'Receive errors since the 
 COMMENT ON COLUMN public.network_samples.tx_errors IS 'Transmit errors since the sample before; null: not reported.';
 COMMENT ON COLUMN public.network_samples.rx_dropped IS 'Received packets dropped since the sample before; null: not reported.';
 COMMENT ON COLUMN public.network_samples.tx_dropped IS 'Packets to send dropped since the sample before; null: not reported.';
-COMMENT ON COLUMN public.network_samples.rx_bps IS 'Receive rate since the sample before, in bits per second; null: not known (first, rejected, or 24 days and more apart).';
+COMMENT ON COLUMN public.network_samples.rx_bps IS 'Receive rate since the sample before, in bits per second; null: not known (first, rejected, glitch, or 24 days and more apart).';
 COMMENT ON COLUMN public.network_samples.tx_bps IS 'Transmit rate since the sample before, in bits per second; null: not known.';
 COMMENT ON COLUMN public.network_samples.rx_utilisation_percent IS 'rx_bps as a share of the line rate, in percent; null: rate or line rate is not known.';
 COMMENT ON COLUMN public.network_samples.tx_utilisation_percent IS 'tx_bps as a share of the line rate, in percent; null: rate or line rate is not known.';
 COMMENT ON COLUMN public.network_samples.speed_mbps IS 'Line rate in Mbit/s; null: not known.';
 COMMENT ON COLUMN public.network_samples.delta_kind IS
-    'How the deltas came about: first (sample), normal (counters grew), gap (they grew, over more than three intervals), reboot, reset (without reboot), wrap (at 2**32), rejected (more than the line can carry; counted as 0), folded (sum over short-lived interfaces).';
+    'How the deltas came about: first (sample), normal (counters grew), gap (they grew, over more than three intervals), reboot, reset (without reboot), wrap (at 2**32), dip (a counter fell for a while; 0 until it is past its old level), glitch (a later sample shows that the reading was wrong; counted as 0), rejected (not plausible; counted as 0), folded (sum over short-lived interfaces).';
 COMMENT ON COLUMN public.network_samples.elapsed_seconds IS 'Seconds since the sample before; null: there is none. 2147483.647 stands for that and more.';
 COMMENT ON COLUMN public.network_samples.gap_seconds IS 'elapsed_seconds, if that is more than three intervals: samples are missing. null: no gap.';
 COMMENT ON COLUMN public.network_samples.interval_seconds IS 'Seconds from one heartbeat to the next, as the agent is set; 30 where it does not say.';
@@ -95,11 +95,11 @@ COMMENT ON COLUMN public.network_samples.rx_dropped_counter IS 'Received packets
 COMMENT ON COLUMN public.network_samples.tx_dropped_counter IS 'Packets to send dropped since boot; null: not reported.';
 
 COMMENT ON VIEW public.network_events IS
-    'The samples that are not plain: first ones, gaps, reboots, resets, wraps and what was rejected. What moved over a gap is counted in the sample after it.';
+    'The samples that are not plain: first ones, gaps, reboots, resets, wraps, dips, glitches and what was rejected. What moved over a gap is counted in the sample after it.';
 COMMENT ON COLUMN public.network_events.time IS 'Time of the sample, by the agent''s clock.';
 COMMENT ON COLUMN public.network_events.server_id IS 'The name under which the machine reports.';
 COMMENT ON COLUMN public.network_events.interface_name IS 'As the system names it.';
-COMMENT ON COLUMN public.network_events.delta_kind IS 'first, gap, reboot, reset, wrap or rejected: see network_samples.delta_kind.';
+COMMENT ON COLUMN public.network_events.delta_kind IS 'first, gap, reboot, reset, wrap, dip, glitch or rejected: see network_samples.delta_kind.';
 COMMENT ON COLUMN public.network_events.elapsed_seconds IS 'Seconds since the sample before; null: there is none.';
 COMMENT ON COLUMN public.network_events.gap_seconds IS 'elapsed_seconds, if samples are missing before this one, whatever its kind; null: none are.';
 COMMENT ON COLUMN public.network_events.rx_bytes IS 'Octets received that were counted in this sample.';

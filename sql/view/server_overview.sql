@@ -53,7 +53,7 @@ COMMENT ON COLUMN public.server_overview.received_at IS 'When a heartbeat was la
 COMMENT ON COLUMN public.server_overview.interval_seconds IS 'Seconds from one heartbeat to the next; 30 where the agent does not say.';
 COMMENT ON COLUMN public.server_overview.agent_version IS 'Version of the agent as last sent; null: it sent none.';
 COMMENT ON COLUMN public.server_overview.os_info IS 'Operating system, kernel and architecture as last sent; null: it sent none.';
-COMMENT ON COLUMN public.server_overview.boot_id IS 'Differs after every boot; null: the agent does not say.';
+COMMENT ON COLUMN public.server_overview.boot_id IS 'Differs after every boot, if it is a UUID; another id may change without one. null: the agent does not say.';
 COMMENT ON COLUMN public.server_overview.uptime_seconds IS 'Seconds from boot to the newest heartbeat; null: not reported.';
 COMMENT ON COLUMN public.server_overview.primary_interface IS 'The machine''s main interface, in the agent''s judgement; null: it has none.';
 COMMENT ON COLUMN public.server_overview.interfaces IS 'Interfaces in the newest heartbeat that have a history of their own.';
@@ -72,6 +72,6 @@ COMMENT ON COLUMN public.server_overview.disk_used_gb IS 'Used of the root files
 COMMENT ON COLUMN public.server_overview.disk_total_gb IS 'Size of the root filesystem, in gigabytes as the agent counts them; null: not reported.';
 COMMENT ON COLUMN public.server_overview.duplicates IS 'Heartbeats that came again and changed nothing.';
 COMMENT ON COLUMN public.server_overview.conflicts IS 'Heartbeats that came again with other values; the first ones stay.';
-COMMENT ON COLUMN public.server_overview.shared_since IS 'When two machines were first seen to report under this id; null: never.';
+COMMENT ON COLUMN public.server_overview.shared_since IS 'When two machines were first seen to report under this id: heartbeats of two boots arrived by turns. null: never, or not for a day.';
 COMMENT ON COLUMN public.server_overview.shared_at IS 'When two machines were last seen to report under this id; null: never.';
 COMMENT ON COLUMN public.server_overview.is_paused IS 'The agent says that it measures nothing for now, as it was asked to.';

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import asyncpg
+import pytest
 
 from tests import fleet
 from tests.support import Client, boot_id, heartbeat, hours_ago, interface
@@ -65,9 +66,21 @@ async def test_events_leave_out_what_is_plain(service: Client, database: asyncpg
     ]
 
 
+async def reboots(service: Client, database: asyncpg.Connection, *beats: tuple[int, str, int]) -> list[tuple[Any, ...]]:
+    """Posts heartbeats of eth0 in order: minutes, boot id, rx_bytes. Returns the boots that server_reboots shows."""
+    start = hours_ago(2)
+    for minute, boot, rx in beats:
+        await service.post(beat(start + minute * MINUTE, interface("eth0", rx), boot=boot))
+    shown = "SELECT previous_boot_id, boot_id, downtime_seconds, is_overlap FROM server_reboots ORDER BY up_since"
+    return await rows(database, shown)
+
+
+A, B, C = boot_id("a"), boot_id("b"), boot_id("c")
+
+
 async def test_a_reboot_says_from_when_to_when_nothing_was_heard(service: Client, database: asyncpg.Connection) -> None:
     start = hours_ago(2)
-    for minute, boot in ((0, "a"), (1, "a"), (2, "a"), (7, "b"), (8, "b"), (20, "c")):
+    for minute, boot in ((0, A), (1, A), (2, A), (7, B), (8, B), (20, C)):
         await service.post(beat(start + minute * MINUTE, interface("eth0", minute), boot=boot))
 
     assert await rows(
@@ -75,31 +88,66 @@ async def test_a_reboot_says_from_when_to_when_nothing_was_heard(service: Client
         "SELECT previous_boot_id, boot_id, down_since, up_since, downtime_seconds, is_overlap FROM server_reboots "
         "ORDER BY up_since",
     ) == [
-        ("a", "b", start + 2 * MINUTE, start + 7 * MINUTE, 300, False),
-        ("b", "c", start + 8 * MINUTE, start + 20 * MINUTE, 720, False),
+        (A, B, start + 2 * MINUTE, start + 7 * MINUTE, 300, False),
+        (B, C, start + 8 * MINUTE, start + 20 * MINUTE, 720, False),
     ]
 
 
 async def test_two_machines_under_one_id_are_no_reboots(service: Client, database: asyncpg.Connection) -> None:
-    start = hours_ago(2)
-    for minute in range(6):
-        boot = boot_id("ab"[minute % 2])
-        await service.post(beat(start + minute * MINUTE, interface("eth0", minute), boot=boot))
-
-    assert await rows(database, "SELECT downtime_seconds, is_overlap FROM server_reboots") == [(None, True)]
+    assert await reboots(service, database, *((n, (A, B)[n % 2], n) for n in range(6))) == [(A, B, None, True)]
     assert await rows(database, "SELECT shared_since IS NOT NULL FROM server_overview") == [(True,)]
 
 
-async def test_ids_that_flicker_while_the_counters_go_on_are_one_machine(
+async def test_a_clock_that_was_set_back_after_a_power_cut_is_a_reboot(
     service: Client, database: asyncpg.Connection
 ) -> None:
-    start = hours_ago(2)
-    for minute in range(6):
-        await service.post(beat(start + minute * MINUTE, interface("eth0", minute), boot="ab"[minute % 2]))
+    beats = [(0, A, 100), (10, A, 200), (20, A, 300), (5, B, 10), (6, B, 20), (30, B, 90)]
 
-    assert await rows(database, "SELECT shared_since IS NOT NULL FROM server_overview") == [(False,)]
-    assert await rows(database, "SELECT rx_bytes, delta_kind FROM network_samples ORDER BY time") == [
-        (0, "first"), *[(1, "normal")] * 5
+    assert await reboots(service, database, *beats) == [(A, B, None, False)]
+    assert await rows(database, "SELECT shared_since FROM server_overview") == [(None,)]
+
+
+async def test_a_boot_id_that_slides_is_no_reboot_until_the_counters_fall(
+    service: Client, database: asyncpg.Connection
+) -> None:
+    sliding = [(n, f"at-{n // 2}", 1_000 + n) for n in range(10)]
+
+    assert await reboots(service, database, *sliding) == []
+    assert await reboots(service, database, (12, "at-12", 5)) == [("at-4", "at-12", 180, False)]
+
+
+async def test_a_boot_id_that_flickers_is_no_reboot(service: Client, database: asyncpg.Connection) -> None:
+    beats = [(n, "ab"[n % 2], 1_000 + n) for n in range(10)]
+
+    assert await reboots(service, database, *beats) == []
+
+
+@pytest.mark.parametrize("late", [1, 2, 3])
+async def test_a_late_heartbeat_shows_which_boot_it_was_that_rebooted(
+    late: int, service: Client, database: asyncpg.Connection
+) -> None:
+    """The counters fall from one id to the next; a heartbeat between the two may say that they fell before."""
+    beats = [(0, "one", 1_000), (10, "two", 100), (20, "three", 200), (30, "three", 250)]
+    last = beats.pop(late)
+
+    assert await reboots(service, database, *beats, last) == [("one", "two", 600, False)]
+    kinds = "SELECT delta_kind FROM network_samples ORDER BY time"
+    assert [kind for (kind,) in await rows(database, kinds)] == ["first", "reboot", "gap", "gap"]
+
+
+async def test_a_dip_and_a_glitch_are_events_and_the_rate_of_a_glitch_is_not_known(
+    service: Client, database: asyncpg.Connection
+) -> None:
+    start = hours_ago(1)
+    for minute, rx in enumerate((10**9, 10**9 + 6_000, 10**9 + 5_000, 10**9 + 12_000, 0, 10**9 + 24_000)):
+        counted = interface("eth0", rx, rx, rx_packets=rx // 100, tx_packets=rx // 100)
+        await service.post(beat(start + minute * MINUTE, counted))
+
+    assert await rows(database, "SELECT delta_kind, rx_bytes FROM network_events ORDER BY time") == [
+        ("first", 0), ("dip", 0), ("glitch", 0)
+    ]  # fmt: skip
+    assert await rows(database, "SELECT delta_kind, rx_bps FROM network_samples ORDER BY time") == [
+        ("first", None), ("normal", 800.0), ("dip", 0.0), ("normal", 800.0), ("glitch", None), ("normal", 1600.0)
     ]  # fmt: skip
 
 

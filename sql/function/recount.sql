@@ -1,0 +1,201 @@
+-- recount: judges a server's stored samples again by today's rules, with the aggregates that are made of them.
+-- For rows that were stored by the rules of an earlier version: `python -m service recount`.
+-- Replaceable: reapplied on every upgrade.
+--
+-- In transactions of some thousand rows of one interface, each holding the server's row as ingest does: its heartbeats wait
+-- for no more than that, and what they store in between is judged by today's rules already.
+
+-- The row `stored`, judged again from `previous`, the row before it in its series; the rows that it shows to be wrong are
+-- corrected. Null where it stays as it is, because what it was counted from is no longer stored.
+--   kept_since  time of the oldest row of the series
+CREATE OR REPLACE FUNCTION linkbeat.judge_again(
+    previous network_interface_metrics, stored network_interface_metrics, kept_since timestamptz
+) RETURNS network_interface_metrics LANGUAGE plpgsql AS $$
+DECLARE
+    base   network_interface_metrics := CASE WHEN (previous.boot <> stored.boot) IS TRUE
+                                             THEN linkbeat.row_before(stored, previous) ELSE previous END;
+    judged network_interface_metrics;
+    back   boolean[];
+BEGIN
+    -- Another machine's first row that is left: as a first row it would lose what it counted.
+    IF base.time IS NULL AND stored.delta_kind <> 'first'
+       AND (previous.time IS NULL
+            OR (SELECT first_seen < kept_since FROM server_boots WHERE server_id = stored.server_id AND boot = stored.boot)) THEN
+        RETURN NULL;
+    END IF;
+    back := linkbeat.are_back(base, stored);
+    IF back IS NOT NULL THEN
+        base := linkbeat.correct_glitch(base, stored, back);
+    END IF;
+    judged := linkbeat.judge(base, stored);
+    IF (previous.boot <> stored.boot) IS TRUE AND NOT linkbeat.is_uuid_boot(stored.boot) THEN
+        judged.levels := coalesce(judged.levels, '{}');  -- as repair_deltas marks it
+    END IF;
+    RETURN judged;
+END $$;
+
+-- One transaction's worth: the rows of a series from `since` on, up to some thousand.
+--   kept_since  as above
+--   carried     rows that the call before changed, where its transaction was rolled back: written before anything is judged
+-- Returns next_since, null at the end of the series; the number of rows, and of those whose deltas or kind changed; octets
+-- before and after; and what the next call has to carry.
+CREATE OR REPLACE FUNCTION linkbeat.recount_piece(
+    of_server text, of_interface text, since timestamptz, kept_since timestamptz, carried network_interface_metrics[],
+    OUT next_since timestamptz, OUT samples bigint, OUT changed bigint, OUT rx_bytes_before numeric,
+    OUT rx_bytes_after numeric, OUT tx_bytes_before numeric, OUT tx_bytes_after numeric,
+    OUT to_carry network_interface_metrics[]
+) LANGUAGE plpgsql AS $$
+DECLARE
+    was      network_interface_metrics[];
+    one      network_interface_metrics;
+    stored   network_interface_metrics;
+    previous network_interface_metrics;
+    judged   network_interface_metrics;
+    look_back interval;
+    last     timestamptz;
+    -- Each row that changes may have its buckets computed again by a trigger.
+    work     integer := 0;
+BEGIN
+    samples := 0;
+    PERFORM FROM servers WHERE server_id = of_server FOR UPDATE;
+    FOREACH one IN ARRAY carried LOOP
+        PERFORM linkbeat.write_judgement(one);
+    END LOOP;
+    SELECT greatest(900000, 10 * max(interval_ms)::bigint) * INTERVAL '1 millisecond' INTO look_back
+    FROM network_interface_metrics WHERE server_id = of_server AND interface_name = of_interface AND time >= since;
+    -- Rows of another boot than the last one's may be in doubt still.
+    was := ARRAY(SELECT m FROM network_interface_metrics m
+                 WHERE server_id = of_server AND interface_name = of_interface AND time < since AND time >= since - look_back);
+    SELECT * INTO previous FROM network_interface_metrics
+    WHERE server_id = of_server AND interface_name = of_interface AND time < since ORDER BY time DESC LIMIT 1;
+    previous := linkbeat.with_counters(previous);
+
+    FOR stored IN
+        SELECT * FROM network_interface_metrics
+        WHERE server_id = of_server AND interface_name = of_interface AND time >= since
+        ORDER BY time
+    LOOP
+        -- Not while something is in doubt: readers would see the half of a correction.
+        IF work >= 4000 AND (previous.old_levels IS NULL OR work >= 8000) THEN
+            next_since := stored.time;
+            EXIT;
+        END IF;
+        was := was || stored;
+        samples := samples + 1;
+        work := work + 1;
+        last := stored.time;
+        stored := linkbeat.with_counters(stored);
+        CONTINUE WHEN stored.rx_bytes IS NULL;  -- deleted is what it counted from: its deltas are all that is known
+        judged := coalesce(linkbeat.judge_again(previous, stored, kept_since), stored);
+        IF judged IS DISTINCT FROM stored THEN
+            PERFORM linkbeat.write_judgement(judged);
+            work := work + 10;
+        END IF;
+        previous := judged;
+    END LOOP;
+    IF next_since IS NULL AND previous.time = last THEN
+        PERFORM linkbeat.remember_interface(previous);
+    END IF;
+
+    SELECT count(*) FILTER (WHERE is_changed), coalesce(sum(w.rx_bytes_delta) FILTER (WHERE w.time >= since), 0),
+           coalesce(sum(w.rx_bytes_delta) FILTER (WHERE w.time >= since) + sum(m.rx_bytes_delta - w.rx_bytes_delta), 0),
+           coalesce(sum(w.tx_bytes_delta) FILTER (WHERE w.time >= since), 0),
+           coalesce(sum(w.tx_bytes_delta) FILTER (WHERE w.time >= since) + sum(m.tx_bytes_delta - w.tx_bytes_delta), 0),
+           coalesce(array_agg(m) FILTER (WHERE m IS DISTINCT FROM w AND w.time >= last - look_back), '{}')
+    INTO changed, rx_bytes_before, rx_bytes_after, tx_bytes_before, tx_bytes_after, to_carry
+    FROM unnest(was) AS w
+    JOIN network_interface_metrics m ON m.server_id = of_server AND m.interface_name = of_interface AND m.time = w.time,
+         LATERAL (SELECT linkbeat.deltas(m) IS DISTINCT FROM linkbeat.deltas(w) OR m.delta_kind <> w.delta_kind AS is_changed) AS c
+    WHERE m.server_id = of_server AND m.interface_name = of_interface AND m.time >= since - look_back AND m.time <= last;
+END $$;
+
+-- The first row of a series, at or after `since`, that can be judged again: the oldest, if nothing came before it. Where
+-- retention has dropped what did, the oldest rows stay as they are for as long as judging them would ask for that.
+CREATE OR REPLACE FUNCTION linkbeat.recount_since(oldest network_interface_metrics, since timestamptz) RETURNS timestamptz
+LANGUAGE sql STABLE
+RETURN (
+    SELECT min(time) FROM network_interface_metrics
+    WHERE server_id = oldest.server_id AND interface_name = oldest.interface_name AND time >= since
+      AND (oldest.delta_kind = 'first'
+           OR time > oldest.time + greatest(900000, 10 * oldest.interval_ms::bigint) * INTERVAL '1 millisecond')
+);
+
+-- Judges the samples of a server from `since` on again, and brings the aggregates of all levels up to date with them.
+-- `counted`: for each interface its name, samples, changed, and rx_bytes and tx_bytes before and after.
+--   is_dry  says what would change, and changes nothing
+-- Raises no_data_found where the server is not known. What was interrupted is done by another call.
+CREATE OR REPLACE PROCEDURE linkbeat.recount(
+    of_server text, since timestamptz DEFAULT '-infinity', is_dry boolean DEFAULT false, INOUT counted jsonb DEFAULT NULL
+) LANGUAGE plpgsql AS $$
+DECLARE
+    series  text;
+    oldest  network_interface_metrics;
+    start   timestamptz;
+    first   timestamptz;
+    piece   record;
+    total   record;
+    carried network_interface_metrics[];
+    names   text[] := ARRAY(SELECT DISTINCT interface_name FROM public.network_interface_metrics
+                            WHERE server_id = of_server AND time >= since AND delta_kind <> 'folded' ORDER BY 1);
+BEGIN
+    IF NOT EXISTS (SELECT FROM public.servers WHERE server_id = of_server) THEN
+        RAISE EXCEPTION 'server % is not known', of_server USING ERRCODE = 'no_data_found';
+    END IF;
+    counted := '[]';
+    FOREACH series IN ARRAY names LOOP
+        SELECT * INTO oldest FROM public.network_interface_metrics
+        WHERE server_id = of_server AND interface_name = series ORDER BY time LIMIT 1;
+        start := linkbeat.recount_since(oldest, since);
+        first := least(first, start);
+        SELECT 0::bigint AS samples, 0::bigint AS changed, 0::numeric AS rx_before, 0::numeric AS rx_after, 0::numeric AS tx_before,
+               0::numeric AS tx_after INTO total;
+        carried := '{}';
+        WHILE start IS NOT NULL LOOP
+            SELECT * INTO piece FROM linkbeat.recount_piece(of_server, series, start, oldest.time, carried);
+            IF is_dry THEN
+                ROLLBACK;
+                carried := piece.to_carry;
+            ELSE
+                COMMIT;
+            END IF;
+            total.samples := total.samples + piece.samples;
+            total.changed := total.changed + piece.changed;
+            total.rx_before := total.rx_before + piece.rx_bytes_before;
+            total.rx_after := total.rx_after + piece.rx_bytes_after;
+            total.tx_before := total.tx_before + piece.tx_bytes_before;
+            total.tx_after := total.tx_after + piece.tx_bytes_after;
+            start := piece.next_since;
+        END LOOP;
+        counted := counted || jsonb_build_object(
+            'interface_name', series, 'samples', total.samples, 'changed', total.changed,
+            'rx_bytes_before', total.rx_before, 'rx_bytes_after', total.rx_after,
+            'tx_bytes_before', total.tx_before, 'tx_bytes_after', total.tx_after);
+    END LOOP;
+    IF NOT is_dry AND first IS NOT NULL THEN
+        CALL linkbeat.refresh_changed(first);
+    END IF;
+END $$;
+
+-- The continuous aggregates' buckets below their watermarks in which rows changed, from that of `first` on. Their policies
+-- reach back as far as heartbeats may come; beyond that nothing else refreshes a bucket. Whatever has not changed is left
+-- alone by TimescaleDB, so it costs nothing to begin at the first row that was judged; and what an interrupted call had
+-- changed is among it. On the Apache edition there are none, and triggers have done it.
+CREATE OR REPLACE PROCEDURE linkbeat.refresh_changed(first timestamptz) LANGUAGE plpgsql AS $$
+DECLARE
+    aggregate record;
+    until     timestamptz;
+BEGIN
+    FOR aggregate IN
+        SELECT a.relation, a.width FROM linkbeat.aggregates a
+        JOIN timescaledb_information.continuous_aggregates c ON c.view_schema = 'public' AND c.view_name = a.relation
+        WHERE a.source = 'network_interface_metrics'
+        ORDER BY a.width
+    LOOP
+        -- A bucket in the columnstore is written by taking its batch out of it, of every series in it.
+        PERFORM set_config('timescaledb.max_tuples_decompressed_per_dml_transaction', '0', false);
+        EXECUTE format('SELECT linkbeat.watermark_%s()', aggregate.relation) INTO until;
+        CONTINUE WHEN until <= first;
+        CALL public.refresh_continuous_aggregate(aggregate.relation, public.time_bucket(aggregate.width, first), until,
+                                                 options => '{"refresh_newest_first": false, "buckets_per_batch": 60}');
+    END LOOP;
+END $$;
