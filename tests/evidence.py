@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import asyncpg
 
-from tests.support import Client, boot_id, deltas, differing_rows, hours_ago
+from tests.support import Client, boot_id, deltas, differing_rows, heartbeat, hours_ago, interface
 
 T0 = hours_ago(20)
 EQUAL = {"1m": 0, "15m": 0, "1h": 0, "1d": 0}
@@ -18,6 +18,18 @@ COUNTERS = ("rx_bytes", "tx_bytes", "rx_packets", "tx_packets")
 
 Expected = Sequence[tuple[int, str]]
 Cases = Mapping[str, tuple[Sequence["Reading"], Expected]]
+
+
+def at(seconds: float) -> datetime:
+    return T0 + timedelta(seconds=seconds)
+
+
+async def report(service: Client, *readings: tuple[float, str, int], server_id: str = "nas", **more: Any) -> None:
+    """Posts heartbeats of eth0: seconds from T0, a label of the boot, rx_bytes; `more` fields of the interface."""
+    for seconds, boot, rx in readings:
+        body = heartbeat(server_id, at=at(seconds), boot=boot_id(boot))
+        body["network_interfaces"] = [interface("eth0", rx, **more)]
+        await service.post(body)
 
 
 @dataclass(frozen=True)
@@ -43,7 +55,7 @@ class Reading:
         return {
             "server_id": server_id,
             "hostname": server_id,
-            "timestamp": (T0 + timedelta(seconds=self.seconds)).isoformat(),
+            "timestamp": at(self.seconds).isoformat(),
             "boot_id": self.boot,
             "metrics": {} if self.uptime_seconds is None else {"uptime_seconds": self.uptime_seconds},
             "network_interfaces": [interface],

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from service import listing
-from tests.support import Client, heartbeat, hours_ago, interface
+from tests.support import Client, boot_id, heartbeat, hours_ago, interface
 
 T0 = hours_ago(1)
 
@@ -83,7 +83,7 @@ async def test_an_interface_says_its_rate_and_how_its_delta_came_about(service: 
 
 async def test_two_machines_under_one_id_and_conflicting_duplicates_are_said(service: Client) -> None:
     for seconds, boot, rx in ((0, "a", 100), (30, "b", 900), (60, "a", 150), (60, "a", 160)):
-        await service.post(heartbeat(at=T0 + timedelta(seconds=seconds), boot=boot, eth0=(rx, 0)))
+        await service.post(heartbeat(at=T0 + timedelta(seconds=seconds), boot=boot_id(boot), eth0=(rx, 0)))
 
     server = await service.get("/servers/nas")
 
