@@ -48,7 +48,10 @@ def decode_heartbeat(body: bytes, *, now: datetime, oldest: timedelta) -> Heartb
     Raises Problem: 400 where the body is not JSON, 422 with every field that is not as specified, MAX_ERRORS at most.
     """
     try:
-        heartbeat = _decode_heartbeat(body)
+        try:
+            heartbeat = _decode(body)
+        except msgspec.ValidationError:
+            heartbeat = decode_sensible(body)
         if heartbeat.os_info is not None:
             error, known = checked(heartbeat.os_info)
             if error is not None:
@@ -66,13 +69,6 @@ def decode_heartbeat(body: bytes, *, now: datetime, oldest: timedelta) -> Heartb
     if heartbeat.timestamp is not None:
         _check_time(heartbeat.timestamp, now, oldest)
     return consistent(heartbeat)
-
-
-def _decode_heartbeat(body: bytes) -> Heartbeat:
-    try:
-        return _decode(body)
-    except msgspec.ValidationError:
-        return decode_sensible(body)
 
 
 def decode(body: bytes, expected: type[S]) -> S:

@@ -186,7 +186,8 @@ async def _answer(
             body = await handle(scope, receive, caller, held)
         finally:
             held.release()
-            identity.leave(caller)
+            if caller.is_counted:
+                identity.leave(caller)
     except Problem as problem:
         metrics.rejected[problem.code] += 1
         status, media_type, body = problem.status, MEDIA_TYPE.encode(), problem.body()
