@@ -32,6 +32,10 @@ drill: .venv/development ## Kills service, database, run and agents again and ag
 drill-agent: .venv/development ## The agent through kills, full disks, an outage of a day and a thousand at once
 	$(BIN)/python -m pytest -s tests/drills/test_agent_*.py
 
+.PHONY: drill-abuse
+drill-abuse: .venv/development ## Clients that misbehave, with a token or without, beside one that reports and reads
+	$(BIN)/python -m pytest tests/drills/test_abuse_*.py
+
 .PHONY: soak
 soak: .venv/development ## A day of 200 servers in some minutes, through kills and lost answers; exact to the byte
 	$(BIN)/python -m pytest -s tests/drills/test_soak.py
@@ -39,6 +43,10 @@ soak: .venv/development ## A day of 200 servers in some minutes, through kills a
 .PHONY: drill-packages
 drill-packages: .venv/development ## Builds the wheel, the one-file agent and the images, and runs each alone
 	$(BIN)/python -m pytest tests/drills/test_packages*.py
+
+.PHONY: laws
+laws: .venv/development ## 10,000 histories of true traffic seen through faulty sources, in any order; for minutes
+	LINKBEAT_LAW_HISTORIES=10000 $(BIN)/python -m pytest -s tests/integration/test_counter_laws.py
 
 .PHONY: fuzz-api
 fuzz-api: .venv/development ## Asks the whole API for whatever its OpenAPI document allows and forbids, for minutes
@@ -68,6 +76,10 @@ screenshots: .venv/development ## Writes docs/images/: each page of the dashboar
 .PHONY: bench-peers
 bench-peers: .venv/development ## The same beside InfluxDB, VictoriaMetrics and Prometheus; BENCH="--only ingest"
 	$(BIN)/python -u -m benchmarks.peers $(BENCH)
+
+.PHONY: bench-evidence
+bench-evidence: .venv/development ## What heartbeats with resets and reboots cost the database; BENCH="--tree ../older"
+	$(BIN)/python -u -m benchmarks.evidence $(BENCH)
 
 .PHONY: bench-export
 bench-export: .venv/development ## Ten million rows as a file: rows a second, memory, and sparklines beside it

@@ -10,29 +10,44 @@ import msgspec
 RETRY_AFTER_SECONDS = (1.0, 300.0)  # a service's slip must neither make us spin nor silence us for a day
 
 
+CLOCK_FUTURE = "clock_future"  # the service's code for a timestamp too far ahead of its clock
+
+
 class RejectedHeartbeat(NamedTuple):
-    """A heartbeat of a batch that the service will never take, by its place in the batch."""
+    """A heartbeat of a batch that the service will never take as it is, by its place in the batch.
+
+    code            the service's word for the kind of error, "" if it gave none.
+    """
 
     position: int
     reason: str
+    code: str = ""
 
 
 class Delivered(NamedTuple):
     """The service has committed every heartbeat of the request, except `rejected`. `answer` is its text.
 
     config          what the service asks this agent to do differently: a JSON object, b"{}" if nothing.
+    service_ms      the service's clock, in milliseconds since 1970, to the second; None where the answer has no date.
     """
 
     rejected: list[RejectedHeartbeat]
     answer: str
     config: bytes = b"{}"
+    service_ms: int | None = None
 
 
 class Refused(NamedTuple):
-    """422 or 413: the same request will never be taken; a part of it may be."""
+    """422 or 413: the same request will never be taken; a part of it may be.
+
+    code            the service's word for the kind of error, "" if it gave none.
+    service_ms      as of Delivered.
+    """
 
     cause: str
     reason: str
+    code: str = ""
+    service_ms: int | None = None
 
 
 class Unauthorized(NamedTuple):
@@ -89,7 +104,7 @@ def judge(status: int, headers: http.client.HTTPMessage, body: bytes) -> Outcome
     A captive portal or a proxy answers 200 with HTML: heartbeats that were forgotten on that would be lost.
     """
     if status == 200:
-        return _acknowledged(body)
+        return _acknowledged(body, _date_ms(headers))
     cause = f"HTTP {status}"
     phrase = http.client.responses.get(status, "")
     reason = f"{cause} {phrase}".rstrip()
@@ -99,10 +114,11 @@ def judge(status: int, headers: http.client.HTTPMessage, body: bytes) -> Outcome
         return Failed(
             cause, f"{reason}: redirected to {target}, which is not followed; set LINKBEAT_URL to the service"
         )
-    said = _problem_text(body)
+    problem = _problem(body)
+    said = one_line(body.decode("utf-8", "replace"), 80) if problem is None else _problem_text(problem)
     reason = f"{reason}: {said}" if said else reason
     if status in (413, 422):
-        return Refused(cause, reason)
+        return Refused(cause, reason, problem.code if problem else "", _date_ms(headers))
     if status in (401, 403):
         return Unauthorized(cause, reason)
     return Failed(cause, reason, _retry_after(headers))
@@ -114,7 +130,7 @@ def one_line(text: str, limit: int = 300) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
-def _acknowledged(body: bytes) -> Outcome:
+def _acknowledged(body: bytes, service_ms: int | None) -> Outcome:
     try:
         acknowledgement = msgspec.json.decode(body, type=_Acknowledgement)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -123,19 +139,23 @@ def _acknowledged(body: bytes) -> Outcome:
         said = one_line(body.decode("utf-8", "replace"), 80)
         return Failed("no acknowledgement", f"HTTP 200, but not an answer of Linkbeat: {said or '(empty)'}")
     rejected = [
-        RejectedHeartbeat(each.index, one_line(_errors_text(each.errors) or each.code or "no reason given"))
+        RejectedHeartbeat(each.index, one_line(_errors_text(each.errors) or each.code or "no reason given"), each.code)
         for each in acknowledgement.rejected
     ]
     # Of another shape, as null is, it asks for nothing; the heartbeat is committed all the same.
     config = bytes(acknowledgement.config)
-    return Delivered(rejected, body.decode("utf-8", "replace"), config if config.startswith(b"{") else b"{}")
+    asked = config if config.startswith(b"{") else b"{}"
+    return Delivered(rejected, body.decode("utf-8", "replace"), asked, service_ms)
 
 
-def _problem_text(body: bytes) -> str:
+def _problem(body: bytes) -> _Problem | None:
     try:
-        problem = msgspec.json.decode(body, type=_Problem)
+        return msgspec.json.decode(body, type=_Problem)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return one_line(body.decode("utf-8", "replace"), 80)
+        return None
+
+
+def _problem_text(problem: _Problem) -> str:
     return one_line(_errors_text(problem.errors) or problem.detail or problem.title or problem.code)
 
 
@@ -149,6 +169,14 @@ def _errors_text(errors: list[msgspec.Raw]) -> str:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             texts.append(bytes(raw).decode("utf-8", "replace"))
     return "; ".join(texts)
+
+
+def _date_ms(headers: http.client.HTTPMessage) -> int | None:
+    """When the answer was made (RFC 9110, 6.6.1), in milliseconds since 1970."""
+    try:
+        return int(email.utils.parsedate_to_datetime(headers.get("Date", "")).timestamp() * 1000)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _retry_after(headers: http.client.HTTPMessage) -> float | None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from agent.answers import Delivered, Failed, Outcome, Refused, Unauthorized
+from agent.answers import CLOCK_FUTURE, Delivered, Failed, Outcome, Refused, RejectedHeartbeat, Unauthorized
 from agent.deadletter import DeadLetters
 from agent.heartbeat import DeliveryReport
 from agent.identity import ApiKey
@@ -56,11 +56,19 @@ class Waiting(Protocol):
     def __len__(self) -> int: ...
 
 
+class Timestamps(Protocol):
+    """What Delivery needs of a Timekeeper."""
+
+    def accepted(self, record: Record) -> None: ...
+    def refused(self, records: Sequence[Record], service_ms: int | None) -> frozenset[int]: ...
+
+
 class Delivery:
     """Sends in threads of its own, so that collecting never waits for the network.
 
     A heartbeat leaves the spool only when the service has acknowledged it, or has refused it for good and it is in the
-    file of dead letters.
+    file of dead letters. A live one that is refused as being in the future stays: when the clock is put right, it gets
+    its true time (agent/restamp.py).
     """
 
     def __init__(
@@ -72,15 +80,20 @@ class Delivery:
         letters: DeadLetters,
         destination: str,
         *,
+        timestamps: Timestamps | None = None,
         interval_seconds: float = 30.0,
         on_config: Callable[[], None] = lambda: None,
         uniform: Callable[[float, float], float] = random.uniform,
         monotonic: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`on_config` is called, in a thread of delivery's own, when `config` is another than before."""
+        """`on_config` is called, in a thread of delivery's own, when `config` is another than before.
+
+        Without `timestamps`, what was stamped in the future waits until the service takes it.
+        """
         self._live, self._batches, self._key = live, batches, key
         self._spool, self._letters, self._destination = spool, letters, destination
+        self._timestamps = timestamps
         self._on_config = on_config
         self._uniform, self._monotonic, self._now = uniform, monotonic, now
         self._stopping = threading.Event()
@@ -161,6 +174,8 @@ class Delivery:
                 if rejected:
                     self._bury([(newest, rejected[0].reason)])
                 else:
+                    if self._timestamps:
+                        self._timestamps.accepted(newest)
                     self._spool.acknowledge([newest.sequence])
                 self._live_refused = 0
                 self._live_backoff.reset()
@@ -169,15 +184,29 @@ class Delivery:
                     self.config = config
                     self._on_config()
                 return 0.0
-            case Refused(cause, reason):
-                self._live_refused += 1
-                if self._live_refused <= REFUSED_IN_A_ROW:
-                    self._bury([(newest, reason)])
-                    return 0.0
-                self._note_failure(cause, "%s refuses every heartbeat (%s); from now on they are kept", reason)
-                return self._live_backoff.wait()
+            case Refused():
+                return self._after_refusal(newest, outcome)
             case Unauthorized() | Failed():
                 return self._after_failure(outcome, self._live_backoff)
+
+    def _after_refusal(self, newest: Record, outcome: Refused) -> float | None:
+        """The service will not take the live heartbeat as it is. Returns what step_live does."""
+        if outcome.code == CLOCK_FUTURE:
+            if newest.sequence in self._restamped([newest], outcome.service_ms):
+                return 0.0
+            message = "%s refuses the time of this machine's clock (%s); heartbeats are kept until it is put right"
+            self._note_failure(CLOCK_FUTURE, message, outcome.reason)
+            return None  # until the next heartbeat: this one would be refused again
+        self._live_refused += 1
+        if self._live_refused <= REFUSED_IN_A_ROW:
+            self._bury([(newest, outcome.reason)])
+            return 0.0
+        self._note_failure(outcome.cause, "%s refuses every heartbeat (%s); from now on they are kept", outcome.reason)
+        return self._live_backoff.wait()
+
+    def _restamped(self, early: list[Record], service_ms: int | None) -> frozenset[int]:
+        """Sequences that got another timestamp, now that the service has refused these as being in the future."""
+        return self._timestamps.refused(early, service_ms) if early and self._timestamps else frozenset()
 
     def step_backlog(self) -> float | None:
         """One request. Returns the seconds to wait before the next, or None until a live heartbeat is taken."""
@@ -218,25 +247,30 @@ class Delivery:
 
     def _settle(self, batch: list[Record], outcome: Outcome, *, is_probe: bool) -> float:
         match outcome:
-            case Delivered(rejected, _):
-                reasons = {each.position: each.reason for each in rejected if 0 <= each.position < len(batch)}
-                return self._after_answer(batch, reasons, is_probe=is_probe)
-            case Refused(_, reason):
+            case Delivered(rejected, _, _, service_ms):
+                refused = {each.position: each for each in rejected if 0 <= each.position < len(batch)}
+                return self._after_answer(batch, refused, service_ms, is_probe=is_probe)
+            case Refused(_, reason, code, service_ms):
                 if len(batch) > 1:
                     # Only one of them may be bad, or only all together too large: halve until that one is alone.
                     self._batch_limit = len(batch) // 2
                     return 0.0
-                return self._after_answer(batch, {0: reason}, is_probe=is_probe)
+                return self._after_answer(batch, {0: RejectedHeartbeat(0, reason, code)}, service_ms, is_probe=is_probe)
             case Failed(cause, _, _) if len(batch) > 1 and cause in ("TimeoutError", "HTTP 503", "HTTP 504"):
                 # A slow line may never carry the whole batch in time, nor a busy service store it.
                 self._batch_limit = len(batch) // 2
         return self._after_failure(outcome, self._backlog_backoff)
 
-    def _after_answer(self, batch: list[Record], refused: dict[int, str], *, is_probe: bool) -> float:
-        """The service has judged each of the batch; those of `refused` it will never take."""
+    def _after_answer(
+        self, batch: list[Record], refused: dict[int, RejectedHeartbeat], service_ms: int | None, *, is_probe: bool
+    ) -> float:
+        """The service has judged each of the batch; those of `refused` it will never take as they are."""
         self._backlog_backoff.reset()
         self._backlog_cause = None
-        if len(refused) < len(batch):
+        early = [batch[position] for position, each in refused.items() if each.code == CLOCK_FUTURE]
+        restamped = self._restamped(early, service_ms)
+        if len(refused) < len(batch) or early:
+            # Live heartbeats arrive, so both clocks are right: what is in the future says nothing against the service.
             self._batches_refused = 0
         elif is_probe:
             return self._uniform(HOLD_SECONDS / 2, HOLD_SECONDS)
@@ -246,10 +280,11 @@ class Delivery:
                 log.warning(
                     "%s refuses all that is waiting (%s); it is kept, and one heartbeat is tried every few minutes",
                     self._destination,
-                    next(iter(refused.values())),
+                    next(iter(refused.values())).reason,
                 )
                 return self._uniform(HOLD_SECONDS / 2, HOLD_SECONDS)
-        self._bury([(batch[position], reason) for position, reason in refused.items()])
+        dead = [(batch[each.position], each.reason) for each in refused.values()]
+        self._bury([(record, reason) for record, reason in dead if record.sequence not in restamped])
         self._spool.acknowledge([each.sequence for n, each in enumerate(batch) if n not in refused])
         return self._uniform(*PACE) * self._paced_seconds
 

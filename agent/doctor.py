@@ -2,11 +2,11 @@
 
 import contextlib
 import logging
-import os
 import platform
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -14,8 +14,9 @@ import msgspec
 
 from agent import __version__, remote
 from agent.filesystems import get_filesystem_metrics
-from agent.findings import Finding, found_within, written
+from agent.findings import Finding, found_within, user, written
 from agent.identity import identify
+from agent.kept import refused, spool, stamps
 from agent.loop import spool_directory
 from agent.network import get_network_interfaces
 from agent.primary import PrimaryInterface
@@ -26,10 +27,7 @@ from agent.settings import DEFAULT_CONFIG, TOKEN_FILE, Settings, SettingsError, 
 
 UNIT = "linkbeat-agent.service"
 LOOK_SECONDS = 10.0
-LOW_BYTES = 64 * 1024**2  # of free space for the spool
 NAMES_SHOWN = 8
-
-_AS_ROOT = "Look as root, or as the agent's user."
 
 
 def main(environ: Mapping[str, str], config: str | None, *, as_json: bool) -> int:
@@ -63,6 +61,8 @@ def examine(environ: Mapping[str, str], config: str | None = None) -> list[Findi
     with contextlib.suppress(SettingsError):  # without a name there is no directory, and machine() has said so
         directory = spool_directory(settings, identify(settings))
         findings += found_within(LOOK_SECONDS, "spool", lambda: spool(directory))
+        findings += found_within(LOOK_SECONDS, "timestamps", lambda: stamps(directory, time.time()))
+        findings += found_within(LOOK_SECONDS, "refused", lambda: refused(directory, time.time()))
     findings += found_within(LOOK_SECONDS, "unit", unit)
     return findings
 
@@ -82,14 +82,10 @@ def _no_token(settings: Settings) -> str:
     path = Path(settings.config or DEFAULT_CONFIG).with_name(TOKEN_FILE)
     try:
         if path.stat().st_size:
-            return f"{path} is there, but {_who()} may not read it; try again as root"
+            return f"{path} is there, but {user()} may not read it; try again as root"
         return f"{path} is empty; put the token into it, and restart the agent"
     except OSError:
         return f"Put it into {path}, or name its file in LINKBEAT_API_KEY_FILE."
-
-
-def _who() -> str:
-    return f"user {os.geteuid()}" if hasattr(os, "geteuid") else "this user"
 
 
 def machine(settings: Settings) -> Iterator[Finding]:
@@ -170,33 +166,6 @@ def _logged() -> Iterator[list[str]]:
     finally:
         logger.removeHandler(keeper)
         logger.propagate = propagate
-
-
-def spool(directory: Path) -> Iterator[Finding]:
-    """Whether heartbeats can be kept on the disk, and how many wait there."""
-    try:
-        next(directory.iterdir(), None)
-    except FileNotFoundError:
-        yield Finding("spool", "ok", f"{directory} is not there yet; the agent makes it at its start")
-        return
-    except OSError as error:
-        yield Finding("spool", "warning", f"{directory}: {error.strerror}", _AS_ROOT)
-        return
-    sizes = []
-    for path in directory.rglob("*"):
-        with contextlib.suppress(OSError):  # a running agent removes what is delivered
-            if path.is_file():
-                sizes.append(path.stat().st_size)
-    free = shutil.disk_usage(directory).free
-    files = f"{len(sizes)} file{'s' * (len(sizes) != 1)}"
-    text = f"{directory}: {sum(sizes):,} bytes in {files}, {free // 1024**2:,} MiB free"
-    if not os.access(directory, os.W_OK | os.X_OK):
-        remedy = f"{_AS_ROOT} Where the filesystem is read-only, a restart loses what was not delivered."
-        yield Finding("spool", "warning", f"{text}; {_who()} cannot write there", remedy)
-    elif free < LOW_BYTES:
-        yield Finding("spool", "warning", f"{text}; that is little", "Make room, or set a smaller spool.")
-    else:
-        yield Finding("spool", "ok", text)
 
 
 def unit() -> Iterator[Finding]:

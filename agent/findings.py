@@ -1,5 +1,6 @@
 """What doctor finds, and how it looks without ever hanging or failing."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -53,3 +54,8 @@ def written(findings: Iterable[Finding]) -> str:
     counts = [(sum(each.state == state for each in kept), state) for state in ("problem", "warning")]
     summary = ", ".join(f"{count} {state}{'s' if count > 1 else ''}" for count, state in counts if count)
     return "\n".join([*lines, "", summary or "All is well."])
+
+
+def user() -> str:
+    """Who asks, for a file that is closed to them."""
+    return f"user {os.geteuid()}" if hasattr(os, "geteuid") else "this user"

@@ -1,17 +1,15 @@
 """The heartbeat: everything that the agent knows at one moment, as the service reads it."""
 
-import importlib
 import logging
 import sys
-import time
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from agent import __version__, host, remote
+from agent.clock import Clock, rfc3339
 from agent.complaints import Complaints
 from agent.filesystems import Filesystem, FilesystemProbe, get_filesystem_metrics, get_root_usage
 from agent.fitting import fit
@@ -23,15 +21,10 @@ from agent.primary import PrimaryInterface
 from agent.remote import RemoteConfig
 from agent.roots import wire_text
 from agent.routes import read_default_routes
-from agent.segments import Record
 from agent.settings import Settings
 from agent.spool import Spooled
 
 log = logging.getLogger(__name__)
-
-TIME_ERROR = 5  # what adjtimex(2) returns for a clock that nothing synchronizes
-REFUSED_AHEAD_MS = 5 * 60 * 1000  # of the service's clock
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class DeliveryReport(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -70,7 +63,9 @@ class DeliveryReport(msgspec.Struct, frozen=True, omit_defaults=True):
 class Presence(msgspec.Struct, frozen=True, kw_only=True):
     """That one server is there, at one moment: all that a paused agent reports.
 
-    timestamp       UTC (RFC 3339, milliseconds), strictly increasing within a process.
+    timestamp       UTC (RFC 3339, milliseconds); for one server and boot, no two heartbeats that are stored share one.
+    since_boot_ms   the same moment in milliseconds since the boot, by a clock that nothing sets (CLOCK_BOOTTIME); the
+                    service does not use it. Left out where the system has no such clock that runs through suspend.
     """
 
     server_id: str
@@ -82,6 +77,7 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True):
     agent_version: str
     interval_seconds: float
     os_info: dict[str, str]
+    since_boot_ms: int | UnsetType = UNSET
     delivery: DeliveryReport | UnsetType = UNSET
 
 
@@ -96,79 +92,6 @@ class Heartbeat(Presence, frozen=True, kw_only=True):
     network_interfaces: list[NetworkInterface]
     filesystems: list[Filesystem]
     truncated: bool | UnsetType = UNSET
-
-
-def time_since_boot_ns() -> int:
-    """Nanoseconds that nobody sets: they go on through suspend on Linux, and stand still in it elsewhere."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic_ns()
-
-
-def wall_clock_is_synchronized() -> bool:
-    """Whether the kernel says that a time service keeps the wall clock right (adjtimex(2)); false where it cannot."""
-    ctypes = importlib.import_module("ctypes")
-    try:
-        # struct timex, 208 octets; all zeros: only asked.
-        state: int = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512))
-    except (OSError, AttributeError, TypeError):
-        return False
-    return state not in (-1, TIME_ERROR)
-
-
-class Clock:
-    """Wall-clock milliseconds that never repeat and never go back.
-
-    The service keys samples by time: after a step back, a time used twice would make the second sample a duplicate.
-    Nor may the time between two samples shrink by more than 2 %: the service holds what a link counted against its
-    line rate over that time, with 2 % to spare, and would refuse a busy interval. So when the wall clock is set back,
-    time goes on at 98.5 % of its pace until the wall clock has caught up; set forward, it is followed at once.
-
-    One case asks for more: a machine that starts hours ahead and is then put right. The service refuses what is more
-    than 5 minutes ahead, so nothing that is stamped meanwhile is stored, and time stands (but for a millisecond) until
-    the wall clock is that near; at 98.5 % it would take days.
-    """
-
-    def __init__(
-        self,
-        now_ns: Callable[[], int] = time.time_ns,
-        *,
-        running_ns: Callable[[], int] = time_since_boot_ns,
-        is_synchronized: Callable[[], bool] = wall_clock_is_synchronized,
-        last_ms: int = 0,
-    ) -> None:
-        """`last_ms`: the last timestamp of an earlier process in this boot, to stay above."""
-        self._now_ns, self._running_ns, self._is_synchronized = now_ns, running_ns, is_synchronized
-        self._ran_ms = running_ns() // 1_000_000
-        self.last_ms = last_ms
-        """The last timestamp given, in milliseconds since 1970; before the first, what to stay above."""
-
-    def timestamp(self) -> str:
-        """Now, such as 2026-01-29T10:00:00.000Z; later than that after the wall clock was set back."""
-        now_ms, ran_ms = self._now_ns() // 1_000_000, self._running_ns() // 1_000_000
-        pace_ms = max(1, (ran_ms - self._ran_ms) * 985 // 1000)
-        if self.last_ms + pace_ms - now_ms > REFUSED_AHEAD_MS and self._is_synchronized():
-            pace_ms = 1
-        self._ran_ms = ran_ms
-        self.last_ms = max(now_ms, self.last_ms + pace_ms)
-        moment = _EPOCH + timedelta(milliseconds=self.last_ms)
-        return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
-
-
-class _Stamped(msgspec.Struct):
-    boot_id: str | None = None
-
-
-def last_stamp_ms(record: Record | None, boot_id: str | None) -> int:
-    """The timestamp of an earlier process's heartbeat, if the machine has not been booted since; else 0.
-
-    The clock may have been set back since then. Timestamps have to rise within a boot only: after one, a clock that
-    was wrong is right at once.
-    """
-    try:
-        if record and boot_id and msgspec.json.decode(record.body, type=_Stamped).boot_id == boot_id:
-            return record.stamp_ms
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        pass
-    return 0
 
 
 def stamp_ms(beat: Presence) -> int:
@@ -222,16 +145,18 @@ class Collector:
         )
 
     def _presence(self, status: Literal["online", "paused"], delivery: DeliveryReport | UnsetType) -> Presence:
+        moment = self._clock.read()
         return Presence(
             server_id=self.identity.server_id,
             server_guid=self.identity.server_guid,
             hostname=self.identity.hostname,
-            timestamp=self._clock.timestamp(),
+            timestamp=rfc3339(moment.stamp_ms),
             status=status,
             boot_id=host.read_boot_id(self._roots),
             agent_version=__version__,
             interval_seconds=self.effective.settings.interval_seconds,
             os_info=host.read_os_info(self._roots),
+            since_boot_ms=moment.since_boot_ms if sys.platform == "linux" else UNSET,
             delivery=delivery,
         )
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from agent.ports import Port, is_representor, read_port, uplinks
 from agent.roots import Roots, read_text
 
 Kind = Literal["physical", "bridge", "bond", "vlan", "tunnel", "veth", "other"]
@@ -16,13 +17,13 @@ ATTRIBUTE_LIMIT_BYTES = 4096  # a sysfs attribute is one page at most
 HIGHEST_IFINDEX = 2**31 - 1  # include/net/net_namespace.h: an int, from 1
 HIGHEST_SPEED_MBPS = 1_600_000  # twice the fastest Ethernet there is; the service takes no more
 
-# Documentation/networking/operstates.rst; `unknown` is not here, because tunnels say it while they work.
+# Documentation/networking/operstates.rst. Not here are `unknown`, which tunnels say while they work, and `dormant`,
+# which Wi-Fi says while it works under a supplicant that never sets it up: both ask carrier and flags.
 _OPERSTATES = {
     "up": True,
     "down": False,
     "lowerlayerdown": False,
     "notpresent": False,
-    "dormant": False,
     "testing": False,
 }
 # DEVTYPE in uevent: what the driver gave SET_NETDEV_DEVTYPE.
@@ -49,6 +50,7 @@ _KIND_BY_DEVTYPE: dict[str, Kind] = {
 _TUNNEL_TYPES = frozenset({"512", "768", "769", "776", "778", "823", "65534"})
 # The last resort, first match: what people, distributions and programs call interfaces.
 _KIND_BY_NAME: list[tuple[re.Pattern[str], Kind]] = [
+    (re.compile(r"vif\d+\.\d"), "veth"),
     (re.compile(r".+\.\d{1,4}\Z|vlan\d"), "vlan"),
     (re.compile(r"veth|cali|lxc[0-9a-f]|vnet\d"), "veth"),
     (re.compile(r"docker|br-|br\d|bridge|virbr|vmbr|lxcbr|cni\d"), "bridge"),
@@ -66,8 +68,9 @@ _NEVER_RESTACKED = ("veth", "vlan", "tunnel")
 class Link(NamedTuple):
     """How an interface stands to the others. Names are as read_text gives them.
 
-    kind        physical, bridge, bond, vlan, tunnel, veth or other.
-    lower       what it is built on, by the kernel's lower_* links: members, ports, a parent.
+    kind        physical, bridge, bond, vlan, tunnel, veth (also the host's end of a guest's card) or other.
+    lower       what it is built on, by the kernel's lower_* links: members, ports, a parent; the uplink of a card's
+                port.
     members     physical interfaces whose traffic it counts as its own.
     leads_out   the other end of it is in another network namespace.
     """
@@ -96,6 +99,7 @@ class _Known(NamedTuple):
     link: Link
     absorbs: bool  # what is below it are `members`
     has_rate: bool
+    port: Port | None  # of hardware, and of what looks like hardware
 
 
 class LinkTable:
@@ -108,6 +112,7 @@ class LinkTable:
     def __init__(self) -> None:
         self._directory = ""
         self._known: dict[str, _Known] = {}
+        self._on_uplinks: dict[str, Link] = {}
 
     def read(self, roots: Roots, names: Collection[str]) -> dict[str, Link]:
         """The links of these interfaces, which are all that exist but loopback."""
@@ -117,8 +122,11 @@ class LinkTable:
             # The host's /proc over the container's own /sys: an eth0 there is another one.
             inodes = {}
         existing = set(names)
+        before = self._known
         self._known = {name: self._looked_up(name, inodes[name], existing) for name in names if name in inodes}
-        links = {name: known.link for name, known in self._known.items()}
+        if any(known is not before.get(name) for name, known in self._known.items()) or len(before) > len(self._known):
+            self._on_uplinks = self._found_on_uplinks()
+        links = {name: known.link for name, known in self._known.items()} | self._on_uplinks
         if len(links) < len(existing):
             stacked = _lower_by_proc(roots)
             for name in existing - links.keys():
@@ -136,6 +144,20 @@ class LinkTable:
         speed = parse_speed(_attribute(f"{interface}/speed")) if known.has_rate and up else None
         # At every heartbeat: before Linux 4.14 a re-created interface may have the inode of the one before it.
         return State(up, operstate, speed, parse_ifindex(_attribute(f"{interface}/ifindex")))
+
+    def _found_on_uplinks(self) -> dict[str, Link]:
+        """The links that have their card's uplink below them."""
+        if not any(known.port and known.port.switch_id for known in self._known.values()):
+            return {}
+        # A card that is put into switchdev mode gets ports, and its own interface a switch_id without a new inode.
+        ports = {name: read_port(f"{self._directory}/{name}") for name, known in self._known.items() if known.port}
+        found = {}
+        for name, lower in uplinks(ports).items():
+            link = self._known[name].link
+            if not link.lower and not link.members:
+                # A function left in the host is a card of its own; any other port leads to a guest.
+                found[name] = link._replace(lower=lower, kind=link.kind if ports[name].function_of else "veth")
+        return found
 
     def _looked_up(self, name: str, inode: int, existing: set[str]) -> _Known:
         known = self._known.get(name)
@@ -158,20 +180,30 @@ def _first_look(directory: str, name: str, inode: int) -> _Known:
     if not lower and "device" not in entries:
         # The index of the other end, or of itself where there is none; 0: not bound to any.
         leads_out = _attribute(f"{directory}/iflink") not in (_attribute(f"{directory}/ifindex"), "0")
-    kind = kind_of(name, entries, devtype, _attribute(f"{directory}/type"), leads_out=leads_out)
+    port = read_port(directory) if "device" in entries else None
+    # xen-netback; the card inside a guest (xen-netfront) has a driver of the same name, on the bus `xen`.
+    is_host_end = port is not None and (is_representor(port) or _bus(directory) == "xen-backend")
+    arphrd = _attribute(f"{directory}/type")
+    kind = kind_of(name, entries, devtype, arphrd, leads_out=leads_out, is_host_end=is_host_end)
     # A port of a hardware switch (dsa) is built on the switch's uplink. What else has hardware and something below is
     # a failover pair (hv_netvsc, net_failover): it counts what crosses its virtual function as its own.
     absorbs = kind == "physical" and devtype != "dsa"
     link = _on(Link(kind, leads_out=leads_out), lower, absorbs=absorbs)
-    return _Known(inode, link, absorbs, kind in _KINDS_WITH_RATE and _driver(directory) not in _DRIVERS_OF_NO_RATE)
+    has_rate = kind in _KINDS_WITH_RATE and _driver(directory) not in _DRIVERS_OF_NO_RATE
+    return _Known(inode, link, absorbs, has_rate, port)
 
 
 def _on(link: Link, lower: tuple[str, ...], *, absorbs: bool) -> Link:
     return link._replace(members=lower) if absorbs else link._replace(lower=lower)
 
 
-def kind_of(name: str, entries: Collection[str], devtype: str, arphrd: str | None, *, leads_out: bool) -> Kind:
+def kind_of(
+    name: str, entries: Collection[str], devtype: str, arphrd: str | None, *, leads_out: bool, is_host_end: bool = False
+) -> Kind:
     """The kind of an interface, from the entries of its sysfs directory, its DEVTYPE and its `type`.
+
+    leads_out       its other end is in another network namespace.
+    is_host_end     it has a `device`, but that is the host's end of a guest's card.
 
     A veth says of itself only that its other end is elsewhere. So does a GRE tunnel with a link layer that is bound to
     an interface: of these two, and of a team and a bare tunnel, only the name tells; and where there is no directory.
@@ -181,7 +213,7 @@ def kind_of(name: str, entries: Collection[str], devtype: str, arphrd: str | Non
     if devtype in _KIND_BY_DEVTYPE:
         return _KIND_BY_DEVTYPE[devtype]
     if "device" in entries:
-        return "physical"
+        return "veth" if is_host_end else "physical"
     if "tun_flags" in entries or arphrd in _TUNNEL_TYPES:
         return "tunnel"
     named = kind_by_name(name)
@@ -281,8 +313,16 @@ def _entries(directory: str | Path) -> frozenset[str]:
 
 
 def _driver(directory: str) -> str:
+    return _link_name(directory, "device/driver")
+
+
+def _bus(directory: str) -> str:
+    return _link_name(directory, "device/subsystem")
+
+
+def _link_name(directory: str, path: str) -> str:
     try:
-        return Path(directory, "device/driver").readlink().name
+        return Path(directory, path).readlink().name
     except OSError:
         return ""
 

@@ -9,13 +9,15 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from agent import __version__, host, remote
+from agent.clock import Clock, last_moment
 from agent.complaints import Complaints
 from agent.deadletter import DeadLetters
 from agent.delivery import Delivery
 from agent.directory import default_directory
 from agent.enrolment import Enrolment
-from agent.heartbeat import Clock, Collector, Heartbeat, encode, last_stamp_ms, stamp_ms
+from agent.heartbeat import Collector, Heartbeat, encode, stamp_ms
 from agent.identity import ApiKey, Identity, identify
+from agent.restamp import Timekeeper
 from agent.sender import Sender
 from agent.settings import Settings, SettingsError, reload
 from agent.signals import Signals
@@ -48,9 +50,10 @@ class Agent:
         open_sender(settings, ApiKey(settings), self._enrolment)
         self._spool = open_spool(settings, self._directory)
         self._letters = DeadLetters(self._directory / "refused.ndjson")
+        clock = Clock(last=last_moment(self._spool.last, host.read_boot_id(settings.roots)))
+        self._timekeeper = Timekeeper(clock, self._spool, lambda: host.read_boot_id(settings.roots))
         self._delivery = self._new_delivery(settings)
-        last_ms = last_stamp_ms(self._spool.last, host.read_boot_id(settings.roots))
-        self._collector = Collector(settings, Clock(last_ms=last_ms))
+        self._collector = Collector(settings, clock)
         self._complaints = Complaints(log)
         self._settings = settings
         self._asked = self._delivery.config
@@ -148,6 +151,7 @@ class Agent:
             self._spool,
             self._letters,
             settings.url,
+            timestamps=self._timekeeper,
             interval_seconds=settings.interval_seconds,
             on_config=self._signals.wake,
         )

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 _OCTAL = re.compile(rb"\\([0-3][0-7]{2})")
 _KERNEL_TREES = ("/sys", "/proc", "/dev", "/run", "/snap")
-# Types that hold no user's data or are images that are always full. autofs stands here for another reason too:
-# a stat would mount the share and wake its disk.
+# Types that hold no user's data. autofs stands here for another reason too: a stat would mount the share and wake its
+# disk.
 _VIRTUAL = frozenset(
     {
         "aufs",
@@ -24,15 +24,12 @@ _VIRTUAL = frozenset(
         "devpts",
         "devtmpfs",
         "efivarfs",
-        "erofs",
         "fdescfs",
         "fuse.gvfsd-fuse",
         "fuse.lxcfs",
         "fuse.portal",
-        "fuse.snapfuse",
         "fusectl",
         "hugetlbfs",
-        "iso9660",
         "mqueue",
         "nfsd",
         "nsfs",
@@ -48,12 +45,40 @@ _VIRTUAL = frozenset(
         "securityfs",
         "selinuxfs",
         "sockfs",
-        "squashfs",
         "sysfs",
         "tmpfs",
         "tracefs",
     }
 )
+
+
+# Images that are packed once: always 100 % full, which needs no attention. A read-only disk (ext4, ntfs)
+# is not one of them: it was filled while in use, and may be written to again.
+_IMAGES = frozenset(
+    {
+        "composefs",
+        "cramfs",
+        "erofs",
+        "fuse.archivemount",
+        "fuse.dwarfs",
+        "fuse.erofsfuse",
+        "fuse.fuse-archive",
+        "fuse.fuseiso",
+        "fuse.mount-zip",
+        "fuse.ratarmount",
+        "fuse.snapfuse",
+        "fuse.squashfuse",
+        "fuse.squashfuse_ll",
+        "iso9660",
+        "romfs",
+        "squashfs",
+        "udf",
+    }
+)
+# An AppImage mounts itself while it runs (type 2 runtime): its file's name is the subtype, which a program may cut or
+# rename, and /tmp/.mount_ and the beginning of that name the place. TMPDIR moves it.
+_APPIMAGE_TYPE = re.compile(r"fuse\..*\.AppImage", re.IGNORECASE | re.DOTALL)
+_APPIMAGE_PLACE = re.compile(r"(?:/.*)?/\.mount_[^/]+", re.DOTALL)
 
 
 class Mount(NamedTuple):
@@ -90,7 +115,7 @@ def groups_to_measure(mounts: Iterable[Mount]) -> dict[tuple[str, str], list[Mou
     visible = {mount.mount_point: mount for mount in mounts}
     groups: dict[tuple[str, str], list[Mount]] = {}
     for mount in visible.values():
-        if mount.fs_type not in _VIRTUAL and not is_in_kernel_tree(mount.mount_point):
+        if mount.fs_type not in _VIRTUAL and not is_in_kernel_tree(mount.mount_point) and not is_image(mount):
             groups.setdefault(_identity(mount), []).append(mount)
     for group in groups.values():
         group.sort(key=lambda mount: (len(mount.mount_point), mount.mount_point))
@@ -110,6 +135,17 @@ def below(root: str, mounts: Iterable[Mount]) -> list[Mount]:
 def is_in_kernel_tree(mount_point: str) -> bool:
     """Whether it is or lies below /sys, /proc, /dev, /run or /snap (/system and /snapshots do not)."""
     return any(mount_point == tree or mount_point.startswith(tree + "/") for tree in _KERNEL_TREES)
+
+
+def is_image(mount: Mount) -> bool:
+    """Whether it is an image that is always full."""
+    if mount.fs_type in _IMAGES or _APPIMAGE_TYPE.fullmatch(mount.fs_type):
+        return True
+    is_fuse = mount.fs_type == "fuse" or mount.fs_type.startswith("fuse.")
+    if not is_fuse or not _APPIMAGE_PLACE.fullmatch(mount.mount_point):
+        return False
+    in_tmp = mount.mount_point.startswith("/tmp/")  # noqa: S108  # compared, never opened
+    return in_tmp or "ro" in mount.options.split(",")
 
 
 def _identity(mount: Mount) -> tuple[str, str]:

@@ -20,6 +20,9 @@ from agent.settings import Settings, SettingsError
 
 CLOCK_OFF_SECONDS = 5.0
 CLOCK_REFUSED_SECONDS = 300.0  # the service refuses heartbeats that are further ahead of it
+TOO_OLD_SECONDS = (
+    7 * 86_400.0
+)  # and those that are further behind, unless LINKBEAT_OLDEST_HEARTBEAT_DAYS says otherwise
 EXPIRES_SOON_SECONDS = 14 * 86_400.0
 
 _PATH = "/api/v1/agents/heartbeat"
@@ -164,7 +167,11 @@ def clock(date: str, now: float) -> Iterator[Finding]:
     text = f"{abs(ahead):,.0f} s {'ahead of' if ahead > 0 else 'behind'} the service's"
     remedy = "Let NTP set both clocks (timedatectl set-ntp true)."
     if ahead > CLOCK_REFUSED_SECONDS:
-        yield Finding("clock", "problem", f"{text}: it refuses heartbeats from so far ahead", remedy)
+        kept = "The agent keeps them, and corrects and sends them once the clock is right."
+        yield Finding("clock", "problem", f"{text}: it refuses heartbeats from so far ahead", f"{remedy} {kept}")
+    elif ahead < -TOO_OLD_SECONDS:
+        text += ": it refuses heartbeats that are older than its LINKBEAT_OLDEST_HEARTBEAT_DAYS (7 by default)"
+        yield Finding("clock", "problem", text, remedy)
     else:
         yield Finding("clock", "warning", text, remedy)
 

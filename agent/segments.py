@@ -13,7 +13,7 @@ import struct
 import zlib
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -121,13 +121,17 @@ class Segment:
         return segment
 
     def __contains__(self, sequence: int) -> bool:
-        index = bisect_left(self._sequences, sequence)
-        return index < len(self._sequences) and self._sequences[index] == sequence and self._stamps[index] != 0
+        place = self._place(sequence)
+        return place is not None and self._stamps[place] != 0
 
     @property
     def oldest_ms(self) -> int | None:
         """When the oldest that waits was collected."""
         return next((stamp for stamp in self._stamps if stamp), None)
+
+    @property
+    def has_acknowledged(self) -> bool:
+        return self.waiting < len(self._sequences)
 
     @property
     def waiting_sequences(self) -> list[int]:
@@ -160,6 +164,28 @@ class Segment:
         """The records that wait. Raises OSError."""
         return [record for record in find_records(read_regular(self.path)).records if record.sequence in self]
 
+    def revise(self, change: Callable[[Record, bool], Record]) -> list[Record]:
+        """Replaces each record, all at once or none, by `change` of it and of whether it waits; returns those that
+        changed.
+
+        Raises OSError: the file is as it was then.
+        """
+        records = find_records(read_regular(self.path)).records
+        revised = [
+            change(record, record.sequence in self) if self._place(record.sequence) is not None else record
+            for record in records
+        ]
+        changed = [new for old, new in zip(records, revised, strict=True) if new is not old]
+        if not changed:
+            return []
+        rewrite(self.path, revised)
+        self.size = self.path.stat().st_size
+        for record in changed:
+            if (place := self._place(record.sequence)) is not None and self._stamps[place]:
+                self._stamps[place] = max(1, record.stamp_ms)
+        self.newest_ms = max(record.stamp_ms for record in revised)
+        return changed
+
     def acknowledge(self, sequences: Iterable[int]) -> None:
         """Notes that these need not be sent again. Raises OSError where only this process will know of it."""
         known = [sequence for sequence in sequences if sequence in self]
@@ -179,6 +205,10 @@ class Segment:
         self.path.unlink(missing_ok=True)
         _ack_path(self.path).unlink(missing_ok=True)
 
+    def _place(self, sequence: int) -> int | None:
+        place = bisect_left(self._sequences, sequence)
+        return place if place < len(self._sequences) and self._sequences[place] == sequence else None
+
     def _note(self, record: Record) -> None:
         self._sequences.append(record.sequence)
         self._stamps.append(max(1, record.stamp_ms))
@@ -186,14 +216,17 @@ class Segment:
         self.waiting += 1
 
 
-def read_acknowledged(segment: Path) -> frozenset[int]:
-    """The sequences that the file beside `segment` acknowledges; whatever else it holds is skipped."""
+def read_acknowledged(segment: Path, *, mend: bool = True) -> frozenset[int]:
+    """The sequences that the file beside `segment` acknowledges; whatever else it holds is skipped.
+
+    With `mend`, an unfinished one at the end is cut off.
+    """
     try:
         data = read_regular(_ack_path(segment))
     except OSError:
         return frozenset()
     pairs = _ACK.iter_unpack(data[: len(data) - len(data) % _ACK.size])
-    if len(data) % _ACK.size:
+    if mend and len(data) % _ACK.size:
         with suppress(OSError):  # else all that is appended would stand askew
             os.truncate(_ack_path(segment), len(data) - len(data) % _ACK.size)
     return frozenset(sequence for sequence, crc in pairs if crc == _ack_crc(sequence))

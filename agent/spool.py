@@ -164,6 +164,38 @@ class Spool:
                     log.debug("%s: acknowledgements are not noted: %s", segment.path, error.strerror)
             self._delete_done()
 
+    def revise(self, change: Callable[[Record, bool], Record]) -> frozenset[int]:
+        """Replaces each heartbeat by `change` of it and of whether it waits, oldest first; returns what changed.
+
+        Heartbeats that are acknowledged and not deleted yet are shown too; `change` must leave those, and every
+        sequence, as they are.
+        """
+        changed: set[int] = set()
+
+        def note(record: Record) -> None:
+            changed.add(record.sequence)
+            if self._newest and self._newest.sequence == record.sequence:
+                self._newest = record
+
+        with self._lock:
+            segments = list(self._segments)
+        for segment in segments:
+            with self._lock:  # for one file only: a heartbeat must not wait for the whole disk
+                if segment not in self._segments or self._closed:
+                    continue
+                try:
+                    for record in segment.revise(change):
+                        note(record)
+                except OSError as error:
+                    log.warning("%s: %s; its heartbeats stay as they are", segment.path, error.strerror)
+        with self._lock:
+            for sequence, (record, arrived) in self._memory.items():
+                if (new := change(record, True)) is not record:
+                    self._memory[sequence] = (new, arrived)
+                    self._memory_bytes += len(new.body) - len(record.body)
+                    note(new)
+        return frozenset(changed)
+
     def __len__(self) -> int:
         with self._lock:
             return sum(segment.waiting for segment in self._segments) + len(self._memory)
@@ -334,8 +366,12 @@ class Spool:
         return record
 
     def _delete_done(self) -> None:
-        """The last segment stays, also when it is done: it holds the newest timestamp."""
-        for segment in [each for each in self._segments[:-1] if not each.waiting]:
+        """The last segment stays, also when it is done: it holds the newest timestamp. So does the last one with an
+        acknowledged heartbeat: below that timestamp none may be, and those after it may have been stamped by a wrong
+        clock.
+        """
+        kept = next((each for each in reversed(self._segments) if each.has_acknowledged), None)
+        for segment in [each for each in self._segments[:-1] if not each.waiting and each is not kept]:
             try:
                 segment.delete()
             except OSError as error:

@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from agent.links import Link
 
 MOST_CARRIERS = 8
-# The host's ends of containers' and machines' links, as Docker, Calico, LXC, libvirt, Cilium and clouds call them.
-_HOST_END = re.compile(r"veth|cali|lxc|nk|vnet|tap|eni[0-9a-f]|gke|azv")
+# The host's ends of containers' and machines' links, as Docker, Calico, LXC, libvirt, Cilium, Xen and clouds call them.
+_HOST_END = re.compile(r"veth|cali|lxc|nk|vnet|tap|vif\d|eni[0-9a-f]|gke|azv")
 _OWN_KINDS = ("veth", "vlan", "other")
 
 
@@ -21,11 +21,13 @@ def stacked_on(
     default     interfaces of the default routes, the best first
 
     A server's total is the sum over the lowest, so everything that crosses the machine's edge must be in one of them
-    and nothing in two. Hence three cases:
+    and nothing in two. Hence these cases:
 
     - What the kernel builds on something (a bond, a bridge with an uplink, a VLAN, a macvlan) is on that; where that
       is not reported, on what is below it.
     - The edge is the hardware, and is on nothing. A failover pair's virtual function is on the pair, which counts all.
+    - The host's end of a guest's or a container's link (a tap, a veth, a Xen vif) that is a port of a bridge with
+      hardware is on that hardware. So is a port of a card's own switch on its uplink (agent/ports.py).
     - All the rest reaches the network by routing over the edge: tunnels, a bridge of containers, the host's ends of
       their links, ifb, dummy. It is on the hardware of the default route; without one on all that is up. Traffic
       between two containers crosses no edge and is in no total.
@@ -39,13 +41,27 @@ def stacked_on(
             below[member] = (name,)
     edge = _edge(links, below, default)
     kept = set(reported)
-    carriers = [name for name in _carriers(below, edge, up, default) if name in kept][:MOST_CARRIERS]
+    carriers = [name for name in _carriers(below, edge, up, default) if name in kept]
+    bridged = _on_bridges(links, below, [name for name in below if name in edge and name in kept])
     found = {}
     for name in reported:
         found[name] = nearest(name, below, kept)
         # A bond whose members are not reported is not carried by other hardware for that.
         if not found[name] and edge.isdisjoint(_lowest(name, below)):
-            found[name] = [carrier for carrier in carriers if carrier != name]
+            found[name] = [carrier for carrier in bridged.get(name) or carriers if carrier != name][:MOST_CARRIERS]
+    return found
+
+
+def _on_bridges(
+    links: Mapping[str, Link], below: Mapping[str, Sequence[str]], hardware: Sequence[str]
+) -> dict[str, list[str]]:
+    """For each port of a bridge, those of `hardware` that are below the bridge too."""
+    found: dict[str, list[str]] = {}
+    for name, link in links.items():
+        if link.kind == "bridge" and link.lower:
+            lowest = set(_lowest(name, below))
+            uplinks = [lower for lower in hardware if lower in lowest]
+            found |= dict.fromkeys(link.lower, uplinks)
     return found
 
 

@@ -21,7 +21,7 @@ from service.embedded.choose import choose_test_database
 from service.settings import Settings
 
 HERE = Path(__file__).parent
-KEY = "benchmark-fleet-key"
+KEY = "benchmarks-fleet-key-1"
 # By default retention drops, and a refresh leaves out, most of the history that is loaded here.
 RETENTION = {f"LINKBEAT_RETAIN_{level}_DAYS": "400" for level in ("RAW", "1M", "15M")}
 HEARTBEATS = {"BENCH_WIRE": "json", "BENCH_PATH": "/api/v1/agents/heartbeat", "BENCH_KEY": KEY}

@@ -16,14 +16,17 @@ from agent import __version__
 from service import recount, schema, token_command
 from service.app import create_app
 from service.command import COMMAND
+from service.connections import Connections, raise_descriptor_limit
 from service.embedded.choose import choose_database
 from service.embedded.problems import EmbeddedError
 from service.keys import fleet_key
+from service.limits import Peers
 from service.listen import listen
+from service.log_limit import LimitedFilter
 from service.roles import analyst_session
 from service.run import run_all
 from service.schema import SchemaError
-from service.server import Protocol, Server
+from service.server import Server, protocol
 from service.settings import Settings, SettingsError
 
 log = logging.getLogger("linkbeat")
@@ -72,13 +75,14 @@ def serve(settings: Settings) -> int:
     """Serves until SIGTERM or SIGINT; what was taken in by then is stored and answered."""
     # Which one was named needs no saying: `run` has just said where it found it.
     words = log.debug if settings.database_url else say
-    with choose_database(settings.database_url or None, settings.data_path, words) as database:
+    with choose_database(settings, words) as database:
         asyncio.run(schema.check(database.url, settings))
         app = create_app(settings, database_url=database.url, key=fleet_key(settings))
+        known = Connections(settings.connections_per_address, Peers(settings.trusted_proxies), raise_descriptor_limit())
         listener = listen(settings.host, settings.port)
         config = uvicorn.Config(
             app,
-            http=Protocol,
+            http=protocol(known),
             ws="none",
             lifespan="on",
             log_config=None,
@@ -89,25 +93,40 @@ def serve(settings: Settings) -> int:
             backlog=2048,
         )
         server = Server(config, say, app.end_waits)
+        # What works beside the event loop gives it its turn after half a millisecond, and not after five.
+        sys.setswitchinterval(0.0005)
         # As uvicorn sets them while it serves. At its end it raises what came once more, and that must not end the
         # process: the database is still to be stopped.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, server.handle_exit)
-        with listener, asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        failures: list[str] = []
+
+        def give_up(failure: str) -> None:
+            """Called from the thread that watches the database; ends the service in order, as the signal does."""
+            failures.append(failure)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        with (
+            listener,
+            database.watched(say, give_up),
+            asyncio.Runner(loop_factory=config.get_loop_factory()) as runner,
+        ):
             runner.run(server.serve([listener]))
-    return 0 if server.started else 1
+    for failure in failures:
+        say(f"linkbeat: {failure}")
+    return 0 if server.started and not failures else 1
 
 
 def migrate(settings: Settings) -> int:
     """Brings the schema up to date."""
-    with choose_database(settings.database_url or None, settings.data_path, say) as database:
+    with choose_database(settings, say) as database:
         asyncio.run(schema.migrate(database.url, say, settings))
     return 0
 
 
 def psql(settings: Settings) -> int:
     """Opens psql as analyst, where there is that role; while it is open, the embedded database runs."""
-    with choose_database(settings.database_url or None, settings.data_path, say) as database:
+    with choose_database(settings, say) as database:
         if database.psql is None:
             print("linkbeat: no psql found; install postgresql-client", file=sys.stderr)
             return 1
@@ -116,7 +135,8 @@ def psql(settings: Settings) -> int:
             options, who = asyncio.run(analyst_session(database.url))
             say(who)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is psql's: it cancels a query
-        return asyncio.run(_interactive(database.psql, options))
+        with database.watched(say, say):
+            return asyncio.run(_interactive(database.psql, database.psql_environment, options))
 
 
 def say(line: str) -> None:
@@ -135,16 +155,19 @@ def _log_to_stderr(level: str) -> None:
         format="%(asctime)s %(levelname)s %(message)s",
         datefmt="%Y-%m-%dT%H:%M:%S%z",
     )
+    # What clients cause, such as a request that is no HTTP.
+    uvicorn_log = logging.getLogger("uvicorn.error")
+    uvicorn_log.addFilter(LimitedFilter(uvicorn_log))
     if level == "info":
         # What they tell of their everyday doings is told in our words.
         for name in ("uvicorn.error", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
 
 
-async def _interactive(command: list[str], options: str) -> int:
-    process = await asyncio.create_subprocess_exec(
-        *command, env=os.environ | {"PGOPTIONS": f"{os.environ.get('PGOPTIONS', '')} {options}".strip()}
-    )
+async def _interactive(command: list[str], connection: dict[str, str], options: str) -> int:
+    """psql, which learns by its environment what no other user may see in a list of processes."""
+    options = f"{os.environ.get('PGOPTIONS', '')} {options}".strip()
+    process = await asyncio.create_subprocess_exec(*command, env=os.environ | connection | {"PGOPTIONS": options})
     return await process.wait()
 
 

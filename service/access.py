@@ -123,7 +123,7 @@ def router(
 
     @post("/agents/enroll", scope="enrol", summary="Get an agent its own token", responses=made | problems(409))
     async def enroll(request: Request[Any, Caller, Any]) -> Response[Created]:
-        """With an enrolment token as the bearer. 409: the server has a token, or is known with another server_guid."""
+        """With an enrolment token as the bearer. 409: the server has a token, or may be another machine's."""
         agent = await body(request, Enrolling)
         caller = request.auth
         enrolment = caller.token_id if caller.kind == "enrolment" else None

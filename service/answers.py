@@ -11,11 +11,13 @@ import asyncio
 import gzip
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from hashlib import blake2b
 from itertools import islice
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import asyncpg
 import msgspec
@@ -25,6 +27,9 @@ from litestar.openapi.datastructures import ResponseSpec
 from service.body import accepts_gzip
 from service.database import Database
 from service.errors import Problem
+from service.numbers import plain_json
+
+T = TypeVar("T")
 
 KEPT_BYTES = 64 << 20
 KEPT_ANSWERS = 10_000
@@ -42,9 +47,17 @@ NOT_MODIFIED = {304: ResponseSpec(None, generate_examples=False, description="Wh
 # next one who asks may have no right to it.
 _HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Accept-Encoding"}
 _OVERHEAD_BYTES = 1_000
+_NAME_BYTES = 300
+LARGE_BYTES = 1 << 20  # from here on, a millisecond's work is done beside the event loop
+# One: the interpreter does one thing at a time anyway, and each thread's freed memory is kept for that thread.
+_worker = ThreadPoolExecutor(1, "answers")
 # Smaller ones fit into a packet or three, and compressing them would cost more than it saves.
 ZIPPED_FROM_BYTES = 4_096
-_encode = msgspec.json.Encoder(decimal_format="number").encode  # what the database has as numeric is whole numbers
+
+
+async def beside(work: Callable[..., T], *arguments: Any) -> T:
+    """Does what takes long in a thread: the event loop has its turn every few milliseconds."""
+    return await asyncio.get_running_loop().run_in_executor(_worker, work, *arguments)
 
 
 def keep_seconds(bucket_seconds: int) -> float:
@@ -101,7 +114,9 @@ class _Answer:
     def size_bytes(self) -> int:
         """What it takes here, about."""
         drawn = sum(len(body) + _OVERHEAD_BYTES for body, _ in self.forms.values())
-        return len(self.body) + len(self.zipped) + drawn + _OVERHEAD_BYTES
+        # The names stand in the key, in the index of servers, and here.
+        named = 3 * sum(map(len, self.servers)) + _NAME_BYTES * len(self.servers)
+        return len(self.body) + len(self.zipped) + drawn + named + _OVERHEAD_BYTES
 
 
 class Answers:
@@ -118,7 +133,7 @@ class Answers:
         self,
         request: Request[Any, Any, Any],
         key: Hashable,
-        make: Callable[[], Awaitable[msgspec.Struct]],
+        make: Callable[[], Awaitable[msgspec.Struct | bytes]],
         *,
         keep_seconds: float,
         servers: Iterable[str] = (),
@@ -127,6 +142,7 @@ class Answers:
         """The answer to `key`, kept or made now; 304 where the client says that it has it.
 
         key      all that the answer depends on but what is stored
+        make     the answer, or its bytes where making them is work for a thread (`beside`)
         servers  whose new heartbeats change it
         form     what it is answered as; None: as JSON
 
@@ -177,7 +193,7 @@ class Answers:
     async def _zipped(self, key: Hashable, answer: _Answer) -> bytes:
         """Its body through gzip: once for all who ask, and beside the event loop."""
         if not answer.zipped:
-            zipped = await asyncio.to_thread(gzip.compress, answer.body, 5, mtime=0)
+            zipped = await beside(partial(gzip.compress, answer.body, 5, mtime=0))
             if not answer.zipped:  # nobody else was faster
                 answer.zipped = zipped
                 if self._kept.get(key) is answer:
@@ -213,7 +229,7 @@ class Answers:
     def _start(
         self,
         key: Hashable,
-        make: Callable[[], Awaitable[msgspec.Struct]],
+        make: Callable[[], Awaitable[msgspec.Struct | bytes]],
         keep_seconds: float,
         servers: tuple[str, ...],
     ) -> _Answer:
@@ -229,9 +245,13 @@ class Answers:
         task.add_done_callback(self._making.discard)
         return answer
 
-    async def _make(self, key: Hashable, answer: _Answer, make: Callable[[], Awaitable[msgspec.Struct]]) -> None:
+    async def _make(
+        self, key: Hashable, answer: _Answer, make: Callable[[], Awaitable[msgspec.Struct | bytes]]
+    ) -> None:
         try:
-            body = _encode(await make())
+            made = await make()
+            body = made if isinstance(made, bytes) else plain_json(made)
+            etag = _etag(body) if len(body) < LARGE_BYTES else await beside(_etag, body)
         except BaseException as raised:
             if self._kept.get(key) is answer:
                 self._drop(key)
@@ -243,7 +263,7 @@ class Answers:
             answer.made.exception()  # seen, even if all who waited have gone
             return
         answer.body = body
-        answer.etag = _etag(body)
+        answer.etag = etag
         answer.until = answer.started + answer.keep_seconds  # from when it was asked for: what came since may lack
         answer.made.set_result(None)
         if self._kept.get(key) is answer:

@@ -11,7 +11,7 @@ from litestar.exceptions import NotFoundException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
-from litestar.types import ASGIApp
+from litestar.types import ASGIApp, Send
 
 from agent import __version__
 from service import (
@@ -36,12 +36,13 @@ from service import (
 from service.answers import Answers, Watch
 from service.config import Configurations
 from service.database import Database, open_database
-from service.errors import EXCEPTION_HANDLERS, on_http_exception
-from service.identity import Identity, scopes
+from service.errors import EXCEPTION_HANDLERS, PRIVATE, on_http_exception
+from service.identity import Caller, Identity, scopes
 from service.ingest import Ingest
 from service.keys import secret_key
 from service.maintenance import Maintenance
 from service.metrics import Metrics
+from service.numbers import with_plain_numbers
 from service.openapi import complete
 from service.pictures import routes as pictures
 from service.pictures.links import Links
@@ -58,16 +59,47 @@ class Linkbeat(Litestar):
     """Litestar, and beside it the routes that are taken thousands of times a second.
 
     end_waits   answers those whose requests wait for something to happen; called when the service is about to end
+    leave       told of the caller once a request has been answered
     """
 
-    def __init__(self, *, beside: dict[str, ASGIApp], end_waits: Callable[[], None], **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        beside: dict[str, ASGIApp],
+        end_waits: Callable[[], None],
+        leave: Callable[[Caller], None],
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
         self._beside = beside
+        self._leave = leave
         self.end_waits = end_waits
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # requests and the lifespan alike
-        handler = self._beside.get(scope["path"]) if scope["type"] == "http" else None
-        await (handler or super().__call__)(scope, receive, send)
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        handler = self._beside.get(scope["path"])
+        if handler is not None:
+            await handler(scope, receive, send)
+            return
+        try:
+            await super().__call__(scope, receive, _private(send))
+        finally:
+            if caller := scope.get("auth"):
+                self._leave(caller)
+
+
+def _private(send: Send) -> Send:
+    """Says of an answer that says nothing else of itself that it is kept nowhere, and is what its type says."""
+
+    async def sent(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            named = {name.lower() for name, _ in message["headers"]}
+            message["headers"] = [*message["headers"], *(one for one in PRIVATE if one[0] not in named)]
+        await send(message)
+
+    return sent
 
 
 def create_app(settings: Settings, *, database_url: str, key: str) -> Linkbeat:
@@ -139,8 +171,10 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Linkbeat:
                 on_stored=stored,
             ) as opened["ingest"],
             open_database(database_url, connections=1, role=roles.INGEST) as opened["writing"],
-            Configurations(database(), is_reachable) as opened["configurations"],
-            Tokens(database(), writing(), is_reachable, hasher) as opened["tokens"],
+            # Of their own: however many reads wait, a revoked token is refused in time. Each polls one at a time.
+            open_database(database_url, connections=2) as opened["following"],
+            Configurations(database("following"), is_reachable) as opened["configurations"],
+            Tokens(database("following"), writing(), is_reachable, hasher) as opened["tokens"],
             Removals(database_url, database(), is_reachable) as opened["removals"],
             Watch(answers, database()),
             live,
@@ -159,6 +193,7 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Linkbeat:
             ingest, configurations, identity, metrics, timedelta(days=settings.oldest_heartbeat_days)
         ),
         end_waits=live.end,
+        leave=identity.leave,
         route_handlers=[
             at_root,
             Router(
@@ -192,6 +227,7 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Linkbeat:
             ),
         ],
         guards=[identity.guard],
+        after_request=with_plain_numbers,
         lifespan=[lifespan],
         cors_config=_cross_origin(settings.cors_origins),
         exception_handlers={**EXCEPTION_HANDLERS, NotFoundException: pages.unknown(files, on_http_exception)},

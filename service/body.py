@@ -7,6 +7,7 @@ from typing import Any
 
 from litestar.types import Receive, Scope
 
+from service.budget import Held
 from service.deadlines import Deadlines
 from service.errors import Problem
 
@@ -60,51 +61,55 @@ def _is_gzip(encoding: bytes) -> bool:
     return bool(applied)
 
 
-async def read(scope: Scope, receive: Receive, limit: int, *, is_gzip: bool) -> bytes:
-    """The whole body, as it was before it was compressed.
+async def read(scope: Scope, receive: Receive, limit: int, *, is_gzip: bool, held: Held | None = None) -> bytes:
+    """The whole body, as it was before it was compressed; `held` is what it is counted by.
 
     Raises Problem: 413 past `limit` bytes, of what travels and of what comes out; 400 where it is not the gzip that it
-    should be; 408 where it does not arrive in time.
+    should be; 408 where it does not arrive in time; 503 and 429 as `held` does.
     """
+    length = None
     for name, value in scope["headers"]:
         if name == b"content-length":
             if not value.isdigit():
                 raise Problem("bad_request", "Content-Length is not a number", headers=_CLOSE)
-            if len(value) > 18 or int(value) > limit:
+            if len(value) > 18 or (length := int(value)) > limit:
                 raise _too_large(limit)
+    if held is not None:
+        held.expect(None if is_gzip else length)
     try:
         with _bodies:
             message: Any = await receive()
-            if is_gzip:
-                return await _inflated(message, receive, limit)
-            body: bytes = message.get("body", b"")
-            if not message.get("more_body", False) and len(body) <= limit:
-                return body
-            chunks, size = [body], len(body)
-            while message.get("more_body", False):
-                if size > limit:
-                    raise _too_large(limit)
+            chunk: bytes = message.get("body", b"")
+            chunks, size = [chunk], len(chunk)
+            while size <= limit:
+                if held is not None:
+                    held.arrived(len(chunk))
+                if not message.get("more_body", False):
+                    break
                 message = await _next(receive)
-                chunks.append(message.get("body", b""))
-                size += len(chunks[-1])
-            if size > limit:
+                chunk = message.get("body", b"")
+                chunks.append(chunk)
+                size += len(chunk)
+            else:
                 raise _too_large(limit)
-            return b"".join(chunks)
     except TimeoutError:
         reason = f"the body did not arrive within {BODY_SECONDS:.0f} seconds"
         raise Problem("request_timeout", reason, headers=_CLOSE) from None
+    if is_gzip:
+        chunks = await _inflated(chunks, limit, held)
+    if held is not None:
+        held.is_read()
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-async def _inflated(message: Any, receive: Receive, limit: int) -> bytes:
-    """The body decompressed while it comes, so that one of ten gigabytes in ten megabytes is not unpacked."""
+async def _inflated(chunks: list[bytes], limit: int, held: Held | None) -> list[bytes]:
+    """What comes out of a complete body: one that does not end holds what came of it, and not a thousand times that."""
     pieces: list[bytes] = []
-    arrived = size = 0
+    size = 0
     member, members = zlib.decompressobj(_GZIP), 1
-    while True:
-        rest: bytes = message.get("body", b"")
-        arrived += len(rest)
-        if arrived > limit:
-            raise _too_large(limit)
+    chunks.reverse()
+    while chunks:
+        rest = chunks.pop()
         while rest:
             if member.eof:
                 member, members = zlib.decompressobj(_GZIP), members + 1
@@ -117,15 +122,14 @@ async def _inflated(message: Any, receive: Receive, limit: int) -> bytes:
             size += len(pieces[-1])
             if size > limit:
                 raise _too_large(limit)
+            if held is not None:
+                held.grow(len(pieces[-1]))
             rest = member.unused_data if member.eof else member.unconsumed_tail
             if size >= INFLATED_AT_ONCE:
                 await asyncio.sleep(0)
-        if not message.get("more_body", False):
-            break
-        message = await _next(receive)
     if not member.eof:
         raise _not_gzip("it ends early")
-    return b"".join(pieces)
+    return pieces
 
 
 async def _next(receive: Receive) -> Any:

@@ -11,8 +11,7 @@ import asyncpg
 
 from service import roles
 from service.errors import Problem
-
-log = logging.getLogger("linkbeat")
+from service.log_limit import limited
 
 CONNECT_SECONDS = 3.0
 ACQUIRE_SECONDS = 1.0
@@ -143,7 +142,8 @@ async def connect_writer(url: str, *, waits_for_disk: bool) -> asyncpg.Connectio
     connection = await asyncpg.connect(
         url,
         timeout=CONNECT_SECONDS,
-        command_timeout=WRITE_SECONDS,
+        # The server ends a statement that is too slow first, and the connection stays; this is for a path that hangs.
+        command_timeout=WRITE_SECONDS + 0.5,
         server_settings={
             "application_name": "linkbeat ingest",
             "statement_timeout": f"{WRITE_SECONDS * 1000:.0f}",
@@ -172,7 +172,8 @@ def unavailable() -> Iterator[None]:
     try:
         yield
     except (*UNREACHABLE, *_OVERBURDENED) as raised:
-        log.warning("database: %s: %s", type(raised).__name__, raised)
+        name = type(raised).__name__
+        limited(logging.WARNING, ("database", name), "database: %s: %s", name, raised)
         raise Problem.retry(
             "database_unavailable", "the database did not answer in time", RETRY_AFTER_SECONDS
         ) from raised

@@ -10,9 +10,11 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.types import ExceptionHandlersMap
 
-log = logging.getLogger("linkbeat")
+from service.log_limit import limited
 
 MEDIA_TYPE = "application/problem+json"
+# Of every answer that says nothing else of itself, errors among them: it is for who asked, and what it says it is.
+PRIVATE = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 
 # code: status and title. The codes are a contract; the wording of a title is not.
 CODES: dict[str, tuple[int, str]] = {
@@ -88,6 +90,13 @@ class Problem(Exception):
         )
 
 
+def field_error(raised: msgspec.ValidationError, path: str) -> FieldError:
+    """msgspec's words as ours: "Expected `int`, got `str` - at `$.a`" is a, "expected int, got str"."""
+    reason, _, place = str(raised).partition(" - at `$")
+    reason = reason.replace("`", "")
+    return FieldError(f"{path}{place.rstrip('`')}".lstrip("."), reason[:1].lower() + reason[1:])
+
+
 _BY_STATUS = {
     400: "bad_request",
     401: "unauthorized",
@@ -133,7 +142,8 @@ def on_http_exception(_: Request[Any, Any, Any], raised: HTTPException) -> Respo
 
 def on_bug(request: Request[Any, Any, Any], raised: Exception) -> Response[bytes]:
     """The last resort. The client learns nothing of the inside; the log has it all."""
-    log.error("%s %s failed", request.method, request.url.path, exc_info=raised)
+    key = ("bug", type(raised).__name__, request.method)
+    limited(logging.ERROR, key, "%s %s failed", request.method, request.url.path, exc_info=raised)
     return _response(Problem("internal", "the error is in the log"))
 
 

@@ -7,6 +7,7 @@ waiting, and a client that reads slowly holds no connection, and no more than a 
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -23,15 +24,16 @@ from service.database import Database
 from service.errors import Problem
 from service.export_formats import Relation, Writer, gzipped, relation_of, writer_of
 from service.history import moment, read_moment
-from service.listing import storable, unknown_server
+from service.identity import Caller
+from service.listing import MAX_NAMES, ServerNames, names_of, storable, unknown_server
+from service.log_limit import limited
 from service.openapi import problems
-
-log = logging.getLogger("linkbeat")
 
 EXPORTS_AT_ONCE = 3  # of a process, with a connection each at most
 PAGE_SECONDS = 60.0
-SEND_SECONDS = 60.0  # a client that takes nothing for so long is gone
+TOKENS_AT_ONCE = 2  # of one token: a client that is slow leaves the last to the others
 SENT_AT_ONCE = 64 << 10
+SEND_SECONDS = 15.0  # a client that takes less than SENT_AT_ONCE in so long, 4 KiB a second, is gone
 SERVERS_AT_ONCE = 256
 RETRY_AFTER_SECONDS = 10
 
@@ -98,20 +100,24 @@ class Exports:
     """Those under way in this process."""
 
     def __init__(self) -> None:
-        self._under_way = 0
+        self._under_way: Counter[str] = Counter()  # by token
 
     @contextmanager
-    def one_more(self) -> Iterator[None]:
-        """Raises Problem (429) where there are too many."""
-        if self._under_way >= EXPORTS_AT_ONCE:
+    def one_more(self, token_id: str) -> Iterator[None]:
+        """Raises Problem (429) where there are too many. `token_id`: whose; "" is the fleet key."""
+        if self._under_way.total() >= EXPORTS_AT_ONCE:
             raise Problem.retry(
                 "too_many_exports", f"{EXPORTS_AT_ONCE} exports are under way in this process", RETRY_AFTER_SECONDS
             )
-        self._under_way += 1
+        if token_id and self._under_way[token_id] >= TOKENS_AT_ONCE:
+            raise Problem.retry(
+                "too_many_exports", f"{TOKENS_AT_ONCE} exports with this token are under way", RETRY_AFTER_SECONDS
+            )
+        self._under_way[token_id] += 1
         try:
             yield
         finally:
-            self._under_way -= 1
+            self._under_way -= Counter((token_id,))
 
 
 def router(database: Callable[[], Database]) -> Router:
@@ -124,8 +130,11 @@ def router(database: Callable[[], Database]) -> Router:
         bucket: Annotated[
             Bucket, QueryParameter(description="The aggregate whose buckets these are; `raw`: every sample.")
         ] = "15m",
-        server: Annotated[list[str] | None, QueryParameter(description="Only these servers; may be repeated.")] = None,
-        interface: Annotated[list[str] | None, QueryParameter(description="Only interfaces of this name.")] = None,
+        server: ServerNames = None,
+        interface: Annotated[
+            list[str] | None,
+            QueryParameter(description=f"Only interfaces of this name; may be repeated, {MAX_NAMES} times."),
+        ] = None,
         since: Moment = None,
         until: Moment = None,
         after: Annotated[
@@ -141,8 +150,8 @@ def router(database: Callable[[], Database]) -> Router:
         to every client, and what came of it can be continued with `after`."""
         selection = Selection(
             relation_of(bucket),
-            sorted({storable(one) for one in server}) if server else None,
-            [storable(one) for one in interface] if interface else None,
+            list(names_of(server)) or None,
+            list(names_of(interface, "interface")) or None,
             _utc("since", since),
             _utc("until", until),
             _read_key(after) if after is not None else None,
@@ -227,7 +236,8 @@ class _Answer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises Problem as long as nothing has been sent."""
-        with self._exports.one_more():
+        caller: Caller = scope["auth"]
+        with self._exports.one_more(caller.token_id):
             writing = asyncio.create_task(self._write(scope, send), name="linkbeat export")
             leaving = asyncio.create_task(_hung_up(receive), name="linkbeat export's client")
             try:
@@ -263,7 +273,8 @@ class _Answer:
         except (Problem, TimeoutError, asyncpg.PostgresError) as raised:
             # The server closes the connection of an application that returns before its end, without the last chunk:
             # nobody takes what came for all that there is.
-            log.warning("export: cut off: %s: %s", type(raised).__name__, raised)
+            name = type(raised).__name__
+            limited(logging.WARNING, ("export", name), "export: cut off: %s: %s", name, raised)
             return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 

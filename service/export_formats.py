@@ -1,7 +1,8 @@
 """What an export's rows hold, and how each format writes them: the statement says most of it, Python the rest.
 
-CSV      for spreadsheets too. Names that one would take for a formula, because they begin with = + - @ or ', stand
-         behind a '. Times say in their column's name that they are UTC: with a Z, LibreOffice leaves them text
+CSV      for spreadsheets too. Names that one would take for a formula, because they begin with = + - @, the full-width
+         form of one of them, or ', stand behind a '. Times say in their column's name that they are UTC: with a Z,
+         LibreOffice leaves them text
 JSON     one array; NDJSON: an object a line
 Parquet  a row group for each page, typed; needs pyarrow
 """
@@ -20,6 +21,8 @@ import msgspec
 from service.errors import Problem
 
 _GZIP = 16 + zlib.MAX_WBITS
+# In some languages Excel takes the full-width ones for a formula, too.
+_FORMULAS = "'=', '+', '-', '@', '\uff1d', '\uff0b', '\uff0d', '\uff20', ''''"
 _arrows_thread = ThreadPoolExecutor(1, "arrow")
 
 
@@ -76,9 +79,12 @@ def _expression(column: Column, *, is_json: bool = False, is_for_spreadsheets: b
         zone = "" if is_for_spreadsheets else '"Z"'
         return f"""to_char({column.name} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS{fraction}{zone}')"""
     if column.kind == "name" and is_for_spreadsheets:
-        return f"CASE WHEN left({column.name}, 1) IN ('=', '+', '-', '@', '''') THEN '''' ELSE '' END || {column.name}"
+        return f"CASE WHEN left({column.name}, 1) IN ({_FORMULAS}) THEN '''' ELSE '' END || {column.name}"
     if column.kind == "bool" and not is_json:
         return f"{column.name}::text"
+    if column.kind == "real" and (is_json or is_for_spreadsheets):
+        # PostgreSQL writes a real from a million on with an exponent. Doubles are seconds here, and never come to that.
+        return f"{column.name}::text::numeric"
     return column.name
 
 

@@ -13,15 +13,17 @@ import msgspec
 from litestar import Request, Response, Router, get
 from litestar.params import QueryParameter
 
-from service.answers import NOT_MODIFIED, Answers, keep_seconds
+from service.answers import NOT_MODIFIED, Answers, beside, keep_seconds
 from service.database import Database
 from service.errors import Problem
 from service.history import moment, read_moment
 from service.listing import DEFAULT_INTERVAL_SECONDS, ONLINE, Limit, Status, storable
 from service.live import LATE, REMEMBERED, Live, Look
+from service.numbers import plain_json
 from service.openapi import problems
-from service.periods import grid
-from service.sparkline import FLEET, Bucket, PeriodName, arrays_of, buckets_of, now
+from service.periods import Grid, grid
+from service.series import filled, of_pairs
+from service.sparkline import Bucket, PeriodName, now
 
 SHOWN = 4
 MAX_SERIES = 500
@@ -156,12 +158,17 @@ class FleetPeaks(msgspec.Struct, frozen=True):
 
 
 class Columns(msgspec.Struct, frozen=True):
-    """One interface's rates, a number for each bucket, in bits per second; null where there are no samples."""
+    """One interface's rates, a number for each bucket, in bits per second; null where there are no samples.
+
+    bucket_seconds, first  of this series, where its server reports less often than the answer's buckets
+    """
 
     server_id: str
     interface: str
     rx_bps: list[int | None]
     tx_bps: list[int | None]
+    bucket_seconds: int | msgspec.UnsetType = msgspec.UNSET
+    first: datetime | msgspec.UnsetType = msgspec.UNSET
 
 
 class FleetColumns(msgspec.Struct, frozen=True):
@@ -244,23 +251,22 @@ def router(
         if len(pairs) > MAX_SERIES:
             raise Problem.invalid("series", f"at most {MAX_SERIES} are answered at once, got {len(pairs)}")
 
-        async def read() -> FleetColumns:
-            where = (
-                "server_id = ANY ($1) AND interface_name = ANY ($2) AND (server_id, interface_name) IN "
-                "(SELECT * FROM unnest($1::text[], $2::text[]))"
-            )
-            rows = await sparklines().fetch(
-                FLEET.format(
-                    buckets=buckets_of(buckets, where, "server_id, interface_name"), arrays=arrays_of(buckets)
-                ),
-                [server_id for server_id, _ in pairs],
-                [interface for _, interface in pairs],
-            )
-            found = [
-                Columns(row["server_id"], row["interface_name"], *_columns(row, buckets.count, ("rx_bps", "tx_bps")))
-                for row in rows
-            ]
-            return FleetColumns(period, buckets.bucket_seconds, buckets.first, found)
+        async def read() -> bytes:
+            found = await filled(sparklines(), buckets, await of_pairs(sparklines(), buckets, pairs))
+            return await beside(encoded, found)
+
+        def encoded(found: Mapping[Grid, Sequence[asyncpg.Record]]) -> bytes:
+            series = [
+                Columns(
+                    row["server_id"], row["interface_name"],
+                    _on_grid(row, wide, "rx_bps"), _on_grid(row, wide, "tx_bps"),
+                    msgspec.UNSET if wide is buckets else wide.bucket_seconds,
+                    msgspec.UNSET if wide is buckets else wide.first,
+                )
+                for wide, rows in found.items() for row in rows
+            ]  # fmt: skip
+            series.sort(key=lambda one: (one.server_id, one.interface))
+            return plain_json(FleetColumns(period, buckets.bucket_seconds, buckets.first, series))
 
         return await answers.get(
             request, ("columns", buckets, *pairs), read,
@@ -284,13 +290,10 @@ def _pair(text: str) -> tuple[str, str]:
     return server_id, interface
 
 
-def _columns(row: asyncpg.Record, count: int, names: Sequence[str]) -> list[list[int | None]]:
-    """The row's arrays on the whole grid. What a clock that runs ahead has put behind its end is left out."""
-    made: list[list[int | None]] = []
-    for name in names:
-        values: list[int | None] = [None] * count
-        for place, value in zip(row["places"], row[name], strict=True):
-            if place < count:
-                values[place] = round(value)
-        made.append(values)
-    return made
+def _on_grid(row: asyncpg.Record, buckets: Grid, name: str) -> list[int | None]:
+    """The row's array on the whole grid. What a clock that runs ahead has put behind its end is left out."""
+    values: list[int | None] = [None] * buckets.count
+    for place, value in zip(row["places"], row[name], strict=True):
+        if place < buckets.count:
+            values[place] = round(value)
+    return values

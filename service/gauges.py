@@ -15,7 +15,8 @@ from service.database import Database
 from service.listing import storable, unknown_server
 from service.openapi import problems
 from service.periods import Grid, grid
-from service.sparkline import Bucket, Fill, P, PeriodName, points
+from service.series import P, points
+from service.sparkline import Bucket, Fill, PeriodName
 
 HostMetric = Literal["cpu", "memory", "disk", "load"]
 
@@ -32,6 +33,7 @@ class GaugePoint(msgspec.Struct, frozen=True, gc=False):
 class GaugeSparkline(msgspec.Struct, frozen=True):
     """What a machine reported of itself, oldest bucket first; [] where it reported nothing.
 
+    bucket_seconds  width of a bucket; wider than asked for where the server reports less often than that
     unit  percent; of the load, processes: the average over a minute of those that ran or waited
     """
 
@@ -87,13 +89,13 @@ _FILESYSTEM_COLUMNS = (*_COLUMNS, "used_bytes", "total_bytes")
 # say is a gap. The range stands in the statement, as the network's does (service/sparkline.py).
 _READ = """
 WITH bucket AS (
-    SELECT ((date_part('epoch', time_bucket(INTERVAL '{width} seconds', bucket)) - {first}) / {width})::integer
-               AS place,
+    SELECT ((date_part('epoch', time_bucket(INTERVAL '{width} seconds', bucket, TIMESTAMPTZ '{since}')) - {first})
+                / {width})::integer AS place,
            min({column}_min) AS min, max({column}_max) AS max,
            round(sum({column}_sum) / sum({column}_count), 3)::double precision AS avg {more}
     FROM {relation} WHERE server_id = $1 {where} AND bucket >= TIMESTAMPTZ '{since}'
     GROUP BY 1 HAVING sum({column}_count) > 0 ORDER BY 1)
-SELECT t.* FROM servers s LEFT JOIN LATERAL (
+SELECT t.*, s.interval_seconds FROM servers s LEFT JOIN LATERAL (
     SELECT array_agg(place) AS places, {arrays} FROM bucket) t ON true
 WHERE s.server_id = $1
 """
@@ -162,9 +164,11 @@ async def of_host(
     column, unit = _HOST_METRICS[metric]
 
     async def read() -> GaugeSparkline:
-        sql = _statement("server_metrics", column, buckets, _COLUMNS)
-        data = await _points(database(), sql, [server_id], buckets, fill, GaugePoint, _COLUMNS)
-        return GaugeSparkline(server_id, metric, unit, buckets.period.name, buckets.bucket_seconds, data)
+        def statement(shown: Grid) -> str:
+            return _statement("server_metrics", column, shown, _COLUMNS)
+
+        shown, data = await _points(database(), statement, [server_id], buckets, fill, GaugePoint, _COLUMNS)
+        return GaugeSparkline(server_id, metric, unit, shown.period.name, shown.bucket_seconds, data)
 
     return await answers.get(
         request, (metric, server_id, buckets, fill), read,
@@ -186,12 +190,16 @@ async def of_filesystem(
     """FilesystemSparkline, or the form of that. Raises Problem (404, 503)."""
 
     async def read() -> FilesystemSparkline:
-        sql = _statement("filesystem_metrics", "percent", buckets, _FILESYSTEM_COLUMNS, _SIZES, "AND mount_point = $2")
-        data = await _points(
-            database(), sql, [server_id, mount_point], buckets, fill, FilesystemPoint, _FILESYSTEM_COLUMNS
+        def statement(shown: Grid) -> str:
+            return _statement(
+                "filesystem_metrics", "percent", shown, _FILESYSTEM_COLUMNS, _SIZES, "AND mount_point = $2"
+            )
+
+        shown, data = await _points(
+            database(), statement, [server_id, mount_point], buckets, fill, FilesystemPoint, _FILESYSTEM_COLUMNS
         )
         return FilesystemSparkline(
-            server_id, "filesystem", "percent", mount_point, buckets.period.name, buckets.bucket_seconds, data
+            server_id, "filesystem", "percent", mount_point, shown.period.name, shown.bucket_seconds, data
         )
 
     return await answers.get(
@@ -201,14 +209,21 @@ async def of_filesystem(
 
 
 async def _points(
-    database: Database, sql: str, of: list[str], buckets: Grid, fill: str, kind: type[P], columns: Sequence[str]
-) -> list[P]:
-    """Of one series. Raises Problem (404): no row at all is an unknown server."""
-    rows = await database.fetch(sql, *map(storable, of))
+    database: Database, statement: Callable[[Grid], str], of: list[str], asked: Grid, fill: str, kind: type[P],
+    columns: Sequence[str],
+) -> tuple[Grid, list[P]]:  # fmt: skip
+    """The points of one series, and the buckets that its server fills.
+
+    Raises Problem (404): no row at all is an unknown server.
+    """
+    arguments = [storable(one) for one in of]
+    rows, shown = await database.fetch(statement(asked), *arguments), asked
     if not rows:
         raise unknown_server(of[0])
-    (data,) = points(rows, buckets, fill, kind, columns)
-    return data
+    if (wide := asked.filled_by(rows[0]["interval_seconds"] or 0)) is not asked:
+        rows, shown = await database.fetch(statement(wide), *arguments), wide
+    (data,) = points(rows, shown, fill, kind, columns)
+    return shown, data
 
 
 def _statement(

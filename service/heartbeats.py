@@ -14,16 +14,19 @@ import msgspec
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from service.body import ACCEPTED, JSON_TYPES, content, read
+from service.budget import SMALL_BYTES, Budget, Held
 from service.config import Configurations
 from service.decode import decode_heartbeat, split_batch
-from service.errors import MEDIA_TYPE, FieldError, Problem
+from service.errors import MEDIA_TYPE, PRIVATE, FieldError, Problem
 from service.identity import Caller, Identity
 from service.ingest import Ingest
+from service.log_limit import limited
 from service.metrics import Metrics
 from service.wire import AgentConfig, Heartbeat
 
 MAX_HEARTBEAT_BYTES = 1 << 20
 MAX_BATCH_BYTES = 8 << 20
+DECODED_AT_ONCE = 256 << 10  # some milliseconds' work: others have their turn between
 
 _LINES_TYPES = {b"application/x-ndjson", b"application/jsonl", b"application/ndjson"}
 
@@ -64,8 +67,6 @@ class BatchAnswer(msgspec.Struct, frozen=True):
     status: str = "ok"
 
 
-log = logging.getLogger("linkbeat")
-
 _MILLISECOND = timedelta(milliseconds=1)
 _encode = msgspec.json.Encoder().encode
 
@@ -79,10 +80,12 @@ def routes(
 ) -> dict[str, ASGIApp]:
     """POST /api/v1/agents/heartbeat and /heartbeats."""
 
-    async def one(scope: Scope, receive: Receive, caller: Caller) -> bytes:
+    budget = Budget()
+
+    async def one(scope: Scope, receive: Receive, caller: Caller, held: Held) -> bytes:
         started = perf_counter()
         _, is_gzip = content(scope, JSON_TYPES)
-        body = await read(scope, receive, MAX_HEARTBEAT_BYTES, is_gzip=is_gzip)
+        body = await read(scope, receive, MAX_HEARTBEAT_BYTES, is_gzip=is_gzip, held=held)
         now = datetime.now(UTC)
         heartbeat = decode_heartbeat(body, now=now, oldest=oldest)
         caller.check_report(heartbeat)
@@ -96,19 +99,19 @@ def routes(
         config = configs.of(heartbeat.server_id)
         return _encode(HeartbeatAnswer(stored.registered, stored.duplicate, datetime.now(UTC), config=config))
 
-    async def many(scope: Scope, receive: Receive, caller: Caller) -> bytes:
+    async def many(scope: Scope, receive: Receive, caller: Caller, held: Held) -> bytes:
         media_type, is_gzip = content(scope, JSON_TYPES | _LINES_TYPES)
-        body = await read(scope, receive, MAX_BATCH_BYTES, is_gzip=is_gzip)
+        body = await read(scope, receive, MAX_BATCH_BYTES, is_gzip=is_gzip, held=held)
         records = split_batch(body, lines=media_type in _LINES_TYPES)
         answer = await _store_batch(ingest(), records, oldest, caller)
         metrics.rejected.update(record.code for record in answer.rejected)
         return _encode(answer)
 
     async def heartbeat(scope: Scope, receive: Receive, send: Send) -> None:
-        await _answer(scope, receive, send, identity, metrics, one)
+        await _answer(scope, receive, send, identity, budget, metrics, one)
 
     async def heartbeats(scope: Scope, receive: Receive, send: Send) -> None:
-        await _answer(scope, receive, send, identity, metrics, many)
+        await _answer(scope, receive, send, identity, budget, metrics, many)
 
     return {"/api/v1/agents/heartbeat": heartbeat, "/api/v1/agents/heartbeats": heartbeats}
 
@@ -123,16 +126,23 @@ async def _store_batch(
     now = datetime.now(UTC)
     rejected: list[Rejected] = []
     accepted: list[tuple[int, Heartbeat]] = []
+    decoded = 0
     for index, record in enumerate(records):
         try:
             heartbeat = decode_heartbeat(bytes(record), now=now, oldest=oldest)
             caller.check_report(heartbeat)
             accepted.append((index, heartbeat))
+            decoded += len(record)
+            if decoded >= DECODED_AT_ONCE:
+                decoded = 0
+                await asyncio.sleep(0)
         except Problem as problem:
             rejected.append(Rejected(index, problem.code, problem.errors or [FieldError("", problem.detail)]))
             await asyncio.sleep(0)  # to say what is wrong takes long: others have their turn between
     # In order, a sample's predecessor is at hand; newest first, each would be sought in the history.
     accepted.sort(key=lambda one: one[1].timestamp or now)
+    for server_id in {heartbeat.server_id for _, heartbeat in accepted}:
+        ingest.check_room(server_id)
     outcomes = await asyncio.gather(
         *(
             # A microsecond apart where the service's clock stands in: at one moment, the second would be a duplicate.
@@ -160,22 +170,32 @@ async def _answer(
     receive: Receive,
     send: Send,
     identity: Identity,
+    budget: Budget,
     metrics: Metrics,
-    handle: Callable[[Scope, Receive, Caller], Awaitable[bytes]],
+    handle: Callable[[Scope, Receive, Caller, Held], Awaitable[bytes]],
 ) -> None:
     status, media_type = 200, b"application/json"
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    caller = None
     try:
         if scope.get("method") != "POST":
             raise Problem("method_not_allowed", headers={"Allow": "POST"})
         caller = await identity.admit(scope, "ingest")  # before the body is read
-        body = await handle(scope, receive, caller)
+        held = Held(budget, caller.machine, is_limited=caller.kind == "server")
+        try:
+            body = await handle(scope, receive, caller, held)
+        finally:
+            held.release()
+            if caller.is_counted:
+                identity.leave(caller)
     except Problem as problem:
         metrics.rejected[problem.code] += 1
         status, media_type, body = problem.status, MEDIA_TYPE.encode(), problem.body()
         headers = tuple((name.lower().encode(), value.encode()) for name, value in problem.headers.items())
-    except Exception:
-        log.exception("%s failed", scope["path"])
+        if caller is None and _is_large(scope):
+            headers += ((b"connection", b"close"),)  # megabytes that nobody wants are not read for the next request
+    except Exception as raised:  # noqa: BLE001 - the last resort: the log has all of it
+        limited(logging.ERROR, ("bug", type(raised).__name__), "%s failed", scope["path"], exc_info=raised)
         bug = Problem("internal", "the error is in the log")
         metrics.rejected[bug.code] += 1
         status, media_type, body = bug.status, MEDIA_TYPE.encode(), bug.body()
@@ -183,7 +203,23 @@ async def _answer(
         {
             "type": "http.response.start",
             "status": status,
-            "headers": [(b"content-type", media_type), (b"content-length", b"%d" % len(body)), ACCEPTED, *headers],
+            "headers": [
+                (b"content-type", media_type),
+                (b"content-length", b"%d" % len(body)),
+                ACCEPTED,
+                *PRIVATE,
+                *headers,
+            ],
         }
     )
     await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _is_large(scope: Scope) -> bool:
+    """Whether a large body is announced, or one of unknown length."""
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return len(value) > 7 or not value.isdigit() or int(value) > SMALL_BYTES
+        if name == b"transfer-encoding":
+            return True
+    return False

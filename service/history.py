@@ -16,6 +16,7 @@ from service.errors import Problem
 from service.listing import After, Rows, ServerFilter, check_known, storable
 from service.openapi import problems
 from service.periods import EPOCH, LEVELS, bucket_seconds
+from service.rates import rates
 from service.sparkline import InterfaceFilter
 
 _DAY = timedelta(days=1)
@@ -28,13 +29,17 @@ _SUMS = (
     "rx_bytes", "tx_bytes", "rx_packets", "tx_packets", "rx_errors", "tx_errors", "rx_dropped", "tx_dropped",
     "samples", "up_samples", "resets", "rejected",
 )  # fmt: skip
+_PUT_TOGETHER = f"""
+    SELECT time_bucket(make_interval(secs => $1), bucket) AS start, server_id, interface_name,
+           {", ".join(f"sum({name})::bigint AS {name}" for name in (*_SUMS, "up_ms"))},
+           max(rx_bps_max) AS rx_bps_max, max(tx_bps_max) AS tx_bps_max, min(interval_ms) AS interval_ms
+    FROM {{relation}} WHERE bucket >= $2 AND bucket < $3 {{where}}
+    GROUP BY start, server_id, interface_name {{having}}
+"""
+# Of the bucket under way, the rate is over what has passed of it, up to $5.
+_PASSED_MS = "least($1 * 1000, greatest(1000, (extract(epoch FROM $5::timestamptz - start) * 1000)::bigint))"
 _HISTORY = f"""
-SELECT time_bucket(make_interval(secs => $1), bucket) AS start, server_id, interface_name,
-       {", ".join(f"sum({name})::bigint AS {name}" for name in _SUMS)},
-       max(rx_bps_max) AS rx_bps_max, max(tx_bps_max) AS tx_bps_max, min(interval_ms) AS interval_ms
-FROM {{relation}} WHERE bucket >= $2 AND bucket < $3 {{where}}
-GROUP BY start, server_id, interface_name {{having}}
-ORDER BY start, server_id, interface_name LIMIT $4
+SELECT *, {rates(_PASSED_MS)} FROM ({_PUT_TOGETHER}) AS series ORDER BY start, server_id, interface_name LIMIT $4
 """
 # Each octet once, at the lowest interface. One heartbeat has them all, and one reboot resets them all; the peaks of
 # several need not have been at the same time.
@@ -43,8 +48,9 @@ SELECT start, server_id, '' AS interface_name,
        {", ".join(f"sum({name})::bigint AS {name}" for name in _SUMS[:8])},
        {", ".join(f"max({name}) AS {name}" for name in _SUMS[8:])},
        CASE WHEN count(*) = 1 THEN max(rx_bps_max) END AS rx_bps_max,
-       CASE WHEN count(*) = 1 THEN max(tx_bps_max) END AS tx_bps_max, min(interval_ms) AS interval_ms
-FROM ({_HISTORY.replace("ORDER BY start, server_id, interface_name LIMIT $4", "")}) AS series
+       CASE WHEN count(*) = 1 THEN max(tx_bps_max) END AS tx_bps_max, min(interval_ms) AS interval_ms,
+       sum(rx_bps) AS rx_bps, sum(tx_bps) AS tx_bps
+FROM (SELECT *, {rates(_PASSED_MS)} FROM ({_PUT_TOGETHER}) AS one) AS series
 GROUP BY start, server_id ORDER BY start, server_id LIMIT $4
 """
 
@@ -57,7 +63,8 @@ class TrafficBucket(msgspec.Struct, frozen=True, gc=False):
 
     interface               null: the sum over the server's lowest interfaces; its samples, resets and rejected are the
                             most of one of them
-    rx_bps, tx_bps          bits per second over the bucket; of the one under way, over what has passed of it
+    rx_bps, tx_bps          bits per second over the bucket, or over the time that its samples cover; of the one under
+                            way, over what has passed of it; never more than the highest rate between two samples
     rx_bps_max, tx_bps_max  highest rate between two samples; null: none is known
     samples                 heartbeats in it; expected_samples, how many there should be by the agent's interval
     coverage                samples of expected_samples, 0 to 1: below 1, heartbeats are missing
@@ -155,7 +162,7 @@ def router(database: Callable[[], Database]) -> Router:
         while start < stop_at and len(rows) <= limit:
             stop = min(stop_at, start + window * step)
             rows += await _window(
-                database(), statement, width, start, stop, server, interface, at, limit + 1 - len(rows)
+                database(), statement, width, start, stop, server, interface, at, limit + 1 - len(rows), moment
             )
             start, window = stop, window * 2
         if server is not None and not rows:
@@ -226,11 +233,11 @@ def _position(after: str) -> tuple[datetime, str, str]:
 
 async def _window(
     database: Database, statement: str, width: int, start: datetime, stop: datetime, server: str | None,
-    interface: str | None, at: tuple[datetime, str, str] | None, limit: int,
+    interface: str | None, at: tuple[datetime, str, str] | None, limit: int, moment: datetime,
 ) -> list[asyncpg.Record]:  # fmt: skip
     """Buckets that begin in [start, stop), after the position `at`; of the coarsest aggregate that they are made of."""
     relation = next(relation for relation, seconds in reversed(LEVELS) if width % seconds == 0)
-    where, having, arguments = "AND is_lowest" if statement is _TOTAL else "", "", [width, start, stop, limit]
+    where, having, arguments = "AND is_lowest" if statement is _TOTAL else "", "", [width, start, stop, limit, moment]
     for column, value in (("server_id", server), ("interface_name", interface)):
         if value is not None:
             arguments.append(storable(value))
@@ -254,7 +261,7 @@ def _bucket(row: asyncpg.Record, width: int, moment: datetime) -> TrafficBucket:
         row["start"], row["server_id"], row["interface_name"] or None,
         row["rx_bytes"], row["tx_bytes"], row["rx_packets"], row["tx_packets"],
         row["rx_errors"], row["tx_errors"], row["rx_dropped"], row["tx_dropped"],
-        round(row["rx_bytes"] * 8 / passed, 1), round(row["tx_bytes"] * 8 / passed, 1),
+        row["rx_bps"], row["tx_bps"],
         row["rx_bps_max"], row["tx_bps_max"],
         row["samples"], expected, round(min(1.0, row["samples"] / expected), 4),
         row["up_samples"], row["resets"], row["rejected"],

@@ -5,6 +5,7 @@ and for `admin` if it is not a GET: what was forgotten is closed.
 """
 
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from hmac import compare_digest
 from math import ceil
@@ -18,12 +19,11 @@ from litestar.types import Scope
 from service.body import content
 from service.errors import Problem
 from service.limits import Buckets, Peers, Recent
+from service.log_limit import limited
 from service.sessions import Sessions, check_same_origin
 from service.settings import Settings
 from service.tokens import MAX_AGE_SECONDS, Token, Tokens
 from service.wire import Heartbeat
-
-log = logging.getLogger("linkbeat")
 
 # open: anyone. enrol: with an enrolment token.
 ScopeName = Literal["open", "read", "ingest", "enrol", "admin"]
@@ -36,9 +36,13 @@ MAY: dict[str, frozenset[str]] = {
     "read": frozenset({"read"}),
     "enrolment": frozenset({"enrol"}),
 }
+# Requests under way with one token: an agent has two, a dashboard some for each of its pages. Fleet tokens and the
+# fleet key stand for many machines and have no such bound.
+IN_FLIGHT = {"server": 16, "enrolment": 64, "read": 64, "admin": 64, "link": 64}
 # What a session of a browser may: for reporting and enrolling there are tokens.
 _IN_SESSION = frozenset({"read", "admin"})
 _UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_GUID = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,255}")  # as service/issue.py
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="linkbeat"'}
 
 
@@ -51,7 +55,7 @@ class Caller:
     peer        the address that it comes from
     """
 
-    __slots__ = ("guid", "kind", "name", "peer", "server_id", "token_id")
+    __slots__ = ("guid", "is_counted", "kind", "name", "peer", "server_id", "token_id")
 
     def __init__(self, kind: str, token_id: str, server_id: str | None, guid: str | None, peer: str) -> None:
         self.kind = kind
@@ -59,7 +63,13 @@ class Caller:
         self.server_id = server_id
         self.guid = guid
         self.peer = peer
+        self.is_counted = False  # among those under way
         self.name = f"token {token_id} ({kind})" if token_id else "the fleet key"
+
+    @property
+    def machine(self) -> tuple[str, str]:
+        """Whose requests have a bound together: a server's; of a token that many share, those of one address."""
+        return self.token_id, "" if self.kind == "server" else self.peer
 
     def check_report(self, heartbeat: Heartbeat) -> None:
         """Raises Problem (403) where the caller may not report this."""
@@ -69,7 +79,9 @@ class Caller:
             self._refuse(heartbeat, "server_guid is not what X-Server-GUID says")
 
     def _refuse(self, heartbeat: Heartbeat, reason: str) -> None:
-        log.warning("%s from %s may not report %s: %s", self.name, self.peer, heartbeat.server_id, reason)
+        message = "%s from %s may not report %s: %s"
+        key = ("may not report", self.token_id, self.peer)
+        limited(logging.WARNING, key, message, self.name, self.peer, heartbeat.server_id, reason)
         raise Problem("forbidden", reason)
 
 
@@ -93,11 +105,12 @@ class Identity:
         self._failures = Buckets(settings.failed_tokens_per_minute)
         self._servers = Buckets(settings.server_requests_per_minute)
         self._readers = Buckets(settings.read_requests_per_minute)
+        self._limits = {"server": self._servers, "read": self._readers, "admin": self._readers}
+        self._in_flight: dict[tuple[str, str], int] = {}
         self._welcome = Recent()
-        self._told = Buckets(1)
 
     async def admit(self, scope: Scope, wanted: str, *, takes_cookies: bool = False) -> Caller:
-        """Who sent it, before its body is read.
+        """Who sent it, before its body is read. Whoever asked calls `leave` once the request has been answered.
 
         Raises Problem: 401 without a valid token, 403 where it may not do what is wanted, 429 past a limit, 503 where
         tokens cannot be known because the database is away.
@@ -110,12 +123,34 @@ class Identity:
             caller = await self._in_session(scope, wanted, peer) if takes_cookies else None
         if caller is None:
             raise Problem("unauthorized", "send a valid token as 'Authorization: Bearer …'", headers=_CHALLENGE)
-        limit = {"server": self._servers, "read": self._readers, "admin": self._readers}.get(caller.kind)
+        limit = self._limits.get(caller.kind)
         if limit is not None and (seconds := limit.take(caller.token_id)):
             raise _too_many("this token's requests are too many", seconds)
         if wanted not in MAY[caller.kind]:
             raise Problem("forbidden", f"it takes a token that may {wanted}")
+        self._enter(caller)
         return caller
+
+    def _enter(self, caller: Caller) -> None:
+        """Raises Problem (429) where too many requests of this token are under way."""
+        most = IN_FLIGHT.get(caller.kind)
+        if most is None:
+            return
+        key = (caller.kind, caller.token_id)
+        under_way = self._in_flight.get(key, 0)
+        if under_way >= most:
+            raise _too_many(f"{most} requests with this token are under way", 1)
+        self._in_flight[key] = under_way + 1
+        caller.is_counted = True
+
+    def leave(self, caller: Caller) -> None:
+        """Ends what `admit` began, once the request has been answered."""
+        if caller.is_counted:
+            caller.is_counted = False
+            key = (caller.kind, caller.token_id)
+            self._in_flight[key] -= 1
+            if not self._in_flight[key]:
+                del self._in_flight[key]
 
     async def guard(self, connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
         """`admit` as Litestar's guard, for every route; the caller is then `request.auth`."""
@@ -191,7 +226,9 @@ class Identity:
         # Apart from the token's own: a page that many look at does not keep its maker out.
         if seconds := self._readers.take(("link", token_id)):
             raise _too_many("requests by this token's links are too many", seconds)
-        return Caller("link", token_id, None, None, peer)
+        caller = Caller("link", token_id, None, None, peer)
+        self._enter(caller)
+        return caller
 
     def _sent(self, scope: Scope) -> tuple[list[tuple[bytes, bool]], str | None]:
         """What the request carries as a token, each with whether it asks for X-Server-GUID; and that."""
@@ -219,13 +256,16 @@ class Identity:
         seconds = self._failures.wait_seconds(peer)
         looked_again = False
         while True:
-            for token, is_agents in sent:
+            for place, (token, is_agents) in enumerate(sent):
                 mark = hash((peer, token))
                 if seconds and mark not in self._welcome:
                     continue
                 caller = await self._verified(token, guid, peer, is_agents=is_agents)
                 if caller is not None:
                     self._welcome.add(mark)
+                    if place and not seconds:
+                        # A right one beside them does not make guesses free: what was tried before it was wrong.
+                        self._failures.take(peer, float(place))
                     return caller
             if seconds:
                 self._tell(peer)
@@ -259,15 +299,15 @@ class Identity:
         if token.kind != "server":
             return
         if token.server_guid is None:
-            if len(guid) > 255:
-                raise Problem("forbidden", "X-Server-GUID is longer than 255 characters")
+            if not _GUID.fullmatch(guid):
+                raise Problem("forbidden", "X-Server-GUID has a control character, or more than 255 characters")
             tokens.pin(token, guid)
         elif token.server_guid != guid:
             raise Problem("forbidden", "X-Server-GUID is not that of this token's server")
 
     def _tell(self, peer: str) -> None:
-        if not self._told.take(peer):
-            log.warning("too many wrong tokens from %s: it is told to wait", peer or "a local socket")
+        message = "too many wrong tokens from %s: it is told to wait"
+        limited(logging.WARNING, ("wrong tokens", peer), message, peer or "a local socket")
 
 
 def scope_of(handler: BaseRouteHandler, method: str) -> str:

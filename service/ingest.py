@@ -132,9 +132,7 @@ class Ingest:
         """
         if not self._connected or not self._is_sealing or self._closing:
             raise _away()
-        if self._queue.is_full:
-            self.counts["overloaded"] += 1
-            raise Problem.retry("overloaded", "too many heartbeats wait for the database", RETRY_AFTER_SECONDS)
+        self.check_room(heartbeat.server_id)
         loop = self._loop
         pending = Pending(heartbeat, time, loop.time() + ANSWER_SECONDS, loop.create_future(), skew_ms)
         self._unanswered.add(pending)
@@ -145,6 +143,12 @@ class Ingest:
             return await pending.answer
         finally:
             self._unanswered.discard(pending)
+
+    def check_room(self, server_id: str) -> None:
+        """Raises Problem (503) where no more heartbeats of this server may wait."""
+        if self._queue.is_full_for(server_id):
+            self.counts["overloaded"] += 1
+            raise Problem.retry("overloaded", "too many heartbeats wait for the database", RETRY_AFTER_SECONDS)
 
     def _wake(self) -> None:
         """Dispatches, once all that has arrived in this turn of the loop is queued."""
@@ -161,6 +165,7 @@ class Ingest:
                 self._executing
                 and len(self._queue) < PARALLEL_HEARTBEATS
                 and now - self._started < STALLED_SECONDS
+                and not self._queue.is_heavy_executing
                 and not self._closing
             ):
                 return
@@ -226,6 +231,12 @@ class Ingest:
         """Raises one of UNREACHABLE when the connection is lost; the batch is then queued again."""
         try:
             await self._execute(connection, batch)
+        except TimeoutError:
+            # It has had all the time that its clients wait for: written again, it would take a writer as long again.
+            log.warning("a batch of %d heartbeats took too long", len(batch))
+            self.counts["refused timeout"] += 1
+            _refuse(batch, _away())
+            raise
         except UNREACHABLE:
             # Whether it was committed is not known; writing it again changes nothing if it was.
             self._queue.put_back(batch)

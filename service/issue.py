@@ -18,11 +18,13 @@ _CREATE = "SELECT linkbeat.create_token($1, $2, $3, $4, $5, $6, $7, $8, $9)"
 _REGISTER = "SELECT linkbeat.register_server($1, $2, $3, $4, $5, $6) AS is_new"
 _ENROL = "SELECT linkbeat.enrol_server($1, $2, $3, $4, $5, $6, $7) AS outcome"
 
-Name = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]{0,255}\Z", description="What it is for; up to 255 characters.")]
-Guid = Annotated[
-    str, Meta(pattern=r"^[^\x00-\x1f\x7f]{1,255}\Z", description="The machine's GUID, as its agent sends it.")
+Name = Annotated[
+    str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f]{0,255}\Z", description="What it is for; up to 255 characters.")
 ]
-Hostname = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]{1,255}\Z")]
+Guid = Annotated[
+    str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f]{1,255}\Z", description="The machine's GUID, as its agent sends it.")
+]
+Hostname = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f]{1,255}\Z")]
 
 
 class NewToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -132,6 +134,7 @@ async def enrol(fetch: Fetch, hasher: Hasher, agent: Enrolling, enrolment: str |
     if row["outcome"] == "exists":
         raise Problem(
             "server_exists",
-            f"{agent.server_id!r} is known already: revoke its tokens if it is this machine, or choose another id",
+            f"server {agent.server_id!r} already exists: if it is this machine, have an administrator make it a token; "
+            "or choose another id",
         )
     return Created(made.token_id, "server", made.text, agent.server_id, None)

@@ -34,14 +34,17 @@ class Buckets:
         level, at = found
         return max(0.0, (1 - level) / self._rate - (monotonic() - at))
 
-    def take(self, key: Hashable) -> float:
-        """Counts one, if the key may; else how long until it may."""
+    def take(self, key: Hashable, cost: float = 1.0) -> float:
+        """Counts one, or what it costs, if the key may; else how long until it may.
+
+        What costs more than is left is taken all the same, and waited for afterwards.
+        """
         now = monotonic()
         level, at = self._levels.get(key, (self._size, now))
         level = min(self._size, level + (now - at) * self._rate)
         if level < 1:
             return (1 - level) / self._rate
-        self._levels[key] = (level - 1, now)
+        self._levels[key] = (level - cost, now)
         self._levels.move_to_end(key)
         if len(self._levels) > self._remembered:
             self._levels.popitem(last=False)
@@ -80,6 +83,10 @@ class Peers:
         if self._trusted and _is_in(client[0], self._trusted):
             return _limited(self._forwarded_for(scope, client[0]))
         return _limited(client[0])
+
+    def connected(self, host: str) -> tuple[str, bool]:
+        """The address that connected, as `of` has it, and whether it is a trusted proxy's."""
+        return _limited(host), bool(self._trusted) and _is_in(host, self._trusted)
 
     def _forwarded_for(self, scope: Scope, proxy: str) -> str:
         """The right-most address that is no trusted proxy's: what stands left of it, the client may have written."""

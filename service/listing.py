@@ -32,12 +32,22 @@ SortKey = Annotated[
 Direction = Annotated[Order, QueryParameter(description="Direction of the order.")]
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="Entries a page.")]
 ServerFilter = Annotated[str | None, QueryParameter(description="Only this server.", max_length=255)]
+MAX_NAMES = 500
+ServerNames = Annotated[
+    list[str] | None,
+    QueryParameter(description=f"Only these servers; may be repeated, {MAX_NAMES} times."),
+]
 Rows = Annotated[int, QueryParameter(ge=1, le=10_000, description="Rows a page.")]
 # A name of 255 letters takes up to 1,360 characters of it.
 After = Annotated[
     str | None,
     QueryParameter(description="`next` of the page before; all other parameters as they were.", max_length=4_000),
 ]
+
+# Of servers that say little of themselves, a page is one statement. Of ones with 2,000 interfaces, which are a megabyte
+# each, it ends early.
+ROWS_AT_ONCE = 101
+PAGE_CHARACTERS = 4 << 20
 
 # Of a row `s` that has received_at and interval_seconds: online until three intervals pass without a heartbeat.
 ONLINE = f"s.received_at > now() - 3 * coalesce(s.interval_seconds, {DEFAULT_INTERVAL_SECONDS}) * INTERVAL '1 second'"
@@ -58,6 +68,8 @@ async def page(
 ) -> tuple[Sequence[asyncpg.Record], str | None]:
     """At most `limit` rows of `select`, and the cursor that continues after the last of them, None at the end.
 
+    Fewer where they hold much: a page is not much more than PAGE_CHARACTERS of text, but for its first ROWS_AT_ONCE.
+
     select  SQL up to its WHERE, from a relation `s` that has server_id, hostname, last_seen and what ONLINE asks for
 
     Raises Problem (422) where `after` is not a cursor of this list.
@@ -70,18 +82,42 @@ async def page(
         arguments.append(search.replace("\0", ""))
         conditions.append("(strpos(lower(s.server_id), lower($1)) > 0 OR strpos(lower(s.hostname), lower($1)) > 0)")
     column = _SORTS[sort]
+    sign = ">" if order == "asc" else "<"
+    place: list[str] = []
+
+    def go_on(value: Any, server_id: str) -> None:
+        if not place:
+            arguments.extend((value, server_id))
+            place.append(f"({column}, s.server_id) {sign} (${len(arguments) - 1}, ${len(arguments)})")
+        else:
+            arguments[-2:] = value, server_id
+
     if after is not None:
-        value, server_id = _read_cursor(after, sort)
-        arguments += [value, server_id]
-        sign = ">" if order == "asc" else "<"
-        conditions.append(f"({column}, s.server_id) {sign} (${len(arguments) - 1}, ${len(arguments)})")
-    arguments.append(limit + 1)
-    rows = await database.fetch(
-        f"{select} WHERE {' AND '.join(conditions)} ORDER BY {column} {order}, s.server_id {order} "
-        f"LIMIT ${len(arguments)}",
-        *arguments,
-    )
-    return rows[:limit], _cursor(rows[limit - 1], sort) if len(rows) > limit else None
+        go_on(*_read_cursor(after, sort))
+    rows: list[asyncpg.Record] = []
+    wanted, size = min(limit + 1, ROWS_AT_ONCE), 0
+    while True:
+        found = await database.fetch(
+            f"{select} WHERE {' AND '.join([*conditions, *place])} ORDER BY {column} {order}, s.server_id {order} "
+            f"LIMIT ${len(arguments) + 1}",
+            *arguments, wanted,
+        )  # fmt: skip
+        rows += found
+        if len(found) < wanted or len(rows) > limit:
+            return rows[:limit], _cursor(rows[limit - 1], sort) if len(rows) > limit else None
+        size += sum(len(value) for row in found for value in row.values() if isinstance(value, str))
+        if size > PAGE_CHARACTERS:
+            return rows, _cursor(rows[-1], sort)
+        go_on(_value(rows[-1], sort), rows[-1]["server_id"])
+        # Twice as many as are likely to fit: most servers say little of themselves.
+        wanted = min(limit + 1 - len(rows), max(2 * (PAGE_CHARACTERS - size) * len(rows) // max(size, 1), 1))
+
+
+def names_of(names: list[str] | None, parameter: str = "server") -> tuple[str, ...]:
+    """The names that a parameter has, once each and in order. Raises Problem (422) past MAX_NAMES of them."""
+    if names is not None and len(names) > MAX_NAMES:
+        raise Problem.invalid(parameter, f"at most {MAX_NAMES} are answered at once, got {len(names)}")
+    return tuple(sorted({storable(one) for one in names or ()}))
 
 
 def unknown_server(server_id: str) -> Problem:
@@ -101,8 +137,11 @@ def storable(name: str) -> str:
 
 
 def _cursor(row: asyncpg.Record, sort: Sort) -> str:
-    value = {"id": row["server_id"], "hostname": row["hostname"], "last_seen": row["last_seen"]}[sort]
-    return cursor.write(sort, value, row["server_id"])
+    return cursor.write(sort, _value(row, sort), row["server_id"])
+
+
+def _value(row: asyncpg.Record, sort: Sort) -> Any:
+    return row["server_id" if sort == "id" else sort]
 
 
 def _read_cursor(after: str, sort: Sort) -> tuple[Any, str]:

@@ -28,7 +28,7 @@ from service.export_formats import described as export_types
 from service.heartbeats import BatchAnswer, HeartbeatAnswer
 from service.issue import Enrolling, NewEnrolment, NewServer, NewToken
 from service.pictures.links import NewPicture
-from service.wire import AgentConfig, Heartbeat, Quota
+from service.wire import MAX_NESTING, MAX_OS_INFO_BYTES, AgentConfig, Heartbeat, Quota
 
 EXAMPLES = Path(__file__).with_name("examples.json")
 
@@ -235,3 +235,13 @@ def _describe_bodies(document: OpenAPI) -> None:
             if body := getattr(item, method):
                 getattr(known, method).request_body = body.request_body
     document.components.schemas = {**(described.components.schemas or {}), **(document.components.schemas or {})}
+    # Bytes to the decoder (service/wire.py), and so anything at all to Litestar.
+    properties = document.components.schemas["Heartbeat"].properties
+    assert properties is not None
+    properties["os_info"] = Schema(
+        one_of=[
+            Schema(type=OpenAPIType.OBJECT, additional_properties=True),
+            Schema(type=OpenAPIType.NULL),
+        ],
+        description=f"{MAX_OS_INFO_BYTES} bytes and {MAX_NESTING} levels at most.",
+    )

@@ -54,6 +54,10 @@ LEVELS = (
 )
 
 
+# What wider buckets are preferably wide, in seconds.
+_WIDTHS = (120, 300, 600, 900, 1_200, 1_800, 3_600, 7_200, 10_800, 21_600, 43_200, 86_400)
+
+
 @dataclass(frozen=True)
 class Grid:
     """Buckets of one answer: starts from `first` on, `bucket_seconds` apart, the last one under way.
@@ -69,6 +73,33 @@ class Grid:
     @property
     def bucket(self) -> timedelta:
         return timedelta(seconds=self.bucket_seconds)
+
+    def filled_by(self, interval_seconds: float) -> "Grid":
+        """These buckets, or where a heartbeat every `interval_seconds` leaves some of them empty, the next wider ones.
+
+        They are never wider than the period: of what reports more seldom, it is one bucket.
+        """
+        if interval_seconds <= self.bucket_seconds:
+            return self
+        least = -(-int(interval_seconds + 0.999) // self.bucket_seconds) * self.bucket_seconds
+        width = next((one for one in _WIDTHS if one >= interval_seconds and one % self.bucket_seconds == 0), least)
+        return self.of_width(min(width, self.period.duration_seconds))
+
+    def of_width(self, bucket_seconds: int) -> "Grid":
+        """The same period in buckets of another width that `filled_by` has chosen.
+
+        Few of them end where the period does, as it goes on: buckets that stand on the clock would leave out so much at
+        its beginning that it could have no sample in it.
+        """
+        if bucket_seconds == self.bucket_seconds:
+            return self
+        width, under_way = timedelta(seconds=bucket_seconds), self.first + (self.count - 1) * self.bucket
+        if 4 * bucket_seconds > self.period.duration_seconds:
+            count = self.period.duration_seconds // bucket_seconds
+            return Grid(self.period, bucket_seconds, under_way + self.bucket - count * width, count)
+        last = under_way - (under_way - EPOCH) % width
+        count = (last - self.first) // width + 1
+        return Grid(self.period, bucket_seconds, last - (count - 1) * width, count)
 
     def starts(self, count: int = 0) -> list[datetime]:
         """The start of each, and if there are not `count` of them, of those after now: clocks may run ahead."""

@@ -1,4 +1,6 @@
-"""`linkbeat recount`: judges a server's stored samples again by today's rules (docs/counters.md)."""
+"""`linkbeat recount`: judges a server's stored samples again by today's rules.
+
+sql/function/recount.sql does it; docs/counters.md has the rules."""
 
 import argparse
 import asyncio
@@ -44,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(settings: Settings, arguments: argparse.Namespace, say: Callable[[str], None]) -> int:
     """Recounts, and prints what changed on stdout, an interface a line."""
-    with choose_database(settings.database_url or None, settings.data_path, lambda _: None) as database:
+    with choose_database(settings, lambda _: None) as database:
         asyncio.run(schema.check(database.url, settings))
         try:
             changes = asyncio.run(recount(database.url, arguments.server, arguments.since, is_dry=arguments.dry_run))
@@ -59,7 +61,7 @@ def run(settings: Settings, arguments: argparse.Namespace, say: Callable[[str], 
 
 
 async def recount(url: str, server_id: str, since: datetime | None, *, is_dry: bool) -> list[Recounted]:
-    """Judges the samples of a server from `since` on again, all of them without it; by interface, by name.
+    """Judges the samples of a server again, from `since` on or all of them; by interface, in the order of names.
 
     In many transactions, so that its heartbeats go on; it has no time limit.
 

@@ -24,6 +24,14 @@ WHERE rolname = ANY ($1::text[]) AND pg_has_role(oid, 'SET')
       ELSE has_table_privilege(oid, to_regclass('public.server_overview'), 'SELECT') END
 """
 
+# Of the settings of a role, those that the login may make: a superuser's alone would refuse the session.
+_LIMITS = """
+SELECT array_agg(l.text) FROM pg_db_role_setting CROSS JOIN unnest(setconfig) AS l(text)
+LEFT JOIN pg_settings ON name = split_part(l.text, '=', 1)
+WHERE setrole = $1::text::regrole AND setdatabase = 0
+  AND (context <> 'superuser' OR (SELECT rolsuper FROM pg_roles WHERE rolname = session_user))
+"""
+
 
 async def take(connection: asyncpg.Connection, role: str) -> None:
     """From here on the connection has the role's rights and no others, if it can have the role."""
@@ -50,9 +58,7 @@ async def analyst_session(url: str) -> tuple[str, str]:
         if ANALYST in await wanting(connection):
             return "", f"You are {login}, not {ANALYST}, which is not there for you: {COMMAND} migrate says why"
         # A server applies them to who logs in under the role's name, not to who takes the role on.
-        limits: list[str] | None = await connection.fetchval(
-            "SELECT setconfig FROM pg_db_role_setting WHERE setrole = $1::text::regrole AND setdatabase = 0", ANALYST
-        )
+        limits: list[str] | None = await connection.fetchval(_LIMITS, ANALYST)
     finally:
         await connection.close(timeout=CONNECT_SECONDS)
     options = " ".join(f"-c {_escaped(setting)}" for setting in (f"role={ANALYST}", *(limits or ())))

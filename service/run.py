@@ -24,10 +24,11 @@ from typing import Any
 from service import schema
 from service.command import INSTALLED, python_module
 from service.embedded.choose import choose_database
+from service.embedded.guarded import Guarded
 from service.keys import fleet_key, key_path, secret_key
-from service.listen import check_free
 from service.sessions import CODE_SECONDS, Sessions
 from service.settings import Settings
+from service.single import single_run
 
 AGENT_INTERVAL_SECONDS = "5"
 READY_SECONDS = 30
@@ -47,22 +48,33 @@ class Stopped(Exception):
 
 def run_all(settings: Settings) -> int:
     """Runs until one of SIGNALS, then stops everything that it started. Exit status 1 where a part failed."""
-    check_free(settings.host, settings.port)
-    key = fleet_key(settings)
-    for number in SIGNALS:
-        signal.signal(number, _stop)
+    failures: list[str] = []
+
+    def give_up(failure: str) -> None:
+        """Called from the thread that watches the database: the end is the main thread's, as for any signal."""
+        failures.append(failure)
+        os.kill(os.getpid(), signal.SIGTERM)
+
     try:
-        with choose_database(settings.database_url or None, settings.data_path, _say) as database:
-            asyncio.run(schema.migrate(database.url, _say, settings))
-            _run_on(settings, database.url, key)
+        with single_run(settings, _say) as lock:
+            key = fleet_key(settings)
+            for number in SIGNALS:
+                signal.signal(number, _stop)
+            with choose_database(settings, _say) as database, database.watched(_say, give_up):
+                asyncio.run(schema.migrate(database.url, _say, settings))
+                _run_on(settings, database.url, key, lock)
     except Stopped as stopped:
-        _say(stopped.failure or "Stopped.")
-        return 1 if stopped.failure else 0
+        failure = "".join(failures[:1]) or stopped.failure
+        _say(failure or "Stopped.")
+        return 1 if failure else 0
     return 0
 
 
-def _run_on(settings: Settings, database_url: str, key: str) -> None:
-    """Starts service and agent, shows where to look, and waits. Always raises Stopped."""
+def _run_on(settings: Settings, database_url: str, key: str, lock: int) -> None:
+    """Starts service and agent, shows where to look, and waits. Always raises Stopped.
+
+    lock    that both inherit: as long as it is held, something of this run is there.
+    """
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104 - not bound here
     api = _Api(f"http://{host}:{settings.port}", key)
     environment = os.environ | {"LINKBEAT_DATABASE_URL": database_url, "LINKBEAT_API_KEY": key, "LINKBEAT_URL": api.url}
@@ -74,11 +86,11 @@ def _run_on(settings: Settings, database_url: str, key: str) -> None:
         "LINKBEAT_SPOOL_DIR": str(settings.data_path / "agent"),
         "LINKBEAT_CONFIG": os.devnull,
     } | environment
-    with _child("service", python_module("service", "serve"), environment) as serving:
+    with _child("service", python_module("service", "serve"), environment, lock) as serving:
         _await_ready(api, serving)
-        with _child("agent", python_module("agent", "run"), agent) as reporting:
+        with _child("agent", python_module("agent", "run"), agent, lock) as reporting:
             seen = _await_points(api, [serving, reporting])
-            _show(seen, api.url, settings, Sessions(secret_key(settings), key).code())
+            _show(seen, api.url, settings, _code(settings, key))
             while True:
                 _check_alive([serving, reporting])
                 time.sleep(0.5)
@@ -87,26 +99,27 @@ def _run_on(settings: Settings, database_url: str, key: str) -> None:
 @dataclass
 class _Child:
     name: str
-    process: "subprocess.Popen[bytes]"
+    program: Guarded
 
 
 @contextlib.contextmanager
-def _child(name: str, command: list[str], environment: dict[str, str]) -> Iterator[_Child]:
+def _child(name: str, command: list[str], environment: dict[str, str], lock: int) -> Iterator[_Child]:
     with contextlib.ExitStack() as stack:
         with _signals_held():
-            process = subprocess.Popen(command, env=environment, start_new_session=True)
-            stack.callback(_end, process)
-        yield _Child(name, process)
+            # Where we are killed, what is being stored is still stored and answered.
+            program = Guarded(command, environment, first=signal.SIGTERM, pass_fds=[lock])
+            stack.callback(_end, program)
+        yield _Child(name, program)
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
+def _end(program: Guarded) -> None:
     _ignore_signals()
-    process.terminate()
+    program.process.terminate()
     try:
-        process.wait(STOP_SECONDS)
+        program.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        program.process.kill()
+        program.wait()
 
 
 @contextlib.contextmanager
@@ -163,7 +176,7 @@ def _await_ready(api: _Api, serving: _Child) -> None:
 
 
 def _await_points(api: _Api, children: list[_Child]) -> _Seen | None:
-    """The busiest interface's points, once traffic shows or an interface has had its time; None if there is none."""
+    """The primary interface's points, once traffic shows or the interface has had its time; None if there is none."""
     _say("Waiting for the first heartbeats …")
     started = time.monotonic()
     while time.monotonic() < started + POINTS_SECONDS:
@@ -172,13 +185,19 @@ def _await_points(api: _Api, children: list[_Child]) -> _Seen | None:
         if newest:
             path = f"/api/v1/metrics/sparkline/{newest[0]['id']}/network"
             series = (api.get(path, period="1h", group_by="interface") or {}).get("series", [])
-            busiest = max(series, key=_traffic, default=None)
-            if busiest and (_traffic(busiest) or time.monotonic() > started + IDLE_SECONDS):
-                return _Seen(newest[0]["id"], busiest["interface"], busiest["data"])
+            main = _main(series, newest[0]["primary_interface"])
+            if main and (_traffic(main) or time.monotonic() > started + IDLE_SECONDS):
+                return _Seen(newest[0]["id"], main["interface"], main["data"])
             if not newest[0]["network_interfaces"]:
                 return _Seen(newest[0]["id"], "", [])
         time.sleep(0.5)
     return None
+
+
+def _main(series: list[dict[str, Any]], primary: str | None) -> dict[str, Any] | None:
+    """The series of the primary interface; the busiest where the agent names none."""
+    named = next((one for one in series if one["interface"] == primary), None)
+    return named or max(series, key=_traffic, default=None)
 
 
 def _traffic(series: dict[str, Any]) -> int:
@@ -189,9 +208,14 @@ def _traffic_at(point: dict[str, Any]) -> int:
     return int(point["rx_bytes"] + point["tx_bytes"])
 
 
+def _code(settings: Settings, key: str) -> str:
+    """Signs a person in, once; "" where nobody looks: whoever reads the log that it stood in could use it."""
+    return Sessions(secret_key(settings), key).code() if sys.stderr.isatty() else ""
+
+
 def _show(seen: _Seen | None, url: str, settings: Settings, code: str) -> None:
     # Behind a #, what a browser is given is sent to nobody.
-    dashboard = f"{url}/sign-in#code={code}"
+    dashboard = f"{url}/sign-in#code={code}" if code else f"{url}/"
     if seen is None:
         _say(
             f"No heartbeat arrived within {POINTS_SECONDS} seconds; the lines above say why. The service runs:\n"
@@ -209,10 +233,11 @@ def _show(seen: _Seen | None, url: str, settings: Settings, code: str) -> None:
         )
     else:
         first_line = f"{seen.server_id} reports, and has no interface but lo: {url}/api/v1/servers/{seen.server_id}"
+    once = f"                  (signs you in, once and within {CODE_SECONDS // 60} minutes)\n"
     _say(
         f"\nLinkbeat runs. {first_line}.\n\n"
         f"  Look at it:     {dashboard}\n"
-        f"                  (signs you in, for {CODE_SECONDS // 60} minutes from now)\n"
+        f"{once if code else ''}"
         f"  Its sparkline:  curl -s -H \"Authorization: Bearer {key}\" '{target}'\n"
         f"  The API:        {url}/schema\n"
         f"  The database:   {'linkbeat psql' if INSTALLED else 'make psql'}\n\n"
@@ -227,10 +252,9 @@ def _shell(path: Path) -> str:
 
 def _check_alive(children: list[_Child]) -> None:
     for child in children:
-        if child.process.poll() is not None:
-            raise Stopped(
-                f"The {child.name} ended by itself with status {child.process.returncode}; its last lines are above."
-            )
+        if child.program.has_ended:
+            status = child.program.process.returncode
+            raise Stopped(f"The {child.name} ended by itself with status {status}; its last lines are above.")
 
 
 def _stop(_: int, __: FrameType | None) -> None:

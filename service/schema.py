@@ -233,6 +233,6 @@ def _unknown(revision: str) -> str:
     if revision == BEFORE_RELEASE:
         return (
             f"the database's schema is at {revision}, from before the first release, and cannot be upgraded; "
-            "remove the database (of the embedded one, the directory postgres in LINKBEAT_DATA_DIR) and start again"
+            "remove the database (of the embedded one, postgres and database-kind in LINKBEAT_DATA_DIR) and start again"
         )
     return f"the database's schema is at {revision}, which this service does not know: it is newer; upgrade the service"

@@ -1,15 +1,17 @@
 """Servers: what is known of each machine, and its newest heartbeat."""
 
+import re
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 import asyncpg
 import msgspec
-from litestar import Router, get
+from litestar import Request, Router, get
 from litestar.params import FromPath
 
 from service.database import Database
+from service.identity import MAY, Caller
 from service.listing import (
     ONLINE,
     After,
@@ -30,8 +32,9 @@ from service.wire import Filesystem, HostMetrics, NetworkInterface
 _SERVERS = f"""
 SELECT s.server_id, s.hostname, s.server_guid, CASE WHEN {ONLINE} THEN 'online' ELSE 'offline' END AS status,
        s.reported_status IS NOT DISTINCT FROM 'paused' AS paused, s.first_seen, s.last_seen, s.agent_version,
-       s.primary_interface, linkbeat.still_shared(s.shared_since, s.shared_at) AS shared_since, s.shared_at, s.duplicates,
-       s.conflicts, s.os_info::text, m.metrics::text AS latest_metrics, s.filesystems::text, i.interfaces::text
+       s.primary_interface, linkbeat.still_shared(s.shared_since, s.shared_at) AS shared_since, s.shared_at,
+       s.duplicates, s.conflicts, s.os_info::text, m.metrics::text AS latest_metrics, s.filesystems::text,
+       i.interfaces::text
 FROM servers s
 CROSS JOIN LATERAL (
     SELECT jsonb_strip_nulls(to_jsonb(s.latest_metrics) || jsonb_build_object(
@@ -57,8 +60,29 @@ CROSS JOIN LATERAL (
 """
 
 
+# Images that are full by their nature. Agents leave them out by now; older ones and others report them as they are.
+_IMAGES = frozenset({"squashfs", "iso9660", "udf", "erofs", "cramfs", "romfs"})
+_FUSE_IMAGES = re.compile(r"fuse\.(squashfuse|.*appimage)", re.IGNORECASE)
+_APPIMAGE_MOUNT = "/.mount_"  # /tmp/.mount_ObsidiAbc123, whatever the type is called
+READ_ONLY = "read-only"
+
+
 class MountedFilesystem(Filesystem, frozen=True, omit_defaults=False):
-    """A filesystem of the newest heartbeat: all fields, where what is stored leaves out a 0 like any default."""
+    """A filesystem of the newest heartbeat: all fields, where what is stored leaves out a 0 like any default.
+
+    state   as sent; of an image that is always full, read-only
+    """
+
+    def __post_init__(self) -> None:
+        if self.state is None and is_image(self.fs_type, self.mount_point):
+            msgspec.structs.force_setattr(self, "state", READ_ONLY)
+
+
+def is_image(fs_type: str, mount_point: str) -> bool:
+    """Whether the filesystem is an image, such as a snap or an AppImage: it is full, and nobody can write to it."""
+    if fs_type in _IMAGES or _FUSE_IMAGES.match(fs_type):
+        return True
+    return fs_type.startswith("fuse") and _APPIMAGE_MOUNT in mount_point
 
 
 class InterfaceState(NetworkInterface, frozen=True, kw_only=True):
@@ -83,12 +107,13 @@ class InterfaceState(NetworkInterface, frozen=True, kw_only=True):
 class Server(msgspec.Struct, frozen=True):
     """A machine that sends heartbeats.
 
+    server_guid         null for a token that may only read
     status              online until three intervals pass without a heartbeat
     paused              the agent says that it measures nothing for now, as it was asked to
     last_seen           time of the newest heartbeat, by the agent's clock
     latest_metrics      of the newest heartbeat; null if it had none
     network_interfaces  of the newest heartbeat, with the counters as the kernel reported them
-    shared_since        when two machines were first seen to report under this id, and shared_at, last; null: never
+    shared_since        when two machines were first seen to report under this id, and shared_at, last; null: none do
     duplicates          heartbeats that were sent again; conflicts: those of them whose values differed (the first stay)
     """
 
@@ -123,6 +148,7 @@ def router(database: Callable[[], Database]) -> Router:
 
     @get("/", summary="List servers", responses=problems(401, 422, 503))
     async def list_servers(
+        request: Request[Any, Caller, Any],
         status: StatusFilter = None,
         search: Search = None,
         sort: SortKey = "id",
@@ -133,23 +159,24 @@ def router(database: Callable[[], Database]) -> Router:
         rows, following = await page(
             database(), _SERVERS, status=status, search=search, sort=sort, order=order, limit=limit, after=after
         )
-        return ServerPage([_server(row) for row in rows], following)
+        return ServerPage([_server(row, request.auth) for row in rows], following)
 
     @get("/{server_id:str}", summary="One server", responses=problems(401, 404, 503))
-    async def get_server(server_id: FromPath[str]) -> Server:
+    async def get_server(server_id: FromPath[str], request: Request[Any, Caller, Any]) -> Server:
         rows = await database().fetch(f"{_SERVERS} WHERE s.server_id = $1", storable(server_id))
         if not rows:
             raise unknown_server(server_id)
-        return _server(rows[0])
+        return _server(rows[0], request.auth)
 
     return Router("/servers", route_handlers=[list_servers, get_server], tags=["servers"])
 
 
-def _server(row: asyncpg.Record) -> Server:
+def _server(row: asyncpg.Record, caller: Caller) -> Server:
     return Server(
         id=row["server_id"],
         hostname=row["hostname"],
-        server_guid=row["server_guid"],
+        # With it, an enrolment token takes the place of a machine whose token was revoked.
+        server_guid=row["server_guid"] if "admin" in MAY[caller.kind] else None,
         status=row["status"],
         paused=row["paused"],
         first_seen=row["first_seen"],

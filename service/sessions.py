@@ -4,6 +4,7 @@ A cookie is `<token id>.<seconds since 1970 at which it ends>.<signature>`; of t
 good while the token is: Identity looks the token up with every request, so a session ends with its token.
 """
 
+import secrets
 import time
 from hashlib import blake2b
 from hmac import compare_digest
@@ -11,24 +12,28 @@ from hmac import compare_digest
 from litestar.types import Scope
 
 from service.errors import Problem
+from service.limits import Recent
 
-SESSION_SECONDS = 30 * 86_400
+SESSION_SECONDS = 7 * 86_400
 CODE_SECONDS = 900
 # Where one browser signs in to several installations on one machine, the ports do not tell their cookies apart.
 _COOKIE = "linkbeat_{}"
+_CODE = "code-"
 _LIFE = "; Path=/; HttpOnly; SameSite=Strict"
 
 
 class Sessions:
     """Makes and reads cookies, and the short-lived codes that `make run` prints.
 
-    Stateless: what is signed here, every process with the same secret key takes.
+    What is signed here, every process with the same secret key takes. What has ended before its time, a session that
+    was signed out or a code that was used, this process remembers.
     """
 
     def __init__(self, secret: bytes, key: str) -> None:
         """`secret`: 64 bytes that cookies are signed with; `key`: the fleet key, with which its sessions end."""
         self._secret = blake2b(secret, person=b"linkbeat session").digest()
         self._key = key.encode()
+        self._ended = Recent()
         self.cookie = _COOKIE.format(blake2b(self._secret, digest_size=4).hexdigest())
 
     def start(self, token_id: str) -> str:
@@ -37,20 +42,34 @@ class Sessions:
 
     def token_id(self, scope: Scope) -> str | None:
         """Whose session the request's cookie is: "" is the fleet key's; None: it has none, or none that is good."""
+        text = self._sent(scope)
+        return None if text is None else self._read(text)
+
+    def end(self, scope: Scope) -> None:
+        """The request's session is over: a copy of its cookie is good for nothing in this process."""
+        text = self._sent(scope)
+        if text is not None and self._read(text) is not None:
+            self._ended.add(hash(text))
+
+    def code(self) -> str:
+        """Stands for the fleet key at sign-in, once and within CODE_SECONDS."""
+        return self._signed(f"{_CODE}{secrets.token_hex(8)}", CODE_SECONDS)
+
+    def use_code(self, text: str) -> bool:
+        """Whether it is a code, which from here on it is no more."""
+        is_code = (self._read(text) or "").startswith(_CODE)
+        if is_code:
+            self._ended.add(hash(text))
+        return is_code
+
+    def _sent(self, scope: Scope) -> str | None:
         for name, value in scope["headers"]:
             if name == b"cookie":
                 for one in value.decode("latin-1").split(";"):
                     of, _, text = one.strip().partition("=")
                     if of == self.cookie:
-                        return self._read(text)
+                        return text
         return None
-
-    def code(self) -> str:
-        """Stands for the fleet key at sign-in, for CODE_SECONDS."""
-        return self._signed("code", CODE_SECONDS)
-
-    def is_code(self, text: str) -> bool:
-        return self._read(text) == "code"
 
     def set_cookie(self, scope: Scope, token_id: str) -> str:
         """The Set-Cookie header of a new session."""
@@ -66,7 +85,7 @@ class Sessions:
     def _signature(self, who: str, ends: int) -> str:
         of = f"{who}.{ends}".encode()
         # A session of the fleet key is no longer good for another one.
-        if who in ("", "code"):
+        if not who or who.startswith(_CODE):
             of += b"." + self._key
         return blake2b(of, key=self._secret, digest_size=32).hexdigest()
 
@@ -77,7 +96,7 @@ class Sessions:
         if not (ends.isascii() and ends.isdecimal() and len(ends) <= 12 and signature.isascii()):
             return None
         is_right = compare_digest(signature, self._signature(who, int(ends)))
-        return who if is_right and int(ends) > time.time() else None
+        return who if is_right and int(ends) > time.time() and hash(text) not in self._ended else None
 
 
 def check_same_origin(scope: Scope) -> None:

@@ -17,6 +17,9 @@ __all__ = ["Settings", "SettingsError", "described", "variable"]
 
 _DAYS = {"unit": "days"}
 _NETWORKS = "a comma-separated list of networks such as 10.0.0.0/8,192.0.2.7,2001:db8::/32"
+# A key of its own random characters passes; "changeme-changeme-1" and twenty times x do not.
+API_KEY_PATTERN = r"^(?=(?:.*?(.)(?!.*\1)){10})[\x21-\x7e]{20,}\Z"
+API_KEY_ALLOWED = "at least 20 visible ASCII characters, 10 of them different"
 # What the database works by (linkbeat.configure), in the order in which the ages of a row pass by.
 _AGES = (
     "oldest_heartbeat_days",
@@ -54,17 +57,35 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Meta(
             pattern=r"^postgres(ql)?://\S+\Z",
-            description="TimescaleDB to use. Without it: one in Docker, one found on this host, or the embedded one.",
+            description="TimescaleDB to use. Without it: the one that LINKBEAT_DATABASE says.",
             extra={"allowed": "a URL such as postgresql://user:password@host:5432/database", "secret": True},
         ),
     ] = ""
+    database: Annotated[
+        Literal["", "embedded", "docker", "host"],
+        Meta(
+            description="TimescaleDB to use without LINKBEAT_DATABASE_URL; changes over if the data directory used "
+            "another one. Without it: the one that has the data of LINKBEAT_DATA_DIR, and at the first start of all "
+            "one in Docker, one installed on this host, or the embedded one.",
+            extra={"allowed": "one of embedded, docker, host"},
+        ),
+    ] = ""
+    database_port: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=65535,
+            description="TCP port of 127.0.0.1 for tools on which the database that Linkbeat brings along listens. "
+            "With 0, it is reached by a Unix socket alone, in a directory that is closed to other users.",
+        ),
+    ] = 0
     api_key: Annotated[
         str,
         Meta(
-            pattern=r"^[\x21-\x7e]{16,}\Z",
+            pattern=API_KEY_PATTERN,
             description="The fleet key, which may do everything. Without it, one is made at the first start and "
             "kept in LINKBEAT_DATA_DIR as api_key, readable by its owner alone.",
-            extra={"allowed": "at least 16 visible ASCII characters", "secret": True},
+            extra={"allowed": API_KEY_ALLOWED, "secret": True},
         ),
     ] = ""
     secret_key: Annotated[
@@ -101,6 +122,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             extra={"allowed": _NETWORKS},
         ),
     ] = ()
+    connections_per_address: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="Connections of one address (of IPv6, one /64) at once. Past it, its oldest idle one is closed "
+            "for a new one; where none is idle, the new one gets 503. LINKBEAT_TRUSTED_PROXIES have no such bound.",
+        ),
+    ] = 2_000
     failed_tokens_per_minute: Annotated[
         int,
         Meta(

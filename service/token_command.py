@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import math
+import re
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from service.keys import secret_key
 from service.settings import Settings
 from service.tokens import Hasher
 
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 T = TypeVar("T", NewToken, NewEnrolment)
 
 
@@ -42,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(settings: Settings, arguments: argparse.Namespace, say: Callable[[str], None]) -> int:
     """Does what the arguments say. A token goes to stdout alone, so that it can be piped into a file."""
     hasher = Hasher(secret_key(settings))
-    with choose_database(settings.database_url or None, settings.data_path, lambda _: None) as database:
+    with choose_database(settings, lambda _: None) as database:
         asyncio.run(schema.check(database.url, settings))
         try:
             return asyncio.run(_run(database.url, hasher, arguments, say))
@@ -101,4 +103,5 @@ def _list(rows: list[asyncpg.Record]) -> None:
 def _written(value: Any) -> str:
     if value is None or value == "":
         return "-"
-    return value.strftime("%Y-%m-%d %H:%M") if hasattr(value, "strftime") else str(value)
+    # Names from before control characters were refused: a terminal would obey them.
+    return value.strftime("%Y-%m-%d %H:%M") if hasattr(value, "strftime") else _CONTROL.sub("\ufffd", str(value))

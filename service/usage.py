@@ -59,7 +59,8 @@ _MONTHS = """
 SELECT m.since, m.until, m.rx_bytes::bigint, m.tx_bytes::bigint, m.samples,
        CASE WHEN m.until > $2 THEN m.expected_rx_bytes::bigint END AS expected_rx_bytes,
        CASE WHEN m.until > $2 THEN m.expected_tx_bytes::bigint END AS expected_tx_bytes,
-       p.samples AS percentile_samples, p.slots, p.rx_bps, p.tx_bps, p.rx_bps_of_slots, p.tx_bps_of_slots
+       p.samples AS percentile_samples, p.slots, p.rx_bps, p.tx_bps, p.sum_bps,
+       p.rx_bps_of_slots, p.tx_bps_of_slots, p.sum_bps_of_slots
 FROM servers s
 CROSS JOIN LATERAL ({at}) AS a
 CROSS JOIN LATERAL network_month($1, a.at, $4, $3, $5, $2) m

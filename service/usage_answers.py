@@ -19,11 +19,16 @@ class Amount(msgspec.Struct, frozen=True):
 
 
 class Rates(msgspec.Struct, frozen=True):
-    """Bits per second; `max_bps` is the greater of the two, which transit is billed by."""
+    """Bits per second, received and sent.
+
+    max_bps  the greater of the two, which transit is mostly billed by
+    sum_bps  of both directions together: the percentile of their sums, and not the sum of their percentiles
+    """
 
     rx_bps: float
     tx_bps: float
     max_bps: float
+    sum_bps: float
 
 
 class Percentile(msgspec.Struct, frozen=True):
@@ -133,8 +138,8 @@ def month_of(row: asyncpg.Record) -> Month:
         percentile = Percentile(
             row["percentile_samples"],
             row["slots"],
-            _rates(row["rx_bps"], row["tx_bps"]),
-            _rates(row["rx_bps_of_slots"], row["tx_bps_of_slots"]),
+            _rates(row["rx_bps"], row["tx_bps"], row["sum_bps"]),
+            _rates(row["rx_bps_of_slots"], row["tx_bps_of_slots"], row["sum_bps_of_slots"]),
         )
     return Month(
         **amount(row["rx_bytes"], row["tx_bytes"]),
@@ -146,8 +151,11 @@ def month_of(row: asyncpg.Record) -> Month:
     )
 
 
-def _rates(rx_bps: float | None, tx_bps: float | None) -> Rates | None:
-    return None if rx_bps is None or tx_bps is None else Rates(rx_bps, tx_bps, max(rx_bps, tx_bps))
+def _rates(rx_bps: float | None, tx_bps: float | None, sum_bps: float | None) -> Rates | None:
+    """None where there is nothing to make a percentile of: the three are null together."""
+    if rx_bps is None or tx_bps is None or sum_bps is None:
+        return None
+    return Rates(rx_bps, tx_bps, max(rx_bps, tx_bps), sum_bps)
 
 
 def by_day(rows: Iterable[asyncpg.Record]) -> list[Day]:

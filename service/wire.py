@@ -6,20 +6,19 @@ last counts.
 """
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
 MAX_COUNTER = 2**64 - 1
-MAX_IFINDEX = 2**31 - 1
 
 # \Z and not $: msgspec searches, and $ lets a trailing newline through.
 ServerId = Annotated[
     str,
     Meta(
-        pattern=r"^[A-Za-z0-9._-]{1,100}\Z",
-        description="1 to 100 letters, digits, '.', '_' and '-'.",
+        pattern=r"^(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,100}\Z",
+        description="1 to 100 letters, digits, '.', '_' and '-'; not '.' or '..', which clients resolve in a path.",
         examples=["mediaserver"],
     ),
 ]
@@ -30,6 +29,8 @@ InterfaceName = Annotated[
         description="As the system names it; no '/' and no control characters.",
     ),
 ]
+# Of names below others there may be thousands: the pattern is looked for in all of them at once (service/decode.py).
+StackedName = Annotated[str, Meta(min_length=1, max_length=64)]
 # At most 2**64 - 1, which a Meta cannot say: msgspec's bounds end at 2**63 - 1. See service/decode.py.
 Counter = Annotated[int, Meta(ge=0, description="0 to 2**64 - 1.")]
 Text = Annotated[str, Meta(max_length=255)]
@@ -38,6 +39,13 @@ Amount = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 Word = Annotated[str, Meta(max_length=32)]
+
+# What the work of one heartbeat is bounded by; the agent's own bound on interfaces is the same (agent/fitting.py).
+MAX_INTERFACES = 2_000
+MAX_STACKED_ON = 10_000  # of all interfaces together
+MAX_FILESYSTEMS = 1_000
+MAX_OS_INFO_BYTES = 16 << 10
+MAX_NESTING = 8  # levels of os_info, itself the first
 
 
 class NetworkInterface(msgspec.Struct, frozen=True, gc=False):
@@ -48,10 +56,11 @@ class NetworkInterface(msgspec.Struct, frozen=True, gc=False):
     is_up                   operationally up (RFC 2863)
     kind                    physical, bridge, bond, vlan, tunnel, veth or other
     stacked_on              names of the interfaces that carry its traffic: a bond's members, a VLAN's parent
-    speed_mbps              line rate; of a physical interface it bounds what can have crossed; 0, -1: not known
+    speed_mbps              line rate; 0, -1: not known
     operstate               the kernel's word for is_up
-    ifindex                 the kernel's number of the device, 1 to 2**31 - 1; another one: it was created again. Any
-                            other number is read as null
+    ifindex                 the kernel's number of the device; another one: it was created again
+
+    The last five are hints: one that makes no sense counts as not sent (HINTS).
     """
 
     name: InterfaceName
@@ -65,15 +74,10 @@ class NetworkInterface(msgspec.Struct, frozen=True, gc=False):
     rx_dropped: Counter | None = None
     tx_dropped: Counter | None = None
     kind: Word | None = None
-    stacked_on: list[InterfaceName] | None = None
+    stacked_on: Annotated[list[StackedName], Meta(max_length=MAX_INTERFACES)] | None = None
     speed_mbps: Annotated[int, Meta(ge=-1, le=1_600_000)] | None = None
     operstate: Word | None = None
-    ifindex: int | None = None
-
-    def __post_init__(self) -> None:
-        # A Meta would cost the whole heartbeat for a hint that makes no sense.
-        if self.ifindex is not None and not 1 <= self.ifindex <= MAX_IFINDEX:
-            msgspec.structs.force_setattr(self, "ifindex", None)
+    ifindex: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
 
 
 class Filesystem(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -132,8 +136,10 @@ class Heartbeat(msgspec.Struct, frozen=True):
     timestamp         when the counters were read; without it the service's clock stands in
     boot_id           a UUID that changes with every boot, as /proc/sys/kernel/random/boot_id; an id of another form
                       proves no reboot by itself (docs/counters.md)
-    interval_seconds  from one heartbeat to the next, as the agent is set
-    os_info           whatever the agent knows of its system; nested MAX_NESTING levels at most
+    interval_seconds  from one heartbeat to the next, as the agent is set; a hint, like agent_version and
+                      primary_interface: one that makes no sense counts as not sent
+    os_info           an object of whatever the agent knows of its system: 16 KiB and 8 levels at most. Decoded apart,
+                      because what it costs to decode is the sender's choice (service/decode.py); None: absent or null
     truncated         interfaces were left out to make the heartbeat fit
     """
 
@@ -146,12 +152,20 @@ class Heartbeat(msgspec.Struct, frozen=True):
     agent_version: Text | None = None
     interval_seconds: Annotated[float, Meta(gt=0, le=86_400)] | None = None
     primary_interface: InterfaceName | None = None
-    os_info: dict[str, Any] | None = None
+    os_info: msgspec.Raw = None  # type: ignore[assignment]  # msgspec knows no Raw | None
     metrics: HostMetrics | None = None
-    network_interfaces: list[NetworkInterface] | None = None
-    filesystems: list[Filesystem] | None = None
+    network_interfaces: Annotated[list[NetworkInterface], Meta(max_length=MAX_INTERFACES)] | None = None
+    filesystems: Annotated[list[Filesystem], Meta(max_length=MAX_FILESYSTEMS)] | None = None
     delivery: Delivery | None = None
     truncated: bool | None = None
+
+
+# Fields that say how to show or read the rest. Drivers, kernels and agents fill them in badly (a speed of 4294967295 is
+# the kernel's -1), and no measurement is lost for that: service/decode.py leaves a senseless one out.
+HINTS: dict[type[msgspec.Struct], tuple[str, ...]] = {
+    Heartbeat: ("agent_version", "interval_seconds", "primary_interface"),
+    NetworkInterface: ("kind", "stacked_on", "speed_mbps", "operstate", "ifindex"),
+}
 
 
 # What stands between the commas of LINKBEAT_INCLUDE_INTERFACES.

@@ -51,7 +51,7 @@ async def check_servers(database: asyncpg.Connection, sent: Mapping[str, Sent], 
     servers = {row["server_id"]: row for row in await database.fetch(_SERVERS, list(sent))}
     for server_id, one in sent.items():
         _check_rows(differences, server_id, rows[server_id], one.beats, servers[server_id]["alternating"])
-        _check_folding(differences, server_id, rows[server_id], budget)
+        _check_folding(differences, server_id, rows[server_id], one.beats, budget)
         _check_server(differences, server_id, servers[server_id], rows[server_id], one)
     return dict(differences.found)
 
@@ -82,7 +82,16 @@ def _check_rows(
         )
 
 
-def _check_folding(differences: Differences, server_id: str, rows: Sequence[asyncpg.Record], budget: int) -> None:
+def _never_fold(beats: Sequence[Beat]) -> set[str]:
+    """Interfaces whose kind is told, and that no other is below, in every heartbeat that names them."""
+    samples = [(name, sample, beat.samples) for beat in beats for name, sample in beat.samples.items()]
+    others = {name for name, one, beside in samples if one.kind is None or not beside.keys().isdisjoint(one.stacked_on)}
+    return {name for name, _, _ in samples} - others
+
+
+def _check_folding(
+    differences: Differences, server_id: str, rows: Sequence[asyncpg.Record], beats: Sequence[Beat], budget: int
+) -> None:
     folded: dict[Any, list[asyncpg.Record]] = defaultdict(list)
     sums: dict[Any, list[asyncpg.Record]] = defaultdict(list)
     own: Counter[Any] = Counter()
@@ -97,6 +106,9 @@ def _check_folding(differences: Differences, server_id: str, rows: Sequence[asyn
         differences.expect(server_id, f"{time} folded", _total(sums[time]), _total(folded[time]))
     for time, count in own.items():
         differences.expect(server_id, f"{time} has {count} series, past the budget", count > budget, False)
+    if len({name for beat in beats for name in beat.samples}) <= budget:
+        names = {row["interface_name"] for each in folded.values() for row in each}
+        differences.expect(server_id, "folded, but no other is below", sorted(names & _never_fold(beats)), [])
 
 
 def _check_server(

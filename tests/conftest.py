@@ -23,6 +23,7 @@ from service import answers, config, removal, schema, tokens
 from service.app import Linkbeat, create_app
 from service.embedded.choose import choose_test_database
 from service.identity import scopes
+from service.log_limit import limited
 from service.openapi import complete
 from service.settings import Settings
 from tests.support import KEY, Client
@@ -51,6 +52,12 @@ def _described_once() -> Iterator[None]:
         patch.setattr(OpenAPIPlugin, "_build_openapi", built)
         patch.setattr("service.app.complete", lambda *_: None)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _logged_anew() -> None:
+    """A line that the test before caused is no reason for this one to be without it."""
+    limited.forget()
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, Self
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import asyncpg
 import httpx
@@ -19,10 +20,12 @@ import pytest
 
 from service import schema
 from service.embedded import packages
+from service.embedded.accounts import server_account
 from service.embedded.cluster import Cluster
-from service.embedded.places import default_cache_dir, reachable_directory, server_account
+from service.embedded.places import default_cache_dir, reachable_directory
 from service.embedded.postmaster import processes_in
 from service.embedded.problems import MirrorError, UnsupportedHostError
+from service.embedded.sockets import socket_path
 from tests.support import KEY, differing_rows, heartbeat, hours_ago
 
 UNREACHED = 0  # the status of a request whose answer never came
@@ -73,10 +76,13 @@ class Load:
     """Agents that report to one or several services, keep what was not acknowledged, and send it again in any order.
 
     `async with Load(urls) as load:` and do harm meanwhile; afterwards `await load.settle()` and `await load.check(…)`.
+
+    others  ids of servers that report besides, which are not checked.
     """
 
-    def __init__(self, urls: Sequence[str], *, agents: int = 16, seed: int = 0) -> None:
+    def __init__(self, urls: Sequence[str], *, agents: int = 16, seed: int = 0, others: Sequence[str] = ()) -> None:
         self._urls = urls
+        self._others = list(others)
         self._agents = agents
         self._random = random.Random(seed)
         self._start = hours_ago(2)
@@ -143,7 +149,9 @@ class Load:
     async def check_stored(self, database: asyncpg.Connection, acknowledged: set[Key]) -> None:
         """What was acknowledged is stored exactly once as it was sent, and nothing that was never sent."""
         rows = await database.fetch(
-            "SELECT server_id, time, interface_name, rx_bytes, tx_bytes FROM network_interface_metrics"
+            "SELECT server_id, time, interface_name, rx_bytes, tx_bytes FROM network_interface_metrics "
+            "WHERE server_id <> ALL ($1)",
+            self._others,
         )
         stored: dict[Key, list[tuple[str, int, int]]] = defaultdict(list)
         for row in rows:
@@ -164,7 +172,8 @@ class Load:
                 counters[server_id, one["name"]].append(one["rx_bytes"])
         rows = await database.fetch(
             "SELECT server_id, interface_name, sum(rx_bytes_delta)::bigint AS rx_bytes "
-            "FROM network_interface_metrics GROUP BY 1, 2"
+            "FROM network_interface_metrics WHERE server_id <> ALL ($1) GROUP BY 1, 2",
+            self._others,
         )
         found = {(row["server_id"], row["interface_name"]): row["rx_bytes"] for row in rows}
         assert found == {series: max(values) - min(values) for series, values in counters.items()}
@@ -252,14 +261,19 @@ class HangingPath:
     def url(self) -> str:
         port = self._server.sockets[0].getsockname()[1]
         who, _, _ = self._to.netloc.rpartition("@")
-        return urlunsplit(self._to._replace(netloc=f"{who}@127.0.0.1:{port}"))
+        return urlunsplit(self._to._replace(netloc=f"{who}@127.0.0.1:{port}", query=""))
 
     def hang(self) -> None:
         for task in self._passing:
             task.cancel()
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        server_reader, server_writer = await asyncio.open_connection(self._to.hostname, self._to.port)
+        asked = dict(parse_qsl(self._to.query))
+        if directory := asked.get("host"):  # the embedded one's, by its socket
+            path = socket_path(Path(directory), int(asked["port"]))
+            server_reader, server_writer = await asyncio.open_unix_connection(path)
+        else:
+            server_reader, server_writer = await asyncio.open_connection(self._to.hostname, self._to.port)
         self._ends += [writer, server_writer]
         self._passing += [
             asyncio.create_task(_pass(reader, server_writer)),

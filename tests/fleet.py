@@ -1,6 +1,7 @@
 """A small fleet's history, as ingest would have stored it, for tests that read it with SQL.
 
-nas     since February, every 15 minutes: eth0 below br0, eth1 up and idle; it missed four hours and was rebooted once
+nas     since February, every 15 minutes: eth0 below br0, eth1 up and idle, with three wrong readings;
+        it missed four hours and was rebooted once
 edge    in March, every 5 minutes: eth0, whose rate goes from 1 to 100 Mbit/s over and over
 pi      in March until the 16th, every 15 minutes: usb0 below tun0, wlan0 down in the afternoons, old0 that went away
 """
@@ -22,6 +23,8 @@ REBOOT = (datetime(2026, 3, 8, 10, tzinfo=UTC), datetime(2026, 3, 8, 10, 30, tzi
 RESET = datetime(2026, 3, 9, 12, tzinfo=UTC)
 WRAP = datetime(2026, 3, 12, tzinfo=UTC)
 REJECTED = datetime(2026, 3, 13, tzinfo=UTC)
+DIPS = (datetime(2026, 3, 11, 1, tzinfo=UTC), datetime(2026, 3, 11, 2, tzinfo=UTC))
+GLITCH = datetime(2026, 3, 11, 3, tzinfo=UTC)
 BUSY = datetime(2026, 3, 10, 18, tzinfo=UTC)
 QUARTER = timedelta(minutes=15)
 
@@ -163,6 +166,8 @@ def _nas() -> Iterator[Sample]:
                 kind = "reboot"
             elif time == RESET and name == "eth0":
                 kind = "reset"
+            elif name == "eth1" and time in (*DIPS, GLITCH):
+                kind = "glitch" if time == GLITCH else "dip"
             moved = 0 if name == "eth1" else quarters * (2_000_000 if time >= MARCH else 1_000_000)
             if BUSY <= time < BUSY + timedelta(hours=1) and moved:
                 moved = 50_000_000

@@ -16,7 +16,7 @@ SELECT time, server_id, name, 0, 0, 0, 0, h % 1000000007, h % 100003, h % 997, h
        CASE WHEN h % 17 = 0 THEN 0 WHEN h % 13 = 0 THEN 600000 ELSE 30000 END,
        CASE WHEN h % 19 = 0 THEN 7000 ELSE 30000 END,
        h % 4 > 0, name <> 'br0', name LIKE 'veth%' AND h % 2 = 0, false,
-       (ARRAY['normal', 'normal', 'gap', 'reset', 'reboot', 'wrap', 'rejected'])[1 + h % 7]
+       (ARRAY['normal', 'normal', 'gap', 'reset', 'reboot', 'wrap', 'rejected', 'dip', 'glitch'])[1 + h % 9]
 FROM generate_series($1::timestamptz, $2::timestamptz - INTERVAL '1 microsecond', $3) AS time,
      unnest($4::text[]) AS server_id, unnest('{eth0,br0,veth1}'::text[]) AS name,
      LATERAL (SELECT abs(hashtextextended(time::text || server_id || name, 0)) AS h) AS hashed

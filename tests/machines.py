@@ -10,8 +10,8 @@ from typing import Any
 from tests.oracle import COUNTERS, WRAP, Beat, Sample
 from tests.support import boot_id
 
-# Names with the kinds that agents give them; those below FOLDING come and go on top of another, and are folded while they
-# are young.
+# Names with the kinds that agents give them; those below FOLDING come and go on top of another, and are folded while
+# they are young.
 STAYING = [
     ("eth0", "physical"),
     ("wlan0", "physical"),
@@ -71,9 +71,7 @@ class Link:
             counters[rng.randrange(len(counters))] = 0
         if not self.reports_errors:
             counters[4:] = [None] * 4
-        return Sample(
-            tuple(counters), self.kind, self.speed_mbps, rng.random() < 0.95, self.ifindex, self.stacked_on
-        )
+        return Sample(tuple(counters), self.kind, self.speed_mbps, rng.random() < 0.95, self.ifindex, self.stacked_on)
 
 
 def link(rng: random.Random, name: str, kind: str | None) -> Link:

@@ -1,7 +1,7 @@
 """The rules of docs/counters.md once more, in Python and written for clarity: the database is held against them.
 
-A server's whole history goes in, in any order; what each of its samples gained comes out. Nothing here is incremental and
-nothing is fast: every series is judged from its beginning.
+A server's whole history goes in, in any order; what each of its samples gained comes out. Nothing here is incremental
+and nothing is fast: every series is judged from its beginning.
 """
 
 from collections import defaultdict
@@ -89,7 +89,7 @@ class _Row:
     """A sample in its series, and what is concluded from it.
 
     held    what growth is counted from after it: its counters, or the level that one of them fell from
-    doubts  by counter, the value that it fell or jumped from, and when, while a later reading may still show that it did not
+    doubts  by counter, the value that it fell or jumped from, and when, while a later reading may still deny that
     """
 
     beat: Beat
@@ -190,7 +190,7 @@ class _Series:
         return None if self.boots.is_other_machine(beat.boot, before.beat.boot) else before
 
     def _flickers(self, before: _Row, beat: Beat, sample: Sample) -> bool:
-        """Whether ids that are no UUIDs alternate while one machine counts on: from one to the other, counters seldom fall."""
+        """Whether ids that are no UUIDs alternate while one machine counts on: between them, counters seldom fall."""
         assert beat.boot is not None
         assert before.beat.boot is not None
         pair = {beat.boot, before.beat.boot}
@@ -205,37 +205,41 @@ class _Series:
         return 2 * sum(_lies_apart(one, other) for one, other in switches) + 1 < len(switches)
 
     def before(self, moment: datetime, beat: Beat) -> list[_Row]:
-        """The rows that tell what is usual: the last forty of the time before a moment, those of them that grew."""
-        rows = [row for row in self.rows if moment - beat.look_back <= row.beat.time < moment][-40:]
-        return [row for row in rows if row.gain.kind in PLAIN and row.gain.elapsed_ms > 0]
+        """The rows that tell what is usual: the last ten of the time before a moment whose counters moved and grew."""
+        return [
+            row
+            for row in self.rows
+            if moment - beat.look_back <= row.beat.time < moment
+            and row.gain.kind in PLAIN
+            and row.gain.elapsed_ms > 0
+            and any(row.gain.deltas[:ROW_COUNTERS])
+        ][-10:]
 
-    def highest_rate(self, index: int, beat: Beat) -> int:
-        """The highest of a counter before a heartbeat, in 1,000 seconds, rounded up; 0 where none is known."""
+    def highest_rate(self, index: int, beat: Beat) -> float:
+        """The highest of a counter before a heartbeat, per millisecond; 0 where none is known."""
         return max(self.rates(index, self.before(beat.time, beat)), default=0)
 
-    def usual_rate(self, index: int, since: datetime, beat: Beat) -> int:
-        """What a counter gained before it fell or jumped, or gains since; 0 where none is known.
+    def usual_rate(self, index: int, since: datetime, beat: Beat) -> float:
+        """What a counter gained before it fell or jumped, or gains since, per millisecond; 0 where none is known.
 
-        Before: the second highest, because the highest may be what a source that stood still had put by. Since then: the
-        middle one, and none where one row tells it, because readings that are wrong may grow as well.
+        Before: the second highest, because the highest may be what a source that stood still had put by. Since then:
+        the middle one, and none where one row tells it, because readings that are wrong may grow as well.
         """
         before = self.rates(index, self.before(since, beat))
         after = self.rates(index, [row for row in self.before(beat.time, beat) if row.beat.time >= since])
         return max(before[-2:][:1] + after[(len(after) - 1) // 2 :][: len(after) > 1], default=0)
 
-    def rates(self, index: int, rows: Iterable[_Row]) -> list[int]:
+    def rates(self, index: int, rows: Iterable[_Row]) -> list[float]:
         return sorted(
-            -(-delta * 1_000_000 // row.gain.elapsed_ms)
-            for row in rows
-            if (delta := row.gain.deltas[index]) is not None
+            float(delta) / row.gain.elapsed_ms for row in rows if (delta := row.gain.deltas[index]) is not None
         )
 
-    def size(self, direction: int, beat: Beat) -> int | None:
-        """Octets per packet, rounded up."""
+    def size(self, direction: int, beat: Beat) -> float | None:
+        """Octets per packet."""
         rows = self.before(beat.time, beat)
         octets = sum(row.gain.deltas[direction] or 0 for row in rows)
         packets = sum(row.gain.deltas[direction + 2] or 0 for row in rows)
-        return -(-octets // packets) if packets else None
+        return float(octets) / float(packets) if packets else None
 
     def back(self, base: _Row, beat: Beat, sample: Sample) -> set[int]:
         """The counters in doubt that are where they would be had they never fallen or jumped."""
@@ -252,21 +256,32 @@ class _Series:
             if (
                 new < doubt.old
                 or doubt.old < level <= new
-                or (new - doubt.old) * 2_000_000 > max(3 * usual * in_all, abs(level - doubt.old) * 2_000_000)
+                or float(new - doubt.old) > max(1.5 * usual * in_all, float(abs(level - doubt.old)))
             ):
                 continue
             back.add(index)
-            if level > doubt.old or (new - level) * 2_000_000 > 3 * usual * elapsed:
+            if level > doubt.old or float(new - level) > 1.5 * usual * elapsed:
                 unexplained.add(index)
-        # What fell together comes back together. Most of it, if octets and packets are among it: one of them may be wrong
-        # again in this reading.
+        # What fell together comes back together. Most of it, if octets and packets are among it: one of them may be
+        # wrong again in this reading.
         found = set()
         for since in {base.doubts[index].since for index in unexplained}:
             event = {index for index, doubt in base.doubts.items() if doubt.since == since}
+            octets = event & set(range(BYTE_COUNTERS))
+            if octets and all(self._goes_on(index, base, beat, sample) for index in octets):
+                continue
             rows = event & set(range(ROW_COUNTERS)) or event
             if rows & unexplained and 2 * len(rows & back) > len(rows):
                 found |= event
         return found
+
+    def _goes_on(self, index: int, base: _Row, beat: Beat, sample: Sample) -> bool:
+        """Whether a counter grows at no more than twice the rate of the row before, one of several since it fell."""
+        level, grown, new = base.held[index] or 0, base.gain.deltas[index] or 0, sample.counters[index] or 0
+        if base.gain.kind not in PLAIN or not base.gain.elapsed_ms or not 0 < 2 * grown <= level:
+            return False
+        elapsed = _elapsed_ms(base.beat.time, beat.time)
+        return float(new - level) * base.gain.elapsed_ms <= 2.0 * grown * elapsed
 
     def _correct(self, base: _Row, back: set[int]) -> None:
         """The readings in between were wrong: no traffic of these counters, and their old level holds."""
@@ -297,7 +312,9 @@ class _Judgement:
         fell = [index for index in counting if self.fell(index)]
         below_half = [index for index in counting if 2 * (self.now[index] or 0) < (self.held[index] or 0)]
         # All of them; or all but one, which may have been small before.
-        self.is_restarted = bool(below_half) and len(fell) == len(counting) or len(below_half) >= max(2, len(counting) - 1)
+        self.is_restarted = (bool(below_half) and len(fell) == len(counting)) or len(below_half) >= max(
+            2, len(counting) - 1
+        )
         self.is_rebooted = self.is_certain = False
         if None not in (beat.boot, base.beat.boot) and beat.boot != base.beat.boot:
             assert beat.boot is not None
@@ -329,26 +346,32 @@ class _Judgement:
         return _Row(self.beat, self.sample, gain, tuple(self.new_held), doubts)
 
     def doubts(self, kinds: Sequence[str]) -> dict[int, _Doubt]:
-        """What is in doubt after this row: what was before, until it is certain or too old, and what fell or jumped now."""
+        """What is in doubt after this row: what was, until it is certain or too old, and what fell or jumped now."""
         doubts = {}
         for index, doubt in self.base.doubts.items():
             held, now = self.held[index], self.now[index]
-            came_past = (
-                kinds[index] == "normal" and held is not None and now is not None and held < doubt.old <= now
-            )
+            came_past = kinds[index] == "normal" and held is not None and now is not None and held < doubt.old <= now
             if not self.is_certain and not came_past and self.beat.time - doubt.since <= self.beat.doubt_lasts:
                 doubts[index] = doubt
         for index, old in self.new_doubts.items():
-            if index not in doubts or self.has_counted_on(index, old, doubts[index].since):
+            if index not in doubts or self.has_counted_on(index, doubts[index].since):
                 doubts[index] = _Doubt(old, self.beat.time)
         return doubts
 
-    def has_counted_on(self, index: int, held: int, since: datetime) -> bool:
-        """Whether what a counter shows is what it usually gains in the time since it fell: then it did begin again."""
-        if since == self.base.beat.time or not (self.base.gain.deltas[index] or self.base.gain.kind in PLAIN):
+    def has_counted_on(self, index: int, since: datetime) -> bool:
+        """Whether the octets of a counter's direction began again: they show what is usual for the time since."""
+        direction = index % 2
+        if since == self.base.beat.time or not (self.base.gain.deltas[direction] or self.base.gain.kind in PLAIN):
             return False
-        rate = self.series.usual_rate(index, since, self.beat)
-        return 2_000_000 * held <= 3 * rate * (_elapsed_ms(since, self.beat.time) + self.elapsed)
+        in_all = _elapsed_ms(since, self.beat.time) + self.elapsed
+        gain, level = self.base.gain, self.held[direction] or 0
+        grown = gain.deltas[direction] or 0
+        # At about the rate of the row before, which was one of several since.
+        is_run = gain.kind in PLAIN and direction in self.new_doubts and gain.elapsed_ms and 0 < 3 * grown <= level
+        if is_run and float(level) <= 1.5 * grown / gain.elapsed_ms * in_all:
+            return True
+        rate = self.series.usual_rate(direction, since, self.beat)
+        return float(self.held[direction] or 0) <= 1.5 * rate * in_all
 
     def judge(self, index: int) -> tuple[int | None, str]:
         """One counter's delta and kind."""
@@ -370,7 +393,7 @@ class _Judgement:
             is_accepted = self.can_carry(index, now, packets, packets, self.elapsed)
             usual_line = _limit(self.elapsed, 1_000 if self.speed is None else self.speed)
             if is_accepted and self.is_restarted and not self.is_certain and now > usual_line:
-                is_accepted = now * 1_000_000 <= 4 * self.series.highest_rate(index, self.beat) * self.elapsed
+                is_accepted = now <= 4 * self.series.highest_rate(index, self.beat) * self.elapsed
             self.accepted[index] = is_accepted
         else:
             is_accepted = self.accepted[index % 2] and self.can_carry(index, now, None, None, self.elapsed)
@@ -396,7 +419,7 @@ class _Judgement:
         rate = self.series.highest_rate(index, self.beat)
         packets = self.gained(index + 2) if index < BYTE_COUNTERS else None
         counted = self.now[index + 2] if index < BYTE_COUNTERS else None
-        if now * 1_000_000 <= rate * self.elapsed and self.can_carry(index, now, packets, counted, self.elapsed):
+        if now <= rate * self.elapsed * 1.000001 and self.can_carry(index, now, packets, counted, self.elapsed):
             return now, "reset"
         return 0, "dip"
 
@@ -448,7 +471,7 @@ class _Judgement:
             index < BYTE_COUNTERS
             and not packets
             and gain <= _limit(self.elapsed, None)
-            and gain * 1_000_000 <= 4 * rate * self.elapsed
+            and gain <= 4 * rate * self.elapsed
         )
 
     def can_carry_since(

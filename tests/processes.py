@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 
-from service.embedded.places import server_account
+from service.embedded.accounts import server_account
 from service.embedded.postmaster import processes_in
 from tests.support import KEY
 

@@ -74,8 +74,12 @@ def _text(beats: Sequence[Beat]) -> str:
     for beat in beats:
         lines.append(
             f"  {(beat.time - start).total_seconds():.6f} s  boot {beat.boot}  interval {beat.interval_seconds}"
+            f"  uptime {beat.uptime_seconds}"
         )
         for name, sample in beat.samples.items():
             told = {key: value for key, value in zip(COUNTERS, sample.counters, strict=True) if value is not None}
-            lines.append(f"      {name} {told} {sample.kind} {sample.speed_mbps} up={sample.is_up}")
+            lines.append(
+                f"      {name} {told} {sample.kind} {sample.speed_mbps} up={sample.is_up} ifindex={sample.ifindex} "
+                f"on={sample.stacked_on}"
+            )
     return "\n".join(lines)

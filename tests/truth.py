@@ -1,8 +1,8 @@
 """Interfaces whose true traffic is known, seen through sources that report it badly.
 
-What crosses is counted without a bound; kernels count it in 32 or 64 bits, since a boot or since the interface was created;
-a faulty source reports something else for a while; the agent stamps the readings. tests/integration/test_counter_laws.py
-holds the stored deltas against what truly crossed.
+What crosses is counted without a bound; kernels count it in 32 or 64 bits, since a boot or since the interface was
+created; a faulty source reports something else for a while; the agent stamps the readings.
+tests/integration/test_counter_laws.py holds the stored deltas against what truly crossed.
 """
 
 import random
@@ -111,11 +111,15 @@ BOOT_IDS = ("uuid", "sliding", "flickering", "none")
 SPEEDS = ("unknown", "right", "too low", "senseless")
 
 
-def history(rng: random.Random, start: datetime) -> History:
-    """A machine with one interface for up to an hour: one to three faults or events, and truthful readings around them."""
+def history(  # noqa: PLR0912, PLR0915 - a story told in the order of its draws: a seed must tell the same one
+    rng: random.Random, start: datetime
+) -> History:
+    """A machine with one interface for up to an hour: one to three faults or events between truthful readings."""
     story = History()
     bits = rng.choice([32, 64, 64, 64])
-    rate = rng.choice([10**3, 10**5, 10**6 if rng.random() < 0.5 else 10**4] if bits == 32 else [10**3, 10**5, 10**7, 10**8, 10**9])
+    rate = rng.choice(
+        [10**3, 10**5, 10**6 if rng.random() < 0.5 else 10**4] if bits == 32 else [10**3, 10**5, 10**7, 10**8, 10**9]
+    )
     link = Interface(rng, bits, rate, rng.choice([90, 700, 1400]), rng.choice([0.0, 0.0, 0.3]), [0] * len(COUNTERS))
     link.ifindex = rng.choice([None, 3])
     wraps = bits == 32 and rng.random() < 0.5

@@ -16,6 +16,7 @@ from deploy.grafana.panels import (
     lines,
     link_to_server,
     override,
+    rate,
     rates_now,
     stats,
     status_of,
@@ -53,11 +54,15 @@ WITH busiest AS (
     WHERE {WHOLE} AND is_lowest AND {CHOSEN}
     GROUP BY server_id ORDER BY sum(rx_bytes + tx_bytes) DESC LIMIT 10
 )
-SELECT $__timeGroupAlias(bucket, $__interval, NULL),
-       server_id AS metric,
-       sum({direction}) * 8000.0 / $__interval_ms AS bps
-FROM network_traffic_$level
-WHERE {WHOLE} AND is_lowest AND server_id IN (SELECT server_id FROM busiest)
+SELECT time, metric, sum(bps) AS bps
+FROM (
+    SELECT $__timeGroupAlias(bucket, $__interval, NULL),
+           server_id AS metric,
+           {rate(direction)} AS bps
+    FROM network_traffic_$level
+    WHERE {WHOLE} AND is_lowest AND server_id IN (SELECT server_id FROM busiest)
+    GROUP BY 1, 2, interface_name
+) series
 GROUP BY 1, 2
 ORDER BY 1, 2
 """,
@@ -106,7 +111,7 @@ WHERE {CHOSEN} AND $__timeFilter(bucket) AND is_lowest
         ),
     ],
     [traffic("Traffic of the servers chosen, each byte once", f"is_lowest AND {CHOSEN}")],
-    [_busiest("Received, by server", "rx_bytes"), _busiest("Sent, by server", "tx_bytes")],
+    [_busiest("Received, by server", "rx"), _busiest("Sent, by server", "tx")],
     [
         table(
             "Servers",

@@ -1,5 +1,5 @@
--- Grafana's login, or makes it what it should be: psql -f, as the database's owner, with its name in ANALYST_LOGIN and its
--- password in ANALYST_PASSWORD. Rights are inherited from analyst, limits are not (docs/connect.md).
+-- Grafana's login, or makes it what it should be: psql -f, as the database's owner (PGSERVICE or PGPASSFILE say how, not
+-- a URL with a password), with its name in ANALYST_LOGIN and its password in ANALYST_PASSWORD. Rights are inherited from analyst, limits are not (docs/connect.md).
 \set ON_ERROR_STOP on
 \getenv login ANALYST_LOGIN
 \getenv password ANALYST_PASSWORD

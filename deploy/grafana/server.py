@@ -70,6 +70,19 @@ ORDER BY time DESC
 LIMIT 200
 """,
     ),
+    # They cost nothing: a dip is not even worth a mark.
+    annotation(
+        "Wrong readings, corrected since",
+        "#9aa7b5",
+        f"""
+SELECT time, string_agg(interface_name, ', ' ORDER BY interface_name) || ': a wrong reading' AS text
+FROM network_samples
+WHERE {SERVER} AND $__timeFilter(time) AND delta_kind = 'glitch'
+GROUP BY time
+ORDER BY time DESC
+LIMIT 200
+""",
+    ),
 ]
 
 
@@ -280,7 +293,7 @@ WHERE {SERVER}
             "95th percentile, as transit is billed",
             f"""
 {_months(1)}
-SELECT m.month, p.rx_bps AS received, p.tx_bps AS sent, greatest(p.rx_bps, p.tx_bps) AS billed,
+SELECT m.month, p.rx_bps AS received, p.tx_bps AS sent, greatest(p.rx_bps, p.tx_bps) AS billed, p.sum_bps AS both,
        100.0 * p.samples / nullif(p.slots, 0) AS "samples there"
 FROM months m
 CROSS JOIN LATERAL network_percentile(
@@ -293,6 +306,7 @@ ORDER BY m.since DESC
                 override("received", unit(RATE), color(RX)),
                 override("sent", unit(RATE), color(TX)),
                 override("billed", unit(RATE)),
+                override("both", unit(RATE)),
                 override("samples there", unit(PERCENT), {"id": "decimals", "value": 1}),
             ),
             description="Of 5-minute samples; those of the last month are kept for 35 days as delivered.",

@@ -1,81 +1,178 @@
-"""Which database Linkbeat uses: the one it is told, else Docker's, else the host's, else its own."""
+"""Which database Linkbeat uses: the one it is told, else the one that has the data, else the first that works."""
 
 import contextlib
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 from service.embedded import docker, packages
+from service.embedded.accounts import owner_of, require_roots_own
 from service.embedded.cluster import Cluster
+from service.embedded.handle import DatabaseHandle, Origin, named, of_cluster
 from service.embedded.installation import Installation, on_host
 from service.embedded.places import default_cache_dir
-from service.embedded.problems import EmbeddedError, NoDatabase
+from service.embedded.postmaster import command_of, find_postmaster
+from service.embedded.problems import EmbeddedError, NoDatabase, PrefixError, UnreachableDirectoryError
 from service.embedded.progress import Say
+from service.embedded.remembered import NOTE, Kind, cluster_major, remember, remembered
+from service.settings import Settings
 
-Origin = Literal["LINKBEAT_DATABASE_URL", "TEST_DATABASE_URL", "docker", "host", "embedded"]
-
+_DOCKER_REMEDY = "Start Docker (or install it) and allow this user to use it"
+_NOT_INSTALLED = "no TimescaleDB on this host"
 _INSTALL_REMEDY = (
     "On Debian 13: apt install postgresql-17-timescaledb. "
     "Elsewhere: the TimescaleDB project's packages for PostgreSQL 17"
 )
 
 
-class DatabaseHandle:
-    """A database that accepts connections; close() or the end of a `with` releases what was started for it.
+def choose_database(settings: Settings, say: Say) -> DatabaseHandle:
+    """The database for the service: the one that has its data, and for a new data directory the first that works.
 
-    url     for asyncpg and psql; may hold a password, so not for logs.
-    psql    arguments that open an interactive session on it; None if there is no psql.
+    In this order: LINKBEAT_DATABASE_URL; LINKBEAT_DATABASE; a cluster of the data directory that runs; the database
+    that the data directory used last; and where there is none, Docker, the host's TimescaleDB, the embedded one.
+
+    Raises NoDatabase: for a new data directory with every attempt and its remedy, for one with data saying where the
+    data is. No empty database is ever put in the place of one that has data.
     """
-
-    def __init__(self, url: str, origin: Origin, psql: list[str] | None, release: Callable[[], None]) -> None:
-        self.url = url
-        self.origin: Origin = origin
-        self.psql = psql
-        self._release = release
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Stop the server if it was started for us. A second call does nothing."""
-        release, self._release = self._release, _nothing
-        release()
-
-
-def choose_database(url: str | None, data_dir: Path, say: Say) -> DatabaseHandle:
-    """The database for the service, which keeps its data in `data_dir` unless it is elsewhere already.
-
-    url     LINKBEAT_DATABASE_URL if it is set.
-
-    Raises NoDatabase, whose message lists every attempt with its remedy.
-    """
-    if url:
+    if settings.database_url:
         say("Database: the one that LINKBEAT_DATABASE_URL names")
-        return DatabaseHandle(url, "LINKBEAT_DATABASE_URL", _psql_for(url), _nothing)
-    attempts = _Attempts(say)
+        return named(settings.database_url, "LINKBEAT_DATABASE_URL")
+    require_roots_own(settings.data_path)
+    place = _Place(settings.data_path, settings.database_port or None, say)
+    if settings.database:
+        return _open_wanted(settings.database, place)
+    last = _running_kind(place.data_dir) or remembered(place.data_dir)
+    return _open_remembered(last, place) if last else _open_first(place)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the data is, and how a cluster there is to be started."""
+
+    data_dir: Path
+    tcp_port: int | None
+    say: Say
+
+
+def _open_wanted(kind: Kind, place: _Place) -> DatabaseHandle:
+    """The kind that LINKBEAT_DATABASE asks for, whichever was used before."""
+    data_dir = place.data_dir
+    try:
+        before = remembered(data_dir)
+    except UnreachableDirectoryError:  # the setting says what the note cannot
+        before = None
+    if before == kind:
+        return _open_remembered(kind, place)
+    why = f"LINKBEAT_DATABASE={kind}"
+    try:
+        handle = _open(kind, place, why)
+    except EmbeddedError as error:
+        raise NoDatabase(f"{why}: {error.what}", error.remedy) from error
+    if before and "docker" in (before, kind):  # embedded and host share a cluster
+        left = _whereabouts(before, data_dir)
+        place.say(f"NOTE: changed over from {before} to {kind}: what is in {left} is kept, and not read")
+    return handle
+
+
+def _open_remembered(kind: Kind, place: _Place) -> DatabaseHandle:
+    """The database that has the data; where it is not to be had, the error says how to get at it."""
+    data_dir = place.data_dir
+    where = _whereabouts(kind, data_dir)
+    if kind == "host":
+        over = "or set LINKBEAT_DATABASE=embedded, which reads the same cluster where its versions are no older"
+    else:
+        other = "embedded" if kind == "docker" else "docker"
+        over = f"or set LINKBEAT_DATABASE={other} to change over to an empty database; the data stays where it is"
+    try:
+        if kind != "docker" and cluster_major(data_dir) is None:
+            raise NoDatabase("That directory holds no cluster", "Bring it back (a disk that is not mounted?)")
+        runs = kind == "docker" and docker.docker_absence() is None
+        if runs and not docker.Container(data_dir, place.say).has_volume:
+            raise NoDatabase("Docker has no such volume", "Bring it back (another Docker host or context?)")
+    except NoDatabase as error:
+        note = data_dir / NOTE
+        remedy = f"{error.remedy}, or remove {note} to start with an empty database"
+        raise NoDatabase(f"The data of {data_dir} was kept in {where}. {error.what}", remedy) from error
+    try:
+        return _open(kind, place, "it has the data")
+    except EmbeddedError as error:
+        raise NoDatabase(
+            f"The data of {data_dir} is in {where}, which cannot be opened: {error.what}",
+            f"{error.remedy.removesuffix('.')}; {over}",
+        ) from error
+
+
+def _open_first(place: _Place) -> DatabaseHandle:
+    """For a new data directory: what this machine has, else what Linkbeat brings along."""
+    attempts = _Attempts(place.say)
     if absence := docker.docker_absence():
-        attempts.pass_over("Docker", absence, "Start Docker (or install it) and allow this user to use it")
+        attempts.pass_over("Docker", absence, _DOCKER_REMEDY)
     else:
         with attempts.tried("Docker"):
-            container = docker.Container(data_dir, say)
-            handle = DatabaseHandle(container.start(), "docker", container.psql, container.stop)
-            say(f"Database: {docker.IMAGE} in Docker container and volume {container.name} (Docker is running)")
-            _note_move(data_dir, "docker", say)
-            return handle
-    cluster_dir = data_dir / "postgres"
-    if installed := _host_installation(cluster_dir, attempts):
+            return _open("docker", place, "Docker is running")
+    if on_host() is None:
+        attempts.pass_over("TimescaleDB on this host", _NOT_INSTALLED, _INSTALL_REMEDY)
+    else:
         with attempts.tried("TimescaleDB on this host"):
-            return _private_cluster("host", installed, data_dir, attempts, say)
+            return _open("host", place, attempts.why)
     with attempts.tried("Embedded TimescaleDB"):
-        return _private_cluster("embedded", packages.prepare(default_cache_dir(), say), data_dir, attempts, say)
+        return _open("embedded", place, attempts.why)
     raise attempts.exhausted("LINKBEAT_DATABASE_URL")
+
+
+def _open(kind: Kind, place: _Place, why: str) -> DatabaseHandle:
+    """Start a database of that kind, or use the one that runs, and note that it has the data from here on."""
+    handle = _open_container(place, why) if kind == "docker" else _open_cluster(kind, place, why)
+    try:
+        remember(place.data_dir, kind)
+    except BaseException:
+        handle.close()
+        raise
+    return handle
+
+
+def _open_container(place: _Place, why: str) -> DatabaseHandle:
+    if absence := docker.docker_absence():
+        raise docker.DockerError(absence, _DOCKER_REMEDY)
+    container = docker.Container(place.data_dir, place.say)
+    handle = DatabaseHandle(container.start(), "docker", container.psql, container.stop)
+    place.say(f"Database: {docker.IMAGE} in Docker container and volume {container.name} ({why})")
+    return handle
+
+
+def _open_cluster(kind: Literal["embedded", "host"], place: _Place, why: str) -> DatabaseHandle:
+    if kind == "host":
+        major = cluster_major(place.data_dir)
+        installation = on_host(major)
+        if installation is None:
+            reason = _NOT_INSTALLED if on_host() is None else f"the host's TimescaleDB is not for PostgreSQL {major}"
+            raise PrefixError(reason, _INSTALL_REMEDY)
+    else:
+        installation = packages.prepare(default_cache_dir(), place.say)
+    cluster = Cluster(installation, place.data_dir / "postgres", place.say, tcp_port=place.tcp_port)
+    cluster.start()
+    place.say(f"Database: {_versions(kind, installation)} in {cluster.data_dir} ({why})")
+    return of_cluster(cluster, kind, cluster.stop)
+
+
+def _running_kind(data_dir: Path) -> Kind | None:
+    """Of the cluster that runs in the data directory; None if none does. Its clients must not be split up."""
+    cluster_dir = data_dir / "postgres"
+    running = find_postmaster(cluster_dir, owner_of(cluster_dir))
+    if running is None:
+        return None
+    installed = on_host(cluster_major(data_dir))
+    is_hosts = installed is not None and command_of(running.pid) == str(installed.program("postgres"))
+    return "host" if is_hosts else "embedded"
+
+
+def _whereabouts(kind: Kind, data_dir: Path) -> str:
+    """Where a database of that kind has the data."""
+    if kind == "docker":
+        return f"Docker volume {docker.container_name(data_dir)}"
+    whose = "the embedded" if kind == "embedded" else "the host's"
+    return f"cluster {data_dir / 'postgres'} of {whose} TimescaleDB"
 
 
 def choose_test_database(url: str | None, say: Say, *, durable: bool = False) -> DatabaseHandle:
@@ -86,14 +183,17 @@ def choose_test_database(url: str | None, say: Say, *, durable: bool = False) ->
     """
     if url:
         say("Test database: the one that TEST_DATABASE_URL names")
-        return DatabaseHandle(url, "TEST_DATABASE_URL", _psql_for(url), _nothing)
+        return named(url, "TEST_DATABASE_URL")
     attempts = _Attempts(say)
     if absence := docker.docker_absence():
-        attempts.pass_over("Docker", absence, "Start Docker (or install it) and allow this user to use it")
+        attempts.pass_over("Docker", absence, _DOCKER_REMEDY)
     else:
         with attempts.tried("Docker"):
             return _test_container(say)
-    if installed := _host_installation(None, attempts):
+    installed = on_host()
+    if installed is None:
+        attempts.pass_over("TimescaleDB on this host", _NOT_INSTALLED, _INSTALL_REMEDY)
+    else:
         with attempts.tried("TimescaleDB on this host"):
             return _temporary_cluster("host", installed, attempts, say, durable)
     with attempts.tried("Embedded TimescaleDB"):
@@ -138,23 +238,13 @@ class _Attempts:
         )
 
 
-def _private_cluster(
-    origin: Origin, installation: Installation, data_dir: Path, attempts: _Attempts, say: Say
-) -> DatabaseHandle:
-    cluster = Cluster(installation, data_dir / "postgres", say)
-    cluster.start()
-    say(f"Database: {_named(origin, installation)} in {cluster.data_dir} ({attempts.why})")
-    _note_move(data_dir, "cluster", say)
-    return DatabaseHandle(cluster.url, origin, cluster.psql, cluster.stop)
-
-
 def _temporary_cluster(
     origin: Origin, installation: Installation, attempts: _Attempts, say: Say, durable: bool
 ) -> DatabaseHandle:
     with contextlib.ExitStack() as stack:
         cluster = stack.enter_context(Cluster.temporary(installation, say, durable=durable))
-        say(f"Test database: {_named(origin, installation)}, temporary ({attempts.why})")
-        return DatabaseHandle(cluster.url, origin, cluster.psql, stack.pop_all().close)
+        say(f"Test database: {_versions(origin, installation)}, temporary ({attempts.why})")
+        return of_cluster(cluster, origin, stack.pop_all().close)
 
 
 def _test_container(say: Say) -> DatabaseHandle:
@@ -174,47 +264,10 @@ def _test_container(say: Say) -> DatabaseHandle:
         container.stop()
         raise docker.DockerError(f"testcontainers failed: {error}", f"Make `docker run {docker.IMAGE}` work") from error
     say(f"Test database: {docker.IMAGE} in a temporary Docker container (Docker is running)")
-    url = f"postgresql://{role}:{role}@{address}/{role}"
-    return DatabaseHandle(url, "docker", _psql_for(url), container.stop)
+    return named(f"postgresql://{role}:{role}@{address}/{role}", "docker", container.stop)
 
 
-def _host_installation(cluster_dir: Path | None, attempts: _Attempts) -> Installation | None:
-    """The host's TimescaleDB, of the version that an existing cluster belongs to."""
-    major = None
-    if cluster_dir is not None and (cluster_dir / "PG_VERSION").exists():
-        major = int((cluster_dir / "PG_VERSION").read_text(encoding="ascii"))
-    if found := on_host(major):
-        return found
-    reason = (
-        "no TimescaleDB on this host" if on_host() is None else f"the host's TimescaleDB is not for PostgreSQL {major}"
-    )
-    attempts.pass_over("TimescaleDB on this host", reason, _INSTALL_REMEDY)
-    return None
-
-
-def _named(origin: Origin, installation: Installation) -> str:
+def _versions(origin: Origin, installation: Installation) -> str:
     """As in: embedded TimescaleDB 2.19.3 on PostgreSQL 17.11."""
     prefix = "embedded" if origin == "embedded" else "the host's"
     return f"{prefix} TimescaleDB {installation.timescaledb_version} on PostgreSQL {installation.postgres_version}"
-
-
-def _note_move(data_dir: Path, kind: str, say: Say) -> None:
-    """Tell when the data of earlier runs lies elsewhere: a Docker that is off today looks like lost data."""
-    note = data_dir / "database-kind"
-    before = note.read_text(encoding="ascii").strip() if note.exists() else kind
-    if before != kind:
-        place = "Docker volume" if before == "docker" else f"cluster {data_dir / 'postgres'}"
-        say(f"NOTE: the last run kept its data in its {place}, which this run does not read")
-    note.write_text(kind + "\n", encoding="ascii")
-
-
-def _psql_for(url: str) -> list[str] | None:
-    """The host's psql, else the one of a prefix that is there already."""
-    if on_path := shutil.which("psql"):
-        return [on_path, url]
-    prefix = packages.find(default_cache_dir())
-    return [str(prefix.program("psql")), url] if prefix else None
-
-
-def _nothing() -> None:
-    """Release of a database that was there before us."""

@@ -8,27 +8,42 @@
 import os
 import secrets
 import shutil
+import stat
 from pathlib import Path
 
-from service.embedded.debian import numbers
-from service.embedded.installation import Installation
-from service.embedded.places import (
+from service.embedded.accounts import (
+    SHARED,
     account_name,
     give_to,
-    make_enterable,
+    own_account,
+    read_as,
     require_access,
+    require_roots_own,
     run_as,
     server_account,
-    write_private,
 )
+from service.embedded.debian import numbers
+from service.embedded.installation import Installation
+from service.embedded.ownership import change_owner
+from service.embedded.places import make_enterable, open_lock, write_private
 from service.embedded.problems import ClusterError, NoSpaceError, UnreachableDirectoryError
 from service.embedded.progress import Say
 
 ROLE = DATABASE = "linkbeat"
 
+# A reader never sees half a file; a full disk, or a power failure, leaves the old one as it is.
+_WRITE = 'cat >"$0.tmp" && sync "$0.tmp" && mv -f "$0.tmp" "$0"'
+# Of the last start: what stands before "starting PostgreSQL" an earlier one said.
+_STARTING = "starting PostgreSQL"
+_LOG_LINES = 20
+
 
 class DataDirectory:
-    """The directory of one cluster and what of it can be done without being its server's owner."""
+    """The directory of one cluster and what of it can be done without being its server's owner.
+
+    Programs that run as `account` read and write everything within it (accounts.py says why). This process makes files
+    only next to it, in a directory that no other account can write.
+    """
 
     def __init__(self, installation: Installation, path: Path, say: Say) -> None:
         self.path = path.absolute()
@@ -39,7 +54,7 @@ class DataDirectory:
     @property
     def exists(self) -> bool:
         """Whether there is a cluster; it is moved here only when it is whole."""
-        return (self.path / "PG_VERSION").exists()
+        return self.read("PG_VERSION") != ""
 
     @property
     def lock_path(self) -> Path:
@@ -48,41 +63,89 @@ class DataDirectory:
 
     @property
     def password(self) -> str:
-        """The generated password of the role linkbeat."""
-        return (self.path / "linkbeat.pgpass").read_text(encoding="ascii").strip().rpartition(":")[2]
-
-    def conninfo(self, port: int, database: str) -> str:
-        """For psql; the password stays in its file, out of `ps`."""
-        passfile = str(self.path / "linkbeat.pgpass").replace("\\", "\\\\").replace("'", "\\'")
-        return f"host=127.0.0.1 port={port} user={ROLE} dbname={database} passfile='{passfile}'"
+        """The generated password of the role linkbeat. Raises ClusterError if it is not to be read."""
+        password = self.read("linkbeat.pgpass").partition("\n")[0].rpartition(":")[2]
+        if not password:
+            raise ClusterError(
+                f"{self.path / 'linkbeat.pgpass'} holds no password, or cannot be read", "Restore it from a backup"
+            )
+        return password
 
     def write(self, name: str, text: str) -> None:
-        """Write a file of ours into the cluster."""
-        write_private(self.account, self.path / name, text)
+        """Write a file of ours into the cluster, whole or not at all. Raises NoSpaceError, ClusterError."""
+        if self.read(name) == text:
+            return
+        done = run_as(self.account, ["sh", "-c", _WRITE, self.path / name], timeout=30, typed=text)
+        if "No space left" in done.stderr or "quota exceeded" in done.stderr:
+            raise NoSpaceError(f"{self.path / name} cannot be written: {done.stderr.strip()}", self._space_remedy)
+        if done.returncode != 0:
+            raise ClusterError(f"{self.path / name} cannot be written: {done.stderr.strip()}", "Make it writable")
 
     def read(self, name: str) -> str:
         """A file of ours; "" if it is not there yet."""
-        path = self.path / name
-        return path.read_text(encoding="utf-8") if path.exists() else ""
+        return read_as(self.account, self.path / name)
+
+    def write_password_file(self, sockets: Path) -> None:
+        """For tools that read a password file: the password by the socket and, where it listens there, by TCP."""
+        password = self.password
+        escaped = str(sockets).replace("\\", "\\\\").replace(":", "\\:")
+        self.write("linkbeat.pgpass", "".join(f"{host}:*:*:{ROLE}:{password}\n" for host in ("127.0.0.1", escaped)))
+
+    def open_lock(self) -> int:
+        """A descriptor of the file that the server's owner locks."""
+        return open_lock(self.lock_path)
 
     def check_access(self) -> None:
         """Make the parent directory and the lock; raises UnreachableDirectoryError if that is in vain."""
         parent = self.path.parent
         try:
+            require_roots_own(parent)
             make_enterable(parent)
-            self.lock_path.touch()
+            os.close(self.open_lock())
         except OSError as error:
             raise UnreachableDirectoryError(
                 f"{parent} cannot be written: {error.strerror}", "Set LINKBEAT_DATA_DIR to a directory of your own"
             ) from error
         require_access(self.account, parent, "Set LINKBEAT_DATA_DIR to a directory that every user may enter")
         require_access(self.account, self._installation.program("postgres"), "Make it readable for every user")
-        expected = self.account.uid if self.account else os.geteuid()
-        if self.path.exists() and (owner := self.path.stat().st_uid) != expected:
+        owner = self._owner
+        if owner is not None and owner not in self._expected_owners():
             raise UnreachableDirectoryError(
                 f"{self.path} belongs to {account_name(owner)}",
                 "Start Linkbeat as that user, or set LINKBEAT_DATA_DIR to another directory",
             )
+
+    def leave_shared_account(self) -> None:
+        """Make the cluster that an earlier version ran as `postgres` or `nobody` one of Linkbeat's own account.
+
+        With no server running. Other programs run as those accounts, and whoever breaks into one has the database.
+        """
+        if self.account is None or self.account.name not in SHARED or self._owner != self.account.uid:
+            return
+        own = own_account()
+        self._say(f"The cluster in {self.path} belongs to the account {self.account.name}: giving it to {own.name}")
+        change_owner(self.path, self.account, own)
+        self.account = own
+
+    @property
+    def _owner(self) -> int | None:
+        """Who owns the directory; None if there is none. Raises UnreachableDirectoryError for something else."""
+        try:
+            found = self.path.stat()  # a link is its owner's business: it lies in a directory that is ours alone
+        except FileNotFoundError:
+            return None
+        if not stat.S_ISDIR(found.st_mode):
+            raise UnreachableDirectoryError(f"{self.path} is no directory", "Move it away")
+        return found.st_uid
+
+    def _expected_owners(self) -> set[int]:
+        if self.account is None:
+            return {os.geteuid()}
+        return {0, own_account().uid} | ({self.account.uid} if self.account.name in SHARED else set())
+
+    @property
+    def _space_remedy(self) -> str:
+        return f"Free space where {self.path} is, or set LINKBEAT_DATA_DIR"
 
     def check_versions(self) -> None:
         """Raise ClusterError if the data is another major version's, or was used by a newer TimescaleDB."""
@@ -102,14 +165,14 @@ class DataDirectory:
 
     def initialise(self, *, durable: bool) -> None:
         """Make the cluster beside its place and move it there: an interrupted initdb leaves no half cluster."""
-        if self.path.exists() and any(self.path.iterdir()):
+        if not self._is_empty():
             raise ClusterError(
                 f"{self.path} is not empty and not a PostgreSQL cluster",
                 "Move it away, or set LINKBEAT_DATA_DIR to another directory",
             )
         self._say(f"Making a database cluster in {self.path}")
         fresh = self.path.with_name(self.path.name + ".new")
-        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(fresh, ignore_errors=True)  # by descriptors: it follows no link
         fresh.mkdir(mode=0o700)
         give_to(self.account, fresh)
         password = secrets.token_hex(24)
@@ -127,38 +190,52 @@ class DataDirectory:
         finally:
             password_file.unlink(missing_ok=True)
         self._run_program("postgres", "--single", "-D", fresh, "postgres", typed=f"CREATE DATABASE {DATABASE};\n")
-        with (fresh / "postgresql.conf").open("a", encoding="utf-8") as file:
-            file.write("\ninclude 'linkbeat.conf'\ninclude_if_exists 'local.conf'\n")
-        write_private(self.account, fresh / "local.conf", "# Settings here come after Linkbeat's own and win.\n")
-        write_private(self.account, fresh / "linkbeat.pgpass", f"127.0.0.1:*:*:{ROLE}:{password}\n")
-        (fresh / "log").mkdir(mode=0o700)
-        give_to(self.account, fresh / "log")
+        files = DataDirectory(self._installation, fresh, self._say)
+        included = "\ninclude 'linkbeat.conf'\ninclude_if_exists 'local.conf'\n"
+        files.write("postgresql.conf", files.read("postgresql.conf") + included)
+        files.write("local.conf", "# Settings here come after Linkbeat's own and win.\n")
+        files.write("linkbeat.pgpass", f"127.0.0.1:*:*:{ROLE}:{password}\n")
+        run_as(self.account, ["mkdir", fresh / "log"], timeout=10)
         if self.path.exists():
             self.path.rmdir()
         fresh.rename(self.path)
 
-    def update_extension(self, port: int) -> None:
-        """Bring every database that has an older TimescaleDB to the installed one; the server listens on `port`."""
+    def _is_empty(self) -> bool:
+        if not self.path.exists():
+            return True
+        account = None if self._owner == 0 else self.account
+        listing = run_as(account, ["ls", "-A", self.path], timeout=10)
+        return listing.returncode == 0 and not listing.stdout
+
+    def update_extension(self, sockets: Path, port: int) -> None:
+        """Bring every database that has an older TimescaleDB to the installed one; the server is ready."""
         installed = self._installation.timescaledb_version
         if self.read("linkbeat.timescaledb").strip() == installed:
             return
         # The data's older library is not in this prefix: without disable_load the question itself fails.
         silent = {"PGOPTIONS": "-c timescaledb.disable_load=on"}
-        for database in self._query(port, "SELECT datname FROM pg_database WHERE datallowconn", "postgres", silent):
+        session = (sockets, port)
+        for database in self._query(session, "SELECT datname FROM pg_database WHERE datallowconn", "postgres", silent):
             asked = "SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'"
-            version = "".join(self._query(port, asked, database, silent))
+            version = "".join(self._query(session, asked, database, silent))
             if version not in ("", installed):
                 self._say(f"Updating TimescaleDB in database {database} from {version} to {installed}")
-                self._query(port, "ALTER EXTENSION timescaledb UPDATE", database, {})
+                self._query(session, "ALTER EXTENSION timescaledb UPDATE", database, {})
         self.write("linkbeat.timescaledb", installed + "\n")
 
     def log_tail(self) -> str:
-        """The last lines of the server's newest log, after those from before the log existed."""
-        logs = sorted((self.path / "log").glob("*.log"), key=lambda path: path.stat().st_mtime)
-        lines: list[str] = []
-        for log in logs[-2:]:
-            lines += log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
-        return "\n".join(lines)
+        """The last lines that the server wrote since its last start, those from before its log existed first."""
+        newest = (
+            'cd "$0" && ls -tr *.log | tail -n 2 | while read -r log; do echo "==> $log"; tail -n "$1" "$log"; done'
+        )
+        done = run_as(self.account, ["sh", "-c", newest, self.path / "log", str(_LOG_LINES)], timeout=10)
+        _, *logs = f"\n{done.stdout}".split("\n==> ")
+        texts = {name: text for name, _, text in (log.partition("\n") for log in logs)}
+        first = texts.pop("startup.log", "").strip()
+        if "FATAL" in first:
+            return first
+        rest = "".join(texts.values())
+        return "\n".join(filter(None, [first, rest[max(rest.rfind(_STARTING), 0) :].strip()]))
 
     def failure(self, what: str) -> ClusterError:
         """The error to raise for `what`, with the end of the server's log."""
@@ -173,23 +250,24 @@ class DataDirectory:
             return done.stdout
         words = " / ".join(done.stderr.strip().splitlines()[-3:])
         if "No space left" in done.stderr:
-            raise NoSpaceError(f"{name}: {words}", f"Free space where {self.path} is, or set LINKBEAT_DATA_DIR")
+            raise NoSpaceError(f"{name}: {words}", self._space_remedy)
         raise ClusterError(f"{name} failed: {words}", "Set LINKBEAT_DATA_DIR to another directory, or start Docker")
 
-    def _query(self, port: int, sql: str, database: str, environment: dict[str, str]) -> list[str]:
+    def _query(self, session: tuple[Path, int], sql: str, database: str, environment: dict[str, str]) -> list[str]:
+        """Rows of psql, which runs as the server's account; the password is in its environment, out of `ps`."""
+        sockets, port = session
         done = run_as(
             self.account,
-            [
-                self._installation.program("psql"),
-                "-XAtq",
-                "-v",
-                "ON_ERROR_STOP=1",
-                "-c",
-                sql,
-                self.conninfo(port, database),
-            ],
+            [self._installation.program("psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", sql],
             timeout=300,
-            environment=environment,
+            environment={
+                "PGHOST": str(sockets),
+                "PGPORT": str(port),
+                "PGUSER": ROLE,
+                "PGDATABASE": database,
+                "PGPASSWORD": self.password,
+                **environment,
+            },
         )
         if done.returncode != 0:
             raise self.failure(f"{sql!r} failed in database {database}: {done.stderr.strip()}")

@@ -40,6 +40,11 @@ def docker_absence() -> str | None:
     return "the Docker daemon does not answer" if done.returncode == TIMED_OUT else "Docker is not running"
 
 
+def container_name(data_dir: Path) -> str:
+    """Of the container and its volume."""
+    return "linkbeat-" + hashlib.sha256(os.fsencode(data_dir.absolute())).hexdigest()[:8]
+
+
 class Container:
     """The container and volume of one data directory, named after it so that two never share.
 
@@ -47,7 +52,7 @@ class Container:
     """
 
     def __init__(self, data_dir: Path, say: Say) -> None:
-        self.name = "linkbeat-" + hashlib.sha256(os.fsencode(data_dir.absolute())).hexdigest()[:8]
+        self.name = container_name(data_dir)
         self._password_file = data_dir / "docker-password"
         self._say = say
         self._started = False
@@ -81,6 +86,11 @@ class Container:
             self._started = False
             # 60 seconds for the shutdown checkpoint before Docker kills the server.
             _docker("stop", "--time", "60", self.name, timeout=90)
+
+    @property
+    def has_volume(self) -> bool:
+        """Whether Docker holds data of an earlier start."""
+        return _docker("volume", "inspect", self.name).returncode == 0
 
     @property
     def psql(self) -> list[str]:

@@ -6,7 +6,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.embedded.places import program_environment
+from service.embedded.accounts import program_environment
 from service.embedded.problems import PrefixError
 
 HOST_MAJORS = (17, 18, 16)

@@ -24,7 +24,7 @@ import msgspec
 from service.embedded import debian, elf
 from service.embedded.apt import Package, PrivateApt
 from service.embedded.installation import Installation
-from service.embedded.places import make_enterable
+from service.embedded.places import make_enterable, open_lock
 from service.embedded.postmaster import command_of
 from service.embedded.problems import EmbeddedError, MirrorError, NoSpaceError, PrefixError
 from service.embedded.progress import Say, megabytes
@@ -249,7 +249,7 @@ def _drop_unused(cache_dir: Path, *, keep: Path, say: Say) -> None:
 @contextlib.contextmanager
 def _locked(path: Path, say: Say) -> Iterator[int]:
     """Hold the builder's lock; the kernel frees it whichever way its holders end."""
-    with path.open("w") as file:
+    with os.fdopen(open_lock(path), "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -1,18 +1,16 @@
-"""Where the embedded database keeps its things, and as whom it runs."""
+"""Where the embedded database keeps its things."""
 
 import contextlib
 import os
-import pwd
 import shutil
-import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
-from service.embedded.problems import UnreachableDirectoryError, UnsupportedHostError
+from service.embedded.accounts import Account, own_account, require_access
+from service.embedded.problems import UnreachableDirectoryError
 
-MEMORY = "/dev/shm"  # noqa: S108  a file system in memory, wherever Linux has one; ours there is 0700
+MEMORY = "/dev/shm"  # noqa: S108  a file system in memory, wherever Linux has one; ours there is closed
 
 
 def default_cache_dir() -> Path:
@@ -38,108 +36,17 @@ def _xdg(variable: str, below_home: str) -> Path:
     return named if named.is_absolute() else Path.home() / below_home
 
 
-@dataclass(frozen=True)
-class Account:
-    """The unprivileged account that PostgreSQL's programs drop to when we are root."""
-
-    name: str
-    uid: int
-    gid: int
-
-
-def server_account(data_dir: Path) -> Account | None:
-    """Whom to drop to before running PostgreSQL, which refuses root; None when we are not root.
-
-    The owner of an existing data directory comes first: `postgres` may have been added to the
-    machine after the cluster was made as `nobody`, and a server must own its data.
-    """
-    if os.geteuid() != 0:
-        return None
-    candidates: list[str | int] = ["postgres", "nobody"]
-    if data_dir.exists() and data_dir.stat().st_uid != 0:
-        candidates.insert(0, data_dir.stat().st_uid)
-    for candidate in candidates:
-        try:
-            entry = pwd.getpwuid(candidate) if isinstance(candidate, int) else pwd.getpwnam(candidate)
-        except KeyError:
-            continue
-        return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
-    raise UnsupportedHostError(
-        "PostgreSQL does not run as root, and this machine has neither an account postgres nor nobody",
-        "Start Linkbeat as an ordinary user, or set LINKBEAT_DATABASE_URL",
-    )
-
-
-def program_environment() -> dict[str, str]:
-    """A plain environment for PostgreSQL's programs.
-
-    LD_LIBRARY_PATH and PG* of the caller are left out: one would mix the host's libraries with
-    the prefix's, the other would redirect psql. OPENSSL_CONF: the host's openssl.cnf may load
-    provider modules that only fit the host's libcrypto. LC_ALL: messages are searched for words.
-    """
-    return {
-        "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
-        "LC_ALL": "C",
-        "OPENSSL_CONF": "/dev/null",
-    }
-
-
-def run_as(
-    account: Account | None,
-    arguments: Sequence[str | Path],
-    *,
-    timeout: float,
-    environment: Mapping[str, str] | None = None,
-    typed: str = "",
-) -> subprocess.CompletedProcess[str]:
-    """Run one program to its end as `account` (as ourselves if None); `timeout` in seconds, `typed` its input.
-
-    A program that takes longer is killed and counts as failed, with code 124.
-
-    From `/`, because the caller's directory may be closed to the account.
-    """
-    command = [str(argument) for argument in arguments]
-    try:
-        return subprocess.run(
-            command,
-            cwd="/",
-            env={**program_environment(), **(environment or {})},
-            input=typed,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout,
-            check=False,
-            user=account.uid if account else None,
-            group=account.gid if account else None,
-            extra_groups=[] if account else None,
-        )
-    except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(command, 124, "", f"no end after {timeout:.0f} s")
-
-
-def require_access(account: Account | None, path: Path, remedy: str) -> None:
-    """Raise UnreachableDirectoryError, naming the closed directory, unless `account` can reach `path`."""
-    if account is None:
-        return
-    for place in [*reversed(path.parents), path]:
-        if place.exists() and run_as(account, ["test", "-x", place], timeout=10).returncode != 0:
-            raise UnreachableDirectoryError(
-                f"PostgreSQL does not run as root, and the account {account.name} cannot enter {place}", remedy
-            )
-
-
 @contextlib.contextmanager
 def reachable_directory(memory_bytes: int = 0) -> Iterator[Path]:
-    """A temporary directory that the server's account owns, below one that it can enter.
+    """A temporary directory of ours that the server's account can enter.
 
     memory_bytes  that may be taken: the directory is in memory where that leaves room for a gigabyte and to spare. A
                   database is five hundred files, which a disk's file system takes a fifth of a second to make.
     """
-    account = server_account(Path("/nonexistent"))
+    account = own_account() if os.geteuid() == 0 else None
     with contextlib.suppress(OSError):
         make_enterable(default_cache_dir())
-    places = [os.environ.get("TMPDIR"), "/tmp", "/var/tmp", default_cache_dir()]  # noqa: S108  ours is 0700
+    places = [os.environ.get("TMPDIR"), "/tmp", "/var/tmp", default_cache_dir()]  # noqa: S108  ours is closed
     if memory_bytes >= 4 << 30 and _free_bytes(MEMORY) >= 2 << 30:
         places.insert(0, MEMORY)
     for place in places:
@@ -150,7 +57,7 @@ def reachable_directory(memory_bytes: int = 0) -> Iterator[Path]:
         except UnreachableDirectoryError:
             continue
         with tempfile.TemporaryDirectory(prefix="linkbeat-", dir=place, ignore_cleanup_errors=True) as name:
-            give_to(account, Path(name))
+            Path(name).chmod(0o711 if account else 0o700)  # nobody else's files are in it, but those of the account
             yield Path(name)
         return
     raise UnreachableDirectoryError(
@@ -165,29 +72,28 @@ def _free_bytes(place: str) -> int:
         return 0
 
 
-def give_to(account: Account | None, path: Path) -> None:
-    """Make `account` the owner of a file or directory that we created as root."""
-    if account is not None:
-        os.chown(path, account.uid, account.gid)
-
-
-def account_name(uid: int) -> str:
-    """The name for a message; the number if there is none."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
-
-
 def write_private(account: Account | None, path: Path, text: str) -> None:
-    """Write a file whole or not at all, readable by the server's account alone: passwords are in it."""
+    """Write a file whole or not at all, readable by `account` alone: passwords are in it.
+
+    Only into a directory that is ours alone: what another account owns, it may swap between two steps.
+    """
     fresh = path.with_name(path.name + ".tmp")
     fresh.unlink(missing_ok=True)
     # Closed from its first moment on: chmod after writing would leave a gap.
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    with os.fdopen(os.open(fresh, flags, 0o600), "w", encoding="utf-8") as file:
         file.write(text)
-    give_to(account, fresh)
+        if account is not None:
+            os.fchown(file.fileno(), account.uid, account.gid)
     fresh.replace(path)
+
+
+def open_lock(path: Path) -> int:
+    """A descriptor of a file to be locked. Closed to others: whoever may open it can hold the lock, and us up."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    if os.fstat(descriptor).st_uid == os.geteuid():
+        os.fchmod(descriptor, 0o600)  # an earlier version's was open
+    return descriptor
 
 
 def make_enterable(directory: Path) -> None:

@@ -1,13 +1,11 @@
 """The running server of a data directory, found without asking it: postmaster.pid and /proc."""
 
-import contextlib
-import os
 import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.embedded.places import Account, run_as
+from service.embedded.accounts import Account, read_as, run_as, signal_as
 from service.embedded.problems import ClusterError
 
 
@@ -15,12 +13,14 @@ from service.embedded.problems import ClusterError
 class Postmaster:
     """A server that lives, as its postmaster.pid describes it.
 
-    port    0 while the server has not come as far as writing it.
-    ready   accepts connections.
+    port               0 while the server has not come as far as writing it.
+    socket_directory   None while it has not come as far, or listens on no Unix socket.
+    ready              accepts connections.
     """
 
     pid: int
     port: int
+    socket_directory: Path | None
     ready: bool
 
 
@@ -30,17 +30,19 @@ def find_postmaster(data_dir: Path, account: Account | None) -> Postmaster | Non
     The file's lines: pid, data directory, start time, port, socket directory, address,
     shared memory key, status (postgres/src/include/utils/pidfile.h).
     """
+    lines = read_as(account, data_dir / "postmaster.pid").splitlines()
     try:
-        lines = (data_dir / "postmaster.pid").read_text(encoding="utf-8").splitlines()
         pid = int(lines[0])
-    except (OSError, ValueError, IndexError):
+        port = int(lines[3]) if len(lines) > 3 else 0
+    except (ValueError, IndexError):
         return None
     # The number may belong to another program by now; ours has the data directory for its own.
-    if _works_in(pid, account) != str(data_dir.resolve()):
+    if pid <= 0 or _works_in(pid, account) != str(data_dir.resolve()):
         return None
     return Postmaster(
         pid,
-        port=int(lines[3]) if len(lines) > 3 else 0,
+        port=port,
+        socket_directory=Path(lines[4].strip()) if len(lines) > 4 and lines[4].strip() else None,
         ready=len(lines) > 7 and lines[7].strip() == "ready",
     )
 
@@ -61,7 +63,7 @@ def processes_in(data_dir: Path, account: Account | None) -> list[int]:
 
 
 def command_of(pid: int) -> str:
-    """The program that process `pid` was started as; "" if it is gone. Readable for everyone."""
+    """The program that process `pid` was started as; "" if it is gone or a zombie. Readable for everyone."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0].decode(errors="replace")
     except OSError:
@@ -69,13 +71,11 @@ def command_of(pid: int) -> str:
 
 
 def _works_in(pid: int, account: Account | None) -> str:
-    """The current directory of process `pid`; "" if it is gone or a zombie."""
-    try:
-        return str(Path(f"/proc/{pid}/cwd").readlink())
-    except PermissionError:
-        return run_as(account, ["readlink", f"/proc/{pid}/cwd"], timeout=10).stdout.strip()
-    except OSError:
-        return ""
+    """The current directory of process `pid`; "" if it is gone, a zombie, or not the account's.
+
+    Asked as the account: the number stands in a file of its, which may name a process of root's.
+    """
+    return run_as(account, ["readlink", f"/proc/{pid}/cwd"], timeout=10).stdout.strip()
 
 
 def clear_remains(data_dir: Path, account: Account | None) -> None:
@@ -90,12 +90,10 @@ def clear_remains(data_dir: Path, account: Account | None) -> None:
             if not remains:
                 # PostgreSQL refuses to start while the pid in its lock files exists: as another
                 # program by now, or as a zombie where no init reaps (containers).
-                for stale in (data_dir / "postmaster.pid", *data_dir.glob(".s.PGSQL.*")):
-                    stale.unlink(missing_ok=True)
+                stale = 'cd "$0" && rm -f postmaster.pid .s.PGSQL.*'
+                run_as(account, ["sh", "-c", stale, data_dir], timeout=10)
                 return
             if sent is not None:
-                for pid in remains:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, sent)
+                signal_as(account, sent, remains)
             time.sleep(0.1)
     raise ClusterError(f"Processes {remains} still work in {data_dir}", "End them and start again")

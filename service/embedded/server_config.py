@@ -1,27 +1,24 @@
 """The server's settings: what Linkbeat's load, a small machine and durability ask for."""
 
 import os
-import re
-import secrets
-import socket
 from pathlib import Path
 
 MEGABYTE = 1024 * 1024
 
-LOWEST_PORT, PORTS = 15432, 400
-"""Below the range from which Linux takes ports for outgoing connections (32768 and up)."""
 
+def settings_text(*, socket_directory: Path, port: int, tcp: bool, memory_bytes: int, durable: bool) -> str:
+    """linkbeat.conf, included by postgresql.conf and written again at every start.
 
-def settings_text(*, port: int, data_dir: Path, memory_bytes: int, durable: bool) -> str:
-    """linkbeat.conf, included by postgresql.conf and written anew at every start.
-
+    port        of 127.0.0.1 if `tcp`; in any case a part of the socket's name.
     durable     off only for a throwaway cluster: survives kill -9, not a power cut.
     """
     switch = "on" if durable else "off"
     settings: dict[str, str | int] = {
-        "listen_addresses": "127.0.0.1",
+        "listen_addresses": "127.0.0.1" if tcp else "",
         "port": port,
-        "unix_socket_directories": _socket_directory(data_dir, port),
+        "unix_socket_directories": str(socket_directory),
+        # The directory is closed to others; this holds even if somebody opens it.
+        "unix_socket_permissions": "0700",
         # Workers times pool size, and analysts; each idle one costs about 2 MB.
         "max_connections": 100,
         "shared_preload_libraries": "timescaledb",
@@ -85,36 +82,6 @@ def machine_memory_bytes() -> int:
 def time_zone() -> str:
     """UTC. Debian's PostgreSQL reads the host's zone files; without them only this spelling works."""
     return "UTC" if Path("/usr/share/zoneinfo/UTC").exists() else "UTC0"
-
-
-def configured_port(text: str) -> int | None:
-    """The port that an earlier start wrote."""
-    match = re.search(r"^port = '?(\d+)'?$", text, re.MULTILINE)
-    return int(match[1]) if match else None
-
-
-def choose_port(preferred: int | None) -> int:
-    """`preferred` if nobody listens there, else a free one of our range; 0 if all are taken.
-
-    From a random place in the range, so that clusters started at the same time seldom meet.
-    """
-    first = secrets.randbelow(PORTS)
-    candidates = [LOWEST_PORT + (first + step) % PORTS for step in range(PORTS)]
-    for port in [preferred, *candidates] if preferred else candidates:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            # As PostgreSQL does: connections of a server that just ended do not count.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    return 0
-
-
-def _socket_directory(data_dir: Path, port: int) -> str:
-    """The data directory, which nobody else may enter; "" where the path exceeds sun_path's 108 bytes."""
-    return str(data_dir) if len(os.fsencode(data_dir / f".s.PGSQL.{port}")) < 108 else ""
 
 
 def _quoted(value: str) -> str:

@@ -14,7 +14,7 @@ from service.sparkline import Sparkline
 
 FRESH_SECONDS = 300  # a figure as old as this still is one of now; of wide buckets, the last two are
 _SPANS = {"1h": "last hour", "24h": "last 24 hours", "7d": "last 7 days", "30d": "last 30 days", "1y": "last year"}
-_WIDTHS = {60: "minute", 900: "15 minutes", 3_600: "hour", 21_600: "6 hours", 86_400: "day"}
+_UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"))
 _GAUGES = {"cpu": "CPU", "memory": "Memory", "disk": "Disk"}
 
 _traffic = msgspec.json.Decoder(Sparkline).decode
@@ -35,13 +35,14 @@ class _Said(NamedTuple):
         return f"{self.what} {self.now}, at most {self.peak}"
 
 
-def of_traffic(body: bytes, buckets: Grid) -> Chart:
+def of_traffic(body: bytes, asked: Grid) -> Chart:
     """Received above the axis and sent below it, in bits a second.
 
     Without the bucket under way, of which a part alone has come: every picture would end in a fall.
     """
     answer = _traffic(body)
-    values = [_mean_over_gaps(one) for one in _placed(answer.data, ("rx_bps", "tx_bps"), buckets)]
+    buckets = asked.of_width(answer.bucket_seconds)
+    values = _placed(answer.data, ("rx_bps", "tx_bps"), buckets)
     if any(value is not None for value in values[0][:-1]):
         values = [one[:-1] for one in values]
     figures = [(bits(_newest(one, buckets)), bits(_highest(one))) for one in values]
@@ -51,15 +52,16 @@ def of_traffic(body: bytes, buckets: Grid) -> Chart:
     return _chart(name, "network traffic", said, curves, buckets, top=None)
 
 
-def of_gauge(body: bytes, buckets: Grid) -> Chart:
+def of_gauge(body: bytes, asked: Grid) -> Chart:
     """The mean of each bucket, of 100 percent; the highest sample as the peak."""
     answer = _gauge(body)
     name = _GAUGES[answer.metric]
-    return _share(f"{answer.server_id} · {name}", name, answer.data, buckets)
+    return _share(f"{answer.server_id} · {name}", name, answer.data, asked.of_width(answer.bucket_seconds))
 
 
-def of_filesystem(body: bytes, buckets: Grid) -> Chart:
+def of_filesystem(body: bytes, asked: Grid) -> Chart:
     answer = _filesystem(body)
+    buckets = asked.of_width(answer.bucket_seconds)
     return _share(f"{answer.server_id} · {answer.mount_point}", "filesystem usage", answer.data, buckets)
 
 
@@ -73,7 +75,7 @@ def _share(name: str, what: str, data: Sequence[object], buckets: Grid) -> Chart
 def _chart(
     name: str, what: str, said: Sequence[_Said], curves: Sequence[Curve], buckets: Grid, top: float | None
 ) -> Chart:
-    span, width = _SPANS[buckets.period.name], _WIDTHS[buckets.bucket_seconds]
+    span, width = _SPANS[buckets.period.name], _width(buckets.bucket_seconds)
     values = curves[0].values
     gaps = sum(value is None for value in values)
     if gaps == len(values):
@@ -98,19 +100,10 @@ def _placed(data: Sequence[object], columns: tuple[str, ...], buckets: Grid) -> 
     return placed
 
 
-def _mean_over_gaps(rates: Values) -> Values:
-    """The same, but for the first bucket behind each gap: what crossed the gap is counted there, and its rate is the
-    mean over both. Over that bucket alone it would be more than any line carries, and dwarf all the rest."""
-    means: Values = []
-    missing, has_begun = 0, False
-    for rate in rates:
-        if rate is None:
-            means.append(None)
-            missing += 1
-        else:
-            means.append(rate / (missing + 1) if has_begun else rate)
-            missing, has_begun = 0, True
-    return means
+def _width(seconds: int) -> str:
+    """The width of a bucket in words: "minute", "5 minutes", "6 hours"."""
+    size, unit = next(one for one in _UNITS if seconds % one[0] == 0)
+    return unit if seconds == size else f"{seconds // size} {unit}s"
 
 
 def _newest(values: Values, buckets: Grid) -> float | None:

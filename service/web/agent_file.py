@@ -5,8 +5,9 @@ import importlib.resources
 import io
 import logging
 import zipfile
+from base64 import b64encode
 from collections.abc import Mapping
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,8 @@ def _is_source(name: str) -> bool:
 
 def handlers() -> list[Any]:
     """Open to anyone: what is in it is no secret."""
-    made: list[bytes] = []
+    making = asyncio.Lock()
+    made: list[tuple[bytes, str, str]] = []  # the archive, its tag and its digest
 
     def archive() -> bytes:
         """What `make agent` has made; else one of what runs here, for this kind of machine and this Python."""
@@ -60,14 +62,24 @@ def handlers() -> list[Any]:
             log.warning("%s is of another version, and not handed out: make agent", BUILT)
         return packed(ours)
 
+    def archive_with_digests() -> tuple[bytes, str, str]:
+        body = archive()
+        tag = blake2b(body, digest_size=12).hexdigest()
+        return body, f'"{tag}"', b64encode(sha256(body).digest()).decode()
+
     @get("/linkbeat-agent.pyz", scope="open", include_in_schema=False)
     async def agent_file(request: Request[Any, Any, Any]) -> Response[Any]:
-        if not made:
-            made.append(await asyncio.to_thread(archive))
-        etag = f'"{blake2b(made[0], digest_size=12).hexdigest()}"'
-        headers = {"ETag": etag, "Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
+        async with making:  # once, however many ask at the start
+            if not made:
+                made.append(await asyncio.to_thread(archive_with_digests))
+        body, etag, digest = made[0]
+        # The digest (RFC 9530) is what the page that adds a machine puts into its command.
+        headers = {
+            "ETag": etag, "Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff",
+            "Repr-Digest": f"sha-256=:{digest}:",
+        }  # fmt: skip
         if has_tag(request.headers.get("if-none-match", ""), etag):
             return Response(None, status_code=304, headers=headers)
-        return Response(made[0], media_type="application/octet-stream", headers=headers)
+        return Response(body, media_type="application/octet-stream", headers=headers)
 
     return [agent_file]

@@ -10,9 +10,8 @@ from msgspec import Meta
 from service.body import content, read
 from service.decode import decode
 from service.identity import Identity
+from service.log_limit import limited
 from service.sessions import Sessions, check_same_origin
-
-log = logging.getLogger("linkbeat")
 
 MAX_BODY_BYTES = 4 << 10
 
@@ -37,14 +36,15 @@ def handlers(sessions: Sessions, identity: Identity) -> list[Any]:
         check_same_origin(request.scope)
         content(request.scope, {b"application/json"})
         sent = decode(await read(request.scope, request.receive, MAX_BODY_BYTES, is_gzip=False), SignIn)
-        caller = await identity.sign_in(request.scope, sent.token, is_code=sessions.is_code(sent.code))
-        log.info("%s signed in from %s", caller.name, caller.peer)
+        caller = await identity.sign_in(request.scope, sent.token, is_code=sessions.use_code(sent.code))
+        limited(logging.INFO, ("sign-in", caller.name, caller.peer), "%s signed in from %s", caller.name, caller.peer)
         return _answer(sessions.set_cookie(request.scope, caller.token_id))
 
     @post("/sign-out", scope="open", include_in_schema=False)
     async def sign_out(request: Request[Any, Any, Any]) -> Response[None]:
-        """The browser forgets its session; it ends for good with its token, or by itself."""
+        """The browser forgets its session, and this process refuses it; elsewhere it ends with its token or time."""
         check_same_origin(request.scope)
+        sessions.end(request.scope)
         return _answer(sessions.clear_cookie(request.scope))
 
     return [sign_in, sign_out]

@@ -41,7 +41,9 @@ CREATE OR REPLACE FUNCTION linkbeat.ingest_heartbeats(
     OUT registered integer[], OUT duplicate integer[], OUT conflict integer[]
 ) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
 -- A plan that was made while there were few servers must not read all of them when there are many.
-SET enable_seqscan = off AS $$
+SET enable_seqscan = off
+-- Of a hypertable, planning a look-up anew costs ten times what the look-up does; chunks are left out at execution too.
+SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     beats     integer;
     late      integer[];
@@ -99,20 +101,20 @@ BEGIN
     ), settled AS MATERIALIZED (
         -- What OFFSET 0 ends is worked out once; without it the planner would put it into each expression above.
         SELECT p.*, is_plain OR (judged).time IS NOT NULL AS is_settled,
-               CASE WHEN is_plain THEN rx_bytes - coalesce((previous).rx_bytes, rx_bytes) ELSE coalesce((judged).rx_bytes_delta, 0) END AS rx_bytes_delta,
-               CASE WHEN is_plain THEN tx_bytes - coalesce((previous).tx_bytes, tx_bytes) ELSE coalesce((judged).tx_bytes_delta, 0) END AS tx_bytes_delta,
-               CASE WHEN is_plain THEN rx_packets - coalesce((previous).rx_packets, rx_packets) ELSE coalesce((judged).rx_packets_delta, 0) END AS rx_packets_delta,
-               CASE WHEN is_plain THEN tx_packets - coalesce((previous).tx_packets, tx_packets) ELSE coalesce((judged).tx_packets_delta, 0) END AS tx_packets_delta,
-               CASE WHEN is_plain THEN rx_errors - coalesce((previous).rx_errors, rx_errors) ELSE (judged).rx_errors_delta END AS rx_errors_delta,
-               CASE WHEN is_plain THEN tx_errors - coalesce((previous).tx_errors, tx_errors) ELSE (judged).tx_errors_delta END AS tx_errors_delta,
-               CASE WHEN is_plain THEN rx_dropped - coalesce((previous).rx_dropped, rx_dropped) ELSE (judged).rx_dropped_delta END AS rx_dropped_delta,
-               CASE WHEN is_plain THEN tx_dropped - coalesce((previous).tx_dropped, tx_dropped) ELSE (judged).tx_dropped_delta END AS tx_dropped_delta,
+               CASE WHEN is_plain THEN rx_bytes - CASE WHEN is_reboot THEN 0 ELSE coalesce((previous).rx_bytes, rx_bytes) END ELSE coalesce((judged).rx_bytes_delta, 0) END AS rx_bytes_delta,
+               CASE WHEN is_plain THEN tx_bytes - CASE WHEN is_reboot THEN 0 ELSE coalesce((previous).tx_bytes, tx_bytes) END ELSE coalesce((judged).tx_bytes_delta, 0) END AS tx_bytes_delta,
+               CASE WHEN is_plain THEN rx_packets - CASE WHEN is_reboot THEN 0 ELSE coalesce((previous).rx_packets, rx_packets) END ELSE coalesce((judged).rx_packets_delta, 0) END AS rx_packets_delta,
+               CASE WHEN is_plain THEN tx_packets - CASE WHEN is_reboot THEN 0 ELSE coalesce((previous).tx_packets, tx_packets) END ELSE coalesce((judged).tx_packets_delta, 0) END AS tx_packets_delta,
+               CASE WHEN is_plain THEN rx_errors - CASE WHEN is_reboot AND (previous).rx_errors IS NOT NULL THEN 0 ELSE coalesce((previous).rx_errors, rx_errors) END ELSE (judged).rx_errors_delta END AS rx_errors_delta,
+               CASE WHEN is_plain THEN tx_errors - CASE WHEN is_reboot AND (previous).tx_errors IS NOT NULL THEN 0 ELSE coalesce((previous).tx_errors, tx_errors) END ELSE (judged).tx_errors_delta END AS tx_errors_delta,
+               CASE WHEN is_plain THEN rx_dropped - CASE WHEN is_reboot AND (previous).rx_dropped IS NOT NULL THEN 0 ELSE coalesce((previous).rx_dropped, rx_dropped) END ELSE (judged).rx_dropped_delta END AS rx_dropped_delta,
+               CASE WHEN is_plain THEN tx_dropped - CASE WHEN is_reboot AND (previous).tx_dropped IS NOT NULL THEN 0 ELSE coalesce((previous).tx_dropped, tx_dropped) END ELSE (judged).tx_dropped_delta END AS tx_dropped_delta,
                CASE WHEN NOT is_plain THEN coalesce((judged).delta_kind, '') WHEN (previous).time IS NULL THEN 'first'
-                    WHEN linkbeat.is_gap(elapsed_ms, interval_ms) THEN 'gap' ELSE 'normal' END AS delta_kind,
+                    WHEN is_reboot THEN 'reboot' WHEN linkbeat.is_gap(elapsed_ms, interval_ms) THEN 'gap' ELSE 'normal' END AS delta_kind,
                CASE WHEN is_plain THEN widened ELSE coalesce((judged).counts_64bit, widened) END AS counts_64bit,
                (judged).levels,
-               CASE WHEN is_plain THEN (previous).old_levels ELSE (judged).old_levels END AS old_levels,
-               CASE WHEN is_plain THEN (previous).doubted_since ELSE (judged).doubted_since END AS doubted_since
+               CASE WHEN NOT is_plain THEN (judged).old_levels WHEN NOT is_reboot THEN (previous).old_levels END AS old_levels,
+               CASE WHEN NOT is_plain THEN (judged).doubted_since WHEN NOT is_reboot THEN (previous).doubted_since END AS doubted_since
         FROM (
             -- A boot that was seen before may be another machine's, or lie between rows: repair_deltas sorts it out.
             SELECT j.*, CASE WHEN NOT is_plain AND is_newest AND is_new
@@ -124,9 +126,10 @@ BEGIN
             FROM (
                 -- Plain: nothing is held against the row before; all counters grew, by no more than its line carries or
                 -- than its packets confirm; or there is nothing before. What is_plain says here, linkbeat.judge concludes.
+                -- A reboot in no doubt is plain too, counted from 0.
                 SELECT l.*, (previous).time IS DISTINCT FROM time AS is_new,  -- what is stored stays as it is
                        linkbeat.elapsed_ms((previous).time, time) AS elapsed_ms,
-                       CASE WHEN (previous).time IS NULL THEN true
+                       CASE WHEN (previous).time IS NULL OR is_reboot THEN true
                             WHEN ((previous).boot <> boot) IS NOT TRUE
                                  AND coalesce((previous).levels, '{}') = '{}'
                                  AND ((previous).old_levels IS NULL
@@ -160,6 +163,16 @@ BEGIN
                 FROM (
                     -- Each sample with the one before it, which the server's row has unless the sample is late or its
                     -- interface new.
+                    SELECT o.*, coalesce(
+                               (previous).boot <> boot AND is_newest AND NOT is_known_boot AND linkbeat.is_uuid_boot(boot)
+                               AND least(rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_dropped, tx_dropped) >= 0
+                               AND greatest(rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_dropped, tx_dropped)
+                                   <= linkbeat.delta_limit(linkbeat.elapsed_ms((previous).time, time),
+                                                           greatest((previous).speed_mbps, speed_mbps))
+                               AND (greatest((previous).speed_mbps, speed_mbps) IS NOT NULL
+                                    OR linkbeat.packets_carry(rx_packets, rx_bytes) AND linkbeat.packets_carry(tx_packets, tx_bytes)),
+                               false) AS is_reboot
+                    FROM (
                     SELECT n.*, b.server_id, b.time, b.boot, b.interval_ms, b.is_newest, b.known, b.is_known_boot,
                            b.uptime_seconds, b.primary_interface,
                            CASE WHEN b.known = 0 AND b.last_seen = '-infinity' THEN NULL
@@ -174,6 +187,8 @@ BEGIN
                          AS n(place, name, rx_bytes, tx_bytes, rx_packets, tx_packets, is_up, rx_errors, tx_errors,
                               rx_dropped, tx_dropped, kind, stacked_on, speed_mbps, operstate, ifindex, is_lowest, ordinal)
                     JOIN beat b USING (place)
+                    OFFSET 0
+                    ) o
                     OFFSET 0
                 ) l
                 OFFSET 0

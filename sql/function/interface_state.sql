@@ -36,6 +36,7 @@ BEGIN
     m.rx_bytes := i.rx_bytes; m.tx_bytes := i.tx_bytes; m.rx_packets := i.rx_packets; m.tx_packets := i.tx_packets;
     m.rx_errors := i.rx_errors; m.tx_errors := i.tx_errors; m.rx_dropped := i.rx_dropped; m.tx_dropped := i.tx_dropped;
     m.counts_64bit := i.counts_64bit; m.speed_mbps := i.speed_mbps; m.ifindex := i.ifindex;
+    m.rx_bytes_delta := i.rx_bytes_delta; m.tx_bytes_delta := i.tx_bytes_delta; m.elapsed_ms := i.elapsed_ms;
     m.delta_kind := i.delta_kind; m.levels := i.levels; m.old_levels := i.old_levels; m.doubted_since := i.doubted_since;
     RETURN m;
 END $$;

@@ -44,23 +44,30 @@ END $$;
 -- A server's token for one use of an enrolment token; `enrolment` null: an administrator's, who may do it for any server
 -- and is not counted. Returns
 --   enrolled
---   spent    the enrolment token has no uses left, or is not valid any more
---   exists   the server has a token, or is known, and not by this GUID: nobody takes the place of another machine
+--   spent    the enrolment token has no uses left, or is not valid any more; says nothing about the server
+--   exists   the server has a token, or it has reported and this may be another machine: its GUID is another one, or it
+--            never had a token of its own, so that its GUID is known to others who report by the same token
 CREATE OR REPLACE FUNCTION linkbeat.enrol_server(
     enrolment text, of_server text, of_guid text, new_id text, new_name text, new_hash bytea, new_key_id bytea
 ) RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
     PERFORM linkbeat.take_token_turn();
     IF enrolment IS NOT NULL THEN
-        IF EXISTS (SELECT FROM linkbeat.tokens t WHERE t.server_id = of_server AND linkbeat.is_active(t))
-           OR EXISTS (SELECT FROM servers WHERE server_id = of_server AND (server_guid = of_guid) IS NOT TRUE) THEN
-            RETURN 'exists';
-        END IF;
-        UPDATE linkbeat.tokens t SET uses_left = uses_left - 1, last_used_at = clock_timestamp()
-        WHERE t.token_id = enrolment AND t.kind = 'enrolment' AND t.uses_left > 0 AND linkbeat.is_active(t);
+        -- Locked, because revoking takes no turn.
+        PERFORM FROM linkbeat.tokens t
+        WHERE t.token_id = enrolment AND t.kind = 'enrolment' AND t.uses_left > 0 AND linkbeat.is_active(t)
+        FOR NO KEY UPDATE;
         IF NOT FOUND THEN
             RETURN 'spent';
         END IF;
+        IF EXISTS (SELECT FROM linkbeat.tokens t WHERE t.server_id = of_server AND linkbeat.is_active(t))
+           OR EXISTS (SELECT FROM servers WHERE server_id = of_server
+                      AND ((server_guid = of_guid) IS NOT TRUE
+                           OR NOT EXISTS (SELECT FROM linkbeat.tokens t WHERE t.server_id = of_server))) THEN
+            RETURN 'exists';
+        END IF;
+        UPDATE linkbeat.tokens t SET uses_left = uses_left - 1, last_used_at = clock_timestamp()
+        WHERE t.token_id = enrolment;
     END IF;
     PERFORM linkbeat.create_token(new_id, 'server', of_server, of_guid, new_name, new_hash, new_key_id, NULL, NULL);
     RETURN 'enrolled';

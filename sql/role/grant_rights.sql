@@ -36,6 +36,23 @@ BEGIN
         END LOOP;
     END IF;
 
+    -- Temporary tables are counted by no limit, and a full disk ends the server for everybody.
+    BEGIN
+        EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
+    EXCEPTION
+        WHEN insufficient_privilege THEN NULL;  -- the database's owner can
+    END;
+    -- Sorts and joins that spill are. Only a superuser may set it, and what an administrator has set stays.
+    IF to_regrole('analyst') IS NOT NULL AND (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
+       AND NOT EXISTS (SELECT FROM pg_db_role_setting, unnest(setconfig) AS setting
+                       WHERE setrole = to_regrole('analyst') AND setting LIKE 'temp_file_limit=%') THEN
+        BEGIN
+            ALTER ROLE analyst SET temp_file_limit = '1GB';
+        EXCEPTION
+            WHEN internal_error THEN NULL;  -- another database of the cluster has just set it
+        END;
+    END IF;
+
     IF num_nulls(to_regrole('linkbeat_ingest'), to_regrole('linkbeat_read'), to_regrole('analyst')) > 0 THEN
         RETURN;  -- the migrating user may not create roles: sql/role/create_roles.sql
     END IF;

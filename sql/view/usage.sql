@@ -118,28 +118,38 @@ END;
 COMMENT ON FUNCTION public.network_month IS
     'What a server, or one of its interfaces, moved in the billing month that `at` is in (billing_period), each byte once; and what it comes to by the month''s end if it goes on as up to `as_of`: null while less than a day is known.';
 
+-- No function can be replaced by one of more columns: what an older version made goes first.
+DO $percentile$
+BEGIN
+    IF EXISTS (SELECT FROM pg_proc WHERE proname = 'network_percentile' AND pronamespace = 'public'::regnamespace
+                                     AND NOT 'sum_bps' = ANY (proargnames)) THEN
+        DROP FUNCTION public.network_percentile;
+    END IF;
+END $percentile$;
+
 -- Slots are all five minutes of the range, samples those in which something was reported. The highest 5 % are dropped,
 -- rounded down, and the next one is the percentile: of the samples, or of the slots, where a missing one counts as 0.
+-- The percentile of both directions together is not the sum of theirs: their peaks need not come at the same time.
 CREATE OR REPLACE FUNCTION public.network_percentile(
     of_server text, since timestamptz, until timestamptz, of_interface text DEFAULT NULL, percentile numeric DEFAULT 95
 ) RETURNS TABLE (
     samples bigint, slots bigint, rx_bps double precision, tx_bps double precision,
-    rx_bps_of_slots double precision, tx_bps_of_slots double precision
+    rx_bps_of_slots double precision, tx_bps_of_slots double precision,
+    sum_bps double precision, sum_bps_of_slots double precision
 )
 LANGUAGE sql STABLE PARALLEL SAFE
 BEGIN ATOMIC
-    SELECT r.samples, n.slots,
-           r.rx_bps[r.samples - ceil(r.samples * network_percentile.percentile / 100)::bigint + 1],
-           r.tx_bps[r.samples - ceil(r.samples * network_percentile.percentile / 100)::bigint + 1],
-           CASE WHEN r.samples > 0 THEN
-               coalesce(r.rx_bps[n.slots - ceil(n.slots * network_percentile.percentile / 100)::bigint + 1], 0) END,
-           CASE WHEN r.samples > 0 THEN
-               coalesce(r.tx_bps[n.slots - ceil(n.slots * network_percentile.percentile / 100)::bigint + 1], 0) END
+    SELECT r.samples, n.slots, r.rx_bps[p.of_samples], r.tx_bps[p.of_samples],
+           CASE WHEN r.samples > 0 THEN coalesce(r.rx_bps[p.of_slots], 0) END,
+           CASE WHEN r.samples > 0 THEN coalesce(r.tx_bps[p.of_slots], 0) END,
+           r.sum_bps[p.of_samples],
+           CASE WHEN r.samples > 0 THEN coalesce(r.sum_bps[p.of_slots], 0) END
     FROM (
         SELECT count(*) AS samples, array_agg(s.rx_bps ORDER BY s.rx_bps DESC) AS rx_bps,
-               array_agg(s.tx_bps ORDER BY s.tx_bps DESC) AS tx_bps
+               array_agg(s.tx_bps ORDER BY s.tx_bps DESC) AS tx_bps, array_agg(s.sum_bps ORDER BY s.sum_bps DESC) AS sum_bps
         FROM (
-            SELECT (sum(m.rx_bytes) * 8 / 300)::double precision AS rx_bps, (sum(m.tx_bytes) * 8 / 300)::double precision AS tx_bps
+            SELECT (sum(m.rx_bytes) * 8 / 300)::double precision AS rx_bps, (sum(m.tx_bytes) * 8 / 300)::double precision AS tx_bps,
+                   ((sum(m.rx_bytes) + sum(m.tx_bytes)) * 8 / 300)::double precision AS sum_bps
             FROM public.network_traffic_1m m
             WHERE m.server_id = network_percentile.of_server
               AND (m.interface_name = network_percentile.of_interface
@@ -150,8 +160,12 @@ BEGIN ATOMIC
     ) r
     CROSS JOIN (
         SELECT greatest(0, floor(extract(epoch FROM network_percentile.until - network_percentile.since) / 300))::bigint AS slots
-    ) n;
+    ) n
+    CROSS JOIN LATERAL (
+        SELECT r.samples - ceil(r.samples * network_percentile.percentile / 100)::bigint + 1 AS of_samples,
+               n.slots - ceil(n.slots * network_percentile.percentile / 100)::bigint + 1 AS of_slots
+    ) p;
 END;
 
 COMMENT ON FUNCTION public.network_percentile IS
-    'The 95th percentile, or another, of the average rates of all 5-minute samples from `since` up to `until`, in bits per second, as transit is billed: the highest 5 % are dropped, rounded down, and the next one is it. `rx_bps`: of the samples that there are; `rx_bps_of_slots`: a missing one counts as 0. Reads network_traffic_1m, which must reach back to `since`.';
+    'The 95th percentile, or another, of the average rates of all 5-minute samples from `since` up to `until`, in bits per second, as transit is billed: the highest 5 % are dropped, rounded down, and the next one is it. `rx_bps`: of the samples that there are; `rx_bps_of_slots`: a missing one counts as 0; `sum_bps`: of both directions together. Reads network_traffic_1m, which must reach back to `since`.';

@@ -15,9 +15,11 @@ import uvicorn
 from playwright.async_api import Browser, Page, async_playwright
 
 from service.app import Linkbeat, create_app
+from service.connections import Connections
 from service.keys import secret_key
+from service.limits import Peers
 from service.listen import listen
-from service.server import Protocol
+from service.server import protocol
 from service.sessions import Sessions
 from service.settings import Settings
 from tests.support import KEY, Client
@@ -59,7 +61,8 @@ async def served(database_url: str, settings: Settings, port: int = 0) -> AsyncI
     """The service, until the end or `stop`. With `port`, one may follow another."""
     app = create_app(settings, database_url=database_url, key=KEY)
     config = uvicorn.Config(
-        app, http=Protocol, ws="none", lifespan="on", log_config=None, access_log=False, server_header=False,
+        app, http=protocol(Connections(2_000, Peers(()), 2_000)),
+        ws="none", lifespan="on", log_config=None, access_log=False, server_header=False,
         timeout_graceful_shutdown=2,
     )  # fmt: skip
     with listen("127.0.0.1", port) as listener:

@@ -80,10 +80,29 @@ async def test_the_command_that_installs_it_does_what_it_says(site: Served, page
     output, _ = await done.communicate()
 
     assert done.returncode == 0, output.decode()
+    assert b"linkbeat-agent.pyz: OK" in output
     assert b"/etc/systemd/system/linkbeat-agent.service" in output
     assert b"/etc/linkbeat/token" in output
     assert b"lb_e_" not in output
     assert site.url in installing
+
+
+async def test_a_file_that_is_not_the_services_is_not_run(site: Served, page: Page, tmp_path: Path) -> None:
+    await page.goto("/")
+    await page.get_by_role("button", name="Make a command").click()
+    command = await page.locator("pre code").first.inner_text()
+    (tmp_path / "linkbeat-agent.pyz").write_bytes(b"print('somebody else')")
+
+    # What curl fetched was exchanged on the way.
+    checking = command.partition("&&")[2].partition("&&")[0]
+    done = await asyncio.create_subprocess_shell(
+        f"{checking} && echo ran", cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    output, _ = await done.communicate()
+
+    assert done.returncode != 0
+    assert b"linkbeat-agent.pyz: FAILED" in output
+    assert await page.get_by_role("alert").count() == 0, "this machine's own pages are warned of nothing"
 
 
 async def test_a_fleet_that_is_not_empty_can_be_added_to(site: Served, page: Page) -> None:

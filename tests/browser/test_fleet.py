@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+import asyncpg
 import pytest
 from playwright.async_api import Page, expect
 
@@ -229,6 +230,47 @@ async def test_on_a_phone_nothing_is_cut_off(site: Served, contexts: Any) -> Non
         assert box["x"] >= 0, selector
         assert box["x"] + box["width"] <= 360, selector
     assert await violations(page) == []
+
+
+# Each server's state, and how long ago it was heard from.
+STANDINGS = {
+    "Up": 1,
+    "Late 59 s": 59.2,
+    "Silent 15 min": 905,
+    "Silent 59 min": 3_545,
+    "Silent 23 h": 83_000,
+    "Silent 365 d": 365.2 * 86_400,
+}
+_IS_CUT = """
+(cells) => cells.map((cell) => {
+  const badge = cell.querySelector(".badge").getBoundingClientRect();
+  const room = cell.getBoundingClientRect();
+  return [cell.textContent, cell.scrollWidth > cell.clientWidth || badge.right > room.right || badge.left < room.left];
+})
+"""
+
+
+@pytest.mark.parametrize("width", [360, 768, 800, 1024, 1120, 1300, 1440, 1600, 1920])
+async def test_no_word_on_a_servers_state_is_cut(
+    site: Served, database: asyncpg.Connection, contexts: Any, width: int
+) -> None:
+    for number, seconds in enumerate(STANDINGS.values()):
+        await tell(site, f"mediaserver-{number}")
+        await database.execute(
+            "UPDATE servers SET received_at = now() - $1 * INTERVAL '1 second' WHERE server_id = $2",
+            seconds, f"mediaserver-{number}",
+        )  # fmt: skip
+    await tell(site, "paused", status="paused")
+    context, _ = await contexts(viewport={"width": width, "height": 800})
+    page = await context.new_page()
+
+    await page.goto("/")
+
+    await expect(page.locator("tbody .status").first).to_have_text("Up")
+    found = dict(await page.locator("tbody td.status").evaluate_all(_IS_CUT))
+    assert {words.replace("\xa0", " ").partition(" ")[0] for words in found} == {"Up", "Late", "Silent", "Paused"}
+    assert [words for words, is_cut in found.items() if is_cut] == []
+    assert await page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 async def test_five_hundred_servers_are_there_at_once_and_stay_fluid(site: Served, page: Page) -> None:

@@ -4,6 +4,7 @@ import re
 from datetime import timedelta
 from typing import Any
 
+import asyncpg
 from playwright.async_api import Page, expect
 
 from tests.browser.conftest import Complaints
@@ -45,6 +46,44 @@ async def test_it_says_at_once_whether_the_server_lives_and_what_it_moves(site: 
     await expect(page.locator(".gauge").nth(2)).to_contain_text("0.75")
 
 
+TMP = "/tmp"  # noqa: S108 - where AppImages mount themselves; nothing is written there
+
+
+async def test_images_that_are_always_full_are_no_warning(site: Served, page: Page) -> None:
+    full = {"percent": 100.0, "total_bytes": 700_000_000, "used_bytes": 700_000_000, "available_bytes": 0}
+    images = [
+        (f"{TMP}/.mount_ObsidiAbc123", "fuse.Obsidian-1.5.AppImage"),
+        (f"{TMP}/.mount_launchQ1", "fuse.launcher-lite.AppImage"),
+        ("/opt/img", "fuse.squashfuse"), ("/media/ana/FILM", "udf"), ("/snap/x", "squashfs"), ("/a", "erofs"),
+        ("/b", "cramfs"), ("/c", "iso9660"),
+    ]  # fmt: skip
+    mounts = [{"mount_point": at, "fs_type": fs_type, **full} for at, fs_type in [*images, ("/srv", "ext4")]]
+    last = minute_now()
+    await site.client.post_batch([beat("nas", last - (1 - n) * MINUTE, n, n, filesystems=mounts) for n in range(2)])
+
+    await opened(page)
+
+    await expect(page.locator(".filesystem")).to_have_count(len(mounts))
+    await expect(page.locator(".filesystem .tag", has_text="read-only")).to_have_count(len(images))
+    await expect(page.locator("#warnings li")).to_have_count(1)
+    await expect(page.locator("#warnings")).to_contain_text("/srv is 100\u00a0% full.")
+
+
+async def test_two_machines_under_one_id_are_said_for_as_long_as_they_are(
+    site: Served, database: asyncpg.Connection, page: Page
+) -> None:
+    last = await nas(site)
+    await database.execute("UPDATE servers SET shared_since = now(), shared_at = now()")
+    await opened(page)
+    banner = page.locator("#warnings li", has_text="Two machines report as nas")
+    await expect(banner).to_have_count(1)
+
+    await database.execute("UPDATE servers SET shared_since = NULL, shared_at = NULL")
+    await site.client.post(beat("nas", last + timedelta(seconds=30), REBOOTED, RESET))
+
+    await expect(banner).to_have_count(0)
+
+
 async def test_what_reports_seldom_has_wide_buckets_and_no_gaps(site: Served, page: Page) -> None:
     last = minute_now()
     beats = [beat("nas", last - (24 - n) * 5 * MINUTE, n, n, interval_seconds=300) for n in range(25)]
@@ -78,6 +117,23 @@ async def test_a_reboot_a_reset_and_what_was_rejected_are_marked_with_words(site
     noted = page.locator("#numbers tbody tr", has_text="Reboot")
     await expect(noted).to_have_count(1)
     await expect(noted).to_contain_text(re.compile("the counters of eth0"))
+
+
+async def test_a_wrong_reading_that_was_corrected_is_told_quietly_and_a_dip_is_not(
+    site: Served, database: asyncpg.Connection, page: Page
+) -> None:
+    last = await nas(site)
+    await database.executemany(
+        "UPDATE network_interface_metrics SET delta_kind = $1 WHERE interface_name = 'eth0' AND time = $2",
+        [("glitch", last - 2 * MINUTE), ("dip", last - 3 * MINUTE)],
+    )
+
+    await opened(page, "/servers/nas?period=1h&interface=eth0")
+
+    told = page.locator("#events .glitch")
+    await expect(told).to_have_count(1)
+    await expect(told).to_contain_text("eth0 showed a wrong reading, which later ones corrected: nothing is missing.")
+    await expect(page.locator("#events .dip")).to_have_count(0)
 
 
 async def test_a_heartbeat_shows_within_two_seconds(site: Served, page: Page) -> None:

@@ -192,7 +192,7 @@ class SlowHeads(threading.Thread):
         begin = f"POST {ONE} HTTP/1.1\r\nHost: linkbeat\r\nX-Slow: ".encode()
         sent = {
             "none": b"", "stopped": begin, "trickling": begin, "empty lines": b"\r\n", "second": post(BEAT) + begin,
-            "body": request(ONE, "Content-Length: 900000", key="wrong"),
+            "body": request(ONE, "Content-Length: 60000", key="wrong"),
         }  # fmt: skip
         self._trickles = {"trickling": b"x", "empty lines": b"\r\n", "second": b"x", "body": b" "}
         self._wires = {name: Wire(service, timeout=HEAD_SECONDS + 10) for name in sent}
@@ -500,8 +500,8 @@ def test_ten_thousand_malformed_bodies_are_refused_one_by_one(service: ServicePr
     waited = []
 
     def send(wire: Wire, count: int) -> None:
-        for _ in range(count // 50):
-            bodies = [dice.choice(MUTATIONS)(BEAT, dice) for _ in range(50)]
+        for _ in range(count // 10):
+            bodies = [dice.choice(MUTATIONS)(BEAT, dice) for _ in range(10)]
             wire.send(b"".join(post(body) for body in bodies))
             for body in bodies:
                 answer = wire.answer()
@@ -572,3 +572,14 @@ def test_a_head_of_the_usual_size_and_more_is_taken(service: ServiceProcess) -> 
             answer = wire.answer()
             assert answer is not None
             assert answer.status == 200
+
+
+def test_a_large_body_of_a_request_that_is_refused_is_not_read(service: ServiceProcess) -> None:
+    for framing in ("Content-Length: 900000", "Transfer-Encoding: chunked"):
+        with Wire(service) as wire:
+            wire.send(request(ONE, framing, key="wrong"))
+            answer = wire.answer()
+
+            assert answer is not None
+            assert (answer.status, answer.headers["connection"]) == (401, "close")
+            assert wire.has_ended()

@@ -8,6 +8,8 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,14 +17,20 @@ from typing import Any
 import httpx
 import pytest
 
+from service.embedded.accounts import server_account
 from service.embedded.places import reachable_directory
+from service.embedded.postmaster import find_postmaster
+from service.keys import fleet_key, secret_key
+from service.sessions import Sessions
+from service.settings import Settings
 from tests.processes import Run, free_port
 
 STOP_SECONDS = 30.0
 # The first start of all on a machine fetches 40 MB of packages before the 60 seconds begin.
 START_SECONDS = 240.0
 CURL_LINE = re.compile(r"^\s+Its sparkline:\s+(curl .+)$", re.MULTILINE)
-LINK = re.compile(r"^\s+Look at it:\s+(http://\S+)/sign-in#code=(\S+)$", re.MULTILINE)
+REPORTING = re.compile("first heartbeat delivered")  # database, service and agent run by then
+LINK = re.compile(r"^\s+Look at it:\s+(http://\S+)/$", re.MULTILINE)
 
 
 @pytest.fixture
@@ -72,15 +80,22 @@ def test_one_command_shows_points_stops_whole_and_keeps_the_history(data_dir: Pa
     sparkline = execute(curl)
     server = execute(server_of(curl))
     link = first.wait_for(LINK, 5)
+    # Its output is no terminal, and so has no code in it; made here as it would be shown there.
+    settings = Settings(data_dir=str(data_dir))
+    shown = Sessions(secret_key(settings), fleet_key(settings)).code()
     with httpx.Client(base_url=link[1], trust_env=False) as browser:  # what the sign-in page does with the link
-        signed_in = browser.post("/sign-in", json={"code": link[2]}).status_code
+        signed_in = browser.post("/sign-in", json={"code": shown}).status_code
         looks = [browser.get(path).status_code for path in ("/", "/api/v1/fleet", "/api/v1/tokens")]
     first.process.send_signal(signal.SIGINT)
     status = first.process.wait(STOP_SECONDS)
 
     assert (status, first.left_behind()) == (0, [])
     assert (signed_in, looks) == (204, [200, 200, 200])
+    assert "code=" not in first.output
     if server["network_interfaces"]:
+        name = server["primary_interface"] or sparkline["interface"]  # without a default route it may name none
+        assert f"Linkbeat runs. {server['id']} {name}: " in first.output
+        assert sparkline["interface"] == name
         assert sparkline["data"]
         assert {"timestamp", "rx_bytes", "tx_bytes"} <= sparkline["data"][-1].keys()
     assert first.output.rstrip().endswith("Stopped.")
@@ -98,6 +113,139 @@ def test_one_command_shows_points_stops_whole_and_keeps_the_history(data_dir: Pa
     assert again["first_seen"] == server["first_seen"]
     assert "Schema: up to date" in second.output
     assert "Traceback" not in second.output
+
+
+def ready(port: int) -> int:
+    """The status of /health/ready; 0 if nothing answers."""
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/health/ready", timeout=5, trust_env=False).status_code
+    except httpx.TransportError:
+        return 0
+
+
+def await_status(port: int, expected: int, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while (status := ready(port)) != expected:
+        assert time.monotonic() < deadline, f"{status} after {seconds} s"
+        time.sleep(0.05)
+
+
+def postmaster_of(data_dir: Path) -> int:
+    found = find_postmaster(data_dir / "postgres", server_account(data_dir / "postgres"))
+    assert found is not None
+    return found.pid
+
+
+def test_a_killed_database_is_back_without_a_restart_of_the_service(data_dir: Path, runs: list[Run]) -> None:
+    port = free_port()
+    run = Run(data_dir, port)
+    runs.append(run)
+    run.wait_for(REPORTING, START_SECONDS)
+    first = postmaster_of(data_dir)
+
+    os.kill(first, signal.SIGKILL)
+    run.wait_for(re.compile("The database runs again"), 30)
+    await_status(port, 200, 15)
+
+    assert postmaster_of(data_dir) != first
+    assert run.output.count("Listening on") == 1
+
+
+def test_a_database_that_cannot_start_again_ends_the_run_with_the_reason(data_dir: Path, runs: list[Run]) -> None:
+    port = free_port()
+    run = Run(data_dir, port)
+    runs.append(run)
+    run.wait_for(REPORTING, START_SECONDS)
+
+    control = data_dir / "postgres" / "global" / "pg_control"
+    control.rename(control.with_suffix(".away"))
+    os.kill(postmaster_of(data_dir), signal.SIGKILL)
+    await_status(port, 503, 15)  # it goes on answering meanwhile
+    status = run.process.wait(120)
+
+    assert (status, run.left_behind()) == (1, [])
+    assert "The database cannot be started, 5 attempts failed" in run.output
+    assert "pg_control" in run.output
+    assert "Traceback" not in run.output
+
+
+def test_what_a_killed_run_leaves_ends_within_ten_seconds(data_dir: Path, runs: list[Run]) -> None:
+    run = Run(data_dir, free_port())
+    runs.append(run)
+    run.wait_for(REPORTING, START_SECONDS)
+    assert len(run.left_behind()) >= 3
+
+    run.process.kill()
+    run.process.wait()
+
+    deadline = time.monotonic() + 10
+    while (left := run.left_behind()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left == []
+
+
+def test_a_run_right_after_a_killed_one_waits_for_the_rest_and_is_ready(data_dir: Path, runs: list[Run]) -> None:
+    port = free_port()
+    first = Run(data_dir, port)
+    runs.append(first)
+    first.wait_for(REPORTING, START_SECONDS)
+    first.process.kill()
+    first.process.wait()
+
+    second = Run(data_dir, port)
+    runs.append(second)
+    second.wait_for(re.compile("Listening on"), 30)
+    second.wait_for(REPORTING, 60)
+
+    assert "is in use" not in second.output
+    assert ready(port) == 200
+    assert "Schema: up to date" in second.output
+
+
+def test_a_second_run_on_the_same_data_is_refused(data_dir: Path, runs: list[Run]) -> None:
+    first = Run(data_dir, free_port())
+    runs.append(first)
+    first.wait_for(REPORTING, START_SECONDS)
+
+    second = Run(data_dir, free_port())
+    status = second.process.wait(STOP_SECONDS)
+
+    assert status == 1
+    assert f"Another run uses {data_dir}" in second.output
+    assert first.process.poll() is None
+
+
+def test_the_database_listens_on_no_port_and_no_password_is_in_a_list_of_processes(
+    data_dir: Path, runs: list[Run]
+) -> None:
+    run = Run(data_dir, free_port())
+    runs.append(run)
+    run.wait_for(REPORTING, START_SECONDS)
+    password = (data_dir / "postgres" / "linkbeat.pgpass").read_text().split()[0].rpartition(":")[2]
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("LINKBEAT_")}
+    with subprocess.Popen(
+        [sys.executable, "-m", "service", "psql"],
+        env=environ | {"LINKBEAT_DATA_DIR": str(data_dir)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as psql:
+        assert psql.stdin is not None
+        assert psql.stdout is not None
+        psql.stdin.write("SHOW listen_addresses;\n\\! sleep 0\n\\echo ready\n")
+        psql.stdin.flush()
+        told = list(iter(lambda: psql.stdout.readline().strip(), "ready"))  # type: ignore[union-attr]  # seen above
+        commands = [path.read_bytes() for path in processes_of_everybody()]
+        psql.stdin.close()
+
+    assert told[:3] == ["listen_addresses", "------------------", ""]
+    assert len(password) == 48
+    assert not any(password.encode() in command for command in commands)
+
+
+def processes_of_everybody() -> list[Path]:
+    return [path for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
 
 
 def test_a_port_in_use_is_one_line_and_nothing_is_started(data_dir: Path) -> None:

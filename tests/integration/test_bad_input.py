@@ -140,7 +140,7 @@ REFUSED: dict[str, tuple[bytes, int, str, str | None]] = {
         for path, text in (
             ("server_id", "1"), ("server_id", '""'), ("server_id", '"nas\\n"'), ("server_id", '"a b"'),
             ("server_id", '"../x"'), ("server_id", "null"), ("hostname", "[]"), ("hostname", '""'),
-            ("status", "true"), ("boot_id", "5"), ("interval_seconds", "0"), ("interval_seconds", '"30"'),
+            ("status", "true"), ("boot_id", "5"),
             ("os_info", "[]"), ("metrics", '"x"'), ("metrics.cpu_percent", "-1"), ("metrics.network_rx_bytes", "-1"),
             ("metrics.network_tx_bytes", str(2**64)), ("network_interfaces", "{}"), ("network_interfaces.1", "null"),
             ("network_interfaces.0.is_up", "1"), ("network_interfaces.0.tx_dropped", str(2**64)),
@@ -154,14 +154,10 @@ REFUSED: dict[str, tuple[bytes, int, str, str | None]] = {
         )
     },
     **{
-        f"{path} with NUL": (with_value(path, '"a\\u0000b"'), 422, "invalid", path)
-        for path in (
-            "server_id", "hostname", "server_guid", "status", "boot_id", "agent_version", "primary_interface", NAME,
-            "filesystems.0.mount_point", "filesystems.0.device", "filesystems.0.fs_type", "filesystems.0.state",
-            "os_info.system",
-        )
+        f"{path} with {escape}": (with_value(path, f'"a{escape}b"'), 422, "invalid", path)
+        for path in ("server_id", "hostname", "server_guid", NAME)
+        for escape in ("\\u0000", "\\n", "\\u001b", "\\u009b")
     },
-    "a name in os_info with NUL": (with_value("os_info", '{"a\\u0000": 1}'), 422, "invalid", "os_info.a\\u0000"),
     **{
         f"interface {text}": (with_value(NAME, text), 422, "invalid", NAME)
         for text in ('""', '"a/b"', '"../../etc"', '"eth0\\n"', '"a\\tb"', '"a\\u007f"', '"a\\u009b"', f'"{"e" * 65}"')
@@ -170,7 +166,7 @@ REFUSED: dict[str, tuple[bytes, int, str, str | None]] = {
                                        "network_interfaces.1.name"),
     **{
         f"{levels} levels in os_info": (with_value("os_info", nested(levels)), 422, "invalid", "os_info")
-        for levels in (102, 600, 800, 900)
+        for levels in (10, 102, 600, 800, 900)
     },
     "a number that no type holds in os_info": (with_value("os_info.system", "1e400"), 422, "invalid", None),
     "null": (b"null", 422, "invalid", ""),
@@ -297,7 +293,7 @@ TAKEN = {
     "an interface with spaces": with_value(NAME, '"Local Area Connection* 2"'),
     "an interface that looks like HTML": with_value(NAME, '"<script>alert(1)<"'),
     "numbers of any size in os_info": with_value("os_info", f'{{"a": {10**400}, "b": -{2**70}}}'),
-    "100 levels in os_info": with_value("os_info", nested(100)),
+    "8 levels in os_info": with_value("os_info", nested(8)),
     "600 levels in an unknown field": with_value("services", nested(600)),
     "850 levels in an unknown field": with_value("services", nested(850)),
     "NUL in an unknown field": with_value("packages", '["\\u0000"]'),
@@ -324,6 +320,68 @@ async def test_what_is_odd_but_right_is_stored_and_shown(
     assert {one["name"] for one in shown["network_interfaces"]} == {one["name"] for one in sent["network_interfaces"]}
 
 
+SENSELESS = [
+    ("network_interfaces.0.speed_mbps", text)
+    for text in ("4294967295", "-2", "1e300", str(10**400), '"fast"', "true", "[]", "1.5")
+] + [
+    ("network_interfaces.0.kind", '"a kind of some thirty letters more"'),
+    ("network_interfaces.0.kind", "7"),
+    ("network_interfaces.0.operstate", "true"),
+    ("network_interfaces.0.operstate", '"a\\u0000b"'),
+    ("network_interfaces.0.stacked_on", '"wlan0"'),
+    ("network_interfaces.0.stacked_on", "{}"),
+    ("network_interfaces.0.stacked_on", "[5]"),
+    ("network_interfaces.0.stacked_on", '["eth0"]'),
+    ("interval_seconds", "0"),
+    ("interval_seconds", '"30"'),
+    ("interval_seconds", "1e300"),
+    ("agent_version", "1.0"),
+    ("agent_version", '"a\\u0000b"'),
+    *(("primary_interface", f'"a{escape}b"') for escape in ("\\u0000", "\\n", "\\u001b", "\\u009b")),
+    ("primary_interface", '"eth9"'),
+    ("primary_interface", "[]"),
+]
+
+
+@pytest.mark.parametrize(("path", "text"), SENSELESS)
+async def test_a_senseless_hint_is_null_and_the_rest_of_its_heartbeat_is_stored(
+    service: Client, path: str, text: str
+) -> None:
+    server_id = f"hint-{uuid.uuid4()}"
+    hint = path.rpartition(".")[2]
+
+    answer = await service.post_raw(with_value(path, text).replace(b'"bad"', f'"{server_id}"'.encode()))
+
+    assert answer.status_code == 200, answer.text
+    shown = await service.get(f"/servers/{server_id}")
+    eth0, wlan0 = shown["network_interfaces"]
+    assert [(one["name"], one["rx_bytes"], one["tx_bytes"]) for one in (eth0, wlan0)] == [
+        ("eth0", 1, 2), ("wlan0", 3, 4),
+    ]  # fmt: skip
+    assert (eth0["is_lowest"], wlan0["is_lowest"]) == (True, True)
+    assert {**shown, **eth0, **await service.get(f"/servers/{server_id}/agent")}.get(hint) in (
+        [None, 30.0] if hint == "interval_seconds" else [None]
+    )
+
+
+async def test_interfaces_stacked_in_a_circle_are_in_their_servers_sum(service: Client) -> None:
+    server_id = f"circle-{uuid.uuid4()}"
+    for n in range(2):
+        interfaces = [
+            interface("bond0", n * 1_000, stacked_on=["eth0"]),
+            interface("eth0", n * 500, stacked_on=["bond0"]),
+            interface("vlan7", n * 100, stacked_on=["bond0"]),
+        ]
+        await service.post(
+            heartbeat(server_id, at=hours_ago(0) - timedelta(minutes=1 - n)) | {"network_interfaces": interfaces}
+        )
+
+    answer = await service.get(f"/metrics/sparkline/{server_id}/network")
+
+    assert answer["interfaces"] == ["bond0", "eth0"]
+    assert sum(point["rx_bytes"] for point in answer["data"]) == 1_500
+
+
 async def test_no_depth_of_os_info_fails_the_service(service: Client, database: asyncpg.Connection) -> None:
     """What is decoded at one depth of the stack is encoded at another: the interpreter's limit lies between."""
     before = await rows(database)
@@ -336,7 +394,7 @@ async def test_no_depth_of_os_info_fails_the_service(service: Client, database: 
 
 
 async def test_every_field_that_is_wrong_is_named(service: Client) -> None:
-    body = {"server_id": "a b", "network_interfaces": [interface("eth0", 2**64) | {"tx_bytes": "x"}], "status": "\0"}
+    body = {"server_id": "a b", "network_interfaces": [interface("eth0", 2**64) | {"tx_bytes": "x"}], "status": 5}
 
     problem = is_problem(await service.post_raw(json.dumps(body).encode()), 422, "invalid")
 

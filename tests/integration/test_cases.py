@@ -92,3 +92,46 @@ async def test_a_board_without_a_clock_chip_was_rebooted_and_is_one_machine(
     assert [tuple(row) for row in reboots] == [("A", "B")]
     kinds = await database.fetch("SELECT delta_kind FROM network_interface_metrics WHERE delta_kind = 'reboot'")
     assert len(kinds) == 1
+
+
+class TestTheOnlyInterfaceOfAContainer:
+    """Case 10: kind veth, and no other is below it."""
+
+    async def test_it_is_shown_from_its_first_heartbeat(self, service: Client, database: asyncpg.Connection) -> None:
+        await service.post(beats("10-lxc-eth0")[0])
+
+        line = await service.get("/metrics/sparkline/f10/network", period="24h", interface="eth0")
+        assert [(point["rx_bytes"], point["tx_bytes"]) for point in line["data"]] == [(0, 0)]
+        whole = await service.get("/metrics/sparkline/network", period="24h")
+        assert [(one["server_id"], one["interface"], len(one["data"])) for one in whole["series"]] == [
+            ("f10", "eth0", 1)
+        ]
+        (shown,) = (await service.get("/fleet"))["servers"]
+        assert [(one["name"], one["kind"]) for one in shown["interfaces"]] == [("eth0", "veth")]
+        listed = (await service.get("/servers/f10/interfaces"))["interfaces"]
+        assert [(one["name"], one["is_folded"], one["is_lowest"]) for one in listed] == [("eth0", False, True)]
+        rows = await database.fetch("SELECT interface_name, is_folded, delta_kind FROM network_interface_metrics")
+        assert [tuple(row) for row in rows] == [("eth0", False, "first")]
+
+    @pytest.mark.parametrize("is_reversed", [False, True], ids=["in order", "reversed"])
+    async def test_every_answer_counts_all_of_it(
+        self, service: Client, database: asyncpg.Connection, is_reversed: bool
+    ) -> None:
+        sent = beats("10-lxc-eth0")
+        for beat in reversed(sent) if is_reversed else sent:
+            await service.post(beat)
+        await database.execute("CALL linkbeat.refresh_aggregates(now())")
+
+        midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        today = [datetime.fromisoformat(beat["timestamp"]) >= midnight for beat in sent[1:]]
+        stats = await service.get("/servers/f10/interfaces/eth0/stats")
+        assert stats["today"]["rx_bytes"] == 10_000_000 * sum(today)
+        usage = await service.get("/usage/f10", interface="eth0", since=str((midnight - timedelta(days=1)).date()))
+        assert sum(day["rx_bytes"] for day in usage["days"]) == RECEIVED["10-lxc-eth0"]
+        for path, query in (("f10/network", {"interface": "eth0"}), ("f10/network", {}), ("network", {})):
+            answer = await service.get(f"/metrics/sparkline/{path}", period="24h", **query)
+            data = answer["data"] if "data" in answer else answer["series"][0]["data"]
+            assert sum(point["rx_bytes"] for point in data) == RECEIVED["10-lxc-eth0"], (path, query)
+        folded = await database.fetchval("SELECT count(*) FROM network_interface_metrics WHERE is_folded")
+        assert folded == 0
+        assert await differing_rows(database) == EQUAL

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from service.embedded.choose import choose_database
 from service.roles import ANALYST
+from service.settings import Settings
 from tests import fleet
 from tests.grafana import Asked, expanded
 from tests.support import as_login, connected
@@ -22,7 +24,7 @@ OWNER, LOGIN, PANEL = re.findall(r"^```sql\n(.+?)\n```$", PAGE, re.MULTILINE | r
 
 
 def test_psql_makes_an_analyst_whom_the_page_makes_the_owner(database_url: str, tmp_path: Path) -> None:
-    with choose_database(database_url, tmp_path, lambda _: None) as chosen:
+    with choose_database(Settings(database_url=database_url, data_dir=str(tmp_path)), lambda _: None) as chosen:
         if chosen.psql is None:
             pytest.skip("there is no psql on this machine")
     limits = "SELECT current_user, current_setting('statement_timeout'), current_setting('transaction_read_only');"
@@ -43,6 +45,26 @@ def test_psql_makes_an_analyst_whom_the_page_makes_the_owner(database_url: str, 
     assert rows[3][0] != ANALYST
     assert f"You are {ANALYST} and read the views" in done.stderr
     assert f"SET ROLE NONE makes you {rows[3][0]}" in done.stderr
+
+
+def test_the_password_of_a_url_is_in_no_list_of_processes(database_url: str, login: str, tmp_path: Path) -> None:
+    # The login's name is its password, which makes it a word that occurs nowhere else but as its name.
+    url = as_login(database_url, f"{login}").replace(f":{login}@", f":{login}-s3cret@")
+    with subprocess.Popen(
+        [sys.executable, "-m", "service", "psql"],
+        env=os.environ | {"LINKBEAT_DATABASE_URL": url, "LINKBEAT_DATA_DIR": str(tmp_path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as psql:
+        seen = set()
+        while psql.poll() is None:  # it ends by itself: that password is wrong
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                with suppress(OSError):
+                    seen.add(path.read_bytes())
+
+    assert any(login.encode() in command for command in seen), "psql was never seen"
+    assert not any(b"s3cret" in command for command in seen)
 
 
 async def test_a_login_as_the_page_makes_it_reads_the_views(

@@ -66,7 +66,9 @@ def test_the_three_laws_hold_against_what_truly_crossed(database_url: str, tmp_p
             runner.run(app.__aexit__(None, None, None))
 
     print("histories in which each occurred:", dict(sorted(seen.items())))
-    kinds = {f"kind {kind}" for kind in ("first", "normal", "gap", "reboot", "reset", "wrap", "dip", "glitch", "rejected")}
+    kinds = {
+        f"kind {kind}" for kind in ("first", "normal", "gap", "reboot", "reset", "wrap", "dip", "glitch", "rejected")
+    }
     expected = {*FAULTS, *EVENTS, *(f"boot ids: {kind}" for kind in BOOT_IDS), "32 bits", "64 bits", *kinds}
     assert expected - {what for what, count in seen.items() if count} == set()
 
@@ -74,7 +76,13 @@ def test_the_three_laws_hold_against_what_truly_crossed(database_url: str, tmp_p
 async def _hold(client: Client, database: asyncpg.Connection, seeds: Sequence[int]) -> Counter[str]:
     """Sends each history in each order, and holds what is stored against the truth."""
     stories = {seed: history(random.Random(seed), START) for seed in seeds}
-    await asyncio.gather(*(_send(client, f"{seed}-{order}", story.beats, order, seed) for seed, story in stories.items() for order in ORDERS))
+    await asyncio.gather(
+        *(
+            _send(client, f"{seed}-{order}", story.beats, order, seed)
+            for seed, story in stories.items()
+            for order in ORDERS
+        )
+    )
 
     seen: Counter[str] = Counter()
     rows: dict[str, list[tuple[object, ...]]] = {}

@@ -1,37 +1,37 @@
 """What a sample adds to its interface's traffic, case by case, and how the row says that it came about."""
 
 from datetime import datetime, timedelta
-from typing import Any
 
 import asyncpg
 import pytest
 
 from tests.aggregates import LEVELS
-from tests.support import Client, deltas, heartbeat, hours_ago, interface
-
-T0 = hours_ago(20)
-GIGABIT: dict[str, Any] = {"kind": "physical", "speed_mbps": 1_000}
-GBIT_SECOND = 125_000_000  # bytes in a second at 1 Gbit/s
+from tests.evidence import T0, at, report
+from tests.support import Client, deltas, heartbeat
 
 
-def at(seconds: float) -> datetime:
-    return T0 + timedelta(seconds=seconds)
-
-
-async def report(
-    service: Client, *readings: tuple[float, str | None, int], server_id: str = "nas", **more: Any
-) -> None:
-    """Posts heartbeats of eth0: seconds from T0, boot, rx_bytes; `more` fields of the interface."""
-    for seconds, boot, rx in readings:
-        body = heartbeat(server_id, at=at(seconds), boot=boot)
-        body["network_interfaces"] = [interface("eth0", rx, **more)]
-        await service.post(body)
+async def report_packets(service: Client, *readings: tuple[float, str, int, int]) -> None:
+    """As `report`, with rx_packets last."""
+    for seconds, boot, rx, packets in readings:
+        await report(service, (seconds, boot, rx), rx_packets=packets)
 
 
 class TestCase24:
     """32-bit wrap, reboot, replay, reversed order."""
 
-    async def test_case_24_a_wrap_at_32_bits_in_line_with_the_rate(
+    async def test_case_24_a_wrap_at_32_bits_that_packets_confirm(
+        self, service: Client, database: asyncpg.Connection
+    ) -> None:
+        rate = 3 * 10**8
+        first = 2**32 - rate - rate // 2
+
+        await report_packets(
+            service, (0, "b", first, 0), (30, "b", first + rate, 300_000), (60, "b", rate // 2, 600_000)
+        )
+
+        assert (await deltas(database))[1:] == [(rate, "normal"), (rate, "wrap")]
+
+    async def test_case_24_without_packets_the_same_is_a_reset(
         self, service: Client, database: asyncpg.Connection
     ) -> None:
         rate = 3 * 10**8
@@ -39,7 +39,7 @@ class TestCase24:
 
         await report(service, (0, "b", first), (30, "b", first + rate), (60, "b", rate // 2))
 
-        assert (await deltas(database))[1:] == [(rate, "normal"), (rate, "wrap")]
+        assert (await deltas(database))[1:] == [(rate, "normal"), (rate // 2, "reset")]
 
     async def test_case_24_a_shrink_without_evidence_is_a_reset(
         self, service: Client, database: asyncpg.Connection
@@ -51,12 +51,17 @@ class TestCase24:
     async def test_case_24_a_counter_that_passed_32_bits_does_not_wrap_there(
         self, service: Client, database: asyncpg.Connection
     ) -> None:
-        await report(service, (0, "b", 2**32 + 5), (30, "b", 2**32 - 10), (60, "b", 5))
+        """A small step back counts on from the highest value; what fell by itself counts on from where it is."""
+        await report_packets(
+            service, (0, "b", 2**32 + 5, 10), (30, "b", 2**32 - 10, 20), (60, "b", 5, 30), (90, "b", 9, 40)
+        )
 
-        assert (await deltas(database))[1:] == [(2**32 - 10, "reset"), (5, "reset")]
+        assert (await deltas(database))[1:] == [(0, "dip"), (0, "dip"), (4, "normal")]
 
     async def test_case_24_in_the_next_boot_it_may(self, service: Client, database: asyncpg.Connection) -> None:
-        await report(service, (0, "a", 2**32 + 5), (30, "b", 2**32 - 10), (60, "b", 5))
+        await report_packets(
+            service, (0, "a", 2**32 + 5, 10), (30, "b", 2**32 - 10, 4_000_000), (60, "b", 5, 4_000_001)
+        )
 
         assert (await deltas(database))[1:] == [(2**32 - 10, "reboot"), (15, "wrap")]
 
@@ -190,71 +195,6 @@ class TestGaps:
         assert (await deltas(database))[1:] == [(3_999_000, "normal"), (1_000_000, "normal")]
 
 
-class TestLinkSpeed:
-    """A delta above the line rate and 2 %, with a second of grace, was never on the wire."""
-
-    MOST = GBIT_SECOND * 31 * 102 // 100
-
-    async def test_a_physical_link_carries_its_line_rate_at_the_most(
-        self, service: Client, database: asyncpg.Connection
-    ) -> None:
-        for more, found in ((self.MOST, (self.MOST, "normal")), (self.MOST + 1, (0, "rejected"))):
-            readings = [(0, "a", 10), (30, "a", 10 + more), (60, "a", 15 + more)]
-            await report(service, *readings, server_id=str(more), **GIGABIT)
-
-            assert (await deltas(database, str(more)))[1:] == [found, (5, "normal")]
-
-    async def test_where_the_speed_is_not_known_400_gbits_are_the_most(
-        self, service: Client, database: asyncpg.Connection
-    ) -> None:
-        for rx in (2**64 - 1, 2**63, 400 * GBIT_SECOND * 31 + 2):
-            await report(service, (0, "a", 1), (30, "a", rx), server_id=str(rx))
-
-            assert (await deltas(database, str(rx)))[1:] == [(0, "rejected")]
-
-    async def test_what_a_virtual_link_says_of_its_speed_is_no_bound(
-        self, service: Client, database: asyncpg.Connection
-    ) -> None:
-        for kind, speed in (("tunnel", 10), (None, 10), ("physical", -1), ("physical", 0)):
-            server_id = f"{kind}{speed}"
-            await report(service, (0, "a", 10), (30, "a", 10**10), server_id=server_id, kind=kind, speed_mbps=speed)
-
-            assert (await deltas(database, server_id))[1:] == [(10**10 - 10, "normal")]
-
-    async def test_of_a_link_that_changed_its_speed_the_greater_counts(
-        self, service: Client, database: asyncpg.Connection
-    ) -> None:
-        await report(service, (0, "a", 0), kind="physical", speed_mbps=10_000)
-        await report(service, (30, "a", 2 * self.MOST), (60, "a", 4 * self.MOST), kind="physical", speed_mbps=1_000)
-
-        assert (await deltas(database))[1:] == [(2 * self.MOST, "normal"), (0, "rejected")]
-
-    async def test_a_link_whose_speed_is_no_longer_told_is_as_fast_as_it_was(
-        self, service: Client, database: asyncpg.Connection
-    ) -> None:
-        await report(service, (0, "a", 0), kind="physical", speed_mbps=10)
-        await report(service, (30, "a", 10**9), (60, "a", 2 * 10**9), kind="physical")
-
-        assert (await deltas(database))[1:] == [(0, "rejected"), (10**9, "normal")]
-
-    async def test_a_wrap_beyond_the_line_rate_is_a_reset(self, service: Client, database: asyncpg.Connection) -> None:
-        """In line with the rate before, which was too much for the link already."""
-        rate = 10**8
-        readings = [(0.0, "a", 2**32 - rate - rate // 2), (30.0, "a", 2**32 - rate // 2), (60.0, "a", rate // 2)]
-
-        await report(service, *readings[:1], kind="physical", speed_mbps=1_000)
-        await report(service, *readings[1:], kind="physical", speed_mbps=10)
-
-        assert (await deltas(database))[1:] == [(rate, "normal"), (0, "rejected")]
-
-    async def test_one_impossible_row_enters_no_level(self, service: Client, database: asyncpg.Connection) -> None:
-        await report(service, (0, "a", 10), (30, "a", 2**62), (60, "a", 2**62 + 7))
-        await database.execute("CALL linkbeat.refresh_aggregates(now())")
-
-        for level in LEVELS:
-            assert await database.fetchval(f"SELECT sum(rx_bytes) FROM network_traffic_{level}") == 7
-
-
 class TestCounters:
     async def test_all_64_bits_are_kept_and_counted_on(self, service: Client, database: asyncpg.Connection) -> None:
         await report(service, (0, "a", 2**63 - 10), (30, "a", 2**63 + 10), (60, "a", 2**64 - 1), (90, "a", 3))
@@ -282,12 +222,20 @@ class TestCounters:
     async def test_each_counter_is_judged_by_itself_and_the_row_by_its_worst(
         self, service: Client, database: asyncpg.Connection
     ) -> None:
-        for n, (rx, tx) in enumerate([(10**6, 5 * 10**6), (2 * 10**6, 70)]):
+        """A counter that falls by itself counts its new value only if it usually gains as much."""
+        readings = [(0, 0), (10**6, 5 * 10**6), (2 * 10**6, 70), (3 * 10**6, 90)]
+        for n, (rx, tx) in enumerate(readings):
             await service.post(heartbeat(at=at(30 * n), eth0=(rx, tx)))
+            await service.post(heartbeat("quiet", at=at(30 * n), eth0=(rx, tx if n else 5 * 10**6)))
 
-        row = await database.fetchrow("SELECT * FROM network_interface_metrics ORDER BY time DESC LIMIT 1")
-        assert row is not None
-        assert (row["rx_bytes_delta"], row["tx_bytes_delta"], row["delta_kind"]) == (10**6, 70, "reset")
+        for server_id, sent in (("nas", [0, 5 * 10**6, 70, 20]), ("quiet", [0, 0, 0, 20])):
+            rows = await database.fetch(
+                "SELECT rx_bytes_delta, tx_bytes_delta, delta_kind FROM network_interface_metrics "
+                "WHERE server_id = $1 ORDER BY time",
+                server_id,
+            )
+            kinds = ["first", "normal", "reset" if sent[2] else "dip", "normal"]
+            assert [tuple(row) for row in rows] == list(zip([0, 10**6, 10**6, 10**6], sent, kinds, strict=True))
 
     async def test_what_is_shown_as_current_follows_what_was_repaired(
         self, service: Client, database: asyncpg.Connection

@@ -1,5 +1,6 @@
 """The order of choice, with the real databases that this machine can carry."""
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,9 @@ from service.embedded.choose import choose_database, choose_test_database
 from service.embedded.installation import Installation
 from service.embedded.places import default_cache_dir, reachable_directory
 from service.embedded.problems import MirrorError, NoDatabase, UnsupportedHostError
+from service.embedded.remembered import NOTE, Kind
+from service.settings import Settings
+from tests.docker_stand_in import docker_stand_in
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +49,7 @@ def test_the_named_database_comes_first_and_is_left_alone(tmp_path: Path) -> Non
     said: list[str] = []
     url = "postgresql://someone@db.example/linkbeat"
 
-    with choose_database(url, tmp_path, said.append) as database:
+    with choose_database(Settings(database_url=url, data_dir=str(tmp_path)), said.append) as database:
         assert (database.url, database.origin) == (url, "LINKBEAT_DATABASE_URL")
 
     assert said == ["Database: the one that LINKBEAT_DATABASE_URL names"]
@@ -56,9 +60,16 @@ def test_the_named_database_comes_first_and_is_left_alone(tmp_path: Path) -> Non
 def test_the_embedded_one_is_chosen_last_and_says_why(installation: Installation, data_dir: Path) -> None:
     said: list[str] = []
 
-    with choose_database(None, data_dir, said.append) as database:
+    with choose_database(Settings(data_dir=str(data_dir)), said.append) as database:
         assert database.psql is not None
-        answer = subprocess.run([*database.psql, "-XAtc", "SELECT 1"], capture_output=True, text=True, check=True)
+        environment = os.environ | database.psql_environment
+        answer = subprocess.run(
+            [*database.psql, "-XAtc", "SELECT 1"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
 
     assert database.origin == "embedded"
     assert answer.stdout == "1\n"
@@ -78,7 +89,7 @@ def test_the_hosts_installation_runs_a_private_cluster(
 
     monkeypatch.setattr(choose, "on_host", installed)
 
-    with choose_database(None, data_dir, print) as database:
+    with choose_database(Settings(data_dir=str(data_dir)), print) as database:
         assert database.origin == "host"
         assert (data_dir / "postgres" / "postmaster.pid").exists()
 
@@ -91,7 +102,7 @@ def test_where_nothing_works_every_attempt_is_told_with_its_remedy(installation:
     (data_dir / "postgres" / "photos").touch()
 
     with pytest.raises(NoDatabase) as caught:
-        choose_database(None, data_dir, print)
+        choose_database(Settings(data_dir=str(data_dir)), print)
 
     told = str(caught.value)
     assert "Docker is not running. Start Docker" in told
@@ -100,22 +111,143 @@ def test_where_nothing_works_every_attempt_is_told_with_its_remedy(installation:
     assert "set LINKBEAT_DATABASE_URL=postgresql://" in told
 
 
-@pytest.mark.usefixtures("installation", "bare_host")
-def test_data_that_lies_in_docker_from_an_earlier_run_is_mentioned(data_dir: Path) -> None:
-    (data_dir / "database-kind").write_text("docker\n", encoding="ascii")
+def open_and_close(data_dir: Path, wanted: Kind | None = None) -> tuple[str, str]:
+    """The kind that is chosen, and what is said meanwhile."""
     said: list[str] = []
+    with choose_database(Settings(data_dir=str(data_dir), database=wanted or ""), said.append) as database:
+        return database.origin, "\n".join(said)
 
-    choose_database(None, data_dir, said.append).close()
 
-    assert any("the last run kept its data in its Docker volume" in line for line in said)
+@pytest.mark.usefixtures("installation", "bare_host")
+def test_what_has_the_data_goes_before_a_docker_and_a_host_installation_that_came_since(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installation: Installation
+) -> None:
+    first = open_and_close(data_dir)[0]
+    monkeypatch.undo()
+    monkeypatch.setattr(choose, "on_host", lambda major=None: installation)
+    with docker_stand_in(tmp_path, monkeypatch, search=os.environ["PATH"]) as stand_in:
+        noted, said = open_and_close(data_dir)
+        (data_dir / NOTE).unlink()  # as an earlier version left it
+        found_by_its_cluster = open_and_close(data_dir)[0]
+        calls = stand_in.calls
+
+    assert (first, noted, found_by_its_cluster) == ("embedded", "embedded", "embedded")
+    assert "(it has the data)" in said
+    assert calls == []
+
+
+@pytest.mark.usefixtures("installation", "bare_host")
+def test_a_cluster_that_runs_goes_first_of_all(data_dir: Path) -> None:
+    with choose_database(Settings(data_dir=str(data_dir)), print) as running:
+        (data_dir / NOTE).write_text("docker\n", encoding="ascii")
+
+        with choose_database(Settings(data_dir=str(data_dir)), print) as second:
+            assert second.url == running.url
+
+
+@pytest.mark.usefixtures("bare_host")
+def test_without_the_docker_that_has_the_data_nothing_empty_takes_its_place(data_dir: Path) -> None:
+    (data_dir / NOTE).write_text("docker\n", encoding="ascii")
+
+    with pytest.raises(NoDatabase) as caught:
+        open_and_close(data_dir)
+
+    told = str(caught.value)
+    assert f"The data of {data_dir} is in Docker volume {docker.container_name(data_dir)}" in told
+    assert "Docker is not running. Start Docker" in told
+    assert "set LINKBEAT_DATABASE=embedded to change over to an empty database" in told
+    assert not (data_dir / "postgres").exists()
+    assert (data_dir / NOTE).read_text(encoding="ascii") == "docker\n"
+
+
+def test_a_docker_without_the_volume_is_not_given_a_new_one(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (data_dir / NOTE).write_text("docker\n", encoding="ascii")
+    with docker_stand_in(tmp_path, monkeypatch, search=os.environ["PATH"]) as stand_in:
+        with pytest.raises(NoDatabase, match=f"Docker has no such volume.*or remove {data_dir / NOTE}"):
+            open_and_close(data_dir)
+
+        assert "run" not in [call[0] for call in stand_in.calls]
+
+
+@pytest.mark.parametrize("wanted", [None, "embedded"])
+@pytest.mark.usefixtures("bare_host")
+def test_a_cluster_that_is_gone_is_not_made_again(data_dir: Path, wanted: Kind | None) -> None:
+    (data_dir / NOTE).write_text("embedded\n", encoding="ascii")
+
+    with pytest.raises(NoDatabase, match=f"holds no cluster.*or remove {data_dir / NOTE} to start with an empty"):
+        open_and_close(data_dir, wanted)
+
+    assert not (data_dir / "postgres").exists()
+
+
+@pytest.mark.usefixtures("installation", "bare_host")
+def test_the_setting_changes_over_and_the_change_is_remembered(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    with docker_stand_in(tmp_path, monkeypatch, search=os.environ["PATH"]):
+        in_docker = open_and_close(data_dir, "docker")[0]
+        remembered = open_and_close(data_dir)[0]
+        changed, said = open_and_close(data_dir, "embedded")
+        again = open_and_close(data_dir)[0]
+
+    assert (in_docker, remembered, changed, again) == ("docker", "docker", "embedded", "embedded")
+    assert f"what is in Docker volume {docker.container_name(data_dir)} is kept, and not read" in said
+    assert (data_dir / NOTE).read_text(encoding="ascii") == "embedded\n"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "told"),
+    [
+        ("docker", "LINKBEAT_DATABASE=docker: Docker is not running. Start Docker"),
+        ("host", "LINKBEAT_DATABASE=host: no TimescaleDB on this host. On Debian 13: apt install"),
+    ],
+)
+@pytest.mark.usefixtures("bare_host")
+def test_a_kind_that_is_asked_for_and_not_there_is_an_error(data_dir: Path, wanted: Kind, told: str) -> None:
+    with pytest.raises(NoDatabase) as caught:
+        open_and_close(data_dir, wanted)
+
+    assert str(caught.value).startswith(told)
+    assert list(data_dir.iterdir()) == []
+
+
+@pytest.mark.usefixtures("bare_host")
+def test_the_named_url_goes_before_the_setting_and_the_note(data_dir: Path) -> None:
+    (data_dir / NOTE).write_text("docker\n", encoding="ascii")
+    settings = Settings(
+        data_dir=str(data_dir), database="host", database_url="postgresql://someone@db.example/linkbeat"
+    )
+
+    with choose_database(settings, print) as database:
+        assert database.origin == "LINKBEAT_DATABASE_URL"
+
+    assert (data_dir / NOTE).read_text(encoding="ascii") == "docker\n"
 
 
 @pytest.mark.usefixtures("installation", "bare_host")
 def test_the_test_database_is_empty_and_gone_afterwards() -> None:
     with choose_test_database(None, print) as database:
         assert database.psql is not None
-        tables = subprocess.run([*database.psql, "-XAtc", "\\dt"], capture_output=True, text=True, check=True)
+        environment = os.environ | database.psql_environment
+        tables = subprocess.run(
+            [*database.psql, "-XAtc", "\\dt"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
 
     assert database.origin == "embedded"
     assert "Did not find any" in tables.stdout + tables.stderr
-    assert subprocess.run([*database.psql, "-c", "SELECT 1"], capture_output=True, check=False).returncode != 0
+    assert (
+        subprocess.run(
+            [*database.psql, "-c", "SELECT 1"],
+            env=environment,
+            capture_output=True,
+            check=False,
+        ).returncode
+        != 0
+    )

@@ -1,10 +1,12 @@
 """A real cluster through its whole life: made, shared, killed, taken over, stopped."""
 
+import asyncio
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,12 +15,12 @@ import asyncpg
 import pytest
 
 from service.embedded import packages
+from service.embedded.accounts import server_account
 from service.embedded.cluster import Cluster
 from service.embedded.installation import Installation
 from service.embedded.places import default_cache_dir, reachable_directory
-from service.embedded.postmaster import find_postmaster
+from service.embedded.postmaster import find_postmaster, processes_in
 from service.embedded.problems import ClusterError, MirrorError, UnsupportedHostError
-from service.embedded.server_config import configured_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,8 +60,23 @@ def stopped(installation: Installation) -> Iterator[Path]:
 
 def query(cluster: Cluster, sql: str) -> str:
     """The answer of psql, through the arguments that an analyst's session gets."""
-    done = subprocess.run([*cluster.psql, "-XAtqc", sql], capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run(
+        [*cluster.psql, "-XAtqc", sql], env=session(cluster), capture_output=True, text=True, check=True, timeout=30
+    )
     return done.stdout.strip()
+
+
+async def fetchval(url: str, sql: str) -> object:
+    connection = await asyncpg.connect(url, timeout=10)
+    try:
+        return await connection.fetchval(sql)
+    finally:
+        await connection.close()
+
+
+def session(cluster: Cluster) -> dict[str, str]:
+    """The environment of an analyst's session."""
+    return os.environ | cluster.psql_environment
 
 
 def owner_process(installation: Installation, data_dir: Path) -> "subprocess.Popen[str]":
@@ -116,7 +133,7 @@ async def test_it_is_timescaledb_on_postgresql_in_utf8_and_utc(cluster: Cluster)
         "server_encoding": "UTF8",
         "jit": "off",
         "timescaledb.telemetry_level": "off",
-        "listen_addresses": "127.0.0.1",
+        "listen_addresses": "",
     }
     assert offset == 0
 
@@ -136,13 +153,14 @@ def test_nobody_else_may_enter_and_root_does_not_run_it(cluster: Cluster) -> Non
 
 
 def test_the_password_does_not_stand_in_psqls_arguments(cluster: Cluster) -> None:
-    password = cluster.url.partition("linkbeat:")[2].partition("@")[0]
+    password = cluster.psql_environment["PGPASSWORD"]
 
     assert len(password) >= 32
+    assert password in cluster.url
     assert not any(password in argument for argument in cluster.psql)
 
 
-def test_data_and_port_survive_a_restart(cluster: Cluster) -> None:
+def test_data_and_address_survive_a_restart(cluster: Cluster) -> None:
     query(cluster, "CREATE TABLE before_restart AS SELECT 42 AS answer")
     pid, url = cluster.pid, cluster.url
 
@@ -168,7 +186,7 @@ def test_a_killed_server_recovers_what_was_committed(cluster: Cluster) -> None:
 def test_a_query_that_outlives_the_killed_server_does_not_block_the_next_start(cluster: Cluster) -> None:
     # Busy, so that it does not notice the postmaster's end by itself.
     busy = "DO $$ BEGIN PERFORM count(*) FROM generate_series(1, 1e12); END $$"
-    with subprocess.Popen([*cluster.psql, "-Xqc", busy], stderr=subprocess.DEVNULL) as session:
+    with subprocess.Popen([*cluster.psql, "-Xqc", busy], env=session(cluster), stderr=subprocess.DEVNULL) as running:
         try:
             time.sleep(0.5)
             pid = cluster.pid
@@ -178,9 +196,9 @@ def test_a_query_that_outlives_the_killed_server_does_not_block_the_next_start(c
             cluster.start()
 
             assert query(cluster, "SELECT 1") == "1"
-            assert session.wait(10) != 0
+            assert running.wait(10) != 0
         finally:
-            session.kill()
+            running.kill()
 
 
 def test_lock_files_whose_pid_is_another_programs_do_not_block_the_start(cluster: Cluster) -> None:
@@ -196,16 +214,51 @@ def test_lock_files_whose_pid_is_another_programs_do_not_block_the_start(cluster
     assert query(cluster, "SELECT 1") == "1"
 
 
-def test_a_port_that_was_taken_meanwhile_is_left_to_the_other(installation: Installation, stopped: Path) -> None:
-    port = configured_port((stopped / "linkbeat.conf").read_text(encoding="utf-8"))
-    said: list[str] = []
-    cluster = Cluster(installation, stopped, said.append, durable=False)
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
-    with socket.create_server(("127.0.0.1", port or 0)), cluster:
-        assert f":{port}/" not in cluster.url
-        assert query(cluster, "SELECT 1") == "1"
 
-    assert any(f"Port {port} is taken" in line for line in said)
+async def test_it_listens_on_tcp_where_a_port_is_asked_for(installation: Installation, stopped: Path) -> None:
+    port = free_port()
+    with Cluster(installation, stopped, print, durable=False, tcp_port=port) as cluster:
+        password = cluster.psql_environment["PGPASSWORD"]
+        by_tcp = await asyncpg.connect(
+            host="127.0.0.1", port=port, user="linkbeat", database="linkbeat", password=password, timeout=10
+        )
+        found = await by_tcp.fetchval("SELECT 42")
+        await by_tcp.close()
+        by_socket = query(cluster, "SELECT 42")
+
+    assert (found, by_socket) == (42, "42")
+
+
+def test_a_port_that_is_in_use_is_named_and_left_to_the_other(installation: Installation, stopped: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        cluster = Cluster(installation, stopped, print, durable=False, tcp_port=port)
+
+        with pytest.raises(ClusterError, match=f"LINKBEAT_DATABASE_PORT: {port} is in use"):
+            cluster.start()
+
+    assert not cluster.owned
+
+
+@pytest.mark.parametrize("name", ["long" * 40, "with space, and \N{LATIN SMALL LETTER U WITH DIAERESIS}"])
+def test_a_directory_whose_path_is_no_address_is_reached_by_another(installation: Installation, name: str) -> None:
+    with reachable_directory() as directory:
+        (directory / name).mkdir()
+        (directory / name).chmod(0o755)
+        with Cluster(installation, directory / name / "postgres", print, durable=False) as cluster:
+            sockets = Path(cluster.psql_environment["PGHOST"])
+            by_url = asyncio.run(fetchval(cluster.url, "SELECT 42"))
+            by_psql = query(cluster, "SELECT 42")
+            found, expected = sockets.stat(), cluster.data_dir.stat()
+        sockets.rmdir()  # empty by now
+
+    assert (by_url, by_psql) == (42, "42")
+    assert (found.st_uid, found.st_mode & 0o777) == (expected.st_uid, 0o700)
+    assert not sockets.is_relative_to(directory)
 
 
 def test_a_second_start_attaches_and_leaves_the_server_running(installation: Installation, cluster: Cluster) -> None:
@@ -232,16 +285,66 @@ def test_two_first_starts_at_once_make_one_cluster(installation: Installation, d
         assert cluster.owned
 
 
-def test_the_server_of_a_killed_owner_is_taken_over(installation: Installation, data_dir: Path) -> None:
+def test_the_server_of_a_killed_owner_ends_in_order(installation: Installation, data_dir: Path) -> None:
     with owner_process(installation, data_dir) as killed:
-        pid = int(first_line(killed))
+        assert int(first_line(killed)) > 0
         killed.kill()
 
-    with Cluster(installation, data_dir, print, durable=False) as cluster:
-        assert cluster.owned
-        assert cluster.pid == pid
+    deadline = time.monotonic() + 10
+    while find_postmaster(data_dir, server_account(data_dir)) and time.monotonic() < deadline:
+        time.sleep(0.1)
 
-    assert cluster.pid is None
+    assert processes_in(data_dir, server_account(data_dir)) == []
+    assert "received fast shutdown request" in log_of(data_dir)
+
+
+def test_a_start_right_after_its_owner_was_killed_is_ready(installation: Installation, data_dir: Path) -> None:
+    for _ in range(3):
+        with owner_process(installation, data_dir) as killed:
+            assert int(first_line(killed)) > 0
+            killed.kill()
+        started = time.monotonic()
+
+        with Cluster(installation, data_dir, print, durable=False) as cluster:
+            time.sleep(0.5)  # the guard of the first has had its time
+            cluster.start()
+            assert query(cluster, "SELECT 1") == "1"
+            assert cluster.owned
+
+        assert time.monotonic() < started + 10
+
+
+def test_a_server_that_was_left_behind_without_its_guard_is_taken_over(
+    installation: Installation, data_dir: Path
+) -> None:
+    with Cluster(installation, data_dir, print, durable=False):
+        pass
+    account = server_account(data_dir)
+    left = subprocess.Popen(
+        [str(installation.program("postgres")), "-D", str(data_dir)],
+        cwd="/",
+        stderr=subprocess.DEVNULL,
+        user=account.uid if account else None,
+        group=account.gid if account else None,
+        extra_groups=[] if account else None,
+    )
+    try:
+        deadline = time.monotonic() + 10
+        while not ((found := find_postmaster(data_dir, account)) and found.ready) and time.monotonic() < deadline:
+            time.sleep(0.1)
+
+        with Cluster(installation, data_dir, print, durable=False) as cluster:
+            assert (cluster.owned, cluster.pid) == (True, left.pid)
+            reaper = threading.Thread(target=left.wait)  # a zombie would count as alive
+            reaper.start()
+        reaper.join(10)
+        assert left.returncode == 0
+    finally:
+        left.kill()
+
+
+def log_of(data_dir: Path) -> str:
+    return "".join(path.read_text(encoding="utf-8") for path in (data_dir / "log").glob("postgresql-*.log"))
 
 
 def test_ctrl_c_in_the_process_group_does_not_hit_the_server(installation: Installation, data_dir: Path) -> None:
@@ -250,7 +353,7 @@ def test_ctrl_c_in_the_process_group_does_not_hit_the_server(installation: Insta
         os.killpg(interrupted.pid, signal.SIGINT)
 
         assert first_line(interrupted) == "stopped"
-    logs = "".join(path.read_text(encoding="utf-8") for path in (data_dir / "log").glob("postgresql-*.log"))
+    logs = log_of(data_dir)
     # Smart is our own stop; Ctrl-C would have been a fast one.
     assert f"[{pid}] @ LOG:  received smart shutdown request" in logs
     assert "received fast shutdown request" not in logs
@@ -286,6 +389,20 @@ def test_data_of_another_version_is_refused_and_not_touched(
 
     assert (stopped / file).read_text(encoding="ascii") == version + "\n"
     (stopped / file).write_text(before, encoding="ascii")
+
+
+@pytest.mark.parametrize("text", ["", "127.0.0.1:*:*:linkbeat:\n"])
+def test_a_password_file_that_lost_its_password_is_an_error_and_not_written_again(
+    installation: Installation, stopped: Path, text: str
+) -> None:
+    before = (stopped / "linkbeat.pgpass").read_text(encoding="ascii")
+    (stopped / "linkbeat.pgpass").write_text(text, encoding="ascii")
+
+    with pytest.raises(ClusterError, match=r"linkbeat\.pgpass holds no password"):
+        Cluster(installation, stopped, print, durable=False).start()
+
+    assert (stopped / "linkbeat.pgpass").read_text(encoding="ascii") == text
+    (stopped / "linkbeat.pgpass").write_text(before, encoding="ascii")
 
 
 def test_a_directory_with_other_things_is_not_touched(installation: Installation, data_dir: Path) -> None:

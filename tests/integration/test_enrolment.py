@@ -10,6 +10,11 @@ import pytest
 from tests.integration.test_tokens import bearer, create, report
 from tests.support import Client, heartbeat
 
+WAITING_FOR_TURN = """
+SELECT EXISTS (SELECT FROM pg_stat_activity
+               WHERE datname = current_database() AND wait_event_type = 'Lock' AND query ~ 'enrol_server')
+"""
+
 
 async def enroll(service: Client, token: str, server_id: str = "nas", guid: str | None = "guid-1") -> httpx.Response:
     body = {"server_id": server_id, "hostname": f"{server_id}.local", "server_guid": guid, "agent_version": "9"}
@@ -78,15 +83,15 @@ async def test_processes_that_enrol_at_once_take_turns(
     for attempt in range(5):  # each fails as if it were alone, unless they take turns
         numbered = enumerate(processes, start=attempt * len(processes))
         same = await asyncio.gather(*(enrol(n, one, f"same-{attempt}") for n, one in numbered))
-        expected = ["enrolled"] if attempt < 4 else ["spent"] * 8
-        assert sorted(set(same) - {"exists"}) == sorted(set(expected))
-        assert same.count("enrolled") == (attempt < 4)
+        # Those after the one that has the last use are not told that the server exists.
+        others = "exists" if attempt < 3 else "spent"
+        assert sorted(same) == sorted(["enrolled"] * (attempt < 4) + [others] * (7 if attempt < 4 else 8))
     await database.execute("UPDATE linkbeat.tokens SET uses_left = 3 WHERE kind = 'enrolment'")
-    others = await asyncio.gather(*(enrol(100 + n, one, f"other-{n}") for n, one in enumerate(processes)))
+    different = await asyncio.gather(*(enrol(100 + n, one, f"other-{n}") for n, one in enumerate(processes)))
     for one in processes:
         await one.close()
 
-    assert sorted(others) == ["enrolled"] * 3 + ["spent"] * 5
+    assert sorted(different) == ["enrolled"] * 3 + ["spent"] * 5
     assert await database.fetchval("SELECT uses_left FROM linkbeat.tokens WHERE kind = 'enrolment'") == 0
 
 
@@ -101,17 +106,72 @@ async def test_it_ends_with_its_time(service: Client) -> None:
 
 
 @pytest.mark.parametrize(("guid", "status"), [("guid-1", 201), ("guid-2", 409), (None, 409)])
-async def test_a_known_server_without_a_token_is_enrolled_by_its_guid_alone(
+async def test_a_server_whose_token_was_revoked_is_enrolled_by_its_guid_alone(
     service: Client, guid: str | None, status: int
 ) -> None:
-    await service.post(heartbeat() | {"server_guid": "guid-1"})
-    await service.post(heartbeat("unnamed"))
     token = await enrolment(service, uses=10)
+    own = (await enroll(service, token)).json()
+    body = heartbeat() | {"server_guid": "guid-1"}
+    reported = await service.http.post("/api/v1/agents/heartbeat", json=body, headers=bearer(own["token"]))
+    assert reported.status_code == 200
+    await service.http.delete(f"/api/v1/tokens/{own['id']}")
 
     answer = await enroll(service, token, guid=guid)
 
     assert answer.status_code == status, answer.text
-    assert (await enroll(service, token, "unnamed", guid=guid)).status_code == 409
+
+
+@pytest.mark.parametrize("guid", ["guid-1", None])
+async def test_a_server_that_reports_by_a_shared_token_is_not_taken_over(
+    service: Client, database: asyncpg.Connection, guid: str | None
+) -> None:
+    """Its GUID is in its own heartbeats, and whoever enrols could have read it."""
+    await service.post(heartbeat() | {"server_guid": "guid-1"})
+    token = await enrolment(service, uses=10)
+
+    answer = await enroll(service, token, guid=guid)
+
+    assert (answer.status_code, answer.json()["code"]) == (409, "server_exists")
+    assert await database.fetchval("SELECT uses_left FROM linkbeat.tokens WHERE kind = 'enrolment'") == 10
+
+
+async def test_a_server_whose_first_heartbeat_comes_while_it_is_enrolled_is_not_taken_over(
+    service: Client, database: asyncpg.Connection, database_url: str
+) -> None:
+    """Its row is committed while the enrolment waits for its turn: nothing that was read before then holds."""
+    token = await enrolment(service, uses=10)
+    changing = await asyncpg.connect(database_url)
+
+    async with changing.transaction():
+        await changing.execute("SELECT linkbeat.take_token_turn()")
+        enrolling = asyncio.create_task(enroll(service, token))
+        while not await database.fetchval(WAITING_FOR_TURN):  # noqa: ASYNC110 - the database tells nobody
+            await asyncio.sleep(0.01)
+        await service.post(heartbeat() | {"server_guid": "guid-1"})
+    answer = await enrolling
+    await changing.close()
+
+    assert (answer.status_code, answer.json()["code"]) == (409, "server_exists")
+    assert await database.fetchval("SELECT count(*) FROM linkbeat.tokens WHERE server_id = 'nas'") == 0
+
+
+async def test_a_spent_token_does_not_tell_which_servers_there_are(service: Client) -> None:
+    await service.post(heartbeat())
+    token = await enrolment(service, uses=1)
+    assert (await enroll(service, token, "first")).status_code == 201
+
+    answers = [await enroll(service, token, name) for name in ("nas", "first", "nobody")]
+
+    assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(403, "forbidden")] * 3
+
+
+async def test_a_read_token_sees_no_guid(service: Client) -> None:
+    await service.post(heartbeat() | {"server_guid": "guid-1"})
+    for kind, seen in (("read", None), ("admin", "guid-1")):
+        headers = bearer((await create(service, kind=kind))["token"])
+        one = (await service.http.get("/api/v1/servers/nas", headers=headers)).json()
+        every = (await service.http.get("/api/v1/servers", headers=headers)).json()["servers"]
+        assert (one["server_guid"], [server["server_guid"] for server in every]) == (seen, [seen])
 
 
 async def test_a_server_that_has_a_token_is_not_enrolled_again_but_by_an_administrator(service: Client) -> None:
@@ -137,7 +197,13 @@ async def test_a_server_that_has_a_token_is_not_enrolled_again_but_by_an_adminis
         ({"hostname": "h"}, "server_id"),
         ({"server_id": "../etc", "hostname": "h"}, "server_id"),
         ({"server_id": "nas"}, "hostname"),
-        ({"server_id": "nas", "hostname": "h\0"}, "hostname"),
+        *(
+            ({"server_id": "nas", "hostname": f"h{one}"}, "hostname")
+            for one in ("\0", "\n", "\x1b[31m", "\x7f", "\x9b31m")
+        ),
+        ({"server_id": "nas", "hostname": "h", "server_guid": "g\x9b"}, "server_guid"),
+        ({"server_id": ".", "hostname": "h"}, "server_id"),
+        ({"server_id": "..", "hostname": "h"}, "server_id"),
         ({"server_id": "nas", "hostname": "h", "server_guid": ""}, "server_guid"),
     ],
 )

@@ -17,6 +17,7 @@ import pandas as pd  # type: ignore[import-untyped]  # its stubs are a package o
 import pytest
 
 from service import export, export_formats
+from service.errors import Problem
 from tests.history import write_rows
 from tests.support import Client, heartbeat, hours_ago, interface
 
@@ -189,9 +190,12 @@ class TestContinuing:
         assert (answer.status_code, answer.json()["code"]) == (404, "unknown_server")
 
 
+FULL_WIDTH = "\uff1d\uff0b\uff0d\uff20"  # = + - @
+
+
 class TestSpreadsheets:
     async def test_no_name_is_a_formula(self, service: Client, small_pages: None) -> None:
-        names = ["=1+1", "+1", "-1", "@x", "'q", 'a"b', "a,b", "eth0", "ä=1"]
+        names = ["=1+1", "+1", "-1", "@x", "'q", *(f"{one}1" for one in FULL_WIDTH), 'a"b', "a,b", "eth0", "ä=1"]
         for minute in range(3):
             await service.post(
                 heartbeat("-cmd", at=T0 + timedelta(minutes=minute))
@@ -203,7 +207,9 @@ class TestSpreadsheets:
 
         assert len(table) == 1 + len(rows) == 1 + 3 * len(names)
         assert {row[1] for row in table[1:]} == {"'-cmd"}
-        assert {row[2] for row in table[1:]} == {f"'{name}" if name[0] in "=+-@'" else name for name in names}
+        assert {row[2] for row in table[1:]} == {
+            f"'{name}" if name[0] in "=+-@'" + FULL_WIDTH else name for name in names
+        }
         assert {(row["server_id"], row["interface_name"]) for row in rows} == {("-cmd", name) for name in names}
 
 
@@ -230,6 +236,18 @@ class TestAnswers:
 
         assert (answer.status_code, answer.json()["code"]) == (429, "too_many_exports")
         assert int(answer.headers["Retry-After"]) > 0
+
+    async def test_one_token_leaves_room_for_the_others(self, history: Client) -> None:
+        exports = export.Exports()
+
+        with exports.one_more("a"), exports.one_more("a"):
+            with pytest.raises(Problem, match="with this token"), exports.one_more("a"):
+                pass
+            with exports.one_more("b"), pytest.raises(Problem, match="in this process"), exports.one_more("c"):
+                pass
+        with exports.one_more("a"), exports.one_more(""), exports.one_more(""):
+            pass
+        assert (await history.http.get(PATH)).status_code == 200
 
     async def test_without_a_key_there_is_none(self, history: Client) -> None:
         assert (await history.http.get(PATH, headers={"Authorization": ""})).status_code == 401

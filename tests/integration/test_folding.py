@@ -74,11 +74,42 @@ async def test_young_interfaces_of_a_kind_are_one_series(service: Client, databa
     assert (await service.get("/servers/nas"))["network_interfaces"][1]["name"] == "veth1"  # live values as of any
 
 
-async def test_the_kind_alone_tells_that_it_comes_and_goes(service: Client, database: asyncpg.Connection) -> None:
+async def test_the_kind_tells_that_one_on_top_of_another_comes_and_goes(
+    service: Client, database: asyncpg.Connection
+) -> None:
     for n in range(3):
-        await service.post(beat(n, {"pod": n * 10}, kind="veth"))
+        body = beat(n, {"eth0": n, "pod": n * 10}, kind="veth")
+        body["network_interfaces"][0]["kind"] = "physical"
+        body["network_interfaces"][1]["stacked_on"] = ["eth0"]
+        await service.post(body)
 
     assert await folded(database) == [("other/*", 0, 0), ("other/*", 10, 5), ("other/*", 10, 5)]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("eth0", "veth"), ("veth0", "physical"), ("tap0", "tunnel"), ("cali7", "other"), ("pod", "veth")],
+)
+async def test_one_that_no_other_is_below_never_folds_where_kinds_are_reported(
+    service: Client, database: asyncpg.Connection, name: str, kind: str
+) -> None:
+    """A container's only interface is a veth; a name alone is no kind."""
+    for n in range(3):
+        await service.post(beat(n, {name: n * 10}, kind=kind))
+
+    assert await is_folded(database, name) == [False] * 3
+    assert await folded(database) == []
+    assert [one["is_folded"] for one in (await service.get("/servers/nas"))["network_interfaces"]] == [False]
+
+
+async def test_the_primary_interface_never_folds(service: Client, database: asyncpg.Connection) -> None:
+    """Even of an agent that reports no kinds; its neighbours of the same name do."""
+    for n in range(3):
+        await service.post({**beat(n, {"veth0": n * 10, "veth1": n}), "primary_interface": "veth0"})
+
+    assert await is_folded(database, "veth0") == [False] * 3
+    assert await is_folded(database, "veth1") == [True] * 3
+    assert await folded(database) == [("veth/*", 0, 0), ("veth/*", 1, 0), ("veth/*", 1, 1)]
 
 
 async def test_one_that_lives_on_comes_to_a_series_of_its_own(service: Client, database: asyncpg.Connection) -> None:

@@ -145,17 +145,18 @@ def test_a_key_that_was_chosen_goes_before_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"\n", b"too-short-a-key", b"two words that are long enough", b"\xff" * 20])
 def test_a_file_without_a_usable_key_is_refused_naming_the_variable(tmp_path: Path, content: bytes) -> None:
     (tmp_path / KEY_FILE).write_bytes(content)
+    (tmp_path / KEY_FILE).chmod(0o600)
 
     with pytest.raises(SettingsError, match="LINKBEAT_API_KEY") as raised:
         fleet_key(Settings(data_dir=str(tmp_path)))
 
-    assert "16 visible ASCII characters" in str(raised.value)
+    assert "20 visible ASCII characters" in str(raised.value)
     assert not content.strip() or content.decode("latin-1").strip() not in str(raised.value)
 
 
 @pytest.mark.parametrize("key", ["short", "x" * 15, "with a space in it", "ключ" * 5])
 def test_a_chosen_key_that_is_too_short_is_refused_naming_the_variable(key: str) -> None:
-    with pytest.raises(SettingsError, match=r"LINKBEAT_API_KEY.*at least 16 visible ASCII characters") as raised:
+    with pytest.raises(SettingsError, match=r"LINKBEAT_API_KEY.*at least 20 visible ASCII characters") as raised:
         Settings.from_environment({"LINKBEAT_API_KEY": key})
 
     assert key not in str(raised.value)

@@ -255,3 +255,23 @@ async def test_connections_that_the_database_ends_are_made_anew(service: Client,
         deadline = time.monotonic() + 5
         while (await service.http.post(PATH, json=heartbeat(at=T0 + timedelta(seconds=n)))).status_code != 200:
             assert time.monotonic() < deadline
+
+
+async def test_a_batch_that_takes_too_long_is_not_tried_again(service: Client, database: asyncpg.Connection) -> None:
+    """Two heartbeats that the database is slow with would otherwise occupy both writers again and again."""
+    await service.post(heartbeat("before"))
+    await database.execute(
+        "CREATE SEQUENCE attempts; GRANT USAGE ON SEQUENCE attempts TO PUBLIC;"
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " PERFORM nextval('public.attempts'); PERFORM pg_sleep(60); RETURN NEW; END $$;"
+        "CREATE TRIGGER slow BEFORE INSERT ON servers FOR EACH ROW"
+        " WHEN (NEW.server_id = 'slow') EXECUTE FUNCTION slow()"
+    )
+
+    slow = await service.http.post("/api/v1/agents/heartbeat", json=heartbeat("slow"))
+
+    assert slow.status_code == 503
+    assert slow.headers["retry-after"] == "2"
+    await service.post(heartbeat("after"))
+    assert await database.fetchval("SELECT last_value FROM attempts") == 1
+    assert await database.fetchval("SELECT count(*) FROM servers") == 2

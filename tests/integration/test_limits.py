@@ -1,5 +1,6 @@
 """Limits as clients meet them: guesses from an address, floods of a token; and that nobody else is affected."""
 
+import asyncio
 import statistics
 import time
 from collections.abc import AsyncIterator
@@ -11,6 +12,7 @@ import msgspec
 import pytest
 from litestar import Litestar
 
+from service import identity
 from service.app import create_app
 from service.database import Database
 from service.settings import Settings
@@ -79,6 +81,32 @@ async def test_ten_thousand_guesses_cost_the_database_nothing_and_the_others_not
     assert (await bad.http.get("/api/v1/servers")).status_code == 429, "the right key, that was never right from there"
 
 
+async def test_a_right_token_beside_them_does_not_make_guesses_free(app: Litestar) -> None:
+    """Or whoever has any token could try the fleet key as often as the network allows."""
+    client = from_address(app, "192.0.2.66")
+    own = (await create(client, kind="fleet"))["token"]
+    statuses = []
+
+    for n in range(2 * FAILURES):
+        headers = {"Authorization": f"Bearer guess-{n:016}", "X-API-Key": own}
+        statuses.append((await client.http.get("/api/v1/servers", headers=headers)).status_code)
+    right = {"Authorization": f"Bearer {KEY}x", "X-API-Key": own}
+    found = await client.http.get("/api/v1/servers", headers={"Authorization": f"Bearer {KEY}", "X-API-Key": own})
+
+    assert set(statuses) == {403}, "the token beside it is right, and may not read"
+    assert (await client.http.get("/api/v1/servers", headers=bearer("guess"))).status_code == 429
+    assert (await client.http.get("/api/v1/servers", headers=right)).status_code == 403
+    # It was right from there before the guesses; from elsewhere it is not even looked at.
+    assert found.status_code == 200
+    elsewhere = from_address(app, "192.0.2.67")
+    for n in range(FAILURES + 1):
+        headers = {"Authorization": f"Bearer guess-{n:016}", "X-API-Key": own}
+        await elsewhere.http.get("/api/v1/servers", headers=headers)
+    unseen = await elsewhere.http.get("/api/v1/servers", headers={"Authorization": f"Bearer {KEY}", "X-API-Key": own})
+    assert unseen.status_code == 403, "past the limit a guess tells nothing, though it is right"
+    assert (await report(elsewhere, own)).status_code == 200, "and the token beside it is taken as before"
+
+
 async def test_other_addresses_are_not_affected_whatever_the_headers_say(app: Litestar) -> None:
     direct, proxied = from_address(app, "192.0.2.66"), from_address(app, "10.0.0.1")
 
@@ -132,3 +160,32 @@ async def test_a_flood_with_one_token_is_limited_and_the_others_report_on(app: L
     assert reads[:100] == [200] * 100
     assert reads[-1] == 429
     assert (await report(client, KEY, "flood")).status_code == 200, "the fleet key stands for many machines"
+
+
+@pytest.mark.parametrize("kind", ["read", "admin"])
+async def test_so_many_requests_of_a_token_may_be_under_way(
+    app: Litestar, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setitem(identity.IN_FLIGHT, kind, 2)
+    client = from_address(app, "192.0.2.1")
+    token, other = [(await create(client, kind=kind))["token"] for _ in range(2)]
+    at = (await client.get("/fleet"))["at"]
+    waiting = [
+        asyncio.create_task(client.http.get("/api/v1/fleet", params={"since": at}, headers=bearer(token)))
+        for _ in range(2)
+    ]
+    in_flight: dict[Any, int] = app._leave.__self__._in_flight  # type: ignore[attr-defined]  # to see both wait
+    while 2 not in in_flight.values():  # noqa: ASYNC110 - nothing tells of it
+        await asyncio.sleep(0.01)
+
+    refused = await client.http.get("/api/v1/servers", headers=bearer(token))
+    beside = await client.http.get("/api/v1/servers", headers=bearer(other))
+    await report(client, KEY, "changed")
+    answers = [await one for one in waiting]
+    afterwards = await client.http.get("/api/v1/servers", headers=bearer(token))
+
+    assert (refused.status_code, refused.json()["code"]) == (429, "too_many_requests")
+    assert refused.headers["retry-after"] == "1"
+    assert beside.status_code == 200
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert afterwards.status_code == 200

@@ -123,6 +123,9 @@ async def test_the_ingest_routes_are_described(document: dict[str, Any]) -> None
     }  # fmt: skip
     for route in (one, many):
         assert set(route["responses"]) == {"200", "400", "401", "403", "408", "413", "415", "422", "429", "503"}
+    heartbeat = document["components"]["schemas"]["Heartbeat"]["properties"]
+    assert [one["type"] for one in heartbeat["os_info"]["oneOf"]] == ["object", "null"]
+    assert heartbeat["network_interfaces"]["maxItems"] == 2_000
 
 
 async def test_errors_are_documented_as_they_come(document: dict[str, Any]) -> None:

@@ -227,3 +227,45 @@ async def test_a_login_without_the_right_to_make_roles_migrates_and_is_told(
     assert first == [f"Schema: installed, now at {schema.head()}", f"{told}; {remedy}"]
     assert again == [f"Schema: up to date at {schema.head()}"]
     assert (as_before, reader) == (login, READ)
+
+
+async def test_an_analyst_fills_no_disk(database: asyncpg.Connection, database_url: str, login: str) -> None:
+    """A clone has no rights of its template's: they are given as a migration gives them."""
+    await database.execute(f"GRANT {ANALYST} TO {login}")
+    for file in FILES:
+        await database.execute(file.read_text())
+
+    async with connected(as_login(database_url, login)) as person:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await person.execute("CREATE TEMPORARY TABLE mine AS SELECT generate_series(1, 10)")
+        await person.fetch("SELECT * FROM server_overview")
+
+    limits = await database.fetchval("SELECT setconfig FROM pg_db_role_setting WHERE setrole = 'analyst'::regrole")
+    assert "temp_file_limit=1GB" in limits
+
+
+async def test_a_limit_that_an_administrator_has_set_stays(database: asyncpg.Connection) -> None:
+    before = await database.fetchval("SELECT setconfig FROM pg_db_role_setting WHERE setrole = 'analyst'::regrole")
+    assert before is not None
+    await database.execute("ALTER ROLE analyst SET temp_file_limit = '5GB'")
+    try:
+        for file in FILES:
+            await database.execute(file.read_text())
+
+        after = await database.fetchval("SELECT setconfig FROM pg_db_role_setting WHERE setrole = 'analyst'::regrole")
+        assert "temp_file_limit=5GB" in after
+    finally:
+        await database.execute("ALTER ROLE analyst SET temp_file_limit = '1GB'")
+
+
+async def test_limits_that_a_login_may_not_set_do_not_refuse_its_session(
+    database: asyncpg.Connection, database_url: str, login: str
+) -> None:
+    await database.execute(f"GRANT {ANALYST} TO {login}")
+
+    options, _ = await roles.analyst_session(as_login(database_url, login))
+    by_owner, _ = await roles.analyst_session(database_url)
+
+    assert "statement_timeout=60s" in options
+    assert "temp_file_limit" not in options
+    assert "temp_file_limit=" in by_owner

@@ -9,7 +9,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.support import Client, heartbeat, hours_ago, interface
+from service import listing
+from tests.support import Client, boot_id, heartbeat, hours_ago, interface
 
 T0 = hours_ago(1)
 
@@ -82,7 +83,7 @@ async def test_an_interface_says_its_rate_and_how_its_delta_came_about(service: 
 
 async def test_two_machines_under_one_id_and_conflicting_duplicates_are_said(service: Client) -> None:
     for seconds, boot, rx in ((0, "a", 100), (30, "b", 900), (60, "a", 150), (60, "a", 160)):
-        await service.post(heartbeat(at=T0 + timedelta(seconds=seconds), boot=boot, eth0=(rx, 0)))
+        await service.post(heartbeat(at=T0 + timedelta(seconds=seconds), boot=boot_id(boot), eth0=(rx, 0)))
 
     server = await service.get("/servers/nas")
 
@@ -165,6 +166,25 @@ async def test_a_server_shows_its_newest_heartbeat(service: Client) -> None:
     assert datetime.fromisoformat(server["last_seen"]) == T0 + timedelta(seconds=30)
     assert server["first_seen"].endswith("Z")
     assert server["last_seen"].endswith("Z")
+
+
+TMP = "/tmp"  # noqa: S108 - where AppImages mount themselves; nothing is written there
+
+
+async def test_an_image_that_is_always_full_is_read_only(service: Client) -> None:
+    sent = [
+        {"mount_point": "/", "fs_type": "ext4", "percent": 99.0},
+        {"mount_point": "/opt/img", "fs_type": "fuse.squashfuse", "percent": 100.0},
+        {"mount_point": "/media/ana/FILM", "fs_type": "udf", "percent": 100.0},
+        {"mount_point": f"{TMP}/.mount_ObsidiAbc123", "fs_type": "fuse.Obsidian-1.5.AppImage", "percent": 100.0},
+        {"mount_point": "/media/cd", "fs_type": "iso9660", "percent": 100.0, "state": "unreachable"},
+    ]
+
+    await service.post(heartbeat(at=T0) | {"filesystems": sent})
+
+    for answer in (await service.get("/servers/nas"), (await service.get("/servers"))["servers"][0]):
+        states = [one["state"] for one in answer["filesystems"]]
+        assert states == [None, "read-only", "read-only", "read-only", "unreachable"]
 
 
 async def test_filesystems_and_metrics_are_returned_as_sent(service: Client) -> None:
@@ -378,3 +398,30 @@ async def test_a_cursor_of_no_server_continues_where_it_would_stand(service: Cli
 
     assert await ids(service, after=cursor("id", "a\0", "a\0")) == ["b"]
     assert await ids(service, after=cursor("id", "\U0001f419", "a")) == []
+
+
+@pytest.mark.parametrize("sort", ["id", "hostname", "last_seen"])
+@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.parametrize(("rows", "characters"), [(1, 0), (2, 0), (2, 3_000), (3, 1 << 20)])
+async def test_a_page_ends_early_where_servers_say_much(
+    service: Client, monkeypatch: pytest.MonkeyPatch, sort: str, order: str, rows: int, characters: int
+) -> None:
+    """A thousand servers of two thousand interfaces would be a gigabyte."""
+    monkeypatch.setattr(listing, "ROWS_AT_ONCE", rows)
+    monkeypatch.setattr(listing, "PAGE_CHARACTERS", characters)
+    await service.post_batch([heartbeat(f"s{n}", at=hours_ago(1 + n), eth0=(n, n)) for n in range(7)])
+    found: list[str] = []
+    query: dict[str, Any] = {"sort": sort, "order": order, "limit": 5}
+
+    for pages in range(1, 10):  # noqa: B007 - asserted below
+        answer = await service.get("/servers", **query)
+        found += [one["id"] for one in answer["servers"]]
+        if answer["next"] is None:
+            break
+        query["after"] = answer["next"]
+
+    forwards = [f"s{n}" for n in range(7)]
+    assert found == (forwards if (order == "asc") is (sort != "last_seen") else forwards[::-1])
+    assert pages == {(1, 0): 8, (2, 0): 4}.get((rows, characters), pages)
+    if characters == 1 << 20:
+        assert pages == 2

@@ -66,6 +66,17 @@ async def test_signing_out_takes_it_away(browser: httpx.AsyncClient) -> None:
     assert (await browser.get("/api/v1/servers")).status_code == 401
 
 
+async def test_a_copy_of_a_session_ends_with_it(browser: httpx.AsyncClient) -> None:
+    await sign_in(browser, KEY)
+    copy = dict(browser.cookies)
+    (name,) = copy
+
+    await browser.post("/sign-out", json={}, headers=OURS)
+    answer = await browser.get("/api/v1/servers", headers={"Cookie": f"{name}={copy[name]}"})
+
+    assert answer.status_code == 401
+
+
 async def test_a_session_may_what_its_token_may_and_no_more(browser: httpx.AsyncClient, admin: dict[str, str]) -> None:
     reader = await make(browser, admin, kind="read")
     await sign_in(browser, reader["token"])
@@ -211,19 +222,19 @@ async def test_a_token_in_the_header_goes_before_the_cookie(browser: httpx.Async
     assert answer.status_code == 401
 
 
-async def test_a_code_signs_in_for_a_quarter_of_an_hour(
+async def test_a_code_signs_in_once_within_a_quarter_of_an_hour(
     browser: httpx.AsyncClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = Sessions(secret_key(settings), KEY).code()
+    code, late = (Sessions(secret_key(settings), KEY).code() for _ in range(2))
     cookie = Sessions(secret_key(settings), KEY).start("")
 
     assert (await browser.post("/sign-in", json={"code": code})).status_code == 204
     assert (await browser.get("/api/v1/tokens")).status_code == 200
-    for wrong in (cookie, code[:-1], f"{code}0", ""):
+    for wrong in (code, cookie, late[:-1], f"{late}0", ""):
         assert (await browser.post("/sign-in", json={"code": wrong})).status_code == 401
     now = time.time()
     monkeypatch.setattr("service.sessions.time.time", lambda: now + sessions.CODE_SECONDS + 1)
-    assert (await browser.post("/sign-in", json={"code": code})).status_code == 401
+    assert (await browser.post("/sign-in", json={"code": late})).status_code == 401
 
 
 @pytest.mark.parametrize(

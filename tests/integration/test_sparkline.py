@@ -92,9 +92,10 @@ async def test_case_19_a_plain_sparkline_is_ordered_with_rx_and_tx(service: Clie
         "server_id": "nas", "metric": "network", "interface": None, "period": "1h", "bucket_seconds": 60, "data": [],
         "interfaces": ["eth0", "wlan0"],
     }  # fmt: skip
+    # It moved in the five minutes since the heartbeat before.
     assert answer["data"][-1] == {
         "timestamp": NOW.replace(second=0).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "rx_bytes": 1_007, "tx_bytes": 13, "rx_bps": 134.3, "tx_bps": 1.7,
+        "rx_bytes": 1_007, "tx_bytes": 13, "rx_bps": 26.9, "tx_bps": 0.4,
     }  # fmt: skip
 
 
@@ -344,6 +345,50 @@ class TestHistory:
         assert await servers("pi") == ["pi"]
         assert await servers("pi", "nas", "pi") == ["nas", "nas", "pi"]
         assert await servers("nobody", "pi\0") == []
+
+    @pytest.mark.parametrize("limit", [1, 2, 3, 1000])
+    @pytest.mark.parametrize("most", [1, 50_000])
+    async def test_the_pages_of_the_fleet_together_are_all_of_it(
+        self, service: Client, monkeypatch: pytest.MonkeyPatch, limit: int, most: int
+    ) -> None:
+        monkeypatch.setattr(sparkline, "MAX_POINTS", most)
+        found: list[tuple[str, str]] = []
+        query: dict[str, Any] = {"limit": limit, "period": "24h", "fill": "null"}
+        pages = 0
+
+        while True:
+            answer = await service.get("/metrics/sparkline/network", **query)
+            assert len(answer["series"]) <= (1 if most == 1 else limit)
+            found += [(one["server_id"], one["interface"]) for one in answer["series"]]
+            pages += 1
+            if answer["next"] is None:
+                break
+            query["after"] = answer["next"]
+
+        assert tuple(found) == SERIES
+        assert pages <= 2 * len(SERIES) + 1
+
+    async def test_a_page_ends_with_the_servers_that_are_named(self, service: Client) -> None:
+        first = await service.get("/metrics/sparkline/network", server=["nas", "pi"], limit=2)
+        rest = await service.get("/metrics/sparkline/network", server=["nas", "pi"], limit=2, after=first["next"])
+
+        assert [one["server_id"] for one in first["series"] + rest["series"]] == ["nas", "nas", "pi"]
+
+    async def test_at_most_500_servers_are_named(self, service: Client) -> None:
+        path, names = "/api/v1/metrics/sparkline/network", [f"server-{n}" for n in range(501)]
+
+        assert (await service.http.get(path, params={"server": names[:500]})).status_code == 200
+        refused = await service.http.get(path, params={"server": names})
+
+        assert refused.status_code == 422
+        assert refused.json()["errors"] == [{"path": "server", "reason": "at most 500 are answered at once, got 501"}]
+
+    @pytest.mark.parametrize("after", ["x", "W10=", "WzEsMl0=", "WyJhIl0="])
+    async def test_a_cursor_that_was_made_up_is_refused(self, service: Client, after: str) -> None:
+        refused = await service.http.get("/api/v1/metrics/sparkline/network", params={"after": after})
+
+        assert refused.status_code == 422
+        assert refused.json()["errors"][0]["path"] == "after"
 
     @pytest.mark.parametrize(
         ("path", "query"),

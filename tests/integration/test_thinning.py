@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from service.maintenance import maintain
-from tests.support import Client, differing_rows, heartbeat
+from tests.support import Client, boot_id, differing_rows, heartbeat
 
 MIDNIGHT = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=2)
 T0 = MIDNIGHT - timedelta(minutes=40)  # so that chunks and hours end within
@@ -43,14 +43,16 @@ steps = st.one_of(
     st.tuples(st.just("wrap"), st.integers(0, 2**32)),
     st.tuples(st.just("jump"), st.one_of(st.integers(0, 2**64 - 1), st.integers(2**63 - 2**20, 2**63 + 2**20))),
     st.tuples(st.just("missing"), st.just(0)),
+    st.tuples(st.just("misread"), st.sampled_from((1, 1, 2, 3, 200))),
 )
 seconds = st.one_of(st.just(30), st.integers(1, 90), st.integers(1, 90), st.integers(91, 3_000))
 
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[Reading]:
-    """A series as one machine, or two with one id, might count it."""
+    """A series as one machine, or two with one id, might count it; "misread" is lower by a part, and not after it."""
     machines = draw(st.sampled_from((1, 1, 2)))
+    is_uuid = draw(st.booleans())
     boots = [0, 0]
     counters = [[draw(st.integers(0, 2**34)), 2**63 - 2**20, 0, 0], [draw(st.integers(0, 2**34)), 0, 0, 0]]
     moment = T0
@@ -69,10 +71,14 @@ def histories(draw: st.DrawFn) -> list[Reading]:
             now = [(counter + amount) % 2**32 for counter in now]
         elif step == "jump":
             now = [amount, *now[1:]]
-        else:
+        elif step == "grow":
             now = [(c + amount // part) % 2**64 for c, part in zip(now, (1, 3, 1500, 4500), strict=True)]
         counters[one] = now
-        readings.append(Reading(moment, f"boot-{one}-{boots[one]}", (now[0], now[1], now[2], now[3])))
+        if step == "misread":
+            now = [counter - counter // amount for counter in now]
+        label = f"boot-{one}-{boots[one]}"
+        boot = boot_id(label) if is_uuid else label
+        readings.append(Reading(moment, boot, (now[0], now[1], now[2], now[3])))
     return readings
 
 

@@ -117,6 +117,30 @@ async def test_events_are_resets_reboots_and_what_was_rejected(service: Client, 
     assert stored == sum(len(one["interfaces"]) for one in found["data"])
 
 
+async def test_a_wrong_reading_of_one_interface_is_told_and_a_dip_is_not(
+    service: Client, database: asyncpg.Connection
+) -> None:
+    await post_events(service)
+    for minute, kind in ((20, "glitch"), (40, "dip")):
+        await database.execute(
+            "UPDATE network_interface_metrics SET delta_kind = $1 WHERE interface_name = 'eth0' AND time = $2",
+            kind, START + minute * MINUTE,
+        )  # fmt: skip
+
+    async def kinds(hours: float, **query: Any) -> list[str]:
+        until = START + 41 * MINUTE
+        found = await service.get(
+            "/traffic/events", server="nas", until=until.isoformat(),
+            since=(until - timedelta(hours=hours)).isoformat(), **query,
+        )  # fmt: skip
+        return [one["kind"] for one in found["data"]]
+
+    assert await kinds(25, interface="eth0") == ["reboot", "glitch", "rejected"]
+    # Only an aggregate could tell them of longer ranges, and of all interfaces.
+    assert "dip" not in await kinds(26, interface="eth0")
+    assert await kinds(1, interface="eth1") == ["reboot", "reset"]
+
+
 async def test_events_come_in_pages_of_a_half_open_range(service: Client) -> None:
     await post_events(service)
 

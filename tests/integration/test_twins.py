@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 import asyncpg
 
-from tests.support import Client, deltas, heartbeat, hours_ago, interface
+from tests.support import Client, boot_id, deltas, heartbeat, hours_ago, interface
 
 T0 = hours_ago(20)
 
@@ -16,8 +16,9 @@ def at(seconds: float) -> datetime:
 
 
 async def report(service: Client, *readings: Reading, name: str = "eth0") -> None:
-    """Posts heartbeats of one interface: seconds from T0, boot, rx_bytes."""
-    for seconds, boot, rx in readings:
+    """Posts heartbeats of one interface, live: seconds from T0, a label of the boot, rx_bytes."""
+    for seconds, label, rx in readings:
+        boot = None if label is None else boot_id(label)
         await service.post({**heartbeat(at=at(seconds), boot=boot), "network_interfaces": [interface(name, rx)]})
 
 
@@ -47,20 +48,44 @@ async def test_in_whatever_order_they_come(service: Client, database: asyncpg.Co
     assert await is_shared(database)
 
 
-async def test_a_backlog_tells_that_what_looked_like_a_reboot_was_another_machine(
+async def test_boots_that_overlap_in_time_alone_are_one_machine_whose_clock_was_wrong(
+    service: Client, database: asyncpg.Connection
+) -> None:
+    """Nothing of the first one arrives after the second; each row counts from its own boot's."""
+    await report(service, (0, "a", 1_000), (30, "a", 1_100), (60, "a", 1_300), (40, "b", 700_000), (90, "b", 700_010))
+
+    assert await deltas(database) == [
+        (0, "first"), (100, "normal"), (700_000, "reboot"), (200, "normal"), (10, "normal")
+    ]  # fmt: skip
+    assert not await is_shared(database)
+
+
+async def test_an_arrival_tells_that_what_looked_like_a_reboot_was_another_machine(
     service: Client, database: asyncpg.Connection
 ) -> None:
     """The first machine came in order only: that it ran so long stands nowhere but in its server's row."""
-    await report(service, (0, "a", 1_000), (30, "a", 1_100), (60, "a", 1_300), (90, "b", 700_010))
-    assert (await deltas(database))[3] == (700_010, "reboot")
+    await report(service, (0, "a", 1_000), (30, "a", 1_100), (60, "a", 1_300), (90, "b", 700_010), (40, "b", 700_000))
+    assert (await deltas(database))[2] == (700_000, "reboot")
     assert not await is_shared(database)
 
-    await report(service, (40, "b", 700_000))
+    await report(service, (100, "a", 1_310))
 
     assert await deltas(database) == [
-        (0, "first"), (100, "normal"), (0, "first"), (200, "normal"), (10, "normal")
+        (0, "first"), (100, "normal"), (0, "first"), (200, "normal"), (10, "normal"), (10, "normal")
     ]  # fmt: skip
     assert await is_shared(database)
+    assert await database.fetchval("SELECT count(*) FROM server_boots WHERE alternates") == 2
+
+
+async def test_a_batch_of_what_was_stored_up_is_no_alternation(service: Client, database: asyncpg.Connection) -> None:
+    """The first boot's last hours arrive after its reboot: a replay is no sign of life."""
+    await report(service, (0, "a", 1_000), (90, "b", 70), (30, "b", 50))
+
+    late = [heartbeat(at=at(seconds), boot=boot_id("a"), eth0=(rx, 0)) for seconds, rx in ((20, 1_010), (60, 1_300))]
+    assert (await service.post_batch(late))["stored"] == 2
+
+    assert not await is_shared(database)
+    assert await database.fetchval("SELECT count(*) FROM server_boots WHERE alternates") == 0
 
 
 async def test_the_newest_state_follows(service: Client, database: asyncpg.Connection) -> None:
@@ -69,6 +94,58 @@ async def test_the_newest_state_follows(service: Client, database: asyncpg.Conne
     await report(service, (120, "b", 700_090), (130, "a", 1_400))
 
     assert (await deltas(database))[5:] == [(80, "normal"), (100, "normal")]
+
+
+async def age_alternation(database: asyncpg.Connection, hours: float) -> datetime:
+    """Moves the last alternation into the past; returns since when the id is shared, as the row says."""
+    await database.execute(
+        "UPDATE servers SET shared_since = shared_since - $1::interval, shared_at = now() - $1::interval",
+        timedelta(hours=hours),
+    )
+    since = await database.fetchval("SELECT shared_since FROM servers")
+    assert isinstance(since, datetime)
+    return since
+
+
+async def shown_shared_since(service: Client, database: asyncpg.Connection) -> datetime | None:
+    """As the API and the analysts' view say, which must agree."""
+    told = (await service.get("/servers/nas"))["shared_since"]
+    view = await database.fetchval("SELECT shared_since FROM server_overview")
+    assert view == (None if told is None else datetime.fromisoformat(told))
+    assert [one["shared_since"] for one in (await service.get("/servers"))["servers"]] == [told]
+    return view if isinstance(view, datetime) else None
+
+
+async def test_what_is_shared_ends_a_day_after_the_last_alternation(
+    service: Client, database: asyncpg.Connection
+) -> None:
+    await report(service, *ALTERNATING)
+    for hours in (0, 23.9):
+        since = await age_alternation(database, hours)
+        assert await shown_shared_since(service, database) == since
+
+    await age_alternation(database, 24.1)
+
+    assert await shown_shared_since(service, database) is None
+    assert await deltas(database) == EACH_FOR_ITSELF  # what was concluded of these rows stands
+
+
+async def test_another_alternation_begins_again(service: Client, database: asyncpg.Connection) -> None:
+    await report(service, *ALTERNATING)
+    since = await age_alternation(database, 23.9)
+    await report(service, (90, "a", 1_400), (100, "b", 700_020))
+    assert await shown_shared_since(service, database) == since  # it went on within the day
+
+    ended = await age_alternation(database, 30)
+    await report(service, (120, "a", 1_500))
+
+    began = await shown_shared_since(service, database)
+    assert began is not None
+    assert began > ended
+    row = await database.fetchrow("SELECT shared_since, shared_at, statement_timestamp() AS now FROM servers")
+    assert row is not None
+    assert row["shared_since"] == row["shared_at"]
+    assert row["now"] - row["shared_at"] < timedelta(minutes=10)
 
 
 async def test_one_boot_after_the_other_is_one_machine(service: Client, database: asyncpg.Connection) -> None:
@@ -124,7 +201,7 @@ async def test_interfaces_that_a_backlog_does_not_name_are_counted_anew_too(
 async def test_a_replay_from_another_boot_is_no_machine(service: Client, database: asyncpg.Connection) -> None:
     await report(service, (0, "a", 1_000), (30, "a", 1_100), (60, "a", 1_300))
 
-    answer = await service.post(heartbeat(at=at(30), boot="b", eth0=(9, 0)))
+    answer = await service.post(heartbeat(at=at(30), boot=boot_id("b"), eth0=(9, 0)))
 
     assert answer["duplicate"]
     assert not await is_shared(database)

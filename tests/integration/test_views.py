@@ -67,7 +67,7 @@ async def test_events_leave_out_what_is_plain(service: Client, database: asyncpg
 
 
 async def reboots(service: Client, database: asyncpg.Connection, *beats: tuple[int, str, int]) -> list[tuple[Any, ...]]:
-    """Posts heartbeats of eth0 in this order: minutes, boot id, rx_bytes. Returns what server_reboots shows."""
+    """Posts heartbeats of eth0 in order: minutes, boot id, rx_bytes. Returns the boots that server_reboots shows."""
     start = hours_ago(2)
     for minute, boot, rx in beats:
         await service.post(beat(start + minute * MINUTE, interface("eth0", rx), boot=boot))

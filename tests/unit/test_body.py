@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.body import INFLATED_AT_ONCE, JSON_TYPES, MAX_MEMBERS, content, read
+from service.budget import Budget, Held
 from service.errors import Problem
 from tests.bombs import bomb
 
@@ -133,10 +134,30 @@ def test_ten_gigabytes_in_ten_megabytes_cost_neither_memory_nor_time(size: int) 
     finally:
         tracemalloc.stop()
 
-    # What is allowed, and room to grow into; of what came in a single piece, its rest.
+    # What came, what comes out up to the limit, and room to grow into.
     assert peak < (20 << 20) + 2 * min(size, 4 << 20)
     assert took < 1.0
-    assert sender.sent <= (16 << 10) // min(size, 16 << 10)
+
+
+async def test_a_body_that_does_not_end_is_not_unpacked() -> None:
+    """Eight kilobytes that unpack to eight megabytes: a client that holds them back holds those kilobytes alone."""
+    packed = bomb(16 << 20)[: 8 << 10]
+    budget = Budget()
+    held = Held(budget, "nas", is_limited=True)
+    sender = Sender([packed, b""])
+    read_all = asyncio.Event()
+
+    async def receive() -> Any:
+        if sender.sent:
+            read_all.set()
+            await asyncio.Event().wait()
+        return await sender.receive()
+
+    reading = asyncio.create_task(read(SCOPE, receive, 8 << 20, is_gzip=True, held=held))
+    await read_all.wait()
+
+    assert (budget.small_bytes, budget.large_bytes) == (len(packed), 0)
+    reading.cancel()
 
 
 async def test_others_have_their_turn_while_much_is_unpacked() -> None:

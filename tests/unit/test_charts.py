@@ -4,7 +4,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
-import pytest
 
 from service.periods import grid
 from service.pictures.charts import of_traffic
@@ -29,12 +28,16 @@ def shown(*rates: float | None) -> list[Any]:
     return list(of_traffic(sparkline(*rates), BUCKETS).curves[0].values[-len(rates) + 1 :])
 
 
-def test_what_crossed_a_gap_is_the_mean_over_it() -> None:
-    assert shown(100.0, None, None, 330.0, 50.0, 1.0) == [100.0, None, None, pytest.approx(110), 50.0]
+def test_buckets_that_are_wider_than_asked_for_are_drawn_and_said() -> None:
+    """Of a server that reports every five minutes, in a period whose buckets are a minute wide."""
+    wide = BUCKETS.filled_by(300)
+    data = [Point(start, 3_600_000_000, 1, 96e6, 1.0) for start in wide.starts()]
 
+    chart = of_traffic(msgspec.json.encode(Sparkline("nas", "network", "eth0", "1h", 300, data)), BUCKETS)
 
-def test_the_first_bucket_of_all_is_behind_no_gap() -> None:
-    assert shown(None, 90.0, 80.0, 1.0) == [None, 90.0, 80.0]
+    assert list(chart.curves[0].values) == [96e6] * (wide.count - 1)
+    assert chart.curves[0].peak == "96.0\N{NO-BREAK SPACE}Mb/s"
+    assert "one value for each 5 minutes." in chart.description
 
 
 def test_the_bucket_under_way_is_left_out_unless_it_is_all_there_is() -> None:

@@ -2,14 +2,13 @@
 
 import os
 import shutil
-import socket
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from service.embedded import places, server_config
-from service.embedded.problems import ClusterError
+from service.embedded import accounts, places, server_config, sockets
+from service.embedded.problems import ClusterError, UnreachableDirectoryError
 
 GIGABYTE = 1024 * server_config.MEGABYTE
 
@@ -96,7 +95,7 @@ def test_the_programs_environment_leaves_out_what_would_redirect_them(monkeypatc
     monkeypatch.setenv("LD_LIBRARY_PATH", "/elsewhere")
     monkeypatch.setenv("PGHOST", "db.example")
 
-    assert places.program_environment().keys() == {"PATH", "LC_ALL", "OPENSSL_CONF"}
+    assert accounts.program_environment().keys() == {"PATH", "LC_ALL", "OPENSSL_CONF"}
 
 
 @pytest.mark.parametrize(("memory", "megabytes"), [(GIGABYTE // 8, 32), (GIGABYTE, 128), (16 * GIGABYTE, 256)])
@@ -104,31 +103,75 @@ def test_shared_buffers_fit_the_machine(memory: int, megabytes: int) -> None:
     assert server_config.shared_buffers_bytes(memory) == megabytes * server_config.MEGABYTE
 
 
-def test_the_settings_keep_the_port_and_flush_to_disk() -> None:
+@pytest.mark.parametrize(("tcp", "listens_on"), [(False, ""), (True, "127.0.0.1")])
+def test_the_settings_flush_to_disk_and_listen_on_tcp_only_if_asked_to(tcp: bool, listens_on: str) -> None:
     text = server_config.settings_text(
-        port=15500, data_dir=Path("/var/lib/it's/postgres"), memory_bytes=GIGABYTE, durable=True
+        socket_directory=Path("/var/lib/it's/postgres"), port=15500, tcp=tcp, memory_bytes=GIGABYTE, durable=True
     )
 
-    assert server_config.configured_port(text) == 15500
+    assert f"\nlisten_addresses = '{listens_on}'\n" in text
+    assert "\nport = '15500'\n" in text
     assert "\nfsync = 'on'\n" in text
     assert "\nsynchronous_commit = 'on'\n" in text
     assert "\njit = 'off'\n" in text
     assert "\nunix_socket_directories = '/var/lib/it''s/postgres'\n" in text
 
 
-def test_a_data_directory_with_a_long_path_goes_without_a_socket() -> None:
-    text = server_config.settings_text(port=15500, data_dir=Path("/" + "d" * 100), memory_bytes=GIGABYTE, durable=True)
+@pytest.fixture
+def short_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The place for sockets of clusters whose own path is too long."""
+    monkeypatch.setattr(sockets, "_short_directories", lambda _: iter([tmp_path / "first", tmp_path / "second"]))
+    return tmp_path
 
-    assert "\nunix_socket_directories = ''\n" in text
+
+def test_a_socket_lies_in_the_cluster_where_its_path_is_short_and_plain(short_directories: Path) -> None:
+    short = Path("/var/lib/linkbeat/postgres")
+    longest = Path("/" + "d" * (107 - len("//.s.PGSQL.5432")))
+
+    assert sockets.socket_directory(short, None, 5432) == short
+    assert sockets.socket_directory(longest, None, 5432) == longest
+    assert list(short_directories.iterdir()) == []
 
 
-def test_a_taken_port_is_replaced_and_a_free_one_kept() -> None:
-    free = server_config.choose_port(None)
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        other = server_config.choose_port(taken.getsockname()[1])
+@pytest.mark.parametrize(
+    "data_dir",
+    [
+        "/" + "d" * (108 - len("//.s.PGSQL.5432")),
+        "/" + "\N{LATIN SMALL LETTER U WITH DIAERESIS}" * 60,
+        "/a,b",
+        "/with space",
+    ],
+)
+def test_else_in_a_short_directory_that_is_closed_to_others(short_directories: Path, data_dir: str) -> None:
+    made = sockets.socket_directory(Path(data_dir), None, 5432)
+    again = sockets.socket_directory(Path(data_dir), None, 5432)
 
-        assert other not in (0, taken.getsockname()[1])
-    assert server_config.choose_port(free) == free
+    assert made == again == short_directories / "first"
+    assert made.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("planted", ["open", "link", "file"])
+def test_a_directory_that_was_planted_there_is_passed_over(short_directories: Path, planted: str) -> None:
+    first = short_directories / "first"
+    if planted == "open":
+        first.mkdir()
+        first.chmod(0o777)
+    elif planted == "link":
+        (short_directories / "elsewhere").mkdir(mode=0o700)
+        first.symlink_to(short_directories / "elsewhere")
+    else:
+        first.touch(0o700)
+
+    assert sockets.socket_directory(Path("/" + "d" * 200), None, 5432) == short_directories / "second"
+    assert planted == "file" or list(first.iterdir()) == []
+
+
+def test_where_every_place_is_taken_the_error_names_each(short_directories: Path) -> None:
+    for name in ("first", "second"):
+        (short_directories / name).touch()
+
+    with pytest.raises(UnreachableDirectoryError, match=r"first.*second.*shorter path"):
+        sockets.socket_directory(Path("/" + "d" * 200), None, 5432)
 
 
 def test_a_message_ends_with_its_remedy() -> None:

@@ -116,3 +116,53 @@ def test_an_unknown_period_is_refused_naming_those_there_are(period: str) -> Non
     assert (raised.value.status, raised.value.errors[0].path) == (422, "period")
     for name in PERIODS:
         assert name in raised.value.detail
+
+
+@given(
+    asked=buckets(), now=moments, interval=st.one_of(st.floats(0.001, 86_400), st.sampled_from([300, 3_600, 86_400]))
+)
+@example(asked=("1h", None), now=datetime(2026, 1, 29, 12, 0, tzinfo=UTC), interval=3_600)
+@example(asked=("1h", "7m"), now=datetime(2026, 1, 29, 12, 0, tzinfo=UTC), interval=1_000)
+def test_wider_buckets_fill_the_period_and_nothing_else(
+    asked: tuple[str, str | None], now: datetime, interval: float
+) -> None:
+    narrow = grid(*asked, now)
+
+    found = narrow.filled_by(interval)
+
+    starts, width, since = found.starts(), found.bucket, now - found.period.duration
+    assert found.bucket_seconds >= min(interval, found.period.duration_seconds)
+    assert (found is narrow) == (interval <= narrow.bucket_seconds)
+    assert found.bucket_seconds % found.period.base_seconds == 0
+    assert starts[0] >= since, "nothing is older than the period"
+    assert starts[-1] <= now, "no bucket is ahead of the clock"
+    assert now < starts[-1] + width, "now is in the last bucket"
+    assert starts[0] - width < since + narrow.bucket, "no bucket of the period is missing"
+    assert all(later - earlier == width for earlier, later in pairwise(starts))
+    # What the answer says of its buckets is enough to find them again.
+    assert narrow.of_width(found.bucket_seconds) == found
+
+
+@pytest.mark.parametrize(
+    ("period", "interval", "seconds"),
+    [("1h", 60, 60), ("1h", 60.1, 120), ("1h", 300, 300), ("1h", 301, 600), ("1h", 3_600, 3_600), ("1h", 86_400, 3_600),
+     ("24h", 600, 900), ("24h", 901, 1_800), ("24h", 86_400, 86_400), ("7d", 3_601, 7_200), ("7d", 86_400, 86_400),
+     ("30d", 86_400, 86_400), ("1y", 86_400, 86_400)],
+)  # fmt: skip
+def test_the_next_bucket_that_an_interval_fills(period: str, interval: float, seconds: int) -> None:
+    found = grid(period, None, datetime(2026, 1, 29, 12, 34, 56, tzinfo=UTC)).filled_by(interval)
+
+    assert found.bucket_seconds == seconds
+
+
+def test_wider_buckets_stand_on_the_clock_while_there_are_four_of_them() -> None:
+    now = datetime(2026, 1, 29, 12, 34, 56, tzinfo=UTC)
+
+    assert grid("1h", None, now).filled_by(900).starts() == [
+        now.replace(hour=11 + n // 60, minute=n % 60, second=0) for n in (45, 60, 75, 90)
+    ]
+    assert grid("1h", None, now).filled_by(1_800).starts() == [
+        now.replace(hour=11, minute=35, second=0),
+        now.replace(hour=12, minute=5, second=0),
+    ]
+    assert grid("1h", None, now).filled_by(7_200).starts() == [now.replace(hour=11, minute=35, second=0)]

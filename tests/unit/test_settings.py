@@ -27,14 +27,22 @@ WRONG = [
     ("LINKBEAT_DATA_DIR", "~/linkbeat"),
     ("LINKBEAT_DATABASE_URL", "mysql://someone:s3cret-password@db/linkbeat"),
     ("LINKBEAT_DATABASE_URL", "host=db password=s3cret-password"),
+    ("LINKBEAT_DATABASE", "postgres"),
+    ("LINKBEAT_DATABASE", "Docker"),
+    ("LINKBEAT_DATABASE_PORT", "65536"),
+    ("LINKBEAT_DATABASE_PORT", "-1"),
     ("LINKBEAT_API_KEY", "s3cret-password"),
     ("LINKBEAT_API_KEY", "s3cret-password with a space"),
+    ("LINKBEAT_API_KEY", "s3cret-19-character"),
+    ("LINKBEAT_API_KEY", "s3cret-" * 5),
     ("LINKBEAT_SECRET_KEY", "s3cret-password"),
     ("LINKBEAT_SECRET_KEY_FILE", "secret"),
     ("LINKBEAT_ACCEPT_X_API_KEY", "maybe"),
     ("LINKBEAT_ACCEPT_X_AGENT_TOKEN", "2"),
     ("LINKBEAT_TRUSTED_PROXIES", "10.0.0.0/33"),
     ("LINKBEAT_TRUSTED_PROXIES", "proxy.example.net"),
+    ("LINKBEAT_CONNECTIONS_PER_ADDRESS", "0"),
+    ("LINKBEAT_CONNECTIONS_PER_ADDRESS", "1.5"),
     ("LINKBEAT_FAILED_TOKENS_PER_MINUTE", "0"),
     ("LINKBEAT_SERVER_REQUESTS_PER_MINUTE", "many"),
     ("LINKBEAT_READ_REQUESTS_PER_MINUTE", "-1"),
@@ -122,7 +130,7 @@ def test_secrets_are_marked() -> None:
 
 
 def test_secrets_are_not_shown() -> None:
-    secrets = {"LINKBEAT_API_KEY": "s3cret-" * 5, "LINKBEAT_SECRET_KEY": "s3cret-" * 5,
+    secrets = {"LINKBEAT_API_KEY": "s3cret-and-long-enough", "LINKBEAT_SECRET_KEY": "s3cret-" * 5,
                "LINKBEAT_DATABASE_URL": "postgresql://someone:s3cret@db/linkbeat"}  # fmt: skip
 
     shown = f"{Settings.from_environment(secrets)!r} {Settings.from_environment(secrets)}"
@@ -146,7 +154,7 @@ def test_values_are_read_with_their_types() -> None:
     found = Settings.from_environment(
         {
             "LINKBEAT_HOST": "::", "LINKBEAT_PORT": "443", "LINKBEAT_DATA_DIR": "/srv/link beat",
-            "LINKBEAT_DATABASE_URL": "postgres://u:p%40@h/d?sslmode=require", "LINKBEAT_API_KEY": "x" * 16,
+            "LINKBEAT_DATABASE_URL": "postgres://u:p%40@h/d?sslmode=require", "LINKBEAT_API_KEY": "0123456789" * 2,
             "LINKBEAT_OLDEST_HEARTBEAT_DAYS": "1.5", "LINKBEAT_QUEUE_HEARTBEATS": "7",
             "LINKBEAT_MAX_SERIES": "9", "LINKBEAT_FOLD_MINUTES": "0.5", "LINKBEAT_LOG_LEVEL": "debug",
             "LINKBEAT_TRUSTED_PROXIES": "10.0.0.0/8, ::1", "LINKBEAT_ACCEPT_X_API_KEY": "false", "UNRELATED": "1",
@@ -155,7 +163,7 @@ def test_values_are_read_with_their_types() -> None:
 
     assert found == Settings(
         host="::", port=443, data_dir="/srv/link beat", database_url="postgres://u:p%40@h/d?sslmode=require",
-        api_key="x" * 16, oldest_heartbeat_days=1.5, queue_heartbeats=7, max_series=9, fold_minutes=0.5,
+        api_key="0123456789" * 2, oldest_heartbeat_days=1.5, queue_heartbeats=7, max_series=9, fold_minutes=0.5,
         log_level="debug", trusted_proxies=("10.0.0.0/8", "::1"), accept_x_api_key=False,
     )  # fmt: skip
     assert found.data_path == Path("/srv/link beat")

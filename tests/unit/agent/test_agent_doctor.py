@@ -10,10 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from agent.doctor import examine, machine, spool
+from agent.clock import rfc3339
+from agent.deadletter import DeadLetters
+from agent.doctor import examine, machine
 from agent.findings import Finding, found_within, written
+from agent.kept import refused, spool, stamps
 from agent.reach import clock, judged
 from agent.settings import Settings
+from agent.spool import Spool
 
 NOW = 1_790_000_000.0
 
@@ -111,6 +115,9 @@ def test_an_answer_tells_whether_it_is_linkbeat_and_takes_the_token(
         (-900, "warning", "900 s behind"),
         (400, "problem", "refuses"),
         (1e9, "problem", "refuses"),
+        (-6 * 86_400, "warning", "518,400 s behind"),
+        (-8 * 86_400, "problem", "LINKBEAT_OLDEST_HEARTBEAT_DAYS"),
+        (-1e9, "problem", "refuses"),
     ],
 )
 def test_clocks_are_compared(ahead: float, state: str, words: str) -> None:
@@ -143,6 +150,68 @@ def test_a_spool_that_is_not_there_is_no_fault_and_one_that_is_no_directory_is(t
     (file,) = spool(tmp_path / "file")
 
     assert (missing.state, file.state) == ("ok", "warning")
+
+
+def kept(directory: Path, *ahead_seconds: float, acknowledged: int = 0) -> Path:
+    """A spool with a heartbeat of each of these times, so far ahead of NOW; the first of them are acknowledged."""
+    left = Spool(directory, max_bytes=1 << 20, max_age_seconds=1e12, memory_heartbeats=10, now_ms=lambda: 0)
+    for ahead in ahead_seconds:
+        left.append(b"{}", int((NOW + ahead) * 1000))
+    left.acknowledge([record.sequence for record in left.oldest(acknowledged, 1 << 20, 1 << 62)])
+    left.close()
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("ahead", "acknowledged", "state", "words"),
+    [
+        ([-60, -30, 0], 1, "ok", "the last heartbeat is of"),
+        ([-30, 3], 0, "ok", "the last heartbeat is of"),
+        ([100, 130], 2, "warning", "130 s ahead of this machine's clock"),
+        ([400, 430], 2, "warning", "430 s ahead of this machine's clock"),
+        ([-60, 86_370, 86_400], 1, "problem", "86,400 s ahead of this machine's clock; 2 that wait are more than 5"),
+        ([3e7, 0], 0, "problem", "1 that wait are more than 5 minutes ahead"),
+    ],
+)
+def test_a_heartbeat_that_is_stamped_in_the_future_is_a_finding_with_its_remedy(
+    tmp_path: Path, ahead: list[float], acknowledged: int, state: str, words: str
+) -> None:
+    before = {path: path.read_bytes() for path in kept(tmp_path, *ahead, acknowledged=acknowledged).iterdir()}
+
+    (found,) = stamps(tmp_path, NOW)
+
+    assert (found.name, found.state) == ("timestamps", state)
+    assert words in found.text
+    assert rfc3339(int((NOW + ahead[-1]) * 1000)) in found.text
+    assert found.state == "ok" or "clock was set back" in found.remedy
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_without_a_heartbeat_on_the_disk_nothing_is_said_of_timestamps(tmp_path: Path) -> None:
+    (tmp_path / "000000000001.seg").write_bytes(b"no record")
+
+    assert list(stamps(tmp_path, NOW)) == list(stamps(tmp_path / "none", NOW)) == []
+
+
+@pytest.mark.parametrize(
+    ("reason", "remedy"),
+    [
+        ("timestamp: lies more than 5 minutes ahead of the service's clock, 2026-01-29T10:00:00Z", "let NTP set it"),
+        ("HTTP 422: timestamp: is more than 7 days before the service's clock", "let NTP set it"),
+        ("network_interfaces[0].rx_bytes: expected int, got str", "newer or older than the service"),
+    ],
+)
+def test_what_the_service_refused_in_the_last_day_is_a_warning(tmp_path: Path, reason: str, remedy: str) -> None:
+    DeadLetters(tmp_path / "refused.ndjson").add([("other", b"{}"), (reason, b"{}")])
+    with (tmp_path / "refused.ndjson").open("a") as file:
+        file.write('no JSON\n{"refused_at":"never"}\n[]\n')
+
+    (found,) = refused(tmp_path, time.time())
+
+    assert (found.name, found.state) == ("refused", "warning")
+    assert f"refused 2 heartbeats since yesterday, the last one with: {reason}" in found.text
+    assert remedy in found.remedy
+    assert list(refused(tmp_path, time.time() + 2 * 86_400)) == list(refused(tmp_path / "none", NOW)) == []
 
 
 def test_what_is_visible_is_named() -> None:

@@ -365,6 +365,56 @@ def test_pitfall_28_sources_that_name_nothing_keep_an_entry_each(tmp_path: Path)
     assert points(host.metrics()) == ["/a", "/b", "/c", "/d"]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Obsidian-1.5.AppImage /tmp/.mount_ObsidiAbc123 fuse.Obsidian-1.5.AppImage ro,nosuid,user_id=1000",
+        "launcher-lite.AppImage /tmp/.mount_launchQ1 fuse.launcher-lite.AppImage ro,nosuid,nodev,relatime,user_id=999",
+        "squashfuse /opt/img fuse.squashfuse ro,relatime",
+        "/dev/sr0 /media/ana/FILM udf ro,nosuid,nodev,relatime,uid=1000",
+        "Krita /tmp/.mount_KritaXyz fuse.Krita ro,nosuid,nodev",
+        "nvim /tmp/.mount_nvimAAA fuse ro,nosuid,nodev",
+        "My\\040App.appimage /home/ana/.cache/.mount_MyAppQ fuse.My\\040App.appimage ro",
+        "tool /var/tmp/.mount_toolQQ fuse.tool ro,nosuid",
+        "squashfuse_ll /opt/img fuse.squashfuse_ll ro",
+        "/dev/loop7 /opt/rom romfs ro",
+        "/dev/loop8 /opt/cram cramfs ro",
+        "image.dwarfs /opt/game fuse.dwarfs ro,nosuid",
+        "erofsfuse /opt/er fuse.erofsfuse ro",
+        "/home/ana/cd.iso /mnt/cd fuse.fuseiso ro",
+        "archivemount /mnt/tar fuse.archivemount rw",
+        "ratarmount /mnt/tars fuse.ratarmount ro",
+    ],
+)
+def test_pitfall_29_an_image_that_is_always_full_is_left_out_and_not_even_measured(tmp_path: Path, line: str) -> None:
+    host = Host(tmp_path, f"/dev/sda1 / ext4 rw 0 0\n{line} 0 0\n")
+
+    assert points(host.metrics()) == ["/"]
+    assert host.asked == ["/"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "/dev/sdb1 /mnt/x ext4 ro,relatime",
+        "/dev/sdb1 /mnt/x fuseblk rw,user_id=0",
+        "/dev/sdb1 /mnt/x fuseblk ro,user_id=0",
+        "me@nas:/srv /mnt/x fuse.sshfs rw",
+        "b2:bucket /mnt/x fuse.rclone ro",
+        "mergerfs /mnt/x fuse.mergerfs rw",
+        "app /mnt/x fuse.AppImageStore rw",
+        "gocryptfs /mnt/x/.mount_secret fuse.gocryptfs rw",
+        "/dev/sdb1 /mnt/.mount_x ext4 rw",
+        "/dev/sdb1 /tmp/.mount_x xfs rw",
+        "/dev/sdb1 /mnt/x.AppImage btrfs rw",
+    ],
+)
+def test_pitfall_29_a_disk_and_a_share_are_kept(tmp_path: Path, line: str) -> None:
+    host = Host(tmp_path, f"{line} 0 0\n")
+
+    assert points(host.metrics()) == [line.split()[1]]
+
+
 def test_pitfall_29_images_are_left_out_and_a_read_only_disk_is_kept(tmp_path: Path) -> None:
     host = Host(
         tmp_path,

@@ -1,8 +1,8 @@
 """The heartbeat as it is sent, and who sends it."""
 
-import itertools
 import json
 import re
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,19 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import agent
-from agent.heartbeat import (
-    Clock,
-    Collector,
-    DeliveryReport,
-    encode,
-    last_stamp_ms,
-    stamp_ms,
-    time_since_boot_ns,
-    wall_clock_is_synchronized,
-)
+from agent.clock import Clock
+from agent.heartbeat import Collector, DeliveryReport, encode, stamp_ms
 from agent.identity import ApiKey, identify, server_guid, server_id_from
 from agent.roots import Roots
-from agent.segments import Record
 from agent.settings import Settings, SettingsError
 from service.decode import decode_heartbeat
 
@@ -70,6 +61,7 @@ def test_a_heartbeat_has_the_fields_of_the_specification(tmp_path: Path) -> None
     assert [each["name"] for each in beat["network_interfaces"]] == ["eth0"]
     assert [each["mount_point"] for each in beat["filesystems"]] == ["/"]
     assert beat["interval_seconds"] == 30.0
+    assert abs(beat["since_boot_ms"] / 1000 - time.clock_gettime(time.CLOCK_BOOTTIME)) < 60
     assert beat["delivery"] == {
         "queued": 3,
         "spool_bytes": 4,
@@ -130,125 +122,52 @@ def test_the_heartbeat_tells_how_interfaces_stand_to_each_other(tmp_path: Path) 
     assert "truncated" not in beat
 
 
-def test_the_timestamp_is_utc_in_milliseconds() -> None:
-    assert Clock(lambda: 1_769_680_800_123_999_999).timestamp() == "2026-01-29T10:00:00.123Z"
-
-
-@given(st.lists(st.integers(0, 4_102_444_800_000_000_000), min_size=2, max_size=20))
-def test_pitfall_37_timestamps_strictly_increase_whatever_the_clock_does(moments: list[int]) -> None:
-    readings = iter(moments)
-    clock = Clock(lambda: next(readings))
-
-    stamps = [clock.timestamp() for _ in moments]
-
-    assert all(earlier < later for earlier, later in itertools.pairwise(stamps))
-
-
-def test_pitfall_37_after_a_step_back_time_goes_on_by_a_millisecond() -> None:
-    readings = iter([10_000_000_000, 5_000_000_000, 10_000_000_000, 20_000_000_000])
-    clock = Clock(lambda: next(readings))
-
-    stamps = [clock.timestamp()[17:] for _ in range(4)]
-
-    assert stamps == ["10.000Z", "10.001Z", "10.002Z", "20.000Z"]
-
-
-class Machine:
-    """Its wall clock and its running time, in seconds; `beat` gives the timestamps of one heartbeat after another."""
-
-    def __init__(self, *, is_synchronized: bool = False, last_ms: int = 0) -> None:
-        self.wall, self.running = 1_800_000_000.0, 1_000.0
-        self.clock = Clock(
-            lambda: round(self.wall * 1e9),
-            running_ns=lambda: round(self.running * 1e9),
-            is_synchronized=lambda: is_synchronized,
-            last_ms=last_ms,
-        )
-
-    def beat(self, seconds: float = 30.0, *, step: float = 0.0) -> float:
-        """`seconds` pass, in which the wall clock is set by `step`; the timestamp, in seconds since 1970."""
-        self.running += seconds
-        self.wall += seconds + step
-        self.clock.timestamp()
-        return self.clock.last_ms / 1000
-
-
-def test_e38_a_clock_that_is_set_forward_is_followed_at_once() -> None:
-    machine = Machine()
-    machine.beat()
-
-    assert machine.beat(step=3600.0) == machine.wall
-
-
-@pytest.mark.parametrize("step", [-0.2, -20.0, -299.0, -3600.0])
-def test_e38_after_a_step_back_no_interval_is_too_short_for_what_a_busy_link_counted(step: float) -> None:
-    machine = Machine()
-    before = machine.beat()
-
-    stamps = [machine.beat(step=step), *(machine.beat() for _ in range(1_000))]
-
-    # sql/function/counters.sql, delta_limit: the line rate and 2 %, over the time between and one second.
-    assert all(1.02 * (later - earlier + 1) >= 30 for earlier, later in itertools.pairwise([before, *stamps]))
-    assert (stamps[-1] == machine.wall) == (step > -400)
-
-
-def test_e38_a_step_forward_that_is_taken_back_loses_no_sample_and_repeats_none() -> None:
-    machine = Machine()
-    stamps = [machine.beat(), machine.beat(step=3600.0), machine.beat(step=-3600.0), machine.beat()]
-
-    assert all(earlier < later for earlier, later in itertools.pairwise(stamps))
-
-
-def test_e38_a_machine_that_started_hours_ahead_is_heard_again_once_the_wall_clock_is_within_five_minutes() -> None:
-    machine = Machine(is_synchronized=True)
-    ahead = machine.beat()
-
-    stamps = [machine.beat(step=-8 * 3600.0), *(machine.beat() for _ in range(8 * 120))]
-
-    refused = [stamp for stamp in stamps if stamp < ahead + 60]
-    assert all(earlier < later for earlier, later in itertools.pairwise([ahead, *stamps]))
-    assert len(refused) * 30 == pytest.approx(8 * 3600 - 300, abs=90)
-    assert stamps[-1] - machine.wall < 300
-
-
-def test_e38_suspend_counts_as_time() -> None:
-    machine = Machine()
-    before = machine.beat()
-
-    assert machine.beat(8 * 3600.0) - before == 8 * 3600
-
-
-def test_a_restarted_agent_stays_above_the_timestamps_of_the_one_before() -> None:
-    last_ms = 1_800_000_100_000
-    machine = Machine(last_ms=last_ms)
-
-    assert machine.beat() > last_ms / 1000
-
-
-def test_the_kernel_is_asked_whether_the_clock_is_synchronized() -> None:
-    assert wall_clock_is_synchronized() in (True, False)
-    assert abs(time_since_boot_ns() / 1e9 - float(Path("/proc/uptime").read_text().split()[0])) < 1
-
-
-def test_pitfall_37_timestamps_go_on_above_those_of_the_process_before() -> None:
-    clock = Clock(lambda: 5_000_000_000, last_ms=10_000)
-
-    assert clock.timestamp()[17:] == "10.001Z"
+IPV4 = (
+    "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\n{}\t00000000\t0102A8C0\t0003\t0\t0\t0\t00000000\n"
+)
+IPV6 = f"{'0' * 32} 00 {'0' * 32} 00 {'f' * 32} 00000400 00000001 00000000 00000003     {{}}\n"
 
 
 @pytest.mark.parametrize(
-    ("record", "expected"),
-    [
-        (Record(1, 7_000, b'{"boot_id":"this"}'), 7_000),
-        (Record(1, 7_000, b'{"boot_id":"that"}'), 0),
-        (Record(1, 7_000, b"{}"), 0),
-        (Record(1, 7_000, b"\xff"), 0),
-        (None, 0),
-    ],
+    ("name", "route"), [("eth0", ("route", IPV4)), ("ens18", ("route", IPV4)), ("eth0", ("ipv6_route", IPV6))]
 )
-def test_only_timestamps_of_this_boot_bind(record: Record | None, expected: int) -> None:
-    assert last_stamp_ms(record, "this") == expected
-    assert last_stamp_ms(record, None) == 0
+def test_pitfall_11_a_containers_first_heartbeat_names_its_own_interface_as_the_primary_one(
+    tmp_path: Path, name: str, route: tuple[str, str]
+) -> None:
+    settings = settings_for(tmp_path)
+    counters = [f"{each}: {octets}" + " 0" * 15 for each, octets in ((name, 0), ("docker0", 10**12), ("veth9", 10**12))]
+    (settings.roots.net / "dev").write_text("h|\nh|\n" + "\n".join(counters) + "\n")
+    (settings.roots.net / route[0]).write_text(route[1].format(name))
+    for each, files in (
+        (name, {"ifindex": "2", "iflink": "77", "type": "1", "operstate": "up", "uevent": ""}),
+        ("docker0", {"ifindex": "3", "iflink": "3", "type": "1", "operstate": "up", "uevent": "DEVTYPE=bridge"}),
+        ("veth9", {"ifindex": "4", "iflink": "5", "type": "1", "operstate": "up", "uevent": ""}),
+    ):
+        (tmp_path / "sys/class/net" / each).mkdir(parents=True)
+        for attribute, text in files.items():
+            (tmp_path / "sys/class/net" / each / attribute).write_text(text + "\n")
+
+    beat = json.loads(encode(Collector(settings).collect()))
+
+    [own, *others] = beat["network_interfaces"]
+    assert (own["kind"], own["stacked_on"], beat["primary_interface"]) == ("veth", [], name)
+    assert [each["stacked_on"] for each in others] == [[name], [name]]
+
+
+SENSELESS = ["-1", "0", "4294967295", "18446744073709551616", "9" * 400, "1e9", "unknown", "", "\x00", "\u0661", "2\n3"]
+
+
+@pytest.mark.parametrize("text", SENSELESS)
+def test_a_hint_that_makes_no_sense_is_left_out_and_costs_no_heartbeat(tmp_path: Path, text: str) -> None:
+    settings = settings_for(tmp_path)
+    (tmp_path / "sys/class/net/eth0/device").mkdir(parents=True)
+    for attribute in ("speed", "ifindex", "iflink", "type", "operstate", "carrier", "flags", "phys_switch_id"):
+        (tmp_path / "sys/class/net/eth0" / attribute).write_text(text)
+
+    beat = decode_heartbeat(encode(Collector(settings).collect()), now=datetime.now(UTC), oldest=timedelta(days=7))
+
+    [found] = beat.network_interfaces or []
+    assert (found.name, found.rx_bytes, found.speed_mbps, found.ifindex) == ("eth0", 7, None, None)
 
 
 def test_the_timestamp_is_read_back_to_the_millisecond(tmp_path: Path) -> None:

@@ -81,6 +81,10 @@ class Sysfs:
         ("ifb0", set(), "", "1", False, "other"),
         ("eth0", set(), "", "1", False, "other"),
         ("eth0", set(), "", None, False, "physical"),
+        ("veth0", {"device"}, "", "1", False, "physical"),
+        ("tap0", {"device"}, "", "1", False, "physical"),
+        ("vnet0", {"device"}, "", "1", False, "physical"),
+        ("vif1.0", set(), "", "1", False, "veth"),
     ],
 )
 def test_the_kind_is_what_the_kernel_says(
@@ -96,6 +100,7 @@ def test_the_kind_is_what_the_kernel_says(
         ("docker0", "bridge"), ("br-4f1d2a3b4c5d", "bridge"), ("virbr0", "bridge"), ("veth1234abc", "veth"),
         ("cali0a1b", "veth"), ("bond0", "bond"), ("bond0.10", "vlan"), ("tailscale0", "tunnel"), ("wg-home", "tunnel"),
         ("utun3", "tunnel"), ("Wi-Fi", "physical"), ("Ethernet 2", "physical"), ("x", "other"), ("", "other"),
+        ("vif1.0", "veth"), ("vif12.3-emu", "veth"), ("vif.10", "vlan"),
     ],
 )  # fmt: skip
 def test_a_name_is_the_last_resort(name: str, expected: str) -> None:
@@ -111,6 +116,9 @@ def test_a_name_is_the_last_resort(name: str, expected: str) -> None:
         ("0", None),
         ("-1", None),
         ("4294967295", None),
+        ("-9223372036854775808", None),
+        ("1000 Mb/s", None),
+        ("unknown", None),
         ("", None),
         ("1e3", None),
         ("\u0661", None),

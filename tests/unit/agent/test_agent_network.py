@@ -116,7 +116,7 @@ def test_a_file_that_comes_back_and_goes_again_is_warned_of_again(
 
 @pytest.mark.parametrize(
     ("operstate", "expected"),
-    [("up", True), ("down", False), (None, True), ("lowerlayerdown", False), ("notpresent", False), ("dormant", False)],
+    [("up", True), ("down", False), (None, True), ("lowerlayerdown", False), ("notpresent", False), ("testing", False)],
 )
 def test_case_04_operstate_decides_is_up(tmp_path: Path, operstate: str | None, expected: bool) -> None:
     files = {} if operstate is None else {"operstate": operstate}
@@ -138,10 +138,11 @@ def test_case_04_operstate_decides_is_up(tmp_path: Path, operstate: str | None, 
         ({}, True),
     ],
 )
-def test_pitfall_04_an_unknown_operstate_asks_carrier_and_flags(
-    tmp_path: Path, files: dict[str, str], expected: bool
+@pytest.mark.parametrize("operstate", ["unknown", "dormant"])
+def test_pitfall_04_an_unknown_or_dormant_operstate_asks_carrier_and_flags(
+    tmp_path: Path, files: dict[str, str], expected: bool, operstate: str
 ) -> None:
-    roots = tree(tmp_path, HEADER + line("tun0", 1), tun0={"operstate": "unknown", **files})
+    roots = tree(tmp_path, HEADER + line("tun0", 1), tun0={"operstate": operstate, **files})
 
     assert [each.is_up for each in get_network_interfaces(roots)] == [expected]
 

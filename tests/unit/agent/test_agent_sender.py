@@ -102,7 +102,9 @@ def test_a_heartbeat_is_posted_with_its_token(serve: Callable[[Respond], Server]
 
     outcome = send(server.url + "/base/", b'{"a":1}')
 
-    assert outcome == Delivered([], ACK.decode())
+    assert isinstance(outcome, Delivered)
+    assert outcome[:3] == ([], ACK.decode(), b"{}")
+    assert abs((outcome.service_ms or 0) / 1000 - time.time()) < 60
     [(path, headers, body)] = server.seen
     assert (path, body) == ("/base/api/v1/agents/heartbeat", b'{"a":1}')
     assert headers["Authorization"] == "Bearer secret"
@@ -127,7 +129,7 @@ def test_an_enrolment_token_is_exchanged_once(serve: Callable[[Respond], Server]
     for _ in range(2):
         sender = enrolling(kept, server.url)
         for one in (sender, sender.another(5)):
-            assert one.heartbeat(b"{}") == Delivered([], ACK.decode())
+            assert one.heartbeat(b"{}")[:2] == ([], ACK.decode())
             one.close()
 
     paths = [path.rsplit("/", 1)[-1] for path, *_ in server.seen]
@@ -434,6 +436,26 @@ def test_a_422_says_the_services_errors() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("date", "expected"),
+    [
+        ("Thu, 29 Jan 2026 10:00:00 GMT", 1_769_680_800_000),
+        ("Thu, 29 Jan 2026 10:00:00 +0100", 1_769_677_200_000),
+        ("yesterday", None),
+        ("Thu, 99 Jan 2026 10:00:00 GMT", None),
+        ("", None),
+    ],
+)
+def test_a_refusal_says_its_code_and_the_services_clock(date: str, expected: int | None) -> None:
+    body = b'{"code":"clock_future","errors":[{"path":"timestamp","reason":"lies ahead"}]}'
+
+    outcome = judge(422, headers(Date=date), body)
+
+    assert isinstance(outcome, Refused)
+    assert (outcome.code, outcome.service_ms) == ("clock_future", expected)
+    assert judge(200, headers(Date=date), ACK)[3:] == (expected,)
+
+
 def test_the_rejected_of_a_batch_are_read_with_their_reasons() -> None:
     body = (
         b'{"status":"ok","stored":1,"duplicate":0,"conflict":0,"rejected":['
@@ -445,8 +467,8 @@ def test_the_rejected_of_a_batch_are_read_with_their_reasons() -> None:
 
     assert isinstance(outcome, Delivered)
     assert outcome.rejected == [
-        RejectedHeartbeat(1, "hostname: missing"),
-        RejectedHeartbeat(2, "clock_future"),
+        RejectedHeartbeat(1, "hostname: missing", "invalid_heartbeat"),
+        RejectedHeartbeat(2, "clock_future", "clock_future"),
         RejectedHeartbeat(3, '"plain text"'),
     ]
 

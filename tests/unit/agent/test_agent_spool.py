@@ -497,6 +497,67 @@ def test_the_number_of_a_damaged_record_is_not_given_again(tmp_path: Path, place
     assert waiting(opened(tmp_path, Time())) == [2, 3]
 
 
+def bigger(record: Record, is_waiting: bool) -> Record:
+    """Each that waits with a longer body and an earlier time."""
+    return record._replace(body=record.body + b" ", stamp_ms=record.stamp_ms - 1) if is_waiting else record
+
+
+@pytest.mark.parametrize("delay_seconds", [0.0, 1e9])
+def test_what_waits_can_be_revised_wherever_it_is_and_stays_so(tmp_path: Path, delay_seconds: float) -> None:
+    spool = opened(tmp_path, Time(), segment_bytes=200, delay_seconds=delay_seconds)
+    for number in range(1, 7):
+        spool.append(body(number, 60), 10 + number)
+    before = spool.oldest(100, HUGE, HUGE)
+    spool.acknowledge([before[1].sequence])
+
+    changed = spool.revise(bigger)
+
+    kept = [each for each in before if each is not before[1]]
+    revised = [each._replace(body=each.body + b" ", stamp_ms=each.stamp_ms - 1) for each in kept]
+    assert changed == {each.sequence for each in kept}
+    assert spool.oldest(100, HUGE, HUGE) == revised
+    assert spool.newest() == revised[-1]
+    assert spool.state().oldest_ms == 10
+    spool.append(body(7, 60), 7)
+    spool.close()
+    again = opened(tmp_path, Time())
+    assert again.oldest(100, HUGE, HUGE)[:-1] == revised
+    assert again.state().damaged == 0
+    assert list(tmp_path.glob("*.tmp")) == []
+
+
+def test_a_revision_sees_what_is_acknowledged_and_in_which_order(tmp_path: Path) -> None:
+    spool = opened(tmp_path, Time())
+    for number in range(3):
+        spool.append(body(number), number)
+    spool.acknowledge([record.sequence for record in spool.oldest(1, HUGE, HUGE)])
+    seen: list[tuple[int, bool]] = []
+
+    def see(record: Record, is_waiting: bool) -> Record:
+        seen.append((int(record.body), is_waiting))
+        return record
+
+    assert spool.revise(see) == frozenset()
+    assert seen == [(0, False), (1, True), (2, True)]
+
+
+def test_a_revision_that_cannot_be_written_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = opened(tmp_path, Time())
+    spool.append(body(1), 5)
+    before = spool.oldest(100, HUGE, HUGE)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("agent.segments.rewrite", full)
+
+    assert spool.revise(bigger) == frozenset()
+    assert spool.oldest(100, HUGE, HUGE) == before
+    assert "No space left on device; its heartbeats stay as they are" in caplog.text
+
+
 class SpoolMachine(RuleBasedStateMachine):
     """Any history of a spool against lists of numbers: each heartbeat's payload is its number.
 
@@ -543,6 +604,12 @@ class SpoolMachine(RuleBasedStateMachine):
         done = {int(each.body) for each in chosen}
         self.kept = [number for number in self.kept if number not in done]
         self.uncertain |= done
+
+    @rule()
+    def revise(self) -> None:
+        before = waiting(self.spool)
+        self.spool.revise(lambda record, is_waiting: record._replace(stamp_ms=record.stamp_ms + 1))
+        assert waiting(self.spool) == before
 
     @rule()
     def restart(self) -> None:

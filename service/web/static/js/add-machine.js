@@ -25,10 +25,12 @@ export function addMachine() {
     button.disabled = true;
     setText(words, "");
     try {
+      const digest = await digestOfAgent();
       const made = await post("/api/v1/enrolments", { uses: USES, expires_minutes: MINUTES, name: "dashboard" });
       commands.replaceChildren(
-        command("Try it, in the foreground", running(made.token)),
-        command("Or install it as a service (Linux with systemd)", installing(made.token)),
+        ...unprotected(),
+        command("Try it, in the foreground", running(digest, made.token)),
+        command("Or install it as a service (Linux with systemd)", installing(digest, made.token)),
         make("p", { class: "muted" }, `The token ends at ${moment(made.expires_at)}. The machine appears here by itself, within a minute.`),
       );
       button.textContent = "Make another";
@@ -45,22 +47,46 @@ export function addMachine() {
   return box;
 }
 
-function running(token) {
+/** The SHA-256 of the agent's file in hexadecimal digits, as the service says it (RFC 9530). */
+async function digestOfAgent() {
+  // Whoever has it already is sent the headers alone.
+  const answer = await fetch("/linkbeat-agent.pyz", { headers: { "If-None-Match": "*" }, cache: "no-store" });
+  const digest = /sha-256=:([^:]+):/.exec(answer.headers.get("Repr-Digest") ?? "");
+  if (!digest) {
+    throw new Error("The service does not say what its agent's file is");
+  }
+  return Array.from(atob(digest[1]), (byte) => byte.charCodeAt(0).toString(16).padStart(2, "0")).join("");
+}
+
+/** A warning where neither the page nor the file comes by a protected way, as far as another machine. */
+function unprotected() {
+  const isLocal = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
+  return location.protocol === "https:" || isLocal
+    ? []
+    : [make("p", { class: "warning", role: "alert" }, "This page came over plain HTTP. Whoever is on the way can change "
+      + "the commands below, the file and its digest, and read the token. Use HTTPS, or a network that you trust.")];
+}
+
+function running(digest, token) {
   return [
-    fetching(), `LINKBEAT_URL=${quoted(location.origin)}`, `LINKBEAT_API_KEY=${token}`, "python3 linkbeat-agent.pyz run",
+    fetching(), checking(digest), `LINKBEAT_URL=${quoted(location.origin)}`, `LINKBEAT_API_KEY=${token}`, "python3 linkbeat-agent.pyz run",
   ].join(" \\\n  ");
 }
 
 /** By a pipe, and not as an argument, which ps would show to every user of the machine. */
-function installing(token) {
+function installing(digest, token) {
   return [
-    fetching(), `echo ${token} |`,
+    fetching(), checking(digest), `echo ${token} |`,
     `sudo python3 linkbeat-agent.pyz install --url ${quoted(location.origin)} --token-file -`,
   ].join(" \\\n  ");
 }
 
 function fetching() {
   return `curl -fsSO ${quoted(`${location.origin}/linkbeat-agent.pyz`)} &&`;
+}
+
+function checking(digest) {
+  return `echo '${digest}  linkbeat-agent.pyz' | sha256sum -c - &&`;
 }
 
 /** For a POSIX shell. */

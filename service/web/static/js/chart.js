@@ -9,7 +9,9 @@ const PAGE = 10;
 const IS_12_HOURS = new Intl.DateTimeFormat([], { hour: "numeric" }).resolvedOptions().hour12;
 
 /** What an event is called over its line. */
-export const EVENT_NAMES = { reboot: "reboot", reset: "counters reset", rejected: "rejected" };
+export const EVENT_NAMES = { reboot: "reboot", reset: "counters reset", rejected: "rejected", glitch: "wrong reading" };
+// What a reader need not act on.
+const QUIET = new Set(["glitch"]);
 
 /** A rate beside the axis, such as "1.5 Mbit/s": no zeros behind the point. */
 function tick(text) {
@@ -269,7 +271,8 @@ export class Chart {
     for (const { at, kind } of this.marks.events) {
       const x = Math.round(u.valToPos(at, "x", true)) + 0.5;
       if (x < bbox.left || x > bbox.left + bbox.width) continue;
-      ctx.strokeStyle = this.colours.warn;
+      const colour = QUIET.has(kind) ? this.colours.muted : this.colours.warn;
+      ctx.strokeStyle = colour;
       ctx.lineWidth = devicePixelRatio;
       ctx.setLineDash([3 * devicePixelRatio, 3 * devicePixelRatio]);
       ctx.beginPath();
@@ -288,7 +291,7 @@ export class Chart {
         ctx.fillStyle = this.colours.bg;
         ctx.fillRect(middle - half, y - 7 * devicePixelRatio, 2 * half, 14 * devicePixelRatio);
       }
-      this.write(ctx, EVENT_NAMES[kind], middle, y, Infinity, this.colours.warn);
+      this.write(ctx, EVENT_NAMES[kind], middle, y, Infinity, colour);
     }
     ctx.restore();
   }

@@ -3,7 +3,7 @@
 import { choice } from "./choices.js";
 import { make, setText } from "./dom.js";
 import { count, duration, NOTHING, rate } from "./format.js";
-import { draw, meanOverGaps, sparkline } from "./sparkline.js";
+import { draw, sparkline } from "./sparkline.js";
 
 // A heartbeat takes a moment on its way, and an agent's timer is not ours.
 const LATE_AFTER = 1.5;
@@ -217,7 +217,7 @@ class Line {
       this.picture.replaceChildren(this.nothing);
       return;
     }
-    draw(this.svg, { rx: meanOverGaps(columns.rx_bps), tx: meanOverGaps(columns.tx_bps) });
+    draw(this.svg, { rx: columns.rx_bps, tx: columns.tx_bps });
     if (this.svg.parentNode !== this.picture) this.picture.replaceChildren(this.svg);
     this.label(one, row);
   }

@@ -95,6 +95,7 @@ export class Sparklines {
 
 function bucketOf(server, period) {
   const [seconds, most] = BUCKETS[period];
-  const together = Math.min(most, Math.max(1, Math.ceil((BEATS_A_BUCKET * server.interval_seconds) / seconds)));
+  // Of less than two buckets, those of the clock could be empty while the period is not: the service chooses them then.
+  const together = Math.min(most / 2, Math.max(1, Math.ceil((BEATS_A_BUCKET * server.interval_seconds) / seconds)));
   return `${(together * seconds) / 60}m`;
 }

@@ -91,6 +91,6 @@ export function showFigures(today, usage) {
     : has ? "a forecast comes after a day" : "no data yet";
   figure("month", bytes(has ? month.rx_bytes : null), bytes(has ? month.tx_bytes : null), forecast);
   const rates = month.percentile?.of_samples;
-  const note = rates ? "of this month's 5-minute rates" : "no data yet";
+  const note = rates ? `of this month's 5-minute rates; both\u00a0${rate(rates.sum_bps, units)}` : "no data yet";
   figure("percentile", rate(rates?.rx_bps, units), rate(rates?.tx_bps, units), note);
 }

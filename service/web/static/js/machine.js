@@ -6,9 +6,7 @@ import { make, makeSvg, setText } from "./dom.js";
 
 const WIDTH = 240;
 const HEIGHT = 56;
-// Filesystems that nobody can write to, whatever they are mounted with; of others, an agent may say it as their state.
-const READ_ONLY_TYPES = new Set(["squashfs", "iso9660", "erofs", "cramfs", "romfs"]);
-const READ_ONLY = "read-only";
+const READ_ONLY = "read-only"; // as their state: images that are full by their nature, and what an agent says so of
 const NEARLY_FULL = 80;
 const FULL = 95;
 
@@ -93,8 +91,8 @@ export function showFilesystems(element, filesystems) {
   element.replaceChildren(...sorted.map(filesystem));
 }
 
-export function isReadOnly({ fs_type: type, state }) {
-  return state === READ_ONLY || READ_ONLY_TYPES.has(type);
+export function isReadOnly({ state }) {
+  return state === READ_ONLY;
 }
 
 /** It says of itself that something is wrong, such as unreachable. */

@@ -31,25 +31,6 @@ export function draw(svg, { rx, tx, max = Math.max(...rx, ...tx, 1) }, label) {
   if (label !== undefined) svg.setAttribute("aria-label", label);
 }
 
-/**
- * The same rates, but for the first bucket behind each gap: what crossed the gap is counted there, and its rate is the
- * mean over both. Over that bucket alone it would be more than any line carries, and dwarf all the rest.
- */
-export function meanOverGaps(rates) {
-  let missing = 0;
-  let hasBegun = false;
-  return rates.map((bps) => {
-    if (bps == null) {
-      missing += 1;
-      return null;
-    }
-    const mean = hasBegun ? bps / (missing + 1) : bps;
-    hasBegun = true;
-    missing = 0;
-    return mean;
-  });
-}
-
 /** Areas between zero and the rates, one for each run of buckets that has data. */
 function outline(values, max, sign) {
   const step = WIDTH / values.length;

@@ -1,7 +1,6 @@
 // What the chart shows: a grid of buckets of one interface or of the whole server, its gaps, and what is not plain in it.
 
 import { get } from "./api.js";
-import { meanOverGaps } from "./sparkline.js";
 
 /** Seconds of each period, as in service/periods.py, with the width of its aggregate's buckets. */
 export const PERIODS = new Map([
@@ -75,10 +74,11 @@ async function zoomed(server, name, { since, until }, interval, signal) {
 function series(data, width, { counted = null, seen = Infinity, interval = 1 } = {}) {
   const starts = data.map((bucket) => seconds(bucket.timestamp));
   const of = (field) => data.map((bucket) => bucket[field] ?? null);
-  const rates = (field) => withoutTheUnfinished(meanOverGaps(of(field)), width, seen - starts.at(-1), interval);
+  const [rxBytes, txBytes] = [of("rx_bytes"), of("tx_bytes")];
+  const rates = (field, octets) => withoutTheUnfinished(of(field), octets, width, seen - starts.at(-1), interval);
   return {
     since: starts[0], until: starts.at(-1) + width, width, starts, counted,
-    rx: rates("rx_bps"), tx: rates("tx_bps"), rxBytes: of("rx_bytes"), txBytes: of("tx_bytes"),
+    rx: rates("rx_bps", rxBytes), tx: rates("tx_bps", txBytes), rxBytes, txBytes,
   };
 }
 
@@ -86,12 +86,13 @@ function series(data, width, { counted = null, seen = Infinity, interval = 1 } =
  * Of the bucket under way a sparkline has the bytes so far over its whole width: a drop that nobody saw. Here its rate is
  * that of the time that its samples stand for: each for the interval before it. `passed` is from its start to the newest.
  */
-function withoutTheUnfinished(rates, width, passed, interval) {
+function withoutTheUnfinished(rates, octets, width, passed, interval) {
   const last = rates.length - 1;
-  const covered = (Math.floor(passed / interval) + 1) * interval;
+  // Heartbeats are a little early or late; a sample too few would be a rate too high.
+  const covered = (Math.floor(passed / interval + 0.1) + 1) * interval;
   // Behind a gap, the rate is one of the gap too.
   if (!(covered < width) || rates[last] == null || rates[last - 1] == null) return rates;
-  return rates.with(last, (rates[last] * width) / covered);
+  return rates.with(last, Math.max(rates[last], (octets[last] * 8) / covered));
 }
 
 /** Where nothing was reported: [{ since, until }], in seconds. Heartbeats that are only just due are no gap. */

@@ -24,9 +24,15 @@ export function showMonths(table, { months, month, time_zone: zone }, units) {
       make("td", { class: "number tx-text" }, bytes(one.tx_bytes)),
       make("td", { class: "number" }, bytes(one.total_bytes)),
       make("td", { class: "bars" }, bars(one, most)),
-      make("td", { class: "number wide" }, ...(rates ? pair(rate(rates.rx_bps, units), rate(rates.tx_bps, units)) : [NOTHING])),
+      make("td", { class: "number wide" }, ...(rates ? percentiles(rates, units) : [NOTHING])),
     );
   }));
+}
+
+/** Received, sent, and of both together: their peaks need not come at the same time, so it is no sum. */
+function percentiles(rates, units) {
+  const both = make("span", { class: "sum muted" }, `both\u00a0${rate(rates.sum_bps, units)}`);
+  return [...pair(rate(rates.rx_bps, units), rate(rates.tx_bps, units)), both];
 }
 
 function bars(one, most) {

@@ -1,0 +1,120 @@
+"""What doctor reads in the spool: room, timestamps, and what the service refused. Nothing is changed."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from agent.answers import one_line
+from agent.clock import REFUSED_AHEAD_MS, rfc3339
+from agent.findings import Finding, user
+from agent.segments import SEGMENT_NAME, Record, find_records, read_acknowledged, read_regular
+
+LOW_BYTES = 64 * 1024**2  # of free space for the spool
+RECENT_SECONDS = 86_400.0
+SLEWED_MS = 5_000  # what a clock that a time service slews may be ahead of itself
+
+_AS_ROOT = "Look as root, or as the agent's user."
+
+
+def spool(directory: Path) -> Iterator[Finding]:
+    """Whether heartbeats can be kept on the disk, and how many wait there."""
+    try:
+        next(directory.iterdir(), None)
+    except FileNotFoundError:
+        yield Finding("spool", "ok", f"{directory} is not there yet; the agent makes it at its start")
+        return
+    except OSError as error:
+        yield Finding("spool", "warning", f"{directory}: {error.strerror}", _AS_ROOT)
+        return
+    sizes = []
+    for path in directory.rglob("*"):
+        with contextlib.suppress(OSError):  # a running agent removes what is delivered
+            if path.is_file():
+                sizes.append(path.stat().st_size)
+    free = shutil.disk_usage(directory).free
+    files = f"{len(sizes)} file{'s' * (len(sizes) != 1)}"
+    text = f"{directory}: {sum(sizes):,} bytes in {files}, {free // 1024**2:,} MiB free"
+    if not os.access(directory, os.W_OK | os.X_OK):
+        remedy = f"{_AS_ROOT} Where the filesystem is read-only, a restart loses what was not delivered."
+        yield Finding("spool", "warning", f"{text}; {user()} cannot write there", remedy)
+    elif free < LOW_BYTES:
+        yield Finding("spool", "warning", f"{text}; that is little", "Make room, or set a smaller spool.")
+    else:
+        yield Finding("spool", "ok", text)
+
+
+def stamps(directory: Path, now: float) -> Iterator[Finding]:
+    """Whether the timestamps of this machine's heartbeats lie in the future; `now` is Unix time.
+
+    Says nothing where no heartbeat is on the disk, or none can be read: spool() says why.
+    """
+    newest, waiting = _newest_and_waiting(directory)
+    if newest is None:
+        return
+    now_ms = int(now * 1000)
+    early = sum(record.stamp_ms - now_ms > REFUSED_AHEAD_MS for record in waiting)
+    ahead_ms = newest.stamp_ms - now_ms
+    if not early and ahead_ms <= SLEWED_MS:
+        yield Finding("timestamps", "ok", f"the last heartbeat is of {rfc3339(newest.stamp_ms)}")
+        return
+    text = f"the last heartbeat says {rfc3339(newest.stamp_ms)}, {ahead_ms / 1000:,.0f} s ahead of this machine's clock"
+    if ahead_ms > REFUSED_AHEAD_MS or early:
+        if early:
+            text += f"; {early} that wait are more than 5 minutes ahead, which the service refuses"
+        remedy = (
+            "The clock was set back. Where it is right now, the agent corrects them at its next heartbeat, or the one "
+            "after; where that does not come, see that the agent runs. Else let NTP set the clock "
+            "(timedatectl set-ntp true)."
+        )
+        yield Finding("timestamps", "problem" if early else "warning", text, remedy)
+    else:
+        remedy = "Nothing is to be done: the clock was set back, and the agent's time goes slower until that is even."
+        yield Finding("timestamps", "warning", text, remedy)
+
+
+def refused(directory: Path, now: float) -> Iterator[Finding]:
+    """The heartbeats that the service refused in the last day, by the dead letters; `now` is Unix time."""
+    reasons = []
+    with contextlib.suppress(OSError):  # a file that was never written, or spool() says why
+        for line in read_regular(directory / "refused.ndjson").split(b"\n"):
+            with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
+                letter = msgspec.json.decode(line, type=_DeadLetter)
+                if abs(now - datetime.fromisoformat(letter.refused_at).timestamp()) < RECENT_SECONDS:
+                    reasons.append(letter.reason)
+    if not reasons:
+        return
+    count = f"{len(reasons)} heartbeat{'s' * (len(reasons) != 1)}"
+    text = f"the service refused {count} since yesterday, the last one with: {one_line(reasons[-1])}"
+    if "timestamp: " in reasons[-1]:
+        remedy = "This machine's clock was wrong when they were collected; let NTP set it (timedatectl set-ntp true)."
+    else:
+        remedy = "Is the agent newer or older than the service? The refused heartbeats are there."
+    yield Finding("refused", "warning", text, f"{remedy} See {directory / 'refused.ndjson'}.")
+
+
+class _DeadLetter(msgspec.Struct):
+    refused_at: str = ""
+    reason: str = ""
+
+
+def _newest_and_waiting(directory: Path) -> tuple[Record | None, list[Record]]:
+    """The heartbeat that was kept last, and those that wait, without their bodies."""
+    paths = []
+    with contextlib.suppress(OSError):
+        paths = sorted(path for path in directory.iterdir() if SEGMENT_NAME.match(path.name))
+    newest: Record | None = None
+    waiting: list[Record] = []
+    acknowledged = frozenset[int]().union(*(read_acknowledged(path, mend=False) for path in paths))
+    for path in paths:
+        with contextlib.suppress(OSError):  # a running agent deletes what is delivered
+            for record in find_records(read_regular(path)).records:
+                bare = record._replace(body=b"")
+                newest = bare if newest is None or bare.sequence > newest.sequence else newest
+                if bare.sequence not in acknowledged:
+                    waiting.append(bare)
+    return newest, waiting

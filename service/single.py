@@ -1,0 +1,91 @@
+"""One `run` per data directory; and a new one waits for what an earlier one, that was killed, has left running."""
+
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from service.embedded.accounts import require_roots_own
+from service.embedded.places import make_enterable, open_lock
+from service.embedded.problems import EmbeddedError
+from service.listen import check_free
+from service.settings import Settings, SettingsError
+
+OURS, CHILDREN = "run.lock", "run-children.lock"
+WAIT_SECONDS = 20.0
+"""Guards end what a killed run has left within ten (service/embedded/guarded.py)."""
+
+
+class AlreadyRunning(EmbeddedError):
+    """The data directory is another run's, or of the rest of one."""
+
+
+@contextmanager
+def single_run(settings: Settings, say: Callable[[str], None]) -> Iterator[int]:
+    """Within the block, no other run uses the data directory, and its port was free at the beginning.
+
+    Gives the descriptor of the lock that the children must inherit: the kernel frees it when the last of them is gone,
+    however they and we end.
+
+    Raises SettingsError for a port that something else uses, AlreadyRunning.
+    """
+    directory = settings.data_path
+    try:
+        check_free(settings.host, settings.port)
+    except SettingsError:
+        if not _is_left_running(directory):
+            raise
+    require_roots_own(directory)
+    try:
+        make_enterable(directory)
+        ours, children = open_lock(directory / OURS), open_lock(directory / CHILDREN)
+    except OSError as raised:
+        raise SettingsError(f"LINKBEAT_DATA_DIR: {directory} cannot be used: {raised.strerror}") from raised
+    try:
+        if not _take(ours):
+            raise AlreadyRunning(
+                f"Another run uses {directory}", "Stop that one, or set LINKBEAT_DATA_DIR to another directory"
+            )
+        _await_children(children, directory, say)
+        check_free(settings.host, settings.port)
+        yield children
+    finally:
+        os.close(children)
+        os.close(ours)
+
+
+def _await_children(children: int, directory: Path, say: Callable[[str], None]) -> None:
+    if _take(children):
+        return
+    say("An earlier run was killed: waiting for the end of what it started")
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not _take(children):
+        if time.monotonic() > deadline:
+            raise AlreadyRunning(
+                f"Processes of an earlier run still use {directory}",
+                f"End them; `fuser {directory / CHILDREN}` names them",
+            )
+        time.sleep(0.1)
+
+
+def _is_left_running(directory: Path) -> bool:
+    """Whether no run has the data directory, but children of one that was killed still do."""
+    try:
+        ours, children = (os.open(directory / name, os.O_RDWR | os.O_NOFOLLOW) for name in (OURS, CHILDREN))
+    except OSError:
+        return False
+    try:
+        return _take(ours) and not _take(children)
+    finally:
+        os.close(ours)
+        os.close(children)
+
+
+def _take(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,243 @@
+"""What counters prove while they count on: dips, wraps, glitches, jumps and sources that are read too often.
+
+Each in order and newest first. Resets, reboots and boot ids: test_restarts.py.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import asyncpg
+
+from tests.evidence import COUNTERS, INTERVAL, PACKET, STEP, Reading, changed, check, lowered, restarted, steady
+from tests.support import Client
+
+RX = ("rx_bytes",)
+FIRST = (0, "first")
+NORMAL = (STEP, "normal")
+DIP = (0, "dip")
+GLITCH = (0, "glitch")
+TWICE = (2 * STEP, "normal")
+
+
+async def test_a_small_step_back_counts_nothing_and_growth_goes_on_from_the_highest_value(
+    service: Client, database: asyncpg.Connection
+) -> None:
+    readings = steady(5)
+
+    await check(
+        service,
+        database,
+        {
+            "one": (lowered(readings, 2, share=0.995, only=RX), [FIRST, NORMAL, DIP, TWICE, NORMAL]),
+            "all": (lowered(readings, 2, share=0.9901), [FIRST, NORMAL, DIP, TWICE, NORMAL]),
+            "twice": (lowered(readings, 1, 2, share=0.999), [FIRST, DIP, DIP, (3 * STEP, "normal"), NORMAL]),
+            "packets": (
+                lowered(readings, 2, share=0.999, only=["tx_packets"]),
+                [FIRST, NORMAL, (STEP, "dip"), NORMAL, NORMAL],
+            ),
+        },
+    )
+
+
+async def test_a_fall_to_no_less_than_half_is_a_dip(service: Client, database: asyncpg.Connection) -> None:
+    readings = steady(5)
+    half = (readings[1].rx_bytes + 1) // 2
+
+    await check(
+        service,
+        database,
+        {
+            "half": (changed(readings, 2, rx_bytes=half), [FIRST, NORMAL, DIP, TWICE, NORMAL]),
+            "all": (lowered(readings, 2, share=0.6), [FIRST, NORMAL, DIP, TWICE, NORMAL]),
+            "twice": (lowered(readings, 2, 3, share=0.75), [FIRST, NORMAL, DIP, DIP, (3 * STEP, "normal")]),
+        },
+    )
+
+
+async def test_alternating_levels_are_counted_once(service: Client, database: asyncpg.Connection) -> None:
+    """As of a source whose copies lag by a share, however large."""
+    readings = steady(7)
+
+    await check(
+        service,
+        database,
+        {
+            "close": (lowered(readings, 1, 3, 5, share=0.97), [FIRST, DIP, TWICE, DIP, TWICE, DIP, TWICE]),
+            "far": (lowered(readings, 1, 3, 5, share=0.3), [FIRST, GLITCH, TWICE, GLITCH, TWICE, GLITCH, TWICE]),
+        },
+    )
+
+
+def wrapping(at: int = 2) -> list[Reading]:
+    """Octets received wrap at 2**32 between the reading before `at` and it; the other counters do not."""
+    readings = steady(5, 2**32 - at * STEP + STEP // 2)
+    return [replace(one, rx_bytes=one.rx_bytes % 2**32, tx_bytes=n * STEP // 5) for n, one in enumerate(readings)]
+
+
+async def test_a_wrap_is_what_the_other_counter_of_its_direction_confirms(
+    service: Client, database: asyncpg.Connection
+) -> None:
+    wraps = [FIRST, NORMAL, (STEP, "wrap"), NORMAL, NORMAL]
+    both = [replace(one, tx_bytes=one.rx_bytes, tx_packets=one.rx_packets) for one in wrapping()]
+    packets = [
+        replace(one, rx_bytes=10**9 + n * STEP, rx_packets=(2**32 - 45_000 + n * STEP // PACKET) % 2**32)
+        for n, one in enumerate(wrapping())
+    ]
+
+    await check(service, database, {"octets": (wrapping(), wraps), "both": (both, wraps), "packets": (packets, wraps)})
+
+    for column, server_id in (("tx_bytes_delta", "both"), ("rx_packets_delta", "packets")):
+        rows = await database.fetch(
+            f"SELECT {column} FROM network_interface_metrics WHERE server_id = $1 || '-reversed' ORDER BY time",
+            server_id,
+        )
+        assert [row[0] for row in rows][1:] == [STEP if server_id == "both" else STEP // PACKET] * 4, server_id
+
+
+async def test_a_wrap_that_packets_contradict_is_none(service: Client, database: asyncpg.Connection) -> None:
+    """Ten packets carry neither the wrapped difference nor the value from 0; none at all carries no wrap."""
+    few = wrapping()
+    few = [*few[:2], *(replace(one, rx_packets=few[1].rx_packets + 10 + n * 30_000) for n, one in enumerate(few[2:]))]
+    none = [replace(one, rx_packets=0, tx_packets=0) for one in wrapping()]
+
+    await check(
+        service,
+        database,
+        {
+            "few": (few, [FIRST, NORMAL, DIP, NORMAL, NORMAL]),
+            "none": (none, [FIRST, NORMAL, (STEP // 2, "reset"), NORMAL, NORMAL]),
+        },
+    )
+
+
+async def test_what_falls_below_half_by_itself_counts_its_value_if_it_usually_gains_as_much(
+    service: Client, database: asyncpg.Connection
+) -> None:
+    readings = steady(5)
+
+    await check(
+        service,
+        database,
+        {
+            "usual": (restarted(readings, 2, RX, -STEP // 2), [FIRST, NORMAL, (STEP // 2, "reset"), NORMAL, NORMAL]),
+            "too-much": (restarted(readings, 2, RX, 10**9), [FIRST, NORMAL, DIP, NORMAL, NORMAL]),
+            "packets": (
+                restarted(readings, 2, ["rx_packets"]),
+                [FIRST, NORMAL, (STEP, "reset"), NORMAL, NORMAL],
+            ),
+        },
+    )
+
+
+async def test_a_few_readings_of_zeros_were_never_there(service: Client, database: asyncpg.Connection) -> None:
+    readings = steady(6)
+
+    await check(
+        service,
+        database,
+        {
+            "one": (lowered(readings, 2, share=0), [FIRST, NORMAL, GLITCH, TWICE, NORMAL, NORMAL]),
+            "two": (lowered(readings, 2, 3, share=0), [FIRST, NORMAL, GLITCH, GLITCH, (3 * STEP, "normal"), NORMAL]),
+            "three": (
+                lowered(readings, 2, 3, 4, share=0),
+                [FIRST, NORMAL, GLITCH, GLITCH, GLITCH, (4 * STEP, "normal")],
+            ),
+            "octets": (
+                lowered(readings, 2, 3, share=0, only=RX),
+                [FIRST, NORMAL, GLITCH, GLITCH, (3 * STEP, "normal"), NORMAL],
+            ),
+            "sent": (
+                lowered(readings, 2, share=0, only=["tx_bytes"]),
+                [FIRST, NORMAL, (STEP, "glitch"), NORMAL, NORMAL, NORMAL],
+            ),
+        },
+    )
+
+
+async def test_a_jump_that_packets_contradict_counts_nothing(service: Client, database: asyncpg.Connection) -> None:
+    """Where it comes back, it never was; where it stays, growth goes on from there."""
+    readings = steady(5)
+    high = dict.fromkeys(COUNTERS, 2**64 - 1)
+    jumped = [replace(one, rx_bytes=one.rx_bytes + 10**12 * (n > 1)) for n, one in enumerate(readings)]
+
+    await check(
+        service,
+        database,
+        {
+            "octets": (changed(readings, 2, rx_bytes=2 * 10**12), [FIRST, NORMAL, GLITCH, TWICE, NORMAL]),
+            "all": (changed(readings, 2, **high), [FIRST, NORMAL, GLITCH, TWICE, NORMAL]),
+            "twice": (changed(readings, 2, 3, **high), [FIRST, NORMAL, GLITCH, GLITCH, (3 * STEP, "normal")]),
+            "stays": (jumped, [FIRST, NORMAL, (0, "rejected"), NORMAL, NORMAL]),
+        },
+    )
+
+
+async def test_packets_decide_above_the_reported_speed(service: Client, database: asyncpg.Connection) -> None:
+    """Emulated cards carry more than they say, and a bond may say what one member carries."""
+    step = 3 * 125_000_000 * INTERVAL  # three times 1 Gbit/s
+    cases = {}
+    for name, speed, kind in (("emulated", 1_000, "physical"), ("slow", 100, "physical"), ("bond", 1_000, "bond")):
+        more: dict[str, Any] = {"speed_mbps": speed, "kind": kind}
+        cases[name] = (steady(4, step=step, **more), [FIRST, *[(step, "normal")] * 3])
+    for name, packet, kind in (
+        ("alone", None, "physical"),
+        ("contradicted", 4 * 2**20, "physical"),
+        ("contradicted-bond", 4 * 2**20, "bond"),
+    ):
+        more = {"speed_mbps": 1_000, "kind": kind}
+        cases[name] = (steady(4, step=step, packet=packet, **more), [FIRST, *[(0, "rejected")] * 3])
+
+    await check(service, database, cases)
+
+
+async def test_a_source_that_is_read_more_often_than_it_counts_loses_nothing(
+    service: Client, database: asyncpg.Connection
+) -> None:
+    """At 90 % of the line rate, with packets and without."""
+    step = 9 * 12_500_000 * INTERVAL
+    gigabit: dict[str, Any] = {"speed_mbps": 1_000, "kind": "physical"}
+    cases = {}
+    for every in (2, 3, 4):
+        for packet in (PACKET, None):
+            whole = steady(3 * every + 1, step=step, packet=packet, **gigabit)
+            read = [replace(whole[n - n % every], seconds=one.seconds) for n, one in enumerate(whole)]
+            refresh = [*[(0, "normal")] * (every - 1), (every * step, "normal")]
+            cases[f"{every}-{packet}"] = (read, [FIRST, *refresh * 3])
+
+    await check(service, database, cases)
+
+
+async def test_a_counter_that_stood_still_is_judged_over_the_time_up_to_15_minutes(
+    service: Client, database: asyncpg.Connection
+) -> None:
+    """Packets confirm any length. Without them, after 20 minutes, no more is counted than the line carries in 15."""
+    gigabit: dict[str, Any] = {"speed_mbps": 1_000, "kind": "physical"}
+    fast, slow = 9 * 12_500_000 * INTERVAL, 5 * 12_500_000 * INTERVAL  # 90 % and 50 % of the line rate
+    cases = {}
+    for minutes, packet, step, is_counted in (
+        (5, PACKET, fast, True), (5, None, fast, True), (14, PACKET, fast, True), (14, None, fast, True),
+        (20, PACKET, fast, True), (20, None, slow, True), (20, None, fast, False),
+    ):  # fmt: skip
+        frozen = minutes * 60 // INTERVAL
+        whole = steady(3 + frozen, step=step, packet=packet, **gigabit)
+        read = [*whole[:2], *(replace(whole[1], seconds=one.seconds) for one in whole[2:-1]), whole[-1]]
+        released = ((frozen + 1) * step, "normal") if is_counted else (0, "rejected")
+        cases[f"{minutes}-{packet}-{step}"] = (read, [FIRST, (step, "normal"), *[(0, "normal")] * frozen, released])
+
+    await check(service, database, cases)
+
+
+async def test_values_from_2_63_on_are_judged_as_any(service: Client, database: asyncpg.Connection) -> None:
+    readings = steady(5, 2**63 - STEP - 10)
+    highest = steady(5, 2**64 - 5 * STEP)
+
+    await check(
+        service,
+        database,
+        {
+            "passes": (readings, [FIRST, NORMAL, NORMAL, NORMAL, NORMAL]),
+            "dip": (lowered(highest, 2, share=0.995), [FIRST, NORMAL, DIP, TWICE, NORMAL]),
+            "zeros": (lowered(readings, 2, share=0), [FIRST, NORMAL, GLITCH, TWICE, NORMAL]),
+            "reset": (restarted(highest, 2), [FIRST, NORMAL, (STEP, "reset"), NORMAL, NORMAL]),
+        },
+    )
