@@ -14,7 +14,10 @@ from service import schema
 from service.embedded.choose import choose_database
 from service.settings import Settings
 
-_RECOUNT = "CALL linkbeat.recount($1, coalesce($2, '-infinity'::timestamptz), $3, NULL)"
+RETRY_SECONDS = 1.0
+
+_RECOUNT = "CALL linkbeat.recount_samples($1, coalesce($2, '-infinity'::timestamptz), $3, NULL)"
+_REFRESH = "CALL linkbeat.refresh_changed($1, coalesce($2, '-infinity'::timestamptz))"
 
 
 class Recounted(msgspec.Struct, frozen=True):
@@ -37,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_time,
         metavar="TIME",
         help="from this time on, such as 2026-01-29T10:00Z; without it, from the oldest sample",
-    )  # fmt: skip
+    )
     parser.add_argument("--dry-run", action="store_true", help="print what would change, and change nothing")
 
 
@@ -66,7 +69,14 @@ async def recount(url: str, server_id: str, since: datetime | None, *, is_dry: b
     """
     connection = await asyncpg.connect(url, timeout=schema.CONNECT_SECONDS)
     try:
-        counted = await connection.fetchval(_RECOUNT, server_id.replace("\0", ""), since, is_dry)
+        server_id = server_id.replace("\0", "")
+        counted = await connection.fetchval(_RECOUNT, server_id, since, is_dry)
+        while not is_dry:
+            try:
+                await connection.execute(_REFRESH, server_id, since)
+                break
+            except asyncpg.LockNotAvailableError:  # a policy refreshes the same buckets at this moment
+                await asyncio.sleep(RETRY_SECONDS)
     finally:
         await connection.close(timeout=schema.CONNECT_SECONDS)
     return msgspec.json.decode(counted, type=list[Recounted])

@@ -89,8 +89,8 @@ class InterfaceState(NetworkInterface, frozen=True, kw_only=True):
     """An interface of the newest heartbeat, and what it transferred since the sample before.
 
     rx_bps, tx_bps   bits per second; null: not known
-    delta_kind       how that is known: first, normal, gap, reboot, reset, wrap, dip, glitch or rejected
-                     (docs/design.md)
+    delta_kind       how that is known: first, normal, gap, reboot, reset, wrap, dip, glitch or
+                     rejected (docs/counters.md)
     elapsed_seconds  since the sample before; of a gap, its length; null: there is none
     is_lowest        no other interface of the server is below it: the server's traffic is the sum over these
     is_folded        its history is counted in the series of its kind, such as veth/*

@@ -134,7 +134,8 @@ class Heartbeat(msgspec.Struct, frozen=True):
     """What an agent reports at one moment.
 
     timestamp         when the counters were read; without it the service's clock stands in
-    boot_id           differs after every boot: a counter that starts anew is then no surprise
+    boot_id           a UUID that changes with every boot, as /proc/sys/kernel/random/boot_id; an id of another form
+                      proves no reboot by itself (docs/counters.md)
     interval_seconds  from one heartbeat to the next, as the agent is set; a hint, like agent_version and
                       primary_interface: one that makes no sense counts as not sent
     os_info           an object of whatever the agent knows of its system: 16 KiB and 8 levels at most. Decoded apart,

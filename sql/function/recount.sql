@@ -2,7 +2,7 @@
 -- For rows that were stored by the rules of an earlier version: `python -m service recount`.
 -- Replaceable: reapplied on every upgrade.
 --
--- In transactions of some thousand rows of one interface, each holding the server's row as ingest does: its heartbeats wait
+-- In transactions of a thousand rows of one interface at most, each holding the server's row as ingest does: its heartbeats wait
 -- for no more than that, and what they store in between is judged by today's rules already.
 
 -- The row `stored`, judged again from `previous`, the row before it in its series; the rows that it shows to be wrong are
@@ -34,7 +34,7 @@ BEGIN
     RETURN judged;
 END $$;
 
--- One transaction's worth: the rows of a series from `since` on, up to some thousand.
+-- One transaction's worth: the rows of a series from `since` on, a thousand, or fewer where many of them change.
 --   kept_since  as above
 --   carried     rows that the call before changed, where its transaction was rolled back: written before anything is judged
 -- Returns next_since, null at the end of the series; the number of rows, and of those whose deltas or kind changed; octets
@@ -53,16 +53,16 @@ DECLARE
     judged   network_interface_metrics;
     look_back interval;
     last     timestamptz;
-    -- Each row that changes may have its buckets computed again by a trigger.
-    work     integer := 0;
+    work     integer := 0;  -- a row that changes may have its buckets computed again by a trigger: it counts for eleven
 BEGIN
     samples := 0;
     PERFORM FROM servers WHERE server_id = of_server FOR UPDATE;
     FOREACH one IN ARRAY carried LOOP
         PERFORM linkbeat.write_judgement(one);
     END LOOP;
-    SELECT greatest(900000, 10 * max(interval_ms)::bigint) * INTERVAL '1 millisecond' INTO look_back
-    FROM network_interface_metrics WHERE server_id = of_server AND interface_name = of_interface AND time >= since;
+    SELECT greatest(900000, 10 * interval_ms::bigint) * INTERVAL '1 millisecond' INTO look_back
+    FROM network_interface_metrics WHERE server_id = of_server AND interface_name = of_interface AND time >= since
+    ORDER BY time LIMIT 1;
     -- Rows of another boot than the last one's may be in doubt still.
     was := ARRAY(SELECT m FROM network_interface_metrics m
                  WHERE server_id = of_server AND interface_name = of_interface AND time < since AND time >= since - look_back);
@@ -76,7 +76,7 @@ BEGIN
         ORDER BY time
     LOOP
         -- Not while something is in doubt: readers would see the half of a correction.
-        IF work >= 4000 AND (previous.old_levels IS NULL OR work >= 8000) THEN
+        IF work >= 1000 AND (previous.old_levels IS NULL OR work >= 3000) THEN
             next_since := stored.time;
             EXIT;
         END IF;
@@ -120,18 +120,16 @@ RETURN (
            OR time > oldest.time + greatest(900000, 10 * oldest.interval_ms::bigint) * INTERVAL '1 millisecond')
 );
 
--- Judges the samples of a server from `since` on again, and brings the aggregates of all levels up to date with them.
--- `counted`: for each interface its name, samples, changed, and rx_bytes and tx_bytes before and after.
+-- Judges the samples of a server from `since` on again. `counted`: for each interface its name, samples, changed, and rx_bytes and tx_bytes before and after.
 --   is_dry  says what would change, and changes nothing
 -- Raises no_data_found where the server is not known. What was interrupted is done by another call.
-CREATE OR REPLACE PROCEDURE linkbeat.recount(
+CREATE OR REPLACE PROCEDURE linkbeat.recount_samples(
     of_server text, since timestamptz DEFAULT '-infinity', is_dry boolean DEFAULT false, INOUT counted jsonb DEFAULT NULL
 ) LANGUAGE plpgsql AS $$
 DECLARE
     series  text;
     oldest  network_interface_metrics;
     start   timestamptz;
-    first   timestamptz;
     piece   record;
     total   record;
     carried network_interface_metrics[];
@@ -146,7 +144,6 @@ BEGIN
         SELECT * INTO oldest FROM public.network_interface_metrics
         WHERE server_id = of_server AND interface_name = series ORDER BY time LIMIT 1;
         start := linkbeat.recount_since(oldest, since);
-        first := least(first, start);
         SELECT 0::bigint AS samples, 0::bigint AS changed, 0::numeric AS rx_before, 0::numeric AS rx_after, 0::numeric AS tx_before,
                0::numeric AS tx_after INTO total;
         carried := '{}';
@@ -171,19 +168,18 @@ BEGIN
             'rx_bytes_before', total.rx_before, 'rx_bytes_after', total.rx_after,
             'tx_bytes_before', total.tx_before, 'tx_bytes_after', total.tx_after);
     END LOOP;
-    IF NOT is_dry AND first IS NOT NULL THEN
-        CALL linkbeat.refresh_changed(first);
-    END IF;
 END $$;
 
--- The continuous aggregates' buckets below their watermarks in which rows changed, from that of `first` on. Their policies
--- reach back as far as heartbeats may come; beyond that nothing else refreshes a bucket. Whatever has not changed is left
--- alone by TimescaleDB, so it costs nothing to begin at the first row that was judged; and what an interrupted call had
--- changed is among it. On the Apache edition there are none, and triggers have done it.
-CREATE OR REPLACE PROCEDURE linkbeat.refresh_changed(first timestamptz) LANGUAGE plpgsql AS $$
+-- Refreshes the continuous aggregates' buckets below their watermarks in which rows changed, from that of the server's first
+-- sample at or after `since` on. Their policies reach back as far as heartbeats may come; beyond that nothing else refreshes
+-- a bucket. TimescaleDB leaves alone what has not changed, so it costs nothing to begin there; and what an interrupted call
+-- had changed is among it. On the Apache edition there are none, and triggers have done it.
+-- Raises lock_not_available where a refresh by somebody else is at work on the same buckets: then it is to be called again.
+CREATE OR REPLACE PROCEDURE linkbeat.refresh_changed(of_server text, since timestamptz) LANGUAGE plpgsql AS $$
 DECLARE
     aggregate record;
     until     timestamptz;
+    first     timestamptz := (SELECT min(time) FROM public.network_interface_metrics WHERE server_id = of_server AND time >= since);
 BEGIN
     FOR aggregate IN
         SELECT a.relation, a.width FROM linkbeat.aggregates a
@@ -194,8 +190,17 @@ BEGIN
         -- A bucket in the columnstore is written by taking its batch out of it, of every series in it.
         PERFORM set_config('timescaledb.max_tuples_decompressed_per_dml_transaction', '0', false);
         EXECUTE format('SELECT linkbeat.watermark_%s()', aggregate.relation) INTO until;
-        CONTINUE WHEN until <= first;
+        CONTINUE WHEN (until > first) IS NOT TRUE;
         CALL public.refresh_continuous_aggregate(aggregate.relation, public.time_bucket(aggregate.width, first), until,
                                                  options => '{"refresh_newest_first": false, "buckets_per_batch": 60}');
     END LOOP;
+END $$;
+
+-- Both, for psql. Where the second is refused, another call does it.
+CREATE OR REPLACE PROCEDURE linkbeat.recount(
+    of_server text, since timestamptz DEFAULT '-infinity', INOUT counted jsonb DEFAULT NULL
+) LANGUAGE plpgsql AS $$
+BEGIN
+    CALL linkbeat.recount_samples(of_server, since, false, counted);
+    CALL linkbeat.refresh_changed(of_server, since);
 END $$;

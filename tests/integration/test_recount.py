@@ -13,7 +13,7 @@ import pytest
 
 from service import recount
 from service.recount import Recounted
-from tests.support import Client, boot_id, deltas, differing_rows, heartbeat, hours_ago, interface
+from tests.support import Client, boot_id, connected, deltas, differing_rows, heartbeat, hours_ago, interface
 
 EQUAL = {"1m": 0, "15m": 0, "1h": 0, "1d": 0}
 T0 = hours_ago(20)
@@ -50,8 +50,8 @@ async def store(
         body = heartbeat(server_id, at=start + n * STEP, boot=boot_id("a"))
         body["network_interfaces"] = [interface(name, highest, rx_packets=highest // PACKET)]
         beats.append(body)
-    for first in range(0, len(beats), 500):
-        await service.post_batch(beats[first : first + 500])
+    for first in range(0, len(beats), 50):
+        await service.post_batch(beats[first : first + 50])
     readings, gains, kinds = zip(*history, strict=True)
     await database.execute(
         "UPDATE network_interface_metrics SET rx_bytes = reading, rx_packets = reading / $7, rx_bytes_delta = gain, "
@@ -94,6 +94,11 @@ def command(database_url: str, directory: Path, *arguments: str) -> "subprocess.
 @pytest.fixture
 async def stored_zeros(service: Client, database: asyncpg.Connection) -> None:
     await store(service, database, ZEROS)
+
+
+async def until(database: asyncpg.Connection, condition: str, *arguments: Any) -> None:
+    while not await database.fetchval(condition, *arguments):  # noqa: ASYNC110 (the database has no event for it)
+        await asyncio.sleep(0.01)
 
 
 async def is_community(database: asyncpg.Connection) -> bool:
@@ -214,6 +219,35 @@ async def test_heartbeats_that_come_meanwhile_are_counted(
     assert await differing_rows(database) == EQUAL
     [one] = await counted(database_url)
     assert one.changed == 0
+
+
+async def test_while_a_policy_refreshes_the_same_buckets_it_waits(
+    service: Client, database: asyncpg.Connection, database_url: str
+) -> None:
+    """TimescaleDB refuses a refresh then. A lock on the buckets keeps the policy at its work."""
+    if not await is_community(database):
+        pytest.skip("the Apache edition has no policies; set TEST_DATABASE_URL to a Community server")
+    await store(service, database, ZEROS)
+    await database.execute("CALL linkbeat.refresh_aggregates(now())")
+    await database.execute("UPDATE network_interface_metrics SET tx_bytes_delta = 1")
+    kept = await database.fetchval("SELECT kept::text FROM linkbeat.kept WHERE relation = 'network_traffic_1m'")
+    async with connected(database_url) as policy, connected(database_url) as other:
+        locked = other.transaction()
+        await locked.start()
+        await other.execute(f"LOCK TABLE {kept} IN SHARE MODE")
+        refresh = "CALL refresh_continuous_aggregate('network_traffic_1m', NULL, now())"
+        refreshing = asyncio.create_task(policy.execute(refresh))
+        await until(
+            other, "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query = $1", refresh
+        )
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await database.execute("CALL linkbeat.refresh_changed('nas', '-infinity')")
+        recounting = asyncio.create_task(counted(database_url))
+        await until(database, "SELECT sum(rx_bytes_delta) = 40000000 FROM network_interface_metrics")
+        await locked.rollback()
+        await asyncio.gather(refreshing, recounting)
+
+    assert await differing_rows(database) == EQUAL
 
 
 async def test_what_was_interrupted_before_its_aggregates_were_made_is_done_by_the_next_run(
