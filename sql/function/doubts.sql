@@ -1,0 +1,104 @@
+-- Doubts: what fell or jumped may turn out never to have done so, and what began again may turn out to have done so.
+-- Replaceable: reapplied on every upgrade.
+
+-- Whether octets that began again in_all milliseconds ago show what the rate of the row before, which was one of several
+-- since, comes to: then no other row needs to be asked.
+CREATE OR REPLACE FUNCTION linkbeat.has_run(level numeric, grown bigint, base_ms integer, in_all double precision)
+RETURNS boolean LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+BEGIN
+    RETURN grown > 0 AND base_ms > 0 AND level >= 3 * grown::numeric
+           AND level::double precision <= 1.5::double precision * grown / base_ms * in_all;
+END $$;
+
+-- Whether octets that are in doubt grow at no more than twice the rate of the row before, which was not the only one since
+-- they fell.
+CREATE OR REPLACE FUNCTION linkbeat.goes_on(
+    is_doubted boolean, level bigint, grown bigint, reading numeric, base_ms integer, elapsed_ms integer
+) RETURNS boolean LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+BEGIN
+    RETURN is_doubted IS NOT TRUE
+           OR grown > 0 AND level >= 2 * grown::numeric
+              AND (reading - level)::double precision * base_ms <= 2.0 * grown * elapsed_ms;
+END $$;
+
+-- The counters in doubt that a reading shows never to have fallen or jumped: they are back at their old level or a step
+-- above it that their usual rate explains, and the readings since do not explain where they are. What fell together comes
+-- back together: most of it, because one counter may be wrong again in this reading. Null: none.
+CREATE OR REPLACE FUNCTION linkbeat.are_back(base network_interface_metrics, m network_interface_metrics) RETURNS boolean[]
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    elapsed     CONSTANT integer := linkbeat.elapsed_ms(base.time, m.time);
+    readings    CONSTANT numeric[] := linkbeat.readings(m);
+    held        CONSTANT bigint[] := linkbeat.held(base);
+    since       timestamptz;
+    usual       double precision[];
+    old         numeric;
+    level       numeric;
+    in_event    integer;
+    back        integer;
+    main_event  integer := 0;
+    main_back   integer := 0;
+    unexplained boolean;
+    unexplained_main boolean;
+    found       boolean[];
+BEGIN
+    IF base.old_levels IS NULL OR (base.boot <> m.boot) IS TRUE AND linkbeat.is_uuid_boot(m.boot) THEN
+        RETURN NULL;
+    END IF;
+    -- None of its octets and packets is at its old level or above: nothing more needs to be asked.
+    FOR n IN 1 .. 4 LOOP
+        IF base.old_levels[n] IS NOT NULL THEN
+            main_event := main_event + 1;
+            main_back := main_back + (readings[n] >= linkbeat.unsigned(base.old_levels[n]))::integer;
+        END IF;
+    END LOOP;
+    IF main_event > 0 AND main_back = 0 THEN
+        RETURN NULL;
+    END IF;
+    FOR since IN SELECT DISTINCT s FROM unnest(base.doubted_since, base.old_levels) AS d(s, o) WHERE o IS NOT NULL LOOP
+        CONTINUE WHEN NOT linkbeat.is_in_doubt(since, m.time, m.interval_ms);
+        -- Its octets grow as they did in the row before, which was one of several: they count on from where they are.
+        CONTINUE WHEN base.delta_kind IN ('normal', 'gap') AND base.elapsed_ms > 0 AND linkbeat.goes_on(
+            base.old_levels[1] IS NOT NULL AND base.doubted_since[1] = since, held[1], base.rx_bytes_delta, readings[1], base.elapsed_ms, elapsed)
+            AND linkbeat.goes_on(
+            base.old_levels[2] IS NOT NULL AND base.doubted_since[2] = since, held[2], base.tx_bytes_delta, readings[2], base.elapsed_ms, elapsed)
+            AND (base.old_levels[1] IS NOT NULL AND base.doubted_since[1] = since OR base.old_levels[2] IS NOT NULL AND base.doubted_since[2] = since);
+        usual := NULL;
+        in_event := 0; back := 0; main_event := 0; main_back := 0; unexplained := false; unexplained_main := false;
+        FOR n IN 1 .. 8 LOOP
+            CONTINUE WHEN base.old_levels[n] IS NULL OR base.doubted_since[n] <> since;
+            in_event := in_event + 1;
+            main_event := main_event + (n <= 4)::integer;
+            old := linkbeat.unsigned(base.old_levels[n]);
+            level := linkbeat.unsigned(held[n]);
+            CONTINUE WHEN readings[n] IS NULL OR level IS NULL OR readings[n] < old OR old < level AND level <= readings[n];
+            IF usual IS NULL THEN
+                -- Most of what fell together has to be there.
+                EXIT WHEN (SELECT 2 * count(*) FILTER (WHERE readings[i] >= linkbeat.unsigned(base.old_levels[i])) <= count(*)
+                           FROM generate_series(1, 4) AS i WHERE base.old_levels[i] IS NOT NULL AND base.doubted_since[i] = since
+                           HAVING count(*) > 0);
+                usual := linkbeat.usual_rates(m, since);
+            END IF;
+            -- Above the old level by more than it usually gains and more than it had fallen: a burst since a reset.
+            CONTINUE WHEN (readings[n] - old)::double precision > greatest(
+                1.5 * usual[n] * (linkbeat.elapsed_ms(since, m.time)::double precision + elapsed), abs(level - old)::double precision);
+            back := back + 1;
+            main_back := main_back + (n <= 4)::integer;
+            IF level > old OR (readings[n] - level)::double precision > 1.5 * usual[n] * elapsed THEN
+                unexplained := true;
+                unexplained_main := unexplained_main OR n <= 4;
+            END IF;
+        END LOOP;
+        -- Octets and packets decide, where they are among it.
+        IF main_event > 0 AND unexplained_main AND 2 * main_back > main_event
+           OR main_event = 0 AND unexplained AND 2 * back > in_event THEN
+            FOR n IN 1 .. 8 LOOP
+                IF base.old_levels[n] IS NOT NULL AND base.doubted_since[n] = since THEN
+                    found := coalesce(found, array_fill(false, '{8}'));
+                    found[n] := true;
+                END IF;
+            END LOOP;
+        END IF;
+    END LOOP;
+    RETURN found;
+END $$;
