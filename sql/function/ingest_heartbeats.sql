@@ -125,7 +125,7 @@ BEGIN
                            NULL, NULL, NULL)::linkbeat.interface_state, interval_ms, uptime_seconds) END AS judged
             FROM (
                 -- Plain: nothing is held against the row before; all counters grew, by no more than its line carries or
-                -- than its packets confirm; or there is nothing before. What is_plain says here, linkbeat.judge concludes.
+                -- than its packets confirm, where they are counted; or there is nothing before. What is_plain says here, linkbeat.judge concludes.
                 -- A reboot in no doubt is plain too, counted from 0.
                 SELECT l.*, (previous).time IS DISTINCT FROM time AS is_new,  -- what is stored stays as it is
                        linkbeat.elapsed_ms((previous).time, time) AS elapsed_ms,
@@ -151,8 +151,8 @@ BEGIN
                                  <= linkbeat.delta_limit(linkbeat.elapsed_ms((previous).time, time),
                                                          greatest((previous).speed_mbps, speed_mbps))
                                  AND (greatest((previous).speed_mbps, speed_mbps) IS NOT NULL
-                                      OR linkbeat.packets_carry(rx_packets - (previous).rx_packets, rx_bytes - (previous).rx_bytes)
-                                         AND linkbeat.packets_carry(tx_packets - (previous).tx_packets, tx_bytes - (previous).tx_bytes))
+                                      OR (rx_packets = 0 OR linkbeat.packets_carry(rx_packets - (previous).rx_packets, rx_bytes - (previous).rx_bytes))
+                                         AND (tx_packets = 0 OR linkbeat.packets_carry(tx_packets - (previous).tx_packets, tx_bytes - (previous).tx_bytes)))
                             ELSE false END AS is_plain,
                        linkbeat.proves_64bit(rx_bytes, tx_bytes)
                        OR ((previous).boot <> boot) IS NOT TRUE AND coalesce((previous).counts_64bit, false) AS widened,
@@ -170,7 +170,8 @@ BEGIN
                                    <= linkbeat.delta_limit(linkbeat.elapsed_ms((previous).time, time),
                                                            greatest((previous).speed_mbps, speed_mbps))
                                AND (greatest((previous).speed_mbps, speed_mbps) IS NOT NULL
-                                    OR linkbeat.packets_carry(rx_packets, rx_bytes) AND linkbeat.packets_carry(tx_packets, tx_bytes)),
+                                    OR (rx_packets = 0 OR linkbeat.packets_carry(rx_packets, rx_bytes))
+                                       AND (tx_packets = 0 OR linkbeat.packets_carry(tx_packets, tx_bytes))),
                                false) AS is_reboot
                     FROM (
                     SELECT n.*, b.server_id, b.time, b.boot, b.interval_ms, b.is_newest, b.known, b.is_known_boot,
