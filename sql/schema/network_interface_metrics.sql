@@ -2,7 +2,7 @@
 -- Structure: run once, frozen on release.
 --
 -- Counters keep all 64 bits: a bigint holds the two's complement, so 2**63 .. 2**64-1 stand as negatives;
--- linkbeat.unsigned() reads them. Deltas are below 2**63 always (see linkbeat.counter_delta).
+-- linkbeat.unsigned() reads them. Deltas are below 2**63 always (see linkbeat.judge).
 -- Of a folded row nothing enters the aggregates: its deltas are part of its server's row of that time whose
 -- delta_kind is folded (linkbeat.fold_interfaces).
 -- Where a row is plain and old, its four counters of bytes and packets may be null: the row before it has them, or again

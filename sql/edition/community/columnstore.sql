@@ -3,7 +3,7 @@
 -- cannot do that, so this job stands in its place. Structure: run once, frozen on release.
 
 -- Sets the counters of the plain rows from `since` up to `until` to null, but not of each series' first row there, which
--- the others count from. Plain: what linkbeat.settled would make of it anew, from the row before alone: both of one boot
+-- the others count from. Plain: what linkbeat.judge would make of it again, from the row before alone: both of one boot
 -- and below 2**63, so that bigint holds the difference. Rows of other kinds keep theirs, so that what is told of a reset
 -- or a gap shows them. Of what is thin already nothing changes.
 CREATE PROCEDURE linkbeat.thin(chunk regclass, since timestamptz, until timestamptz) LANGUAGE plpgsql AS $$
