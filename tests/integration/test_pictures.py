@@ -305,7 +305,7 @@ class TestLinks:
             answer = await look(reported, one)
             assert (answer.status_code, answer.json()["code"]) == (403, "forbidden"), one
             assert answer.headers["content-type"] == "application/problem+json"
-            assert "cache-control" not in answer.headers
+            assert answer.headers["cache-control"] == "no-store"
             assert signature not in answer.text
 
     async def test_neither_a_link_nor_its_signature_is_in_the_log(
