@@ -94,6 +94,28 @@ async def test_a_wrap_is_what_the_other_counter_of_its_direction_confirms(
         assert [row[0] for row in rows][1:] == [STEP if server_id == "both" else STEP // PACKET] * 4, server_id
 
 
+async def test_a_wrap_is_known_before_the_usual_size_of_packets_is(
+    service: Client, database: asyncpg.Connection
+) -> None:
+    """The second reading of all wraps; packets of offloads are larger than a frame; the fall may be less than half."""
+    step = 2_300_000_000
+    fast = [
+        replace(one, rx_bytes=one.rx_bytes % 2**32, tx_bytes=n * STEP // 5)
+        for n, one in enumerate(steady(4, 4_200_000_000, step))
+    ]
+    offloaded = [replace(one, rx_packets=10_000 + n * STEP // 60_000) for n, one in enumerate(wrapping(1))]
+
+    await check(
+        service,
+        database,
+        {
+            "frames": (wrapping(1), [FIRST, (STEP, "wrap"), NORMAL, NORMAL, NORMAL]),
+            "offloaded": (offloaded, [FIRST, (STEP, "wrap"), NORMAL, NORMAL, NORMAL]),
+            "less-than-half": (fast, [FIRST, (step, "wrap"), (step, "wrap"), (step, "normal")]),
+        },
+    )
+
+
 async def test_a_wrap_that_packets_contradict_is_none(service: Client, database: asyncpg.Connection) -> None:
     """Ten packets carry neither the wrapped difference nor the value from 0; none at all carries no wrap."""
     few = wrapping()
