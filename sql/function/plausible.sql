@@ -71,6 +71,7 @@ DECLARE
     packets numeric := CASE WHEN n <= 2 THEN gains[n + 2] ELSE wrapped END;
 BEGIN
     RETURN reading BETWEEN 1 AND 4294967295 AND packets > 0 AND octets >= packets
-       AND octets <= packets * coalesce(least(greatest(8 * size, CASE WHEN 2 * reading < level THEN 9216 ELSE 0 END), 1048576), 1048576)
+       AND octets <= packets * CASE WHEN size IS NULL THEN 1048576
+                                    ELSE least(greatest(8 * size, CASE WHEN 2 * reading < level THEN 9216 ELSE 0 END), 1048576) END
        AND linkbeat.is_plausible(2 - n % 2, octets, packets, packets, elapsed_ms, speed_mbps);
 END $$;
