@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -199,7 +200,7 @@ async def test_databases_of_one_cluster_may_make_the_roles_at_once(
 async def test_a_login_without_the_right_to_make_roles_migrates_and_is_told(
     database: asyncpg.Connection, login: str, empty_database_url: str
 ) -> None:
-    name = empty_database_url.rpartition("/")[2]
+    name = urlsplit(empty_database_url).path.removeprefix("/")
     await database.execute(f"ALTER DATABASE {name} OWNER TO {login}")
     url = as_login(empty_database_url, login)
     first: list[str] = []
