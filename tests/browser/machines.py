@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.browser.serving import Served
-from tests.support import heartbeat, interface
+from tests.support import boot_id, heartbeat, interface
 
 MINUTE = timedelta(minutes=1)
 # Of nas, minutes before the last heartbeat: it is silent after the first and reports again at the second.
@@ -42,7 +42,7 @@ def beat(server_id: str, at: datetime, n: float, of_eth1: float, boot: int = 1, 
     rx, tx = round(7_500_000 * n), round(3_750_000 * n)
     up: dict[str, Any] = {"kind": "physical", "speed_mbps": 1000, "operstate": "up", "rx_errors": 0, "tx_errors": 0}
     return (
-        heartbeat(server_id, at=at, boot=f"boot-{boot}")
+        heartbeat(server_id, at=at, boot=boot_id(f"boot-{boot}"))
         | {
             "interval_seconds": 30,
             "primary_interface": "eth0",
