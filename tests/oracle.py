@@ -278,7 +278,7 @@ class _Series:
     def _goes_on(self, index: int, base: _Row, beat: Beat, sample: Sample) -> bool:
         """Whether a counter grows at no more than twice the rate of the row before, one of several since it fell."""
         level, grown, new = base.held[index] or 0, base.gain.deltas[index] or 0, sample.counters[index] or 0
-        if base.gain.kind not in PLAIN or not base.gain.elapsed_ms or not 0 < 2 * grown <= level:
+        if base.gain.kind not in PLAIN or not base.gain.elapsed_ms or not 0 < 2 * grown <= level <= new:
             return False
         elapsed = _elapsed_ms(base.beat.time, beat.time)
         return float(new - level) * base.gain.elapsed_ms <= 2.0 * grown * elapsed
@@ -363,7 +363,7 @@ class _Judgement:
         direction = index % 2
         if since == self.base.beat.time or not (self.base.gain.deltas[direction] or self.base.gain.kind in PLAIN):
             return False
-        in_all = _elapsed_ms(since, self.beat.time) + self.elapsed
+        in_all = (self.beat.time - since) / MILLISECOND + self.elapsed
         gain, level = self.base.gain, self.held[direction] or 0
         grown = gain.deltas[direction] or 0
         # At about the rate of the row before, which was one of several since.

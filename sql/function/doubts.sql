@@ -13,11 +13,11 @@ END $$;
 -- Whether octets that are in doubt grow at no more than twice the rate of the row before, which was not the only one since
 -- they fell.
 CREATE OR REPLACE FUNCTION linkbeat.goes_on(
-    is_doubted boolean, level bigint, grown bigint, reading numeric, base_ms integer, elapsed_ms integer
+    is_doubted boolean, level numeric, grown bigint, reading numeric, base_ms integer, elapsed_ms integer
 ) RETURNS boolean LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 BEGIN
     RETURN is_doubted IS NOT TRUE
-           OR grown > 0 AND level >= 2 * grown::numeric
+           OR grown > 0 AND level >= 2 * grown::numeric AND reading >= level
               AND (reading - level)::double precision * base_ms <= 2.0 * grown * elapsed_ms;
 END $$;
 
@@ -46,10 +46,11 @@ BEGIN
         RETURN NULL;
     END IF;
     -- None of its octets and packets is at its old level or above: nothing more needs to be asked.
-    FOR n IN 1 .. 4 LOOP
+    -- Errors and drops may be back by themselves.
+    FOR n IN 1 .. 8 LOOP
         IF base.old_levels[n] IS NOT NULL THEN
-            main_event := main_event + 1;
-            main_back := main_back + (readings[n] >= linkbeat.unsigned(base.old_levels[n]))::integer;
+            main_event := main_event + (n <= 4)::integer;
+            main_back := main_back + coalesce(readings[n] >= linkbeat.unsigned(base.old_levels[n]), false)::integer;
         END IF;
     END LOOP;
     IF main_event > 0 AND main_back = 0 THEN
@@ -59,9 +60,9 @@ BEGIN
         CONTINUE WHEN NOT linkbeat.is_in_doubt(since, m.time, m.interval_ms);
         -- Its octets grow as they did in the row before, which was one of several: they count on from where they are.
         CONTINUE WHEN base.delta_kind IN ('normal', 'gap') AND base.elapsed_ms > 0 AND linkbeat.goes_on(
-            base.old_levels[1] IS NOT NULL AND base.doubted_since[1] = since, held[1], base.rx_bytes_delta, readings[1], base.elapsed_ms, elapsed)
+            base.old_levels[1] IS NOT NULL AND base.doubted_since[1] = since, linkbeat.unsigned(held[1]), base.rx_bytes_delta, readings[1], base.elapsed_ms, elapsed)
             AND linkbeat.goes_on(
-            base.old_levels[2] IS NOT NULL AND base.doubted_since[2] = since, held[2], base.tx_bytes_delta, readings[2], base.elapsed_ms, elapsed)
+            base.old_levels[2] IS NOT NULL AND base.doubted_since[2] = since, linkbeat.unsigned(held[2]), base.tx_bytes_delta, readings[2], base.elapsed_ms, elapsed)
             AND (base.old_levels[1] IS NOT NULL AND base.doubted_since[1] = since OR base.old_levels[2] IS NOT NULL AND base.doubted_since[2] = since);
         usual := NULL;
         in_event := 0; back := 0; main_event := 0; main_back := 0; unexplained := false; unexplained_main := false;

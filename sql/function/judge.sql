@@ -53,6 +53,7 @@ DECLARE
     usual    record;
     rates    double precision[];
     rates_since timestamptz;
+    is_doubted_now boolean[] := array_fill(false, '{8}');
     gain     numeric;
     packets  numeric;
     kind     text;
@@ -132,7 +133,8 @@ BEGIN
                         accepted[n] := coalesce(gain <= 4 * (linkbeat.usual(m)).rates[n] * m.elapsed_ms, false);
                     END IF;
                 ELSE
-                    accepted[n] := accepted[2 - n % 2] AND gain <= 50000000 * (m.elapsed_ms + 1000::bigint);
+                    accepted[n] := accepted[2 - n % 2]
+                        AND gain <= greatest(50000000, speed::bigint * 255 / 2) * (m.elapsed_ms + 1000::bigint);
                 END IF;
                 IF NOT accepted[n] THEN
                     kind := 'rejected';
@@ -188,6 +190,7 @@ BEGIN
         -- the counter came past its old level as it counts.
         IF old[n] IS NOT NULL THEN
             since[n] := m.time;
+            is_doubted_now[n] := true;
         END IF;
         CONTINUE WHEN base.old_levels[n] IS NULL OR is_certain
             OR m.time - base.doubted_since[n] > doubt_lasts
@@ -196,7 +199,7 @@ BEGIN
            AND (base.delta_kind IN ('normal', 'gap') OR CASE n % 2 WHEN 1 THEN base.rx_bytes_delta ELSE base.tx_bytes_delta END > 0) THEN
             -- The older doubt stands, unless the counters of this direction did begin again: their octets show what is usual
             -- for the time since.
-            CONTINUE WHEN base.delta_kind IN ('normal', 'gap') AND old[2 - n % 2] IS NOT NULL AND linkbeat.has_run(
+            CONTINUE WHEN base.delta_kind IN ('normal', 'gap') AND is_doubted_now[2 - n % 2] AND linkbeat.has_run(
                 level[2 - n % 2], CASE n % 2 WHEN 1 THEN base.rx_bytes_delta ELSE base.tx_bytes_delta END, base.elapsed_ms,
                 date_part('epoch', m.time - base.doubted_since[n]) * 1000 + m.elapsed_ms);
             IF rates_since IS DISTINCT FROM base.doubted_since[n] THEN

@@ -181,6 +181,8 @@ async def test_a_jump_that_packets_contradict_counts_nothing(service: Client, da
     readings = steady(5)
     high = dict.fromkeys(COUNTERS, 2**64 - 1)
     jumped = [replace(one, rx_bytes=one.rx_bytes + 10**12 * (n > 1)) for n, one in enumerate(readings)]
+    counts_on = [replace(one, rx_bytes=one.rx_bytes + 3 * 10**12 * (n in (2, 3))) for n, one in enumerate(readings)]
+    counts_on_far = [replace(one, rx_bytes=one.rx_bytes + 2**63 * (n in (2, 3))) for n, one in enumerate(readings)]
 
     await check(
         service,
@@ -190,6 +192,8 @@ async def test_a_jump_that_packets_contradict_counts_nothing(service: Client, da
             "all": (changed(readings, 2, **high), [FIRST, NORMAL, GLITCH, TWICE, NORMAL]),
             "twice": (changed(readings, 2, 3, **high), [FIRST, NORMAL, GLITCH, GLITCH, (3 * STEP, "normal")]),
             "stays": (jumped, [FIRST, NORMAL, (0, "rejected"), NORMAL, NORMAL]),
+            "counts-on": (counts_on, [FIRST, NORMAL, GLITCH, GLITCH, (3 * STEP, "normal")]),
+            "counts-on-far": (counts_on_far, [FIRST, NORMAL, GLITCH, GLITCH, (3 * STEP, "normal")]),
         },
     )
 
