@@ -258,7 +258,7 @@ def parse_speed(text: str | None) -> int | None:
 
 
 def parse_ifindex(text: str | None) -> int | None:
-    """The number in the text of `ifindex`, or None where it is none that the kernel gives."""
+    """The interface number in the text of `ifindex`, or None if the kernel gives no such number."""
     if text is None or not re.fullmatch(r"[0-9]{1,10}", text, re.ASCII):
         return None
     return int(text) if 1 <= int(text) <= HIGHEST_IFINDEX else None

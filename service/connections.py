@@ -7,7 +7,7 @@ from typing import Protocol
 
 from service.limits import Peers
 
-# Kept free for the database's connections, the log and files: a service that cannot reach its database is none.
+# Kept free for the database's connections, the log and files: a service that cannot reach its database is useless.
 RESERVED_DESCRIPTORS = 128
 MOST_CONNECTIONS = 16_384
 CLOSED_AT_ONCE = 16
