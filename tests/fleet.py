@@ -27,6 +27,10 @@ DIPS = (datetime(2026, 3, 11, 1, tzinfo=UTC), datetime(2026, 3, 11, 2, tzinfo=UT
 GLITCH = datetime(2026, 3, 11, 3, tzinfo=UTC)
 BUSY = datetime(2026, 3, 10, 18, tzinfo=UTC)
 QUARTER = timedelta(minutes=15)
+SHARED = (
+    MARCH,
+    datetime.now(UTC),
+)  # The end is told by the database's own clock: after a day, a server is no longer shared.
 
 
 @dataclass
@@ -126,13 +130,13 @@ async def _store_server(database: asyncpg.Connection, rows: list[Sample]) -> Non
         "INSERT INTO servers (server_id, hostname, first_seen, last_seen, received_at, interval_seconds, shared_since, "
         "shared_at, conflicts, interface_names, interfaces) "
         # The status is told by the database's own clock.
-        "SELECT $1, $1 || '.example', $2, $3, CASE WHEN $1 = 'pi' THEN $3 ELSE now() END, $4, $5, $5, $6, $7, "
-        "(SELECT array_agg(i) FROM jsonb_populate_recordset(NULL::linkbeat.interface_state, $8) i)",
+        "SELECT $1, $1 || '.example', $2, $3, CASE WHEN $1 = 'pi' THEN $3 ELSE now() END, $4, $5, $6, $7, $8, "
+        "(SELECT array_agg(i) FROM jsonb_populate_recordset(NULL::linkbeat.interface_state, $9) i)",
         server_id,
         min(row.time for row in rows),
         newest,
         rows[0].interval_ms / 1000,
-        MARCH if server_id == "edge" else None,
+        *(SHARED if server_id == "edge" else (None, None)),
         7 if server_id == "edge" else 0,
         list(last),
         json.dumps(state),

@@ -70,23 +70,37 @@ def as_login(url: str, login: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{login}:{login}@{parts.netloc.rpartition('@')[2]}"))
 
 
+POSTS_AGAIN = 5
+
+
 class Client:
-    """The service as its users meet it: agents post, REST clients get."""
+    """The service as its users meet it: agents post, REST clients get.
+
+    posted_again  how often a post was not answered in time, on a busy machine, and was sent again, as agents do. What
+                  the first attempt stored, the next one finds as duplicates.
+    """
 
     def __init__(self, http: httpx.AsyncClient) -> None:
         self.http = http
+        self.posted_again = 0
 
     async def post(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Posts a heartbeat that must be taken; returns the answer."""
-        answer = await self.http.post("/api/v1/agents/heartbeat", json=body)
-        assert answer.status_code == 200, answer.text
-        return dict(answer.json())
+        return await self._post("/api/v1/agents/heartbeat", body)
 
     async def post_raw(self, body: bytes, content_type: str = "application/json") -> httpx.Response:
         return await self.http.post("/api/v1/agents/heartbeat", content=body, headers={"Content-Type": content_type})
 
     async def post_batch(self, bodies: list[Any]) -> dict[str, Any]:
-        answer = await self.http.post("/api/v1/agents/heartbeats", json=bodies)
+        return await self._post("/api/v1/agents/heartbeats", bodies)
+
+    async def _post(self, path: str, body: Any) -> dict[str, Any]:
+        answer = await self.http.post(path, json=body)
+        for _ in range(POSTS_AGAIN):
+            if answer.status_code != 503:
+                break
+            self.posted_again += 1
+            answer = await self.http.post(path, json=body)
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
 

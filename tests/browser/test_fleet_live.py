@@ -81,7 +81,8 @@ async def test_when_the_database_is_away_the_page_says_so_and_recovers(
     await tell(site, "nas", mbit=8)
     await page.goto("/")
     await expect(row(page, "nas")).to_be_visible()
-    name = database_url.rpartition("/")[2]
+    async with connected(database_url) as own:
+        name = await own.fetchval("SELECT current_database()")
 
     async with connected(database_server) as server:
         await server.execute(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false")

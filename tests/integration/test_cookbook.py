@@ -10,7 +10,22 @@ import asyncpg
 import pytest
 
 from tests import fleet
-from tests.fleet import BUSY, DIPS, FEBRUARY, GAP, GLITCH, MARCH, NOW, OLD_ENDS, PI_ENDS, REBOOT, REJECTED, RESET, WRAP
+from tests.fleet import (
+    BUSY,
+    DIPS,
+    FEBRUARY,
+    GAP,
+    GLITCH,
+    MARCH,
+    NOW,
+    OLD_ENDS,
+    PI_ENDS,
+    REBOOT,
+    REJECTED,
+    RESET,
+    SHARED,
+    WRAP,
+)
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cookbook.md").read_text(encoding="utf-8")
 # A title, what it answers, and one query.
@@ -115,7 +130,7 @@ EXPECTED: dict[str, list[tuple[Any, ...]]] = {
         for row in reversed([row for row in SAMPLES if (row.server_id, row.interface_name) == ("nas", "eth0")][-3:])
     ],
     "Silent servers": [("pi", "pi.example", PI_ENDS, timedelta(days=1, hours=12))],
-    "Two machines under one id": [("edge", MARCH, MARCH, 7)],
+    "Two machines under one id": [("edge", *SHARED, 7)],
     "Busiest servers by processor": [("nas", 29.9, 40), ("edge", 5, 5)],
     "Filesystems that will be full": [("nas", "/data", 2_400_000_000, 10_100_000_000, 4.2)],
 }

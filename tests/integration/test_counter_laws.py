@@ -28,6 +28,7 @@ from tests.truth import BOOT_IDS, EVENTS, FAULTS, history
 
 HISTORIES = int(os.environ.get("LINKBEAT_LAW_HISTORIES", "400"))
 AT_ONCE = 20
+POSTS_AT_ONCE = 12  # each waits for at most 5 s
 START = hours_ago(5)
 ORDERS = ("in-order", "shuffled", "newest-first")
 
@@ -76,9 +77,10 @@ def test_the_three_laws_hold_against_what_truly_crossed(database_url: str, tmp_p
 async def _hold(client: Client, database: asyncpg.Connection, seeds: Sequence[int]) -> Counter[str]:
     """Sends each history in each order, and holds what is stored against the truth."""
     stories = {seed: history(random.Random(seed), START) for seed in seeds}
+    turns = asyncio.Semaphore(POSTS_AT_ONCE)
     await asyncio.gather(
         *(
-            _send(client, f"{seed}-{order}", story.beats, order, seed)
+            _send(turns, client, f"{seed}-{order}", story.beats, order, seed)
             for seed, story in stories.items()
             for order in ORDERS
         )
@@ -101,9 +103,12 @@ async def _hold(client: Client, database: asyncpg.Connection, seeds: Sequence[in
     return seen
 
 
-async def _send(client: Client, server_id: str, beats: Sequence[Beat], order: str, seed: int) -> None:
+async def _send(
+    turns: asyncio.Semaphore, client: Client, server_id: str, beats: Sequence[Beat], order: str, seed: int
+) -> None:
     for post in _posts(random.Random(seed), beats, order):
-        answer = await client.post_batch([body(server_id, beat) for beat in post])
+        async with turns:
+            answer = await client.post_batch([body(server_id, beat) for beat in post])
         assert answer["rejected"] == []
 
 

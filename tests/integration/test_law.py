@@ -25,7 +25,7 @@ EQUAL = {"1m": 0, "15m": 0, "1h": 0, "1d": 0}
 
 ROUNDS = 2
 FLEETS = 25  # of a round
-AT_A_TIME = 5  # fleets that are sent
+AT_A_TIME = 3  # fleets that are sent
 SERVERS = 21  # of a fleet, each with a history of its own
 SERIES_BUDGET = 3
 SINCE = timedelta(hours=26)  # over a midnight
@@ -73,21 +73,23 @@ class TestRandomHistories:
         async def one(each: Fleet) -> None:
             async with turns:
                 stored = await send(services, each)
+            if not any(service.posted_again for service in services):
+                beats = sum(len(sent.beats) for sent in each.sent.values())
+                assert stored == beats, f"LINKBEAT_LAW_SEED={each.seed}"
             async with alone:
-                await self.check(services[0], database, each, stored)
+                await self.check(services[0], database, each)
                 if each.seed % (FLEETS // REFRESHES) == 0:
                     moment = until - SINCE * random.Random(each.seed).random()
                     await database.execute(f"CALL linkbeat.refresh_aggregates('{moment}')")
 
         await asyncio.gather(*(one(each) for each in fleets))
 
-    async def check(self, service: Client, database: asyncpg.Connection, each: Fleet, stored: int) -> None:
+    async def check(self, service: Client, database: asyncpg.Connection, each: Fleet) -> None:
         wrong = await check_servers(database, each.sent, SERIES_BUDGET)
         for server_id in wrong:
             smallest = await describe(service, database, each.arrivals[server_id], SERIES_BUDGET)
             smallest = "\n".join(wrong[server_id][:5]) + "\n" + smallest
             pytest.fail(f"LINKBEAT_LAW_SEED={each.seed}, {len(wrong)} servers, the first: {server_id}\n{smallest}")
-        assert stored == sum(len(sent.beats) for sent in each.sent.values()), f"LINKBEAT_LAW_SEED={each.seed}"
 
 
 async def test_aggregates_follow_rows_that_are_changed_or_deleted_by_hand(
