@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from agent import __version__, install
+from agent import install
 from agent.__main__ import main
 from agent.settings import Settings, load
 from agent.work import InstallError, Work
@@ -299,11 +299,6 @@ def test_every_program_file_is_installed() -> None:
     names = set(install.program())
 
     assert {f"agent/{path.name}" for path in (REPOSITORY / "agent").glob("*.py")} <= names
+    assert "agent/LICENSE" in names
     assert not [name for name in names if "__pycache__" in name or name.endswith((".pyi", ".toml"))]
     assert sum(name.endswith(".so") for name in names) >= 1
-
-
-def test_the_version_of_the_distribution_is_the_agents() -> None:
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-
-    assert project["version"] == __version__
