@@ -10,7 +10,6 @@ also run as the archive linkbeat-agent.pyz and from the package linkbeat_agent o
 
 import ast
 import re
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -36,10 +35,10 @@ class Wheel(BuildHookInterface[WheelBuilderConfig]):
     """Puts the packages below `linkbeat`, over the files that pyproject.toml selects."""
 
     PLUGIN_NAME = "custom"
-    _directory: Path
+    _directory: "tempfile.TemporaryDirectory[str]"
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        self._directory = Path(tempfile.mkdtemp(prefix="linkbeat-wheel-"))
+        self._directory = tempfile.TemporaryDirectory(prefix="linkbeat-wheel-")
         if version == "editable":
             init = INIT_OF_EDITABLE.format(repository=self.root)
             build_data["force_include_editable"][self._written("__init__.py", init)] = f"{PACKAGE}/__init__.py"
@@ -55,10 +54,10 @@ class Wheel(BuildHookInterface[WheelBuilderConfig]):
                 included[self._written(file.relative_path, moved)] = file.distribution_path
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
-        shutil.rmtree(self._directory)
+        self._directory.cleanup()
 
     def _written(self, name: str, content: str) -> str:
-        path = self._directory / name
+        path = Path(self._directory.name, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8", newline="\n")
         return str(path)

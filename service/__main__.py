@@ -73,7 +73,7 @@ def argument_parser() -> argparse.ArgumentParser:
     words = "judge a server's stored samples again by today's rules (docs/counters.md)"
     recount.add_arguments(commands.add_parser("recount", help=words, description=words))
     # Listed here only: main() hands all that follows to the agent's own parser.
-    commands.add_parser("agent", add_help=False, help="report this machine; linkbeat agent --help lists the commands")
+    commands.add_parser("agent", add_help=False, help=f"report this machine: {COMMAND} agent --help")
     return parser
 
 

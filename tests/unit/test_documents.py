@@ -6,7 +6,6 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 import yaml  # type: ignore[import-untyped]
 
 from agent import __version__
@@ -134,17 +133,22 @@ def test_every_decision_is_listed_and_says_why_and_when_to_think_again() -> None
             assert f"**{part}" in text, (path.name, part)
 
 
-@pytest.mark.parametrize("name", ["CONTRIBUTING.md", *(f"docs/decisions/{n:04}-*.md" for n in range(1, 5))])
-def test_a_path_that_a_page_names_is_there(name: str) -> None:
-    (page,) = REPOSITORY.glob(name)
-    named = {
-        path
-        for path in re.findall(r"`([\w./-]+/[\w./-]+)`", prose(page))
-        if not path.startswith(("/", "dist/", ".venv/"))
+def test_every_file_that_contributing_and_the_decisions_name_is_there() -> None:
+    files = tracked(".")
+    paths = {str(path.relative_to(REPOSITORY)) for path in files} | {path.name for path in files}
+    folders = {
+        str(parent.relative_to(REPOSITORY))
+        for path in files
+        for parent in path.parents
+        if parent.is_relative_to(REPOSITORY)
     }
+    named = set()
+    for page in (REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs/decisions").glob("*.md"))):
+        named |= set(re.findall(r"`([\w-][\w./-]*/[\w./-]+|[\w-]+\.(?:py|md|sql|lock|json))`", prose(page)))
+    named = {name.rstrip("/") for name in named if not name.startswith("dist/")}
 
-    assert {path for path in named if not (REPOSITORY / path).exists()} == set()
-    assert named or "decisions" in name
+    assert named - paths - folders == set()
+    assert len(named) > 20
 
 
 def test_the_changelog_has_this_version_first() -> None:
