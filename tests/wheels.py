@@ -64,7 +64,9 @@ class Environment:
         (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
 
     def install(self, *what: Path | str) -> None:
-        _pip("--python", self.python, "install", "--no-deps", "--no-index", "--no-build-isolation", *what)
+        _pip(
+            "--python", self.python, "install", "--no-compile", "--no-deps", "--no-index", "--no-build-isolation", *what
+        )
 
     def uninstall(self, name: str) -> None:
         _pip("--python", self.python, "uninstall", "--yes", name)

@@ -47,13 +47,19 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Wheels:
     return build(tmp_path_factory.mktemp("wheels"))
 
 
-@pytest.fixture
-def environment(wheels: Wheels, tmp_path: Path) -> Environment:
-    """With both wheels, after the packages of others and before them: neither order may matter."""
-    made = Environment(tmp_path / "venv")
-    first, second, *rest = strangers(tmp_path)
-    made.install(first, second, wheels.service, wheels.agent, *rest)
+def installed(wheels: Wheels, directory: Path) -> Environment:
+    """With both wheels, after packages of others and before them: neither order may matter."""
+    made = Environment(directory / "venv")
+    first, second, *rest = strangers(directory)
+    for some in ([first, second], [wheels.service, wheels.agent], rest):
+        made.install(*some)
     return made
+
+
+@pytest.fixture(scope="module")
+def environment(wheels: Wheels, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """Of all tests that remove nothing from it."""
+    return installed(wheels, tmp_path_factory.mktemp("environment"))
 
 
 @pytest.fixture
@@ -173,8 +179,10 @@ def test_the_installed_service_makes_its_schema(
     [("linkbeat", ["linkbeat-agent"]), ("linkbeat-agent", ["linkbeat", "agent"])],
 )
 def test_without_the_other_each_wheel_still_runs(
-    environment: Environment, elsewhere: Path, removed: str, left: list[str]
+    wheels: Wheels, elsewhere: Path, tmp_path: Path, removed: str, left: list[str]
 ) -> None:
+    environment = installed(wheels, tmp_path)
+
     environment.uninstall(removed)
 
     printed = environment.run(*left, "print", cwd=elsewhere, environ={"LINKBEAT_LOG_LEVEL": "error"})
