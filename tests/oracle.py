@@ -263,8 +263,8 @@ class _Series:
             # Where a reading was passed over, the level is an older one's.
             grown_in = elapsed + base.gain.elapsed_ms * (level != base.sample.counters[index])
             # What counts for long already may catch up with what its source kept back.
-            since = _elapsed_ms(doubt.since, beat.time) - elapsed
-            times = 3.0 if level >= 3 * (new - level) and float(level) <= 1.5 * usual * since else 1.5
+            run_for = _elapsed_ms(doubt.since, beat.time) - elapsed
+            times = 3.0 if level >= 3 * (new - level) and float(level) <= 1.5 * usual * run_for else 1.5
             if level > doubt.old or float(new - level) > times * usual * grown_in:
                 unexplained.add(index)
         # What jumped comes back by itself. What fell together comes back together: most of it, if octets and packets
