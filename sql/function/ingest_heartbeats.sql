@@ -226,7 +226,7 @@ BEGIN
                tx_errors_delta, rx_dropped_delta, tx_dropped_delta, ifindex, levels, old_levels, doubted_since
         FROM settled WHERE is_new
     ), current AS (
-        SELECT place, array_agg(name) AS names, count((previous).first_seen) AS remembered,
+        SELECT place, array_agg(name) AS names, array_agg(ordinal) AS ordinals, count((previous).first_seen) AS remembered, count(*) AS named,
                array_agg(ROW(
                    time, rx_bytes, tx_bytes, rx_packets, tx_packets, rx_bytes_delta, tx_bytes_delta, elapsed_ms, is_up,
                    counts_64bit, coalesce(is_lowest, true), is_folded, name, delta_kind, boot,
@@ -249,11 +249,11 @@ BEGIN
                 b.disk_percent, b.disk_total_gb, b.disk_used_gb, b.network_rx_bytes, b.network_tx_bytes, b.load_1m,
                 b.load_5m, b.load_15m, b.uptime_seconds)::linkbeat.host_metrics END,
             filesystems = b.filesystems,
-            interfaces = coalesce(c.interfaces, '{}') || a.interfaces,
-            interface_names = coalesce(c.names, '{}') || a.names
+            interfaces = coalesce(r.interfaces, c.interfaces), interface_names = coalesce(r.names, c.names)
         FROM beat b LEFT JOIN current c USING (place)
-        LEFT JOIN LATERAL (SELECT f.* FROM linkbeat.absent_interfaces(b.interfaces, c.names, b.time, fold_seconds) AS f
-                           WHERE c.remembered IS DISTINCT FROM b.known OFFSET 0) AS a ON true
+        LEFT JOIN LATERAL (SELECT f.* FROM linkbeat.remembered_interfaces(
+                               b.interfaces, c.interfaces, c.ordinals, b.time, fold_seconds) AS f
+                           WHERE (c.remembered = b.known AND c.remembered = c.named) IS NOT TRUE OFFSET 0) AS r ON true
         WHERE s.server_id = b.server_id AND b.is_newest
     )
     SELECT s.duplicate, s.conflict, s.odd, b.beats, b.late, b.booted, b.boots_was, b.seen_was, b.live_was,

@@ -63,32 +63,35 @@ END $$;
 -- history still has the counters of an interface that was forgotten.
 CREATE OR REPLACE FUNCTION linkbeat.max_remembered() RETURNS integer LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN 4000;
 
--- Of the interfaces that a server had, those that its newest heartbeat does not name and that are worth remembering:
--- folded ones for as long as they could come to a series of their own, the others for as long as raw rows are usual. Past
--- linkbeat.max_remembered() the longest absent are forgotten first.
--- Grouped, because the planner expects few rows of an array: a join might compare thousands of names with thousands.
-CREATE OR REPLACE FUNCTION linkbeat.absent_interfaces(
-    had linkbeat.interface_state[], named text[], moment timestamptz, fold_seconds integer,
-    OUT names text[], OUT interfaces linkbeat.interface_state[]
+-- What a server remembers after its newest heartbeat: the interfaces that it names (`current`), in its order, and of those
+-- that are absent from it those worth remembering: folded ones for as long as they could come to a series of their own, the
+-- others for as long as raw rows are usual. Past linkbeat.max_remembered() the longest absent are forgotten first.
+--   ordinals  parallel to `current`: its order
+-- Grouped, because the planner expects few elements of an array: a join might compare thousands of names with thousands.
+CREATE OR REPLACE FUNCTION linkbeat.remembered_interfaces(
+    had linkbeat.interface_state[], current linkbeat.interface_state[], ordinals bigint[], moment timestamptz,
+    fold_seconds integer, OUT names text[], OUT interfaces linkbeat.interface_state[]
 ) LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 BEGIN
-    SELECT array_agg((state).interface_name), array_agg(state) INTO names, interfaces
+    SELECT coalesce(array_agg((state).interface_name), '{}'), coalesce(array_agg(state), '{}') INTO names, interfaces
     FROM (
         SELECT state
         FROM (
-            SELECT (array_agg(state))[1] AS state
+            -- The name of an interface that both have stands twice; the current state has an ordinal.
+            SELECT (array_agg(state ORDER BY ordinal))[1] AS state, min(ordinal) AS ordinal
             FROM (
-                SELECT (state).interface_name AS name, state FROM (SELECT unnest(had) AS state OFFSET 0) AS h
+                SELECT (state).interface_name AS name, state, NULL AS ordinal FROM (SELECT unnest(had) AS state OFFSET 0) AS h
                 UNION ALL
-                SELECT unnest(named), NULL
+                SELECT (state).interface_name, state, ordinal
+                FROM (SELECT unnest(current) AS state, unnest(ordinals) AS ordinal OFFSET 0) AS c
             ) AS either
             GROUP BY name
-            HAVING count(*) = count(state)
             OFFSET 0
-        ) AS absent
-        WHERE (state).time > moment - CASE WHEN (state).is_folded THEN fold_seconds * INTERVAL '1 second' ELSE INTERVAL '14 days' END
-        ORDER BY (state).time DESC, (state).interface_name
-        LIMIT greatest(linkbeat.max_remembered() - coalesce(cardinality(named), 0), 0)
+        ) AS newest
+        WHERE ordinal IS NOT NULL
+           OR (state).time > moment - CASE WHEN (state).is_folded THEN fold_seconds * INTERVAL '1 second' ELSE INTERVAL '14 days' END
+        ORDER BY ordinal, (state).time DESC, (state).interface_name
+        LIMIT linkbeat.max_remembered()
     ) AS kept;
 END $$;
 

@@ -53,7 +53,7 @@ DECLARE
     judged   network_interface_metrics;
     look_back interval;
     last     timestamptz;
-    folded_at timestamptz[];  -- when folded rows changed
+    folded_at timestamptz[];  -- times of folded rows that changed
     work     integer := 0;  -- a row that changes may have its buckets computed again by a trigger: it counts for eleven
 BEGIN
     samples := 0;

@@ -1,10 +1,10 @@
 -- repair_deltas: judges stored rows again, for late samples, for readings that show an earlier one to be a glitch, and for
 -- boots that turn out to be another machine's. The caller holds the server's row.
 -- Replaceable: reapplied on every upgrade.
---   interfaces, since  parallel arrays: which series, and each from which row on
---   is_whole           goes on to the newest row, whatever is right already
--- The state of the server and the sums over folded interfaces are written once for all series: for each of thousands, their
--- cost would grow with the square.
+--   of_interfaces, since  parallel arrays: the series, and the row from which on each is judged
+--   is_whole              goes on to the newest row, whatever is right already
+-- The state of the server and the sums over folded interfaces are written once for all series. Written for each series,
+-- they would cost the square of the number of interfaces.
 CREATE OR REPLACE FUNCTION linkbeat.repair_deltas(
     of_server text, of_interfaces text[], since timestamptz[], is_whole boolean DEFAULT false
 ) RETURNS void LANGUAGE plpgsql AS $$
@@ -19,7 +19,9 @@ BEGIN
         FROM unnest(of_interfaces, since) AS s(interface_name, since),
              LATERAL linkbeat.repair_series(of_server, s.interface_name, s.since, is_whole) AS r
     LOOP
-        newest := array_append(newest, repaired.newest);
+        IF (repaired.newest).time IS NOT NULL THEN
+            newest := array_append(newest, repaired.newest);
+        END IF;
         FOREACH moment IN ARRAY repaired.folded_at LOOP
             moments := array_append(moments, moment);
         END LOOP;
@@ -27,11 +29,13 @@ BEGIN
     IF moments IS NOT NULL THEN
         PERFORM linkbeat.sum_folded(array_agg(of_server), array_agg(m)) FROM (SELECT DISTINCT unnest(moments)) AS d(m);
     END IF;
-    PERFORM linkbeat.remember_interfaces(of_server, newest);
+    IF newest IS NOT NULL THEN
+        PERFORM linkbeat.remember_interfaces(of_server, newest);
+    END IF;
 END $$;
 
 -- Judges the rows of one series in the order of time from `since` on, until a row that is right already and after which
--- nothing can differ. Returns the newest row, null where it did not get there, and when folded rows changed.
+-- nothing can differ. Returns the newest row, null if it stopped before that, and the times of folded rows that changed.
 CREATE OR REPLACE FUNCTION linkbeat.repair_series(
     of_server text, of_interface text, since timestamptz, is_whole boolean,
     OUT newest network_interface_metrics, OUT folded_at timestamptz[]
@@ -191,8 +195,8 @@ RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
 $$;
 
 -- The rows in doubt were wrong readings: what they gained of the counters that are `back` was no traffic, and growth is
--- counted from the old level. Returns `base`, the last of them, as it is then, and when folded rows changed; m is the
--- reading that shows it.
+-- counted from the old level. Returns `base`, the last of them, as it is then, and the times of folded rows that
+-- changed; m is the reading that shows it.
 CREATE OR REPLACE FUNCTION linkbeat.correct_glitch(
     INOUT base network_interface_metrics, m network_interface_metrics, back boolean[], OUT folded_at timestamptz[]
 ) LANGUAGE plpgsql AS $$
