@@ -20,6 +20,7 @@ COMMENT ON COLUMN linkbeat.ended_sessions.revision IS 'installation.session_revi
 DROP FUNCTION IF EXISTS
     linkbeat.absent_interfaces(linkbeat.interface_state[], text[], timestamptz, integer),
     linkbeat.correct_glitch(network_interface_metrics, network_interface_metrics, boolean[]),
+    linkbeat.judge_again(network_interface_metrics, network_interface_metrics),
     linkbeat.remember_interface(network_interface_metrics),
     linkbeat.repair_deltas(text, text, timestamptz, boolean),
     linkbeat.write_judgement(network_interface_metrics);
