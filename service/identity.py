@@ -17,6 +17,7 @@ from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.types import Scope
 
 from service.body import content
+from service.ended_sessions import EndedSessions
 from service.errors import Problem
 from service.limits import Buckets, Peers, Recent
 from service.log_limit import limited
@@ -39,6 +40,8 @@ MAY: dict[str, frozenset[str]] = {
 # Requests under way with one token: an agent has two, a dashboard some for each of its pages. Fleet tokens and the
 # fleet key stand for many machines and have no such bound.
 IN_FLIGHT = {"server": 16, "enrolment": 64, "read": 64, "admin": 64, "link": 64}
+# Of a read token: each session that is signed out is remembered until its end, for up to a week.
+SIGN_INS_PER_MINUTE = 10
 # What a session of a browser may: for reporting and enrolling there are tokens.
 _IN_SESSION = frozenset({"read", "admin"})
 _UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -92,10 +95,18 @@ class Identity:
     The fleet key does everything. Checking costs some microseconds and no statement (service/tokens.py).
     """
 
-    def __init__(self, key: str, settings: Settings, tokens: Callable[[], Tokens], sessions: Sessions) -> None:
+    def __init__(
+        self,
+        key: str,
+        settings: Settings,
+        tokens: Callable[[], Tokens],
+        sessions: Sessions,
+        ended: Callable[[], EndedSessions],
+    ) -> None:
         self._key = key.encode()
         self._tokens = tokens
         self._sessions = sessions
+        self._ended = ended
         self._headers = {
             b"authorization",
             *([b"x-api-key"] if settings.accept_x_api_key else []),
@@ -106,6 +117,7 @@ class Identity:
         self._servers = Buckets(settings.server_requests_per_minute)
         self._readers = Buckets(settings.read_requests_per_minute)
         self._limits = {"server": self._servers, "read": self._readers, "admin": self._readers}
+        self._sign_ins = Buckets(SIGN_INS_PER_MINUTE)
         self._in_flight: dict[tuple[str, str], int] = {}
         self._welcome = Recent()
 
@@ -174,6 +186,8 @@ class Identity:
             raise Problem("unauthorized", "this token is not valid")
         if "read" not in MAY[caller.kind]:
             raise Problem("forbidden", f"this is a token of kind {caller.kind}, and signing in takes one that may read")
+        if caller.kind == "read" and (seconds := self._sign_ins.take(caller.token_id)):
+            raise _too_many("sign-ins with this token are too many", seconds)
         return caller
 
     async def _in_session(self, scope: Scope, wanted: str, peer: str) -> Caller | None:
@@ -181,15 +195,19 @@ class Identity:
 
         Raises Problem (403, 415) where it may change something and is not what the dashboard's own pages send.
         """
-        token_id = self._sessions.token_id(scope)
-        if token_id is None:
+        session = self._sessions.of(scope)
+        if session is None:
             return None
-        if not token_id:
+        ended = self._ended()
+        await ended.at_most_old(MAX_AGE_SECONDS)
+        if session in ended:
+            return None
+        if not session.token_id:
             caller = Caller("key", "", None, None, peer)
         else:
             tokens = self._tokens()
             await tokens.at_most_old(MAX_AGE_SECONDS)
-            found = tokens.of_id(token_id)
+            found = tokens.of_id(session.token_id)
             if found is None:
                 return None
             caller = Caller(found.kind, found.token_id, found.server_id, None, peer)
