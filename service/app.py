@@ -35,7 +35,7 @@ from service import (
 )
 from service.answers import Answers, Watch
 from service.config import Configurations
-from service.database import Database, open_database
+from service.database import READERS_SHARE, Database, open_database
 from service.ended_sessions import EndedSessions
 from service.errors import EXCEPTION_HANDLERS, PRIVATE, on_http_exception
 from service.identity import Caller, Identity, scopes
@@ -163,8 +163,8 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Linkbeat:
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         async with (
-            open_database(database_url) as opened["database"],
-            open_database(database_url, plans="generic") as opened["sparklines"],
+            open_database(database_url, share=READERS_SHARE) as opened["database"],
+            open_database(database_url, plans="generic", share=READERS_SHARE) as opened["sparklines"],
             # Of their own: what exports wait for keeps nobody from a sparkline.
             open_database(database_url, connections=export.EXPORTS_AT_ONCE, seconds=export.PAGE_SECONDS) as opened[
                 "exporting"

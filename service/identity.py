@@ -23,6 +23,7 @@ from service.limits import Buckets, Peers, Recent
 from service.log_limit import limited
 from service.sessions import Sessions, check_same_origin
 from service.settings import Settings
+from service.shares import reader
 from service.tokens import MAX_AGE_SECONDS, Token, Tokens
 from service.wire import Heartbeat
 
@@ -166,12 +167,17 @@ class Identity:
 
     async def guard(self, connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
         """`admit` as Litestar's guard, for every route; the caller is then `request.auth`."""
+        reader.set(None)
         wanted = scope_of(handler, connection.scope.get("method", "GET"))  # type: ignore[arg-type]  # of requests
         maker = handler.opt.get("link")
         if maker is not None and "link" in connection.query_params:
-            connection.scope["auth"] = await self._by_link(connection, maker)
+            caller = await self._by_link(connection, maker)
         elif wanted != "open":
-            connection.scope["auth"] = await self.admit(connection.scope, wanted, takes_cookies=True)
+            caller = await self.admit(connection.scope, wanted, takes_cookies=True)
+        else:
+            return
+        connection.scope["auth"] = caller
+        reader.set((caller.kind, caller.token_id) if caller.kind in IN_FLIGHT else None)
 
     async def sign_in(self, scope: Scope, token: str, *, is_code: bool) -> Caller:
         """Who signs in with this token, or with a code that stands for the fleet key.
