@@ -19,7 +19,7 @@ from service.sparkline import Series
 from tests.conftest import running
 from tests.integration.test_limits import from_address
 from tests.integration.test_tokens import bearer, create
-from tests.support import KEY, heartbeat
+from tests.support import KEY, connected, heartbeat
 
 WAITING = (
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' "
@@ -37,8 +37,8 @@ async def test_slow_usage_of_one_token_makes_no_other_reader_wait(
         await client.post(heartbeat(eth0=(1_000, 500)))
         slow, other = [(await create(client, kind=kind))["token"] for _ in range(2)]
         # What /usage reads and /servers does not: the usage of a large fleet takes as long.
-        await database.execute("BEGIN; LOCK TABLE linkbeat.quotas IN ACCESS EXCLUSIVE MODE")
-        ending.push_async_callback(database.execute, "ROLLBACK")
+        locker = await ending.enter_async_context(connected(database_url))
+        await locker.execute("BEGIN; LOCK TABLE linkbeat.quotas IN ACCESS EXCLUSIVE MODE")
         flood = [asyncio.create_task(client.http.get("/api/v1/usage", headers=bearer(slow))) for _ in range(60)]
         while await database.fetchval(WAITING) < READERS_SHARE:  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0.01)
