@@ -321,7 +321,7 @@ def test_one_address_with_more_connections_than_descriptors(
 def test_guesses_in_a_second_header_and_no_http(
     database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # So few that a busy machine guesses more often, and one of 100 a minute would not be used up.
+    # So few that a busy machine guesses more often: it uses up the limit, and not before a guess is allowed again.
     with serving(database_url, tmp_path, FAILED_TOKENS_PER_MINUTE=str(GUESSES_PER_MINUTE)) as service:
         _guess(service, capsys)
 
@@ -345,12 +345,13 @@ def _guess(service: ServiceProcess, capsys: pytest.CaptureFixture[str]) -> None:
                 call(service, "GET", "/", Upgrade="websocket", Connection="Upgrade")
 
         together(guess, 4)
-        after = call(service, "GET", "/api/v1/servers", key="another-guess-of-the-key")[0]
+        after = [call(service, "GET", "/api/v1/servers", key="another-guess-of-the-key")[0] for _ in range(5)]
 
     said = service.log[before:]
     with capsys.disabled():
         print(f"  {sum(statuses.values())} guesses answered {dict(statuses)}; {len(said)} bytes of log")
     assert set(statuses) == {403}
     assert statuses[403] > 2 * GUESSES_PER_MINUTE
-    assert after == 429
+    # The address may guess again every three seconds: of five guesses in a row, the first may find that it can.
+    assert after.count(429) >= 3, after
     assert len(said) < 5_000, said[:2_000]
