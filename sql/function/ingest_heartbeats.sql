@@ -226,7 +226,8 @@ BEGIN
                tx_errors_delta, rx_dropped_delta, tx_dropped_delta, ifindex, levels, old_levels, doubted_since
         FROM settled WHERE is_new
     ), current AS (
-        SELECT place, array_agg(name) AS names, array_agg(ordinal) AS ordinals, count((previous).first_seen) AS remembered, count(*) AS named,
+        SELECT place, array_agg(name) AS names, array_agg(ordinal) AS ordinals,
+               count(*) AS named, count((previous).first_seen) AS remembered,
                array_agg(ROW(
                    time, rx_bytes, tx_bytes, rx_packets, tx_packets, rx_bytes_delta, tx_bytes_delta, elapsed_ms, is_up,
                    counts_64bit, coalesce(is_lowest, true), is_folded, name, delta_kind, boot,

@@ -16,7 +16,7 @@ from service.wire import MAX_INTERFACES
 from tests.support import boot_id, connected, deltas, differing_rows, heartbeat, hours_ago, interface
 
 T0 = hours_ago(2)
-MAX_REMEMBERED = 4_000
+MAX_REMEMBERED = 2 * MAX_INTERFACES
 FEW, MANY = 250, 2_000
 # Of eight times the interfaces, linear work takes eight times as long, quadratic work 64 times.
 MOST_TIMES_AS_LONG = 20
@@ -54,6 +54,7 @@ async def remembered(database: asyncpg.Connection) -> list[str]:
 async def test_of_names_that_change_with_every_heartbeat_the_newest_are_remembered(
     database: asyncpg.Connection,
 ) -> None:
+    assert await database.fetchval("SELECT linkbeat.max_remembered()") == MAX_REMEMBERED
     for minute in range(4):
         await stored(database, beat(minute, named(f"if{minute}"), 1_000))
         assert len(await remembered(database)) <= MAX_REMEMBERED
