@@ -99,7 +99,9 @@ BEGIN
         ORDER BY s.server_id
         FOR UPDATE OF s
     ), remembered AS MATERIALIZED (
-        SELECT place, unnest(interface_names) AS name, unnest(interfaces) AS state FROM beat WHERE is_newest
+        -- Of a server with few interfaces, a search in its array costs less.
+        SELECT b.place, s.name, s.state FROM beat b, LATERAL linkbeat.states_of(b.interface_names, b.interfaces) AS s
+        WHERE b.is_newest AND b.known > 64
     ), settled AS MATERIALIZED (
         -- What OFFSET 0 ends is worked out once; without it the planner would put it into each expression above.
         SELECT p.*, is_plain OR (judged).time IS NOT NULL AS is_settled,
@@ -190,6 +192,8 @@ BEGIN
                            b.uptime_seconds, b.primary_interface,
                            CASE WHEN b.known = 0 AND b.last_seen = '-infinity' THEN NULL
                                 WHEN n.state IS DISTINCT FROM NULL THEN n.state
+                                WHEN b.is_newest AND b.known <= 64 AND n.name = ANY (b.interface_names)
+                                THEN b.interfaces[array_position(b.interface_names, n.name)]
                                 ELSE linkbeat.sample_before(b.server_id, n.name, b.time) END AS previous
                     FROM (
                         -- A full join is hashed or merged, however few rows the planner expects: in a nested loop, thousands
@@ -226,8 +230,7 @@ BEGIN
                tx_errors_delta, rx_dropped_delta, tx_dropped_delta, ifindex, levels, old_levels, doubted_since
         FROM settled WHERE is_new
     ), current AS (
-        SELECT place, array_agg(name) AS names, array_agg(ordinal) AS ordinals,
-               count(*) AS named, count((previous).first_seen) AS remembered,
+        SELECT place, array_agg(name) AS names, count((previous).first_seen) AS remembered,
                array_agg(ROW(
                    time, rx_bytes, tx_bytes, rx_packets, tx_packets, rx_bytes_delta, tx_bytes_delta, elapsed_ms, is_up,
                    counts_64bit, coalesce(is_lowest, true), is_folded, name, delta_kind, boot,
@@ -253,8 +256,8 @@ BEGIN
             interfaces = coalesce(r.interfaces, c.interfaces), interface_names = coalesce(r.names, c.names)
         FROM beat b LEFT JOIN current c USING (place)
         LEFT JOIN LATERAL (SELECT f.* FROM linkbeat.remembered_interfaces(
-                               b.interfaces, c.interfaces, c.ordinals, b.time, fold_seconds) AS f
-                           WHERE (c.remembered = b.known AND c.remembered = c.named) IS NOT TRUE OFFSET 0) AS r ON true
+                               b.interfaces, c.interfaces, b.time, fold_seconds) AS f
+                           WHERE c.remembered IS DISTINCT FROM b.known OFFSET 0) AS r ON true
         WHERE s.server_id = b.server_id AND b.is_newest
     )
     SELECT s.duplicate, s.conflict, s.odd, b.beats, b.late, b.booted, b.boots_was, b.seen_was, b.live_was,

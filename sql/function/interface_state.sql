@@ -63,14 +63,21 @@ END $$;
 -- history still has the counters of an interface that was forgotten.
 CREATE OR REPLACE FUNCTION linkbeat.max_remembered() RETURNS integer LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN 4000;
 
+-- The interfaces that a server's row remembers. ROWS: a full join hashes the side of which it expects fewer, and keeps the
+-- order of the other one, the samples.
+CREATE OR REPLACE FUNCTION linkbeat.states_of(interface_names text[], interfaces linkbeat.interface_state[])
+RETURNS TABLE (name text, state linkbeat.interface_state) LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE ROWS 1 AS $$
+BEGIN
+    RETURN QUERY SELECT unnest(interface_names), unnest(interfaces);
+END $$;
+
 -- What a server remembers after its newest heartbeat: the interfaces that it names (`current`), in its order, and of those
 -- that are absent from it those worth remembering: folded ones for as long as they could come to a series of their own, the
 -- others for as long as raw rows are usual. Past linkbeat.max_remembered() the longest absent are forgotten first.
---   ordinals  parallel to `current`: its order
 -- Grouped, because the planner expects few elements of an array: a join might compare thousands of names with thousands.
 CREATE OR REPLACE FUNCTION linkbeat.remembered_interfaces(
-    had linkbeat.interface_state[], current linkbeat.interface_state[], ordinals bigint[], moment timestamptz,
-    fold_seconds integer, OUT names text[], OUT interfaces linkbeat.interface_state[]
+    had linkbeat.interface_state[], current linkbeat.interface_state[], moment timestamptz, fold_seconds integer,
+    OUT names text[], OUT interfaces linkbeat.interface_state[]
 ) LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 BEGIN
     SELECT coalesce(array_agg((state).interface_name), '{}'), coalesce(array_agg(state), '{}') INTO names, interfaces
@@ -83,7 +90,7 @@ BEGIN
                 SELECT (state).interface_name AS name, state, NULL AS ordinal FROM (SELECT unnest(had) AS state OFFSET 0) AS h
                 UNION ALL
                 SELECT (state).interface_name, state, ordinal
-                FROM (SELECT unnest(current) AS state, unnest(ordinals) AS ordinal OFFSET 0) AS c
+                FROM (SELECT unnest(current) AS state, generate_subscripts(current, 1) AS ordinal OFFSET 0) AS c
             ) AS either
             GROUP BY name
             OFFSET 0
