@@ -119,7 +119,7 @@ BEGIN
                (judged).levels,
                CASE WHEN NOT is_plain THEN (judged).old_levels WHEN doubts IS NOT NULL THEN nullif(doubts, '{}')
                     WHEN NOT is_reboot THEN (previous).old_levels END AS old_levels,
-               CASE WHEN NOT is_plain THEN (judged).doubted_since WHEN doubts IS NOT NULL THEN linkbeat.in_doubt_since(doubts, CASE WHEN is_from_zero THEN time ELSE linkbeat.oldest((previous).doubted_since) END)
+               CASE WHEN NOT is_plain THEN (judged).doubted_since WHEN doubts IS NOT NULL THEN linkbeat.in_doubt_since(doubts, (previous).doubted_since, CASE WHEN is_from_zero THEN time END)
                     WHEN NOT is_reboot THEN (previous).doubted_since END AS doubted_since
         FROM (
             -- A boot that was seen before may be another machine's, or lie between rows: repair_deltas sorts it out.
@@ -138,10 +138,7 @@ BEGIN
                        CASE WHEN (previous).time IS NULL OR is_reboot OR doubts IS NOT NULL AND rx_bytes < (previous).rx_bytes THEN true
                             WHEN ((previous).boot <> boot) IS NOT TRUE
                                  AND coalesce((previous).levels, '{}') = '{}'
-                                 AND ((previous).old_levels IS NULL OR doubts IS NOT NULL
-                                      OR linkbeat.is_all_in_doubt((previous).doubted_since, time, interval_ms)
-                                         AND linkbeat.stays_below((previous).old_levels, rx_bytes, tx_bytes, rx_packets, tx_packets,
-                                                              rx_errors, tx_errors, rx_dropped, tx_dropped))
+                                 AND ((previous).old_levels IS NULL OR doubts IS NOT NULL)
                                  AND linkbeat.grew((previous).rx_bytes, rx_bytes)
                                  AND linkbeat.grew((previous).tx_bytes, tx_bytes)
                                  AND linkbeat.grew((previous).rx_packets, rx_packets)
@@ -169,21 +166,11 @@ BEGIN
                 FROM (
                     -- Each sample with the one before it, which the server's row has unless the sample is late or its
                     -- interface new.
-                    SELECT o.*, coalesce(
-                               (previous).boot <> boot AND is_newest AND NOT is_known_boot AND linkbeat.is_uuid_boot(boot)
-                               AND least(rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_dropped, tx_dropped) >= 0
-                               AND greatest(rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_dropped, tx_dropped)
-                                   <= linkbeat.delta_limit(linkbeat.elapsed_ms((previous).time, time),
-                                                           greatest((previous).speed_mbps, speed_mbps))
-                               AND (greatest((previous).speed_mbps, speed_mbps) IS NOT NULL
-                                    OR (rx_packets = 0 OR linkbeat.packets_carry(rx_packets, rx_bytes))
-                                       AND (tx_packets = 0 OR linkbeat.packets_carry(tx_packets, tx_bytes))),
-                               false) AS is_reboot,
-                           CASE WHEN (rx_bytes < (previous).rx_bytes
-                                      OR (previous).old_levels IS NOT NULL
-                                         AND NOT (linkbeat.is_all_in_doubt((previous).doubted_since, time, interval_ms)
-                                                  AND linkbeat.stays_below((previous).old_levels, rx_bytes, tx_bytes, rx_packets, tx_packets,
-                                                                           rx_errors, tx_errors, rx_dropped, tx_dropped)))
+                    SELECT o.*,
+                           CASE WHEN (previous).boot <> boot AND is_newest AND NOT is_known_boot AND linkbeat.is_uuid_boot(boot) THEN
+                               linkbeat.is_plain_reboot(previous, time, rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors,
+                                                        tx_errors, rx_dropped, tx_dropped, speed_mbps) ELSE false END AS is_reboot,
+                           CASE WHEN (rx_bytes < (previous).rx_bytes OR (previous).old_levels IS NOT NULL)
                                      AND is_newest AND ((previous).boot <> boot) IS NOT TRUE AND coalesce((previous).levels, '{}') = '{}' THEN
                                linkbeat.plain_doubts(previous, time, rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors,
                                                      rx_dropped, tx_dropped, speed_mbps, ifindex, interval_ms) END AS doubts
