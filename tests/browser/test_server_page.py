@@ -247,7 +247,7 @@ async def test_a_page_that_hears_nothing_any_more_says_so(site: Served, page: Pa
     await site.stop()
 
     await expect(page.locator("#stale")).to_contain_text(
-        re.compile(r"The service does not answer\. What is shown is of \d\d:\d\d"), timeout=8_000
+        re.compile(r"The service does not answer\. Showing data from \d\d:\d\d"), timeout=8_000
     )
 
 

@@ -213,9 +213,11 @@ def alive(n: int) -> Iterable[int]:
 @pytest.mark.parametrize(
     ("name", "kind", "series"),
     [
-        ("veth12ab", "veth", "veth/*"), ("cali9f", None, "cali/*"), ("lxc7", "veth", "lxc/*"), ("ve-web", "veth", "ve-/*"),
+        ("veth12ab", "veth", "veth/*"), ("cali9f", None, "cali/*"), ("lxc7", "veth", "lxc/*"),
+        ("ve-web", "veth", "ve-/*"),
         # lxcbr0 is a bridge and no guest's; it is folded as a veth only where its agent says that it is one.
-        ("lxcbr0", "veth", "other/*"), ("port3", "veth", "other/*"), ("lxcbr0", "bridge", None), ("eth0", "physical", None),
+        ("lxcbr0", "veth", "other/*"), ("port3", "veth", "other/*"), ("lxcbr0", "bridge", None),
+        ("eth0", "physical", None),
     ],
 )  # fmt: skip
 async def test_an_interface_names_the_series_that_it_is_folded_into(

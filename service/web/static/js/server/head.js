@@ -1,22 +1,32 @@
 // The top of a server's page: is it alive, how much does it move now, what did it move, and what will the month come to.
 
-import { choice } from "./choices.js";
-import { byId, make, setText } from "./dom.js";
-import { standing } from "./fleet-row.js";
-import { age, bytes, duration, moment, rate } from "./format.js";
-import { pair, setPair } from "./pair.js";
+import { choice } from "../shared/choices.js";
+import { now } from "../shared/clock.js";
+import { byId, make, setText } from "../shared/dom.js";
+import { age, bytes, duration, moment, rate } from "../shared/format.js";
+import { pair, setPair } from "../shared/pair.js";
+import { standing } from "../shared/standing.js";
 import { lastDay, monthName } from "./usage.js";
-import { UNSAID_INTERVAL_SECONDS, warnings } from "./warnings.js";
+import { warnings } from "./warnings.js";
 
-/** A list of facts: pairs of a name and what is to be said, without those of which there is nothing. */
+/**
+ * A list of facts: pairs of a name and a value, without those that have none.
+ * @param {HTMLElement} element
+ * @param {[string, string | null | undefined | false][]} facts
+ */
 export function showFacts(element, facts) {
-  const known = facts.filter(([, value]) => value);
-  element.replaceChildren(...known.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
+  element.replaceChildren();
+  for (const [name, value] of facts) {
+    if (value) element.append(make("div", {}, make("dt", {}, name), make("dd", {}, value)));
+  }
 }
 
-/** What GET /servers/{id}, and its /agent and /quota say; no quota: null. */
+/**
+ * @param {Api.Server} server
+ * @param {Api.Agent} agent
+ * @param {Api.QuotaState | null} quota null: none is set
+ */
 export function showHead(server, agent, quota) {
-  const now = Date.now();
   document.title = `${server.id} · Linkbeat`;
   setText(byId("name"), server.id);
   showFacts(byId("facts"), [
@@ -25,39 +35,39 @@ export function showHead(server, agent, quota) {
     ["Primary", server.primary_interface],
     ["Agent", server.agent_version],
     ["System", systemOf(server.os_info)],
-    ["Known since", moment(server.first_seen, now)],
+    ["Known since", moment(server.first_seen, now())],
   ]);
   showNow(server);
   showStanding(agent);
-  const found = warnings(server, agent, quota, now);
+  const found = warnings(server, agent, quota, now());
   byId("warnings").hidden = !found.length;
   byId("warnings").replaceChildren(...found.map((one) =>
     make("li", { class: one.level }, make("strong", {}, one.words), ` ${one.remedy}`)));
 }
 
-/** Is it alive? In the words of the fleet's page; with time, the answer changes by itself. */
+/**
+ * Is it alive? In the words of the fleet's page; with time, the answer changes by itself.
+ * @param {Api.Agent} agent
+ */
 export function showStanding(agent) {
-  const interval = agent.interval_seconds ?? UNSAID_INTERVAL_SECONDS;
-  let found = standing({ ...agent, interval_seconds: interval }, Date.now());
-  const isOffline = agent.status === "offline";
-  // Where it is otherwise, this browser's clock is wrong: what the service says holds.
-  if ((found.name === "silent") !== isOffline) {
-    found = isOffline ? { words: "Silent", kind: "bad" } : { words: agent.paused ? "Paused" : "Up", kind: agent.paused ? "warn" : "ok" };
-  }
+  const found = standing(agent, now());
   setText(byId("status"), found.words);
   byId("status").className = `badge ${found.kind}`;
-  showAge(agent);
+  setText(byId("seen"), `last heartbeat ${age(Date.parse(agent.received_at), now())}`);
 }
 
-export function showAge(agent) {
-  setText(byId("seen"), `last heartbeat ${age(Date.parse(agent.received_at), Date.now())}`);
-}
-
+/** @param {Record<string, unknown> | null} info */
 function systemOf(info) {
   const name = info?.pretty_name ?? info?.name;
   return typeof name === "string" ? name : null;
 }
 
+/**
+ * @param {string} name
+ * @param {string} rx
+ * @param {string} tx
+ * @param {string} note
+ */
 function figure(name, rx, tx, note) {
   const element = byId(`figure-${name}`);
   if (!element.children.length) element.append(...pair());
@@ -65,20 +75,27 @@ function figure(name, rx, tx, note) {
   setText(byId(`note-${name}`), note);
 }
 
-/** The sum over the lowest interfaces, as in every total: each byte once. */
+/**
+ * The sum over the lowest interfaces, as in every total: each byte once.
+ * @param {Api.Server} server
+ */
 function showNow(server) {
   const units = choice("units");
   const lowest = server.network_interfaces.filter((one) => one.is_lowest && !one.is_folded);
+  /** @param {"rx_bps" | "tx_bps"} field */
   const sum = (field) => {
     const rates = lowest.map((one) => one[field]).filter((bps) => bps != null);
-    return server.status === "online" && rates.length ? rates.reduce((total, bps) => total + bps, 0) : null;
+    return server.status === "online" && rates.length ? rates.reduce((/** @type {number} */ total, bps) => total + bps, 0) : null;
   };
   const rx = sum("rx_bps");
   const at = new Date(server.last_seen).toLocaleTimeString([]);
   figure("now", rate(rx, units), rate(sum("tx_bps"), units), rx == null ? "no data" : `measured at ${at}`);
 }
 
-/** What GET /usage/{id} says of today and of the month under way. */
+/**
+ * @param {Api.Usage} today of today alone
+ * @param {Api.Usage} usage with the month under way
+ */
 export function showFigures(today, usage) {
   const units = choice("units");
   const sum = today.days.at(-1);

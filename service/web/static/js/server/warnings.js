@@ -1,24 +1,30 @@
 // What a reader should know of a server at once, each in words, with what to do about it.
 
-import { bytes, count, duration, moment, percent } from "./format.js";
+import { definitions, intervalOf } from "../shared/definitions.js";
+import { bytes, count, duration, moment, percent } from "../shared/format.js";
 import { isOutOfOrder, isReadOnly } from "./machine.js";
 
-/** Between heartbeats, where an agent does not say. */
-export const UNSAID_INTERVAL_SECONDS = 30;
-const SKEW_SECONDS = 5;
-const FULL_PERCENT = 95;
+/** @typedef {{ level: "bad" | "warn", words: string, remedy: string }} Warning */
 
 /**
- * What is wrong: [{ level: "bad" | "warn", words, remedy }], the worst first.
- *
- * server, agent, quota   of GET /servers/{id}, and its /agent and /quota; no quota: null
- * now                    in milliseconds
+ * What is wrong, the worst first.
+ * @param {Api.Server} server
+ * @param {Api.Agent} agent
+ * @param {Api.QuotaState | null} quota null: none is set
+ * @param {number} now ms since 1970
  */
 export function warnings(server, agent, quota, now) {
+  /** @type {Warning[]} */
   const found = [];
+  /**
+   * @param {string} words
+   * @param {string} remedy
+   * @param {Warning["level"]} level
+   */
   const warn = (words, remedy, level = "warn") => found.push({ level, words, remedy });
   const seen = Date.parse(agent.received_at);
-  const interval = agent.interval_seconds ?? UNSAID_INTERVAL_SECONDS;
+  const interval = intervalOf(agent);
+  const { clock_skew_seconds: skew, filesystem_full_percent: full, offline_after_intervals: offline } = definitions();
 
   if (server.status === "offline") {
     warn(
@@ -54,11 +60,11 @@ export function warnings(server, agent, quota, now) {
   for (const one of server.filesystems) {
     if (isOutOfOrder(one)) {
       warn(`${one.mount_point} is ${one.state}.`, "Its numbers are the last that were known: look at the mount.");
-    } else if (one.percent >= FULL_PERCENT && !isReadOnly(one)) {
+    } else if ((one.percent ?? 0) >= full && !isReadOnly(one)) {
       warn(`${one.mount_point} is ${percent(one.percent)} full.`, `${bytes(one.available_bytes)} are left there.`);
     }
   }
-  if (quota && (quota.state !== "ok" || quota.expected_bytes > quota.bytes)) {
+  if (quota && (quota.state !== "ok" || (quota.expected_bytes ?? 0) > quota.bytes)) {
     const words = {
       over: "Its quota is used up.", near: `${percent(quota.used_percent)} of its quota is used.`,
       ok: "Its quota is likely to be used up.",
@@ -66,20 +72,20 @@ export function warnings(server, agent, quota, now) {
     const forecast = quota.expected_bytes == null ? "" : `; about ${bytes(quota.expected_bytes)} by its end, as it goes on`;
     warn(words[quota.state], `${bytes(quota.used_bytes)} of ${bytes(quota.bytes)} in this month${forecast}.`);
   }
-  if (agent.clock_skew_seconds != null && Math.abs(agent.clock_skew_seconds) >= SKEW_SECONDS) {
+  if (agent.clock_skew_seconds != null && Math.abs(agent.clock_skew_seconds) >= skew) {
     const way = agent.clock_skew_seconds > 0 ? "behind" : "ahead of";
     warn(
       `Its clock is ${duration(Math.abs(agent.clock_skew_seconds))} ${way} the service's.`,
       "Times here are by its clock: let it be set from the network (“timedatectl set-ntp true”).",
     );
   }
-  if (agent.dropped > 0) {
+  if (agent.dropped) {
     warn(
       `${counted(agent.dropped, "heartbeat")} had to be given up for want of room since the agent's start.`,
       "Traffic is counted all the same, in the next one; a larger LINKBEAT_SPOOL_MIB keeps them all.",
     );
   }
-  if (agent.rejected > 0) {
+  if (agent.rejected) {
     warn(
       `${counted(agent.rejected, "heartbeat")} of this agent were refused for good.`,
       "Why, is in refused.ndjson in its spool.",
@@ -91,7 +97,7 @@ export function warnings(server, agent, quota, now) {
       "“linkbeat-agent doctor” tells what is wrong with its spool.",
     );
   }
-  if (agent.queued > 0 && agent.oldest_seconds > 3 * interval) {
+  if (agent.queued && (agent.oldest_seconds ?? 0) > offline * interval) {
     warn(
       `${counted(agent.queued, "heartbeat")} wait on the machine, the oldest for ${duration(agent.oldest_seconds)}.`,
       "They come in batches beside the live ones; the gap fills itself.",
@@ -103,9 +109,13 @@ export function warnings(server, agent, quota, now) {
       "LINKBEAT_EXCLUDE_INTERFACES leaves out those that do not matter, such as veth*.",
     );
   }
-  return found.sort((one, other) => (other.level === "bad") - (one.level === "bad"));
+  return found.sort((one, other) => Number(other.level === "bad") - Number(one.level === "bad"));
 }
 
+/**
+ * @param {number} number
+ * @param {string} noun
+ */
 function counted(number, noun) {
   return `${count(number)} ${noun}${number === 1 ? "" : "s"}`;
 }

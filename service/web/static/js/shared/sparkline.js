@@ -17,39 +17,51 @@ export function sparkline(label = "") {
   );
 }
 
+/** @typedef {(number | null)[]} Rates of one bucket each, oldest first; null: no data */
+
 /**
- * Draws `rx` and `tx`: rates of one bucket each, oldest first, null where there is no data.
- * `max` is what reaches the edges; without it, the largest of both.
+ * Draws the rates into what `sparkline` made.
+ * @param {SVGSVGElement} svg
+ * @param {{ rx: Rates, tx: Rates }} rates
+ * @param {string} [label]
  */
-export function draw(svg, { rx, tx, max = Math.max(...rx, ...tx, 1) }, label) {
+export function draw(svg, { rx, tx }, label) {
+  const max = Math.max(1, ...[...rx, ...tx].map((bps) => bps ?? 0));
   const [zero, received, sent] = svg.children;
-  const up = outline(rx, max, -1);
-  const down = outline(tx, max, 1);
-  zero.setAttribute("d", baseline(rx));
-  received.setAttribute("d", up);
-  sent.setAttribute("d", down);
+  zero?.setAttribute("d", baseline(rx));
+  received?.setAttribute("d", outline(rx, max, -1));
+  sent?.setAttribute("d", outline(tx, max, 1));
   if (label !== undefined) svg.setAttribute("aria-label", label);
 }
 
-/** Areas between zero and the rates, one for each run of buckets that has data. */
+/**
+ * Areas between zero and the rates, one for each run of buckets that has data; `max` reaches the edge.
+ * @param {Rates} values
+ * @param {number} max
+ * @param {1 | -1} sign
+ */
 function outline(values, max, sign) {
   const step = WIDTH / values.length;
   const middle = HEIGHT / 2;
   // What there is, however little, shows.
+  /** @param {number} value */
   const place = (value) => (middle + sign * (value > 0 ? Math.max(0.7, (value * (middle - 1)) / max) : 0)).toFixed(1);
   return runs(values)
     .map(([from, until]) => {
       const steps = [];
       for (let index = from; index < until; index += 1) {
         // Each bucket's rate holds for all of it: no slope claims what was not measured.
-        steps.push(`V${place(values[index])}H${((index + 1) * step).toFixed(1)}`);
+        steps.push(`V${place(values[index] ?? 0)}H${((index + 1) * step).toFixed(1)}`);
       }
       return `M${(from * step).toFixed(1)} ${middle}${steps.join("")}V${middle}Z`;
     })
     .join("");
 }
 
-/** The line of zero, where there is data. */
+/**
+ * The line of zero, where there is data.
+ * @param {Rates} values
+ */
 function baseline(values) {
   const step = WIDTH / values.length;
   return runs(values)
@@ -57,12 +69,17 @@ function baseline(values) {
     .join("");
 }
 
-/** Where data begins and ends: [from, until) each. */
+/**
+ * Where data begins and ends: [from, until) each.
+ * @param {Rates} values
+ */
 function runs(values) {
+  /** @type {[number, number][]} */
   const found = [];
   values.forEach((value, index) => {
     if (value == null) return;
-    if (found.length && found.at(-1)[1] === index) found.at(-1)[1] = index + 1;
+    const last = found.at(-1);
+    if (last?.[1] === index) last[1] = index + 1;
     else found.push([index, index + 1]);
   });
   return found;

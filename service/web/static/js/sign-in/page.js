@@ -1,19 +1,21 @@
 // Signing in: with a token that is typed, or with a code that the link of `make run` carries behind its #.
 
-import { post } from "./api.js";
-import { byId, setText } from "./dom.js";
+import { ApiError, signInOrOut } from "../shared/api.js";
+import { byId, byIdAs, setText } from "../shared/dom.js";
 
 const form = byId("sign-in");
-const token = byId("token");
+const token = byIdAs("token", HTMLInputElement);
 const problem = byId("problem");
 
+/** @param {{ token: string } | { code: string }} body */
 async function signIn(body) {
   form.setAttribute("aria-busy", "true");
   setText(problem, "");
   try {
-    await post("/sign-in", body);
+    await signInOrOut("/sign-in", body);
     location.replace(back());
   } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
     setText(problem, words(error, "code" in body));
     token.focus();
   } finally {
@@ -28,12 +30,17 @@ function back() {
   return url.origin === location.origin && !url.pathname.startsWith("//") ? url.href : "/";
 }
 
+/**
+ * @param {ApiError} error
+ * @param {boolean} isCode
+ */
 function words(error, isCode) {
   if (error.status === 429) return `${capital(error.message)}. Try again in ${error.retrySeconds ?? 60} seconds.`;
   if (isCode && error.status === 401) return "This link has ended. Sign in with a token instead.";
   return `${capital(error.message)}.`;
 }
 
+/** @param {string} text */
 function capital(text) {
   return text.slice(0, 1).toUpperCase() + text.slice(1);
 }

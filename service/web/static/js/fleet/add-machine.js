@@ -1,13 +1,13 @@
 // How a machine is added: a command that carries an enrolment token, which is made when it is asked for.
 
-import { post } from "./api.js";
-import { make, setText } from "./dom.js";
-import { moment } from "./format.js";
+import { ApiError, post } from "../shared/api.js";
+import { make, setText } from "../shared/dom.js";
+import { moment } from "../shared/format.js";
 
 const USES = 20;
 const MINUTES = 60;
 
-/** The instructions, to be put where they are wanted. */
+/** The instructions, as an element. */
 export function addMachine() {
   const button = make("button", { type: "button", class: "primary" }, "Make a command");
   const words = make("p", { role: "status" });
@@ -26,7 +26,7 @@ export function addMachine() {
     setText(words, "");
     try {
       const digest = await digestOfAgent();
-      const made = await post("/api/v1/enrolments", { uses: USES, expires_minutes: MINUTES, name: "dashboard" });
+      const made = await post("/api/v1/enrolments", { body: { uses: USES, expires_minutes: MINUTES, name: "dashboard" } });
       commands.replaceChildren(
         ...unprotected(),
         command("Try it, in the foreground", running(digest, made.token)),
@@ -37,6 +37,7 @@ export function addMachine() {
       button.className = "quiet";
       box.append(button);
     } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
       setText(words, error.status === 403
         ? "Your token may read and make no others. Sign in with the fleet key or an admin token, or ask who has one."
         : `${error.message}.`);
@@ -52,9 +53,7 @@ async function digestOfAgent() {
   // Whoever has it already is sent the headers alone.
   const answer = await fetch("/linkbeat-agent.pyz", { headers: { "If-None-Match": "*" }, cache: "no-store" });
   const digest = /sha-256=:([^:]+):/.exec(answer.headers.get("Repr-Digest") ?? "");
-  if (!digest) {
-    throw new Error("The service does not say what its agent's file is");
-  }
+  if (!digest?.[1]) throw new ApiError(answer.status, "", "The service does not name the digest of its agent's file");
   return Array.from(atob(digest[1]), (byte) => byte.charCodeAt(0).toString(16).padStart(2, "0")).join("");
 }
 
@@ -67,13 +66,21 @@ function unprotected() {
       + "the commands below, the file and its digest, and read the token. Use HTTPS, or a network that you trust.")];
 }
 
+/**
+ * @param {string} digest
+ * @param {string} token
+ */
 function running(digest, token) {
   return [
     fetching(), checking(digest), `LINKBEAT_URL=${quoted(location.origin)}`, `LINKBEAT_API_KEY=${token}`, "python3 linkbeat-agent.pyz run",
   ].join(" \\\n  ");
 }
 
-/** By a pipe, and not as an argument, which ps would show to every user of the machine. */
+/**
+ * By a pipe, and not as an argument, which ps would show to every user of the machine.
+ * @param {string} digest
+ * @param {string} token
+ */
 function installing(digest, token) {
   return [
     fetching(), checking(digest), `echo ${token} |`,
@@ -85,15 +92,23 @@ function fetching() {
   return `curl -fsSO ${quoted(`${location.origin}/linkbeat-agent.pyz`)} &&`;
 }
 
+/** @param {string} digest */
 function checking(digest) {
   return `echo '${digest}  linkbeat-agent.pyz' | sha256sum -c - &&`;
 }
 
-/** For a POSIX shell. */
+/**
+ * For a POSIX shell.
+ * @param {string} text
+ */
 function quoted(text) {
   return /^[\w:/.[\]-]+$/.test(text) && !text.includes("[") ? text : `'${text}'`;
 }
 
+/**
+ * @param {string} words
+ * @param {string} text
+ */
 function command(words, text) {
   const code = make("pre", { tabindex: "0" }, make("code", {}, text));
   const button = make("button", { type: "button" }, "Copy");
@@ -103,7 +118,7 @@ function command(words, text) {
       await navigator.clipboard.writeText(text);
     } catch {
       // Over plain HTTP, browsers give no page the clipboard: it is marked, to be copied by hand.
-      getSelection().selectAllChildren(code);
+      getSelection()?.selectAllChildren(code);
       done = "Press Ctrl+C";
     }
     setText(button, done);

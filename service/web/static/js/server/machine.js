@@ -1,23 +1,37 @@
 // The machine itself: how busy it was, and how full its filesystems are.
 
-import { get } from "./api.js";
-import { bytes, clock, moment, NOTHING, percent } from "./format.js";
-import { make, makeSvg, setText } from "./dom.js";
+import { get } from "../shared/api.js";
+import { definitions } from "../shared/definitions.js";
+import { make, makeSvg, setText } from "../shared/dom.js";
+import { bytes, clock, moment, NOTHING, percent } from "../shared/format.js";
+
+/** @import { Period } from "../shared/definitions.js" */
 
 const WIDTH = 240;
 const HEIGHT = 56;
 const READ_ONLY = "read-only"; // as their state: images that are full by their nature, and what an agent says so of
-const NEARLY_FULL = 80;
-const FULL = 95;
 
+/**
+ * @typedef {object} Gauge
+ * @property {"cpu" | "memory" | "load"} metric
+ * @property {string} name
+ * @property {"cpu_percent" | "memory_percent" | "load_1m"} now of latest_metrics
+ * @property {(value: number | null) => string} words
+ * @property {number} ceiling of the picture, unless a value is above it
+ */
+
+/** @type {Gauge[]} */
 const GAUGES = [
   { metric: "cpu", name: "Processor", now: "cpu_percent", words: percent, ceiling: 100 },
   { metric: "memory", name: "Memory", now: "memory_percent", words: percent, ceiling: 100 },
   { metric: "load", name: "Load", now: "load_1m", words: (load) => (load == null ? NOTHING : load.toFixed(2)), ceiling: 1 },
 ];
 
+/** @typedef {{ gauge: Gauge, value: HTMLElement, note: HTMLElement, picture: SVGElement }} Shown */
+
 /** Small charts of processor, memory and load in `element`. */
 export class Gauges {
+  /** @param {HTMLElement} element */
   constructor(element) {
     this.shown = GAUGES.map((gauge) => {
       const value = make("strong", {});
@@ -33,29 +47,45 @@ export class Gauges {
     });
   }
 
-  /** Reads the period's sparklines. Throws ApiError. */
+  /**
+   * Reads the period's sparklines, in buckets of `width` seconds. Throws ApiError.
+   * @param {string} server
+   * @param {Period} period
+   * @param {number} width
+   * @param {AbortSignal} signal
+   */
   async load(server, period, width, signal) {
     await Promise.all(
       this.shown.map(async (one) => {
-        const answer = await get(`/api/v1/metrics/sparkline/${encodeURIComponent(server)}/${one.gauge.metric}`, {
-          query: { period, fill: "null", bucket: `${width}s` }, signal,
+        const answer = await get(`/api/v1/metrics/sparkline/{server_id}/${one.gauge.metric}`, {
+          path: { server_id: server }, query: { period, fill: "null", bucket: `${width / 60}m` }, signal,
         });
         this.draw(one, answer.data, period);
       }),
     );
   }
 
-  /** The newest values, of the server's latest_metrics. */
+  /**
+   * The newest values, of the server's latest_metrics.
+   * @param {Api.HostMetrics | null} metrics
+   */
   show(metrics) {
     for (const { gauge, value } of this.shown) setText(value, gauge.words(metrics?.[gauge.now] ?? null));
   }
 
+  /**
+   * @param {Shown} shown
+   * @param {Api.GaugeSparkline["data"]} data
+   * @param {Period} period
+   */
   draw({ gauge, note, picture }, data, period) {
-    const known = data.filter((bucket) => bucket.avg != null);
-    const peak = known.reduce((best, bucket) => (best == null || bucket.max > best.max ? bucket : best), null);
+    /** @type {{ max: number, timestamp: string } | null} */
+    let peak = null;
+    for (const { max, timestamp } of data) if (max != null && (!peak || max > peak.max)) peak = { max, timestamp };
     const ceiling = Math.max(gauge.ceiling, peak?.max ?? 0);
     const step = WIDTH / data.length;
-    const y = (value) => (HEIGHT - 1 - (value / ceiling) * (HEIGHT - 2)).toFixed(1);
+    /** @param {number | null} value */
+    const y = (value) => (HEIGHT - 1 - ((value ?? 0) / ceiling) * (HEIGHT - 2)).toFixed(1);
     const [gap, span, mean] = picture.children;
     const paths = { gap: "", span: "", mean: "" };
     let isOn = false;
@@ -71,9 +101,9 @@ export class Gauges {
       }
       isOn = bucket.avg != null;
     });
-    gap.setAttribute("d", paths.gap);
-    span.setAttribute("d", paths.span);
-    mean.setAttribute("d", paths.mean);
+    gap?.setAttribute("d", paths.gap);
+    span?.setAttribute("d", paths.span);
+    mean?.setAttribute("d", paths.mean);
     const when = period === "1h" || period === "24h" ? clock : moment;
     const words = peak ? `most ${gauge.words(peak.max)}, ${when(peak.timestamp)}` : "no data";
     setText(note, words);
@@ -81,7 +111,11 @@ export class Gauges {
   }
 }
 
-/** Draws the filesystems of a server into the list `element`. */
+/**
+ * Draws the filesystems of a server into the list `element`.
+ * @param {HTMLElement} element
+ * @param {Api.MountedFilesystem[]} filesystems
+ */
 export function showFilesystems(element, filesystems) {
   if (!filesystems.length) {
     element.replaceChildren(make("li", { class: "muted" }, "No data: its agent reports no filesystems."));
@@ -91,19 +125,25 @@ export function showFilesystems(element, filesystems) {
   element.replaceChildren(...sorted.map(filesystem));
 }
 
+/** @param {Api.MountedFilesystem} filesystem */
 export function isReadOnly({ state }) {
   return state === READ_ONLY;
 }
 
-/** It says of itself that something is wrong, such as unreachable. */
+/**
+ * Its state names a fault, such as unreachable.
+ * @param {Api.MountedFilesystem} filesystem
+ */
 export function isOutOfOrder({ state }) {
   return Boolean(state) && state !== "ok" && state !== READ_ONLY;
 }
 
+/** @param {Api.MountedFilesystem} one */
 function filesystem(one) {
+  const { filesystem_warning_percent: nearlyFull, filesystem_full_percent: full } = definitions();
   const isLost = isOutOfOrder(one);
   const share = one.percent ?? 0;
-  const level = isLost ? "lost" : isReadOnly(one) ? "ok" : share >= FULL ? "bad" : share >= NEARLY_FULL ? "warn" : "ok";
+  const level = isLost ? "lost" : isReadOnly(one) ? "ok" : share >= full ? "bad" : share >= nearlyFull ? "warn" : "ok";
   const fill = make("span", { class: `fill ${level}` });
   fill.style.width = `${Math.min(share, 100)}%`;
   const words = `${bytes(one.used_bytes)} of ${bytes(one.total_bytes)} used, ${bytes(one.available_bytes)} free`;

@@ -1,13 +1,17 @@
-// The panel of the chart: the chart itself, and what is said of it in words and as a table.
+// The panel of the chart: the chart itself, and the same in words and as a table.
 
+import { choice } from "../shared/choices.js";
+import { byId, byIdAs, find, make, setText } from "../shared/dom.js";
+import { bytes, clock, count, duration, moment, NOTHING, rate, roundRate } from "../shared/format.js";
 import { Chart } from "./chart.js";
-import { choice } from "./choices.js";
-import { byId, make, setText } from "./dom.js";
-import { bytes, clock, count, duration, moment, NOTHING, rate } from "./format.js";
 import { gaps, summary } from "./traffic.js";
+
+/** @import { Event, Series, Span } from "./traffic.js" */
+/** @typedef {{ at: number, kind: string, words: string }} Note a gap or an event, `at` in seconds since 1970 */
 
 const MOST_NOTES = 6;
 
+/** @type {Record<string, (event: Event) => string>} */
 const EVENT_WORDS = {
   reboot: (event) => `Reboot: the counters of ${names(event.interfaces)} began anew${lost(event)}.`,
   reset: (event) => `The counters of ${names(event.interfaces)} began anew without a reboot${lost(event)}.`,
@@ -16,21 +20,29 @@ const EVENT_WORDS = {
 };
 
 export class TrafficView {
-  /** onZoom as in chart.js */
-  constructor({ onZoom }) {
+  /** @param {import("./chart.js").Callbacks["onZoom"]} onZoom */
+  constructor(onZoom) {
+    /** @type {Series | null} */
     this.traffic = null;
+    /** @type {Span[]} */
     this.missing = []; // gaps
-    this.notes = []; // gaps and events, in words
+    /** @type {Note[]} */
+    this.notes = [];
+    /** @type {string | null} */
     this.name = null;
     this.chart = new Chart(byId("chart"), {
-      describe: (index) => this.describe(index), rate: (bps) => rate(bps, choice("units")), onZoom,
+      describe: (index) => this.describe(index), rate: (bps) => roundRate(bps, choice("units")), onZoom,
     });
     byId("numbers").addEventListener("toggle", () => this.showNumbers());
   }
 
   /**
-   * Shows the series of traffic.js of interface `name` (null: all), and its events. Heartbeats come every `interval`
-   * seconds, and did from `known` on: before, there is nothing to be missed.
+   * Shows the series of interface `name` (null: all), and its events. Heartbeats come every `interval` seconds, and did
+   * from `known` on: before, nothing can be missing.
+   * @param {string | null} name
+   * @param {Series} traffic
+   * @param {Event[]} events
+   * @param {{ interval: number, known: number }} timing
    */
   show(name, traffic, events, { interval, known }) {
     const missing = gaps(traffic, interval);
@@ -38,9 +50,9 @@ export class TrafficView {
     this.traffic = traffic;
     this.name = name;
     this.notes = [
-      ...events.map((event) => ({ at: event.at, kind: event.kind, words: EVENT_WORDS[event.kind](event) })),
+      ...events.map((event) => ({ at: event.at, kind: event.kind, words: EVENT_WORDS[event.kind]?.(event) ?? event.kind })),
       ...missing.filter(({ until }) => until > known + traffic.width).map(({ since, until }) => ({
-        at: since, until, kind: "gap",
+        at: since, kind: "gap",
         words: `No data from ${moment(since * 1000)} to ${moment(until * 1000)}, ${duration(until - since)}.`,
       })),
     ].sort((one, other) => one.at - other.at);
@@ -53,24 +65,30 @@ export class TrafficView {
     this.showNumbers();
   }
 
+  /** @param {number} index */
   describe(index) {
-    const { starts, width, rx, tx, rxBytes, txBytes } = this.traffic;
+    const { starts, width, rx, tx, rxBytes, txBytes, since } = this.shown();
     const units = choice("units");
+    const start = starts[index] ?? since;
+    /**
+     * @param {number | null | undefined} bps
+     * @param {number | null | undefined} octets
+     */
     const exact = (bps, octets) => (bps == null ? NOTHING : `${rate(bps, units)}, ${count(octets)}\u00a0B`);
     return {
-      time: this.span(starts[index]), rx: exact(rx[index], rxBytes[index]), tx: exact(tx[index], txBytes[index]),
-      notes: this.notesOf(starts[index]),
+      time: span(start, width), rx: exact(rx[index], rxBytes[index]), tx: exact(tx[index], txBytes[index]),
+      notes: this.notesOf(start),
     };
   }
 
-  /** The time of a bucket. */
-  span(start) {
-    const end = start + this.traffic.width;
-    return end - start >= 86_400 ? day(start) : `${moment(start * 1000)} – ${clock(end * 1000)}`;
+  shown() {
+    if (!this.traffic) throw new Error("nothing is shown yet");
+    return this.traffic;
   }
 
+  /** @param {number} start of a bucket */
   notesOf(start) {
-    const { width, since } = this.traffic;
+    const { width, since } = this.shown();
     const found = this.notes.filter((note) => note.kind !== "gap" && note.at >= start && note.at < start + width);
     const words = found.map((note) => note.words);
     if (this.missing.some((gap) => start >= gap.since && start < gap.until)) words.unshift("no data");
@@ -81,18 +99,21 @@ export class TrafficView {
 
   showSummary() {
     const units = choice("units");
-    const { rxBytes, txBytes, rxPeak, txPeak } = summary(this.traffic);
-    const peak = (found) => (found ? `, at most ${rate(found.bps, units)} at ${this.span(found.start)}` : "");
+    const traffic = this.shown();
+    const { rxBytes, txBytes, rxPeak, txPeak } = summary(traffic);
+    /** @param {{ bps: number, start: number } | null} found */
+    const peak = (found) => (found ? `, at most ${rate(found.bps, units)} at ${span(found.start, traffic.width)}` : "");
     byId("summary").replaceChildren(
       make("span", { class: "rx-text" }, `↓ ${bytes(rxBytes)} received${peak(rxPeak)}`), " ",
       make("span", { class: "tx-text" }, `↑ ${bytes(txBytes)} sent${peak(txPeak)}`),
     );
     byId("summary").hidden = !rxPeak;
-    const counted = this.traffic.counted ?? [];
+    const counted = traffic.counted ?? [];
     const words = counted.length > 1 ? `sum of ${names(counted)}, each byte once` : counted.length ? `of ${counted[0]}` : "";
     setText(byId("counted"), words);
   }
 
+  /** @param {boolean} isEmpty */
   showNotes(isEmpty) {
     const shown = isEmpty ? [] : this.notes.slice(-MOST_NOTES);
     const rest = isEmpty ? 0 : this.notes.length - shown.length;
@@ -105,11 +126,12 @@ export class TrafficView {
 
   /** The numbers of the chart, made when the reader opens them. */
   showNumbers() {
-    const details = byId("numbers");
+    const details = byIdAs("numbers", HTMLDetailsElement);
     if (!details.open || !this.traffic) return;
     const { starts, width, rx, tx, rxBytes, txBytes } = this.traffic;
     const units = choice("units");
     setText(byId("numbers-caption"), `Traffic of ${this.name ?? "all interfaces"}, in steps of ${duration(width)}, the newest first`);
+    /** @param {string} text */
     const number = (text) => make("td", { class: "number" }, text);
     const rows = starts.map((start, index) => make(
       "tr", {},
@@ -118,20 +140,34 @@ export class TrafficView {
       number(count(rxBytes[index])), number(count(txBytes[index])),
       make("td", {}, this.notesOf(start).join(" ")),
     ));
-    details.querySelector("tbody").replaceChildren(...rows.reverse());
+    find(details, "tbody", HTMLTableSectionElement).replaceChildren(...rows.reverse());
   }
 }
 
-/** A bucket of a day is one of UTC, whatever the reader's zone. */
+/**
+ * The time of a bucket.
+ * @param {number} start
+ * @param {number} width
+ */
+function span(start, width) {
+  return width >= 86_400 ? day(start) : `${moment(start * 1000)} – ${clock((start + width) * 1000)}`;
+}
+
+/**
+ * A bucket of a day is one of UTC, whatever the reader's zone.
+ * @param {number} start
+ */
 function day(start) {
   return `${new Date(start * 1000).toLocaleDateString([], { weekday: "short", day: "numeric", month: "short", timeZone: "UTC" })} (UTC)`;
 }
 
+/** @param {string[]} interfaces */
 function names(interfaces) {
   const { length } = interfaces;
   return length > 3 ? `${interfaces.slice(0, 2).join(", ")} and ${length - 2} more` : interfaces.join(", ");
 }
 
+/** @param {Event} event */
 function lost({ elapsed_seconds: elapsed }) {
   return elapsed ? `; what moved before it, for up to ${duration(elapsed)}, is not known` : "";
 }

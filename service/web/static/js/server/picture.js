@@ -1,31 +1,37 @@
 // A link to the picture of what is shown, which needs no token: for a wiki, a README, a start page.
 
-import { ApiError, post } from "./api.js";
-import { setText } from "./dom.js";
+import { ApiError, post } from "../shared/api.js";
+import { find, setText } from "../shared/dom.js";
 
 /**
- * The form in `menu` copies the link to what `asked()` names: { server, interface, period }; `words` says how it went.
- * The menu closes as menus do: by Escape, or a click elsewhere.
+ * The form in `menu` copies the link to what `asked()` names; `words` says how it went. The menu closes as menus do: by
+ * Escape, or a click elsewhere.
+ * @param {HTMLDetailsElement} menu
+ * @param {HTMLElement} words
+ * @param {() => { server: string, interface: string | null, period: string }} asked
  */
 export function offerPicture(menu, words, asked) {
-  const form = menu.querySelector("form");
+  const form = find(menu, "form", HTMLFormElement);
+  const theme = find(form, "[name=theme]", HTMLSelectElement);
   menu.addEventListener("toggle", () => setText(words, ""));
   menu.addEventListener("keydown", (event) => {
     if (event.key !== "Escape") return;
     menu.open = false;
-    menu.querySelector("summary").focus();
+    find(menu, "summary", HTMLElement).focus();
   });
   addEventListener("pointerdown", (event) => {
-    if (!menu.contains(event.target)) menu.open = false;
+    if (event.target instanceof Node && !menu.contains(event.target)) menu.open = false;
   });
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const { server, interface: name, period } = asked();
     try {
-      const made = await post("/api/v1/pictures", { server_id: server, metric: "network", interface: name, expires_in_days: null });
+      const made = await post("/api/v1/pictures", {
+        body: { server_id: server, metric: "network", interface: name, expires_in_days: null },
+      });
       const link = new URL(made.path, location.origin);
       link.searchParams.set("period", period);
-      link.searchParams.set("theme", form.elements.theme.value);
+      link.searchParams.set("theme", theme.value);
       await copy(link.href);
       setText(words, "Copied.");
     } catch (error) {
@@ -34,7 +40,10 @@ export function offerPicture(menu, words, asked) {
   });
 }
 
-/** Where a page came by plain http from another machine, it has no clipboard but the old one. */
+/**
+ * Where a page came by plain http from another machine, it has no clipboard but the old one.
+ * @param {string} text
+ */
 async function copy(text) {
   if (navigator.clipboard) {
     await navigator.clipboard.writeText(text);

@@ -7,13 +7,24 @@ export function pair(rx = "", tx = "") {
   return [one("rx", "received", "↓", rx), one("tx", "sent", "↑", tx)];
 }
 
-/** Writes other texts into what `pair` made and `element` holds. */
+/**
+ * Writes other texts into what `pair` made and `element` holds.
+ * @param {Element} element
+ * @param {string} rx
+ * @param {string} tx
+ */
 export function setPair(element, rx, tx) {
   const [received, sent] = element.querySelectorAll(".value");
-  setText(received, rx);
-  setText(sent, tx);
+  if (received) setText(received, rx);
+  if (sent) setText(sent, tx);
 }
 
+/**
+ * @param {"rx" | "tx"} kind
+ * @param {string} word
+ * @param {string} sign
+ * @param {string} text
+ */
 function one(kind, word, sign, text) {
   return make(
     "span", { class: `of-pair ${kind}-text` },
