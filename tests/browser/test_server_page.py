@@ -7,10 +7,11 @@ from typing import Any
 import asyncpg
 from playwright.async_api import Page, expect
 
+from service.settings import Settings
 from tests.browser.conftest import Complaints
 from tests.browser.machines import MARKUP, MINUTE, REBOOTED, RESET, beat, filesystem, minute_now, nas
 from tests.browser.server_page import NOTHING, PLOT, opened, zoom
-from tests.browser.serving import Served, violations
+from tests.browser.serving import Served, served, violations
 from tests.support import heartbeat, interface
 
 
@@ -239,16 +240,26 @@ async def test_a_server_without_interfaces_has_no_data(site: Served, page: Page)
     assert await violations(page) == []
 
 
-async def test_a_page_that_hears_nothing_any_more_says_so(site: Served, page: Page, complaints: Complaints) -> None:
-    complaints.expect("ERR_CONNECTION_REFUSED|ERR_EMPTY_RESPONSE|ERR_CONNECTION_RESET")
-    await nas(site)
+async def test_a_page_that_gets_no_answer_says_so_and_recovers_by_itself(
+    site: Served, page: Page, complaints: Complaints, database_url: str, settings: Settings
+) -> None:
+    complaints.expect("ERR_CONNECTION_REFUSED|ERR_EMPTY_RESPONSE|ERR_CONNECTION_RESET|ERR_INCOMPLETE")
+    last = await nas(site)
     await opened(page)
+    stale = page.locator("#stale")
 
     await site.stop()
-
-    await expect(page.locator("#stale")).to_contain_text(
-        re.compile(r"The service does not answer\. Showing data from \d\d:\d\d"), timeout=8_000
+    await expect(stale).to_have_text(
+        re.compile(r"The service does not answer\. Showing data from \d\d:\d\d.*\. Retrying automatically\."),
+        timeout=8_000,
     )
+
+    async with served(database_url, settings, site.port) as again:
+        fast = beat("nas", last + timedelta(seconds=30), REBOOTED, RESET)
+        fast["network_interfaces"][0]["rx_bytes"] += 300_000_000
+        await again.client.post(fast)
+        await expect(stale).to_be_hidden(timeout=15_000)
+        await expect(page.locator("#figure-now")).to_contain_text("80.0\u00a0Mbit/s")
 
 
 async def test_a_server_that_is_silent_is_offline_with_a_remedy(site: Served, page: Page, database: Any) -> None:

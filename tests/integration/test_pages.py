@@ -76,7 +76,8 @@ async def test_a_file_of_another_version_is_not_kept(service: Client) -> None:
 @pytest.mark.parametrize(
     "path",
     ["/static/", "/static/none.js", "/static/../pages.py", "/static/%2e%2e/pages.py", "/static//etc/passwd",
-     "/static/js", "/static/js/shared", "/static/js/format.js", "/static/0123456789ab/../pages.py", "/static/js/../../sessions.py"],
+     "/static/js", "/static/js/shared", "/static/js/format.js", "/static/0123456789ab/../pages.py",
+     "/static/js/../../sessions.py"],
 )  # fmt: skip
 async def test_no_other_file_is_served(service: Client, path: str) -> None:
     answer = await service.http.get(path)
