@@ -38,7 +38,7 @@ const changes = fresh.task(async (signal) => {
     if (cursor === null || performance.now() - loadedAt > RELOAD_MS) cursor = await load(signal);
     else cursor = await follow(cursor, signal);
   } catch (error) {
-    cursor = null;
+    if (!signal.aborted) cursor = null; // a page that was hidden goes on where it was
     throw error;
   }
 }, PAUSE_SECONDS);

@@ -13,7 +13,7 @@ const EVENT_NAMES = { reboot: "reboot", reset: "counters reset", rejected: "reje
 // Events that a reader need not act on.
 const QUIET = new Set(["glitch"]);
 
-/** @typedef {ReturnType<typeof colours>} Look */
+/** @typedef {ReturnType<typeof colours>} Theme */
 
 /** The colours and the font of the page as it is now. */
 export function colours() {
@@ -58,10 +58,10 @@ export function steps(u, values, { starts, width }) {
 
 /**
  * @param {UPlot} u
- * @param {Look} look
+ * @param {Theme} theme
  * @param {Span[]} gaps
  */
-export function drawGaps({ ctx, bbox, valToPos }, look, gaps) {
+export function drawGaps({ ctx, bbox, valToPos }, theme, gaps) {
   ctx.save();
   ctx.beginPath();
   ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
@@ -69,23 +69,23 @@ export function drawGaps({ ctx, bbox, valToPos }, look, gaps) {
   for (const { since, until } of gaps) {
     const left = valToPos(since, "x", true);
     const width = valToPos(until, "x", true) - left;
-    ctx.fillStyle = `${look.muted}1c`;
+    ctx.fillStyle = `${theme.muted}1c`;
     ctx.fillRect(left, bbox.top, width, bbox.height);
     const text = "no data";
-    if (textWidth(ctx, look, text) + 8 > width) continue;
-    write(ctx, look, text, left + width / 2, bbox.top + bbox.height / 2, look.muted);
+    if (textWidth(ctx, theme, text) + 8 > width) continue;
+    write(ctx, theme, text, left + width / 2, bbox.top + bbox.height / 2, theme.muted);
   }
   ctx.restore();
 }
 
 /**
  * @param {UPlot} u
- * @param {Look} look
+ * @param {Theme} theme
  */
-export function drawZero({ ctx, bbox, valToPos }, look) {
+export function drawZero({ ctx, bbox, valToPos }, theme) {
   const y = Math.round(valToPos(0, "y", true)) + 0.5;
   ctx.save();
-  ctx.strokeStyle = look.muted;
+  ctx.strokeStyle = theme.muted;
   ctx.lineWidth = devicePixelRatio;
   ctx.beginPath();
   ctx.moveTo(bbox.left, y);
@@ -96,17 +96,17 @@ export function drawZero({ ctx, bbox, valToPos }, look) {
 
 /**
  * @param {UPlot} u
- * @param {Look} look
+ * @param {Theme} theme
  * @param {Event[]} events
  */
-export function drawEvents({ ctx, bbox, valToPos }, look, events) {
+export function drawEvents({ ctx, bbox, valToPos }, theme, events) {
   ctx.save();
   const free = [-Infinity, -Infinity]; // where the last label ended, over the plot and in its top
   let said = ""; // what the last label says
   for (const { at, kind } of events) {
     const x = Math.round(valToPos(at, "x", true)) + 0.5;
     if (x < bbox.left || x > bbox.left + bbox.width) continue;
-    const colour = QUIET.has(kind) ? look.muted : look.warn;
+    const colour = QUIET.has(kind) ? theme.muted : theme.warn;
     const name = EVENT_NAMES[kind] ?? kind;
     ctx.strokeStyle = colour;
     ctx.lineWidth = devicePixelRatio;
@@ -115,7 +115,7 @@ export function drawEvents({ ctx, bbox, valToPos }, look, events) {
     ctx.moveTo(x, bbox.top);
     ctx.lineTo(x, bbox.top + bbox.height);
     ctx.stroke();
-    const half = textWidth(ctx, look, name) / 2 + 3 * devicePixelRatio;
+    const half = textWidth(ctx, theme, name) / 2 + 3 * devicePixelRatio;
     const middle = Math.min(Math.max(x, bbox.left + half), bbox.left + bbox.width - half);
     const row = free.findIndex((end) => middle - half >= end);
     // The list below the chart has it, or it would say the same beside itself.
@@ -124,34 +124,34 @@ export function drawEvents({ ctx, bbox, valToPos }, look, events) {
     said = kind;
     const y = bbox.top + (row ? 8 : -7) * devicePixelRatio;
     if (row) {
-      ctx.fillStyle = look.bg;
+      ctx.fillStyle = theme.bg;
       ctx.fillRect(middle - half, y - 7 * devicePixelRatio, 2 * half, 14 * devicePixelRatio);
     }
-    write(ctx, look, name, middle, y, colour);
+    write(ctx, theme, name, middle, y, colour);
   }
   ctx.restore();
 }
 
 /**
  * @param {CanvasRenderingContext2D} ctx
- * @param {Look} look
+ * @param {Theme} theme
  * @param {string} text
  */
-function textWidth(ctx, look, text) {
-  ctx.font = look.font.replace(/^\d+px/, `${11 * devicePixelRatio}px`);
+function textWidth(ctx, theme, text) {
+  ctx.font = theme.font.replace(/^\d+px/, `${11 * devicePixelRatio}px`);
   return ctx.measureText(text).width;
 }
 
 /**
  * @param {CanvasRenderingContext2D} ctx
- * @param {Look} look
+ * @param {Theme} theme
  * @param {string} text
  * @param {number} x of its middle
  * @param {number} y
  * @param {string} colour
  */
-function write(ctx, look, text, x, y, colour) {
-  ctx.font = look.font.replace(/^\d+px/, `${11 * devicePixelRatio}px`);
+function write(ctx, theme, text, x, y, colour) {
+  ctx.font = theme.font.replace(/^\d+px/, `${11 * devicePixelRatio}px`);
   ctx.fillStyle = colour;
   ctx.textAlign = "center";
   ctx.textBaseline = "middle";

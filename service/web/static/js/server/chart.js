@@ -88,8 +88,8 @@ export class Chart {
 
   /** @param {import("uplot").AlignedData} data */
   build(data) {
-    const look = colours();
-    const { font, line, muted } = look;
+    const theme = colours();
+    const { font, line, muted } = theme;
     const axis = { stroke: muted, font, grid: { stroke: line, width: 1 }, ticks: { show: false } };
     /**
      * @param {string} colour
@@ -124,10 +124,10 @@ export class Chart {
             values: (_, splits) => splits.map((value) => this.rate(Math.abs(value) * this.unit)),
           },
         ],
-        series: [{}, area(look.rx), area(look.tx)],
+        series: [{}, area(theme.rx), area(theme.tx)],
         hooks: {
-          drawClear: [(u) => drawGaps(u, look, this.marks.gaps)],
-          draw: [(u) => drawZero(u, look), (u) => drawEvents(u, look, this.marks.events)],
+          drawClear: [(u) => drawGaps(u, theme, this.marks.gaps)],
+          draw: [(u) => drawZero(u, theme), (u) => drawEvents(u, theme, this.marks.events)],
           setCursor: [(u) => this.onPointer(u)],
           setSelect: [(u) => this.onDrag(u)],
         },

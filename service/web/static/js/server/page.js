@@ -187,16 +187,21 @@ const usage = fresh.task(async (signal) => {
 
 /** Asks whether a heartbeat came, by the smallest answer that tells, and then for everything that it changes. */
 const poll = fresh.task(async (signal) => {
+  const definitions = loadDefinitions(signal);
+  definitions.catch(() => {}); // it is waited for below; a failure before that is no unhandled one
   try {
-    await Promise.all([loadDefinitions(signal), pollMachine(signal)]);
+    await pollMachine(definitions, signal);
   } catch (error) {
     if (!machine && error instanceof ApiError && error.status === 404) showUnknown();
     else throw error;
   }
 }, POLL_SECONDS);
 
-/** @param {AbortSignal} signal */
-async function pollMachine(signal) {
+/**
+ * @param {Promise<void>} definitions
+ * @param {AbortSignal} signal
+ */
+async function pollMachine(definitions, signal) {
   const agent = await get("/api/v1/servers/{server_id}/agent", { path, signal });
   const before = machine?.agent;
   const isNew = before?.received_at !== agent.received_at;
@@ -205,7 +210,7 @@ async function pollMachine(signal) {
     return;
   }
   const server = await get("/api/v1/servers/{server_id}", { path, signal });
-  await loadDefinitions(signal);
+  await definitions;
   if (!machine) begin();
   machine = { server, agent };
   showMachine();

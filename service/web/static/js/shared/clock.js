@@ -1,5 +1,5 @@
 // The service's clock, by which it dates heartbeats. A browser's own clock may be wrong by hours, and every server would
-// look silent by it.
+// seem silent by it.
 
 // `Date` has whole seconds, and an answer takes a moment: a browser whose clock is this near is taken to be right.
 const TOLERANCE_MS = 2_000;
