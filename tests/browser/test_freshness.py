@@ -43,7 +43,7 @@ async def begun(contexts: Any) -> Begun:
     """`await begun(every_seconds)`: a page with the task, which has been answered once."""
 
     async def begin(every_seconds: float | None) -> Page:
-        context, complaints = await contexts(token_id=None)
+        context, complaints = await contexts(token_id=None, locale="en-GB", timezone_id="UTC")
         complaints.expect("a fault of the test's own")
         page: Page = await context.new_page()
         await page.goto("/sign-in")
