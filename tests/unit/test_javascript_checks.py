@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from docs.generate_types import DECLARATIONS, declarations, document
+from service.web.pages import STATIC
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / "node_modules" / ".bin"
@@ -49,6 +50,13 @@ def test_the_lock_names_no_host_and_only_what_development_needs() -> None:
     assert "dependencies" not in package
     assert all(one.get("dev") for name, one in json.loads(lock)["packages"].items() if name)
     assert all(version[0].isdigit() for version in package["devDependencies"].values()), "a version is named exactly"
+
+
+def test_the_types_of_uplot_are_those_of_the_vendored_release() -> None:
+    package = json.loads((ROOT / "package.json").read_text(encoding="utf-8"))
+
+    vendored = (STATIC / "vendor" / "uPlot.iife.min.js").read_text(encoding="utf-8")
+    assert f"(v{package['devDependencies']['uplot']})" in vendored.partition("\n")[0]
 
 
 def test_without_node_it_says_so_in_one_line_and_goes_on(tmp_path: Path) -> None:
