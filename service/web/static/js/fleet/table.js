@@ -36,7 +36,7 @@ const collator = new Intl.Collator(undefined, { numeric: true });
 export class FleetTable {
   /**
    * @param {Map<string, Row>} rows by server
-   * @param {(element: Element) => void} onPlaced told of the element of each row that is in the table
+   * @param {(element: Element) => void} onPlaced called with the element of each row that is in the table
    */
   constructor(rows, onPlaced) {
     this.rows = rows;

@@ -87,7 +87,7 @@ export function warnings(server, agent, quota, now) {
   }
   if (agent.rejected) {
     warn(
-      `${counted(agent.rejected, "heartbeat")} of this agent were refused for good.`,
+      `${counted(agent.rejected, "heartbeat")} of this agent were refused permanently.`,
       "Why, is in refused.ndjson in its spool.",
     );
   }
@@ -100,7 +100,7 @@ export function warnings(server, agent, quota, now) {
   if (agent.queued && (agent.oldest_seconds ?? 0) > offline * interval) {
     warn(
       `${counted(agent.queued, "heartbeat")} wait on the machine, the oldest for ${duration(agent.oldest_seconds)}.`,
-      "They come in batches beside the live ones; the gap fills itself.",
+      "They come in batches alongside the live ones; the gap fills itself.",
     );
   }
   if (agent.truncated) {

@@ -6,7 +6,7 @@ const TOLERANCE_MS = 2_000;
 
 let offsetMs = 0;
 
-/** Milliseconds since 1970 by the service's clock, as far as its answers have told. */
+/** Milliseconds since 1970 by the service's clock, as far as its answers have shown. */
 export function now() {
   return Date.now() + offsetMs;
 }
@@ -16,6 +16,6 @@ export function now() {
  * @param {string | null} date
  */
 export function readClock(date) {
-  const told = Date.parse(date ?? "") + 500; // whole seconds, so half a second later on average
-  if (Math.abs(told - now()) > TOLERANCE_MS) offsetMs = told - Date.now();
+  const served = Date.parse(date ?? "") + 500; // whole seconds, so half a second later on average
+  if (Math.abs(served - now()) > TOLERANCE_MS) offsetMs = served - Date.now();
 }
