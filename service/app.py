@@ -36,7 +36,8 @@ from service import (
 )
 from service.answers import Answers, Watch
 from service.config import Configurations
-from service.database import Database, open_database
+from service.database import READERS_SHARE, Database, open_database
+from service.ended_sessions import EndedSessions
 from service.errors import EXCEPTION_HANDLERS, PRIVATE, on_http_exception
 from service.identity import Caller, Identity, scopes
 from service.ingest import Ingest
@@ -109,7 +110,7 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Linkbeat:
     hasher = Hasher(secret)
     signed = Sessions(secret, key)
     files = pages.Files()
-    opened: dict[str, Database | Ingest | Configurations | Tokens | Removals] = {}
+    opened: dict[str, Database | Ingest | Configurations | Tokens | EndedSessions | Removals] = {}
     answers = Answers()
     metrics = Metrics()
 
@@ -145,6 +146,11 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Linkbeat:
         assert isinstance(found, Tokens)
         return found
 
+    def ended_sessions() -> EndedSessions:
+        found = opened["ended sessions"]
+        assert isinstance(found, EndedSessions)
+        return found
+
     def removals() -> Removals:
         found = opened["removals"]
         assert isinstance(found, Removals)
@@ -153,13 +159,13 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Linkbeat:
     def is_reachable() -> bool:
         return ingest().is_connected
 
-    identity = Identity(key, settings, tokens, signed)
+    identity = Identity(key, settings, tokens, signed, ended_sessions)
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         async with (
-            open_database(database_url) as opened["database"],
-            open_database(database_url, plans="generic") as opened["sparklines"],
+            open_database(database_url, share=READERS_SHARE) as opened["database"],
+            open_database(database_url, plans="generic", share=READERS_SHARE) as opened["sparklines"],
             # Of their own: what exports wait for keeps nobody from a sparkline.
             open_database(database_url, connections=export.EXPORTS_AT_ONCE, seconds=export.PAGE_SECONDS) as opened[
                 "exporting"
@@ -173,9 +179,10 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Linkbeat:
             ) as opened["ingest"],
             open_database(database_url, connections=1, role=roles.INGEST) as opened["writing"],
             # Of their own: however many reads wait, a revoked token is refused in time. Each polls one at a time.
-            open_database(database_url, connections=2) as opened["following"],
+            open_database(database_url, connections=3) as opened["following"],
             Configurations(database("following"), is_reachable) as opened["configurations"],
             Tokens(database("following"), writing(), is_reachable, hasher) as opened["tokens"],
+            EndedSessions(database("following"), writing(), is_reachable) as opened["ended sessions"],
             Removals(database_url, database(), is_reachable) as opened["removals"],
             Watch(answers, database()),
             live,
@@ -201,7 +208,7 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Linkbeat:
                 "/",
                 route_handlers=[
                     *pages.handlers(files),
-                    *sign_in.handlers(signed, identity),
+                    *sign_in.handlers(signed, ended_sessions, identity),
                     *agent_file.handlers(),
                 ],
             ),

@@ -12,12 +12,15 @@ import asyncpg
 from service import roles
 from service.errors import Problem
 from service.log_limit import limited
+from service.shares import Shares
 
 CONNECT_SECONDS = 3.0
 ACQUIRE_SECONDS = 1.0
 READ_SECONDS = 4.0
 WRITE_SECONDS = 4.0
 RETRY_AFTER_SECONDS = 2
+READERS = 8  # connections of a pool for reads
+READERS_SHARE = READERS // 2  # of one token: the slow queries of one reader leave half of them to the others
 
 # What the path to the database, and not the statement, is to blame for.
 UNREACHABLE = (
@@ -50,18 +53,18 @@ class Database:
     Every wait has a deadline: without one, asyncpg's callers stay for ever on a path that hangs.
     """
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
+    def __init__(self, pool: asyncpg.Pool, shares: Shares) -> None:
         self._pool = pool
+        self._shares = shares
         self.queries = 0
         self.failures = 0  # that the database, or the path to it, is to blame for
 
     async def fetch(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
-        """All rows. Raises Problem (503) while the database is away."""
+        """All rows. Raises Problem: 503 while the database is away, 429 where the token's share is used up."""
         self.queries += 1
-        with self._counted(), unavailable():
-            async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-                rows: list[asyncpg.Record] = await connection.fetch(sql, *arguments)
-                return rows
+        async with self._connection() as connection:
+            rows: list[asyncpg.Record] = await connection.fetch(sql, *arguments)
+            return rows
 
     async def copy(self, sql: str, *arguments: Any, **options: Any) -> tuple[bytearray, int]:
         """What COPY makes of all rows, and how many there are. Raises Problem (503) while the database is away."""
@@ -70,10 +73,16 @@ class Database:
         async def take(data: bytes) -> None:
             lines.extend(data)
 
-        with self._counted(), unavailable():
-            async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-                status: str = await connection.copy_from_query(sql, *arguments, output=take, **options)
+        async with self._connection() as connection:
+            status: str = await connection.copy_from_query(sql, *arguments, output=take, **options)
         return lines, int(status.removeprefix("COPY "))
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy]:
+        async with self._shares.taken():
+            with self._counted(), unavailable():
+                async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+                    yield connection
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -94,16 +103,18 @@ class Database:
 async def open_database(
     url: str,
     *,
-    connections: int = 8,
+    connections: int = READERS,
     plans: Literal["custom", "generic"] = "custom",
     role: str = roles.READ,
     seconds: float = READ_SECONDS,
+    share: int | None = None,
 ) -> AsyncIterator[Database]:
     """A pool of one role, the one that reads; at most `connections` of the server's.
 
     plans    custom: each execution is planned for its arguments. generic: each statement once in five minutes, for
              which its range of time must stand in it
     seconds  the longest that a statement may take
+    share    connections that the requests of one token hold at most (service/shares.py)
     """
     pool = await asyncpg.create_pool(
         url,
@@ -122,7 +133,7 @@ async def open_database(
             "plan_cache_mode": f"force_{plans}_plan",
         },
     )
-    database = Database(pool)
+    database = Database(pool, Shares(share))
     try:
         yield database
     finally:

@@ -19,7 +19,7 @@ from litestar import Litestar
 from litestar._openapi.plugin import OpenAPIPlugin
 from litestar.openapi.spec import OpenAPI
 
-from service import answers, config, removal, schema, tokens
+from service import answers, config, ended_sessions, removal, schema, tokens
 from service.app import Linkbeat, create_app
 from service.embedded.choose import choose_test_database
 from service.identity import scopes
@@ -170,7 +170,7 @@ async def login(database: asyncpg.Connection) -> AsyncIterator[str]:
 
 
 # What the service asks now and then, whoever asks what of it.
-BY_ITSELF = (answers.RECEIVED, config.CHANGED, tokens.CHANGED, removal.PENDING)
+BY_ITSELF = (answers.RECEIVED, config.CHANGED, tokens.CHANGED, ended_sessions.CHANGED, removal.PENDING)
 
 
 @pytest.fixture
