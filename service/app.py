@@ -17,6 +17,7 @@ from agent import __version__
 from service import (
     access,
     agents,
+    definitions,
     events,
     export,
     fleet,
@@ -230,6 +231,7 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Linkbeat:
                     export.router(exporting),
                     quotas.router(database, writing, zones),
                     system_routes,
+                    definitions.router(answers),
                 ],
             ),
         ],

@@ -49,8 +49,12 @@ After = Annotated[
 ROWS_AT_ONCE = 101
 PAGE_CHARACTERS = 4 << 20
 
-# Of a row `s` that has received_at and interval_seconds: online until three intervals pass without a heartbeat.
-ONLINE = f"s.received_at > now() - 3 * coalesce(s.interval_seconds, {DEFAULT_INTERVAL_SECONDS}) * INTERVAL '1 second'"
+# Of a row `s` that has received_at and interval_seconds. The views have the same number (a test compares them).
+OFFLINE_AFTER_INTERVALS = 3
+ONLINE = (
+    f"s.received_at > now() - {OFFLINE_AFTER_INTERVALS} * coalesce(s.interval_seconds, {DEFAULT_INTERVAL_SECONDS}) "
+    "* INTERVAL '1 second'"
+)
 _KNOWN = "SELECT 1 FROM servers WHERE server_id = $1"
 _SORTS: dict[Sort, str] = {"id": "s.server_id", "hostname": "s.hostname", "last_seen": "s.last_seen"}
 
