@@ -41,7 +41,7 @@ BEGIN
     RETURN m;
 END $$;
 
--- Whether a boot of the server was noted before. Volatile for the same reason.
+-- Whether a boot of the server was noted before. Volatile, as linkbeat.sample_before.
 CREATE OR REPLACE FUNCTION linkbeat.is_known_boot(of_server text, of_boot bigint) RETURNS boolean
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
@@ -50,7 +50,7 @@ END $$;
 
 -- A sample that is newer than any of its interface, judged from the state before it. Null where it shows that stored rows
 -- were wrong: repair_deltas corrects those first.
--- Volatile for the same reason: the rows that it asks for may be of the writer that this one waited for.
+-- Volatile, as linkbeat.sample_before: the rows that it asks for may be of the writer that this one waited for.
 --   uptime  seconds since the machine's boot, as the heartbeat says
 CREATE OR REPLACE FUNCTION linkbeat.judge_newest(
     of_server text, previous linkbeat.interface_state, current linkbeat.interface_state, interval_ms integer,
