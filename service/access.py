@@ -27,7 +27,7 @@ from service.issue import (
     register,
 )
 from service.listing import Limit, storable
-from service.openapi import problems
+from service.problems import problems
 from service.tokens import Hasher, Kind, Tokens
 
 log = logging.getLogger("linkbeat")

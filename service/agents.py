@@ -27,7 +27,7 @@ from service.listing import (
     storable,
     unknown_server,
 )
-from service.openapi import problems
+from service.problems import problems
 from service.wire import AgentConfig
 
 # public.agent_overview has the meaning of each column (docs/sql.md).

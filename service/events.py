@@ -13,7 +13,7 @@ from service import cursor
 from service.database import Database
 from service.history import Moment, Since, Until, now, range_of, utc
 from service.listing import After, Rows, check_known, storable
-from service.openapi import problems
+from service.problems import problems
 from service.sparkline import InterfaceFilter
 
 # The aggregate tells which hours have any, and only the samples of those hours are searched. It does not tell glitches:

@@ -27,7 +27,7 @@ from service.history import moment, read_moment
 from service.identity import Caller
 from service.listing import MAX_NAMES, ServerNames, names_of, storable, unknown_server
 from service.log_limit import limited
-from service.openapi import problems
+from service.problems import problems
 
 EXPORTS_AT_ONCE = 3  # of a process, with a connection each at most
 PAGE_SECONDS = 60.0

@@ -20,8 +20,8 @@ from service.history import moment, read_moment
 from service.listing import DEFAULT_INTERVAL_SECONDS, ONLINE, Limit, Status, storable
 from service.live import LATE, REMEMBERED, Live, Look
 from service.numbers import plain_json
-from service.openapi import problems
 from service.periods import Grid, grid
+from service.problems import problems
 from service.series import filled, of_pairs
 from service.sparkline import Bucket, PeriodName, now
 

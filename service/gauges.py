@@ -13,8 +13,8 @@ from service import sparkline
 from service.answers import NOT_MODIFIED, Answers, Form, keep_seconds
 from service.database import Database
 from service.listing import storable, unknown_server
-from service.openapi import problems
 from service.periods import Grid, grid
+from service.problems import problems
 from service.series import P, points
 from service.sparkline import Bucket, Fill, PeriodName
 

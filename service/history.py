@@ -14,8 +14,8 @@ from service import cursor
 from service.database import Database
 from service.errors import Problem
 from service.listing import After, Rows, ServerFilter, check_known, storable
-from service.openapi import problems
 from service.periods import EPOCH, LEVELS, bucket_seconds
+from service.problems import problems
 from service.rates import rates
 from service.sparkline import InterfaceFilter
 

@@ -15,7 +15,7 @@ from service.calendar import TimeZone, day_range, month_range, zone
 from service.database import Database
 from service.errors import Problem
 from service.listing import After, Limit, storable, unknown_server
-from service.openapi import problems
+from service.problems import problems
 
 # public.interface_overview has the meaning of each column (docs/sql.md). The server is asked for in the same query: no
 # row at all is an unknown server.

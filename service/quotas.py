@@ -13,7 +13,7 @@ from service.database import Database
 from service.decode import decode
 from service.errors import Problem
 from service.listing import storable, unknown_server
-from service.openapi import problems
+from service.problems import problems
 from service.wire import Quota
 from service.zones import Zones
 

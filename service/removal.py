@@ -16,7 +16,7 @@ from service.database import CONNECT_SECONDS, UNREACHABLE, Database
 from service.errors import Problem
 from service.identity import Caller
 from service.listing import storable, unknown_server
-from service.openapi import problems
+from service.problems import problems
 from service.tokens import Tokens
 
 log = logging.getLogger("linkbeat")

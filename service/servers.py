@@ -25,7 +25,7 @@ from service.listing import (
     storable,
     unknown_server,
 )
-from service.openapi import problems
+from service.problems import problems
 from service.wire import Filesystem, HostMetrics, NetworkInterface
 
 # The interfaces of the newest heartbeat: those that it named carry its time.

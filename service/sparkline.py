@@ -19,8 +19,8 @@ from service.answers import NOT_MODIFIED, Answers, Form, beside, keep_seconds
 from service.database import Database
 from service.listing import After, ServerNames, names_of, storable, unknown_server
 from service.numbers import plain_json
-from service.openapi import problems
 from service.periods import PERIODS, Grid, grid
+from service.problems import problems
 from service.series import arrays_of, buckets_of, filled, interval_seconds, points
 
 POINTS_AT_ONCE = 4_000  # made in the event loop: some milliseconds' work

@@ -20,7 +20,7 @@ from service.identity import Identity
 from service.ingest import Ingest
 from service.listing import ONLINE
 from service.metrics import Metrics
-from service.openapi import problems
+from service.problems import problems
 from service.settings import Settings
 
 log = logging.getLogger("linkbeat")

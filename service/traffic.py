@@ -13,8 +13,8 @@ from service import cursor
 from service.answers import LONGEST_SECONDS, NOT_MODIFIED, Answers
 from service.database import Database
 from service.listing import After, Rows, ServerFilter, check_known, storable
-from service.openapi import problems
 from service.periods import grid
+from service.problems import problems
 from service.sparkline import PeriodName
 
 _SUMMARY = """

@@ -18,7 +18,7 @@ from service.calendar import TimeZone
 from service.database import Database
 from service.errors import Problem
 from service.listing import After, Limit, storable, unknown_server
-from service.openapi import problems
+from service.problems import problems
 from service.quotas import STATES, state_of
 from service.settings import Settings
 from service.usage_answers import (

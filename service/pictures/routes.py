@@ -28,11 +28,11 @@ from service.errors import Problem
 from service.gauges import MountPoint
 from service.identity import Caller
 from service.listing import check_known
-from service.openapi import problems
 from service.periods import Grid, grid
 from service.pictures import charts
 from service.pictures.drawing import STYLE, Look, Theme, draw
 from service.pictures.links import DAY_SECONDS, DEFAULT_DAYS, Links, Metric, NewPicture, Picture
+from service.problems import problems
 from service.sparkline import InterfaceFilter, PeriodName
 from service.tokens import Tokens
 
