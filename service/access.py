@@ -26,7 +26,8 @@ from service.issue import (
     enrol,
     register,
 )
-from service.listing import Limit, storable
+from service.names import storable
+from service.parameters import Limit
 from service.problems import problems
 from service.tokens import Hasher, Kind, Tokens
 

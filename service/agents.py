@@ -15,18 +15,9 @@ from service.config import Configurations
 from service.database import Database
 from service.decode import decode
 from service.errors import Problem
-from service.listing import (
-    After,
-    Direction,
-    Limit,
-    Search,
-    SortKey,
-    Status,
-    StatusFilter,
-    page,
-    storable,
-    unknown_server,
-)
+from service.listing import Direction, Search, SortKey, Status, StatusFilter, page
+from service.names import storable, unknown_server
+from service.parameters import After, Limit
 from service.problems import problems
 from service.wire import AgentConfig
 

@@ -3,19 +3,9 @@
 import zoneinfo
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
-from typing import Annotated, NamedTuple
-
-from litestar.params import QueryParameter
+from typing import NamedTuple
 
 from service.errors import Problem
-
-TimeZone = Annotated[
-    str,
-    QueryParameter(
-        description="IANA name of the time zone whose midnights days and months begin at, such as Europe/Berlin.",
-        max_length=64,
-    ),
-]
 
 
 class Range(NamedTuple):

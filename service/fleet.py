@@ -17,9 +17,11 @@ from service.answers import NOT_MODIFIED, Answers, beside, keep_seconds
 from service.database import Database
 from service.errors import Problem
 from service.history import moment, read_moment
-from service.listing import DEFAULT_INTERVAL_SECONDS, ONLINE, Limit, Status, storable
+from service.listing import DEFAULT_INTERVAL_SECONDS, ONLINE, Status
 from service.live import LATE, REMEMBERED, Live, Look
+from service.names import storable
 from service.numbers import plain_json
+from service.parameters import Limit
 from service.periods import Grid, grid
 from service.problems import problems
 from service.series import filled, of_pairs

@@ -12,7 +12,7 @@ from litestar.params import FromPath, QueryParameter
 from service import sparkline
 from service.answers import NOT_MODIFIED, Answers, Form, keep_seconds
 from service.database import Database
-from service.listing import storable, unknown_server
+from service.names import storable, unknown_server
 from service.periods import Grid, grid
 from service.problems import problems
 from service.series import P, points

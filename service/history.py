@@ -13,11 +13,11 @@ from msgspec import Meta
 from service import cursor
 from service.database import Database
 from service.errors import Problem
-from service.listing import After, Rows, ServerFilter, check_known, storable
+from service.names import check_known, storable
+from service.parameters import After, InterfaceFilter, Rows, ServerFilter
 from service.periods import EPOCH, LEVELS, bucket_seconds
 from service.problems import problems
 from service.rates import rates
-from service.sparkline import InterfaceFilter
 
 _DAY = timedelta(days=1)
 # Buckets of an answer that nobody chose: the widest range that each width serves.

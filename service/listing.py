@@ -12,6 +12,7 @@ from msgspec import Meta
 from service import cursor
 from service.database import Database
 from service.errors import Problem
+from service.names import storable
 
 DEFAULT_INTERVAL_SECONDS = 30
 
@@ -30,19 +31,6 @@ SortKey = Annotated[
     ),
 ]
 Direction = Annotated[Order, QueryParameter(description="Direction of the order.")]
-Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="Entries a page.")]
-ServerFilter = Annotated[str | None, QueryParameter(description="Only this server.", max_length=255)]
-MAX_NAMES = 500
-ServerNames = Annotated[
-    list[str] | None,
-    QueryParameter(description=f"Only these servers; may be repeated, {MAX_NAMES} times."),
-]
-Rows = Annotated[int, QueryParameter(ge=1, le=10_000, description="Rows a page.")]
-# A name of 255 letters takes up to 1,360 characters of it.
-After = Annotated[
-    str | None,
-    QueryParameter(description="`next` of the page before; all other parameters as they were.", max_length=4_000),
-]
 
 # Of servers that say little of themselves, a page is one statement. Of ones with 2,000 interfaces, which are a megabyte
 # each, it ends early.
@@ -51,7 +39,6 @@ PAGE_CHARACTERS = 4 << 20
 
 # Of a row `s` that has received_at and interval_seconds: online until three intervals pass without a heartbeat.
 ONLINE = f"s.received_at > now() - 3 * coalesce(s.interval_seconds, {DEFAULT_INTERVAL_SECONDS}) * INTERVAL '1 second'"
-_KNOWN = "SELECT 1 FROM servers WHERE server_id = $1"
 _SORTS: dict[Sort, str] = {"id": "s.server_id", "hostname": "s.hostname", "last_seen": "s.last_seen"}
 
 
@@ -111,29 +98,6 @@ async def page(
         go_on(_value(rows[-1], sort), rows[-1]["server_id"])
         # Twice as many as are likely to fit: most servers say little of themselves.
         wanted = min(limit + 1 - len(rows), max(2 * (PAGE_CHARACTERS - size) * len(rows) // max(size, 1), 1))
-
-
-def names_of(names: list[str] | None, parameter: str = "server") -> tuple[str, ...]:
-    """The names that a parameter has, once each and in order. Raises Problem (422) past MAX_NAMES of them."""
-    if names is not None and len(names) > MAX_NAMES:
-        raise Problem.invalid(parameter, f"at most {MAX_NAMES} are answered at once, got {len(names)}")
-    return tuple(sorted({storable(one) for one in names or ()}))
-
-
-def unknown_server(server_id: str) -> Problem:
-    """404 for a server that never sent a heartbeat."""
-    return Problem("unknown_server", f"no server {server_id!r} ever sent a heartbeat")
-
-
-async def check_known(database: Database, server_id: str) -> None:
-    """Raises Problem (404) for a server that never sent a heartbeat."""
-    if not await database.fetch(_KNOWN, storable(server_id)):
-        raise unknown_server(server_id)
-
-
-def storable(name: str) -> str:
-    """A name that PostgreSQL takes for a parameter: one with a NUL is nobody's."""
-    return name.replace("\0", "\ufffd")
 
 
 def _cursor(row: asyncpg.Record, sort: Sort) -> str:

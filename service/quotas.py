@@ -12,7 +12,7 @@ from service.body import JSON_TYPES, content, read
 from service.database import Database
 from service.decode import decode
 from service.errors import Problem
-from service.listing import storable, unknown_server
+from service.names import storable, unknown_server
 from service.problems import problems
 from service.wire import Quota
 from service.zones import Zones

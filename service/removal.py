@@ -15,7 +15,7 @@ from service.answers import Answers
 from service.database import CONNECT_SECONDS, UNREACHABLE, Database
 from service.errors import Problem
 from service.identity import Caller
-from service.listing import storable, unknown_server
+from service.names import storable, unknown_server
 from service.problems import problems
 from service.tokens import Tokens
 

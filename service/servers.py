@@ -12,19 +12,9 @@ from litestar.params import FromPath
 
 from service.database import Database
 from service.identity import MAY, Caller
-from service.listing import (
-    ONLINE,
-    After,
-    Direction,
-    Limit,
-    Search,
-    SortKey,
-    Status,
-    StatusFilter,
-    page,
-    storable,
-    unknown_server,
-)
+from service.listing import ONLINE, Direction, Search, SortKey, Status, StatusFilter, page
+from service.names import storable, unknown_server
+from service.parameters import After, Limit
 from service.problems import problems
 from service.wire import Filesystem, HostMetrics, NetworkInterface
 

@@ -17,8 +17,9 @@ from litestar.params import FromPath, QueryParameter
 from service import cursor
 from service.answers import NOT_MODIFIED, Answers, Form, beside, keep_seconds
 from service.database import Database
-from service.listing import After, ServerNames, names_of, storable, unknown_server
+from service.names import names_of, storable, unknown_server
 from service.numbers import plain_json
+from service.parameters import After, InterfaceFilter, ServerNames
 from service.periods import PERIODS, Grid, grid
 from service.problems import problems
 from service.series import arrays_of, buckets_of, filled, interval_seconds, points
@@ -31,7 +32,6 @@ _PERIODS = ", ".join(PERIODS)
 PeriodName = Annotated[
     str, QueryParameter(description=f"How far back: one of {_PERIODS}.", schema_extra={"enum": list(PERIODS)})
 ]
-InterfaceFilter = Annotated[str | None, QueryParameter(description="Only this interface.", max_length=255)]
 Bucket = Annotated[
     str | None,
     QueryParameter(description="Bucket of the answer, such as 5m: a multiple of the period's own.", max_length=10),

@@ -12,7 +12,8 @@ from litestar.params import QueryParameter
 from service import cursor
 from service.answers import LONGEST_SECONDS, NOT_MODIFIED, Answers
 from service.database import Database
-from service.listing import After, Rows, ServerFilter, check_known, storable
+from service.names import check_known, storable
+from service.parameters import After, Rows, ServerFilter
 from service.periods import grid
 from service.problems import problems
 from service.sparkline import PeriodName

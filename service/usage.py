@@ -14,10 +14,10 @@ import msgspec
 from litestar import Router, get
 from litestar.params import FromPath, QueryParameter
 
-from service.calendar import TimeZone
 from service.database import Database
 from service.errors import Problem
-from service.listing import After, Limit, storable, unknown_server
+from service.names import storable, unknown_server
+from service.parameters import After, Limit, TimeZone
 from service.problems import problems
 from service.quotas import STATES, state_of
 from service.settings import Settings

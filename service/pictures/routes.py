@@ -27,13 +27,14 @@ from service.database import Database
 from service.errors import Problem
 from service.gauges import MountPoint
 from service.identity import Caller
-from service.listing import check_known
+from service.names import check_known
+from service.parameters import InterfaceFilter
 from service.periods import Grid, grid
 from service.pictures import charts
 from service.pictures.drawing import STYLE, Look, Theme, draw
 from service.pictures.links import DAY_SECONDS, DEFAULT_DAYS, Links, Metric, NewPicture, Picture
 from service.problems import problems
-from service.sparkline import InterfaceFilter, PeriodName
+from service.sparkline import PeriodName
 from service.tokens import Tokens
 
 log = logging.getLogger("linkbeat")
