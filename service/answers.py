@@ -15,16 +15,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from hashlib import blake2b
 from itertools import islice
 from typing import Any, NamedTuple, Self, TypeVar
 
 import asyncpg
 import msgspec
 from litestar import MediaType, Request, Response
-from litestar.openapi.datastructures import ResponseSpec
 
-from service.body import accepts_gzip
+from service.conditional import accepts_gzip, has_tag, tag_of
 from service.database import Database
 from service.errors import Problem
 from service.numbers import plain_json
@@ -41,7 +39,6 @@ KEPT_FORMS = 20  # of one answer: who asks for every size there is has no more k
 
 RECEIVED = "SELECT server_id, received_at FROM servers WHERE server_id = ANY ($1)"
 
-NOT_MODIFIED = {304: ResponseSpec(None, generate_examples=False, description="What the client has is still right.")}
 
 # The client may keep it and must ask each time: that costs no query, and no body. A shared cache may not have it: the
 # next one who asks may have no right to it.
@@ -182,7 +179,7 @@ class Answers:
         found = answer.forms.get(form.key)
         if found is None:
             body = form.make(answer.body)
-            found = body, _etag(body)
+            found = body, tag_of(body)
             if self._kept.get(key) is answer and len(answer.forms) < KEPT_FORMS:
                 self._bytes -= answer.size_bytes
                 answer.forms[form.key] = found
@@ -251,7 +248,7 @@ class Answers:
         try:
             made = await make()
             body = made if isinstance(made, bytes) else plain_json(made)
-            etag = _etag(body) if len(body) < LARGE_BYTES else await beside(_etag, body)
+            etag = tag_of(body) if len(body) < LARGE_BYTES else await beside(tag_of, body)
         except BaseException as raised:
             if self._kept.get(key) is answer:
                 self._drop(key)
@@ -332,13 +329,3 @@ class Watch:
         self._looks += 1
         self._answers.confirm(unchanged, self._looks, since=self._looked, until=asked)
         self._received, self._looked = received, loop.time()
-
-
-def _etag(body: bytes) -> str:
-    return f'"{blake2b(body, digest_size=12).hexdigest()}"'
-
-
-def has_tag(if_none_match: str, etag: str) -> bool:
-    """RFC 9110, 13.1.2: a list of tags, compared weakly, or any."""
-    tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
-    return etag in tags or tags == ["*"]

@@ -1,7 +1,6 @@
 """Bodies: of a request, its type, its encoding, and its bytes, never more than allowed; of an answer, its encoding."""
 
 import asyncio
-import re
 import zlib
 from typing import Any
 
@@ -24,17 +23,6 @@ ACCEPTED = (b"accept-encoding", b"gzip")
 _CLOSE = {"Connection": "close"}
 _GZIP = 16 + zlib.MAX_WBITS
 _bodies = Deadlines(BODY_SECONDS)
-
-
-def accepts_gzip(scope: Scope) -> bool:
-    """Whether the answer may come through gzip (RFC 9110, 12.5.3); `q=0` says that it may not."""
-    for name, value in scope["headers"]:
-        if name == b"accept-encoding":
-            for one in value.lower().split(b","):
-                coding, _, weight = one.partition(b";")
-                if coding.strip() == b"gzip" and not re.fullmatch(rb"\s*q=0(\.0*)?\s*", weight):
-                    return True
-    return False
 
 
 def content(scope: Scope, allowed: set[bytes]) -> tuple[bytes, bool]:

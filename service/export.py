@@ -19,7 +19,7 @@ from litestar import Router, get
 from litestar.params import QueryParameter
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from service.body import accepts_gzip
+from service.conditional import accepts_gzip
 from service.database import Database
 from service.errors import Problem
 from service.export_formats import Relation, Writer, gzipped, relation_of, writer_of

@@ -13,7 +13,8 @@ import msgspec
 from litestar import Request, Response, Router, get
 from litestar.params import QueryParameter
 
-from service.answers import NOT_MODIFIED, Answers, beside, keep_seconds
+from service.answers import Answers, beside, keep_seconds
+from service.conditional import NOT_MODIFIED
 from service.database import Database
 from service.errors import Problem
 from service.history import moment, read_moment

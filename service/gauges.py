@@ -10,7 +10,8 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, QueryParameter
 
 from service import sparkline
-from service.answers import NOT_MODIFIED, Answers, Form, keep_seconds
+from service.answers import Answers, Form, keep_seconds
+from service.conditional import NOT_MODIFIED
 from service.database import Database
 from service.names import storable, unknown_server
 from service.periods import Grid, grid

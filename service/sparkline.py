@@ -15,7 +15,8 @@ from litestar import Request, Response, Router, get
 from litestar.params import FromPath, QueryParameter
 
 from service import cursor
-from service.answers import NOT_MODIFIED, Answers, Form, beside, keep_seconds
+from service.answers import Answers, Form, beside, keep_seconds
+from service.conditional import NOT_MODIFIED
 from service.database import Database
 from service.names import names_of, storable, unknown_server
 from service.numbers import plain_json

@@ -13,7 +13,8 @@ from litestar.openapi.datastructures import ResponseSpec
 
 from agent import __version__
 from service import schema
-from service.answers import LONGEST_SECONDS, NOT_MODIFIED, Answers
+from service.answers import LONGEST_SECONDS, Answers
+from service.conditional import NOT_MODIFIED
 from service.database import Database
 from service.errors import Problem
 from service.identity import Identity

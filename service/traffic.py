@@ -10,7 +10,8 @@ from litestar import Request, Response, Router, get
 from litestar.params import QueryParameter
 
 from service import cursor
-from service.answers import LONGEST_SECONDS, NOT_MODIFIED, Answers
+from service.answers import LONGEST_SECONDS, Answers
+from service.conditional import NOT_MODIFIED
 from service.database import Database
 from service.names import check_known, storable
 from service.parameters import After, Rows, ServerFilter

@@ -22,7 +22,8 @@ from litestar.params import FromPath, QueryParameter
 
 from service import gauges, sparkline
 from service.access import body
-from service.answers import NOT_MODIFIED, Answers, Form
+from service.answers import Answers, Form
+from service.conditional import NOT_MODIFIED
 from service.database import Database
 from service.errors import Problem
 from service.gauges import MountPoint
