@@ -10,9 +10,7 @@ import msgspec
 from litestar import Request, Response, Router, delete, get, post
 from litestar.params import PathParameter, QueryParameter
 
-from service.body import JSON_TYPES, content, read
 from service.database import Database
-from service.decode import S, decode
 from service.errors import Problem
 from service.identity import Caller
 from service.issue import (
@@ -26,6 +24,7 @@ from service.issue import (
     enrol,
     register,
 )
+from service.json_body import body
 from service.names import storable
 from service.parameters import Limit
 from service.problems import problems
@@ -33,7 +32,6 @@ from service.tokens import Hasher, Kind, Tokens
 
 log = logging.getLogger("linkbeat")
 
-MAX_BODY_BYTES = 16 << 10
 REVOKE = "SELECT linkbeat.revoke_token($1) AS is_known"
 LIST = """
 SELECT token_id AS id, kind, server_id, name,
@@ -143,10 +141,3 @@ def router(
 
     handlers = [create_token, list_tokens, revoke_token, create_enrolment_token, register_server, enroll]
     return Router("/", route_handlers=handlers, tags=["access"])
-
-
-async def body(request: Request[Any, Any, Any], expected: type[S]) -> S:
-    """What a person or a script sends. Raises Problem as service.body.read and service.decode.decode do."""
-    # Not by Litestar, for the reasons given in service/agents.py.
-    _, is_gzip = content(request.scope, JSON_TYPES)
-    return decode(await read(request.scope, request.receive, MAX_BODY_BYTES, is_gzip=is_gzip), expected)

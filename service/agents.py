@@ -10,11 +10,10 @@ import msgspec
 from litestar import Request, Router, delete, get, put
 from litestar.params import FromPath
 
-from service.body import JSON_TYPES, content, read
 from service.config import Configurations
 from service.database import Database
-from service.decode import decode
 from service.errors import Problem
+from service.json_body import body
 from service.listing import Direction, Search, SortKey, Status, StatusFilter, page
 from service.names import storable, unknown_server
 from service.parameters import After, Limit
@@ -121,9 +120,7 @@ def router(
     )
     async def put_config(server_id: FromPath[str], request: Request[Any, Any, Any]) -> AgentConfig:
         """Replaces all that was set. The agent hears of it in the answer to its next heartbeat."""
-        # Not by Litestar, which takes "30" for 30, and answers 500 to what is nested deeply or is not UTF-8.
-        _, is_gzip = content(request.scope, JSON_TYPES)
-        config = decode(await read(request.scope, request.receive, MAX_CONFIG_BYTES, is_gzip=is_gzip), AgentConfig)
+        config = await body(request, AgentConfig, MAX_CONFIG_BYTES)
         await configure(server_id, config)
         return config
 

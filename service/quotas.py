@@ -8,16 +8,13 @@ import asyncpg
 from litestar import Request, Router, delete, get, put
 from litestar.params import FromPath
 
-from service.body import JSON_TYPES, content, read
 from service.database import Database
-from service.decode import decode
 from service.errors import Problem
+from service.json_body import body
 from service.names import storable, unknown_server
 from service.problems import problems
 from service.wire import Quota
 from service.zones import Zones
-
-MAX_QUOTA_BYTES = 16 << 10
 
 # public.quota_usage has the meaning of each column (docs/sql.md).
 STATES = """
@@ -64,9 +61,7 @@ def router(database: Callable[[], Database], writing: Callable[[], Database], zo
     @put("/", summary="Set a server's quota", responses=problems(400, 401, 404, 408, 413, 415, 422, 503))
     async def put_quota(server_id: FromPath[str], request: Request[Any, Any, Any]) -> QuotaState:
         """Replaces the one that was set; what was moved since the billing month began counts."""
-        # Not by Litestar, for what service/agents.py says of a configuration.
-        _, is_gzip = content(request.scope, JSON_TYPES)
-        quota = decode(await read(request.scope, request.receive, MAX_QUOTA_BYTES, is_gzip=is_gzip), Quota)
+        quota = await body(request, Quota)
         await zones.check(quota.time_zone)
         await write(server_id, quota.bytes, quota.direction, quota.billing_day, quota.time_zone, quota.interface,
                     quota.near_percent)  # fmt: skip

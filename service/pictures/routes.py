@@ -21,13 +21,13 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, QueryParameter
 
 from service import gauges, sparkline
-from service.access import body
 from service.answers import Answers, Form
 from service.conditional import NOT_MODIFIED
 from service.database import Database
 from service.errors import Problem
 from service.gauges import MountPoint
 from service.identity import Caller
+from service.json_body import body
 from service.names import check_known
 from service.parameters import InterfaceFilter
 from service.periods import Grid, grid
