@@ -22,7 +22,7 @@ import msgspec
 
 from benchmarks.harness import NotMeasured, database, database_servers, machine
 from service.batch import CALL, Pending, arguments
-from service.decode import decode_heartbeat
+from service.heartbeat import decode_heartbeat
 
 SERVERS, INTERFACES, ROUNDS, WARM_UP = 200, 4, 45, 9
 ONE_IN = 8

@@ -16,8 +16,8 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from service.body import ACCEPTED, JSON_TYPES, content, read
 from service.budget import SMALL_BYTES, Budget, Held
 from service.config import Configurations
-from service.decode import decode_heartbeat, split_batch
 from service.errors import MEDIA_TYPE, PRIVATE, FieldError, Problem
+from service.heartbeat import decode_heartbeat, split_batch
 from service.identity import Caller, Identity
 from service.ingest import Ingest
 from service.log_limit import limited
