@@ -34,6 +34,7 @@ from service import (
     usage,
 )
 from service.answers import Answers, Watch
+from service.collectors import Exposition
 from service.config import Configurations
 from service.database import Database, open_database
 from service.errors import EXCEPTION_HANDLERS, PRIVATE, on_http_exception
@@ -186,8 +187,8 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Linkbeat:
         answers.forget(server_ids)
         metrics.batch_heartbeats.observe(len(server_ids))
 
-    metrics.observe(ingest, answers, lambda: (database(), sparklines(), writing()))
-    at_root, system_routes = system.routers(database, ingest, answers, metrics, identity, settings)
+    exposed = Exposition(metrics, ingest, answers, lambda: (database(), sparklines(), writing()))
+    at_root, system_routes = system.routers(database, ingest, answers, exposed, identity, settings)
     app = Linkbeat(
         beside=heartbeats.routes(
             ingest, configurations, identity, metrics, timedelta(days=settings.oldest_heartbeat_days)

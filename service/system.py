@@ -14,13 +14,13 @@ from litestar.openapi.datastructures import ResponseSpec
 from agent import __version__
 from service import schema
 from service.answers import LONGEST_SECONDS, Answers
+from service.collectors import Exposition
 from service.conditional import NOT_MODIFIED
 from service.database import Database
 from service.errors import Problem
 from service.identity import Identity
 from service.ingest import Ingest
 from service.listing import ONLINE
-from service.metrics import Metrics
 from service.problems import problems
 from service.settings import Settings
 
@@ -139,7 +139,7 @@ def routers(
     database: Callable[[], Database],
     ingest: Callable[[], Ingest],
     answers: Answers,
-    metrics: Metrics,
+    exposed: Exposition,
     identity: Identity,
     settings: Settings,
 ) -> tuple[Router, Router]:
@@ -170,7 +170,7 @@ def routers(
             rows = await database().fetch(_STATE)
             edition = rows[0]["edition"] if rows else "unknown"
             jobs = [row["state"] for row in await database().fetch(_JOBS)]
-        text, media_type = metrics.text(request.headers.get("accept", ""), jobs, edition)
+        text, media_type = exposed.text(request.headers.get("accept", ""), jobs, edition)
         return Response(text, media_type=media_type)
 
     @get("/health", scope="open", summary="Is the process alive?")
