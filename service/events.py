@@ -11,10 +11,11 @@ from litestar.params import QueryParameter
 
 from service import cursor
 from service.database import Database
-from service.history import Moment, Since, Until, now, range_of, utc
+from service.history import now
 from service.names import check_known, storable
 from service.parameters import After, InterfaceFilter, Rows
 from service.problems import problems
+from service.ranges import Moment, Since, Until, range_of, utc
 
 # The aggregate tells which hours have any, and only the samples of those hours are searched. It does not tell glitches:
 # where they are sought, every hour is searched, so the range is short and of one interface.

@@ -17,7 +17,6 @@ from service.answers import Answers, beside, keep_seconds
 from service.conditional import NOT_MODIFIED
 from service.database import Database
 from service.errors import Problem
-from service.history import moment, read_moment
 from service.listing import DEFAULT_INTERVAL_SECONDS, ONLINE, Status
 from service.live import LATE, REMEMBERED, Live, Look
 from service.names import storable
@@ -25,6 +24,7 @@ from service.numbers import plain_json
 from service.parameters import Limit
 from service.periods import Grid, grid
 from service.problems import problems
+from service.ranges import moment, read_moment
 from service.series import filled, of_pairs
 from service.sparkline import Bucket, PeriodName, now
 

@@ -8,7 +8,6 @@ import asyncpg
 import msgspec
 from litestar import Router, get
 from litestar.params import QueryParameter
-from msgspec import Meta
 
 from service import cursor
 from service.database import Database
@@ -17,9 +16,9 @@ from service.names import check_known, storable
 from service.parameters import After, InterfaceFilter, Rows, ServerFilter
 from service.periods import EPOCH, LEVELS, bucket_seconds
 from service.problems import problems
+from service.ranges import Moment, Since, Until, range_of, utc
 from service.rates import rates
 
-_DAY = timedelta(days=1)
 # Buckets of an answer that nobody chose: the widest range that each width serves.
 _DEFAULTS = ((timedelta(hours=6), 60), (timedelta(days=3), 900), (timedelta(days=60), 3_600), (timedelta.max, 86_400))
 # Rows are sought in windows that double, so that a page costs what it holds and not what the range does.
@@ -53,9 +52,6 @@ SELECT start, server_id, '' AS interface_name,
 FROM (SELECT *, {rates(_PASSED_MS)} FROM ({_PUT_TOGETHER}) AS one) AS series
 GROUP BY start, server_id ORDER BY start, server_id LIMIT $4
 """
-
-
-Moment = Annotated[datetime, Meta(tz=True)]
 
 
 class TrafficBucket(msgspec.Struct, frozen=True, gc=False):
@@ -105,14 +101,6 @@ class TrafficHistory(msgspec.Struct, frozen=True):
     next: str | None
 
 
-def moment(description: str) -> QueryParameter:
-    """Of a `str`, to be read by read_moment. Not a datetime: the framework would take any number for seconds since
-    1970."""
-    return QueryParameter(description=description, max_length=40, schema_extra={"format": "date-time"})
-
-
-Since = Annotated[str | None, moment("From here on, RFC 3339 with an offset; without it, a day before `until`.")]
-Until = Annotated[str | None, moment("Up to here and without it, RFC 3339 with an offset; without it, now.")]
 Bucket = Annotated[
     str | None,
     QueryParameter(
@@ -183,32 +171,6 @@ def router(database: Callable[[], Database]) -> Router:
 def now() -> datetime:
     """Where a range ends that nobody ended."""
     return datetime.now(UTC)
-
-
-def range_of(since: str | None, until: str | None, moment: datetime) -> tuple[datetime, datetime]:
-    """[since, until) in UTC, no longer than there can be anything in it. Raises Problem (422)."""
-    end = moment if until is None else utc("until", read_moment("until", until))
-    first = end - _DAY if since is None else utc("since", read_moment("since", since))
-    if first > end:
-        raise Problem.invalid("since", "expected a time before `until`")
-    return first, end
-
-
-def read_moment(parameter: str, text: str) -> datetime:
-    """A time of a query. Raises Problem (422)."""
-    try:
-        return msgspec.convert(text, Moment)
-    except msgspec.ValidationError as raised:
-        raise Problem.invalid(parameter, "expected a time with an offset, such as 2026-01-29T10:00:00Z") from raised
-
-
-def utc(parameter: str, moment: datetime) -> datetime:
-    """The moment as anything that was measured has it. Raises Problem (422)."""
-    try:
-        # Before it, nothing was measured; and time_bucket has its origin there. After, buckets must have an end.
-        return min(max(moment.astimezone(UTC), EPOCH), datetime(2200, 1, 1, tzinfo=UTC))
-    except OverflowError as raised:  # years 1 and 9999 have moments that UTC has not
-        raise Problem.invalid(parameter, "expected a time between the years 2 and 9998") from raised
 
 
 def _width(bucket: str | None, span: timedelta) -> int:
