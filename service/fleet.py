@@ -22,11 +22,11 @@ from service.live import LATE, REMEMBERED, Live, Look
 from service.names import storable
 from service.numbers import plain_json
 from service.parameters import Limit
-from service.periods import Grid, grid
+from service.periods import Bucket, Grid, PeriodName, grid
 from service.problems import problems
 from service.ranges import moment, read_moment
 from service.series import filled, of_pairs
-from service.sparkline import Bucket, PeriodName, now
+from service.sparkline import now
 
 SHOWN = 4
 MAX_SERIES = 500

@@ -14,10 +14,9 @@ from service.answers import Answers, Form, keep_seconds
 from service.conditional import NOT_MODIFIED
 from service.database import Database
 from service.names import storable, unknown_server
-from service.periods import Grid, grid
+from service.periods import Bucket, Grid, PeriodName, grid
 from service.problems import problems
-from service.series import P, points
-from service.sparkline import Bucket, Fill, PeriodName
+from service.series import Fill, P, points
 
 HostMetric = Literal["cpu", "memory", "disk", "load"]
 

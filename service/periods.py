@@ -3,6 +3,9 @@
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+from litestar.params import QueryParameter
 
 from service.errors import Problem
 
@@ -44,6 +47,14 @@ PERIODS = {
         Period("1y", 365 * 86_400, "network_traffic_1d", 86_400, 86_400),
     )
 }
+
+PeriodName = Annotated[
+    str, QueryParameter(description=f"How far back: one of {', '.join(PERIODS)}.", schema_extra={"enum": list(PERIODS)})
+]
+Bucket = Annotated[
+    str | None,
+    QueryParameter(description="Bucket of the answer, such as 5m: a multiple of the period's own.", max_length=10),
+]
 
 # Relation and width in seconds of each aggregate of traffic, the finest first.
 LEVELS = (

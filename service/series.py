@@ -7,10 +7,11 @@ planning would take longer than reading.
 
 from collections.abc import Sequence
 from itertools import groupby, repeat
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import asyncpg
 import msgspec
+from litestar.params import QueryParameter
 
 from service.database import Database
 from service.periods import Grid
@@ -30,6 +31,12 @@ _ARRAYS = """
     array_agg(rx_bytes) AS rx_bytes, array_agg(tx_bytes) AS tx_bytes, array_agg(rx_bps) AS rx_bps,
     array_agg(tx_bps) AS tx_bps
 """
+
+# Not an optional Literal["null"]: the framework would read "null" as None.
+Fill = Annotated[
+    Literal["none", "null"],
+    QueryParameter(description="`null`: the whole grid, with nulls where there are no samples. A gap is never 0."),
+]
 
 # What a bucket's traffic and rates are made of, and how several buckets are put together.
 _MADE_OF = {

@@ -21,27 +21,13 @@ from service.database import Database
 from service.names import names_of, storable, unknown_server
 from service.numbers import plain_json
 from service.parameters import After, InterfaceFilter, ServerNames
-from service.periods import PERIODS, Grid, grid
+from service.periods import Bucket, Grid, PeriodName, grid
 from service.problems import problems
-from service.series import arrays_of, buckets_of, filled, interval_seconds, points
+from service.series import Fill, arrays_of, buckets_of, filled, interval_seconds, points
 
 POINTS_AT_ONCE = 4_000  # made in the event loop: some milliseconds' work
 PAGES_AT_ONCE = 2  # of the fleet's that are made, however many are asked for
 MAX_POINTS = 50_000  # of a page of the fleet's: some five megabytes
-
-_PERIODS = ", ".join(PERIODS)
-PeriodName = Annotated[
-    str, QueryParameter(description=f"How far back: one of {_PERIODS}.", schema_extra={"enum": list(PERIODS)})
-]
-Bucket = Annotated[
-    str | None,
-    QueryParameter(description="Bucket of the answer, such as 5m: a multiple of the period's own.", max_length=10),
-]
-# Not an optional Literal["null"]: the framework would read "null" as None.
-Fill = Annotated[
-    Literal["none", "null"],
-    QueryParameter(description="`null`: the whole grid, with nulls where there are no samples. A gap is never 0."),
-]
 
 
 class Point(msgspec.Struct, frozen=True, gc=False):

@@ -15,9 +15,8 @@ from service.conditional import NOT_MODIFIED
 from service.database import Database
 from service.names import check_known, storable
 from service.parameters import After, Rows, ServerFilter
-from service.periods import grid
+from service.periods import PeriodName, grid
 from service.problems import problems
-from service.sparkline import PeriodName
 
 _SUMMARY = """
 WITH series AS MATERIALIZED (

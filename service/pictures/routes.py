@@ -30,12 +30,11 @@ from service.identity import Caller
 from service.json_body import body
 from service.names import check_known
 from service.parameters import InterfaceFilter
-from service.periods import Grid, grid
+from service.periods import Grid, PeriodName, grid
 from service.pictures import charts
 from service.pictures.drawing import STYLE, Look, Theme, draw
 from service.pictures.links import DAY_SECONDS, DEFAULT_DAYS, Links, Metric, NewPicture, Picture
 from service.problems import problems
-from service.sparkline import PeriodName
 from service.tokens import Tokens
 
 log = logging.getLogger("linkbeat")
