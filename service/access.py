@@ -11,7 +11,10 @@ from litestar import Request, Response, Router, delete, get, post
 from litestar.params import PathParameter, QueryParameter
 
 from service.database import Database
-from service.errors import Problem
+from service.http.errors import Problem
+from service.http.json_body import body
+from service.http.parameters import Limit
+from service.http.problems import problems
 from service.identity import Caller
 from service.issue import (
     Created,
@@ -24,10 +27,7 @@ from service.issue import (
     enrol,
     register,
 )
-from service.json_body import body
 from service.names import storable
-from service.parameters import Limit
-from service.problems import problems
 from service.tokens import Hasher, Kind, Tokens
 
 log = logging.getLogger("linkbeat")

@@ -12,12 +12,12 @@ from litestar.params import FromPath
 
 from service.config import Configurations
 from service.database import Database
-from service.errors import Problem
-from service.json_body import body
+from service.http.errors import Problem
+from service.http.json_body import body
+from service.http.parameters import After, Limit
+from service.http.problems import problems
 from service.listing import Direction, Search, SortKey, Status, StatusFilter, page
 from service.names import storable, unknown_server
-from service.parameters import After, Limit
-from service.problems import problems
 from service.wire import AgentConfig
 
 # public.agent_overview has the meaning of each column (docs/sql.md).

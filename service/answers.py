@@ -22,10 +22,10 @@ import asyncpg
 import msgspec
 from litestar import MediaType, Request, Response
 
-from service.conditional import accepts_gzip, has_tag, tag_of
 from service.database import Database
-from service.errors import Problem
-from service.numbers import plain_json
+from service.http.conditional import accepts_gzip, has_tag, tag_of
+from service.http.errors import Problem
+from service.http.numbers import plain_json
 
 T = TypeVar("T")
 

@@ -37,17 +37,17 @@ from service.answers import Answers, Watch
 from service.collectors import Exposition
 from service.config import Configurations
 from service.database import Database, open_database
-from service.errors import EXCEPTION_HANDLERS, PRIVATE, on_http_exception
+from service.http.errors import EXCEPTION_HANDLERS, PRIVATE, on_http_exception
+from service.http.numbers import with_plain_numbers
+from service.http.reference import ReferencePlugin
 from service.identity import Caller, Identity, scopes
 from service.ingest import Ingest
 from service.keys import secret_key
 from service.maintenance import Maintenance
 from service.metrics import Metrics
-from service.numbers import with_plain_numbers
 from service.openapi import complete
 from service.pictures import routes as pictures
 from service.pictures.links import Links
-from service.reference import ReferencePlugin
 from service.removal import Removals
 from service.sessions import Sessions
 from service.settings import Settings

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import NamedTuple
 
-from service.errors import Problem
+from service.http.errors import Problem
 
 
 class Range(NamedTuple):

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import asyncpg
 
 from service import roles
-from service.errors import Problem
-from service.log_limit import limited
+from service.http.errors import Problem
+from service.http.log_limit import limited
 
 CONNECT_SECONDS = 3.0
 ACQUIRE_SECONDS = 1.0

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from service.errors import Problem
+from service.http.errors import Problem
 
 _GZIP = 16 + zlib.MAX_WBITS
 # In some languages Excel takes the full-width ones for a formula, too.

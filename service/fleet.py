@@ -14,16 +14,16 @@ from litestar import Request, Response, Router, get
 from litestar.params import QueryParameter
 
 from service.answers import Answers, beside, keep_seconds
-from service.conditional import NOT_MODIFIED
 from service.database import Database
-from service.errors import Problem
+from service.http.conditional import NOT_MODIFIED
+from service.http.errors import Problem
+from service.http.numbers import plain_json
+from service.http.parameters import Limit
+from service.http.problems import problems
 from service.listing import DEFAULT_INTERVAL_SECONDS, ONLINE, Status
 from service.live import LATE, REMEMBERED, Live, Look
 from service.names import storable
-from service.numbers import plain_json
-from service.parameters import Limit
 from service.periods import Bucket, Grid, PeriodName, grid
-from service.problems import problems
 from service.ranges import moment, read_moment
 from service.series import filled, of_pairs
 from service.sparkline import now

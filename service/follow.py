@@ -9,7 +9,7 @@ from typing import Self
 import asyncpg
 
 from service.database import RETRY_AFTER_SECONDS, Database
-from service.errors import Problem
+from service.http.errors import Problem
 
 POLL_SECONDS = 1.0
 FAILED_SECONDS = 1.0

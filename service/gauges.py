@@ -11,11 +11,11 @@ from litestar.params import FromPath, QueryParameter
 
 from service import sparkline
 from service.answers import Answers, Form, keep_seconds
-from service.conditional import NOT_MODIFIED
 from service.database import Database
+from service.http.conditional import NOT_MODIFIED
+from service.http.problems import problems
 from service.names import storable, unknown_server
 from service.periods import Bucket, Grid, PeriodName, grid
-from service.problems import problems
 from service.series import Fill, P, points
 
 HostMetric = Literal["cpu", "memory", "disk", "load"]

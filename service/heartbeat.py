@@ -9,10 +9,10 @@ from itertools import islice
 
 import msgspec
 
-from service.errors import FieldError, Problem
 from service.hints import consistent, decode_sensible
-from service.os_info import checked
-from service.refusal import CONTROL, NAMES, not_as_specified, not_json
+from service.http.errors import FieldError, Problem
+from service.http.os_info import checked
+from service.http.refusal import CONTROL, NAMES, not_as_specified, not_json
 from service.wire import HINTS, MAX_COUNTER, MAX_STACKED_ON, Filesystem, Heartbeat, NetworkInterface
 
 FUTURE_ALLOWED = timedelta(minutes=5)

@@ -13,14 +13,14 @@ from time import perf_counter
 import msgspec
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from service.body import ACCEPTED, JSON_TYPES, content, read
-from service.budget import SMALL_BYTES, Budget, Held
 from service.config import Configurations
-from service.errors import MEDIA_TYPE, PRIVATE, FieldError, Problem
 from service.heartbeat import decode_heartbeat, split_batch
+from service.http.body import ACCEPTED, JSON_TYPES, content, read
+from service.http.budget import SMALL_BYTES, Budget, Held
+from service.http.errors import MEDIA_TYPE, PRIVATE, FieldError, Problem
+from service.http.log_limit import limited
 from service.identity import Caller, Identity
 from service.ingest import Ingest
-from service.log_limit import limited
 from service.metrics import Metrics
 from service.wire import AgentConfig, Heartbeat
 

@@ -9,13 +9,13 @@ import msgspec
 from litestar import Router, get
 from litestar.params import QueryParameter
 
-from service import cursor
 from service.database import Database
-from service.errors import Problem
+from service.http import cursor
+from service.http.errors import Problem
+from service.http.parameters import After, InterfaceFilter, Rows, ServerFilter
+from service.http.problems import problems
 from service.names import check_known, storable
-from service.parameters import After, InterfaceFilter, Rows, ServerFilter
 from service.periods import EPOCH, LEVELS, bucket_seconds
-from service.problems import problems
 from service.ranges import Moment, Since, Until, range_of, utc
 from service.rates import rates
 

@@ -16,10 +16,10 @@ from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.types import Scope
 
-from service.body import content
-from service.errors import Problem
-from service.limits import Buckets, Peers, Recent
-from service.log_limit import limited
+from service.http.body import content
+from service.http.errors import Problem
+from service.http.limits import Buckets, Peers, Recent
+from service.http.log_limit import limited
 from service.sessions import Sessions, check_same_origin
 from service.settings import Settings
 from service.tokens import MAX_AGE_SECONDS, Token, Tokens

@@ -18,7 +18,7 @@ import asyncpg
 
 from service.batch import CALL, Pending, Stored, arguments
 from service.database import RETRY_AFTER_SECONDS, UNREACHABLE, connect_writer
-from service.errors import FieldError, Problem
+from service.http.errors import FieldError, Problem
 from service.queue import Queue
 from service.wire import Heartbeat
 

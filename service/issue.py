@@ -8,7 +8,7 @@ import asyncpg
 import msgspec
 from msgspec import Meta
 
-from service.errors import Problem
+from service.http.errors import Problem
 from service.tokens import Hasher, Kind, Made
 from service.wire import ServerId
 

@@ -9,9 +9,9 @@ import msgspec
 from litestar.params import QueryParameter
 from msgspec import Meta
 
-from service import cursor
 from service.database import Database
-from service.errors import Problem
+from service.http import cursor
+from service.http.errors import Problem
 from service.names import storable
 
 DEFAULT_INTERVAL_SECONDS = 30

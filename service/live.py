@@ -13,7 +13,7 @@ from typing import Generic, Self, TypeVar
 
 import asyncpg
 
-from service.errors import Problem
+from service.http.errors import Problem
 
 LOOK_SECONDS = 1.0
 # A request ends by then: proxies cut off what takes longer, and who was signed out meanwhile learns no more.

@@ -1,8 +1,8 @@
 """Names of servers and of what they have: as statements take them, and whether they are known."""
 
 from service.database import Database
-from service.errors import Problem
-from service.parameters import MAX_NAMES
+from service.http.errors import Problem
+from service.http.parameters import MAX_NAMES
 
 _KNOWN = "SELECT 1 FROM servers WHERE server_id = $1"
 

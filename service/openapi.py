@@ -22,12 +22,12 @@ from litestar.openapi.spec import (
 )
 from litestar.params import FromPath, JSONBody
 
-from service.errors import MEDIA_TYPE
 from service.export_formats import described as export_types
 from service.heartbeats import BatchAnswer, HeartbeatAnswer
+from service.http.errors import MEDIA_TYPE
+from service.http.problems import problems
 from service.issue import Enrolling, NewEnrolment, NewServer, NewToken
 from service.pictures.links import NewPicture
-from service.problems import problems
 from service.wire import MAX_NESTING, MAX_OS_INFO_BYTES, AgentConfig, Heartbeat, Quota
 
 EXAMPLES = Path(__file__).with_name("examples.json")
@@ -46,7 +46,7 @@ def complete(document: OpenAPI, scopes: Mapping[tuple[str, str], str]) -> None:
     _describe_files(document)
     for item in (document.paths or {}).values():
         for operation in (item.get, item.post, item.put, item.delete):
-            # Litestar's own words for a bad parameter, which here is a 422 (service.errors.on_validation).
+            # Litestar's own words for a bad parameter, which here is a 422 (service.http.errors.on_validation).
             bad_request = operation and operation.responses and operation.responses.get("400")
             if isinstance(bad_request, OpenAPIResponse) and MEDIA_TYPE not in (bad_request.content or {}):
                 assert operation is not None

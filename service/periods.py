@@ -7,7 +7,7 @@ from typing import Annotated
 
 from litestar.params import QueryParameter
 
-from service.errors import Problem
+from service.http.errors import Problem
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 EPOCH = datetime(2000, 1, 3, tzinfo=UTC)  # a Monday: the origin of TimescaleDB's time_bucket

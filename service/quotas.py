@@ -9,10 +9,10 @@ from litestar import Request, Router, delete, get, put
 from litestar.params import FromPath
 
 from service.database import Database
-from service.errors import Problem
-from service.json_body import body
+from service.http.errors import Problem
+from service.http.json_body import body
+from service.http.problems import problems
 from service.names import storable, unknown_server
-from service.problems import problems
 from service.wire import Quota
 from service.zones import Zones
 

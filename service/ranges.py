@@ -7,7 +7,7 @@ import msgspec
 from litestar.params import QueryParameter
 from msgspec import Meta
 
-from service.errors import Problem
+from service.http.errors import Problem
 from service.periods import EPOCH
 
 _DAY = timedelta(days=1)

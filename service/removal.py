@@ -13,10 +13,10 @@ from litestar.params import FromPath
 
 from service.answers import Answers
 from service.database import CONNECT_SECONDS, UNREACHABLE, Database
-from service.errors import Problem
+from service.http.errors import Problem
+from service.http.problems import problems
 from service.identity import Caller
 from service.names import storable, unknown_server
-from service.problems import problems
 from service.tokens import Tokens
 
 log = logging.getLogger("linkbeat")

@@ -11,8 +11,8 @@ from hmac import compare_digest
 
 from litestar.types import Scope
 
-from service.errors import Problem
-from service.limits import Recent
+from service.http.errors import Problem
+from service.http.limits import Recent
 
 SESSION_SECONDS = 7 * 86_400
 CODE_SECONDS = 900

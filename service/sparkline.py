@@ -14,15 +14,15 @@ import msgspec
 from litestar import Request, Response, Router, get
 from litestar.params import FromPath, QueryParameter
 
-from service import cursor
 from service.answers import Answers, Form, beside, keep_seconds
-from service.conditional import NOT_MODIFIED
 from service.database import Database
+from service.http import cursor
+from service.http.conditional import NOT_MODIFIED
+from service.http.numbers import plain_json
+from service.http.parameters import After, InterfaceFilter, ServerNames
+from service.http.problems import problems
 from service.names import names_of, storable, unknown_server
-from service.numbers import plain_json
-from service.parameters import After, InterfaceFilter, ServerNames
 from service.periods import Bucket, Grid, PeriodName, grid
-from service.problems import problems
 from service.series import Fill, arrays_of, buckets_of, filled, interval_seconds, points
 
 POINTS_AT_ONCE = 4_000  # made in the event loop: some milliseconds' work

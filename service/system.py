@@ -15,13 +15,13 @@ from agent import __version__
 from service import schema
 from service.answers import LONGEST_SECONDS, Answers
 from service.collectors import Exposition
-from service.conditional import NOT_MODIFIED
 from service.database import Database
-from service.errors import Problem
+from service.http.conditional import NOT_MODIFIED
+from service.http.errors import Problem
+from service.http.problems import problems
 from service.identity import Identity
 from service.ingest import Ingest
 from service.listing import ONLINE
-from service.problems import problems
 from service.settings import Settings
 
 log = logging.getLogger("linkbeat")

@@ -14,7 +14,7 @@ import msgspec
 from service import schema
 from service.access import LIST, REVOKE
 from service.embedded.choose import choose_database
-from service.errors import Problem
+from service.http.errors import Problem
 from service.issue import Created, NewEnrolment, NewToken, create, create_enrolment
 from service.keys import secret_key
 from service.settings import Settings

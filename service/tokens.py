@@ -19,8 +19,8 @@ from typing import Literal
 import asyncpg
 
 from service.database import Database
-from service.errors import Problem
 from service.follow import Followed
+from service.http.errors import Problem
 
 log = logging.getLogger("linkbeat")
 

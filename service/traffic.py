@@ -9,14 +9,14 @@ import msgspec
 from litestar import Request, Response, Router, get
 from litestar.params import QueryParameter
 
-from service import cursor
 from service.answers import LONGEST_SECONDS, Answers
-from service.conditional import NOT_MODIFIED
 from service.database import Database
+from service.http import cursor
+from service.http.conditional import NOT_MODIFIED
+from service.http.parameters import After, Rows, ServerFilter
+from service.http.problems import problems
 from service.names import check_known, storable
-from service.parameters import After, Rows, ServerFilter
 from service.periods import PeriodName, grid
-from service.problems import problems
 
 _SUMMARY = """
 WITH series AS MATERIALIZED (

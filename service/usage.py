@@ -15,10 +15,10 @@ from litestar import Router, get
 from litestar.params import FromPath, QueryParameter
 
 from service.database import Database
-from service.errors import Problem
+from service.http.errors import Problem
+from service.http.parameters import After, Limit, TimeZone
+from service.http.problems import problems
 from service.names import storable, unknown_server
-from service.parameters import After, Limit, TimeZone
-from service.problems import problems
 from service.quotas import STATES, state_of
 from service.settings import Settings
 from service.usage_answers import (

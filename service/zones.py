@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from service.database import Database
-from service.errors import Problem
+from service.http.errors import Problem
 
 # The names of IANA alone: PostgreSQL takes anything for a zone that looks like one of POSIX, "day1" among them.
 _NAMES = "SELECT name FROM pg_timezone_names WHERE name !~ '^(posix|right|localtime|Factory|posixrules)'"

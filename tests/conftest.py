@@ -22,8 +22,8 @@ from litestar.openapi.spec import OpenAPI
 from service import answers, config, removal, schema, tokens
 from service.app import Linkbeat, create_app
 from service.embedded.choose import choose_test_database
+from service.http.log_limit import limited
 from service.identity import scopes
-from service.log_limit import limited
 from service.openapi import complete
 from service.settings import Settings
 from tests.support import KEY, Client

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from service.errors import Problem
+from service.http.errors import Problem
 from service.tokens import MAX_AGE_SECONDS, Tokens
 from service.wire import ServerId
 

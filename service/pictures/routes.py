@@ -22,19 +22,19 @@ from litestar.params import FromPath, QueryParameter
 
 from service import gauges, sparkline
 from service.answers import Answers, Form
-from service.conditional import NOT_MODIFIED
 from service.database import Database
-from service.errors import Problem
 from service.gauges import MountPoint
+from service.http.conditional import NOT_MODIFIED
+from service.http.errors import Problem
+from service.http.json_body import body
+from service.http.parameters import InterfaceFilter
+from service.http.problems import problems
 from service.identity import Caller
-from service.json_body import body
 from service.names import check_known
-from service.parameters import InterfaceFilter
 from service.periods import Grid, PeriodName, grid
 from service.pictures import charts
 from service.pictures.drawing import STYLE, Look, Theme, draw
 from service.pictures.links import DAY_SECONDS, DEFAULT_DAYS, Links, Metric, NewPicture, Picture
-from service.problems import problems
 from service.tokens import Tokens
 
 log = logging.getLogger("linkbeat")

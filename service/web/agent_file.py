@@ -14,7 +14,7 @@ from typing import Any
 from litestar import Request, Response, get
 
 from agent.install import program
-from service.conditional import has_tag, tag_of
+from service.http.conditional import has_tag, tag_of
 
 # `make agent` puts it there: for every Python and kind of machine.
 BUILT = Path(__file__).parents[2] / "dist/linkbeat-agent.pyz"

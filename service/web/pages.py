@@ -14,7 +14,7 @@ from litestar import MediaType, Request, Response, get
 from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
 
-from service.conditional import accepts_gzip, has_tag, tag_of
+from service.http.conditional import accepts_gzip, has_tag, tag_of
 
 STATIC = Path(__file__).with_name("static")
 

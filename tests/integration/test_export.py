@@ -17,7 +17,7 @@ import pandas as pd  # type: ignore[import-untyped]  # its stubs are a package o
 import pytest
 
 from service import export, export_formats
-from service.errors import Problem
+from service.http.errors import Problem
 from tests.history import write_rows
 from tests.support import Client, heartbeat, hours_ago, interface
 

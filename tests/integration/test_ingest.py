@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from service.app import create_app
-from service.errors import Problem
 from service.heartbeat import decode_heartbeat
+from service.http.errors import Problem
 from service.ingest import Ingest
 from service.settings import Settings
 from tests.conftest import running

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from service.calendar import day_range, month_range, zone
-from service.errors import Problem
+from service.http.errors import Problem
 
 HOUR = timedelta(hours=1)
 

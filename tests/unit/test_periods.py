@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from service.errors import Problem
+from service.http.errors import Problem
 from service.periods import PERIODS, Grid, grid
 
 ORIGIN = datetime(2000, 1, 3, tzinfo=UTC)  # of TimescaleDB's time_bucket for widths below a month

@@ -6,7 +6,7 @@ from typing import Self
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Example
 
-from service.errors import MEDIA_TYPE, Problem, ProblemBody
+from service.http.errors import MEDIA_TYPE, Problem, ProblemBody
 
 _WORDS = {
     400: "The body cannot be read: it is not JSON, or not the gzip that it says.",

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import msgspec
 
-from service.refusal import not_as_specified, not_json
+from service.http.refusal import not_as_specified, not_json
 
 S = TypeVar("S", bound=msgspec.Struct)
 

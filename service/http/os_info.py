@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from service.errors import FieldError, field_error
+from service.http.errors import FieldError, field_error
 from service.wire import MAX_NESTING, MAX_OS_INFO_BYTES
 
 _Scalar = str | int | float | bool | None

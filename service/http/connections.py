@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Protocol
 
-from service.limits import Peers
+from service.http.limits import Peers
 
 # Kept free for the database's connections, the log and files: a service that cannot reach its database is useless.
 RESERVED_DESCRIPTORS = 128

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from service.errors import Problem
+from service.http.errors import Problem
 
 T = TypeVar("T")
 

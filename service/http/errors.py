@@ -10,7 +10,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.types import ExceptionHandlersMap
 
-from service.log_limit import limited
+from service.http.log_limit import limited
 
 MEDIA_TYPE = "application/problem+json"
 # Of every answer that says nothing else of itself, errors among them: it is for who asked, and what it says it is.

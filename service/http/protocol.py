@@ -13,8 +13,8 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.connections import UNREAD_LEAST_BYTES, UNREAD_SECONDS, Connections
-from service.errors import MEDIA_TYPE, Problem
+from service.http.connections import UNREAD_LEAST_BYTES, UNREAD_SECONDS, Connections
+from service.http.errors import MEDIA_TYPE, Problem
 
 # Nothing that a heartbeat leaves behind is in a cycle; to look for it after every 700 objects is a twelfth of all work.
 COLLECT_AFTER_OBJECTS = 50_000
@@ -56,8 +56,8 @@ class Protocol(HttpToolsProtocol):
     It writes an answer's headers and its body at once, of which uvicorn makes two system calls and two packets. And
     where uvicorn waits for ever, it closes a connection that does not bring a whole head within HEAD_SECONDS, or brings
     more than HEAD_BYTES without an end of it, or trickles a body whose answer has gone out, or does not read its
-    answers (service/connections.py). The body of a request that is being worked on is its reader's to limit
-    (service/body.py).
+    answers (service/http/connections.py). The body of a request that is being worked on is its reader's to limit
+    (service/http/body.py).
     """
 
     def __init__(self, *arguments: Any, known: Connections, **more: Any) -> None:

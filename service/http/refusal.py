@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, get_origin
 
 import msgspec
 
-from service.errors import FieldError, Problem, field_error
-from service.os_info import checked
+from service.http.errors import FieldError, Problem, field_error
+from service.http.os_info import checked
 from service.wire import HINTS, MAX_COUNTER, MAX_STACKED_ON, NetworkInterface
 
 MAX_ERRORS = 100  # listed of one body: a megabyte of {} holds two million

@@ -3,8 +3,8 @@
 from collections.abc import Hashable
 from math import ceil
 
-from service.errors import Problem
-from service.limits import Buckets
+from service.http.errors import Problem
+from service.http.limits import Buckets
 
 # Heartbeats of this size have bytes of their own: however many large bodies come, the fleet reports on.
 SMALL_BYTES = 64 << 10

@@ -6,9 +6,9 @@ from typing import Any
 
 from litestar.types import Receive, Scope
 
-from service.budget import Held
-from service.deadlines import Deadlines
-from service.errors import Problem
+from service.http.budget import Held
+from service.http.deadlines import Deadlines
+from service.http.errors import Problem
 
 BODY_SECONDS = 8.0
 JSON_TYPES = {b"application/json", b""}
