@@ -13,9 +13,12 @@ import asyncpg
 import uvicorn
 
 from agent import __version__
-from service import recount, schema, token_command
+from service import recount, token_command
 from service.app import create_app
 from service.command import COMMAND
+from service.database import schema
+from service.database.roles import analyst_session
+from service.database.schema import SchemaError
 from service.embedded.choose import choose_database
 from service.embedded.problems import EmbeddedError
 from service.http.connections import Connections, raise_descriptor_limit
@@ -24,9 +27,7 @@ from service.http.listen import listen
 from service.http.log_limit import LimitedFilter
 from service.http.protocol import Server, protocol
 from service.keys import fleet_key
-from service.roles import analyst_session
 from service.run import run_all
-from service.schema import SchemaError
 from service.settings import Settings, SettingsError
 
 log = logging.getLogger("linkbeat")

@@ -10,7 +10,8 @@ import msgspec
 from litestar import Request, Response, Router, delete, get, post
 from litestar.params import PathParameter, QueryParameter
 
-from service.database import Database
+from service.database.names import storable
+from service.database.pool import Database
 from service.http.errors import Problem
 from service.http.json_body import body
 from service.http.parameters import Limit
@@ -27,7 +28,6 @@ from service.issue import (
     enrol,
     register,
 )
-from service.names import storable
 from service.tokens import Hasher, Kind, Tokens
 
 log = logging.getLogger("linkbeat")

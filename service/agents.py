@@ -11,13 +11,13 @@ from litestar import Request, Router, delete, get, put
 from litestar.params import FromPath
 
 from service.config import Configurations
-from service.database import Database
+from service.database.names import storable, unknown_server
+from service.database.pool import Database
 from service.http.errors import Problem
 from service.http.json_body import body
 from service.http.parameters import After, Limit
 from service.http.problems import problems
 from service.listing import Direction, Search, SortKey, Status, StatusFilter, page
-from service.names import storable, unknown_server
 from service.wire import AgentConfig
 
 # public.agent_overview has the meaning of each column (docs/sql.md).

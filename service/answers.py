@@ -22,7 +22,7 @@ import asyncpg
 import msgspec
 from litestar import MediaType, Request, Response
 
-from service.database import Database
+from service.database.pool import Database
 from service.http.conditional import accepts_gzip, has_tag, tag_of
 from service.http.errors import Problem
 from service.http.numbers import plain_json

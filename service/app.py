@@ -26,7 +26,6 @@ from service import (
     interfaces,
     quotas,
     removal,
-    roles,
     servers,
     sparkline,
     system,
@@ -36,14 +35,16 @@ from service import (
 from service.answers import Answers, Watch
 from service.collectors import Exposition
 from service.config import Configurations
-from service.database import Database, open_database
+from service.database import roles
+from service.database.maintenance import Maintenance
+from service.database.pool import Database, open_database
+from service.database.zones import Zones
 from service.http.errors import EXCEPTION_HANDLERS, PRIVATE, on_http_exception
 from service.http.numbers import with_plain_numbers
 from service.http.reference import ReferencePlugin
 from service.identity import Caller, Identity, scopes
 from service.ingest import Ingest
 from service.keys import secret_key
-from service.maintenance import Maintenance
 from service.metrics import Metrics
 from service.openapi import complete
 from service.pictures import routes as pictures
@@ -53,7 +54,6 @@ from service.sessions import Sessions
 from service.settings import Settings
 from service.tokens import Hasher, Tokens
 from service.web import agent_file, pages, sign_in
-from service.zones import Zones
 
 
 class Linkbeat(Litestar):
@@ -104,7 +104,7 @@ def _private(send: Send) -> Send:
 
 
 def create_app(settings: Settings, *, database_url: str, key: str) -> Linkbeat:
-    """The service on the database at `database_url`, whose schema has been checked (service.schema.check)."""
+    """The service on the database at `database_url`, whose schema has been checked (service.database.schema.check)."""
     secret = secret_key(settings)
     hasher = Hasher(secret)
     signed = Sessions(secret, key)

@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 
 from agent import __version__
 from service.answers import Answers
-from service.database import Database
+from service.database.pool import Database
 from service.ingest import Ingest
 from service.metrics import Metrics
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 
-from service.database import Database
-from service.follow import POLL_SECONDS, Followed
+from service.database.follow import POLL_SECONDS, Followed
+from service.database.pool import Database
 from service.wire import AgentConfig
 
 __all__ = ["POLL_SECONDS", "Configurations"]

@@ -9,12 +9,12 @@ import msgspec
 from litestar import Router, get
 from litestar.params import QueryParameter
 
-from service.database import Database
+from service.database.names import check_known, storable
+from service.database.pool import Database
 from service.history import now
 from service.http import cursor
 from service.http.parameters import After, InterfaceFilter, Rows
 from service.http.problems import problems
-from service.names import check_known, storable
 from service.ranges import Moment, Since, Until, range_of, utc
 
 # The aggregate tells which hours have any, and only the samples of those hours are searched. It does not tell glitches:

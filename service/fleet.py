@@ -14,7 +14,8 @@ from litestar import Request, Response, Router, get
 from litestar.params import QueryParameter
 
 from service.answers import Answers, beside, keep_seconds
-from service.database import Database
+from service.database.names import storable
+from service.database.pool import Database
 from service.http.conditional import NOT_MODIFIED
 from service.http.errors import Problem
 from service.http.numbers import plain_json
@@ -22,7 +23,6 @@ from service.http.parameters import Limit
 from service.http.problems import problems
 from service.listing import DEFAULT_INTERVAL_SECONDS, ONLINE, Status
 from service.live import LATE, REMEMBERED, Live, Look
-from service.names import storable
 from service.periods import Bucket, Grid, PeriodName, grid
 from service.ranges import moment, read_moment
 from service.series import filled, of_pairs

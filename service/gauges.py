@@ -11,10 +11,10 @@ from litestar.params import FromPath, QueryParameter
 
 from service import sparkline
 from service.answers import Answers, Form, keep_seconds
-from service.database import Database
+from service.database.names import storable, unknown_server
+from service.database.pool import Database
 from service.http.conditional import NOT_MODIFIED
 from service.http.problems import problems
-from service.names import storable, unknown_server
 from service.periods import Bucket, Grid, PeriodName, grid
 from service.series import Fill, P, points
 

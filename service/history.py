@@ -9,12 +9,12 @@ import msgspec
 from litestar import Router, get
 from litestar.params import QueryParameter
 
-from service.database import Database
+from service.database.names import check_known, storable
+from service.database.pool import Database
 from service.http import cursor
 from service.http.errors import Problem
 from service.http.parameters import After, InterfaceFilter, Rows, ServerFilter
 from service.http.problems import problems
-from service.names import check_known, storable
 from service.periods import EPOCH, LEVELS, bucket_seconds
 from service.ranges import Moment, Since, Until, range_of, utc
 from service.rates import rates

@@ -11,12 +11,12 @@ from litestar import Router, get
 from litestar.params import FromPath, QueryParameter
 
 from service.calendar import day_range, month_range, zone
-from service.database import Database
+from service.database.names import storable, unknown_server
+from service.database.pool import Database
 from service.http import cursor
 from service.http.errors import Problem
 from service.http.parameters import After, Limit, TimeZone
 from service.http.problems import problems
-from service.names import storable, unknown_server
 
 # public.interface_overview has the meaning of each column (docs/sql.md). The server is asked for in the same query: no
 # row at all is an unknown server.

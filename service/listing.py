@@ -9,10 +9,10 @@ import msgspec
 from litestar.params import QueryParameter
 from msgspec import Meta
 
-from service.database import Database
+from service.database.names import storable
+from service.database.pool import Database
 from service.http import cursor
 from service.http.errors import Problem
-from service.names import storable
 
 DEFAULT_INTERVAL_SECONDS = 30
 

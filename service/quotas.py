@@ -8,13 +8,13 @@ import asyncpg
 from litestar import Request, Router, delete, get, put
 from litestar.params import FromPath
 
-from service.database import Database
+from service.database.names import storable, unknown_server
+from service.database.pool import Database
+from service.database.zones import Zones
 from service.http.errors import Problem
 from service.http.json_body import body
 from service.http.problems import problems
-from service.names import storable, unknown_server
 from service.wire import Quota
-from service.zones import Zones
 
 # public.quota_usage has the meaning of each column (docs/sql.md).
 STATES = """

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import asyncpg
 import msgspec
 
-from service import schema
+from service.database import schema
 from service.embedded.choose import choose_database
 from service.settings import Settings
 

@@ -12,11 +12,11 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath
 
 from service.answers import Answers
-from service.database import CONNECT_SECONDS, UNREACHABLE, Database
+from service.database.names import storable, unknown_server
+from service.database.pool import CONNECT_SECONDS, UNREACHABLE, Database
 from service.http.errors import Problem
 from service.http.problems import problems
 from service.identity import Caller
-from service.names import storable, unknown_server
 from service.tokens import Tokens
 
 log = logging.getLogger("linkbeat")

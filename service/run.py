@@ -21,8 +21,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from service import schema
 from service.command import INSTALLED, python_module
+from service.database import schema
 from service.embedded.choose import choose_database
 from service.embedded.guarded import Guarded
 from service.keys import fleet_key, key_path, secret_key

@@ -13,7 +13,7 @@ import asyncpg
 import msgspec
 from litestar.params import QueryParameter
 
-from service.database import Database
+from service.database.pool import Database
 from service.periods import Grid
 from service.rates import rates
 

@@ -10,12 +10,12 @@ import msgspec
 from litestar import Request, Router, get
 from litestar.params import FromPath
 
-from service.database import Database
+from service.database.names import storable, unknown_server
+from service.database.pool import Database
 from service.http.parameters import After, Limit
 from service.http.problems import problems
 from service.identity import MAY, Caller
 from service.listing import ONLINE, Direction, Search, SortKey, Status, StatusFilter, page
-from service.names import storable, unknown_server
 from service.wire import Filesystem, HostMetrics, NetworkInterface
 
 # The interfaces of the newest heartbeat: those that it named carry its time.

@@ -15,13 +15,13 @@ from litestar import Request, Response, Router, get
 from litestar.params import FromPath, QueryParameter
 
 from service.answers import Answers, Form, beside, keep_seconds
-from service.database import Database
+from service.database.names import names_of, storable, unknown_server
+from service.database.pool import Database
 from service.http import cursor
 from service.http.conditional import NOT_MODIFIED
 from service.http.numbers import plain_json
 from service.http.parameters import After, InterfaceFilter, ServerNames
 from service.http.problems import problems
-from service.names import names_of, storable, unknown_server
 from service.periods import Bucket, Grid, PeriodName, grid
 from service.series import Fill, arrays_of, buckets_of, filled, interval_seconds, points
 

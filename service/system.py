@@ -12,10 +12,10 @@ from litestar import Request, Response, Router, get
 from litestar.openapi.datastructures import ResponseSpec
 
 from agent import __version__
-from service import schema
 from service.answers import LONGEST_SECONDS, Answers
 from service.collectors import Exposition
-from service.database import Database
+from service.database import schema
+from service.database.pool import Database
 from service.http.conditional import NOT_MODIFIED
 from service.http.errors import Problem
 from service.http.problems import problems

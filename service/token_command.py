@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import asyncpg
 import msgspec
 
-from service import schema
 from service.access import LIST, REVOKE
+from service.database import schema
 from service.embedded.choose import choose_database
 from service.http.errors import Problem
 from service.issue import Created, NewEnrolment, NewToken, create, create_enrolment

@@ -18,8 +18,8 @@ from typing import Literal
 
 import asyncpg
 
-from service.database import Database
-from service.follow import Followed
+from service.database.follow import Followed
+from service.database.pool import Database
 from service.http.errors import Problem
 
 log = logging.getLogger("linkbeat")

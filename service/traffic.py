@@ -10,12 +10,12 @@ from litestar import Request, Response, Router, get
 from litestar.params import QueryParameter
 
 from service.answers import LONGEST_SECONDS, Answers
-from service.database import Database
+from service.database.names import check_known, storable
+from service.database.pool import Database
 from service.http import cursor
 from service.http.conditional import NOT_MODIFIED
 from service.http.parameters import After, Rows, ServerFilter
 from service.http.problems import problems
-from service.names import check_known, storable
 from service.periods import PeriodName, grid
 
 _SUMMARY = """

@@ -14,11 +14,12 @@ import msgspec
 from litestar import Router, get
 from litestar.params import FromPath, QueryParameter
 
-from service.database import Database
+from service.database.names import storable, unknown_server
+from service.database.pool import Database
+from service.database.zones import Zones
 from service.http.errors import Problem
 from service.http.parameters import After, Limit, TimeZone
 from service.http.problems import problems
-from service.names import storable, unknown_server
 from service.quotas import STATES, state_of
 from service.settings import Settings
 from service.usage_answers import (
@@ -32,7 +33,6 @@ from service.usage_answers import (
     by_interface,
     month_of,
 )
-from service.zones import Zones
 
 MAX_DAYS = 400
 MAX_MONTHS = 120

@@ -19,8 +19,9 @@ from litestar import Litestar
 from litestar._openapi.plugin import OpenAPIPlugin
 from litestar.openapi.spec import OpenAPI
 
-from service import answers, config, removal, schema, tokens
+from service import answers, config, removal, tokens
 from service.app import Linkbeat, create_app
+from service.database import schema
 from service.embedded.choose import choose_test_database
 from service.http.log_limit import limited
 from service.identity import scopes

@@ -18,7 +18,7 @@ import asyncpg
 import httpx
 import pytest
 
-from service import schema
+from service.database import schema
 from service.embedded import packages
 from service.embedded.accounts import server_account
 from service.embedded.cluster import Cluster

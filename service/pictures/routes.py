@@ -22,7 +22,8 @@ from litestar.params import FromPath, QueryParameter
 
 from service import gauges, sparkline
 from service.answers import Answers, Form
-from service.database import Database
+from service.database.names import check_known
+from service.database.pool import Database
 from service.gauges import MountPoint
 from service.http.conditional import NOT_MODIFIED
 from service.http.errors import Problem
@@ -30,7 +31,6 @@ from service.http.json_body import body
 from service.http.parameters import InterfaceFilter
 from service.http.problems import problems
 from service.identity import Caller
-from service.names import check_known
 from service.periods import Grid, PeriodName, grid
 from service.pictures import charts
 from service.pictures.drawing import STYLE, Look, Theme, draw

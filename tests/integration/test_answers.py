@@ -12,7 +12,7 @@ from litestar.testing import RequestFactory
 
 from service import answers, sparkline
 from service.app import create_app
-from service.database import open_database
+from service.database.pool import open_database
 from service.settings import Settings
 from tests.conftest import in_process
 from tests.support import KEY, Client, heartbeat, hours_ago

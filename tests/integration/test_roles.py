@@ -7,9 +7,9 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from service import roles, schema
-from service.database import connect_writer, open_database
-from service.roles import ANALYST, INGEST, READ
+from service.database import roles, schema
+from service.database.pool import connect_writer, open_database
+from service.database.roles import ANALYST, INGEST, READ
 from tests.support import as_login, connected
 
 ROLES = (INGEST, READ, ANALYST)

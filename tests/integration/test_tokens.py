@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from service.app import create_app
-from service.follow import POLL_SECONDS
+from service.database.follow import POLL_SECONDS
 from service.issue import Created
 from service.keys import secret_key
 from service.settings import Settings

@@ -19,11 +19,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from service import roles
 from service.command import COMMAND
+from service.database import roles
 from service.settings import Settings, variable
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 MIGRATE = f"{COMMAND} migrate"
 CONNECT_SECONDS = 10.0
 BEFORE_RELEASE = "0001"

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from service.database import Database
+from service.database.pool import Database
 from service.http.errors import Problem
 
 # The names of IANA alone: PostgreSQL takes anything for a zone that looks like one of POSIX, "day1" among them.

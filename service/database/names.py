@@ -1,6 +1,6 @@
 """Names of servers and of what they have: as statements take them, and whether they are known."""
 
-from service.database import Database
+from service.database.pool import Database
 from service.http.errors import Problem
 from service.http.parameters import MAX_NAMES
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import asyncpg
 
-from service import roles
+from service.database import roles
 from service.http.errors import Problem
 from service.http.log_limit import limited
 

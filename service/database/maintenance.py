@@ -12,7 +12,7 @@ from typing import Self
 
 import asyncpg
 
-from service.database import CONNECT_SECONDS, UNREACHABLE
+from service.database.pool import CONNECT_SECONDS, UNREACHABLE
 
 log = logging.getLogger("linkbeat")
 

@@ -8,7 +8,7 @@ from typing import Self
 
 import asyncpg
 
-from service.database import RETRY_AFTER_SECONDS, Database
+from service.database.pool import RETRY_AFTER_SECONDS, Database
 from service.http.errors import Problem
 
 POLL_SECONDS = 1.0
