@@ -13,7 +13,9 @@ import asyncpg
 import uvicorn
 
 from agent import __version__
-from service import recount, token_command
+from service import recount
+from service.access import command as token_command
+from service.access.keys import fleet_key
 from service.app import create_app
 from service.command import COMMAND
 from service.database import schema
@@ -26,7 +28,6 @@ from service.http.limits import Peers
 from service.http.listen import listen
 from service.http.log_limit import LimitedFilter
 from service.http.protocol import Server, protocol
-from service.keys import fleet_key
 from service.run import run_all
 from service.settings import Settings, SettingsError
 

@@ -15,13 +15,11 @@ from litestar.types import ASGIApp, Send
 
 from agent import __version__
 from service import (
-    access,
     agents,
     events,
     export,
     fleet,
     gauges,
-    heartbeats,
     history,
     interfaces,
     quotas,
@@ -32,9 +30,13 @@ from service import (
     traffic,
     usage,
 )
-from service.answers import Answers, Watch
+from service.access import routes as access
+from service.access.identity import Caller, Identity, scopes
+from service.access.keys import secret_key
+from service.access.sessions import Sessions
+from service.access.tokens import Hasher, Tokens
+from service.cache import Answers, Watch
 from service.collectors import Exposition
-from service.config import Configurations
 from service.database import roles
 from service.database.maintenance import Maintenance
 from service.database.pool import Database, open_database
@@ -42,17 +44,15 @@ from service.database.zones import Zones
 from service.http.errors import EXCEPTION_HANDLERS, PRIVATE, on_http_exception
 from service.http.numbers import with_plain_numbers
 from service.http.reference import ReferencePlugin
-from service.identity import Caller, Identity, scopes
-from service.ingest import Ingest
-from service.keys import secret_key
+from service.ingest import routes as heartbeats
+from service.ingest.agent_config import Configurations
+from service.ingest.commit import Ingest
 from service.metrics import Metrics
 from service.openapi import complete
 from service.pictures import routes as pictures
 from service.pictures.links import Links
 from service.removal import Removals
-from service.sessions import Sessions
 from service.settings import Settings
-from service.tokens import Hasher, Tokens
 from service.web import agent_file, pages, sign_in
 
 

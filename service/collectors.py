@@ -9,9 +9,9 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from agent import __version__
-from service.answers import Answers
+from service.cache import Answers
 from service.database.pool import Database
-from service.ingest import Ingest
+from service.ingest.commit import Ingest
 from service.metrics import Metrics
 
 JOB_STATES = ("ok", "failing", "overdue", "taken over", "off")

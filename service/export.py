@@ -19,6 +19,7 @@ from litestar import Router, get
 from litestar.params import QueryParameter
 from litestar.types import ASGIApp, Receive, Scope, Send
 
+from service.access.identity import Caller
 from service.database.names import names_of, storable, unknown_server
 from service.database.pool import Database
 from service.export_formats import Relation, Writer, gzipped, relation_of, writer_of
@@ -27,7 +28,6 @@ from service.http.errors import Problem
 from service.http.log_limit import limited
 from service.http.parameters import MAX_NAMES, ServerNames
 from service.http.problems import problems
-from service.identity import Caller
 from service.ranges import moment, read_moment
 
 EXPORTS_AT_ONCE = 3  # of a process, with a connection each at most

@@ -13,7 +13,7 @@ import msgspec
 from litestar import Request, Response, Router, get
 from litestar.params import QueryParameter
 
-from service.answers import Answers, beside, keep_seconds
+from service.cache import Answers, beside, keep_seconds
 from service.database.names import storable
 from service.database.pool import Database
 from service.http.conditional import NOT_MODIFIED

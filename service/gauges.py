@@ -10,7 +10,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, QueryParameter
 
 from service import sparkline
-from service.answers import Answers, Form, keep_seconds
+from service.cache import Answers, Form, keep_seconds
 from service.database.names import storable, unknown_server
 from service.database.pool import Database
 from service.http.conditional import NOT_MODIFIED

@@ -11,13 +11,13 @@ from litestar import Request, Response, Router, delete
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath
 
-from service.answers import Answers
+from service.access.identity import Caller
+from service.access.tokens import Tokens
+from service.cache import Answers
 from service.database.names import storable, unknown_server
 from service.database.pool import CONNECT_SECONDS, UNREACHABLE, Database
 from service.http.errors import Problem
 from service.http.problems import problems
-from service.identity import Caller
-from service.tokens import Tokens
 
 log = logging.getLogger("linkbeat")
 

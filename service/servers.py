@@ -10,11 +10,11 @@ import msgspec
 from litestar import Request, Router, get
 from litestar.params import FromPath
 
+from service.access.identity import MAY, Caller
 from service.database.names import storable, unknown_server
 from service.database.pool import Database
 from service.http.parameters import After, Limit
 from service.http.problems import problems
-from service.identity import MAY, Caller
 from service.listing import ONLINE, Direction, Search, SortKey, Status, StatusFilter, page
 from service.wire import Filesystem, HostMetrics, NetworkInterface
 

@@ -14,7 +14,7 @@ import msgspec
 from litestar import Request, Response, Router, get
 from litestar.params import FromPath, QueryParameter
 
-from service.answers import Answers, Form, beside, keep_seconds
+from service.cache import Answers, Form, beside, keep_seconds
 from service.database.names import names_of, storable, unknown_server
 from service.database.pool import Database
 from service.http import cursor

@@ -12,15 +12,15 @@ from litestar import Request, Response, Router, get
 from litestar.openapi.datastructures import ResponseSpec
 
 from agent import __version__
-from service.answers import LONGEST_SECONDS, Answers
+from service.access.identity import Identity
+from service.cache import LONGEST_SECONDS, Answers
 from service.collectors import Exposition
 from service.database import schema
 from service.database.pool import Database
 from service.http.conditional import NOT_MODIFIED
 from service.http.errors import Problem
 from service.http.problems import problems
-from service.identity import Identity
-from service.ingest import Ingest
+from service.ingest.commit import Ingest
 from service.listing import ONLINE
 from service.settings import Settings
 

@@ -9,7 +9,7 @@ import msgspec
 from litestar import Request, Response, Router, get
 from litestar.params import QueryParameter
 
-from service.answers import LONGEST_SECONDS, Answers
+from service.cache import LONGEST_SECONDS, Answers
 from service.database.names import check_known, storable
 from service.database.pool import Database
 from service.http import cursor

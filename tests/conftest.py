@@ -19,12 +19,15 @@ from litestar import Litestar
 from litestar._openapi.plugin import OpenAPIPlugin
 from litestar.openapi.spec import OpenAPI
 
-from service import answers, config, removal, tokens
+from service import cache as answers
+from service import removal
+from service.access import tokens
+from service.access.identity import scopes
 from service.app import Linkbeat, create_app
 from service.database import schema
 from service.embedded.choose import choose_test_database
 from service.http.log_limit import limited
-from service.identity import scopes
+from service.ingest import agent_config as config
 from service.openapi import complete
 from service.settings import Settings
 from tests.support import KEY, Client

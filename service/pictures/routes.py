@@ -1,6 +1,6 @@
 """Sparklines as pictures by URL, for pages that show an image and cannot ask an API; and the links that let them.
 
-A picture is drawn from the JSON answer's own bytes and kept with them (service/answers.py): it costs no query that the
+A picture is drawn from the JSON answer's own bytes and kept with them (service/cache.py): it costs no query that the
 answer would not have cost.
 """
 
@@ -21,7 +21,9 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, QueryParameter
 
 from service import gauges, sparkline
-from service.answers import Answers, Form
+from service.access.identity import Caller
+from service.access.tokens import Tokens
+from service.cache import Answers, Form
 from service.database.names import check_known
 from service.database.pool import Database
 from service.gauges import MountPoint
@@ -30,12 +32,10 @@ from service.http.errors import Problem
 from service.http.json_body import body
 from service.http.parameters import InterfaceFilter
 from service.http.problems import problems
-from service.identity import Caller
 from service.periods import Grid, PeriodName, grid
 from service.pictures import charts
 from service.pictures.drawing import STYLE, Look, Theme, draw
 from service.pictures.links import DAY_SECONDS, DEFAULT_DAYS, Links, Metric, NewPicture, Picture
-from service.tokens import Tokens
 
 log = logging.getLogger("linkbeat")
 

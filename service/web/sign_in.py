@@ -7,11 +7,11 @@ import msgspec
 from litestar import Request, Response, post
 from msgspec import Meta
 
+from service.access.identity import Identity
+from service.access.sessions import Sessions, check_same_origin
 from service.http.body import content, read
 from service.http.decode import decode
 from service.http.log_limit import limited
-from service.identity import Identity
-from service.sessions import Sessions, check_same_origin
 
 MAX_BODY_BYTES = 4 << 10
 

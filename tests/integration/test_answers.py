@@ -10,7 +10,8 @@ import pytest
 from asyncpg.connection import LoggedQuery
 from litestar.testing import RequestFactory
 
-from service import answers, sparkline
+from service import cache as answers
+from service import sparkline
 from service.app import create_app
 from service.database.pool import open_database
 from service.settings import Settings

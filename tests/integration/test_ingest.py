@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from service.app import create_app
-from service.heartbeat import decode_heartbeat
 from service.http.errors import Problem
-from service.ingest import Ingest
+from service.ingest.commit import Ingest
+from service.ingest.heartbeat import decode_heartbeat
 from service.settings import Settings
 from tests.conftest import running
 from tests.support import KEY, Client, heartbeat, hours_ago

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from litestar import Litestar
 
-from service import identity
+from service.access import identity
 from service.app import create_app
 from service.database.pool import Database
 from service.settings import Settings

@@ -16,12 +16,12 @@ import pytest
 from asyncpg.connection import LoggedQuery
 
 from service import sparkline
-from service.answers import KEPT_FORMS
+from service.access.keys import secret_key
+from service.access.sessions import Sessions
 from service.app import create_app
-from service.keys import secret_key
+from service.cache import KEPT_FORMS
 from service.pictures import routes as pictures
 from service.pictures.drawing import Chart, Look, draw
-from service.sessions import Sessions
 from service.settings import Settings
 from tests.conftest import in_process
 from tests.support import KEY, Client, heartbeat, hours_ago

@@ -8,8 +8,8 @@ import asyncpg
 import msgspec
 from msgspec import Meta
 
+from service.access.tokens import Hasher, Kind, Made
 from service.http.errors import Problem
-from service.tokens import Hasher, Kind, Made
 from service.wire import ServerId
 
 Fetch = Callable[..., Awaitable[list[asyncpg.Record]]]

@@ -16,10 +16,10 @@ from typing import Self
 
 import asyncpg
 
-from service.batch import CALL, Pending, Stored, arguments
 from service.database.pool import RETRY_AFTER_SECONDS, UNREACHABLE, connect_writer
 from service.http.errors import FieldError, Problem
-from service.queue import Queue
+from service.ingest.batch import CALL, Pending, Stored, arguments
+from service.ingest.queue import Queue
 from service.wire import Heartbeat
 
 log = logging.getLogger("linkbeat")

@@ -13,14 +13,14 @@ from time import perf_counter
 import msgspec
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from service.config import Configurations
-from service.heartbeat import decode_heartbeat, split_batch
+from service.access.identity import Caller, Identity
 from service.http.body import ACCEPTED, JSON_TYPES, content, read
 from service.http.budget import SMALL_BYTES, Budget, Held
 from service.http.errors import MEDIA_TYPE, PRIVATE, FieldError, Problem
 from service.http.log_limit import limited
-from service.identity import Caller, Identity
-from service.ingest import Ingest
+from service.ingest.agent_config import Configurations
+from service.ingest.commit import Ingest
+from service.ingest.heartbeat import decode_heartbeat, split_batch
 from service.metrics import Metrics
 from service.wire import AgentConfig, Heartbeat
 

@@ -10,14 +10,8 @@ import msgspec
 from litestar import Request, Response, Router, delete, get, post
 from litestar.params import PathParameter, QueryParameter
 
-from service.database.names import storable
-from service.database.pool import Database
-from service.http.errors import Problem
-from service.http.json_body import body
-from service.http.parameters import Limit
-from service.http.problems import problems
-from service.identity import Caller
-from service.issue import (
+from service.access.identity import Caller
+from service.access.issue import (
     Created,
     Enrolling,
     NewEnrolment,
@@ -28,7 +22,13 @@ from service.issue import (
     enrol,
     register,
 )
-from service.tokens import Hasher, Kind, Tokens
+from service.access.tokens import Hasher, Kind, Tokens
+from service.database.names import storable
+from service.database.pool import Database
+from service.http.errors import Problem
+from service.http.json_body import body
+from service.http.parameters import Limit
+from service.http.problems import problems
 
 log = logging.getLogger("linkbeat")
 

@@ -9,10 +9,10 @@ from itertools import islice
 
 import msgspec
 
-from service.hints import consistent, decode_sensible
 from service.http.errors import FieldError, Problem
 from service.http.os_info import checked
 from service.http.refusal import CONTROL, NAMES, not_as_specified, not_json
+from service.ingest.hints import consistent, decode_sensible
 from service.wire import HINTS, MAX_COUNTER, MAX_STACKED_ON, Filesystem, Heartbeat, NetworkInterface
 
 FUTURE_ALLOWED = timedelta(minutes=5)
@@ -40,7 +40,7 @@ _lines = re.compile(rb"\S[^\n]*").finditer
 
 
 def decode_heartbeat(body: bytes, *, now: datetime, oldest: timedelta) -> Heartbeat:
-    """A heartbeat that the database will take. Hints that make no sense are left out (service/hints.py).
+    """A heartbeat that the database will take. Hints that make no sense are left out (service/ingest/hints.py).
 
     Raises Problem: 400 where the body is not JSON, 422 with every field that is not as specified, MAX_ERRORS at most.
     """

@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 import asyncpg
 import msgspec
 
-from service.access import LIST, REVOKE
+from service.access.issue import Created, NewEnrolment, NewToken, create, create_enrolment
+from service.access.keys import secret_key
+from service.access.routes import LIST, REVOKE
+from service.access.tokens import Hasher
 from service.database import schema
 from service.embedded.choose import choose_database
 from service.http.errors import Problem
-from service.issue import Created, NewEnrolment, NewToken, create, create_enrolment
-from service.keys import secret_key
 from service.settings import Settings
-from service.tokens import Hasher
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 T = TypeVar("T", NewToken, NewEnrolment)

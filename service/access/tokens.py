@@ -136,7 +136,7 @@ class Tokens(Followed):
         return self._used_now(token) if token.is_of(self._hasher(credential)) else None
 
     def of_id(self, token_id: str) -> Token | None:
-        """The valid token of this id, for whoever has shown it before (service/sessions.py)."""
+        """The valid token of this id, for whoever has shown it before (service/access/sessions.py)."""
         token = self._of.get(token_id.encode())
         return self._used_now(token) if token else None
 

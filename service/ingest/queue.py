@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterable
 from itertools import islice
 
-from service.batch import Pending
+from service.ingest.batch import Pending
 
 BATCH_HEARTBEATS = 200  # past it a batch's time grows and its rate hardly does
 BATCH_SAMPLES = 2_000  # hosts with hundreds of interfaces fill a batch sooner

@@ -16,13 +16,13 @@ from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.types import Scope
 
+from service.access.sessions import Sessions, check_same_origin
+from service.access.tokens import MAX_AGE_SECONDS, Token, Tokens
 from service.http.body import content
 from service.http.errors import Problem
 from service.http.limits import Buckets, Peers, Recent
 from service.http.log_limit import limited
-from service.sessions import Sessions, check_same_origin
 from service.settings import Settings
-from service.tokens import MAX_AGE_SECONDS, Token, Tokens
 from service.wire import Heartbeat
 
 # open: anyone. enrol: with an enrolment token.
@@ -42,7 +42,7 @@ IN_FLIGHT = {"server": 16, "enrolment": 64, "read": 64, "admin": 64, "link": 64}
 # What a session of a browser may: for reporting and enrolling there are tokens.
 _IN_SESSION = frozenset({"read", "admin"})
 _UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-_GUID = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,255}")  # as service/issue.py
+_GUID = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,255}")  # as service/access/issue.py
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="linkbeat"'}
 
 
@@ -89,7 +89,7 @@ class Identity:
     """Checks what a request carries: `Authorization: Bearer …`; from agents in the field also `X-API-Key`, or
     `X-Agent-Token` with `X-Server-GUID`; from browsers, where it carries none of these, the cookie of a session.
 
-    The fleet key does everything. Checking costs some microseconds and no statement (service/tokens.py).
+    The fleet key does everything. Checking costs some microseconds and no statement (service/access/tokens.py).
     """
 
     def __init__(self, key: str, settings: Settings, tokens: Callable[[], Tokens], sessions: Sessions) -> None:
