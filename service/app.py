@@ -14,22 +14,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ASGIApp, Send
 
 from agent import __version__
-from service import (
-    agents,
-    events,
-    export,
-    fleet,
-    gauges,
-    history,
-    interfaces,
-    quotas,
-    removal,
-    servers,
-    sparkline,
-    system,
-    traffic,
-    usage,
-)
+from service import agents, fleet, interfaces, quotas, removal, servers, system, usage
 from service.access import routes as access
 from service.access.identity import Caller, Identity, scopes
 from service.access.keys import secret_key
@@ -53,6 +38,8 @@ from service.pictures import routes as pictures
 from service.pictures.links import Links
 from service.removal import Removals
 from service.settings import Settings
+from service.traffic import events, export, gauges, history, sparkline
+from service.traffic import totals as traffic
 from service.web import agent_file, pages, sign_in
 
 

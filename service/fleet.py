@@ -23,10 +23,10 @@ from service.http.parameters import Limit
 from service.http.problems import problems
 from service.listing import DEFAULT_INTERVAL_SECONDS, ONLINE, Status
 from service.live import LATE, REMEMBERED, Live, Look
-from service.periods import Bucket, Grid, PeriodName, grid
-from service.ranges import moment, read_moment
-from service.series import filled, of_pairs
-from service.sparkline import now
+from service.traffic.periods import Bucket, Grid, PeriodName, grid
+from service.traffic.ranges import moment, read_moment
+from service.traffic.series import filled, of_pairs
+from service.traffic.sparkline import now
 
 SHOWN = 4
 MAX_SERIES = 500

@@ -23,11 +23,11 @@ from litestar.openapi.spec import (
 from litestar.params import FromPath, JSONBody
 
 from service.access.issue import Enrolling, NewEnrolment, NewServer, NewToken
-from service.export_formats import described as export_types
 from service.http.errors import MEDIA_TYPE
 from service.http.problems import problems
 from service.ingest.routes import BatchAnswer, HeartbeatAnswer
 from service.pictures.links import NewPicture
+from service.traffic.export_formats import described as export_types
 from service.wire import MAX_NESTING, MAX_OS_INFO_BYTES, AgentConfig, Heartbeat, Quota
 
 EXAMPLES = Path(__file__).with_name("examples.json")

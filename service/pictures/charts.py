@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from service.gauges import FilesystemSparkline, GaugeSparkline
-from service.periods import Grid
 from service.pictures.drawing import Chart, Curve
 from service.pictures.figures import bits, percent
-from service.sparkline import Sparkline
+from service.traffic.gauges import FilesystemSparkline, GaugeSparkline
+from service.traffic.periods import Grid
+from service.traffic.sparkline import Sparkline
 
 FRESH_SECONDS = 300  # a figure as old as this still is one of now; of wide buckets, the last two are
 _SPANS = {"1h": "last hour", "24h": "last 24 hours", "7d": "last 7 days", "30d": "last 30 days", "1y": "last year"}

@@ -20,22 +20,22 @@ from litestar.di import NamedDependency, Provide
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, QueryParameter
 
-from service import gauges, sparkline
 from service.access.identity import Caller
 from service.access.tokens import Tokens
 from service.cache import Answers, Form
 from service.database.names import check_known
 from service.database.pool import Database
-from service.gauges import MountPoint
 from service.http.conditional import NOT_MODIFIED
 from service.http.errors import Problem
 from service.http.json_body import body
 from service.http.parameters import InterfaceFilter
 from service.http.problems import problems
-from service.periods import Grid, PeriodName, grid
 from service.pictures import charts
 from service.pictures.drawing import STYLE, Look, Theme, draw
 from service.pictures.links import DAY_SECONDS, DEFAULT_DAYS, Links, Metric, NewPicture, Picture
+from service.traffic import gauges, sparkline
+from service.traffic.gauges import MountPoint
+from service.traffic.periods import Grid, PeriodName, grid
 
 log = logging.getLogger("linkbeat")
 

@@ -11,10 +11,10 @@ from asyncpg.connection import LoggedQuery
 from litestar.testing import RequestFactory
 
 from service import cache as answers
-from service import sparkline
 from service.app import create_app
 from service.database.pool import open_database
 from service.settings import Settings
+from service.traffic import sparkline
 from tests.conftest import in_process
 from tests.support import KEY, Client, heartbeat, hours_ago
 

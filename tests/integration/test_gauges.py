@@ -7,8 +7,8 @@ import asyncpg
 import pytest
 from asyncpg.connection import LoggedQuery
 
-from service import gauges, sparkline
-from service.periods import PERIODS
+from service.traffic import gauges, sparkline
+from service.traffic.periods import PERIODS
 from tests.plans import old_chunks_read
 from tests.support import Client, heartbeat, hours_ago
 

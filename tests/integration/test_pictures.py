@@ -15,7 +15,6 @@ import httpx
 import pytest
 from asyncpg.connection import LoggedQuery
 
-from service import sparkline
 from service.access.keys import secret_key
 from service.access.sessions import Sessions
 from service.app import create_app
@@ -23,6 +22,7 @@ from service.cache import KEPT_FORMS
 from service.pictures import routes as pictures
 from service.pictures.drawing import Chart, Look, draw
 from service.settings import Settings
+from service.traffic import sparkline
 from tests.conftest import in_process
 from tests.support import KEY, Client, heartbeat, hours_ago
 

@@ -8,8 +8,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from service import fleet, gauges, sparkline
-from service.periods import PERIODS
+from service import fleet
+from service.traffic import gauges, sparkline
+from service.traffic.periods import PERIODS
 from tests.support import Client, hours_ago, interface
 
 NOW = hours_ago(0) + timedelta(seconds=30)

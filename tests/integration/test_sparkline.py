@@ -13,8 +13,8 @@ import asyncpg
 import pytest
 from asyncpg.connection import LoggedQuery
 
-from service import sparkline
-from service.periods import PERIODS, grid
+from service.traffic import sparkline
+from service.traffic.periods import PERIODS, grid
 from tests.support import Client, heartbeat, hours_ago, interface
 
 pytestmark = pytest.mark.usefixtures("statements")  # before `service`, whose statements they are

@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 
-/** Seconds of each period, as in service/periods.py, with the width of its aggregate's buckets. */
+/** Seconds of each period, as in service/traffic/periods.py, with the width of its aggregate's buckets. */
 export const PERIODS = new Map([
   ["1h", { seconds: 3_600, bucket: 60 }],
   ["24h", { seconds: 86_400, bucket: 900 }],

@@ -16,7 +16,7 @@ from service.http import cursor
 from service.http.conditional import NOT_MODIFIED
 from service.http.parameters import After, Rows, ServerFilter
 from service.http.problems import problems
-from service.periods import PeriodName, grid
+from service.traffic.periods import PeriodName, grid
 
 _SUMMARY = """
 WITH series AS MATERIALIZED (

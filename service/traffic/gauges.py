@@ -9,14 +9,14 @@ from litestar import Request, Response, Router, get
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, QueryParameter
 
-from service import sparkline
 from service.cache import Answers, Form, keep_seconds
 from service.database.names import storable, unknown_server
 from service.database.pool import Database
 from service.http.conditional import NOT_MODIFIED
 from service.http.problems import problems
-from service.periods import Bucket, Grid, PeriodName, grid
-from service.series import Fill, P, points
+from service.traffic import sparkline
+from service.traffic.periods import Bucket, Grid, PeriodName, grid
+from service.traffic.series import Fill, P, points
 
 HostMetric = Literal["cpu", "memory", "disk", "load"]
 
@@ -86,7 +86,7 @@ _HOST_METRICS: dict[HostMetric, tuple[str, Literal["percent", "processes"]]] = {
 _COLUMNS = ("min", "max", "avg")
 _FILESYSTEM_COLUMNS = (*_COLUMNS, "used_bytes", "total_bytes")
 # Sums and counts are kept, so the mean is that of all samples, and not one of means. A bucket of samples that do not
-# say is a gap. The range stands in the statement, as the network's does (service/sparkline.py).
+# say is a gap. The range stands in the statement, as the network's does (service/traffic/sparkline.py).
 _READ = """
 WITH bucket AS (
     SELECT ((date_part('epoch', time_bucket(INTERVAL '{width} seconds', bucket, TIMESTAMPTZ '{since}')) - {first})

@@ -15,9 +15,9 @@ from service.http import cursor
 from service.http.errors import Problem
 from service.http.parameters import After, InterfaceFilter, Rows, ServerFilter
 from service.http.problems import problems
-from service.periods import EPOCH, LEVELS, bucket_seconds
-from service.ranges import Moment, Since, Until, range_of, utc
-from service.rates import rates
+from service.traffic.periods import EPOCH, LEVELS, bucket_seconds
+from service.traffic.ranges import Moment, Since, Until, range_of, utc
+from service.traffic.rates import rates
 
 # Buckets of an answer that nobody chose: the widest range that each width serves.
 _DEFAULTS = ((timedelta(hours=6), 60), (timedelta(days=3), 900), (timedelta(days=60), 3_600), (timedelta.max, 86_400))

@@ -22,13 +22,13 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from service.access.identity import Caller
 from service.database.names import names_of, storable, unknown_server
 from service.database.pool import Database
-from service.export_formats import Relation, Writer, gzipped, relation_of, writer_of
 from service.http.conditional import accepts_gzip
 from service.http.errors import Problem
 from service.http.log_limit import limited
 from service.http.parameters import MAX_NAMES, ServerNames
 from service.http.problems import problems
-from service.ranges import moment, read_moment
+from service.traffic.export_formats import Relation, Writer, gzipped, relation_of, writer_of
+from service.traffic.ranges import moment, read_moment
 
 EXPORTS_AT_ONCE = 3  # of a process, with a connection each at most
 PAGE_SECONDS = 60.0

@@ -11,11 +11,11 @@ from litestar.params import QueryParameter
 
 from service.database.names import check_known, storable
 from service.database.pool import Database
-from service.history import now
 from service.http import cursor
 from service.http.parameters import After, InterfaceFilter, Rows
 from service.http.problems import problems
-from service.ranges import Moment, Since, Until, range_of, utc
+from service.traffic.history import now
+from service.traffic.ranges import Moment, Since, Until, range_of, utc
 
 # The aggregate tells which hours have any, and only the samples of those hours are searched. It does not tell glitches:
 # where they are sought, every hour is searched, so the range is short and of one interface.

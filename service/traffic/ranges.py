@@ -8,7 +8,7 @@ from litestar.params import QueryParameter
 from msgspec import Meta
 
 from service.http.errors import Problem
-from service.periods import EPOCH
+from service.traffic.periods import EPOCH
 
 _DAY = timedelta(days=1)
 

@@ -22,8 +22,8 @@ from service.http.conditional import NOT_MODIFIED
 from service.http.numbers import plain_json
 from service.http.parameters import After, InterfaceFilter, ServerNames
 from service.http.problems import problems
-from service.periods import Bucket, Grid, PeriodName, grid
-from service.series import Fill, arrays_of, buckets_of, filled, interval_seconds, points
+from service.traffic.periods import Bucket, Grid, PeriodName, grid
+from service.traffic.series import Fill, arrays_of, buckets_of, filled, interval_seconds, points
 
 POINTS_AT_ONCE = 4_000  # made in the event loop: some milliseconds' work
 PAGES_AT_ONCE = 2  # of the fleet's that are made, however many are asked for

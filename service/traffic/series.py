@@ -14,8 +14,8 @@ import msgspec
 from litestar.params import QueryParameter
 
 from service.database.pool import Database
-from service.periods import Grid
-from service.rates import rates
+from service.traffic.periods import Grid
+from service.traffic.rates import rates
 
 _PAIRS = """
 WITH bucket AS ({buckets})
