@@ -14,7 +14,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ASGIApp, Send
 
 from agent import __version__
-from service import agents, fleet, interfaces, quotas, removal, servers, system, usage
+from service import quotas, system, usage
 from service.access import routes as access
 from service.access.identity import Caller, Identity, scopes
 from service.access.keys import secret_key
@@ -26,6 +26,9 @@ from service.database import roles
 from service.database.maintenance import Maintenance
 from service.database.pool import Database, open_database
 from service.database.zones import Zones
+from service.fleet import agents, interfaces, removal, servers
+from service.fleet import overview as fleet
+from service.fleet.removal import Removals
 from service.http.errors import EXCEPTION_HANDLERS, PRIVATE, on_http_exception
 from service.http.numbers import with_plain_numbers
 from service.http.reference import ReferencePlugin
@@ -36,7 +39,6 @@ from service.metrics import Metrics
 from service.openapi import complete
 from service.pictures import routes as pictures
 from service.pictures.links import Links
-from service.removal import Removals
 from service.settings import Settings
 from service.traffic import events, export, gauges, history, sparkline
 from service.traffic import totals as traffic

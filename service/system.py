@@ -17,11 +17,11 @@ from service.cache import LONGEST_SECONDS, Answers
 from service.collectors import Exposition
 from service.database import schema
 from service.database.pool import Database
+from service.fleet.listing import ONLINE
 from service.http.conditional import NOT_MODIFIED
 from service.http.errors import Problem
 from service.http.problems import problems
 from service.ingest.commit import Ingest
-from service.listing import ONLINE
 from service.settings import Settings
 
 log = logging.getLogger("linkbeat")

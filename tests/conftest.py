@@ -20,12 +20,12 @@ from litestar._openapi.plugin import OpenAPIPlugin
 from litestar.openapi.spec import OpenAPI
 
 from service import cache as answers
-from service import removal
 from service.access import tokens
 from service.access.identity import scopes
 from service.app import Linkbeat, create_app
 from service.database import schema
 from service.embedded.choose import choose_test_database
+from service.fleet import removal
 from service.http.log_limit import limited
 from service.ingest import agent_config as config
 from service.openapi import complete

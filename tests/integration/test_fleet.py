@@ -9,8 +9,9 @@ import asyncpg
 import pytest
 from asyncpg.connection import LoggedQuery
 
-from service import fleet, live
 from service.app import create_app
+from service.fleet import changes as live
+from service.fleet import overview as fleet
 from service.settings import Settings
 from tests.conftest import in_process
 from tests.support import KEY, Client, heartbeat, hours_ago, interface

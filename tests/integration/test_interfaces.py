@@ -7,8 +7,8 @@ import asyncpg
 import pytest
 from asyncpg.connection import LoggedQuery
 
-from service import interfaces
-from service.calendar import day_range
+from service.fleet import interfaces
+from service.fleet.calendar import day_range
 from tests.plans import old_chunks_read
 from tests.support import Client, heartbeat, hours_ago, interface
 

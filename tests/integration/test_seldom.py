@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from service import fleet
+from service.fleet import overview as fleet
 from service.traffic import gauges, sparkline
 from service.traffic.periods import PERIODS
 from tests.support import Client, hours_ago, interface

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from service.calendar import day_range, month_range, zone
+from service.fleet.calendar import day_range, month_range, zone
 from service.http.errors import Problem
 
 HOUR = timedelta(hours=1)

@@ -12,12 +12,12 @@ from litestar.params import FromPath
 
 from service.database.names import storable, unknown_server
 from service.database.pool import Database
+from service.fleet.listing import Direction, Search, SortKey, Status, StatusFilter, page
 from service.http.errors import Problem
 from service.http.json_body import body
 from service.http.parameters import After, Limit
 from service.http.problems import problems
 from service.ingest.agent_config import Configurations
-from service.listing import Direction, Search, SortKey, Status, StatusFilter, page
 from service.wire import AgentConfig
 
 # public.agent_overview has the meaning of each column (docs/sql.md).

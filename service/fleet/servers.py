@@ -13,9 +13,9 @@ from litestar.params import FromPath
 from service.access.identity import MAY, Caller
 from service.database.names import storable, unknown_server
 from service.database.pool import Database
+from service.fleet.listing import ONLINE, Direction, Search, SortKey, Status, StatusFilter, page
 from service.http.parameters import After, Limit
 from service.http.problems import problems
-from service.listing import ONLINE, Direction, Search, SortKey, Status, StatusFilter, page
 from service.wire import Filesystem, HostMetrics, NetworkInterface
 
 # The interfaces of the newest heartbeat: those that it named carry its time.

@@ -16,13 +16,13 @@ from litestar.params import QueryParameter
 from service.cache import Answers, beside, keep_seconds
 from service.database.names import storable
 from service.database.pool import Database
+from service.fleet.changes import LATE, REMEMBERED, Live, Look
+from service.fleet.listing import DEFAULT_INTERVAL_SECONDS, ONLINE, Status
 from service.http.conditional import NOT_MODIFIED
 from service.http.errors import Problem
 from service.http.numbers import plain_json
 from service.http.parameters import Limit
 from service.http.problems import problems
-from service.listing import DEFAULT_INTERVAL_SECONDS, ONLINE, Status
-from service.live import LATE, REMEMBERED, Live, Look
 from service.traffic.periods import Bucket, Grid, PeriodName, grid
 from service.traffic.ranges import moment, read_moment
 from service.traffic.series import filled, of_pairs

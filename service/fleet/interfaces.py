@@ -10,9 +10,9 @@ import msgspec
 from litestar import Router, get
 from litestar.params import FromPath, QueryParameter
 
-from service.calendar import day_range, month_range, zone
 from service.database.names import storable, unknown_server
 from service.database.pool import Database
+from service.fleet.calendar import day_range, month_range, zone
 from service.http import cursor
 from service.http.errors import Problem
 from service.http.parameters import After, Limit, TimeZone
