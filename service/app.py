@@ -14,7 +14,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ASGIApp, Send
 
 from agent import __version__
-from service import quotas, system, usage
+from service import system
 from service.access import routes as access
 from service.access.identity import Caller, Identity, scopes
 from service.access.keys import secret_key
@@ -42,6 +42,8 @@ from service.pictures.links import Links
 from service.settings import Settings
 from service.traffic import events, export, gauges, history, sparkline
 from service.traffic import totals as traffic
+from service.usage import quotas
+from service.usage import routes as usage
 from service.web import agent_file, pages, sign_in
 
 

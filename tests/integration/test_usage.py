@@ -17,10 +17,10 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from service import usage
 from service.app import create_app
 from service.database import schema
 from service.settings import Settings
+from service.usage import routes as usage
 from tests.conftest import in_process
 from tests.oracle import COUNTERS, Account, Beat, Sample, account
 from tests.support import KEY, Client, boot_id, connected, heartbeat, hours_ago

@@ -20,19 +20,9 @@ from service.database.zones import Zones
 from service.http.errors import Problem
 from service.http.parameters import After, Limit, TimeZone
 from service.http.problems import problems
-from service.quotas import STATES, state_of
 from service.settings import Settings
-from service.usage_answers import (
-    Day,
-    FleetUsage,
-    Month,
-    ServerUsage,
-    Usage,
-    amount,
-    by_day,
-    by_interface,
-    month_of,
-)
+from service.usage.answers import Day, FleetUsage, Month, ServerUsage, Usage, amount, by_day, by_interface, month_of
+from service.usage.quotas import STATES, state_of
 
 MAX_DAYS = 400
 MAX_MONTHS = 120

@@ -7,7 +7,7 @@ from typing import Literal
 import asyncpg
 import msgspec
 
-from service.quotas import QuotaState
+from service.usage.quotas import QuotaState
 
 
 class Amount(msgspec.Struct, frozen=True):
