@@ -13,7 +13,6 @@ import asyncpg
 import uvicorn
 
 from agent import __version__
-from service import recount
 from service.access import command as token_command
 from service.access.keys import fleet_key
 from service.app import create_app
@@ -28,6 +27,7 @@ from service.http.limits import Peers
 from service.http.listen import listen
 from service.http.log_limit import LimitedFilter
 from service.http.protocol import Server, protocol
+from service.operations import recount
 from service.run import run_all
 from service.settings import Settings, SettingsError
 

@@ -14,14 +14,12 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ASGIApp, Send
 
 from agent import __version__
-from service import system
 from service.access import routes as access
 from service.access.identity import Caller, Identity, scopes
 from service.access.keys import secret_key
 from service.access.sessions import Sessions
 from service.access.tokens import Hasher, Tokens
 from service.cache import Answers, Watch
-from service.collectors import Exposition
 from service.database import roles
 from service.database.maintenance import Maintenance
 from service.database.pool import Database, open_database
@@ -37,6 +35,8 @@ from service.ingest.agent_config import Configurations
 from service.ingest.commit import Ingest
 from service.metrics import Metrics
 from service.openapi import complete
+from service.operations import routes as system
+from service.operations.collectors import Exposition
 from service.pictures import routes as pictures
 from service.pictures.links import Links
 from service.settings import Settings

@@ -14,7 +14,6 @@ from litestar.openapi.datastructures import ResponseSpec
 from agent import __version__
 from service.access.identity import Identity
 from service.cache import LONGEST_SECONDS, Answers
-from service.collectors import Exposition
 from service.database import schema
 from service.database.pool import Database
 from service.fleet.listing import ONLINE
@@ -22,6 +21,7 @@ from service.http.conditional import NOT_MODIFIED
 from service.http.errors import Problem
 from service.http.problems import problems
 from service.ingest.commit import Ingest
+from service.operations.collectors import Exposition
 from service.settings import Settings
 
 log = logging.getLogger("linkbeat")
