@@ -139,7 +139,7 @@ class Heartbeat(msgspec.Struct, frozen=True):
     interval_seconds  from one heartbeat to the next, as the agent is set; a hint, like agent_version and
                       primary_interface: one that makes no sense counts as not sent
     os_info           an object of whatever the agent knows of its system: 16 KiB and 8 levels at most. Decoded apart,
-                      because its sender chooses what that costs (service/ingest/heartbeat.py); None: absent or null
+                      because what it costs to decode is the sender's choice; None: absent or null
     truncated         interfaces were left out to make the heartbeat fit
     """
 

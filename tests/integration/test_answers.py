@@ -10,7 +10,7 @@ import pytest
 from asyncpg.connection import LoggedQuery
 from litestar.testing import RequestFactory
 
-from service import cache as answers
+from service import cache
 from service.app import create_app
 from service.database.pool import open_database
 from service.settings import Settings
@@ -96,7 +96,7 @@ async def test_a_look_confirms_what_was_read_since_the_one_before_and_nothing_el
     database_url: str, database: asyncpg.Connection, service: Client
 ) -> None:
     await service.post(heartbeat(at=hours_ago(0), eth0=(0, 0)))
-    kept = answers.Answers()
+    kept = cache.Answers()
     request: Any = RequestFactory().get()
     made = 0
 
@@ -109,7 +109,7 @@ async def test_a_look_confirms_what_was_read_since_the_one_before_and_nothing_el
         await kept.get(request, "key", make, keep_seconds=0.3, servers=["nas"])
 
     async with open_database(database_url) as reading:
-        watch = answers.Watch(kept, reading)
+        watch = cache.Watch(kept, reading)
         await ask()
         await watch.look()  # the first look knows of no other
         await asyncio.sleep(0.35)
@@ -143,7 +143,7 @@ async def test_who_sent_a_heartbeat_sees_it_at_once(service: Client, path: str) 
 async def test_an_answer_that_a_heartbeat_overtook_is_not_kept(service: Client, database: asyncpg.Connection) -> None:
     await service.post(heartbeat(at=hours_ago(0), eth0=(0, 0)))
     made = asyncio.Event()
-    kept = answers.Answers()
+    kept = cache.Answers()
     request: Any = RequestFactory().get()
 
     async def slowly() -> Any:
@@ -194,7 +194,7 @@ async def test_a_failure_is_told_to_all_who_wait_and_not_kept(service: Client) -
 
 
 async def test_who_goes_away_does_not_take_the_answer_from_others() -> None:
-    kept = answers.Answers()
+    kept = cache.Answers()
     request: Any = RequestFactory().get()
     made = asyncio.Event()
 
@@ -212,8 +212,8 @@ async def test_who_goes_away_does_not_take_the_answer_from_others() -> None:
 
 
 async def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "KEPT_BYTES", 50_000)
-    kept = answers.Answers()
+    monkeypatch.setattr(cache, "KEPT_BYTES", 50_000)
+    kept = cache.Answers()
     request: Any = RequestFactory().get()
 
     async def large() -> Any:
@@ -227,7 +227,7 @@ async def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_what_nobody_asks_for_any_more_goes_when_its_time_is_over() -> None:
-    kept = answers.Answers()
+    kept = cache.Answers()
     request: Any = RequestFactory().get()
 
     async def small() -> Any:

@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from service.fleet import overview as fleet
+from service.fleet import overview
 from service.traffic import gauges, sparkline
 from service.traffic.periods import PERIODS
 from tests.support import Client, hours_ago, interface
@@ -21,8 +21,8 @@ SVG = "{http://www.w3.org/2000/svg}"
 @pytest.fixture(autouse=True)
 def _fixed_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sparkline, "now", lambda: NOW)
-    monkeypatch.setattr(fleet, "now", lambda: NOW)
-    for module in (sparkline, gauges, fleet):
+    monkeypatch.setattr(overview, "now", lambda: NOW)
+    for module in (sparkline, gauges, overview):
         monkeypatch.setattr(module, "keep_seconds", lambda _: 0)
 
 

@@ -1,4 +1,4 @@
-"""service.fleet.overview.servers: filesystems that are full by their nature."""
+"""service.fleet.servers: filesystems that are full by their nature."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""service.traffic.totals.periods: where the buckets of an answer lie."""
+"""service.traffic.periods: where the buckets of an answer lie."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
