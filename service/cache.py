@@ -16,12 +16,13 @@ from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import asyncpg
 import msgspec
 from litestar import MediaType, Request, Response
 
+from service.background import BackgroundTask
 from service.database.pool import Database
 from service.http.conditional import accepts_gzip, has_tag, tag_of
 from service.http.errors import Problem
@@ -287,27 +288,19 @@ class Answers:
                 del self._of_server[server_id]
 
 
-class Watch:
+class Watch(BackgroundTask):
     """Looks again and again whether the servers whose answers are kept have received heartbeats, from whatever process.
 
     One statement for all of them, and none while nothing is kept. Where it fails, answers are as short-lived as before.
     """
 
     def __init__(self, answers: Answers, database: Database) -> None:
+        super().__init__("answers")
         self._answers = answers
         self._database = database
         self._received: dict[str, datetime] = {}
         self._looks = 0
         self._looked = 0.0  # when the last look was over, by the event loop's clock
-
-    async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._run(), name="linkbeat answers")
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
 
     async def _run(self) -> None:
         while True:

@@ -4,10 +4,10 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Self
 
 import asyncpg
 
+from service.background import BackgroundTask
 from service.database.pool import RETRY_AFTER_SECONDS, Database
 from service.http.errors import Problem
 
@@ -15,7 +15,7 @@ POLL_SECONDS = 1.0
 FAILED_SECONDS = 1.0
 
 
-class Followed:
+class Followed(BackgroundTask):
     """POLL_SECONDS old at most while the database is there.
 
     Asked again and again rather than listened for: what a process missed while its connection was away, it sees the
@@ -23,21 +23,12 @@ class Followed:
     """
 
     def __init__(self, database: Database, is_reachable: Callable[[], bool], name: str) -> None:
+        super().__init__(name)
         self._database = database
         self._is_reachable = is_reachable
-        self._name = name
         self._refreshing = asyncio.Lock()
         self._seen = float("-inf")  # when all that was committed by then was known, by the monotonic clock
         self._failed = float("-inf")
-
-    async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._poll(), name=f"linkbeat {self._name}")
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
 
     async def take(self) -> None:
         """Takes in what has changed, by a statement or more. Raises Problem (503)."""
@@ -69,7 +60,7 @@ class Followed:
             raise
         self._seen = started
 
-    async def _poll(self) -> None:
+    async def _run(self) -> None:
         while True:
             if self._is_reachable():  # else ingest has said so, once
                 with suppress(Problem, asyncpg.PostgresError):

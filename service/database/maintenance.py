@@ -7,11 +7,10 @@ read depends on it: where it stops, reads get slower and nothing is dropped.
 
 import asyncio
 import logging
-from contextlib import suppress
-from typing import Self
 
 import asyncpg
 
+from service.background import BackgroundTask
 from service.database.pool import CONNECT_SECONDS, UNREACHABLE
 
 log = logging.getLogger("linkbeat")
@@ -37,22 +36,12 @@ WHERE job = $1
 """
 
 
-class Maintenance:
+class Maintenance(BackgroundTask):
     """The loop, for as long as the service lives."""
 
     def __init__(self, url: str) -> None:
+        super().__init__("maintenance")
         self._url = url
-        self._task: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._run(), name="linkbeat maintenance")
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._task is not None
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
 
     async def _run(self) -> None:
         while True:

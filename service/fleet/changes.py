@@ -13,6 +13,7 @@ from typing import Generic, Self, TypeVar
 
 import asyncpg
 
+from service.background import BackgroundTask
 from service.http.errors import Problem
 
 LOOK_SECONDS = 1.0
@@ -38,12 +39,13 @@ class Look(Generic[R]):
         self.rows = rows
 
 
-class Live(Generic[R]):
+class Live(BackgroundTask, Generic[R]):
     """The servers that changed within the last REMEMBERED, as far as somebody was waiting."""
 
     def __init__(self, look: Callable[[datetime | None, Mapping[str, datetime]], Awaitable[Look[R]]]) -> None:
         """`look(since, known)`: the servers that received something after `since`, or lately where it is None, but for
         those that received it at the moment that is known of them."""
+        super().__init__("live")
         self._look = look
         self._rows: dict[str, tuple[datetime, datetime, datetime, R]] = {}  # received, at, seen, row
         self._ats: set[datetime] = set()  # of the looks whose rows are remembered
@@ -57,13 +59,7 @@ class Live(Generic[R]):
 
     async def __aenter__(self) -> Self:
         self._is_ending = False
-        self._task = asyncio.create_task(self._run(), name="linkbeat live")
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
+        return await super().__aenter__()
 
     def end(self) -> None:
         """The service is about to end: who waits is answered now."""

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Self
+from typing import Any
 
 import asyncpg
 from litestar import Request, Response, Router, delete
@@ -13,6 +13,7 @@ from litestar.params import FromPath
 
 from service.access.identity import Caller
 from service.access.tokens import Tokens
+from service.background import BackgroundTask
 from service.cache import Answers
 from service.database.names import storable, unknown_server
 from service.database.pool import CONNECT_SECONDS, UNREACHABLE, Database
@@ -32,23 +33,15 @@ _PENDING = "SELECT server_id FROM linkbeat.removals"
 PENDING = f"{_PENDING} LIMIT 1"
 
 
-class Removals:
+class Removals(BackgroundTask):
     """Erases what is to be erased, for as long as the service lives; one process of many at a time."""
 
     def __init__(self, url: str, database: Database, is_reachable: Callable[[], bool]) -> None:
+        super().__init__("removals")
         self._url = url
         self._database = database
         self._is_reachable = is_reachable
         self._asked = asyncio.Event()
-
-    async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._run(), name="linkbeat removals")
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
 
     async def erased(self, server_id: str) -> bool:
         """Has the server erased; whether that is done within ANSWER_SECONDS."""
