@@ -23,6 +23,7 @@ import msgspec
 from litestar import MediaType, Request, Response
 
 from service.background import BackgroundTask
+from service.clock import Clock
 from service.database.pool import Database
 from service.http.conditional import accepts_gzip, has_tag, tag_of
 from service.http.errors import Problem
@@ -286,6 +287,14 @@ class Answers:
             keys.discard(key)
             if not keys:
                 del self._of_server[server_id]
+
+
+class Reader(NamedTuple):
+    """What a route answers from: the database, the answers that are kept, and the clock that says where periods end."""
+
+    database: Database
+    answers: Answers
+    clock: Clock
 
 
 class Watch(BackgroundTask):

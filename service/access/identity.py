@@ -92,7 +92,7 @@ class Identity:
     The fleet key does everything. Checking costs some microseconds and no statement (service/access/tokens.py).
     """
 
-    def __init__(self, key: str, settings: Settings, tokens: Callable[[], Tokens], sessions: Sessions) -> None:
+    def __init__(self, key: str, settings: Settings, tokens: Tokens, sessions: Sessions) -> None:
         self._key = key.encode()
         self._tokens = tokens
         self._sessions = sessions
@@ -187,7 +187,7 @@ class Identity:
         if not token_id:
             caller = Caller("key", "", None, None, peer)
         else:
-            tokens = self._tokens()
+            tokens = self._tokens
             await tokens.at_most_old(MAX_AGE_SECONDS)
             found = tokens.of_id(token_id)
             if found is None:
@@ -273,7 +273,7 @@ class Identity:
             if looked_again or not any(Tokens.is_well_formed(token) for token, _ in sent):
                 self._failures.take(peer)
                 return None
-            await self._tokens().look_again()
+            await self._tokens.look_again()
             looked_again = True
 
     async def _verified(self, token: bytes, guid: str | None, peer: str, *, is_agents: bool) -> Caller | None:
@@ -284,7 +284,7 @@ class Identity:
             return Caller("key", "", None, agents_guid, peer)
         if not Tokens.is_well_formed(token):
             return None
-        tokens = self._tokens()
+        tokens = self._tokens
         await tokens.at_most_old(MAX_AGE_SECONDS)
         found = tokens.find(token)
         if found is None:

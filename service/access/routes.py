@@ -1,7 +1,7 @@
 """Tokens by REST: making, listing and revoking them, registering servers, and agents that enrol."""
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -72,9 +72,7 @@ class TokenPage(msgspec.Struct, frozen=True):
     next: str | None
 
 
-def router(
-    database: Callable[[], Database], writing: Callable[[], Database], tokens: Callable[[], Tokens], hasher: Hasher
-) -> Router:
+def router(database: Database, writing: Database, tokens: Tokens, hasher: Hasher) -> Router:
     """/tokens, /enrolments, POST /servers and /agents/enroll."""
     made = problems(400, 408, 413, 415, 422, 503)
 
@@ -82,7 +80,7 @@ def router(
     async def create_token(request: Request[Any, Caller, Any]) -> Response[Created]:
         """Its text is in this answer and nowhere else. A server's third token revokes its oldest."""
         new = await body(request, NewToken)
-        return await issued(request, create(writing().fetch, hasher, new))
+        return await issued(request, create(writing.fetch, hasher, new))
 
     @get("/tokens", scope="admin", summary="List tokens", responses=problems(422, 503))
     async def list_tokens(
@@ -92,7 +90,7 @@ def router(
         after: Annotated[str, QueryParameter(description="`next` of the page before.", max_length=100)] = "",
     ) -> TokenPage:
         of_server = None if server_id is None else storable(server_id)
-        rows = await database().fetch(LIST, of_server, kind, storable(after), limit + 1)
+        rows = await database.fetch(LIST, of_server, kind, storable(after), limit + 1)
         found = [TokenInfo(**dict(row)) for row in rows[:limit]]
         return TokenPage(found, found[-1].id if len(rows) > limit else None)
 
@@ -102,7 +100,7 @@ def router(
         request: Request[Any, Caller, Any],
     ) -> None:
         """Every process refuses it within seconds."""
-        (row,) = await writing().fetch(REVOKE, storable(token_id))
+        (row,) = await writing.fetch(REVOKE, storable(token_id))
         if not row["is_known"]:
             raise Problem("not_found", f"there is no token {token_id!r}")
         log.info("token %s revoked by %s from %s", storable(token_id)[:20], request.auth.name, request.auth.peer)
@@ -112,13 +110,13 @@ def router(
     async def create_enrolment_token(request: Request[Any, Caller, Any]) -> Response[Created]:
         """With it, so many agents can each get a token of their own at their first contact."""
         new = await body(request, NewEnrolment)
-        return await issued(request, create_enrolment(writing().fetch, hasher, new))
+        return await issued(request, create_enrolment(writing.fetch, hasher, new))
 
     @post("/servers", scope="admin", summary="Register a server", responses=made | problems(409))
     async def register_server(request: Request[Any, Caller, Any]) -> Response[Created]:
         """Returns its token, once. The server is listed from its first heartbeat on."""
         new = await body(request, NewServer)
-        return await issued(request, register(writing().fetch, hasher, new))
+        return await issued(request, register(writing.fetch, hasher, new))
 
     @post("/agents/enroll", scope="enrol", summary="Get an agent its own token", responses=made | problems(409))
     async def enroll(request: Request[Any, Caller, Any]) -> Response[Created]:
@@ -126,7 +124,7 @@ def router(
         agent = await body(request, Enrolling)
         caller = request.auth
         enrolment = caller.token_id if caller.kind == "enrolment" else None
-        return await issued(request, enrol(writing().fetch, hasher, agent, enrolment))
+        return await issued(request, enrol(writing.fetch, hasher, agent, enrolment))
 
     async def issued(request: Request[Any, Caller, Any], making: Awaitable[Created]) -> Response[Created]:
         new = await making
@@ -137,7 +135,7 @@ def router(
 
     async def refresh() -> None:
         with suppress(Problem):  # it is done: where this fails, this process sees it when the others do
-            await tokens().refresh()
+            await tokens.refresh()
 
     handlers = [create_token, list_tokens, revoke_token, create_enrolment_token, register_server, enroll]
     return Router("/", route_handlers=handlers, tags=["access"])

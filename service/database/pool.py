@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import asyncpg
 
@@ -45,15 +45,59 @@ _OVERBURDENED = (
 
 
 class Database:
-    """Statements, through a pool; they never wait longer than the pool's `seconds`.
+    """Statements, through a pool of one role: `async with` opens it. They never wait longer than `seconds`.
 
     Every wait has a deadline: without one, asyncpg's callers stay for ever on a path that hangs.
     """
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
-        self._pool = pool
+    def __init__(
+        self,
+        url: str,
+        *,
+        connections: int = 8,
+        plans: Literal["custom", "generic"] = "custom",
+        role: str = roles.READ,
+        seconds: float = READ_SECONDS,
+    ) -> None:
+        """At most `connections` of the server's, which take `role` on.
+
+        plans    custom: each execution is planned for its arguments. generic: each statement once in five minutes, for
+                 which its range of time must stand in it
+        seconds  the longest that a statement may take
+        """
+        self._url = url
+        self._connections = connections
+        self._plans = plans
+        self._role = role
+        self._seconds = seconds
         self.queries = 0
         self.failures = 0  # that the database, or the path to it, is to blame for
+
+    async def __aenter__(self) -> Self:
+        self._pool: asyncpg.Pool = await asyncpg.create_pool(
+            self._url,
+            min_size=0,  # asyncpg's keeping up of a floor fills the log with tracebacks while the database is away
+            max_size=self._connections,
+            timeout=CONNECT_SECONDS,
+            command_timeout=self._seconds,
+            init=partial(roles.take, role=self._role),  # whatever goes wrong in a read, it cannot write
+            reset=_leave_as_it_is,
+            server_settings={
+                "application_name": f"linkbeat {'read' if self._role == roles.READ else 'configure'}",
+                "statement_timeout": f"{self._seconds * 1000:.0f}",
+                "timezone": "UTC",
+                # Left to itself, the server would choose a generic plan from the sixth execution on, which no longer
+                # leaves out the chunks outside a range that comes as an argument.
+                "plan_cache_mode": f"force_{self._plans}_plan",
+            },
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        try:
+            await asyncio.wait_for(self._pool.close(), ACQUIRE_SECONDS)
+        except TimeoutError:
+            self._pool.terminate()
 
     async def fetch(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
         """All rows. Raises Problem (503) while the database is away."""
@@ -82,51 +126,6 @@ class Database:
         except Problem:
             self.failures += 1
             raise
-
-    async def close(self) -> None:
-        try:
-            await asyncio.wait_for(self._pool.close(), ACQUIRE_SECONDS)
-        except TimeoutError:
-            self._pool.terminate()
-
-
-@asynccontextmanager
-async def open_database(
-    url: str,
-    *,
-    connections: int = 8,
-    plans: Literal["custom", "generic"] = "custom",
-    role: str = roles.READ,
-    seconds: float = READ_SECONDS,
-) -> AsyncIterator[Database]:
-    """A pool of one role, the one that reads; at most `connections` of the server's.
-
-    plans    custom: each execution is planned for its arguments. generic: each statement once in five minutes, for
-             which its range of time must stand in it
-    seconds  the longest that a statement may take
-    """
-    pool = await asyncpg.create_pool(
-        url,
-        min_size=0,  # asyncpg's keeping up of a floor fills the log with tracebacks while the database is away
-        max_size=connections,
-        timeout=CONNECT_SECONDS,
-        command_timeout=seconds,
-        init=partial(roles.take, role=role),  # whatever goes wrong in a read, it cannot write
-        reset=_leave_as_it_is,
-        server_settings={
-            "application_name": f"linkbeat {'read' if role == roles.READ else 'configure'}",
-            "statement_timeout": f"{seconds * 1000:.0f}",
-            "timezone": "UTC",
-            # Left to itself, the server would choose a generic plan from the sixth execution on, which no longer leaves
-            # out the chunks outside a range that comes as an argument.
-            "plan_cache_mode": f"force_{plans}_plan",
-        },
-    )
-    database = Database(pool)
-    try:
-        yield database
-    finally:
-        await database.close()
 
 
 async def _leave_as_it_is(_: object) -> None:

@@ -1,6 +1,5 @@
 """Agents: whether their heartbeats come, what they say of their delivery, and what they are asked to do."""
 
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, Literal
@@ -79,9 +78,7 @@ class AgentPage(msgspec.Struct, frozen=True):
     next: str | None
 
 
-def router(
-    database: Callable[[], Database], writing: Callable[[], Database], configurations: Callable[[], Configurations]
-) -> Router:
+def router(database: Database, writing: Database, configurations: Configurations) -> Router:
     """GET /agents, /servers/{server_id}/agent, and GET, PUT and DELETE /servers/{server_id}/config."""
 
     @get("/agents", summary="List agents", responses=problems(401, 422, 503))
@@ -94,7 +91,7 @@ def router(
         after: After = None,
     ) -> AgentPage:
         rows, following = await page(
-            database(), _AGENTS, status=status, search=search, sort=sort, order=order, limit=limit, after=after
+            database, _AGENTS, status=status, search=search, sort=sort, order=order, limit=limit, after=after
         )
         return AgentPage([_agent(row) for row in rows], following)
 
@@ -103,7 +100,7 @@ def router(
         return await one(server_id)
 
     async def one(server_id: str) -> Agent:
-        rows = await database().fetch(f"{_AGENTS} WHERE s.server_id = $1", storable(server_id))
+        rows = await database.fetch(f"{_AGENTS} WHERE s.server_id = $1", storable(server_id))
         if not rows:
             raise unknown_server(server_id)
         return _agent(rows[0])
@@ -135,11 +132,11 @@ def router(
 
     async def configure(server_id: str, config: AgentConfig | None) -> None:
         new = None if config is None else msgspec.json.encode(config).decode()
-        (row,) = await writing().fetch(_CONFIGURE, storable(server_id), new)
+        (row,) = await writing.fetch(_CONFIGURE, storable(server_id), new)
         if not row["is_known"]:
             raise unknown_server(server_id)
         with suppress(Problem):  # it is set: where this fails, this process sees it when the others do
-            await configurations().refresh()
+            await configurations.refresh()
 
     return Router("/", route_handlers=[list_agents, get_agent, get_config, put_config, delete_config], tags=["agents"])
 

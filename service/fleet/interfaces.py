@@ -1,7 +1,6 @@
 """Interfaces of a server: their newest state, their totals of today and this month, and when they went up or down."""
 
-from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
@@ -10,6 +9,7 @@ import msgspec
 from litestar import Router, get
 from litestar.params import FromPath, QueryParameter
 
+from service.clock import Clock
 from service.database.names import storable, unknown_server
 from service.database.pool import Database
 from service.fleet.calendar import day_range, month_range, zone
@@ -152,7 +152,7 @@ Gone = Annotated[
 ]
 
 
-def router(database: Callable[[], Database]) -> Router:
+def router(database: Database, clock: Clock) -> Router:
     """GET /servers/{server_id}/interfaces, /interfaces/{name} and /interfaces/{name}/stats."""
 
     @get("/", summary="List a server's interfaces", responses=problems(401, 404, 422, 503))
@@ -179,7 +179,7 @@ def router(database: Callable[[], Database]) -> Router:
             if value is not None:
                 arguments.append(value)
                 conditions.append(condition.format(f"${len(arguments)}"))
-        rows = await database().fetch(_LIST.format(conditions=" AND ".join(conditions)), *arguments)
+        rows = await database.fetch(_LIST.format(conditions=" AND ".join(conditions)), *arguments)
         if not rows:
             raise unknown_server(server_id)
         found = [_interface(row) for row in rows if row["name"] is not None]
@@ -193,19 +193,19 @@ def router(database: Callable[[], Database]) -> Router:
 
     @get("/{name:str}/stats", summary="What an interface does and did", responses=problems(401, 404, 422, 503))
     async def get_stats(server_id: FromPath[str], name: FromPath[str], time_zone: TimeZone = "UTC") -> InterfaceStats:
-        where, moment = zone(time_zone), now()
+        where, moment = zone(time_zone), clock.now()
         interface = await newest(server_id, name)
         series = storable(server_id), interface.name
-        ((changed_at,),) = await database().fetch(_CHANGE, *series, interface.is_up)
+        ((changed_at,),) = await database.fetch(_CHANGE, *series, interface.is_up)
         if interface.is_folded:
             return InterfaceStats(server_id, interface, changed_at, time_zone, None, None)
         today, month = day_range(where, moment), month_range(where, moment)
-        rows = await database().fetch(_TOTALS, *series, *month, *today)
+        rows = await database.fetch(_TOTALS, *series, *month, *today)
         of_day, of_month = (Totals(*span, **row) for span, row in zip((today, month), rows, strict=True))
         return InterfaceStats(server_id, interface, changed_at, time_zone, of_day, of_month)
 
     async def newest(server_id: str, name: str) -> Interface:
-        rows = await database().fetch(_ONE, storable(server_id), storable(name))
+        rows = await database.fetch(_ONE, storable(server_id), storable(name))
         if not rows:
             raise unknown_server(server_id)
         if rows[0]["name"] is None:
@@ -217,11 +217,6 @@ def router(database: Callable[[], Database]) -> Router:
         route_handlers=[list_interfaces, get_interface, get_stats],
         tags=["servers"],
     )
-
-
-def now() -> datetime:
-    """When today is."""
-    return datetime.now(UTC)
 
 
 def _interface(row: asyncpg.Record) -> Interface:

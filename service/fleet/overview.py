@@ -4,7 +4,7 @@ Of each server it has the primary interface and the busiest others, SHOWN in all
 then some tens of kilobytes on the wire. What the rest of its interfaces do is /servers/{server_id}/interfaces.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -13,7 +13,7 @@ import msgspec
 from litestar import Request, Response, Router, get
 from litestar.params import QueryParameter
 
-from service.cache import Answers, beside, keep_seconds
+from service.cache import Reader, beside, keep_seconds
 from service.database.names import storable
 from service.database.pool import Database
 from service.fleet.changes import LATE, REMEMBERED, Live, Look
@@ -26,7 +26,6 @@ from service.http.problems import problems
 from service.traffic.periods import Bucket, Grid, PeriodName, grid
 from service.traffic.ranges import moment, read_moment
 from service.traffic.series import filled, of_pairs
-from service.traffic.sparkline import now
 
 SHOWN = 4
 MAX_SERIES = 500
@@ -194,11 +193,11 @@ Names = Annotated[
 ]
 
 
-def live(database: Callable[[], Database]) -> Live[FleetServer]:
+def live(database: Database) -> Live[FleetServer]:
     """The changes of the fleet, to be entered with the service."""
 
     async def look(since: datetime | None, known: Mapping[str, datetime]) -> Look[FleetServer]:
-        rows = await database().fetch(LOOK, since, list(known), list(known.values()), REMEMBERED + LATE)
+        rows = await database.fetch(LOOK, since, list(known), list(known.values()), REMEMBERED + LATE)
         found = {row["id"]: (row["received_at"], _server(row)) for row in rows if row["id"] is not None}
         return Look(rows[0]["at"], rows[0]["seen"], found)
 
@@ -206,9 +205,8 @@ def live(database: Callable[[], Database]) -> Live[FleetServer]:
 
 
 def router(
-    database: Callable[[], Database],
-    sparklines: Callable[[], Database],
-    answers: Answers,
+    reader: Reader,
+    sparklines: Database,
     changing: Live[FleetServer],
 ) -> Router:
     """GET /fleet, /fleet/peaks and /fleet/sparklines."""
@@ -225,37 +223,37 @@ def router(
             return Response(changed, headers={"Cache-Control": "no-store"})
 
         async def read() -> Fleet:
-            rows = await database().fetch(_PAGE, storable(after), limit + 1)
+            rows = await reader.database.fetch(_PAGE, storable(after), limit + 1)
             found = [_server(row) for row in rows if row["id"] is not None]
             return Fleet(rows[0]["at"], found[:limit], found[limit - 1].id if len(found) > limit else None)
 
-        return await answers.get(request, ("glance", limit, after), read, keep_seconds=1.0)
+        return await reader.answers.get(request, ("glance", limit, after), read, keep_seconds=1.0)
 
     @get("/peaks", summary="Peaks and errors of the fleet", responses=problems(401, 422, 503) | NOT_MODIFIED)
     async def peaks(
         request: Request[Any, Any, Any], period: PeriodName = "1h", limit: Limit = 500, after: AfterServer = ""
     ) -> Response[FleetPeaks]:
-        buckets = grid(period, None, now())
+        buckets = grid(period, None, reader.clock.now())
 
         async def read() -> FleetPeaks:
             sql = _PEAKS.format(relation=buckets.period.relation, first=buckets.first.isoformat())
-            rows = await database().fetch(sql, storable(after), limit)
+            rows = await reader.database.fetch(sql, storable(after), limit)
             return FleetPeaks(period, [Peak(**row) for row in rows])
 
         keep = keep_seconds(buckets.bucket_seconds) + 4.0
-        return await answers.get(request, ("peaks", buckets, limit, after), read, keep_seconds=keep)
+        return await reader.answers.get(request, ("peaks", buckets, limit, after), read, keep_seconds=keep)
 
     @get("/sparklines", summary="Sparklines in columns", responses=problems(401, 422, 503) | NOT_MODIFIED)
     async def columns(
         request: Request[Any, Any, Any], series: Names = None, period: PeriodName = "1h", bucket: Bucket = None
     ) -> Response[FleetColumns]:
-        buckets = grid(period, bucket, now())
+        buckets = grid(period, bucket, reader.clock.now())
         pairs = sorted({_pair(one) for one in series or ()})
         if len(pairs) > MAX_SERIES:
             raise Problem.invalid("series", f"at most {MAX_SERIES} are answered at once, got {len(pairs)}")
 
         async def read() -> bytes:
-            found = await filled(sparklines(), buckets, await of_pairs(sparklines(), buckets, pairs))
+            found = await filled(sparklines, buckets, await of_pairs(sparklines, buckets, pairs))
             return await beside(encoded, found)
 
         def encoded(found: Mapping[Grid, Sequence[asyncpg.Record]]) -> bytes:
@@ -271,7 +269,7 @@ def router(
             series.sort(key=lambda one: (one.server_id, one.interface))
             return plain_json(FleetColumns(period, buckets.bucket_seconds, buckets.first, series))
 
-        return await answers.get(
+        return await reader.answers.get(
             request, ("columns", buckets, *pairs), read,
             keep_seconds=keep_seconds(buckets.bucket_seconds), servers=sorted({server_id for server_id, _ in pairs}),
         )  # fmt: skip

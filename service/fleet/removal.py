@@ -92,9 +92,7 @@ async def erase(url: str) -> bool:
         connection.terminate()  # which gives the lock back, whatever state the connection is in
 
 
-def router(
-    writing: Callable[[], Database], tokens: Callable[[], Tokens], removals: Callable[[], Removals], answers: Answers
-) -> Router:
+def router(writing: Database, tokens: Tokens, removals: Removals, answers: Answers) -> Router:
     """DELETE /servers/{server_id}."""
     pending = ResponseSpec(None, generate_examples=False, description="It is going on, and ends by itself.")
 
@@ -110,14 +108,14 @@ def router(
         A heartbeat that comes afterwards, by a fleet token or the fleet key, registers the server anew.
         """
         known = storable(server_id)
-        (row,) = await writing().fetch(_REMOVE, known)
+        (row,) = await writing.fetch(_REMOVE, known)
         if not row["is_known"]:
             raise unknown_server(server_id)
         log.info("server %s removed by %s from %s", known[:100], request.auth.name, request.auth.peer)
         is_gone = False
         with suppress(Problem):  # it goes on all the same
-            await tokens().refresh()
-            is_gone = await removals().erased(known)
+            await tokens.refresh()
+            is_gone = await removals.erased(known)
         answers.forget([known])
         return Response(None, status_code=204 if is_gone else 202)
 

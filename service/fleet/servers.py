@@ -1,7 +1,6 @@
 """Servers: what is known of each machine, and its newest heartbeat."""
 
 import re
-from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -133,7 +132,7 @@ class ServerPage(msgspec.Struct, frozen=True):
     next: str | None
 
 
-def router(database: Callable[[], Database]) -> Router:
+def router(database: Database) -> Router:
     """GET /servers and /servers/{server_id}."""
 
     @get("/", summary="List servers", responses=problems(401, 422, 503))
@@ -147,13 +146,13 @@ def router(database: Callable[[], Database]) -> Router:
         after: After = None,
     ) -> ServerPage:
         rows, following = await page(
-            database(), _SERVERS, status=status, search=search, sort=sort, order=order, limit=limit, after=after
+            database, _SERVERS, status=status, search=search, sort=sort, order=order, limit=limit, after=after
         )
         return ServerPage([_server(row, request.auth) for row in rows], following)
 
     @get("/{server_id:str}", summary="One server", responses=problems(401, 404, 503))
     async def get_server(server_id: FromPath[str], request: Request[Any, Caller, Any]) -> Server:
-        rows = await database().fetch(f"{_SERVERS} WHERE s.server_id = $1", storable(server_id))
+        rows = await database.fetch(f"{_SERVERS} WHERE s.server_id = $1", storable(server_id))
         if not rows:
             raise unknown_server(server_id)
         return _server(rows[0], request.auth)

@@ -72,8 +72,8 @@ _encode = msgspec.json.Encoder().encode
 
 
 def routes(
-    ingest: Callable[[], Ingest],
-    configurations: Callable[[], Configurations],
+    ingest: Ingest,
+    configurations: Configurations,
     identity: Identity,
     metrics: Metrics,
     oldest: timedelta,
@@ -89,12 +89,12 @@ def routes(
         now = datetime.now(UTC)
         heartbeat = decode_heartbeat(body, now=now, oldest=oldest)
         caller.check_report(heartbeat)
-        configs = configurations()
+        configs = configurations
         if not configs.are_known:
             await configs.refresh()
         time = heartbeat.timestamp
         skew_ms = None if time is None else (now - time) // _MILLISECOND
-        stored = await ingest().store(heartbeat, time or now, skew_ms=skew_ms)
+        stored = await ingest.store(heartbeat, time or now, skew_ms=skew_ms)
         metrics.ingest_seconds.observe(perf_counter() - started)
         config = configs.of(heartbeat.server_id)
         return _encode(HeartbeatAnswer(stored.registered, stored.duplicate, datetime.now(UTC), config=config))
@@ -103,7 +103,7 @@ def routes(
         media_type, is_gzip = content(scope, JSON_TYPES | _LINES_TYPES)
         body = await read(scope, receive, MAX_BATCH_BYTES, is_gzip=is_gzip, held=held)
         records = split_batch(body, lines=media_type in _LINES_TYPES)
-        answer = await _store_batch(ingest(), records, oldest, caller)
+        answer = await _store_batch(ingest, records, oldest, caller)
         metrics.rejected.update(record.code for record in answer.rejected)
         return _encode(answer)
 

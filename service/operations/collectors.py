@@ -1,7 +1,7 @@
 """What Prometheus is told: the process's own counts, and what ingest, the cache, the pools and the database know."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -23,9 +23,9 @@ class Exposition:
     def __init__(
         self,
         metrics: Metrics,
-        ingest: Callable[[], Ingest],
+        ingest: Ingest,
         answers: Answers,
-        databases: Callable[[], Iterable[Database]],
+        databases: Sequence[Database],
     ) -> None:
         self._registry = metrics.registry
         self._registry.register(_Observed(metrics, ingest, answers, databases))
@@ -65,20 +65,17 @@ class _Observed(Collector):
     def __init__(
         self,
         metrics: Metrics,
-        ingest: Callable[[], Ingest],
+        ingest: Ingest,
         answers: Answers,
-        databases: Callable[[], Iterable[Database]],
+        databases: Sequence[Database],
     ) -> None:
         self._metrics = metrics
         self._ingest = ingest
         self._answers = answers
         self._databases = databases
 
-    def describe(self) -> Iterable[Metric]:
-        return ()  # nothing is collected to register it: there is no ingest yet
-
     def collect(self) -> Iterator[Metric]:
-        ingest, databases = self._ingest(), list(self._databases())
+        ingest, databases = self._ingest, self._databases
         counts = ingest.counts
         yield _counter(
             "linkbeat_heartbeats", "Heartbeats acknowledged, by what they were.", "result",

@@ -1,7 +1,6 @@
 """Whether the service lives, whether it can do its work, and what it says of itself."""
 
 import logging
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -12,10 +11,8 @@ from litestar import Request, Response, Router, get
 from litestar.openapi.datastructures import ResponseSpec
 
 from agent import __version__
-from service.access.identity import Identity
-from service.cache import LONGEST_SECONDS, Answers
+from service.cache import LONGEST_SECONDS, Reader
 from service.database import schema
-from service.database.pool import Database
 from service.fleet.listing import ONLINE
 from service.http.conditional import NOT_MODIFIED
 from service.http.errors import Problem
@@ -136,11 +133,9 @@ class _Found(msgspec.Struct):
 
 
 def routers(
-    database: Callable[[], Database],
-    ingest: Callable[[], Ingest],
-    answers: Answers,
+    reader: Reader,
+    ingest: Ingest,
     exposed: Exposition,
-    identity: Identity,
     settings: Settings,
 ) -> tuple[Router, Router]:
     """/health, /health/ready and /metrics, at the root; and /system, which belongs below /api/v1 with its guards."""
@@ -149,8 +144,8 @@ def routers(
     async def look() -> _Found:
         found = _Found()
         try:
-            rows = await database().fetch(_STATE)
-            found.jobs = await database().fetch(_JOBS)
+            rows = await reader.database.fetch(_STATE)
+            found.jobs = await reader.database.fetch(_JOBS)
         except Problem as problem:
             found.database = problem.detail
         except asyncpg.PostgresError as raised:
@@ -160,16 +155,16 @@ def routers(
             found.edition = rows[0]["edition"] if rows else "unknown"
             revision = rows[0]["revision"] if rows else None
             found.schema = "ok" if revision == expected else f"at {revision or 'no revision'}, expected {expected}"
-        if not ingest().is_connected:
+        if not ingest.is_connected:
             found.ingest = "no connection to the database"
         return found
 
     async def exposition(request: Request[Any, Any, Any]) -> Response[bytes]:
         jobs, edition = None, "unknown"
         with suppress(Problem, asyncpg.PostgresError):
-            rows = await database().fetch(_STATE)
+            rows = await reader.database.fetch(_STATE)
             edition = rows[0]["edition"] if rows else "unknown"
-            jobs = [row["state"] for row in await database().fetch(_JOBS)]
+            jobs = [row["state"] for row in await reader.database.fetch(_JOBS)]
         text, media_type = exposed.text(request.headers.get("accept", ""), jobs, edition)
         return Response(text, media_type=media_type)
 
@@ -217,14 +212,14 @@ def routers(
             "failing" if not found.is_ready else "ok" if works else "degraded"
         )
         return Response(
-            SystemHealth(status, found.database, found.schema, found.ingest, found.edition, ingest().queued, jobs),
+            SystemHealth(status, found.database, found.schema, found.ingest, found.edition, ingest.queued, jobs),
             status_code=200 if found.is_ready else 503,
         )
 
     @get("/info", summary="What is installed, and how much there is of it", responses=problems(401, 503) | NOT_MODIFIED)
     async def info(request: Request[Any, Any, Any]) -> Response[SystemInfo]:
         async def read() -> SystemInfo:
-            (row,) = await database().fetch(_INFO)
+            (row,) = await reader.database.fetch(_INFO)
             return SystemInfo(
                 version=__version__,
                 edition=row["edition"],
@@ -242,7 +237,7 @@ def routers(
                 retention_days=settings.database_configuration(),
             )
 
-        return await answers.get(request, "info", read, keep_seconds=LONGEST_SECONDS)
+        return await reader.answers.get(request, "info", read, keep_seconds=LONGEST_SECONDS)
 
     @get("/metrics", summary="Numbers for Prometheus", media_type="text/plain", responses=problems(401))
     async def system_metrics(request: Request[Any, Any, Any]) -> Response[bytes]:

@@ -1,7 +1,6 @@
 """What makes a range of traffic other than plain: counters that began anew, what no line could have carried, and wrong
 readings that later ones corrected."""
 
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Annotated, Literal
 
@@ -9,12 +8,12 @@ import msgspec
 from litestar import Router, get
 from litestar.params import QueryParameter
 
+from service.clock import Clock
 from service.database.names import check_known, storable
 from service.database.pool import Database
 from service.http import cursor
 from service.http.parameters import After, InterfaceFilter, Rows
 from service.http.problems import problems
-from service.traffic.history import now
 from service.traffic.ranges import Moment, Since, Until, range_of, utc
 
 # The aggregate tells which hours have any, and only the samples of those hours are searched. It does not tell glitches:
@@ -68,7 +67,7 @@ class TrafficEvents(msgspec.Struct, frozen=True):
 Server = Annotated[str, QueryParameter(description="Of this server.", max_length=255)]
 
 
-def router(database: Callable[[], Database]) -> Router:
+def router(database: Database, clock: Clock) -> Router:
     """GET /traffic/events."""
 
     @get("/events", summary="Resets, reboots and what was rejected", responses=problems(401, 404, 422, 503))
@@ -81,7 +80,7 @@ def router(database: Callable[[], Database]) -> Router:
         after: After = None,
     ) -> TrafficEvents:
         """As far back as samples are kept (LINKBEAT_RETAIN_RAW_DAYS); `resets` of the history are there for longer."""
-        first, end = range_of(since, until, now())
+        first, end = range_of(since, until, clock.now())
         arguments: list[object] = [storable(server), first, end, limit + 1]
         where = position = ""
         eventful = "resets + rejected > 0"
@@ -94,9 +93,9 @@ def router(database: Callable[[], Database]) -> Router:
             moment, kind = cursor.read(after, tuple[Moment, Kind])
             arguments += [utc("after", moment), kind]
             position = f"AND (time, delta_kind) > (${len(arguments) - 1}, ${len(arguments)})"
-        rows = await database().fetch(_EVENTS.format(eventful=eventful, where=where, after=position), *arguments)
+        rows = await database.fetch(_EVENTS.format(eventful=eventful, where=where, after=position), *arguments)
         if not rows:
-            await check_known(database(), server)
+            await check_known(database, server)
         data = [TrafficEvent(*row) for row in rows[:limit]]
         following = cursor.write(data[-1].timestamp, data[-1].kind) if len(rows) > limit else None
         return TrafficEvents(server, first, end, data, following)

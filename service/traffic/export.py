@@ -8,7 +8,7 @@ waiting, and a client that reads slowly holds no connection, and no more than a 
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, NamedTuple
@@ -121,7 +121,7 @@ class Exports:
             self._under_way -= Counter((token_id,))
 
 
-def router(database: Callable[[], Database]) -> Router:
+def router(database: Database) -> Router:
     """GET /export/traffic."""
     exports = Exports()
 
@@ -160,11 +160,11 @@ def router(database: Callable[[], Database]) -> Router:
         )
         writer = await writer_of(format, selection.relation)
         if selection.servers is not None:
-            known = {row["server_id"] for row in await database().fetch(_KNOWN, selection.servers)}
+            known = {row["server_id"] for row in await database.fetch(_KNOWN, selection.servers)}
             for one in selection.servers:
                 if one not in known:
                     raise unknown_server(one)
-        return _Answer(exports, _Reading(database(), selection, writer), f"linkbeat-traffic-{bucket}.{format}")
+        return _Answer(exports, _Reading(database, selection, writer), f"linkbeat-traffic-{bucket}.{format}")
 
     return Router("/export", route_handlers=[traffic], tags=["export"])
 

@@ -9,12 +9,11 @@ from litestar import Request, Response, Router, get
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, QueryParameter
 
-from service.cache import Answers, Form, keep_seconds
+from service.cache import Form, Reader, keep_seconds
 from service.database.names import storable, unknown_server
 from service.database.pool import Database
 from service.http.conditional import NOT_MODIFIED
 from service.http.problems import problems
-from service.traffic import sparkline
 from service.traffic.periods import Bucket, Grid, PeriodName, grid
 from service.traffic.series import Fill, P, points
 
@@ -102,7 +101,7 @@ WHERE s.server_id = $1
 _SIZES = ", max(used_bytes_max) AS used_bytes, max(total_bytes_max) AS total_bytes"
 
 
-def router(database: Callable[[], Database], answers: Answers) -> Router:
+def router(reader: Reader) -> Router:
     """GET /metrics/sparkline/{server_id}/cpu, /memory, /disk, /load and /filesystem."""
 
     def host(metric: HostMetric) -> HTTPRouteHandler:
@@ -119,8 +118,8 @@ def router(database: Callable[[], Database], answers: Answers) -> Router:
             bucket: Bucket = None,
             fill: Fill = "none",
         ) -> Response[GaugeSparkline]:
-            buckets = grid(period, bucket, sparkline.now())
-            return await of_host(request, database, answers, metric, server_id, buckets, fill=fill)
+            buckets = grid(period, bucket, reader.clock.now())
+            return await of_host(request, reader, metric, server_id, buckets, fill=fill)
 
         return read_host
 
@@ -138,8 +137,8 @@ def router(database: Callable[[], Database], answers: Answers) -> Router:
         bucket: Bucket = None,
         fill: Fill = "none",
     ) -> Response[FilesystemSparkline]:
-        buckets = grid(period, bucket, sparkline.now())
-        return await of_filesystem(request, database, answers, server_id, mount_point, buckets, fill=fill)
+        buckets = grid(period, bucket, reader.clock.now())
+        return await of_filesystem(request, reader, server_id, mount_point, buckets, fill=fill)
 
     return Router(
         "/metrics/sparkline",
@@ -150,8 +149,7 @@ def router(database: Callable[[], Database], answers: Answers) -> Router:
 
 async def of_host(
     request: Request[Any, Any, Any],
-    database: Callable[[], Database],
-    answers: Answers,
+    reader: Reader,
     metric: HostMetric,
     server_id: str,
     buckets: Grid,
@@ -167,10 +165,10 @@ async def of_host(
         def statement(shown: Grid) -> str:
             return _statement("server_metrics", column, shown, _COLUMNS)
 
-        shown, data = await _points(database(), statement, [server_id], buckets, fill, GaugePoint, _COLUMNS)
+        shown, data = await _points(reader.database, statement, [server_id], buckets, fill, GaugePoint, _COLUMNS)
         return GaugeSparkline(server_id, metric, unit, shown.period.name, shown.bucket_seconds, data)
 
-    return await answers.get(
+    return await reader.answers.get(
         request, (metric, server_id, buckets, fill), read,
         keep_seconds=keep_seconds(buckets.bucket_seconds), servers=[server_id], form=form,
     )  # fmt: skip
@@ -178,8 +176,7 @@ async def of_host(
 
 async def of_filesystem(
     request: Request[Any, Any, Any],
-    database: Callable[[], Database],
-    answers: Answers,
+    reader: Reader,
     server_id: str,
     mount_point: str,
     buckets: Grid,
@@ -196,13 +193,13 @@ async def of_filesystem(
             )
 
         shown, data = await _points(
-            database(), statement, [server_id, mount_point], buckets, fill, FilesystemPoint, _FILESYSTEM_COLUMNS
+            reader.database, statement, [server_id, mount_point], buckets, fill, FilesystemPoint, _FILESYSTEM_COLUMNS
         )
         return FilesystemSparkline(
             server_id, "filesystem", "percent", mount_point, shown.period.name, shown.bucket_seconds, data
         )
 
-    return await answers.get(
+    return await reader.answers.get(
         request, ("filesystem", server_id, mount_point, buckets, fill), read,
         keep_seconds=keep_seconds(buckets.bucket_seconds), servers=[server_id], form=form,
     )  # fmt: skip

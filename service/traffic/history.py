@@ -1,7 +1,6 @@
 """Any range of traffic, bucket by bucket: rows by time, server and interface, a page at a time."""
 
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Literal
 
 import asyncpg
@@ -9,6 +8,7 @@ import msgspec
 from litestar import Router, get
 from litestar.params import QueryParameter
 
+from service.clock import Clock
 from service.database.names import check_known, storable
 from service.database.pool import Database
 from service.http import cursor
@@ -111,7 +111,7 @@ Bucket = Annotated[
 ]
 
 
-def router(database: Callable[[], Database]) -> Router:
+def router(database: Database, clock: Clock) -> Router:
     """GET /traffic/history."""
 
     @get("/history", summary="Traffic of any range, bucket by bucket", responses=problems(401, 404, 422, 503))
@@ -132,7 +132,7 @@ def router(database: Callable[[], Database]) -> Router:
 
         What comes late for a bucket that a walk has passed is not in that walk any more.
         """
-        moment = now()
+        moment = clock.now()
         first, end = range_of(since, until, moment)
         if group_by is not None and interface is not None:
             raise Problem.invalid("group_by", "expected it without `interface`")
@@ -150,11 +150,11 @@ def router(database: Callable[[], Database]) -> Router:
         while start < stop_at and len(rows) <= limit:
             stop = min(stop_at, start + window * step)
             rows += await _window(
-                database(), statement, width, start, stop, server, interface, at, limit + 1 - len(rows), moment
+                database, statement, width, start, stop, server, interface, at, limit + 1 - len(rows), moment
             )
             start, window = stop, window * 2
         if server is not None and not rows:
-            await check_known(database(), server)
+            await check_known(database, server)
         data = [_bucket(row, width, moment) for row in rows[:limit]]
         last = data[-1] if len(rows) > limit else None
         return TrafficHistory(
@@ -166,11 +166,6 @@ def router(database: Callable[[], Database]) -> Router:
         )
 
     return Router("/traffic", route_handlers=[history], tags=["traffic"])
-
-
-def now() -> datetime:
-    """Where a range ends that nobody ended."""
-    return datetime.now(UTC)
 
 
 def _width(bucket: str | None, span: timedelta) -> int:

@@ -5,8 +5,8 @@ does not say when in its interval it moved.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import asyncpg
@@ -14,9 +14,8 @@ import msgspec
 from litestar import Request, Response, Router, get
 from litestar.params import FromPath, QueryParameter
 
-from service.cache import Answers, Form, beside, keep_seconds
+from service.cache import Form, Reader, beside, keep_seconds
 from service.database.names import names_of, storable, unknown_server
-from service.database.pool import Database
 from service.http import cursor
 from service.http.conditional import NOT_MODIFIED
 from service.http.numbers import plain_json
@@ -137,7 +136,7 @@ _SERIES = {
 _COLUMNS = ("rx_bytes", "tx_bytes", "rx_bps", "tx_bps")
 
 
-def router(database: Callable[[], Database], answers: Answers) -> Router:
+def router(reader: Reader) -> Router:
     """GET /metrics/sparkline/network and /metrics/sparkline/{server_id}/network."""
     pages = asyncio.Semaphore(PAGES_AT_ONCE)
 
@@ -151,7 +150,7 @@ def router(database: Callable[[], Database], answers: Answers) -> Router:
         limit: Annotated[int, QueryParameter(ge=1, le=1000, description="Series a page.")] = 1000,
         after: After = None,
     ) -> Response[FleetSparkline]:
-        buckets = grid(period, bucket, now())
+        buckets = grid(period, bucket, reader.clock.now())
         servers = names_of(server)
         most = min(limit, max(MAX_POINTS // buckets.count, 1))
         at = cursor.read(after, tuple[str, str | None]) if after is not None else ("", "")
@@ -161,7 +160,7 @@ def router(database: Callable[[], Database], answers: Answers) -> Router:
                 return await read_page()
 
         async def read_page() -> bytes:
-            rows = await database().fetch(
+            rows = await reader.database.fetch(
                 _FLEET_PAGE.format(
                     named="AND server_id = ANY ($4)" if servers else "",
                     buckets=buckets_of(buckets, _IN_PAGE, "server_id, interface_name"),
@@ -175,7 +174,7 @@ def router(database: Callable[[], Database], answers: Answers) -> Router:
                 following = cursor.write(found[most - 1]["server_id"], found[most - 1]["interface_name"])
             elif rows[0]["servers"] == most:
                 following = cursor.write(rows[0]["last_server"], None)
-            return await beside(encoded, await filled(database(), buckets, found[:most]), following)
+            return await beside(encoded, await filled(reader.database, buckets, found[:most]), following)
 
         def encoded(found: Mapping[Grid, Sequence[asyncpg.Record]], following: str | None) -> bytes:
             # A series at a time: encoding all of them at once would hold the interpreter for as long.
@@ -193,7 +192,7 @@ def router(database: Callable[[], Database], answers: Answers) -> Router:
             )
 
         # Of the whole fleet, a heartbeat comes every moment: this answer is as old as the kept one may be.
-        return await answers.get(
+        return await reader.answers.get(
             request, ("fleet", servers, buckets, fill, most, at), read,
             keep_seconds=keep_seconds(buckets.bucket_seconds), servers=servers,
         )  # fmt: skip
@@ -214,9 +213,9 @@ def router(database: Callable[[], Database], answers: Answers) -> Router:
         bucket: Bucket = None,
         fill: Fill = "none",
     ) -> Response[Sparkline | GroupedSparkline]:
-        buckets = grid(period, bucket, now())
+        buckets = grid(period, bucket, reader.clock.now())
         return await of_server(
-            request, database, answers, server_id, interface, buckets, fill=fill, is_grouped=group_by is not None
+            request, reader, server_id, interface, buckets, fill=fill, is_grouped=group_by is not None
         )
 
     return Router("/metrics/sparkline", route_handlers=[fleet, one_server], tags=["sparklines"])
@@ -224,8 +223,7 @@ def router(database: Callable[[], Database], answers: Answers) -> Router:
 
 async def of_server(
     request: Request[Any, Any, Any],
-    database: Callable[[], Database],
-    answers: Answers,
+    reader: Reader,
     server_id: str,
     interface: str | None,
     asked: Grid,
@@ -250,7 +248,7 @@ async def of_server(
             statement = _ONE_SERVER.format(
                 buckets=buckets_of(shown, where, "interface_name"), series=_SERIES[kind].format(arrays=arrays_of(shown))
             )
-            return await database().fetch(statement, *arguments)
+            return await reader.database.fetch(statement, *arguments)
 
         rows, shown = await rows_of(asked), asked
         if not rows:
@@ -277,12 +275,7 @@ async def of_server(
         counted = sorted(rows[0]["interfaces"] or [])
         return Sparkline(server_id, "network", None, period, shown.bucket_seconds, data, counted)
 
-    return await answers.get(
+    return await reader.answers.get(
         request, ("network", server_id, interface, is_grouped, asked, fill), read,
         keep_seconds=keep_seconds(asked.bucket_seconds), servers=[server_id], form=form,
     )  # fmt: skip
-
-
-def now() -> datetime:
-    """Where every period ends."""
-    return datetime.now(UTC)

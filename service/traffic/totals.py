@@ -1,7 +1,6 @@
 """Who moved most, and what moves now."""
 
-from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 
 import asyncpg
@@ -9,9 +8,8 @@ import msgspec
 from litestar import Request, Response, Router, get
 from litestar.params import QueryParameter
 
-from service.cache import LONGEST_SECONDS, Answers
+from service.cache import LONGEST_SECONDS, Reader
 from service.database.names import check_known, storable
-from service.database.pool import Database
 from service.http import cursor
 from service.http.conditional import NOT_MODIFIED
 from service.http.parameters import After, Rows, ServerFilter
@@ -92,7 +90,7 @@ class LatestPage(msgspec.Struct, frozen=True):
 Top = Annotated[int, QueryParameter(ge=1, le=100, description="How many of those that moved most.")]
 
 
-def router(database: Callable[[], Database], answers: Answers) -> Router:
+def router(reader: Reader) -> Router:
     """GET /traffic/summary and /traffic/latest."""
 
     @get("/summary", summary="Totals and who moved most", responses=problems(401, 404, 422, 503) | NOT_MODIFIED)
@@ -100,15 +98,15 @@ def router(database: Callable[[], Database], answers: Answers) -> Router:
         request: Request[Any, Any, Any], period: PeriodName = "24h", server: ServerFilter = None, top: Top = 10
     ) -> Response[TrafficSummary]:
         """Of a period up to now, in whole buckets of its aggregate."""
-        buckets = grid(period, None, now())
+        buckets = grid(period, None, reader.clock.now())
 
         async def read() -> TrafficSummary:
-            rows = await database().fetch(
+            rows = await reader.database.fetch(
                 _SUMMARY.format(relation=buckets.period.relation, where="AND server_id = $3" if server else ""),
                 buckets.first, top, *([storable(server)] if server else ()),
             )  # fmt: skip
             if server and not rows[0]["servers"]:
-                await check_known(database(), server)
+                await check_known(reader.database, server)
             total, *talkers = rows
             made = [Talker(one["server_id"], one["interface_name"], *_octets(one)) for one in talkers]
             return TrafficSummary(
@@ -116,7 +114,7 @@ def router(database: Callable[[], Database], answers: Answers) -> Router:
                 [one for one in made if one.interface is None], [one for one in made if one.interface is not None],
             )  # fmt: skip
 
-        return await answers.get(
+        return await reader.answers.get(
             request, ("summary", server, top, buckets), read,
             keep_seconds=LONGEST_SECONDS, servers=[server] if server else (),
         )  # fmt: skip
@@ -136,18 +134,13 @@ def router(database: Callable[[], Database], answers: Answers) -> Router:
             where += " AND i.server_id >= ${0} AND (i.server_id, i.interface_name) > (${0}, ${1})".format(
                 len(arguments) - 1, len(arguments)
             )
-        rows = await database().fetch(_LATEST.format(where=where), *arguments)
+        rows = await reader.database.fetch(_LATEST.format(where=where), *arguments)
         if server is not None and not rows:
-            await check_known(database(), server)
+            await check_known(reader.database, server)
         data = [LatestTraffic(*row) for row in rows[:limit]]
         return LatestPage(data, cursor.write(data[-1].server_id, data[-1].interface) if len(rows) > limit else None)
 
     return Router("/traffic", route_handlers=[summary, latest], tags=["traffic"])
-
-
-def now() -> datetime:
-    """Where every period ends."""
-    return datetime.now(UTC)
 
 
 def _octets(row: asyncpg.Record) -> tuple[int, int, int]:

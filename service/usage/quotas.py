@@ -1,13 +1,13 @@
 """Quotas: what a server may move in a billing month, and how much of it is used."""
 
-from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
 import asyncpg
 from litestar import Request, Router, delete, get, put
 from litestar.params import FromPath
 
+from service.clock import Clock
 from service.database.names import storable, unknown_server
 from service.database.pool import Database
 from service.database.zones import Zones
@@ -43,13 +43,13 @@ class QuotaState(Quota, frozen=True, kw_only=True):
     state: Literal["ok", "near", "over"]
 
 
-def router(database: Callable[[], Database], writing: Callable[[], Database], zones: Zones) -> Router:
+def router(database: Database, writing: Database, zones: Zones, clock: Clock) -> Router:
     """GET, PUT and DELETE /servers/{server_id}/quota."""
 
     async def state(server_id: str) -> QuotaState:
-        rows = await database().fetch(STATES, datetime.now(UTC), [storable(server_id)])
+        rows = await database.fetch(STATES, clock.now(), [storable(server_id)])
         if not rows:
-            if not await database().fetch(_IS_KNOWN, storable(server_id)):
+            if not await database.fetch(_IS_KNOWN, storable(server_id)):
                 raise unknown_server(server_id)
             raise Problem("not_found", f"no quota is set for {server_id!r}")
         return state_of(rows[0])
@@ -72,7 +72,7 @@ def router(database: Callable[[], Database], writing: Callable[[], Database], zo
         await write(server_id, *[None] * 6)
 
     async def write(server_id: str, *quota: Any) -> None:
-        (row,) = await writing().fetch(_SET, storable(server_id), *quota)
+        (row,) = await writing.fetch(_SET, storable(server_id), *quota)
         if not row["is_known"]:
             raise unknown_server(server_id)
 

@@ -5,8 +5,8 @@ Days and months are cut by the database (sql/view/usage.sql), where analysts hav
 
 import base64
 import binascii
-from collections.abc import Callable, Sequence
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 import asyncpg
@@ -14,6 +14,7 @@ import msgspec
 from litestar import Router, get
 from litestar.params import FromPath, QueryParameter
 
+from service.clock import Clock
 from service.database.names import storable, unknown_server
 from service.database.pool import Database
 from service.database.zones import Zones
@@ -92,12 +93,12 @@ LIMIT $5
 """
 
 
-def router(database: Callable[[], Database], zones: Zones, settings: Settings) -> Router:
+def router(database: Database, zones: Zones, clock: Clock, settings: Settings) -> Router:
     """GET /usage and /usage/{server_id}."""
 
     async def calendar_of(time_zone: str, billing_day: int, day: date | None = None) -> asyncpg.Record:
         await zones.check(time_zone)
-        (row,) = await database().fetch(_CALENDAR, now(), time_zone, billing_day, day)
+        (row,) = await database.fetch(_CALENDAR, clock.now(), time_zone, billing_day, day)
         return row
 
     @get("/", summary="The fleet's usage, the most first", responses=problems(401, 422, 503))
@@ -115,13 +116,13 @@ def router(database: Callable[[], Database], zones: Zones, settings: Settings) -
         if at is not None:
             _check_date("at", at)
         month = await calendar_of(time_zone, billing_day, at)
-        if month["since"] < _kept_since(settings, month["since"], month["until"]):
+        if month["since"] < _kept_since(settings, clock.now(), month["since"], month["until"]):
             raise Problem.invalid("at", f"the month that began on {month['first_day']} is no longer kept whole")
-        rows = await database().fetch(
+        rows = await database.fetch(
             _FLEET.format(moved=_MOVED[direction]), month["since"], month["until"], *cursor, limit + 1
         )
         page = rows[:limit]
-        found = await database().fetch(STATES, now(), [row["server_id"] for row in page])
+        found = await database.fetch(STATES, clock.now(), [row["server_id"] for row in page])
         quotas = {row["server_id"]: state_of(row) for row in found}
         servers = [
             ServerUsage(
@@ -155,12 +156,12 @@ def router(database: Callable[[], Database], zones: Zones, settings: Settings) -
         time_zone: TimeZone = "UTC",
         billing_day: BillingDay = 1,
     ) -> Usage:
-        current = now()
+        current = clock.now()
         calendar = await calendar_of(time_zone, billing_day)
         first, last = _days(by, since, until, calendar)
         who, which = storable(server_id), storable(interface) if interface is not None else None
         of_months = (who, current, time_zone, billing_day, which, current - timedelta(days=settings.retain_1m_days))
-        month = await database().fetch(_MONTHS.format(at=_THIS), *of_months)
+        month = await database.fetch(_MONTHS.format(at=_THIS), *of_months)
         if not month:
             raise unknown_server(server_id)
         days: list[Day] = []
@@ -168,19 +169,21 @@ def router(database: Callable[[], Database], zones: Zones, settings: Settings) -
         if by == "day":
             # Days are made of hours, or of quarters, which are kept for less long.
             kept = (current - timedelta(days=settings.retain_15m_days)).date() + timedelta(days=2)
-            rows: Sequence[asyncpg.Record] = await database().fetch(
+            rows: Sequence[asyncpg.Record] = await database.fetch(
                 _DAYS, who, max(first, min(kept, last)), last, time_zone, which
             )
             days = by_day(row for row in rows if which is not None or row["is_lowest"])
         else:
-            found = await database().fetch(_MONTHS.format(at=_EACH) + _IN_RANGE, *of_months, first, last)
+            found = await database.fetch(_MONTHS.format(at=_EACH) + _IN_RANGE, *of_months, first, last)
             months = [
-                month_of(row) for row in found if row["since"] >= _kept_since(settings, row["since"], row["until"])
+                month_of(row)
+                for row in found
+                if row["since"] >= _kept_since(settings, current, row["since"], row["until"])
             ]
             rows = []
             if months and which is None:
-                rows = await database().fetch(_INTERFACES, who, months[0].since, months[-1].until)
-        quota = await database().fetch(STATES, current, [who])
+                rows = await database.fetch(_INTERFACES, who, months[0].since, months[-1].until)
+        quota = await database.fetch(STATES, current, [who])
         return Usage(
             server_id,
             interface,
@@ -199,16 +202,11 @@ def router(database: Callable[[], Database], zones: Zones, settings: Settings) -
     return Router("/usage", route_handlers=[fleet, one_server], tags=["usage"])
 
 
-def now() -> datetime:
-    """When the month under way is as it is."""
-    return datetime.now(UTC)
-
-
-def _kept_since(settings: Settings, *ends: datetime) -> datetime:
+def _kept_since(settings: Settings, now: datetime, *ends: datetime) -> datetime:
     """From when on all that a month between such ends is made of is kept: days, and hours or quarters at its ends."""
     is_of_hours = not any(end.minute for end in ends)
     days = settings.retain_1h_days if is_of_hours else settings.retain_15m_days
-    return now() - timedelta(days=days - 1)
+    return now - timedelta(days=days - 1)
 
 
 def _days(by: str, since: date | None, until: date | None, calendar: asyncpg.Record) -> tuple[date, date]:

@@ -12,7 +12,8 @@ from litestar.testing import RequestFactory
 
 from service import cache
 from service.app import create_app
-from service.database.pool import open_database
+from service.clock import Clock
+from service.database.pool import Database
 from service.settings import Settings
 from service.traffic import sparkline
 from tests.conftest import in_process
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("statements")  # before `service`, whose st
 def _fixed_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Within one bucket, whatever the second in which a test runs."""
     now = hours_ago(0) + timedelta(seconds=30)
-    monkeypatch.setattr(sparkline, "now", lambda: now)
+    monkeypatch.setattr(Clock, "now", lambda _: now)
 
 
 async def poll(service: Client, clients: int = CLIENTS, path: str = PATH) -> list[httpx.Response]:
@@ -108,7 +109,7 @@ async def test_a_look_confirms_what_was_read_since_the_one_before_and_nothing_el
     async def ask() -> None:
         await kept.get(request, "key", make, keep_seconds=0.3, servers=["nas"])
 
-    async with open_database(database_url) as reading:
+    async with Database(database_url) as reading:
         watch = cache.Watch(kept, reading)
         await ask()
         await watch.look()  # the first look knows of no other

@@ -7,6 +7,7 @@ import asyncpg
 import pytest
 from asyncpg.connection import LoggedQuery
 
+from service.clock import Clock
 from service.fleet import interfaces
 from service.fleet.calendar import day_range
 from tests.plans import old_chunks_read
@@ -95,7 +96,7 @@ async def test_a_time_zone_that_there_is_not_is_422(service: Client, tz: str) ->
 async def test_totals_are_those_of_the_zones_day_and_month(service: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     # A day that the service still takes, at noon; in Kathmandu (+05:45) its day began at 18:15 the day before.
     noon = (datetime.now(UTC) - timedelta(days=2)).replace(hour=12, minute=0, second=0, microsecond=0)
-    monkeypatch.setattr(interfaces, "now", lambda: noon)
+    monkeypatch.setattr(Clock, "now", lambda _: noon)
     begins = noon.replace(hour=18, minute=15) - timedelta(days=1)
     for at, rx in ((begins - 2 * MINUTE, 1_000), (begins - MINUTE, 1_010), (begins + MINUTE, 1_110), (noon, 2_110)):
         await service.post(heartbeat(at=at, eth0=(rx, rx)))

@@ -19,10 +19,10 @@ from service.access.keys import secret_key
 from service.access.sessions import Sessions
 from service.app import create_app
 from service.cache import KEPT_FORMS
+from service.clock import Clock
 from service.pictures import routes as pictures
 from service.pictures.drawing import Chart, Look, draw
 from service.settings import Settings
-from service.traffic import sparkline
 from tests.conftest import in_process
 from tests.support import KEY, Client, heartbeat, hours_ago
 
@@ -36,7 +36,7 @@ METRICS = {"network": {}, "cpu": {}, "memory": {}, "disk": {}, "filesystem": {"m
 
 @pytest.fixture(autouse=True)
 def _fixed_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sparkline, "now", lambda: NOW)
+    monkeypatch.setattr(Clock, "now", lambda _: NOW)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from service.clock import Clock
 from service.fleet import overview
 from service.traffic import gauges, sparkline
 from service.traffic.periods import PERIODS
@@ -20,8 +21,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 @pytest.fixture(autouse=True)
 def _fixed_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sparkline, "now", lambda: NOW)
-    monkeypatch.setattr(overview, "now", lambda: NOW)
+    monkeypatch.setattr(Clock, "now", lambda _: NOW)
     for module in (sparkline, gauges, overview):
         monkeypatch.setattr(module, "keep_seconds", lambda _: 0)
 

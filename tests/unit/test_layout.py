@@ -13,7 +13,7 @@ ROOT = Path(service.__file__).parent
 
 # From the lowest to the highest; rooms on one line know nothing of each other.
 ORDER = (
-    ("command", "directories", "wire", "metrics"),
+    ("background", "clock", "command", "directories", "metrics", "wire"),
     ("settings",),
     ("embedded",),
     ("http",),
