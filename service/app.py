@@ -175,7 +175,7 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Linkbeat:
                 "/api/v1",
                 route_handlers=[
                     servers.router(database),
-                    interfaces.router(database, clock),
+                    interfaces.router(database, parts.zones, clock),
                     agents.router(database, writing, parts.configurations),
                     overview.router(parts.reader, parts.sparklines.database, parts.live),
                     access.router(database, writing, parts.tokens, parts.hasher),

@@ -12,7 +12,8 @@ from litestar.params import FromPath, QueryParameter
 from service.clock import Clock
 from service.database.names import storable, unknown_server
 from service.database.pool import Database
-from service.fleet.calendar import day_range, month_range, zone
+from service.database.zones import Zones
+from service.fleet.calendar import day_and_month
 from service.http import cursor
 from service.http.errors import Problem
 from service.http.parameters import After, Limit, TimeZone
@@ -152,7 +153,7 @@ Gone = Annotated[
 ]
 
 
-def router(database: Database, clock: Clock) -> Router:
+def router(database: Database, zones: Zones, clock: Clock) -> Router:
     """GET /servers/{server_id}/interfaces, /interfaces/{name} and /interfaces/{name}/stats."""
 
     @get("/", summary="List a server's interfaces", responses=problems(401, 404, 422, 503))
@@ -193,13 +194,13 @@ def router(database: Database, clock: Clock) -> Router:
 
     @get("/{name:str}/stats", summary="What an interface does and did", responses=problems(401, 404, 422, 503))
     async def get_stats(server_id: FromPath[str], name: FromPath[str], time_zone: TimeZone = "UTC") -> InterfaceStats:
-        where, moment = zone(time_zone), clock.now()
+        await zones.check(time_zone)
         interface = await newest(server_id, name)
         series = storable(server_id), interface.name
         ((changed_at,),) = await database.fetch(_CHANGE, *series, interface.is_up)
         if interface.is_folded:
             return InterfaceStats(server_id, interface, changed_at, time_zone, None, None)
-        today, month = day_range(where, moment), month_range(where, moment)
+        today, month = await day_and_month(database, time_zone, clock.now())
         rows = await database.fetch(_TOTALS, *series, *month, *today)
         of_day, of_month = (Totals(*span, **row) for span, row in zip((today, month), rows, strict=True))
         return InterfaceStats(server_id, interface, changed_at, time_zone, of_day, of_month)

@@ -92,6 +92,7 @@ class Ingest:
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
+        self._closing = self._written = False
         tried = [asyncio.Event() for _ in range(self._writers + 1)]
         self._tasks = [asyncio.create_task(self._write(event), name="linkbeat writer") for event in tried[1:]]
         self._sealer = asyncio.create_task(self._seal(tried[0]), name="linkbeat sealer")

@@ -1,6 +1,7 @@
 """GET /api/v1/servers/{id}/interfaces, /interfaces/{name} and /interfaces/{name}/stats."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from urllib.parse import quote
 
 import asyncpg
@@ -9,7 +10,7 @@ from asyncpg.connection import LoggedQuery
 
 from service.clock import Clock
 from service.fleet import interfaces
-from service.fleet.calendar import day_range
+from service.fleet.calendar import Range, day_and_month
 from tests.plans import old_chunks_read
 from tests.support import Client, heartbeat, hours_ago, interface
 
@@ -142,7 +143,12 @@ async def test_stats_read_the_chunks_of_the_month_and_of_the_hour_of_the_change(
 ) -> None:
     # Whatever the day of the month: it is a day of its own.
     moment = datetime.now(UTC)
-    monkeypatch.setattr(interfaces, "month_range", day_range)
+
+    async def day_and_day(*of: Any) -> tuple[Range, Range]:
+        day, _ = await day_and_month(*of)
+        return day, day
+
+    monkeypatch.setattr(interfaces, "day_and_month", day_and_day)
     for hours, is_up in ((6 * 24, False), (2, True), (1, True)):
         sample = interface("eth0", 1, is_up=is_up)
         await service.post(heartbeat(at=hours_ago(hours)) | {"network_interfaces": [sample]})
