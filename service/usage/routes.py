@@ -3,14 +3,11 @@
 Days and months are cut by the database (sql/view/usage.sql), where analysts have the same functions.
 """
 
-import base64
-import binascii
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import asyncpg
-import msgspec
 from litestar import Router, get
 from litestar.params import FromPath, QueryParameter
 
@@ -18,6 +15,7 @@ from service.clock import Clock
 from service.database.names import storable, unknown_server
 from service.database.pool import Database
 from service.database.zones import Zones
+from service.http import cursor
 from service.http.errors import Problem
 from service.http.parameters import After, Limit, TimeZone
 from service.http.problems import problems
@@ -112,14 +110,14 @@ def router(database: Database, zones: Zones, clock: Clock, settings: Settings) -
         limit: Limit = 100,
         after: After = None,
     ) -> FleetUsage:
-        cursor = _read_cursor(after, direction) if after is not None else (None, None)
+        position = _position(after, direction) if after is not None else (None, None)
         if at is not None:
             _check_date("at", at)
         month = await calendar_of(time_zone, billing_day, at)
         if month["since"] < _kept_since(settings, clock.now(), month["since"], month["until"]):
             raise Problem.invalid("at", f"the month that began on {month['first_day']} is no longer kept whole")
         rows = await database.fetch(
-            _FLEET.format(moved=_MOVED[direction]), month["since"], month["until"], *cursor, limit + 1
+            _FLEET.format(moved=_MOVED[direction]), month["since"], month["until"], *position, limit + 1
         )
         page = rows[:limit]
         found = await database.fetch(STATES, clock.now(), [row["server_id"] for row in page])
@@ -133,7 +131,7 @@ def router(database: Database, zones: Zones, clock: Clock, settings: Settings) -
             )
             for row in page
         ]
-        following = _cursor(direction, page[-1]) if len(rows) > limit else None
+        following = cursor.write(direction, page[-1]["moved"], page[-1]["server_id"]) if len(rows) > limit else None
         return FleetUsage(time_zone, billing_day, month["since"], month["until"], servers, following)
 
     @get("/{server_id:str}", summary="One server's usage", responses=problems(401, 404, 422, 503))
@@ -233,16 +231,8 @@ def _check_date(name: str, day: date) -> None:
         raise Problem.invalid(name, f"expected a day from {_FIRST} to before {_LAST}, got {day}")
 
 
-def _cursor(direction: str, row: asyncpg.Record) -> str:
-    return base64.urlsafe_b64encode(msgspec.json.encode((direction, row["moved"], row["server_id"]))).decode()
-
-
-def _read_cursor(cursor: str, direction: str) -> tuple[Any, ...]:
-    try:
-        body = base64.urlsafe_b64decode(cursor.encode())
-        of, moved, server_id = msgspec.json.decode(body, type=tuple[str, int, str])
-    except (ValueError, binascii.Error, msgspec.MsgspecError, UnicodeError) as raised:
-        raise Problem.invalid("after", "is not a `next` of this list") from raised
+def _position(after: str, direction: str) -> tuple[int, str]:
+    of, moved, server_id = cursor.read(after, tuple[str, int, str])
     if of != direction:
         raise Problem.invalid("after", f"continues a list by {of}, not {direction}")
     if not 0 <= moved < 2**63:
