@@ -1,18 +1,18 @@
 """Lists of servers: filtered, in order, a page at a time."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Annotated, Any, Literal
 
 import asyncpg
 import msgspec
 from litestar.params import QueryParameter
-from msgspec import Meta
 
 from service.database.names import storable
 from service.database.pool import Database
 from service.http import cursor
 from service.http.errors import Problem
+from service.traffic.ranges import Moment
 
 DEFAULT_INTERVAL_SECONDS = 30
 
@@ -115,6 +115,6 @@ def _read_cursor(after: str, sort: Sort) -> tuple[Any, str]:
     if sort != "last_seen":
         return storable(value), storable(server_id)
     try:
-        return msgspec.convert(value, Annotated[datetime, Meta(tz=True)]).astimezone(UTC), storable(server_id)
+        return msgspec.convert(value, Moment).astimezone(UTC), storable(server_id)
     except (msgspec.MsgspecError, OverflowError) as raised:  # years 1 and 9999 have moments that UTC has not
         raise Problem.invalid("after", "is not a `next` of this list") from raised

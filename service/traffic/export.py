@@ -28,7 +28,7 @@ from service.http.log_limit import limited
 from service.http.parameters import MAX_NAMES, ServerNames
 from service.http.problems import problems
 from service.traffic.export_formats import Relation, Writer, gzipped, relation_of, writer_of
-from service.traffic.ranges import moment, read_moment
+from service.traffic.ranges import moment, read_utc
 
 EXPORTS_AT_ONCE = 3  # of a process, with a connection each at most
 PAGE_SECONDS = 60.0
@@ -153,8 +153,8 @@ def router(database: Database) -> Router:
             relation_of(bucket),
             list(names_of(server)) or None,
             list(names_of(interface, "interface")) or None,
-            _utc("since", since),
-            _utc("until", until),
+            None if since is None else read_utc("since", since),
+            None if until is None else read_utc("until", until),
             _read_key(after) if after is not None else None,
             limit,
         )
@@ -301,16 +301,6 @@ async def _send(send: Send, data: bytes | bytearray) -> None:
 async def _hung_up(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def _utc(name: str, text: str | None) -> datetime | None:
-    """Raises Problem (422) for a moment that is none everywhere."""
-    if text is None:
-        return None
-    try:
-        return read_moment(name, text).astimezone(UTC)  # years 1 and 9999 have moments that UTC has not
-    except OverflowError as raised:
-        raise Problem.invalid(name, "expected a time between the years 2 and 9998") from raised
 
 
 def _read_key(after: str) -> Key:

@@ -29,8 +29,8 @@ Until = Annotated[str | None, moment("Up to here and without it, RFC 3339 with a
 
 def range_of(since: str | None, until: str | None, moment: datetime) -> tuple[datetime, datetime]:
     """[since, until) in UTC, no longer than there can be anything in it. Raises Problem (422)."""
-    end = moment if until is None else utc("until", read_moment("until", until))
-    first = end - _DAY if since is None else utc("since", read_moment("since", since))
+    end = moment if until is None else read_utc("until", until)
+    first = end - _DAY if since is None else read_utc("since", since)
     if first > end:
         raise Problem.invalid("since", "expected a time before `until`")
     return first, end
@@ -42,6 +42,11 @@ def read_moment(parameter: str, text: str) -> datetime:
         return msgspec.convert(text, Moment)
     except msgspec.ValidationError as raised:
         raise Problem.invalid(parameter, "expected a time with an offset, such as 2026-01-29T10:00:00Z") from raised
+
+
+def read_utc(parameter: str, text: str) -> datetime:
+    """A time of a query as anything that was measured has it. Raises Problem (422)."""
+    return utc(parameter, read_moment(parameter, text))
 
 
 def utc(parameter: str, moment: datetime) -> datetime:
