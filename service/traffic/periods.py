@@ -20,6 +20,7 @@ class Period:
     relation        the aggregate that answers it; never the raw rows
     base_seconds    bucket of that aggregate; any bucket asked for is a multiple of it
     bucket_seconds  bucket of the answer, unless another is asked for
+    span            in words, as a picture says it
     """
 
     name: str
@@ -27,6 +28,7 @@ class Period:
     relation: str
     base_seconds: int
     bucket_seconds: int
+    span: str
 
     @property
     def duration(self) -> timedelta:
@@ -40,11 +42,11 @@ class Period:
 PERIODS = {
     period.name: period
     for period in (
-        Period("1h", 3_600, "network_traffic_1m", 60, 60),
-        Period("24h", 86_400, "network_traffic_15m", 900, 900),
-        Period("7d", 7 * 86_400, "network_traffic_1h", 3_600, 3_600),
-        Period("30d", 30 * 86_400, "network_traffic_1h", 3_600, 6 * 3_600),
-        Period("1y", 365 * 86_400, "network_traffic_1d", 86_400, 86_400),
+        Period("1h", 3_600, "network_traffic_1m", 60, 60, "last hour"),
+        Period("24h", 86_400, "network_traffic_15m", 900, 900, "last 24 hours"),
+        Period("7d", 7 * 86_400, "network_traffic_1h", 3_600, 3_600, "last 7 days"),
+        Period("30d", 30 * 86_400, "network_traffic_1h", 3_600, 6 * 3_600, "last 30 days"),
+        Period("1y", 365 * 86_400, "network_traffic_1d", 86_400, 86_400, "last year"),
     )
 }
 
