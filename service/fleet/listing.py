@@ -37,8 +37,8 @@ Direction = Annotated[Order, QueryParameter(description="Direction of the order.
 ROWS_AT_ONCE = 101
 PAGE_CHARACTERS = 4 << 20
 
-# Of a row `s` that has received_at and interval_seconds: online until three intervals pass without a heartbeat.
-ONLINE = f"s.received_at > now() - 3 * coalesce(s.interval_seconds, {DEFAULT_INTERVAL_SECONDS}) * INTERVAL '1 second'"
+# Of a row `s` that has received_at and interval_seconds; sql/function/online.sql has the rule.
+ONLINE = "linkbeat.is_online(s.received_at, s.interval_seconds)"
 _SORTS: dict[Sort, str] = {"id": "s.server_id", "hostname": "s.hostname", "last_seen": "s.last_seen"}
 
 
