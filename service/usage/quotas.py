@@ -8,7 +8,7 @@ from litestar import Request, Router, delete, get, put
 from litestar.params import FromPath
 
 from service.clock import Clock
-from service.database.names import storable, unknown_server
+from service.database.names import check_known, storable, unknown_server
 from service.database.pool import Database
 from service.database.zones import Zones
 from service.http.errors import Problem
@@ -22,7 +22,6 @@ SELECT q.server_id, q.bytes, q.direction, q.billing_day, q.time_zone, q.interfac
        q.since, q.until, q.used_bytes::bigint, q.used_percent, q.expected_bytes::bigint, q.state
 FROM quota_usage($1) q WHERE q.server_id = ANY ($2::text[])
 """
-_IS_KNOWN = "SELECT FROM servers WHERE server_id = $1"
 _SET = "SELECT linkbeat.set_quota($1, $2, $3, $4, $5, $6, $7) AS is_known"
 
 
@@ -49,8 +48,7 @@ def router(database: Database, writing: Database, zones: Zones, clock: Clock) ->
     async def state(server_id: str) -> QuotaState:
         rows = await database.fetch(STATES, clock.now(), [storable(server_id)])
         if not rows:
-            if not await database.fetch(_IS_KNOWN, storable(server_id)):
-                raise unknown_server(server_id)
+            await check_known(database, server_id)
             raise Problem("not_found", f"no quota is set for {server_id!r}")
         return state_of(rows[0])
 
