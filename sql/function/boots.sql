@@ -56,7 +56,7 @@ BEGIN
     END IF;
     INSERT INTO server_boots AS b (server_id, boot, boot_id, first_seen, last_seen, arrived_at, is_reboot)
     VALUES (of_server, of_boot, of_boot_id, moment, moment, CASE WHEN is_live THEN statement_timestamp() END,
-            linkbeat.is_reboot(of_server, of_boot, moment))
+            linkbeat.is_uuid_boot(of_boot) OR linkbeat.is_reboot(of_server, of_boot, moment))
     ON CONFLICT (server_id, boot) DO UPDATE SET
         first_seen = least(had.first_seen, moment), last_seen = greatest(had.last_seen, moment),
         arrived_at = coalesce(EXCLUDED.arrived_at, b.arrived_at)

@@ -50,10 +50,14 @@ CREATE OR REPLACE FUNCTION linkbeat.is_in_doubt(doubted_since timestamptz, momen
 RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN moment - doubted_since <= greatest(900000, 5 * interval_ms::bigint) * INTERVAL '1 millisecond';
 
--- Whether that holds for the oldest doubt of a row's counters.
+-- The oldest of a row's doubts.
+CREATE OR REPLACE FUNCTION linkbeat.oldest(since timestamptz[]) RETURNS timestamptz LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN least(since[1], since[2], since[3], since[4], since[5], since[6], since[7], since[8]);
+
+-- Whether they all are open still.
 CREATE OR REPLACE FUNCTION linkbeat.is_all_in_doubt(since timestamptz[], moment timestamptz, interval_ms integer)
 RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN linkbeat.is_in_doubt(least(since[1], since[2], since[3], since[4], since[5], since[6], since[7], since[8]), moment, interval_ms);
+RETURN linkbeat.is_in_doubt(linkbeat.oldest(since), moment, interval_ms);
 
 -- Whether every counter that is in doubt is below its old level still, so that none can be back at it.
 CREATE OR REPLACE FUNCTION linkbeat.stays_below(

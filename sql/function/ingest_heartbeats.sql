@@ -101,20 +101,22 @@ BEGIN
     ), settled AS MATERIALIZED (
         -- What OFFSET 0 ends is worked out once; without it the planner would put it into each expression above.
         SELECT p.*, is_plain OR (judged).time IS NOT NULL AS is_settled,
-               CASE WHEN is_plain THEN rx_bytes - CASE WHEN is_reboot THEN 0 ELSE coalesce((previous).rx_bytes, rx_bytes) END ELSE coalesce((judged).rx_bytes_delta, 0) END AS rx_bytes_delta,
-               CASE WHEN is_plain THEN tx_bytes - CASE WHEN is_reboot THEN 0 ELSE coalesce((previous).tx_bytes, tx_bytes) END ELSE coalesce((judged).tx_bytes_delta, 0) END AS tx_bytes_delta,
-               CASE WHEN is_plain THEN rx_packets - CASE WHEN is_reboot THEN 0 ELSE coalesce((previous).rx_packets, rx_packets) END ELSE coalesce((judged).rx_packets_delta, 0) END AS rx_packets_delta,
-               CASE WHEN is_plain THEN tx_packets - CASE WHEN is_reboot THEN 0 ELSE coalesce((previous).tx_packets, tx_packets) END ELSE coalesce((judged).tx_packets_delta, 0) END AS tx_packets_delta,
-               CASE WHEN is_plain THEN rx_errors - CASE WHEN is_reboot AND (previous).rx_errors IS NOT NULL THEN 0 ELSE coalesce((previous).rx_errors, rx_errors) END ELSE (judged).rx_errors_delta END AS rx_errors_delta,
-               CASE WHEN is_plain THEN tx_errors - CASE WHEN is_reboot AND (previous).tx_errors IS NOT NULL THEN 0 ELSE coalesce((previous).tx_errors, tx_errors) END ELSE (judged).tx_errors_delta END AS tx_errors_delta,
-               CASE WHEN is_plain THEN rx_dropped - CASE WHEN is_reboot AND (previous).rx_dropped IS NOT NULL THEN 0 ELSE coalesce((previous).rx_dropped, rx_dropped) END ELSE (judged).rx_dropped_delta END AS rx_dropped_delta,
-               CASE WHEN is_plain THEN tx_dropped - CASE WHEN is_reboot AND (previous).tx_dropped IS NOT NULL THEN 0 ELSE coalesce((previous).tx_dropped, tx_dropped) END ELSE (judged).tx_dropped_delta END AS tx_dropped_delta,
+               CASE WHEN is_plain THEN rx_bytes - CASE WHEN is_from_zero THEN 0 ELSE coalesce((previous).rx_bytes, rx_bytes) END ELSE coalesce((judged).rx_bytes_delta, 0) END AS rx_bytes_delta,
+               CASE WHEN is_plain THEN tx_bytes - CASE WHEN is_from_zero THEN 0 ELSE coalesce((previous).tx_bytes, tx_bytes) END ELSE coalesce((judged).tx_bytes_delta, 0) END AS tx_bytes_delta,
+               CASE WHEN is_plain THEN rx_packets - CASE WHEN is_from_zero THEN 0 ELSE coalesce((previous).rx_packets, rx_packets) END ELSE coalesce((judged).rx_packets_delta, 0) END AS rx_packets_delta,
+               CASE WHEN is_plain THEN tx_packets - CASE WHEN is_from_zero THEN 0 ELSE coalesce((previous).tx_packets, tx_packets) END ELSE coalesce((judged).tx_packets_delta, 0) END AS tx_packets_delta,
+               CASE WHEN is_plain THEN rx_errors - CASE WHEN is_from_zero AND (previous).rx_errors IS NOT NULL THEN 0 ELSE coalesce((previous).rx_errors, rx_errors) END ELSE (judged).rx_errors_delta END AS rx_errors_delta,
+               CASE WHEN is_plain THEN tx_errors - CASE WHEN is_from_zero AND (previous).tx_errors IS NOT NULL THEN 0 ELSE coalesce((previous).tx_errors, tx_errors) END ELSE (judged).tx_errors_delta END AS tx_errors_delta,
+               CASE WHEN is_plain THEN rx_dropped - CASE WHEN is_from_zero AND (previous).rx_dropped IS NOT NULL THEN 0 ELSE coalesce((previous).rx_dropped, rx_dropped) END ELSE (judged).rx_dropped_delta END AS rx_dropped_delta,
+               CASE WHEN is_plain THEN tx_dropped - CASE WHEN is_from_zero AND (previous).tx_dropped IS NOT NULL THEN 0 ELSE coalesce((previous).tx_dropped, tx_dropped) END ELSE (judged).tx_dropped_delta END AS tx_dropped_delta,
                CASE WHEN NOT is_plain THEN coalesce((judged).delta_kind, '') WHEN (previous).time IS NULL THEN 'first'
-                    WHEN is_reboot THEN 'reboot' WHEN linkbeat.is_gap(elapsed_ms, interval_ms) THEN 'gap' ELSE 'normal' END AS delta_kind,
+                    WHEN is_reboot THEN 'reboot' WHEN is_from_zero THEN 'reset' WHEN linkbeat.is_gap(elapsed_ms, interval_ms) THEN 'gap' ELSE 'normal' END AS delta_kind,
                CASE WHEN is_plain THEN widened ELSE coalesce((judged).counts_64bit, widened) END AS counts_64bit,
                (judged).levels,
-               CASE WHEN NOT is_plain THEN (judged).old_levels WHEN NOT is_reboot THEN (previous).old_levels END AS old_levels,
-               CASE WHEN NOT is_plain THEN (judged).doubted_since WHEN NOT is_reboot THEN (previous).doubted_since END AS doubted_since
+               CASE WHEN NOT is_plain THEN (judged).old_levels WHEN doubts IS NOT NULL THEN nullif(doubts, '{}')
+                    WHEN NOT is_reboot THEN (previous).old_levels END AS old_levels,
+               CASE WHEN NOT is_plain THEN (judged).doubted_since WHEN doubts IS NOT NULL THEN linkbeat.in_doubt_since(doubts, CASE WHEN is_from_zero THEN time ELSE linkbeat.oldest((previous).doubted_since) END)
+                    WHEN NOT is_reboot THEN (previous).doubted_since END AS doubted_since
         FROM (
             -- A boot that was seen before may be another machine's, or lie between rows: repair_deltas sorts it out.
             SELECT j.*, CASE WHEN NOT is_plain AND is_newest AND is_new
@@ -126,13 +128,13 @@ BEGIN
             FROM (
                 -- Plain: nothing is held against the row before; all counters grew, by no more than its line carries or
                 -- than its packets confirm, where they are counted; or there is nothing before. What is_plain says here, linkbeat.judge concludes.
-                -- A reboot in no doubt is plain too, counted from 0.
-                SELECT l.*, (previous).time IS DISTINCT FROM time AS is_new,  -- what is stored stays as it is
+                -- A reboot in no doubt is plain too, and what plain_doubts says, counted from 0 where octets fell.
+                SELECT l.*, is_reboot OR doubts IS NOT NULL AND rx_bytes < (previous).rx_bytes AS is_from_zero, (previous).time IS DISTINCT FROM time AS is_new,  -- what is stored stays as it is
                        linkbeat.elapsed_ms((previous).time, time) AS elapsed_ms,
-                       CASE WHEN (previous).time IS NULL OR is_reboot THEN true
+                       CASE WHEN (previous).time IS NULL OR is_reboot OR doubts IS NOT NULL AND rx_bytes < (previous).rx_bytes THEN true
                             WHEN ((previous).boot <> boot) IS NOT TRUE
                                  AND coalesce((previous).levels, '{}') = '{}'
-                                 AND ((previous).old_levels IS NULL
+                                 AND ((previous).old_levels IS NULL OR doubts IS NOT NULL
                                       OR linkbeat.is_all_in_doubt((previous).doubted_since, time, interval_ms)
                                          AND linkbeat.stays_below((previous).old_levels, rx_bytes, tx_bytes, rx_packets, tx_packets,
                                                               rx_errors, tx_errors, rx_dropped, tx_dropped))
@@ -172,7 +174,15 @@ BEGIN
                                AND (greatest((previous).speed_mbps, speed_mbps) IS NOT NULL
                                     OR (rx_packets = 0 OR linkbeat.packets_carry(rx_packets, rx_bytes))
                                        AND (tx_packets = 0 OR linkbeat.packets_carry(tx_packets, tx_bytes))),
-                               false) AS is_reboot
+                               false) AS is_reboot,
+                           CASE WHEN (rx_bytes < (previous).rx_bytes
+                                      OR (previous).old_levels IS NOT NULL
+                                         AND NOT (linkbeat.is_all_in_doubt((previous).doubted_since, time, interval_ms)
+                                                  AND linkbeat.stays_below((previous).old_levels, rx_bytes, tx_bytes, rx_packets, tx_packets,
+                                                                           rx_errors, tx_errors, rx_dropped, tx_dropped)))
+                                     AND is_newest AND ((previous).boot <> boot) IS NOT TRUE AND coalesce((previous).levels, '{}') = '{}' THEN
+                               linkbeat.plain_doubts(previous, time, rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors,
+                                                     rx_dropped, tx_dropped, speed_mbps, ifindex, interval_ms) END AS doubts
                     FROM (
                     SELECT n.*, b.server_id, b.time, b.boot, b.interval_ms, b.is_newest, b.known, b.is_known_boot,
                            b.uptime_seconds, b.primary_interface,

@@ -2,11 +2,11 @@
 -- then needs a sample of kind reboot. server_boots.is_reboot says so, because samples are dropped long before boots.
 -- Replaceable: reapplied on every upgrade.
 
--- Whether a new boot, noted with the newest heartbeat of its server, is a reboot. Samples of a late heartbeat are not judged
+-- Whether a new boot whose id is no UUID, noted with the newest heartbeat of its server, is a reboot. Samples of a late heartbeat are not judged
 -- yet at that moment; note_reboot follows.
 CREATE OR REPLACE FUNCTION linkbeat.is_reboot(of_server text, of_boot bigint, moment timestamptz) RETURNS boolean
 LANGUAGE sql STABLE
-RETURN linkbeat.is_uuid_boot(of_boot) OR EXISTS (
+RETURN EXISTS (
     SELECT FROM servers s, unnest(s.interfaces) AS i
     WHERE s.server_id = of_server AND i.time = moment AND i.boot = of_boot AND i.delta_kind = 'reboot'
 );

@@ -5,42 +5,12 @@
 -- In transactions of a thousand rows of one interface at most, each holding the server's row as ingest does: its heartbeats wait
 -- for no more than that, and what they store in between is judged by today's rules already.
 
--- The row `stored`, judged again from `previous`, the row before it in its series; the rows that it shows to be wrong are
--- corrected. Null where it stays as it is, because what it was counted from is no longer stored.
---   kept_since  time of the oldest row of the series
-CREATE OR REPLACE FUNCTION linkbeat.judge_again(
-    previous network_interface_metrics, stored network_interface_metrics, kept_since timestamptz
-) RETURNS network_interface_metrics LANGUAGE plpgsql AS $$
-DECLARE
-    base   network_interface_metrics := CASE WHEN (previous.boot <> stored.boot) IS TRUE
-                                             THEN linkbeat.row_before(stored, previous) ELSE previous END;
-    judged network_interface_metrics;
-    back   boolean[];
-BEGIN
-    -- Another machine's first row that is left: as a first row it would lose what it counted.
-    IF base.time IS NULL AND stored.delta_kind <> 'first'
-       AND (previous.time IS NULL
-            OR (SELECT first_seen < kept_since FROM server_boots WHERE server_id = stored.server_id AND boot = stored.boot)) THEN
-        RETURN NULL;
-    END IF;
-    back := linkbeat.are_back(base, stored);
-    IF back IS NOT NULL THEN
-        base := linkbeat.correct_glitch(base, stored, back);
-    END IF;
-    judged := linkbeat.judge(base, stored);
-    IF (previous.boot <> stored.boot) IS TRUE AND NOT linkbeat.is_uuid_boot(stored.boot) THEN
-        judged.levels := coalesce(judged.levels, '{}');  -- as repair_deltas marks it
-    END IF;
-    RETURN judged;
-END $$;
-
 -- One transaction's worth: the rows of a series from `since` on, a thousand, or fewer where many of them change.
---   kept_since  as above
---   carried     rows that the call before changed, where its transaction was rolled back: written before anything is judged
+--   carried  rows that the call before changed, where its transaction was rolled back: written before anything is judged
 -- Returns next_since, null at the end of the series; the number of rows, and of those whose deltas or kind changed; octets
 -- before and after; and what the next call has to carry.
 CREATE OR REPLACE FUNCTION linkbeat.recount_piece(
-    of_server text, of_interface text, since timestamptz, kept_since timestamptz, carried network_interface_metrics[],
+    of_server text, of_interface text, since timestamptz, carried network_interface_metrics[],
     OUT next_since timestamptz, OUT samples bigint, OUT changed bigint, OUT rx_bytes_before numeric,
     OUT rx_bytes_after numeric, OUT tx_bytes_before numeric, OUT tx_bytes_after numeric,
     OUT to_carry network_interface_metrics[]
@@ -86,7 +56,7 @@ BEGIN
         last := stored.time;
         stored := linkbeat.with_counters(stored);
         CONTINUE WHEN stored.rx_bytes IS NULL;  -- deleted is what it counted from: its deltas are all that is known
-        judged := coalesce(linkbeat.judge_again(previous, stored, kept_since), stored);
+        judged := coalesce(linkbeat.judge_again(previous, stored), stored);
         IF judged IS DISTINCT FROM stored THEN
             PERFORM linkbeat.write_judgement(judged);
             work := work + 10;
@@ -148,7 +118,7 @@ BEGIN
                0::numeric AS tx_after INTO total;
         carried := '{}';
         WHILE start IS NOT NULL LOOP
-            SELECT * INTO piece FROM linkbeat.recount_piece(of_server, series, start, oldest.time, carried);
+            SELECT * INTO piece FROM linkbeat.recount_piece(of_server, series, start, carried);
             IF is_dry THEN
                 ROLLBACK;
                 carried := piece.to_carry;

@@ -11,7 +11,6 @@ DECLARE
     base     network_interface_metrics;
     stored   network_interface_metrics;
     judged   network_interface_metrics;
-    back     boolean[];
     start    timestamptz := since;
     -- Boots whose newest row up to here is not as it was: the next row of each may change too. It may stand behind rows of
     -- another boot where two overlap, but not after `ends`.
@@ -55,15 +54,7 @@ BEGIN
             stored := judged;
         END IF;
         is_mixed := is_mixed OR (previous.boot <> stored.boot) IS TRUE;
-        base := CASE WHEN (previous.boot <> stored.boot) IS TRUE THEN linkbeat.row_before(stored, previous) ELSE previous END;
-        back := linkbeat.are_back(base, stored);
-        IF back IS NOT NULL THEN
-            base := linkbeat.correct_glitch(base, stored, back);
-        END IF;
-        judged := linkbeat.judge(base, stored);
-        IF (previous.boot <> stored.boot) IS TRUE AND NOT linkbeat.is_uuid_boot(stored.boot) THEN
-            judged.levels := coalesce(judged.levels, '{}');  -- which row it is counted from, earlier ones decide
-        END IF;
+        judged := coalesce(linkbeat.judge_again(previous, stored), stored);
         -- A row without a boot stands before its next one alone.
         changing := array_remove(array_remove(changing, stored.boot), NULL);
         IF judged IS DISTINCT FROM stored THEN
@@ -90,6 +81,35 @@ BEGIN
     IF judged.time IS NOT NULL THEN
         PERFORM linkbeat.remember_interface(judged);
     END IF;
+END $$;
+
+-- The row `stored`, judged from `previous`, the row before it in its series; the rows that it shows to be wrong are corrected.
+-- Null where it stays as it is, because what it was counted from is no longer stored.
+CREATE OR REPLACE FUNCTION linkbeat.judge_again(previous network_interface_metrics, stored network_interface_metrics)
+RETURNS network_interface_metrics LANGUAGE plpgsql AS $$
+DECLARE
+    base   network_interface_metrics := CASE WHEN (previous.boot <> stored.boot) IS TRUE
+                                             THEN linkbeat.row_before(stored, previous) ELSE previous END;
+    judged network_interface_metrics;
+    back   boolean[];
+BEGIN
+    -- Retention dropped what it was counted from, its own machine's rows: as a first row it would lose what it counted.
+    IF base.time IS NULL AND stored.delta_kind NOT IN ('', 'first')
+       AND (previous.time IS NULL
+            OR (SELECT b.first_seen < (SELECT min(time) FROM network_interface_metrics
+                                       WHERE server_id = stored.server_id AND interface_name = stored.interface_name)
+                FROM server_boots b WHERE b.server_id = stored.server_id AND b.boot = stored.boot)) THEN
+        RETURN NULL;
+    END IF;
+    back := linkbeat.are_back(base, stored);
+    IF back IS NOT NULL THEN
+        base := linkbeat.correct_glitch(base, stored, back);
+    END IF;
+    judged := linkbeat.judge(base, stored);
+    IF (previous.boot <> stored.boot) IS TRUE AND NOT linkbeat.is_uuid_boot(stored.boot) THEN
+        judged.levels := coalesce(judged.levels, '{}');  -- which row it is counted from, earlier ones decide
+    END IF;
+    RETURN judged;
 END $$;
 
 -- The next row of a series, after m and up to `horizon`, that asked earlier rows than the one before it; null: none did.

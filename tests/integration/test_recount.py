@@ -255,7 +255,7 @@ async def test_what_was_interrupted_before_its_aggregates_were_made_is_done_by_t
 ) -> None:
     await store(service, database, ZEROS)
     await database.execute("CALL linkbeat.refresh_aggregates(now())")
-    await database.execute(f"SELECT linkbeat.recount_piece('nas', 'eth0', '{T0}', '{T0}', '{{}}')")
+    await database.execute(f"SELECT linkbeat.recount_piece('nas', 'eth0', '{T0}', '{{}}')")
     assert sum(delta for delta, _ in await deltas(database)) == 40_000_000
 
     [one] = await counted(database_url)
@@ -336,6 +336,24 @@ async def test_of_two_machines_under_one_id_neither_loses_what_it_counted_at_the
     assert one.changed == 0
     assert await deltas(database) == before
     assert (132_000, "gap") in before
+
+
+async def test_an_alternation_that_shows_after_retention_costs_the_oldest_row_nothing(
+    service: Client, database: asyncpg.Connection
+) -> None:
+    """Not recount but repair judges the rows: the first machine is heard again, and the second was no reboot of it."""
+    for n in range(200):
+        boot, octets = ("a", n * 1_000) if n < 50 else ("b", n * 7_000)
+        await service.post(heartbeat(at=MIDNIGHT + (n - 100) * STEP, boot=boot_id(boot), eth0=(octets, 0)))
+    await drop_before(database, MIDNIGHT)
+    assert (await deltas(database))[0] == (7_000, "normal")
+
+    await service.post(heartbeat(at=MIDNIGHT + 50.5 * STEP, boot=boot_id("a"), eth0=(150_500, 0)))
+
+    assert await database.fetchval("SELECT shared_since IS NOT NULL FROM servers")
+    stored = await deltas(database)
+    assert stored[0] == (7_000, "normal")
+    assert sum(delta for delta, _ in stored) == 100 * 7_000
 
 
 async def test_interfaces_that_are_folded_are_counted_in_their_kind(

@@ -1,0 +1,79 @@
+-- plain_doubts: what is in doubt after a sample that needs nothing but the one before it, where that fell or left doubts
+-- behind. Called within the statement of ingest_heartbeats. What is said here, linkbeat.judge concludes (judge.sql); it
+-- costs ten times as much, and where containers restart, a heartbeat has dozens of such samples.
+-- Replaceable: reapplied on every upgrade.
+
+-- The old levels that are in doubt from this sample on, '{}' where none is; they are all in doubt since one moment, this
+-- sample's if its octets fell. Null: judge has to be asked.
+-- A fall is plain where octets and packets all fell below half, to what a usual line carries; growth, where the doubts are
+-- over or its octets grow as they did before.
+CREATE OR REPLACE FUNCTION linkbeat.plain_doubts(
+    was linkbeat.interface_state, moment timestamptz, rx_bytes bigint, tx_bytes bigint, rx_packets bigint,
+    tx_packets bigint, rx_errors bigint, tx_errors bigint, rx_dropped bigint, tx_dropped bigint, speed_mbps integer,
+    ifindex integer, interval_ms integer
+) RETURNS bigint[] LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+DECLARE
+    elapsed    CONSTANT integer := linkbeat.elapsed_ms(was.time, moment);
+    speed      CONSTANT integer := greatest(was.speed_mbps, speed_mbps);
+    is_certain CONSTANT boolean := (was.ifindex <> ifindex) IS TRUE;
+    since      CONSTANT timestamptz := linkbeat.oldest(was.doubted_since);
+    is_open    CONSTANT boolean := linkbeat.is_in_doubt(since, moment, interval_ms) IS TRUE;
+    in_all     CONSTANT double precision := date_part('epoch', moment - since) * 1000 + elapsed;
+    old        bigint[] := was.old_levels;
+    had        bigint[];
+    now        bigint[];
+BEGIN
+    IF is_open AND (array_remove(array_remove(was.doubted_since, NULL), since) <> '{}'
+                    OR was.delta_kind NOT IN ('normal', 'gap') OR was.elapsed_ms = 0) THEN
+        RETURN NULL;
+    END IF;
+    had := ARRAY[was.rx_bytes, was.tx_bytes, was.rx_packets, was.tx_packets, was.rx_errors, was.tx_errors, was.rx_dropped,
+                 was.tx_dropped];
+    now := ARRAY[rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_dropped, tx_dropped];
+
+    IF rx_bytes >= was.rx_bytes THEN  -- of the others, the statement asks itself whether they grew
+        IF NOT is_open THEN
+            RETURN '{}';
+        ELSIF num_nonnulls(old[1], old[2]) = 0
+              OR NOT linkbeat.goes_on(old[1] IS NOT NULL, had[1], was.rx_bytes_delta, now[1], was.elapsed_ms, elapsed)
+              OR NOT linkbeat.goes_on(old[2] IS NOT NULL, had[2], was.tx_bytes_delta, now[2], was.elapsed_ms, elapsed) THEN
+            RETURN NULL;
+        END IF;
+        FOR n IN 1 .. 8 LOOP
+            IF old[n] < 0 THEN
+                RETURN NULL;
+            ELSIF old[n] > had[n] AND old[n] <= now[n] THEN
+                old[n] := NULL;  -- it came past its old level as it counts
+            END IF;
+        END LOOP;
+        RETURN CASE WHEN num_nonnulls(VARIADIC old) > 0 THEN old ELSE '{}' END;
+    END IF;
+
+    FOR n IN 1 .. 8 LOOP
+        IF had[n] < 0 OR now[n] < 0
+           OR n <= 4 AND had[n] > 0 AND now[n] > (had[n] - 1) / 2
+           OR now[n] > linkbeat.delta_limit(elapsed, CASE WHEN n <= 2 THEN coalesce(speed, 1000) END)
+           OR n <= 2 AND speed IS NULL AND now[n + 2] > 0 AND NOT linkbeat.packets_carry(now[n + 2], now[n])
+           -- Its older doubt ends if its counter has run since, as the octets of its direction show; it may not come back now.
+           OR is_open AND old[n] IS NOT NULL
+              AND (old[n] <= now[n] OR old[n] < 0
+                   OR NOT is_certain
+                      AND (n > 4 OR since >= was.time OR now[n] >= had[n] OR now[2 - n % 2] >= had[2 - n % 2]
+                           OR NOT linkbeat.has_run(
+                                  had[2 - n % 2], CASE n % 2 WHEN 1 THEN was.rx_bytes_delta ELSE was.tx_bytes_delta END,
+                                  was.elapsed_ms, in_all))) THEN
+            RETURN NULL;
+        END IF;
+        old[n] := CASE WHEN now[n] < had[n] AND NOT is_certain THEN had[n] END;
+    END LOOP;
+    RETURN CASE WHEN num_nonnulls(VARIADIC old) > 0 THEN old ELSE '{}' END;
+END $$;
+
+-- Since when each of the old levels is in doubt, where they all are since one moment. Null: none is.
+CREATE OR REPLACE FUNCTION linkbeat.in_doubt_since(old_levels bigint[], moment timestamptz) RETURNS timestamptz[]
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN old_levels <> '{}' THEN ARRAY[
+    CASE WHEN old_levels[1] IS NOT NULL THEN moment END, CASE WHEN old_levels[2] IS NOT NULL THEN moment END,
+    CASE WHEN old_levels[3] IS NOT NULL THEN moment END, CASE WHEN old_levels[4] IS NOT NULL THEN moment END,
+    CASE WHEN old_levels[5] IS NOT NULL THEN moment END, CASE WHEN old_levels[6] IS NOT NULL THEN moment END,
+    CASE WHEN old_levels[7] IS NOT NULL THEN moment END, CASE WHEN old_levels[8] IS NOT NULL THEN moment END] END;
