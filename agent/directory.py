@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from agent.deadletter import Quarantine
-from agent.segments import (
+from .deadletter import Quarantine
+from .segments import (
     SAFE_FLAGS,
     SEGMENT_NAME,
     Found,

@@ -12,18 +12,18 @@ from pathlib import Path
 
 import msgspec
 
-from agent import __version__, remote
-from agent.filesystems import get_filesystem_metrics
-from agent.findings import Finding, found_within, user, written
-from agent.identity import identify
-from agent.kept import refused, spool, stamps
-from agent.loop import spool_directory
-from agent.network import get_network_interfaces
-from agent.primary import PrimaryInterface
-from agent.reach import service
-from agent.roots import read_text, wire_text
-from agent.routes import read_default_routes
-from agent.settings import DEFAULT_CONFIG, TOKEN_FILE, Settings, SettingsError, described, load, warnings_about
+from . import __version__, remote
+from .filesystems import get_filesystem_metrics
+from .findings import Finding, found_within, user, written
+from .identity import identify
+from .kept import refused, spool, stamps
+from .loop import spool_directory
+from .network import get_network_interfaces
+from .primary import PrimaryInterface
+from .reach import service
+from .roots import read_text, wire_text
+from .routes import read_default_routes
+from .settings import DEFAULT_CONFIG, TOKEN_FILE, Settings, SettingsError, described, load, warnings_about
 
 UNIT = "linkbeat-agent.service"
 LOOK_SECONDS = 10.0
@@ -158,7 +158,7 @@ def _logged() -> Iterator[list[str]]:
         def emit(self, record: logging.LogRecord) -> None:
             messages.append(record.getMessage())
 
-    logger, keeper = logging.getLogger("agent"), Keeper(logging.WARNING)
+    logger, keeper = logging.getLogger(__package__), Keeper(logging.WARNING)
     propagate, logger.propagate = logger.propagate, False
     logger.addHandler(keeper)
     try:

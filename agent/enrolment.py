@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from agent.identity import Identity
+from .identity import Identity
 
 log = logging.getLogger(__name__)
 

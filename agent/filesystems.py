@@ -16,9 +16,9 @@ from typing import Literal
 
 import msgspec
 
-from agent.complaints import Complaints
-from agent.mounts import Mount, below, groups_to_measure, parse_mounts
-from agent.roots import Roots, read_text, wire_text
+from .complaints import Complaints
+from .mounts import Mount, below, groups_to_measure, parse_mounts
+from .roots import Roots, read_text, wire_text
 
 log = logging.getLogger(__name__)
 _complaints = Complaints(log)

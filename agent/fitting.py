@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import msgspec
 from msgspec.structs import replace
 
-from agent.filesystems import Filesystem
-from agent.network import NetworkInterface
-from agent.stacking import nearest
+from .filesystems import Filesystem
+from .network import NetworkInterface
+from .stacking import nearest
 
 BODY_LIMIT_BYTES = 1_000_000  # the service takes 1 MiB
 OTHERS_BYTES = 100_000  # for all that is neither an interface nor a filesystem

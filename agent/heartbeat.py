@@ -8,21 +8,21 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from agent import __version__, host, remote
-from agent.clock import Clock, rfc3339
-from agent.complaints import Complaints
-from agent.filesystems import Filesystem, FilesystemProbe, get_filesystem_metrics, get_root_usage
-from agent.fitting import fit
-from agent.host import CpuTimes, Metrics
-from agent.identity import identify
-from agent.links import LinkTable
-from agent.network import NetworkInterface, get_network_interfaces
-from agent.primary import PrimaryInterface
-from agent.remote import RemoteConfig
-from agent.roots import wire_text
-from agent.routes import read_default_routes
-from agent.settings import Settings
-from agent.spool import Spooled
+from . import __version__, host, remote
+from .clock import Clock, rfc3339
+from .complaints import Complaints
+from .filesystems import Filesystem, FilesystemProbe, get_filesystem_metrics, get_root_usage
+from .fitting import fit
+from .host import CpuTimes, Metrics
+from .identity import identify
+from .links import LinkTable
+from .network import NetworkInterface, get_network_interfaces
+from .primary import PrimaryInterface
+from .remote import RemoteConfig
+from .roots import wire_text
+from .routes import read_default_routes
+from .settings import Settings
+from .spool import Spooled
 
 log = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from agent.filesystems import Usage
-from agent.network import COUNTER_MAX, NetworkInterface
-from agent.roots import Roots, read_text, wire_text
+from .filesystems import Usage
+from .network import COUNTER_MAX, NetworkInterface
+from .roots import Roots, read_text, wire_text
 
 MIB = 1024**2
 GIB = 1024**3

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from agent.roots import Roots, read_text, wire_text
-from agent.settings import Settings, SettingsError
+from .roots import Roots, read_text, wire_text
+from .settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from agent import environment
-from agent.settings import Settings, SettingsError, described
-from agent.work import InstallError, Work
+from . import environment
+from .settings import Settings, SettingsError, described
+from .work import InstallError, Work
 
 UNIT_NAME = "linkbeat-agent.service"
 LIBRARY = Path("usr/local/lib/linkbeat-agent")
@@ -38,7 +38,7 @@ def main(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         if not sys.platform.startswith("linux"):
             raise InstallError("this is for Linux; elsewhere, let the system's own service manager start 'run'")
         if root == Path("/") and not dry_run and os.geteuid() != 0:
-            raise InstallError(f"{options.command} needs root; with sudo, it is sudo {sys.executable} {sys.argv[0]} …")
+            raise InstallError(f"{options.command} needs root; with sudo, it is sudo {_invocation()} …")
         work = Work(root, dry_run=dry_run)
         if options.command == "install":
             install(work, options, environ)
@@ -109,8 +109,8 @@ def program() -> dict[str, bytes]:
     suffix = importlib.machinery.EXTENSION_SUFFIXES[0]  # .cpython-311-x86_64-linux-gnu.so
     for_this_machine = re.sub(r"^\.cpython-\d+", "", suffix)
     files = {"__main__.py": _MAIN.encode()}
-    for package in ("agent", "msgspec"):
-        for name, file in _files(importlib.resources.files(package), package):
+    for package, module in (("agent", __package__), ("msgspec", "msgspec")):
+        for name, file in _files(importlib.resources.files(module), package):
             if name.endswith((".py", ".service", "/LICENSE", for_this_machine)):
                 files[name] = file.read_bytes()
     return files
@@ -118,7 +118,7 @@ def program() -> dict[str, bytes]:
 
 def unit_text(python: str) -> str:
     """The systemd unit, which starts the agent with this interpreter."""
-    template = importlib.resources.files("agent").joinpath(UNIT_NAME).read_text(encoding="utf-8")
+    template = importlib.resources.files(__package__).joinpath(UNIT_NAME).read_text(encoding="utf-8")
     return template.replace("@python@", python)
 
 
@@ -163,6 +163,13 @@ def _token(token_file: str | None, environ: Mapping[str, str]) -> str:
     if not text.strip():
         raise InstallError(f"--token-file {source}: is empty")
     return text.strip()
+
+
+def _invocation() -> str:
+    """How this program was started, for a shell without this environment."""
+    if Path(sys.argv[0]).name == "__main__.py":  # python -m: run by its path, the file would not find its package
+        return f"{sys.executable} -m {__package__}"
+    return f"{sys.executable} {sys.argv[0]}"
 
 
 def _interpreter() -> str:

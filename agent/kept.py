@@ -9,10 +9,10 @@ from pathlib import Path
 
 import msgspec
 
-from agent.answers import one_line
-from agent.clock import REFUSED_AHEAD_MS, rfc3339
-from agent.findings import Finding, user
-from agent.segments import SEGMENT_NAME, Record, find_records, read_acknowledged, read_regular
+from .answers import one_line
+from .clock import REFUSED_AHEAD_MS, rfc3339
+from .findings import Finding, user
+from .segments import SEGMENT_NAME, Record, find_records, read_acknowledged, read_regular
 
 LOW_BYTES = 64 * 1024**2  # of free space for the spool
 RECENT_SECONDS = 86_400.0

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from agent.ports import Port, is_representor, read_port, uplinks
-from agent.roots import Roots, read_text
+from .ports import Port, is_representor, read_port, uplinks
+from .roots import Roots, read_text
 
 Kind = Literal["physical", "bridge", "bond", "vlan", "tunnel", "veth", "other"]
 

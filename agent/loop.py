@@ -8,20 +8,20 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from agent import __version__, host, remote
-from agent.clock import Clock, last_moment
-from agent.complaints import Complaints
-from agent.deadletter import DeadLetters
-from agent.delivery import Delivery
-from agent.directory import default_directory
-from agent.enrolment import Enrolment
-from agent.heartbeat import Collector, Heartbeat, encode, stamp_ms
-from agent.identity import ApiKey, Identity, identify
-from agent.restamp import Timekeeper
-from agent.sender import Sender
-from agent.settings import Settings, SettingsError, reload
-from agent.signals import Signals
-from agent.spool import Spool, SpoolInUse
+from . import __version__, host, remote
+from .clock import Clock, last_moment
+from .complaints import Complaints
+from .deadletter import DeadLetters
+from .delivery import Delivery
+from .directory import default_directory
+from .enrolment import Enrolment
+from .heartbeat import Collector, Heartbeat, encode, stamp_ms
+from .identity import ApiKey, Identity, identify
+from .restamp import Timekeeper
+from .sender import Sender
+from .settings import Settings, SettingsError, reload
+from .signals import Signals
+from .spool import Spool, SpoolInUse
 
 log = logging.getLogger(__name__)
 

@@ -11,11 +11,11 @@ from typing import Annotated, NamedTuple
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from agent.complaints import Complaints
-from agent.links import Kind, Link, LinkTable, State, kind_by_name, rate
-from agent.roots import Roots, read_text, wire_text
-from agent.routes import read_default_routes
-from agent.stacking import stacked_on
+from .complaints import Complaints
+from .links import Kind, Link, LinkTable, State, kind_by_name, rate
+from .roots import Roots, read_text, wire_text
+from .routes import read_default_routes
+from .stacking import stacked_on
 
 log = logging.getLogger(__name__)
 _complaints = Complaints(log)

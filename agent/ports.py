@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from agent.roots import read_text
+from .roots import read_text
 
 # What devlink and drivers call the host's end of a guest's function (Documentation/networking/representors.rst,
 # net/devlink: devlink_port_phys_port_name_get; ice_repr.c has a letter of its own). The uplink is p0, and so are the

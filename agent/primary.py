@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from agent.network import NetworkInterface
+from .network import NetworkInterface
 
 WINDOW_SECONDS = 10.0
 LEAST_BYTES = 1024  # in the window: less is the network talking to itself

@@ -10,13 +10,13 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from agent import __version__
-from agent.answers import judge, one_line
-from agent.enrolment import enrolment_id
-from agent.findings import Finding
-from agent.identity import ApiKey
-from agent.sender import ANSWER_LIMIT_BYTES
-from agent.settings import Settings, SettingsError
+from . import __version__
+from .answers import judge, one_line
+from .enrolment import enrolment_id
+from .findings import Finding
+from .identity import ApiKey
+from .sender import ANSWER_LIMIT_BYTES
+from .settings import Settings, SettingsError
 
 CLOCK_OFF_SECONDS = 5.0
 CLOCK_REFUSED_SECONDS = 300.0  # the service refuses heartbeats that are further ahead of it

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from agent.settings import Settings
+from .settings import Settings
 
 MAX_INTERVAL_SECONDS = 366 * 86_400.0
 MAX_PATTERNS = 100

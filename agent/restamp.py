@@ -4,9 +4,9 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 
-from agent.clock import REFUSED_AHEAD_MS, Clock, Moment, moment_of, rfc3339, slewed_ms
-from agent.segments import Record
-from agent.spool import Spool
+from .clock import REFUSED_AHEAD_MS, Clock, Moment, moment_of, rfc3339, slewed_ms
+from .segments import Record
+from .spool import Spool
 
 log = logging.getLogger(__name__)
 

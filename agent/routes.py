@@ -1,6 +1,6 @@
 """Which interfaces the default routes lead over."""
 
-from agent.roots import Roots, read_text
+from .roots import Roots, read_text
 
 # A router with the whole Internet's routes has hundreds of megabytes of them; the IPv4 default stands first.
 ROUTES_LIMIT_BYTES = 256 * 1024

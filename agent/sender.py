@@ -9,10 +9,10 @@ import zlib
 from types import TracebackType
 from urllib.parse import urlsplit
 
-from agent import __version__
-from agent.answers import Delivered, Failed, Outcome, Refused, judge, one_line
-from agent.enrolment import CannotKeep, Enrolment, enrolment_id
-from agent.identity import ApiKey
+from . import __version__
+from .answers import Delivered, Failed, Outcome, Refused, judge, one_line
+from .enrolment import CannotKeep, Enrolment, enrolment_id
+from .identity import ApiKey
 
 __all__ = ["Delivered", "Sender", "one_line"]
 

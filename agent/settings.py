@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-from agent import environment
-from agent.environment import ConfigFile, Contradiction, SettingDescription, SettingsError
-from agent.roots import Roots
+from . import environment
+from .environment import ConfigFile, Contradiction, SettingDescription, SettingsError
+from .roots import Roots
 
 __all__ = ["Reloaded", "Settings", "SettingsError", "described", "load", "reload", "warnings_about"]
 

@@ -16,9 +16,9 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from agent.complaints import Complaints
-from agent.directory import Directory, SpoolInUse
-from agent.segments import MAX_RECORD_BYTES, Record, Segment
+from .complaints import Complaints
+from .directory import Directory, SpoolInUse
+from .segments import MAX_RECORD_BYTES, Record, Segment
 
 __all__ = ["Spool", "SpoolInUse", "Spooled"]
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from agent.links import Link
+from .links import Link
 
 MOST_CARRIERS = 8
 # The host's ends of containers' and machines' links, as Docker, Calico, LXC, libvirt, Cilium, Xen and clouds call them.

@@ -28,6 +28,7 @@ ARG VERSION=0.1.0
 ARG REVISION=
 LABEL org.opencontainers.image.title="Linkbeat agent" \
       org.opencontainers.image.description="Reports a machine's network counters and filesystems to Linkbeat" \
+      org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 # The service's number: a token that the service's container writes is the agent's to read.

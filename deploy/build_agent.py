@@ -23,7 +23,7 @@ def build(output: Path, wheels: list[Path]) -> None:
     """Writes the archive of the agent and of msgspec's `wheels`."""
     files = {}
     for path in sorted((REPOSITORY / "agent").iterdir()):
-        if path.suffix in (".py", ".service"):
+        if path.suffix in (".py", ".service") or path.name == "LICENSE":
             files[f"agent/{path.name}"] = path.read_bytes()
     for wheel in wheels:
         files.update(_of_wheel(wheel))

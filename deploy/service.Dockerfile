@@ -19,7 +19,8 @@ COPY requirements.lock deploy/build.lock ./
 RUN python3 -m venv tools && tools/bin/pip install --require-hashes -r build.lock \
  && python3 -m venv --without-pip /opt/linkbeat \
  && pip --python /opt/linkbeat/bin/python install --require-hashes -r requirements.lock
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
+COPY deploy/wheel.py deploy/
 COPY agent agent
 COPY migrations migrations
 COPY service service
@@ -32,6 +33,7 @@ ARG VERSION=0.1.0
 ARG REVISION=
 LABEL org.opencontainers.image.title="Linkbeat" \
       org.opencontainers.image.description="What crosses every network interface of a fleet, exact to the byte, in TimescaleDB" \
+      org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 # A number, so that Kubernetes can tell that it is not root's (runAsNonRoot). The second directory is for the token that

@@ -1,4 +1,4 @@
-"""`python -m service`, installed as `linkbeat`: serve, migrate, run, psql, token, recount."""
+"""`python -m service`, installed as `linkbeat`: serve, migrate, run, psql, token, recount, agent."""
 
 import argparse
 import asyncio
@@ -16,7 +16,7 @@ from agent import __version__
 from service.access import command as token_command
 from service.access.keys import fleet_key
 from service.app import create_app
-from service.command import COMMAND
+from service.command import COMMAND, python_module
 from service.database import schema
 from service.database.roles import analyst_session
 from service.database.schema import SchemaError
@@ -38,6 +38,10 @@ DRAIN_SECONDS = 10
 
 def main() -> int:
     """Runs a command; what went wrong is one line on stderr, and exit status 1."""
+    if sys.argv[1:2] == ["agent"]:
+        # In place of this process, which holds several times the memory that an agent may have.
+        agent = python_module("agent", *sys.argv[2:])
+        os.execv(agent[0], agent)  # noqa: S606 - no shell
     arguments = argument_parser().parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)
@@ -70,6 +74,8 @@ def argument_parser() -> argparse.ArgumentParser:
     token_command.add_arguments(commands.add_parser("token", help=words, description=words))
     words = "judge a server's stored samples again by today's rules (docs/counters.md)"
     recount.add_arguments(commands.add_parser("recount", help=words, description=words))
+    # Listed here only: main() hands all that follows to the agent's own parser.
+    commands.add_parser("agent", add_help=False, help=f"report this machine: {COMMAND} agent --help")
     return parser
 
 

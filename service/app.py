@@ -15,6 +15,7 @@ from litestar.types import ASGIApp, Send
 
 from agent import __version__
 from service.access import routes as access
+from service.access.ended_sessions import EndedSessions
 from service.access.identity import Caller, Identity, scopes
 from service.access.keys import secret_key
 from service.access.sessions import Sessions
@@ -23,7 +24,7 @@ from service.cache import Answers, Reader, Watch
 from service.clock import Clock
 from service.database import roles
 from service.database.maintenance import Maintenance
-from service.database.pool import Database
+from service.database.pool import READERS_SHARE, Database
 from service.database.zones import Zones
 from service.fleet import agents, interfaces, overview, removal, servers
 from service.fleet.removal import Removals
@@ -104,7 +105,8 @@ class Parts:
         self.links = Links(secret, key)
         self.metrics = Metrics()
         self.answers = Answers()
-        database, sparklines = Database(database_url), Database(database_url, plans="generic")
+        database = Database(database_url, share=READERS_SHARE)
+        sparklines = Database(database_url, plans="generic", share=READERS_SHARE)
         self.reader = Reader(database, self.answers, clock)
         self.sparklines = Reader(sparklines, self.answers, clock)
         # Of their own: what exports wait for keeps nobody from a sparkline.
@@ -118,17 +120,18 @@ class Parts:
         )
         self.writing = Database(database_url, connections=1, role=roles.INGEST)
         # Of their own: however many reads wait, a revoked token is refused in time. Each polls one at a time.
-        following = Database(database_url, connections=2)
+        following = Database(database_url, connections=3)
         self.configurations = Configurations(following, self._is_reachable)
         self.tokens = Tokens(following, self.writing, self._is_reachable, self.hasher)
-        self.identity = Identity(key, settings, self.tokens, self.sessions)
+        self.ended = EndedSessions(following, self.writing, self._is_reachable)
+        self.identity = Identity(key, settings, self.tokens, self.sessions, self.ended)
         self.removals = Removals(database_url, database, self._is_reachable)
         self.live = overview.live(database)
         self.zones = Zones(database)
         self.exposed = Exposition(self.metrics, self.ingest, self.answers, (database, sparklines, self.writing))
         self._opened: tuple[AbstractAsyncContextManager[object], ...] = (
             database, sparklines, self.exporting, self.ingest, self.writing, following, self.configurations,
-            self.tokens, self.removals, Watch(self.answers, database), self.live, Maintenance(database_url),
+            self.tokens, self.ended, self.removals, Watch(self.answers, database), self.live, Maintenance(database_url),
         )  # fmt: skip
 
     @asynccontextmanager
@@ -167,7 +170,7 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Linkbeat:
                 "/",
                 route_handlers=[
                     *pages.handlers(files),
-                    *sign_in.handlers(parts.sessions, parts.identity),
+                    *sign_in.handlers(parts.sessions, parts.ended, parts.identity),
                     *agent_file.handlers(),
                 ],
             ),

@@ -151,14 +151,21 @@ class Answers:
         now = asyncio.get_running_loop().time()
         # What a client says by no-cache, as browsers do where a page is loaded anew (RFC 9111, 5.2.1.4).
         is_new = "no-cache" in request.headers.get("cache-control", "") and (form is None or form.may_renew)
-        if answer is None or answer.until < now or is_new:
+        is_shared = answer is not None and answer.until >= now and not is_new
+        if answer is None or not is_shared:
             self.counts["misses"] += 1
             answer = self._start(key, make, keep_seconds, tuple(servers))
         else:
             self.counts["hits"] += 1
             self._kept.move_to_end(key)
         # Shielded: one who goes away does not take the answer from the others.
-        await asyncio.shield(answer.made)
+        try:
+            await asyncio.shield(answer.made)
+        except Problem as refused:
+            if not is_shared or refused.code != "too_many_requests":
+                raise
+            # Another token's share of the database was used up, and not the one of this request.
+            return await self.get(request, key, make, keep_seconds=keep_seconds, servers=servers, form=form)
         if form is None:
             body, headers = answer.body, {"ETag": answer.etag, **_HEADERS}
         else:

@@ -1,19 +1,20 @@
-"""How this program was started: as `linkbeat`, which the wheel installs, or as `python -m service` in a checkout.
+"""How this program was started: as `linkbeat` from the wheel, or as `python -m service` in a checkout.
 
 What is printed names the command that can be typed; what is started finds the same modules.
 """
 
 import sys
-from pathlib import Path
 
-INSTALLED = Path(sys.argv[0]).name == "linkbeat"
+# In a checkout, the packages are at the top: service, agent. In the wheel they are below one: linkbeat.service.
+PREFIX = __name__.partition("service.")[0]
+INSTALLED = PREFIX != ""
 COMMAND = "linkbeat" if INSTALLED else "python -m service"
 
 
 def python_module(name: str, *arguments: str) -> list[str]:
-    """The command that starts a module of ours in a process of its own.
+    """The command that starts a package of Linkbeat ("service", "agent") in a process of its own.
 
-    -P: python -m looks for modules in the current directory first, and a folder `service` in the one where someone
-    types `linkbeat` is none of ours. In a checkout, that directory is where the modules are.
+    -P: python -m searches the current directory first, and a folder `linkbeat` in the one where someone types the
+    command is not this package. In a checkout, that directory is where the packages are.
     """
-    return [sys.executable, *(["-P"] if INSTALLED else []), "-m", name, *arguments]
+    return [sys.executable, *(["-P"] if INSTALLED else []), "-m", f"{PREFIX}{name}", *arguments]

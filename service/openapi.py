@@ -23,6 +23,7 @@ from litestar.openapi.spec import (
 from litestar.params import FromPath, JSONBody
 
 from service.access.issue import Enrolling, NewEnrolment, NewServer, NewToken
+from service.command import PREFIX
 from service.http.errors import MEDIA_TYPE
 from service.http.problems import problems
 from service.ingest.routes import BatchAnswer, HeartbeatAnswer
@@ -117,7 +118,7 @@ def _docstrings(kind: type[msgspec.Struct]) -> dict[str, str]:
     """What each struct of the wire says of itself, with the units of its fields."""
     found: dict[str, str] = {}
     for one in kind.__subclasses__():
-        if one.__doc__ and one.__module__.startswith("service."):
+        if one.__doc__ and one.__module__.startswith(f"{PREFIX}service."):
             found[one.__name__] = inspect.cleandoc(one.__doc__)
         found |= _docstrings(one)
     return found

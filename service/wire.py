@@ -40,7 +40,8 @@ Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 Word = Annotated[str, Meta(max_length=32)]
 
-# What the work of one heartbeat is bounded by; the agent's own bound on interfaces is the same (agent/fitting.py).
+# What the work of one heartbeat is bounded by; the agent's own bound on interfaces is the same (agent/fitting.py). A
+# server's row remembers twice as many interfaces as one heartbeat may name: linkbeat.max_remembered().
 MAX_INTERFACES = 2_000
 MAX_STACKED_ON = 10_000  # of all interfaces together
 MAX_FILESYSTEMS = 1_000

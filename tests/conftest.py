@@ -20,7 +20,7 @@ from litestar._openapi.plugin import OpenAPIPlugin
 from litestar.openapi.spec import OpenAPI
 
 from service import cache
-from service.access import tokens
+from service.access import ended_sessions, tokens
 from service.access.identity import scopes
 from service.app import Linkbeat, create_app
 from service.database import schema
@@ -174,7 +174,7 @@ async def login(database: asyncpg.Connection) -> AsyncIterator[str]:
 
 
 # What the service asks now and then, whoever asks what of it.
-BY_ITSELF = (cache.RECEIVED, agent_config.CHANGED, tokens.CHANGED, removal.PENDING)
+BY_ITSELF = (cache.RECEIVED, agent_config.CHANGED, tokens.CHANGED, ended_sessions.CHANGED, removal.PENDING)
 
 
 @pytest.fixture

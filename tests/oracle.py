@@ -260,11 +260,16 @@ class _Series:
             ):
                 continue
             back.add(index)
-            if level > doubt.old or float(new - level) > 1.5 * usual * elapsed:
+            # Where a reading was passed over, the level is an older one's.
+            grown_in = elapsed + base.gain.elapsed_ms * (level != base.sample.counters[index])
+            # What counts for long already may catch up with what its source kept back.
+            run_for = _elapsed_ms(doubt.since, beat.time) - elapsed
+            times = 3.0 if level >= 3 * (new - level) and float(level) <= 1.5 * usual * run_for else 1.5
+            if level > doubt.old or float(new - level) > times * usual * grown_in:
                 unexplained.add(index)
-        # What fell together comes back together. Most of it, if octets and packets are among it: one of them may be
-        # wrong again in this reading.
-        found = set()
+        # What jumped comes back by itself. What fell together comes back together: most of it, if octets and packets
+        # are among it, because one of them may be wrong again in this reading.
+        found = {index for index in unexplained if (base.held[index] or 0) > base.doubts[index].old}
         for since in {base.doubts[index].since for index in unexplained}:
             event = {index for index, doubt in base.doubts.items() if doubt.since == since}
             octets = event & set(range(BYTE_COUNTERS))
@@ -364,11 +369,14 @@ class _Judgement:
         if since == self.base.beat.time or not (self.base.gain.deltas[direction] or self.base.gain.kind in PLAIN):
             return False
         in_all = (self.beat.time - since) / MILLISECOND + self.elapsed
+        # A reading or two may be wrong twice.
+        if in_all < 5 * self.beat.interval_ms and self.fell(index):
+            return False
         gain, level = self.base.gain, self.held[direction] or 0
         grown = gain.deltas[direction] or 0
         # At about the rate of the row before, which was one of several since.
-        is_run = gain.kind in PLAIN and direction in self.new_doubts and gain.elapsed_ms and 0 < 3 * grown <= level
-        if is_run and float(level) <= 1.5 * grown / gain.elapsed_ms * in_all:
+        is_run = gain.kind in PLAIN and direction in self.new_doubts and gain.elapsed_ms
+        if is_run and 0 < 3 * grown <= level and float(level) <= 1.5 * grown / gain.elapsed_ms * in_all:
             return True
         rate = self.series.usual_rate(direction, since, self.beat)
         return float(self.held[direction] or 0) <= 1.5 * rate * in_all
@@ -451,8 +459,8 @@ class _Judgement:
         packets = counted = None
         if index < BYTE_COUNTERS:
             counted = self.now[index + 2]
-            packets = self.gained(index + 2)
-            packets = packets if packets >= 0 else None
+            gains = self.grown(index + 2), self.gained(index + 2)
+            packets = next((gained for gained in gains if gained >= 0), None)
         if self.can_carry(index, gain, packets, counted, self.elapsed):
             return True
         boots = (None, self.base.beat.boot, self.beat.boot)

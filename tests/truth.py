@@ -69,42 +69,58 @@ class Interface:
         return [count % 2**self.bits for count in self.counts]
 
 
+# What a source reports instead of the truth, given that and what it reported before.
 Fault = Callable[[random.Random, Counts, list[Counts]], Counts]
 
 
-def _dip(low: float, high: float) -> Fault:
-    """All counters, or one of them, stand lower for a moment."""
+def _dips(low: float, high: float) -> Callable[[random.Random], Fault]:
+    """All counters, or one of them, stand lower for some readings, each time by another share."""
 
-    def fault(rng: random.Random, true: Counts, _: list[Counts]) -> Counts:
-        share = rng.uniform(low, high)
+    def dips(rng: random.Random) -> Fault:
         only = rng.choice([None, 0, 1, 2, 3])
-        return [int(count * share) if only in (None, n) else count for n, count in enumerate(true)]
+
+        def fault(rng: random.Random, true: Counts, _: list[Counts]) -> Counts:
+            share = rng.uniform(low, high)
+            return [int(count * share) if only in (None, n) else count for n, count in enumerate(true)]
+
+        return fault
+
+    return dips
+
+
+def _jumps(rng: random.Random) -> Fault:
+    """Octets, or octets and packets, far above anything that a line carries."""
+    jumping = rng.choice([(0,), (1,), (0, 1), (0, 1, 2, 3)])
+
+    def fault(_: random.Random, true: Counts, __: list[Counts]) -> Counts:
+        return [count + 2**55 if n in jumping else count for n, count in enumerate(true)]
 
     return fault
 
 
-def _zeros(rng: random.Random, true: Counts, _: list[Counts]) -> Counts:
-    return [0] * len(true)
+def _zeros(_: random.Random) -> Fault:
+    return lambda _rng, true, _reported: [0] * len(true)
 
 
-def _stale(rng: random.Random, _: Counts, reported: list[Counts]) -> Counts:
-    return reported[-1]
+def _stale(_: random.Random) -> Fault:
+    return lambda _rng, _true, reported: reported[-1]
 
 
-def _lower_level(rng: random.Random, true: Counts, reported: list[Counts]) -> Counts:
+def _lower_level(_: random.Random) -> Fault:
     """Every other reading is of a source that lags behind by a share."""
-    return [int(count * 0.97) for count in true] if len(reported) % 2 else true
+    return lambda _rng, true, reported: [int(count * 0.97) for count in true] if len(reported) % 2 else true
 
 
-# How many readings a fault may last, by name.
-FAULTS: dict[str, tuple[Fault, int]] = {
-    "small dip": (_dip(0.99, 1.0), 3),
-    "dip above half": (_dip(0.5, 0.99), 3),
-    "dip below half": (_dip(0.01, 0.5), 3),
+# By name, how a fault begins, and how many readings it may last.
+FAULTS: dict[str, tuple[Callable[[random.Random], Fault], int]] = {
+    "small dip": (_dips(0.99, 1.0), 3),
+    "dip above half": (_dips(0.5, 0.99), 3),
+    "dip below half": (_dips(0.01, 0.5), 3),
     "zeros": (_zeros, 3),
     "slow refresh": (_stale, 1),
     "freeze": (_stale, 29),
     "alternating levels": (_lower_level, 12),
+    "jump": (_jumps, 3),
 }
 EVENTS = ("reboot", "re-creation", "missed heartbeats", "clock ahead")
 BOOT_IDS = ("uuid", "sliding", "flickering", "none")
@@ -125,7 +141,8 @@ def history(  # noqa: PLR0912, PLR0915 - a story told in the order of its draws:
     wraps = bits == 32 and rng.random() < 0.5
     _age(rng, link, wraps=wraps)
     boots = rng.choices(BOOT_IDS, [5, 1, 1, 1])[0]
-    speed = _speed(rng, rate)
+    speeds = rng.choice(SPEEDS)
+    speed = _speed(speeds, rate)
     plan = rng.sample([*FAULTS, *EVENTS], rng.randint(1, 3))
     if wraps:
         # What a wrap is amid wrong readings, or while heartbeats are missing, nobody can tell.
@@ -173,7 +190,8 @@ def history(  # noqa: PLR0912, PLR0915 - a story told in the order of its draws:
             let_pass(INTERVAL)
             read()
         if what in FAULTS:
-            fault, longest = FAULTS[what]
+            begin, longest = FAULTS[what]
+            fault = begin(rng)
             for _ in range(rng.randint(1, longest)):
                 let_pass(INTERVAL)
                 read(fault)
@@ -198,6 +216,7 @@ def history(  # noqa: PLR0912, PLR0915 - a story told in the order of its draws:
     settle()
     story.faults[f"{bits} bits"] += 1
     story.faults[f"boot ids: {boots}"] += 1
+    story.faults[f"speed: {speeds}"] += 1
     return story
 
 
@@ -210,9 +229,9 @@ def _age(rng: random.Random, link: Interface, *, wraps: bool) -> None:
     link.counts = [octets, octets // 5, octets // link.packet_bytes, octets // 5 // link.packet_bytes, 40, 0, 9, 3]
 
 
-def _speed(rng: random.Random, bytes_per_second: float) -> int | None:
+def _speed(kind: str, bytes_per_second: float) -> int | None:
     right = max(1, round(bytes_per_second * 8 / 10**6 * 1.2))
-    return {"unknown": None, "right": right, "too low": max(1, right // 3), "senseless": -1}[rng.choice(SPEEDS)]
+    return {"unknown": None, "right": right, "too low": max(1, right // 3), "senseless": -1}[kind]
 
 
 def _boot(rng: random.Random, kind: str, boot: int, moment: datetime) -> str | None:

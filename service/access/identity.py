@@ -16,8 +16,10 @@ from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.types import Scope
 
+from service.access.ended_sessions import EndedSessions
 from service.access.sessions import Sessions, check_same_origin
 from service.access.tokens import MAX_AGE_SECONDS, Token, Tokens
+from service.database.shares import reader
 from service.http.body import content
 from service.http.errors import Problem
 from service.http.limits import Buckets, Peers, Recent
@@ -39,6 +41,8 @@ MAY: dict[str, frozenset[str]] = {
 # Requests under way with one token: an agent has two, a dashboard some for each of its pages. Fleet tokens and the
 # fleet key stand for many machines and have no such bound.
 IN_FLIGHT = {"server": 16, "enrolment": 64, "read": 64, "admin": 64, "link": 64}
+# Of a read token: each session that is signed out is remembered until its end, for up to a week.
+SIGN_INS_PER_MINUTE = 10
 # What a session of a browser may: for reporting and enrolling there are tokens.
 _IN_SESSION = frozenset({"read", "admin"})
 _UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -92,10 +96,11 @@ class Identity:
     The fleet key does everything. Checking costs some microseconds and no statement (service/access/tokens.py).
     """
 
-    def __init__(self, key: str, settings: Settings, tokens: Tokens, sessions: Sessions) -> None:
+    def __init__(self, key: str, settings: Settings, tokens: Tokens, sessions: Sessions, ended: EndedSessions) -> None:
         self._key = key.encode()
         self._tokens = tokens
         self._sessions = sessions
+        self._ended = ended
         self._headers = {
             b"authorization",
             *([b"x-api-key"] if settings.accept_x_api_key else []),
@@ -106,6 +111,7 @@ class Identity:
         self._servers = Buckets(settings.server_requests_per_minute)
         self._readers = Buckets(settings.read_requests_per_minute)
         self._limits = {"server": self._servers, "read": self._readers, "admin": self._readers}
+        self._sign_ins = Buckets(SIGN_INS_PER_MINUTE)
         self._in_flight: dict[tuple[str, str], int] = {}
         self._welcome = Recent()
 
@@ -154,12 +160,17 @@ class Identity:
 
     async def guard(self, connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
         """`admit` as Litestar's guard, for every route; the caller is then `request.auth`."""
+        reader.set(None)
         wanted = scope_of(handler, connection.scope.get("method", "GET"))  # type: ignore[arg-type]  # of requests
         maker = handler.opt.get("link")
         if maker is not None and "link" in connection.query_params:
-            connection.scope["auth"] = await self._by_link(connection, maker)
+            caller = await self._by_link(connection, maker)
         elif wanted != "open":
-            connection.scope["auth"] = await self.admit(connection.scope, wanted, takes_cookies=True)
+            caller = await self.admit(connection.scope, wanted, takes_cookies=True)
+        else:
+            return
+        connection.scope["auth"] = caller
+        reader.set((caller.kind, caller.token_id) if caller.kind in IN_FLIGHT else None)
 
     async def sign_in(self, scope: Scope, token: str, *, is_code: bool) -> Caller:
         """Who signs in with this token, or with a code that stands for the fleet key.
@@ -174,6 +185,8 @@ class Identity:
             raise Problem("unauthorized", "this token is not valid")
         if "read" not in MAY[caller.kind]:
             raise Problem("forbidden", f"this is a token of kind {caller.kind}, and signing in takes one that may read")
+        if caller.kind == "read" and (seconds := self._sign_ins.take(caller.token_id)):
+            raise _too_many("sign-ins with this token are too many", seconds)
         return caller
 
     async def _in_session(self, scope: Scope, wanted: str, peer: str) -> Caller | None:
@@ -181,15 +194,19 @@ class Identity:
 
         Raises Problem (403, 415) where it may change something and is not what the dashboard's own pages send.
         """
-        token_id = self._sessions.token_id(scope)
-        if token_id is None:
+        session = self._sessions.of(scope)
+        if session is None:
             return None
-        if not token_id:
+        ended = self._ended
+        await ended.at_most_old(MAX_AGE_SECONDS)
+        if session in ended:
+            return None
+        if not session.token_id:
             caller = Caller("key", "", None, None, peer)
         else:
             tokens = self._tokens
             await tokens.at_most_old(MAX_AGE_SECONDS)
-            found = tokens.of_id(token_id)
+            found = tokens.of_id(session.token_id)
             if found is None:
                 return None
             caller = Caller(found.kind, found.token_id, found.server_id, None, peer)

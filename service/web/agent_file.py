@@ -1,7 +1,6 @@
 """GET /linkbeat-agent.pyz: the agent as one file, for the machine that is to be added; so it needs no other place."""
 
 import asyncio
-import importlib.resources
 import io
 import logging
 import zipfile
@@ -26,7 +25,7 @@ _EARLIEST = (1980, 1, 1, 0, 0, 0)  # the same files make the same archive
 
 def packed(files: Mapping[str, bytes]) -> bytes:
     """An archive that Python runs, of the agent and msgspec by path; it starts with agent/archive_main.py."""
-    main = importlib.resources.files("agent").joinpath("archive_main.py").read_bytes()
+    main = files["agent/archive_main.py"]
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
         for name, content in sorted({**files, "__main__.py": main}.items()):

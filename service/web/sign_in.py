@@ -7,6 +7,7 @@ import msgspec
 from litestar import Request, Response, post
 from msgspec import Meta
 
+from service.access.ended_sessions import EndedSessions
 from service.access.identity import Identity
 from service.access.sessions import Sessions, check_same_origin
 from service.http.body import content, read
@@ -27,7 +28,7 @@ class SignIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return "<sign-in>"
 
 
-def handlers(sessions: Sessions, identity: Identity) -> list[Any]:
+def handlers(sessions: Sessions, ended: EndedSessions, identity: Identity) -> list[Any]:
     """POST /sign-in and /sign-out."""
 
     @post("/sign-in", scope="open", include_in_schema=False)
@@ -36,15 +37,18 @@ def handlers(sessions: Sessions, identity: Identity) -> list[Any]:
         check_same_origin(request.scope)
         content(request.scope, {b"application/json"})
         sent = decode(await read(request.scope, request.receive, MAX_BODY_BYTES, is_gzip=False), SignIn)
-        caller = await identity.sign_in(request.scope, sent.token, is_code=sessions.use_code(sent.code))
+        code = sessions.of_code(sent.code)
+        is_first_use = code is not None and await ended.end(code)
+        caller = await identity.sign_in(request.scope, sent.token, is_code=is_first_use)
         limited(logging.INFO, ("sign-in", caller.name, caller.peer), "%s signed in from %s", caller.name, caller.peer)
         return _answer(sessions.set_cookie(request.scope, caller.token_id))
 
     @post("/sign-out", scope="open", include_in_schema=False)
     async def sign_out(request: Request[Any, Any, Any]) -> Response[None]:
-        """The browser forgets its session, and this process refuses it; elsewhere it ends with its token or time."""
+        """The browser forgets its session, and every process refuses it within two seconds. 503: it may go on."""
         check_same_origin(request.scope)
-        sessions.end(request.scope)
+        if session := sessions.of(request.scope):
+            await ended.end(session)
         return _answer(sessions.clear_cookie(request.scope))
 
     return [sign_in, sign_out]

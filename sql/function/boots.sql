@@ -41,7 +41,6 @@ DECLARE
     has     server_boots;
     other   record;
     since   timestamptz;
-    series  record;
 BEGIN
     UPDATE server_boots SET last_seen = CASE WHEN moment > was_seen THEN greatest(last_seen, was_seen) ELSE last_seen END,
                             arrived_at = greatest(arrived_at, was_live)
@@ -98,13 +97,10 @@ BEGIN
         RETURN;
     END IF;
     -- What was taken for a reboot was another machine: its samples are judged again.
-    FOR series IN
-        SELECT interface_name, min(time) AS first FROM network_interface_metrics
-        WHERE server_id = of_server AND time >= since AND delta_kind <> 'folded'
-        GROUP BY interface_name ORDER BY interface_name
-    LOOP
-        PERFORM linkbeat.repair_deltas(of_server, series.interface_name, series.first, is_whole => true);
-    END LOOP;
+    PERFORM linkbeat.repair_deltas(of_server, array_agg(interface_name), array_agg(first), is_whole => true)
+    FROM (SELECT interface_name, min(time) AS first FROM network_interface_metrics
+          WHERE server_id = of_server AND time >= since AND delta_kind <> 'folded'
+          GROUP BY interface_name ORDER BY interface_name) AS series;
 END $$;
 
 -- Whether the rows of two boots cannot be one machine's whose boot id flickers: where one follows the other, counters fall

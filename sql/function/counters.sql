@@ -54,11 +54,6 @@ RETURN moment - doubted_since <= greatest(900000, 5 * interval_ms::bigint) * INT
 CREATE OR REPLACE FUNCTION linkbeat.oldest(since timestamptz[]) RETURNS timestamptz LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN least(since[1], since[2], since[3], since[4], since[5], since[6], since[7], since[8]);
 
--- Whether they all are open still.
-CREATE OR REPLACE FUNCTION linkbeat.is_all_in_doubt(since timestamptz[], moment timestamptz, interval_ms integer)
-RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN linkbeat.is_in_doubt(linkbeat.oldest(since), moment, interval_ms);
-
 -- Whether every counter that is in doubt is below its old level still, so that none can be back at it.
 CREATE OR REPLACE FUNCTION linkbeat.stays_below(
     old_levels bigint[], rx_bytes bigint, tx_bytes bigint, rx_packets bigint, tx_packets bigint, rx_errors bigint,

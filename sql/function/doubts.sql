@@ -22,13 +22,15 @@ BEGIN
 END $$;
 
 -- The counters in doubt that a reading shows never to have fallen or jumped: they are back at their old level or a step
--- above it that their usual rate explains, and the readings since do not explain where they are. What fell together comes
--- back together: most of it, because one counter may be wrong again in this reading. Null: none.
+-- above it that their usual rate explains, and the readings since do not explain where they are. What jumped comes back by
+-- itself; what fell together comes back together: most of it, because one counter may be wrong again in this reading.
+-- Null: none.
 CREATE OR REPLACE FUNCTION linkbeat.are_back(base network_interface_metrics, m network_interface_metrics) RETURNS boolean[]
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     elapsed     CONSTANT integer := linkbeat.elapsed_ms(base.time, m.time);
     readings    CONSTANT numeric[] := linkbeat.readings(m);
+    was         CONSTANT numeric[] := linkbeat.readings(base);
     held        CONSTANT bigint[] := linkbeat.held(base);
     since       timestamptz;
     usual       double precision[];
@@ -38,8 +40,11 @@ DECLARE
     back        integer;
     main_event  integer := 0;
     main_back   integer := 0;
+    goes_on     boolean;
+    is_most     boolean;  -- of what fell together is at its old level
     unexplained boolean;
     unexplained_main boolean;
+    times       double precision;
     found       boolean[];
 BEGIN
     IF base.old_levels IS NULL OR (base.boot <> m.boot) IS TRUE AND linkbeat.is_uuid_boot(m.boot) THEN
@@ -59,12 +64,13 @@ BEGIN
     FOR since IN SELECT DISTINCT s FROM unnest(base.doubted_since, base.old_levels) AS d(s, o) WHERE o IS NOT NULL LOOP
         CONTINUE WHEN NOT linkbeat.is_in_doubt(since, m.time, m.interval_ms);
         -- Its octets grow as they did in the row before, which was one of several: they count on from where they are.
-        CONTINUE WHEN base.delta_kind IN ('normal', 'gap') AND base.elapsed_ms > 0 AND linkbeat.goes_on(
+        goes_on := base.delta_kind IN ('normal', 'gap') AND base.elapsed_ms > 0 AND linkbeat.goes_on(
             base.old_levels[1] IS NOT NULL AND base.doubted_since[1] = since, linkbeat.unsigned(held[1]), base.rx_bytes_delta, readings[1], base.elapsed_ms, elapsed)
             AND linkbeat.goes_on(
             base.old_levels[2] IS NOT NULL AND base.doubted_since[2] = since, linkbeat.unsigned(held[2]), base.tx_bytes_delta, readings[2], base.elapsed_ms, elapsed)
             AND (base.old_levels[1] IS NOT NULL AND base.doubted_since[1] = since OR base.old_levels[2] IS NOT NULL AND base.doubted_since[2] = since);
         usual := NULL;
+        is_most := NULL;
         in_event := 0; back := 0; main_event := 0; main_back := 0; unexplained := false; unexplained_main := false;
         FOR n IN 1 .. 8 LOOP
             CONTINUE WHEN base.old_levels[n] IS NULL OR base.doubted_since[n] <> since;
@@ -73,26 +79,37 @@ BEGIN
             old := linkbeat.unsigned(base.old_levels[n]);
             level := linkbeat.unsigned(held[n]);
             CONTINUE WHEN readings[n] IS NULL OR level IS NULL OR readings[n] < old OR old < level AND level <= readings[n];
-            IF usual IS NULL THEN
-                -- Most of what fell together has to be there.
-                EXIT WHEN (SELECT 2 * count(*) FILTER (WHERE readings[i] >= linkbeat.unsigned(base.old_levels[i])) <= count(*)
-                           FROM generate_series(1, 4) AS i WHERE base.old_levels[i] IS NOT NULL AND base.doubted_since[i] = since
-                           HAVING count(*) > 0);
-                usual := linkbeat.usual_rates(m, since);
+            IF is_most IS NULL THEN
+                is_most := coalesce((
+                    SELECT 2 * count(*) FILTER (WHERE readings[i] >= linkbeat.unsigned(base.old_levels[i])) > count(*)
+                    FROM generate_series(1, 4) AS i WHERE base.old_levels[i] IS NOT NULL AND base.doubted_since[i] = since
+                    HAVING count(*) > 0), true);
             END IF;
+            CONTINUE WHEN level <= old AND (goes_on OR NOT is_most);
+            usual := coalesce(usual, linkbeat.usual_rates(m, since));
             -- Above the old level by more than it usually gains and more than it had fallen: a burst since a reset.
             CONTINUE WHEN (readings[n] - old)::double precision > greatest(
                 1.5 * usual[n] * (linkbeat.elapsed_ms(since, m.time)::double precision + elapsed), abs(level - old)::double precision);
             back := back + 1;
             main_back := main_back + (n <= 4)::integer;
-            IF level > old OR (readings[n] - level)::double precision > 1.5 * usual[n] * elapsed THEN
+            IF level > old THEN  -- what jumped comes back by itself
+                found := coalesce(found, array_fill(false, '{8}'));
+                found[n] := true;
+            END IF;
+            -- What counts for long already may catch up with what its source kept back.
+            times := CASE WHEN level >= 3 * (readings[n] - level)
+                               AND level::double precision <= 1.5 * usual[n] * (linkbeat.elapsed_ms(since, m.time) - elapsed)
+                          THEN 3 ELSE 1.5 END;
+            -- Where a reading was passed over, the level is an older one's.
+            IF level > old OR (readings[n] - level)::double precision
+                              > times * usual[n] * (elapsed + (level <> was[n])::integer * base.elapsed_ms::bigint) THEN
                 unexplained := true;
                 unexplained_main := unexplained_main OR n <= 4;
             END IF;
         END LOOP;
         -- Octets and packets decide, where they are among it.
-        IF main_event > 0 AND unexplained_main AND 2 * main_back > main_event
-           OR main_event = 0 AND unexplained AND 2 * back > in_event THEN
+        IF NOT goes_on AND (main_event > 0 AND unexplained_main AND 2 * main_back > main_event
+                            OR main_event = 0 AND unexplained AND 2 * back > in_event) THEN
             FOR n IN 1 .. 8 LOOP
                 IF base.old_levels[n] IS NOT NULL AND base.doubted_since[n] = since THEN
                     found := coalesce(found, array_fill(false, '{8}'));

@@ -26,9 +26,10 @@ RETURN kind IS NOT NULL AND is_lowest OR coalesce(interface_name = primary_inter
 CREATE OR REPLACE FUNCTION linkbeat.fold_interfaces(
     of_server text, moment timestamptz, named text[], series_budget integer, fold_seconds integer
 ) RETURNS void LANGUAGE plpgsql AS $$
+-- Names are grouped, and not joined with the states of interfaces: the planner, which expects few elements of an array,
+-- might compare thousands with thousands.
 DECLARE
     changed text[];
-    states  linkbeat.interface_state[];
 BEGIN
     IF (SELECT last_seen = moment FROM servers WHERE server_id = of_server) THEN
         WITH ranked AS (
@@ -46,26 +47,52 @@ BEGIN
         WHERE time = moment AND is_folded <> NOT (wants_own AND place <= series_budget);
     ELSIF cardinality(named) > series_budget THEN
         changed := ARRAY(
-            SELECT m.interface_name
-            FROM network_interface_metrics m
-            LEFT JOIN (SELECT i.* FROM servers s, unnest(s.interfaces) AS i WHERE s.server_id = of_server) AS i
-                USING (interface_name)
-            WHERE m.server_id = of_server AND m.time = moment AND m.interface_name = ANY (named) AND NOT m.is_folded
-            ORDER BY i.is_folded, i.first_seen, m.interface_name
+            SELECT interface_name
+            FROM (
+                SELECT m.interface_name, true AS is_own, NULL::boolean AS is_folded, NULL::timestamptz AS first_seen
+                FROM unnest(named) AS n(name)
+                JOIN network_interface_metrics m
+                    ON m.server_id = of_server AND m.interface_name = n.name AND m.time = moment AND NOT m.is_folded
+                UNION ALL
+                SELECT i.interface_name, NULL, i.is_folded, i.first_seen
+                FROM servers s, unnest(s.interfaces) AS i WHERE s.server_id = of_server
+            ) AS either
+            GROUP BY interface_name
+            HAVING bool_or(is_own)
+            ORDER BY bool_or(is_folded), min(first_seen), interface_name
             OFFSET series_budget);
     END IF;
 
     IF cardinality(changed) > 0 THEN
-        UPDATE network_interface_metrics SET is_folded = NOT is_folded
-        WHERE server_id = of_server AND interface_name = ANY (changed) AND time = moment;
-        SELECT interfaces INTO states FROM servers WHERE server_id = of_server;
-        FOR n IN 1 .. cardinality(states) LOOP
-            IF states[n].time = moment AND states[n].interface_name = ANY (changed) THEN
-                states[n].is_folded := NOT states[n].is_folded;
-            END IF;
-        END LOOP;
-        UPDATE servers SET interfaces = states WHERE server_id = of_server;
+        UPDATE network_interface_metrics m SET is_folded = NOT is_folded
+        FROM unnest(changed) AS c(name)
+        WHERE m.server_id = of_server AND m.interface_name = c.name AND m.time = moment;
+        UPDATE servers SET interfaces = ARRAY(
+            SELECT CASE WHEN is_changed AND (state).time = moment THEN linkbeat.turned(state) ELSE state END
+            FROM (
+                SELECT (array_agg(state) FILTER (WHERE state IS DISTINCT FROM NULL))[1] AS state,
+                       count(*) > count(place) AS is_changed, min(place) AS place
+                FROM (
+                    SELECT (state).interface_name AS name, state, place
+                    FROM (SELECT unnest(interfaces) AS state, generate_subscripts(interfaces, 1) AS place OFFSET 0) AS i
+                    UNION ALL
+                    SELECT unnest(changed), NULL, NULL
+                ) AS either
+                GROUP BY name
+                HAVING count(place) > 0
+                OFFSET 0
+            ) AS paired
+            ORDER BY place)
+        WHERE server_id = of_server;
     END IF;
+END $$;
+
+-- The state of an interface that is folded from here on, or no more.
+CREATE OR REPLACE FUNCTION linkbeat.turned(state linkbeat.interface_state) RETURNS linkbeat.interface_state
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+BEGIN
+    state.is_folded := NOT state.is_folded;
+    RETURN state;
 END $$;
 
 -- The sums over the folded interfaces of heartbeats, each of a server at a moment: a row for each kind.

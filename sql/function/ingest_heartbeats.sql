@@ -98,6 +98,10 @@ BEGIN
         JOIN servers s USING (server_id)
         ORDER BY s.server_id
         FOR UPDATE OF s
+    ), remembered AS MATERIALIZED (
+        -- Of a server with few interfaces, a search in its array costs less.
+        SELECT b.place, s.name, s.state FROM beat b, LATERAL linkbeat.states_of(b.interface_names, b.interfaces) AS s
+        WHERE b.is_newest AND b.known > 64
     ), settled AS MATERIALIZED (
         -- What OFFSET 0 ends is worked out once; without it the planner would put it into each expression above.
         SELECT p.*, is_plain OR (judged).time IS NOT NULL AS is_settled,
@@ -115,7 +119,7 @@ BEGIN
                (judged).levels,
                CASE WHEN NOT is_plain THEN (judged).old_levels WHEN doubts IS NOT NULL THEN nullif(doubts, '{}')
                     WHEN NOT is_reboot THEN (previous).old_levels END AS old_levels,
-               CASE WHEN NOT is_plain THEN (judged).doubted_since WHEN doubts IS NOT NULL THEN linkbeat.in_doubt_since(doubts, CASE WHEN is_from_zero THEN time ELSE linkbeat.oldest((previous).doubted_since) END)
+               CASE WHEN NOT is_plain THEN (judged).doubted_since WHEN doubts IS NOT NULL THEN linkbeat.in_doubt_since(doubts, (previous).doubted_since, CASE WHEN is_from_zero THEN time END)
                     WHEN NOT is_reboot THEN (previous).doubted_since END AS doubted_since
         FROM (
             -- A boot that was seen before may be another machine's, or lie between rows: repair_deltas sorts it out.
@@ -134,10 +138,7 @@ BEGIN
                        CASE WHEN (previous).time IS NULL OR is_reboot OR doubts IS NOT NULL AND rx_bytes < (previous).rx_bytes THEN true
                             WHEN ((previous).boot <> boot) IS NOT TRUE
                                  AND coalesce((previous).levels, '{}') = '{}'
-                                 AND ((previous).old_levels IS NULL OR doubts IS NOT NULL
-                                      OR linkbeat.is_all_in_doubt((previous).doubted_since, time, interval_ms)
-                                         AND linkbeat.stays_below((previous).old_levels, rx_bytes, tx_bytes, rx_packets, tx_packets,
-                                                              rx_errors, tx_errors, rx_dropped, tx_dropped))
+                                 AND ((previous).old_levels IS NULL OR doubts IS NOT NULL)
                                  AND linkbeat.grew((previous).rx_bytes, rx_bytes)
                                  AND linkbeat.grew((previous).tx_bytes, tx_bytes)
                                  AND linkbeat.grew((previous).rx_packets, rx_packets)
@@ -165,21 +166,11 @@ BEGIN
                 FROM (
                     -- Each sample with the one before it, which the server's row has unless the sample is late or its
                     -- interface new.
-                    SELECT o.*, coalesce(
-                               (previous).boot <> boot AND is_newest AND NOT is_known_boot AND linkbeat.is_uuid_boot(boot)
-                               AND least(rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_dropped, tx_dropped) >= 0
-                               AND greatest(rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_dropped, tx_dropped)
-                                   <= linkbeat.delta_limit(linkbeat.elapsed_ms((previous).time, time),
-                                                           greatest((previous).speed_mbps, speed_mbps))
-                               AND (greatest((previous).speed_mbps, speed_mbps) IS NOT NULL
-                                    OR (rx_packets = 0 OR linkbeat.packets_carry(rx_packets, rx_bytes))
-                                       AND (tx_packets = 0 OR linkbeat.packets_carry(tx_packets, tx_bytes))),
-                               false) AS is_reboot,
-                           CASE WHEN (rx_bytes < (previous).rx_bytes
-                                      OR (previous).old_levels IS NOT NULL
-                                         AND NOT (linkbeat.is_all_in_doubt((previous).doubted_since, time, interval_ms)
-                                                  AND linkbeat.stays_below((previous).old_levels, rx_bytes, tx_bytes, rx_packets, tx_packets,
-                                                                           rx_errors, tx_errors, rx_dropped, tx_dropped)))
+                    SELECT o.*,
+                           CASE WHEN (previous).boot <> boot AND is_newest AND NOT is_known_boot AND linkbeat.is_uuid_boot(boot) THEN
+                               linkbeat.is_plain_reboot(previous, time, rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors,
+                                                        tx_errors, rx_dropped, tx_dropped, speed_mbps) ELSE false END AS is_reboot,
+                           CASE WHEN (rx_bytes < (previous).rx_bytes OR (previous).old_levels IS NOT NULL)
                                      AND is_newest AND ((previous).boot <> boot) IS NOT TRUE AND coalesce((previous).levels, '{}') = '{}' THEN
                                linkbeat.plain_doubts(previous, time, rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors,
                                                      rx_dropped, tx_dropped, speed_mbps, ifindex, interval_ms) END AS doubts
@@ -187,17 +178,25 @@ BEGIN
                     SELECT n.*, b.server_id, b.time, b.boot, b.interval_ms, b.is_newest, b.known, b.is_known_boot,
                            b.uptime_seconds, b.primary_interface,
                            CASE WHEN b.known = 0 AND b.last_seen = '-infinity' THEN NULL
-                                WHEN b.is_newest AND n.name = ANY (b.interface_names)
+                                WHEN n.state IS DISTINCT FROM NULL THEN n.state
+                                WHEN b.is_newest AND b.known <= 64 AND n.name = ANY (b.interface_names)
                                 THEN b.interfaces[array_position(b.interface_names, n.name)]
                                 ELSE linkbeat.sample_before(b.server_id, n.name, b.time) END AS previous
-                    FROM unnest(sample_beats, sample_names, sample_rx_bytes, sample_tx_bytes, sample_rx_packets,
-                                sample_tx_packets, sample_is_up, sample_rx_errors, sample_tx_errors, sample_rx_dropped,
-                                sample_tx_dropped, sample_kinds, sample_stacked_on, sample_speeds, sample_operstates,
-                                sample_ifindexes, sample_is_lowest)
-                         WITH ORDINALITY
-                         AS n(place, name, rx_bytes, tx_bytes, rx_packets, tx_packets, is_up, rx_errors, tx_errors,
-                              rx_dropped, tx_dropped, kind, stacked_on, speed_mbps, operstate, ifindex, is_lowest, ordinal)
+                    FROM (
+                        -- A full join is hashed or merged, however few rows the planner expects: in a nested loop, thousands
+                        -- of interfaces would each be compared with thousands.
+                        SELECT * FROM unnest(
+                            sample_beats, sample_names, sample_rx_bytes, sample_tx_bytes, sample_rx_packets, sample_tx_packets,
+                            sample_is_up, sample_rx_errors, sample_tx_errors, sample_rx_dropped, sample_tx_dropped, sample_kinds,
+                            sample_stacked_on, sample_speeds, sample_operstates, sample_ifindexes, sample_is_lowest)
+                            WITH ORDINALITY
+                            AS s(place, name, rx_bytes, tx_bytes, rx_packets, tx_packets, is_up, rx_errors, tx_errors,
+                                 rx_dropped, tx_dropped, kind, stacked_on, speed_mbps, operstate, ifindex, is_lowest, ordinal)
+                        FULL JOIN remembered r USING (place, name)
+                        OFFSET 0
+                    ) n
                     JOIN beat b USING (place)
+                    WHERE n.ordinal IS NOT NULL
                     OFFSET 0
                     ) o
                     OFFSET 0
@@ -241,14 +240,11 @@ BEGIN
                 b.disk_percent, b.disk_total_gb, b.disk_used_gb, b.network_rx_bytes, b.network_tx_bytes, b.load_1m,
                 b.load_5m, b.load_15m, b.uptime_seconds)::linkbeat.host_metrics END,
             filesystems = b.filesystems,
-            interfaces = CASE WHEN c.remembered = b.known THEN c.interfaces
-                ELSE coalesce(c.interfaces, '{}')
-                     || linkbeat.absent_interfaces(b.interfaces, c.names, b.time, fold_seconds) END,
-            interface_names = CASE WHEN c.remembered = b.known THEN c.names
-                ELSE coalesce(c.names, '{}') || ARRAY(
-                     SELECT interface_name FROM unnest(linkbeat.absent_interfaces(
-                         b.interfaces, c.names, b.time, fold_seconds))) END
+            interfaces = coalesce(r.interfaces, c.interfaces), interface_names = coalesce(r.names, c.names)
         FROM beat b LEFT JOIN current c USING (place)
+        LEFT JOIN LATERAL (SELECT f.* FROM linkbeat.remembered_interfaces(
+                               b.interfaces, c.interfaces, b.time, fold_seconds) AS f
+                           WHERE c.remembered IS DISTINCT FROM b.known OFFSET 0) AS r ON true
         WHERE s.server_id = b.server_id AND b.is_newest
     )
     SELECT s.duplicate, s.conflict, s.odd, b.beats, b.late, b.booted, b.boots_was, b.seen_was, b.live_was,
@@ -314,8 +310,9 @@ BEGIN
         WHERE p <> ALL (coalesce(duplicate, '{}'));
     END IF;
     IF odd IS NOT NULL THEN
-        PERFORM linkbeat.repair_deltas(beat_servers[sample_beats[o]], sample_names[o], beat_times[sample_beats[o]])
-        FROM unnest(odd) AS o;
+        PERFORM linkbeat.repair_deltas(beat_servers[p], array_agg(sample_names[o]), array_agg(beat_times[p]))
+        FROM unnest(odd) AS o, LATERAL (SELECT sample_beats[o] AS p) AS b
+        GROUP BY p ORDER BY p;
     END IF;
     IF folding IS NOT NULL THEN
         PERFORM linkbeat.sum_folded(array_agg(beat_servers[p]), array_agg(beat_times[p]))

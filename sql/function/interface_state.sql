@@ -59,37 +59,96 @@ BEGIN
     RETURN linkbeat.judge(base, m, uptime);
 END $$;
 
--- Of the interfaces that a server had, those that its newest heartbeat does not name and that are worth remembering:
--- folded ones for as long as they could come to a series of their own, the others for as long as raw rows are usual.
-CREATE OR REPLACE FUNCTION linkbeat.absent_interfaces(
-    had linkbeat.interface_state[], named text[], moment timestamptz, fold_seconds integer
-) RETURNS linkbeat.interface_state[] LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN ARRAY(
-    SELECT h FROM unnest(had) AS h
-    WHERE h.interface_name <> ALL (coalesce(named, '{}'))
-      AND h.time > moment - CASE WHEN h.is_folded THEN fold_seconds * INTERVAL '1 second' ELSE INTERVAL '14 days' END);
+-- How many interfaces a server's row remembers; a heartbeat may name half as many (MAX_INTERFACES in service/wire.py). The
+-- history still has the counters of an interface that was forgotten.
+CREATE OR REPLACE FUNCTION linkbeat.max_remembered() RETURNS integer LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN 4000;
 
--- Writes a row of the history into its server's state, if it is the newest of its interface.
-CREATE OR REPLACE FUNCTION linkbeat.remember_interface(m network_interface_metrics) RETURNS void
+-- The interfaces that a server's row remembers. ROWS: a full join hashes the side of which it expects fewer, and keeps the
+-- order of the other one, the samples.
+CREATE OR REPLACE FUNCTION linkbeat.states_of(interface_names text[], interfaces linkbeat.interface_state[])
+RETURNS TABLE (name text, state linkbeat.interface_state) LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE ROWS 1 AS $$
+BEGIN
+    RETURN QUERY SELECT unnest(interface_names), unnest(interfaces);
+END $$;
+
+-- What a server remembers after its newest heartbeat: the interfaces that it names (`current`), in its order, and of those
+-- that are absent from it those worth remembering: folded ones for as long as they could come to a series of their own, the
+-- others for as long as raw rows are usual. Past linkbeat.max_remembered() the longest absent are forgotten first.
+-- Grouped, because the planner expects few elements of an array: a join might compare thousands of names with thousands.
+CREATE OR REPLACE FUNCTION linkbeat.remembered_interfaces(
+    had linkbeat.interface_state[], current linkbeat.interface_state[], moment timestamptz, fold_seconds integer,
+    OUT names text[], OUT interfaces linkbeat.interface_state[]
+) LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+BEGIN
+    SELECT coalesce(array_agg((state).interface_name), '{}'), coalesce(array_agg(state), '{}') INTO names, interfaces
+    FROM (
+        SELECT state
+        FROM (
+            -- The name of an interface that both have stands twice; the current state has an ordinal.
+            SELECT (array_agg(state ORDER BY ordinal))[1] AS state, min(ordinal) AS ordinal
+            FROM (
+                SELECT (state).interface_name AS name, state, NULL AS ordinal FROM (SELECT unnest(had) AS state OFFSET 0) AS h
+                UNION ALL
+                SELECT (state).interface_name, state, ordinal
+                FROM (SELECT unnest(current) AS state, generate_subscripts(current, 1) AS ordinal OFFSET 0) AS c
+            ) AS either
+            GROUP BY name
+            OFFSET 0
+        ) AS newest
+        WHERE ordinal IS NOT NULL
+           OR (state).time > moment - CASE WHEN (state).is_folded THEN fold_seconds * INTERVAL '1 second' ELSE INTERVAL '14 days' END
+        ORDER BY ordinal, (state).time DESC, (state).interface_name
+        LIMIT linkbeat.max_remembered()
+    ) AS kept;
+END $$;
+
+-- Writes rows of the history, one of each interface, into their server's state where they are the newest of it.
+CREATE OR REPLACE FUNCTION linkbeat.remember_interfaces(of_server text, newest network_interface_metrics[]) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
-    place integer := (SELECT array_position(interface_names, m.interface_name) FROM servers WHERE server_id = m.server_id);
-    had   linkbeat.interface_state := (SELECT interfaces[place] FROM servers WHERE server_id = m.server_id);
+    names      text[];
+    states     linkbeat.interface_state[];
+    is_changed boolean;
+BEGIN
+    SELECT array_agg((state).interface_name), array_agg(state), bool_or(state IS DISTINCT FROM had)
+    INTO names, states, is_changed
+    FROM (
+        SELECT had, linkbeat.newer_state(had, m) AS state
+        FROM (
+            SELECT (array_agg(state) FILTER (WHERE state IS DISTINCT FROM NULL))[1] AS had,
+                   (array_agg(m) FILTER (WHERE m IS DISTINCT FROM NULL))[1] AS m, min(place) AS place
+            FROM (
+                SELECT (state).interface_name AS name, state, NULL::network_interface_metrics AS m, place
+                FROM (SELECT unnest(interfaces) AS state, generate_subscripts(interfaces, 1) AS place
+                      FROM servers WHERE server_id = of_server OFFSET 0) AS s
+                UNION ALL
+                SELECT (m).interface_name, NULL, m, NULL FROM (SELECT unnest(newest) AS m OFFSET 0) AS n
+            ) AS either
+            GROUP BY name
+            OFFSET 0
+        ) AS paired
+        ORDER BY (linkbeat.newer_state(had, m)).time DESC, place
+        LIMIT linkbeat.max_remembered()
+    ) AS kept;
+    IF is_changed THEN
+        UPDATE servers SET interface_names = names, interfaces = states WHERE server_id = of_server;
+    END IF;
+END $$;
+
+-- The state of an interface after a row of its history, null for none; of what the history does not tell, as it was.
+CREATE OR REPLACE FUNCTION linkbeat.newer_state(had linkbeat.interface_state, m network_interface_metrics)
+RETURNS linkbeat.interface_state LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+DECLARE
     state linkbeat.interface_state := linkbeat.as_state(m);
 BEGIN
-    IF had.time > m.time THEN
-        RETURN;
+    IF m.time IS NULL OR had.time > m.time THEN
+        RETURN had;
     END IF;
     state.first_seen := coalesce(had.first_seen, m.time);
     state.kind := had.kind;
     state.stacked_on := had.stacked_on;
     state.operstate := had.operstate;
-    IF place IS NULL THEN
-        UPDATE servers SET interface_names = interface_names || m.interface_name, interfaces = interfaces || state
-        WHERE server_id = m.server_id;
-    ELSIF state IS DISTINCT FROM had THEN
-        UPDATE servers SET interfaces[place] = state WHERE server_id = m.server_id;
-    END IF;
+    RETURN state;
 END $$;
 
 -- Late heartbeats: when their servers were heard from, and what was sent again. Returns the places of those without

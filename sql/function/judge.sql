@@ -53,6 +53,7 @@ DECLARE
     usual    record;
     rates    double precision[];
     rates_since timestamptz;
+    in_all   double precision;
     is_doubted_now boolean[] := array_fill(false, '{8}');
     gain     numeric;
     packets  numeric;
@@ -144,7 +145,8 @@ BEGIN
                     old[n] := held[n];
                 END IF;
             ELSIF gain >= 0 THEN
-                packets := CASE WHEN n <= 2 AND readings[n + 2] >= was[n + 2] THEN readings[n + 2] - was[n + 2] END;
+                packets := CASE WHEN n > 2 THEN NULL WHEN gains[n + 2] >= 0 THEN gains[n + 2]
+                                WHEN readings[n + 2] >= was[n + 2] THEN readings[n + 2] - was[n + 2] END;
                 IF NOT linkbeat.is_plausible(n, gain, packets, readings[n + 2], m.elapsed_ms, speed) THEN
                     is_asked := true;
                     IF NOT linkbeat.is_plausible_since_it_moved(n, gain, packets, readings[n + 2], base, m, speed) THEN
@@ -195,20 +197,21 @@ BEGIN
         CONTINUE WHEN base.old_levels[n] IS NULL OR is_certain
             OR m.time - base.doubted_since[n] > doubt_lasts
             OR kinds[n] = 'normal' AND linkbeat.unsigned(base.old_levels[n]) BETWEEN level[n] + 1 AND readings[n];
+        in_all := date_part('epoch', m.time - base.doubted_since[n]) * 1000 + m.elapsed_ms;
         IF old[n] IS NOT NULL AND base.doubted_since[n] < base.time
+           AND (readings[n] >= level[n] OR in_all >= 5 * m.interval_ms::bigint)  -- a reading or two may be wrong twice
            AND (base.delta_kind IN ('normal', 'gap') OR CASE n % 2 WHEN 1 THEN base.rx_bytes_delta ELSE base.tx_bytes_delta END > 0) THEN
             -- The older doubt stands, unless the counters of this direction did begin again: their octets show what is usual
             -- for the time since.
             CONTINUE WHEN base.delta_kind IN ('normal', 'gap') AND is_doubted_now[2 - n % 2] AND linkbeat.has_run(
                 level[2 - n % 2], CASE n % 2 WHEN 1 THEN base.rx_bytes_delta ELSE base.tx_bytes_delta END, base.elapsed_ms,
-                date_part('epoch', m.time - base.doubted_since[n]) * 1000 + m.elapsed_ms);
+                in_all);
             IF rates_since IS DISTINCT FROM base.doubted_since[n] THEN
                 is_asked := true;
                 rates_since := base.doubted_since[n];
                 rates := linkbeat.usual_octets(m, rates_since);
             END IF;
-            CONTINUE WHEN level[2 - n % 2]::double precision <= 1.5 * rates[2 - n % 2]
-                * (date_part('epoch', m.time - rates_since) * 1000 + m.elapsed_ms);
+            CONTINUE WHEN level[2 - n % 2]::double precision <= 1.5 * rates[2 - n % 2] * in_all;
         END IF;
         old[n] := base.old_levels[n];
         since[n] := base.doubted_since[n];

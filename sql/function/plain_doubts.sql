@@ -3,10 +3,10 @@
 -- costs ten times as much, and where containers restart, a heartbeat has dozens of such samples.
 -- Replaceable: reapplied on every upgrade.
 
--- The old levels that are in doubt from this sample on, '{}' where none is; they are all in doubt since one moment, this
--- sample's if its octets fell. Null: judge has to be asked.
--- A fall is plain where octets and packets all fell below half, to what a usual line carries; growth, where the doubts are
--- over or its octets grow as they did before.
+-- The old levels that are in doubt from this sample on, '{}' where none is: since this sample if its octets fell, otherwise
+-- since when they were. Null: judge has to be asked.
+-- A fall is plain where octets and packets all fell below half, to what a usual line carries; growth, where it stays below
+-- the old levels, where the doubts are over, or where octets grow as they did before.
 CREATE OR REPLACE FUNCTION linkbeat.plain_doubts(
     was linkbeat.interface_state, moment timestamptz, rx_bytes bigint, tx_bytes bigint, rx_packets bigint,
     tx_packets bigint, rx_errors bigint, tx_errors bigint, rx_dropped bigint, tx_dropped bigint, speed_mbps integer,
@@ -23,8 +23,11 @@ DECLARE
     had        bigint[];
     now        bigint[];
 BEGIN
-    IF is_open AND (array_remove(array_remove(was.doubted_since, NULL), since) <> '{}'
-                    OR was.delta_kind NOT IN ('normal', 'gap') OR was.elapsed_ms = 0) THEN
+    IF rx_bytes >= was.rx_bytes AND is_open
+       AND linkbeat.stays_below(old, rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_dropped, tx_dropped) THEN
+        RETURN old;
+    ELSIF array_remove(array_remove(was.doubted_since, NULL), since) <> '{}'  -- of several events
+          OR is_open AND (was.delta_kind NOT IN ('normal', 'gap') OR was.elapsed_ms = 0) THEN
         RETURN NULL;
     END IF;
     had := ARRAY[was.rx_bytes, was.tx_bytes, was.rx_packets, was.tx_packets, was.rx_errors, was.tx_errors, was.rx_dropped,
@@ -58,7 +61,7 @@ BEGIN
            OR is_open AND old[n] IS NOT NULL
               AND (old[n] <= now[n] OR old[n] < 0
                    OR NOT is_certain
-                      AND (n > 4 OR since >= was.time OR now[n] >= had[n] OR now[2 - n % 2] >= had[2 - n % 2]
+                      AND (n > 4 OR since >= was.time OR in_all < 5 * interval_ms::bigint OR now[n] >= had[n] OR now[2 - n % 2] >= had[2 - n % 2]
                            OR NOT linkbeat.has_run(
                                   had[2 - n % 2], CASE n % 2 WHEN 1 THEN was.rx_bytes_delta ELSE was.tx_bytes_delta END,
                                   was.elapsed_ms, in_all))) THEN
@@ -69,11 +72,28 @@ BEGIN
     RETURN CASE WHEN num_nonnulls(VARIADIC old) > 0 THEN old ELSE '{}' END;
 END $$;
 
--- Since when each of the old levels is in doubt, where they all are since one moment. Null: none is.
-CREATE OR REPLACE FUNCTION linkbeat.in_doubt_since(old_levels bigint[], moment timestamptz) RETURNS timestamptz[]
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE WHEN old_levels <> '{}' THEN ARRAY[
-    CASE WHEN old_levels[1] IS NOT NULL THEN moment END, CASE WHEN old_levels[2] IS NOT NULL THEN moment END,
-    CASE WHEN old_levels[3] IS NOT NULL THEN moment END, CASE WHEN old_levels[4] IS NOT NULL THEN moment END,
-    CASE WHEN old_levels[5] IS NOT NULL THEN moment END, CASE WHEN old_levels[6] IS NOT NULL THEN moment END,
-    CASE WHEN old_levels[7] IS NOT NULL THEN moment END, CASE WHEN old_levels[8] IS NOT NULL THEN moment END] END;
+-- Since when each of the old levels is in doubt: since `moment`, or where that is null, since when it was.
+CREATE OR REPLACE FUNCTION linkbeat.in_doubt_since(old_levels bigint[], was timestamptz[], moment timestamptz)
+RETURNS timestamptz[] LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+BEGIN
+    FOR n IN 1 .. 8 LOOP
+        was[n] := CASE WHEN old_levels[n] IS NOT NULL THEN coalesce(moment, was[n]) END;
+    END LOOP;
+    RETURN CASE WHEN old_levels <> '{}' THEN was END;
+END $$;
+
+-- Whether a reboot in no doubt, by a new UUID, is counted from 0 without judge: its counters show what a line carries.
+CREATE OR REPLACE FUNCTION linkbeat.is_plain_reboot(
+    was linkbeat.interface_state, moment timestamptz, rx_bytes bigint, tx_bytes bigint, rx_packets bigint,
+    tx_packets bigint, rx_errors bigint, tx_errors bigint, rx_dropped bigint, tx_dropped bigint, speed_mbps integer
+) RETURNS boolean LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+DECLARE
+    speed CONSTANT integer := greatest(was.speed_mbps, speed_mbps);
+BEGIN
+    RETURN least(rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_dropped, tx_dropped) >= 0
+       AND greatest(rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_dropped, tx_dropped)
+           <= linkbeat.delta_limit(linkbeat.elapsed_ms(was.time, moment), speed)
+       AND (speed IS NOT NULL
+            OR (rx_packets = 0 OR linkbeat.packets_carry(rx_packets, rx_bytes))
+               AND (tx_packets = 0 OR linkbeat.packets_carry(tx_packets, tx_bytes)));
+END $$;

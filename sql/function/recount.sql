@@ -23,12 +23,15 @@ DECLARE
     judged   network_interface_metrics;
     look_back interval;
     last     timestamptz;
+    again    record;
+    folded_at timestamptz[] := '{}';  -- times of folded rows that changed
     work     integer := 0;  -- a row that changes may have its buckets computed again by a trigger: it counts for eleven
 BEGIN
     samples := 0;
     PERFORM FROM servers WHERE server_id = of_server FOR UPDATE;
     FOREACH one IN ARRAY carried LOOP
-        PERFORM linkbeat.write_judgement(one);
+        PERFORM linkbeat.write_deltas(one);
+        folded_at := CASE WHEN one.is_folded THEN array_append(folded_at, one.time) ELSE folded_at END;
     END LOOP;
     SELECT greatest(900000, 10 * interval_ms::bigint) * INTERVAL '1 millisecond' INTO look_back
     FROM network_interface_metrics WHERE server_id = of_server AND interface_name = of_interface AND time >= since
@@ -56,15 +59,21 @@ BEGIN
         last := stored.time;
         stored := linkbeat.with_counters(stored);
         CONTINUE WHEN stored.rx_bytes IS NULL;  -- deleted is what it counted from: its deltas are all that is known
-        judged := coalesce(linkbeat.judge_again(previous, stored), stored);
+        again := linkbeat.judge_again(previous, stored);
+        judged := coalesce(again.judged, stored);
+        folded_at := folded_at || again.folded_at;
         IF judged IS DISTINCT FROM stored THEN
-            PERFORM linkbeat.write_judgement(judged);
+            PERFORM linkbeat.write_deltas(judged);
+            folded_at := CASE WHEN judged.is_folded THEN array_append(folded_at, judged.time) ELSE folded_at END;
             work := work + 10;
         END IF;
         previous := judged;
     END LOOP;
+    IF folded_at <> '{}' THEN
+        PERFORM linkbeat.sum_folded(array_agg(of_server), array_agg(m)) FROM (SELECT DISTINCT unnest(folded_at)) AS d(m);
+    END IF;
     IF next_since IS NULL AND previous.time = last THEN
-        PERFORM linkbeat.remember_interface(previous);
+        PERFORM linkbeat.remember_interfaces(of_server, ARRAY[previous]);
     END IF;
 
     SELECT count(*) FILTER (WHERE is_changed), coalesce(sum(w.rx_bytes_delta) FILTER (WHERE w.time >= since), 0),

@@ -1,12 +1,47 @@
--- repair_deltas: judges one series' rows in the order of time from one on, until a row that is right already and after
--- which nothing can differ. For late samples, for readings that show an earlier one to be a glitch, and for boots that turn
--- out to be another machine's. The caller holds the server's row.
+-- repair_deltas: judges stored rows again, for late samples, for readings that show an earlier one to be a glitch, and for
+-- boots that turn out to be another machine's. The caller holds the server's row.
 -- Replaceable: reapplied on every upgrade.
---   is_whole  goes on to the newest row, whatever is right already
+--   of_interfaces, since  parallel arrays: the series, and the row from which on each is judged
+--   is_whole              goes on to the newest row, whatever is right already
+-- The state of the server and the sums over folded interfaces are written once for all series. Written for each series,
+-- they would cost the square of the number of interfaces.
 CREATE OR REPLACE FUNCTION linkbeat.repair_deltas(
-    of_server text, of_interface text, since timestamptz, is_whole boolean DEFAULT false
+    of_server text, of_interfaces text[], since timestamptz[], is_whole boolean DEFAULT false
 ) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
+    repaired record;
+    newest   network_interface_metrics[];
+    moments  timestamptz[];
+    moment   timestamptz;
+BEGIN
+    FOR repaired IN
+        SELECT r.newest, r.folded_at
+        FROM unnest(of_interfaces, since) AS s(interface_name, since),
+             LATERAL linkbeat.repair_series(of_server, s.interface_name, s.since, is_whole) AS r
+    LOOP
+        IF (repaired.newest).time IS NOT NULL THEN
+            newest := array_append(newest, repaired.newest);
+        END IF;
+        FOREACH moment IN ARRAY repaired.folded_at LOOP
+            moments := array_append(moments, moment);
+        END LOOP;
+    END LOOP;
+    IF moments IS NOT NULL THEN
+        PERFORM linkbeat.sum_folded(array_agg(of_server), array_agg(m)) FROM (SELECT DISTINCT unnest(moments)) AS d(m);
+    END IF;
+    IF newest IS NOT NULL THEN
+        PERFORM linkbeat.remember_interfaces(of_server, newest);
+    END IF;
+END $$;
+
+-- Judges the rows of one series in the order of time from `since` on, until a row that is right already and after which
+-- nothing can differ. Returns the newest row, null if it stopped before that, and the times of folded rows that changed.
+CREATE OR REPLACE FUNCTION linkbeat.repair_series(
+    of_server text, of_interface text, since timestamptz, is_whole boolean,
+    OUT newest network_interface_metrics, OUT folded_at timestamptz[]
+) LANGUAGE plpgsql AS $$
+DECLARE
+    again    record;
     previous network_interface_metrics;
     base     network_interface_metrics;
     stored   network_interface_metrics;
@@ -21,6 +56,7 @@ DECLARE
     horizon  timestamptz := since;
     is_mixed boolean := false;  -- rows of several boots: what is in doubt may show behind another boot's row
 BEGIN
+    folded_at := '{}';
     SELECT * INTO stored FROM network_interface_metrics
     WHERE server_id = of_server AND interface_name = of_interface AND time = since;
     SELECT * INTO previous FROM network_interface_metrics
@@ -54,11 +90,16 @@ BEGIN
             stored := judged;
         END IF;
         is_mixed := is_mixed OR (previous.boot <> stored.boot) IS TRUE;
-        judged := coalesce(linkbeat.judge_again(previous, stored), stored);
+        again := linkbeat.judge_again(previous, stored);
+        judged := coalesce(again.judged, stored);
+        folded_at := folded_at || again.folded_at;
         -- A row without a boot stands before its next one alone.
         changing := array_remove(array_remove(changing, stored.boot), NULL);
         IF judged IS DISTINCT FROM stored THEN
-            PERFORM linkbeat.write_judgement(judged);
+            PERFORM linkbeat.write_deltas(judged);
+            IF judged.is_folded THEN
+                folded_at := array_append(folded_at, judged.time);
+            END IF;
         ELSIF stored.time > since AND stored.time >= reach AND NOT is_whole
               AND (judged.old_levels IS NULL AND NOT is_mixed OR stored.time > horizon) THEN
             IF changing <> '{}' THEN
@@ -77,39 +118,41 @@ BEGIN
         END IF;
         previous := judged;
     END LOOP;
-    -- Up to the newest row, which its server's state follows.
-    IF judged.time IS NOT NULL THEN
-        PERFORM linkbeat.remember_interface(judged);
-    END IF;
+    newest := judged;
 END $$;
 
 -- The row `stored`, judged from `previous`, the row before it in its series; the rows that it shows to be wrong are corrected.
 -- Null where it stays as it is, because what it was counted from is no longer stored.
-CREATE OR REPLACE FUNCTION linkbeat.judge_again(previous network_interface_metrics, stored network_interface_metrics)
-RETURNS network_interface_metrics LANGUAGE plpgsql AS $$
+--   folded_at  times of folded rows that were corrected; never null
+CREATE OR REPLACE FUNCTION linkbeat.judge_again(
+    previous network_interface_metrics, stored network_interface_metrics,
+    OUT judged network_interface_metrics, OUT folded_at timestamptz[]
+) LANGUAGE plpgsql AS $$
 DECLARE
     base   network_interface_metrics := CASE WHEN (previous.boot <> stored.boot) IS TRUE
                                              THEN linkbeat.row_before(stored, previous) ELSE previous END;
-    judged network_interface_metrics;
+    corrected record;
     back   boolean[];
 BEGIN
+    folded_at := '{}';
     -- Retention dropped what it was counted from, its own machine's rows: as a first row it would lose what it counted.
     IF base.time IS NULL AND stored.delta_kind NOT IN ('', 'first')
        AND (previous.time IS NULL
             OR (SELECT b.first_seen < (SELECT min(time) FROM network_interface_metrics
                                        WHERE server_id = stored.server_id AND interface_name = stored.interface_name)
                 FROM server_boots b WHERE b.server_id = stored.server_id AND b.boot = stored.boot)) THEN
-        RETURN NULL;
+        RETURN;
     END IF;
     back := linkbeat.are_back(base, stored);
     IF back IS NOT NULL THEN
-        base := linkbeat.correct_glitch(base, stored, back);
+        corrected := linkbeat.correct_glitch(base, stored, back);
+        base := corrected.base;
+        folded_at := corrected.folded_at;
     END IF;
     judged := linkbeat.judge(base, stored);
     IF (previous.boot <> stored.boot) IS TRUE AND NOT linkbeat.is_uuid_boot(stored.boot) THEN
         judged.levels := coalesce(judged.levels, '{}');  -- which row it is counted from, earlier ones decide
     END IF;
-    RETURN judged;
 END $$;
 
 -- The next row of a series, after m and up to `horizon`, that asked earlier rows than the one before it; null: none did.
@@ -177,10 +220,11 @@ RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
 $$;
 
 -- The rows in doubt were wrong readings: what they gained of the counters that are `back` was no traffic, and growth is
--- counted from the old level. Returns `base`, the last of them, as it is then; m is the reading that shows it.
+-- counted from the old level. Returns `base`, the last of them, as it is then, and the times of folded rows that
+-- changed; m is the reading that shows it.
 CREATE OR REPLACE FUNCTION linkbeat.correct_glitch(
-    base network_interface_metrics, m network_interface_metrics, back boolean[]
-) RETURNS network_interface_metrics LANGUAGE plpgsql AS $$
+    INOUT base network_interface_metrics, m network_interface_metrics, back boolean[], OUT folded_at timestamptz[]
+) LANGUAGE plpgsql AS $$
 DECLARE
     old    CONSTANT bigint[] := base.old_levels;
     since  CONSTANT timestamptz[] := base.doubted_since;
@@ -188,6 +232,7 @@ DECLARE
     wrong  network_interface_metrics;
     deltas bigint[];
 BEGIN
+    folded_at := '{}';
     FOR wrong IN
         SELECT * FROM network_interface_metrics
         WHERE server_id = m.server_id AND interface_name = m.interface_name AND time >= first AND time < m.time
@@ -218,17 +263,19 @@ BEGIN
         wrong.rx_dropped_delta := deltas[7];
         wrong.tx_dropped_delta := deltas[8];
         wrong.delta_kind := 'glitch';
-        PERFORM linkbeat.write_judgement(wrong);
+        PERFORM linkbeat.write_deltas(wrong);
+        IF wrong.is_folded THEN
+            folded_at := array_append(folded_at, wrong.time);
+        END IF;
         IF wrong.time = base.time THEN
             base := wrong;
         END IF;
     END LOOP;
-    RETURN base;
 END $$;
 
 -- Writes what was concluded about a stored row; with its counters, which a row that was thinned gets back: they no longer
--- follow from its deltas.
-CREATE OR REPLACE FUNCTION linkbeat.write_judgement(m network_interface_metrics) RETURNS void LANGUAGE plpgsql AS $$
+-- follow from its deltas. Of a folded row, the caller sums its kind again.
+CREATE OR REPLACE FUNCTION linkbeat.write_deltas(m network_interface_metrics) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE network_interface_metrics SET
         rx_bytes = m.rx_bytes, tx_bytes = m.tx_bytes, rx_packets = m.rx_packets, tx_packets = m.tx_packets,
@@ -240,7 +287,4 @@ BEGIN
         levels = m.levels, old_levels = m.old_levels, doubted_since = m.doubted_since
     WHERE server_id = m.server_id AND interface_name = m.interface_name AND time = m.time;
     PERFORM linkbeat.note_reboot(m);
-    IF m.is_folded THEN
-        PERFORM linkbeat.sum_folded(ARRAY[m.server_id], ARRAY[m.time]);
-    END IF;
 END $$;

@@ -59,14 +59,14 @@ BEGIN
 
     GRANT USAGE ON SCHEMA linkbeat TO linkbeat_ingest, linkbeat_read;
     GRANT EXECUTE ON FUNCTION
-        linkbeat.ingest_heartbeats, linkbeat.configure_server, linkbeat.create_token, linkbeat.enrol_server,
+        linkbeat.ingest_heartbeats, linkbeat.configure_server, linkbeat.create_token, linkbeat.end_session, linkbeat.enrol_server,
         linkbeat.note_token_use, linkbeat.register_server, linkbeat.remove_server, linkbeat.revoke_token,
         linkbeat.set_quota
     TO linkbeat_ingest;
 
     GRANT SELECT ON
         public.servers, linkbeat.server_config, linkbeat.installation, linkbeat.schema_version, linkbeat.jobs,
-        linkbeat.tokens, linkbeat.removals
+        linkbeat.tokens, linkbeat.removals, linkbeat.ended_sessions
     TO linkbeat_read;
     GRANT EXECUTE ON FUNCTION linkbeat.unsigned, linkbeat.still_shared, linkbeat.is_online TO linkbeat_read;
 

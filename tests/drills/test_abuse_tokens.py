@@ -33,6 +33,7 @@ SECONDS = 15.0
 PAUSE_SECONDS = 0.02
 CANARY_P99_MS = 250.0
 RESIDENT_BYTES = 400 << 20
+GUESSES_PER_MINUTE = 20
 
 
 @pytest.fixture
@@ -80,7 +81,8 @@ def unnoticed(service: ServiceProcess, what: str, capsys: pytest.CaptureFixture[
             f"{watch.most_bytes >> 20} MiB, {watch.most_descriptors} descriptors"
         )
     assert set(canary.statuses) == {"post 200", "get 200"}, canary
-    assert canary.at(0.99) < CANARY_P99_MS, canary
+    # On a machine that is busy with other work, requests are slow without any misuse.
+    assert canary.at(0.99) < max(CANARY_P99_MS, 3 * quiet.at(0.99)), canary
     assert watch.most_bytes < RESIDENT_BYTES
     assert service.process.poll() is None
 
@@ -316,7 +318,15 @@ def test_one_address_with_more_connections_than_descriptors(
         assert "Too many open files" not in service.log
 
 
-def test_guesses_in_a_second_header_and_no_http(service: ServiceProcess, capsys: pytest.CaptureFixture[str]) -> None:
+def test_guesses_in_a_second_header_and_no_http(
+    database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # So few that a busy machine guesses more often: it uses up the limit, and not before a guess is allowed again.
+    with serving(database_url, tmp_path, FAILED_TOKENS_PER_MINUTE=str(GUESSES_PER_MINUTE)) as service:
+        _guess(service, capsys)
+
+
+def _guess(service: ServiceProcess, capsys: pytest.CaptureFixture[str]) -> None:
     own = token(service, "fleet")
     before = len(service.log)
     statuses: Counter[int] = Counter()
@@ -335,11 +345,13 @@ def test_guesses_in_a_second_header_and_no_http(service: ServiceProcess, capsys:
                 call(service, "GET", "/", Upgrade="websocket", Connection="Upgrade")
 
         together(guess, 4)
-        after = call(service, "GET", "/api/v1/servers", key="another-guess-of-the-key")[0]
+        after = [call(service, "GET", "/api/v1/servers", key="another-guess-of-the-key")[0] for _ in range(5)]
 
     said = service.log[before:]
     with capsys.disabled():
         print(f"  {sum(statuses.values())} guesses answered {dict(statuses)}; {len(said)} bytes of log")
     assert set(statuses) == {403}
-    assert after == 429
+    assert statuses[403] > 2 * GUESSES_PER_MINUTE
+    # The address may guess again every three seconds: of five guesses in a row, the first may find that it can.
+    assert after.count(429) >= 3, after
     assert len(said) < 5_000, said[:2_000]

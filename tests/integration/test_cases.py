@@ -95,7 +95,7 @@ async def test_a_board_without_a_clock_chip_was_rebooted_and_is_one_machine(
 
 
 class TestTheOnlyInterfaceOfAContainer:
-    """Case 10: kind veth, and no other is below it."""
+    """Its kind is veth, and no other interface is below it (tests/cases/10-lxc-eth0.json)."""
 
     async def test_it_is_shown_from_its_first_heartbeat(self, service: Client, database: asyncpg.Connection) -> None:
         await service.post(beats("10-lxc-eth0")[0])

@@ -24,7 +24,7 @@ from tests.conftest import in_process
 from tests.machines import body
 from tests.oracle import Beat
 from tests.support import KEY, Client, differing_rows, hours_ago
-from tests.truth import BOOT_IDS, EVENTS, FAULTS, history
+from tests.truth import BOOT_IDS, EVENTS, FAULTS, SPEEDS, history
 
 HISTORIES = int(os.environ.get("LINKBEAT_LAW_HISTORIES", "400"))
 AT_ONCE = 20
@@ -67,10 +67,14 @@ def test_the_three_laws_hold_against_what_truly_crossed(database_url: str, tmp_p
             runner.run(app.__aexit__(None, None, None))
 
     print("histories in which each occurred:", dict(sorted(seen.items())))
-    kinds = {
-        f"kind {kind}" for kind in ("first", "normal", "gap", "reboot", "reset", "wrap", "dip", "glitch", "rejected")
+    kinds = {f"kind {kind}" for kind in ("first", "normal", "gap", "reboot", "reset", "wrap", "dip", "glitch")}
+    sources = {
+        *(f"boot ids: {kind}" for kind in BOOT_IDS),
+        *(f"speed: {kind}" for kind in SPEEDS),
+        "32 bits",
+        "64 bits",
     }
-    expected = {*FAULTS, *EVENTS, *(f"boot ids: {kind}" for kind in BOOT_IDS), "32 bits", "64 bits", *kinds}
+    expected = {*FAULTS, *EVENTS, *sources, *kinds}
     assert expected - {what for what, count in seen.items() if count} == set()
 
 

@@ -12,7 +12,7 @@ from tests.oracle import COUNTERS, JUMBO_FRAME, MIB, ROW_COUNTERS, WRAP, Beat, B
 from tests.support import boot_id, hours_ago
 
 START = hours_ago(20) - timedelta(days=60)
-SERIES = 2_000
+SERIES = 600
 KINDS = {"first", "normal", "gap", "reboot", "reset", "wrap", "dip", "glitch", "rejected"}
 EXTREMES = (0, 5, WRAP - 1, WRAP, 2**63 - 1, 2**63, 2**64 - 10**9, 2**64 - 1)
 SECONDS = (30, 30, 30, 30, 30, 0.001, 1, 29.9995, 90, 90.001, 90.0005, 870, 900, 900.001, 1_200, 86_400 * 26)
@@ -194,6 +194,11 @@ async def _store(
         ],
     )
     rows = [_row(rng, name, beat) for name, beats in sent.items() for beat in beats]
+    for row in rows:
+        if row["time"] == sent[row["server_id"]][0].time:
+            row["delta_kind"] = (
+                ""  # as ingest leaves it to repair; of any other kind, retention dropped those before it
+            )
     await database.copy_records_to_table(
         "network_interface_metrics", columns=list(rows[0]), records=[tuple(row.values()) for row in rows]
     )

@@ -176,6 +176,45 @@ async def test_a_few_readings_of_zeros_were_never_there(service: Client, databas
     )
 
 
+async def test_what_jumped_at_once_comes_back_counter_by_counter(service: Client, database: asyncpg.Connection) -> None:
+    readings = steady(6)
+    jumped = [replace(one, rx_bytes=one.rx_bytes + 2**55, tx_bytes=one.tx_bytes + 2**55) for one in readings]
+    lone = [replace(one, rx_bytes=one.rx_bytes + 2**55) for one in readings]
+    first, second = [*readings[:2], jumped[2], *readings[3:]], [*readings[:2], jumped[2], lone[3], *readings[4:]]
+
+    await check(
+        service,
+        database,
+        {
+            "together": (first, [FIRST, NORMAL, GLITCH, TWICE, NORMAL, NORMAL]),
+            "one-by-one": (second, [FIRST, NORMAL, GLITCH, GLITCH, (3 * STEP, "normal"), NORMAL]),
+        },
+    )
+    sent = await database.fetchval(
+        "SELECT sum(tx_bytes_delta) FROM network_interface_metrics WHERE server_id = 'one-by-one-in-order'"
+    )
+    assert sent == readings[-1].tx_bytes - readings[0].tx_bytes
+
+
+async def test_readings_that_are_wrong_twice_do_not_end_the_first_doubt(
+    service: Client, database: asyncpg.Connection
+) -> None:
+    """What grew between two wrong readings may look like traffic that packets confirm; then a third falls again."""
+    readings = steady(7)
+
+    await check(
+        service,
+        database,
+        {
+            f"wrong-{first}-{second}-{third}": (
+                lowered(lowered(lowered(readings, 2, share=first), 3, share=second), 4, share=third),
+                [FIRST, NORMAL, GLITCH, GLITCH, GLITCH, (4 * STEP, "normal"), NORMAL],
+            )
+            for first, second, third in [(0.3, 0.41, 0.1), (0.2, 0.45, 0.05), (0.01, 0.4, 0.12)]
+        },
+    )
+
+
 async def test_a_jump_that_packets_contradict_counts_nothing(service: Client, database: asyncpg.Connection) -> None:
     """Where it comes back, it never was; where it stays, growth goes on from there."""
     readings = steady(5)

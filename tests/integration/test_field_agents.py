@@ -1,4 +1,4 @@
-"""Agents in the field, which are not ours: their headers, and the fields that they send beyond spec 2.1."""
+"""Agents in the field, which are not ours: their headers, and the fields that they send beyond spec section 2.1."""
 
 import asyncio
 import time

@@ -106,8 +106,8 @@ async def test_ingest_writes_by_functions_and_reads_nothing(database: asyncpg.Co
     )
 
     assert [row[0].removeprefix("linkbeat.") for row in functions] == [
-        "configure_server", "create_token", "enrol_server", "ingest_heartbeats", "note_token_use", "register_server",
-        "remove_server", "revoke_token", "set_quota",
+        "configure_server", "create_token", "end_session", "enrol_server", "ingest_heartbeats", "note_token_use",
+        "register_server", "remove_server", "revoke_token", "set_quota",
     ]  # fmt: skip
     assert await relations(database, CAN, INGEST, "SELECT") == []
 

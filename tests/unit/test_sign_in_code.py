@@ -30,5 +30,5 @@ def test_the_code_is_shown_where_stderr_is_a_terminal(
     if is_terminal:
         sessions = Sessions(secret_key(settings), KEY)
         code = shown.partition("#code=")[2].split()[0]
-        assert sessions.use_code(code)
-        assert not sessions.use_code(code)
+        assert sessions.of_code(code)
+        assert not sessions.of_code(f"{code}0")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from agent import __version__, install
+from agent import install
 from agent.__main__ import main
 from agent.settings import Settings, load
 from agent.work import InstallError, Work
@@ -295,15 +295,31 @@ def test_a_service_that_cannot_be_started_is_an_error(tmp_path: Path) -> None:
         work.run("sh", "-c", "echo first >&2; echo no such unit >&2; exit 5")
 
 
+@pytest.mark.parametrize(
+    ("started_as", "named"),
+    [
+        (str(REPOSITORY / "agent/__main__.py"), "-m agent …"),
+        ("linkbeat-agent.pyz", "linkbeat-agent.pyz …"),
+        ("/opt/linkbeat/bin/linkbeat-agent", "/opt/linkbeat/bin/linkbeat-agent …"),
+    ],
+)
+def test_without_root_it_names_a_command_that_starts_it_again(
+    started_as: str, named: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "umask", lambda _: 0)
+    monkeypatch.setattr(sys, "argv", [started_as])
+
+    assert main(["uninstall"]) == 1
+
+    said = capsys.readouterr().err
+    assert said == f"linkbeat-agent: uninstall needs root; with sudo, it is sudo {sys.executable} {named}\n"
+
+
 def test_every_program_file_is_installed() -> None:
     names = set(install.program())
 
     assert {f"agent/{path.name}" for path in (REPOSITORY / "agent").glob("*.py")} <= names
+    assert "agent/LICENSE" in names
     assert not [name for name in names if "__pycache__" in name or name.endswith((".pyi", ".toml"))]
     assert sum(name.endswith(".so") for name in names) >= 1
-
-
-def test_the_version_of_the_distribution_is_the_agents() -> None:
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-
-    assert project["version"] == __version__

@@ -1,4 +1,4 @@
-"""agent.stacking: whatever crosses the machine's edge is counted once (field pitfalls 10 and 11)."""
+"""agent.stacking: whatever crosses the machine's edge is counted once (pitfalls 10 and 11)."""
 
 import time
 from collections.abc import Mapping
