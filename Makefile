@@ -19,10 +19,27 @@ test: lint ## The whole suite, on a real TimescaleDB
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: lint
-lint: .venv/development ## Types and style
+lint: .venv/development lint-js ## Types and style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The dashboard runs as it is written: Node is needed for these checks and for nothing else.
+.PHONY: lint-js
+lint-js: ## Types and style of the dashboard's JavaScript, where Node.js and npm are installed
+	@if ! command -v node >/dev/null || ! command -v npm >/dev/null; then \
+	    echo "The dashboard's JavaScript is not checked: Node.js or npm is missing (apt install nodejs npm)."; \
+	elif ! $(MAKE) --no-print-directory js-tools; then \
+	    echo "The dashboard's JavaScript is not checked: npm could not install its tools (make js-tools, with a registry in reach)."; \
+	else \
+	    echo node_modules/.bin/tsc && node_modules/.bin/tsc && \
+	    echo node_modules/.bin/biome lint && node_modules/.bin/biome lint --error-on-warnings; \
+	fi
+
+# Asks no registry where node_modules has what package.json names.
+.PHONY: js-tools
+js-tools: ## Installs tsc and Biome into node_modules, as package-lock.json has them
+	@npm ls >/dev/null 2>&1 || npm ci --ignore-scripts --no-audit --no-fund --fetch-retries=1
 
 .PHONY: drill
 drill: .venv/development ## Kills service, database, run and agents again and again, for minutes; loses nothing
@@ -65,8 +82,9 @@ wheel: .venv/runtime ## The service and the agent for any environment: dist/link
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist . ./agent
 
 .PHONY: docs
-docs: .venv/development ## Writes docs/sql.md from the database's comments, and the examples of pictures
+docs: .venv/development ## Writes docs/sql.md, types/api.d.ts and the examples of pictures
 	$(BIN)/python -m docs.generate
+	$(BIN)/python -m docs.generate_types
 	$(BIN)/python -m docs.draw_examples
 
 .PHONY: screenshots
@@ -100,9 +118,16 @@ lock: ## Locks the newest dependencies that pyproject.toml allows (needs uv)
 	echo hatchling | uv pip compile - --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade -q -o deploy/build.lock
 	uv pip compile pyproject.toml --extra embedded --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade -q -o requirements-dev.lock
 
+.PHONY: lock-js
+lock-js: ## Locks the newest tsc and Biome (needs npm)
+	npm install --ignore-scripts --no-audit --no-fund --save-dev --save-exact typescript@latest @biomejs/biome@latest
+	@node -e 'const fs = require("fs"), lock = JSON.parse(fs.readFileSync("package-lock.json")); \
+	    for (const one of Object.values(lock.packages)) delete one.funding; \
+	    fs.writeFileSync("package-lock.json", JSON.stringify(lock, null, 2) + "\n")'
+
 .PHONY: clean
 clean: ## Removes the virtual environment and caches; data stays
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/runtime: requirements.lock requirements-embedded.lock
 	@./bootstrap "$(PYTHON)" requirements.lock requirements-embedded.lock

@@ -25,7 +25,7 @@ from tests.showcase import Link, Machine, report
 
 FIRST_PAINT_MS = 1_000
 WIRE_BYTES = 300_000
-# The rows of the first screen are complete when their sparklines are drawn; `drawn` is set by the page (fleet.js).
+# The rows of the first screen are complete when their sparklines are drawn: fleet/sparklines.js sets `drawn`.
 _PAINT = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? null"
 _WHEN = """
 new Promise((resolve) => {{

@@ -9,6 +9,7 @@ import re
 import sys
 from itertools import groupby
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
@@ -98,7 +99,7 @@ async def _generate(server: str) -> str:
     try:
         await maintenance.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
         await maintenance.execute(f"CREATE DATABASE {name} TEMPLATE template0")
-        url = f"{server.rpartition('/')[0]}/{name}"
+        url = urlunsplit(urlsplit(server)._replace(path=f"/{name}"))  # a socket's directory stands in the query
         await schema.migrate(url, _say)
         connection = await asyncpg.connect(url)
         try:

@@ -36,6 +36,7 @@ from service.ingest.agent_config import Configurations
 from service.ingest.commit import Ingest
 from service.metrics import Metrics
 from service.openapi import complete
+from service.operations import definitions
 from service.operations import routes as operations
 from service.operations.collectors import Exposition
 from service.pictures import routes as pictures
@@ -193,6 +194,7 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Linkbeat:
                     export.router(parts.exporting),
                     quotas.router(database, writing, parts.zones, clock),
                     system,
+                    definitions.router(parts.answers),
                 ],
             ),
         ],

@@ -26,7 +26,8 @@ _COLUMNS = """
     i.is_lowest, i.is_folded, coalesce(i.is_primary, false) AS is_primary, i.speed_mbps, i.rx_bps, i.tx_bps,
     i.delta_kind, i.elapsed_seconds, i.rx_bytes_counter AS rx_bytes, i.tx_bytes_counter AS tx_bytes,
     i.rx_packets_counter AS rx_packets, i.tx_packets_counter AS tx_packets, i.rx_errors_counter AS rx_errors,
-    i.tx_errors_counter AS tx_errors, i.rx_dropped_counter AS rx_dropped, i.tx_dropped_counter AS tx_dropped
+    i.tx_errors_counter AS tx_errors, i.rx_dropped_counter AS rx_dropped, i.tx_dropped_counter AS tx_dropped,
+    i.folded_into
 """
 _LIST = f"""
 SELECT {_COLUMNS} FROM server_overview s
@@ -63,7 +64,8 @@ class Interface(msgspec.Struct, frozen=True):
     time             of that heartbeat, by the agent's clock
     is_current       it is in the server's newest heartbeat; false: it has gone
     is_lowest        no other interface of the server is below it: a server's traffic is the sum over these
-    is_folded        short-lived, or beyond the server's budget: its history is counted in that of its kind, as veth/*
+    is_folded        short-lived, or beyond the server's budget: its history is counted in that of its kind,
+                     folded_into, such as veth/*; null: it has its own
     rx_bps, tx_bps   bits per second between its last two samples; null: it has gone, or the rate is not known
     delta_kind       how that is known: first, normal, gap, reboot, reset, wrap, dip, glitch or rejected
     elapsed_seconds  between its last two samples
@@ -94,6 +96,7 @@ class Interface(msgspec.Struct, frozen=True):
     tx_errors: int | None
     rx_dropped: int | None
     tx_dropped: int | None
+    folded_into: str | None
 
 
 class InterfacePage(msgspec.Struct, frozen=True):

@@ -37,7 +37,9 @@ Direction = Annotated[Order, QueryParameter(description="Direction of the order.
 ROWS_AT_ONCE = 101
 PAGE_CHARACTERS = 4 << 20
 
-# Of a row `s` that has received_at and interval_seconds; sql/function/online.sql has the rule.
+# As clients are told; sql/function/online.sql has the rule, and a test holds both to the same number.
+OFFLINE_AFTER_INTERVALS = 3
+# Of a row `s` that has received_at and interval_seconds.
 ONLINE = "linkbeat.is_online(s.received_at, s.interval_seconds)"
 _SORTS: dict[Sort, str] = {"id": "s.server_id", "hostname": "s.hostname", "last_seen": "s.last_seen"}
 

@@ -42,7 +42,9 @@ CROSS JOIN LATERAL (
                'rx_bps', linkbeat.bps(rx_bytes_delta, elapsed_ms, delta_kind),
                'tx_bps', linkbeat.bps(tx_bytes_delta, elapsed_ms, delta_kind),
                'delta_kind', delta_kind, 'elapsed_seconds', CASE WHEN elapsed_ms > 0 THEN elapsed_ms / 1000.0 END,
-               'is_lowest', is_lowest, 'is_folded', is_folded) ORDER BY interface_name), '[]') AS interfaces
+               'is_lowest', is_lowest, 'is_folded', is_folded,
+               'folded_into', CASE WHEN is_folded THEN coalesce(linkbeat.fold_series(interface_name), 'other/*') END)
+           ORDER BY interface_name), '[]') AS interfaces
     FROM unnest(s.interfaces)
     WHERE time = s.last_seen
 ) i
@@ -82,7 +84,7 @@ class InterfaceState(NetworkInterface, frozen=True, kw_only=True):
                      rejected (docs/counters.md)
     elapsed_seconds  since the sample before; of a gap, its length; null: there is none
     is_lowest        no other interface of the server is below it: the server's traffic is the sum over these
-    is_folded        its history is counted in the series of its kind, such as veth/*
+    is_folded        its history is counted in the series of its kind, folded_into, such as veth/*; null: it has its own
     """
 
     rx_bps: float | None
@@ -91,6 +93,7 @@ class InterfaceState(NetworkInterface, frozen=True, kw_only=True):
     elapsed_seconds: float | None
     is_lowest: bool
     is_folded: bool
+    folded_into: str | None
 
 
 class Server(msgspec.Struct, frozen=True):

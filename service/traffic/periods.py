@@ -67,8 +67,8 @@ LEVELS = (
 )
 
 
-# What wider buckets are preferably wide, in seconds.
-_WIDTHS = (120, 300, 600, 900, 1_200, 1_800, 3_600, 7_200, 10_800, 21_600, 43_200, 86_400)
+# Widths that wider buckets preferably have, in seconds.
+WIDTHS = (120, 300, 600, 900, 1_200, 1_800, 3_600, 7_200, 10_800, 21_600, 43_200, 86_400)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Grid:
         if interval_seconds <= self.bucket_seconds:
             return self
         least = -(-int(interval_seconds + 0.999) // self.bucket_seconds) * self.bucket_seconds
-        width = next((one for one in _WIDTHS if one >= interval_seconds and one % self.bucket_seconds == 0), least)
+        width = next((one for one in WIDTHS if one >= interval_seconds and one % self.bucket_seconds == 0), least)
         return self.of_width(min(width, self.period.duration_seconds))
 
     def of_width(self, bucket_seconds: int) -> "Grid":

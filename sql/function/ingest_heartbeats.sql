@@ -77,9 +77,6 @@ BEGIN
                n.time > s.last_seen AS is_newest,
                -- Another boot than that of the newest heartbeat; of a late one, any that is known.
                CASE WHEN n.time > s.last_seen THEN n.boot IS DISTINCT FROM s.boot ELSE n.boot IS NOT NULL END AS is_booted,
-               CASE WHEN n.boot IS DISTINCT FROM s.boot AND n.boot IS NOT NULL AND n.time > s.last_seen
-                    THEN EXISTS (SELECT FROM server_boots k WHERE k.server_id = n.server_id AND k.boot = n.boot)
-                    ELSE true END AS is_known_boot,
                coalesce(n.interval_seconds * 1000, 30000)::integer AS interval_ms, cardinality(s.interfaces) AS known,
                num_nonnulls(cpu_percent, memory_percent, memory_total_mb, memory_used_mb, disk_percent, disk_total_gb,
                             disk_used_gb, load_1m, load_5m, load_15m, uptime_seconds, network_rx_bytes,
@@ -124,7 +121,7 @@ BEGIN
         FROM (
             -- A boot that was seen before may be another machine's, or lie between rows: repair_deltas sorts it out.
             SELECT j.*, CASE WHEN NOT is_plain AND is_newest AND is_new
-                                      AND NOT (is_known_boot AND (previous).boot <> boot) IS TRUE THEN
+                                      AND NOT ((previous).boot <> boot AND linkbeat.is_known_boot(server_id, boot)) IS TRUE THEN
                        linkbeat.judge_newest(server_id, previous, ROW(
                            time, rx_bytes, tx_bytes, rx_packets, tx_packets, NULL, NULL, NULL, is_up, NULL, NULL, NULL, name,
                            NULL, boot, NULL, rx_errors, tx_errors, rx_dropped, tx_dropped, speed_mbps, NULL, NULL, NULL, ifindex,
@@ -167,7 +164,7 @@ BEGIN
                     -- Each sample with the one before it, which the server's row has unless the sample is late or its
                     -- interface new.
                     SELECT o.*,
-                           CASE WHEN (previous).boot <> boot AND is_newest AND NOT is_known_boot AND linkbeat.is_uuid_boot(boot) THEN
+                           CASE WHEN (previous).boot <> boot AND is_newest AND linkbeat.is_uuid_boot(boot) AND NOT linkbeat.is_known_boot(server_id, boot) THEN
                                linkbeat.is_plain_reboot(previous, time, rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors,
                                                         tx_errors, rx_dropped, tx_dropped, speed_mbps) ELSE false END AS is_reboot,
                            CASE WHEN (rx_bytes < (previous).rx_bytes OR (previous).old_levels IS NOT NULL)
@@ -175,7 +172,7 @@ BEGIN
                                linkbeat.plain_doubts(previous, time, rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors,
                                                      rx_dropped, tx_dropped, speed_mbps, ifindex, interval_ms) END AS doubts
                     FROM (
-                    SELECT n.*, b.server_id, b.time, b.boot, b.interval_ms, b.is_newest, b.known, b.is_known_boot,
+                    SELECT n.*, b.server_id, b.time, b.boot, b.interval_ms, b.is_newest, b.known,
                            b.uptime_seconds, b.primary_interface,
                            CASE WHEN b.known = 0 AND b.last_seen = '-infinity' THEN NULL
                                 WHEN n.state IS DISTINCT FROM NULL THEN n.state

@@ -41,13 +41,21 @@ BEGIN
     RETURN m;
 END $$;
 
+-- Whether a boot of the server was noted before. Volatile, as linkbeat.sample_before.
+CREATE OR REPLACE FUNCTION linkbeat.is_known_boot(of_server text, of_boot bigint) RETURNS boolean
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    RETURN EXISTS (SELECT FROM server_boots WHERE server_id = of_server AND boot = of_boot);
+END $$;
+
 -- A sample that is newer than any of its interface, judged from the state before it. Null where it shows that stored rows
 -- were wrong: repair_deltas corrects those first.
+-- Volatile, as linkbeat.sample_before: the rows that it asks for may be of the writer that this one waited for.
 --   uptime  seconds since the machine's boot, as the heartbeat says
 CREATE OR REPLACE FUNCTION linkbeat.judge_newest(
     of_server text, previous linkbeat.interface_state, current linkbeat.interface_state, interval_ms integer,
     uptime double precision
-) RETURNS network_interface_metrics LANGUAGE plpgsql STABLE AS $$
+) RETURNS network_interface_metrics LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     base network_interface_metrics := linkbeat.as_row(of_server, previous);
     m    network_interface_metrics := linkbeat.as_row(of_server, current);

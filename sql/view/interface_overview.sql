@@ -28,7 +28,8 @@ SELECT s.server_id,
        linkbeat.unsigned(i.rx_errors) AS rx_errors_counter,
        linkbeat.unsigned(i.tx_errors) AS tx_errors_counter,
        linkbeat.unsigned(i.rx_dropped) AS rx_dropped_counter,
-       linkbeat.unsigned(i.tx_dropped) AS tx_dropped_counter
+       linkbeat.unsigned(i.tx_dropped) AS tx_dropped_counter,
+       CASE WHEN i.is_folded THEN coalesce(linkbeat.fold_series(i.interface_name), 'other/*') END AS folded_into
 FROM public.servers s
 CROSS JOIN LATERAL unnest(s.interfaces) i;
 
@@ -61,3 +62,4 @@ COMMENT ON COLUMN public.interface_overview.rx_errors_counter IS 'Receive errors
 COMMENT ON COLUMN public.interface_overview.tx_errors_counter IS 'Transmit errors since boot; null: not reported.';
 COMMENT ON COLUMN public.interface_overview.rx_dropped_counter IS 'Received packets dropped since boot; null: not reported.';
 COMMENT ON COLUMN public.interface_overview.tx_dropped_counter IS 'Packets to send dropped since boot; null: not reported.';
+COMMENT ON COLUMN public.interface_overview.folded_into IS 'The series that its history is counted in while is_folded, such as veth/*; null: it has a series of its own.';

@@ -11,11 +11,14 @@ from typing import Any
 import asyncpg
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, Request
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect
 
 from service.settings import Settings
 from tests.browser.serving import REMEDY, Served, chromium, launched, served
 
+# A busy machine takes seconds to open a page. What a test claims to be fast names a limit of its own.
+PATIENCE_MS = 20_000
+expect.set_options(timeout=PATIENCE_MS)
 WIDE = {"width": 1280, "height": 800}
 _VIOLATIONS = """
 addEventListener("securitypolicyviolation", (event) =>
@@ -91,7 +94,7 @@ async def contexts(browser: Browser, site: Served) -> AsyncIterator[Callable[...
     async def make(token_id: str | None = "", **options: Any) -> tuple[BrowserContext, Complaints]:
         context = await browser.new_context(**({"viewport": WIDE, "base_url": site.url} | options))
         complaints = Complaints(site.url)
-        context.set_default_timeout(5_000)
+        context.set_default_timeout(PATIENCE_MS)
         context.on("page", complaints.watch)
         await context.add_init_script(_VIOLATIONS)
         if token_id is not None:

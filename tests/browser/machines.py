@@ -33,7 +33,8 @@ async def nas(site: Served, minutes: int = 100, **more: Any) -> datetime:
             beat("nas", last - ago * MINUTE, n, n if ago > RESET else RESET - ago, boot=int(ago <= REBOOTED), **more)
         )
     answer = await site.client.post_batch(beats)
-    assert answer["stored"] == len(beats), answer
+    # A client that was answered 503 posts again, and what was stored by then is a duplicate.
+    assert answer["stored"] + answer["duplicate"] == len(beats), answer
     return last
 
 

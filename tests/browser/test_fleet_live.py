@@ -1,6 +1,7 @@
 """The fleet page from second to second: what changes, what falls silent, and what happens when nobody answers."""
 
 import asyncio
+import re
 import time
 
 import asyncpg
@@ -60,17 +61,17 @@ async def test_when_the_service_is_away_the_page_says_so_and_recovers(
     await tell(site, "nas", mbit=8)
     await page.goto("/")
     await expect(row(page, "nas")).to_be_visible()
-    stale = page.get_by_text("The service does not answer (since")
+    stale = page.get_by_text("The service does not answer.")
     assert not await stale.is_visible()
 
     await site.stop()
     await expect(stale).to_be_visible()
-    await expect(stale).to_contain_text("Trying again")
+    await expect(stale).to_contain_text(re.compile(r"Showing data from \d\d:\d\d.*Retrying automatically"))
     await expect(row(page, "nas")).to_be_visible()
 
     async with served(database_url, settings, site.port) as again:
         await go_on(again, "nas", mbit=16)
-        await expect(stale).to_be_hidden(timeout=12_000)
+        await expect(stale).to_be_hidden()
         await expect(row(page, "nas").locator(".now")).to_contain_text("16.0")
 
 
@@ -87,12 +88,12 @@ async def test_when_the_database_is_away_the_page_says_so_and_recovers(
     async with connected(database_server) as server:
         await server.execute(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false")
         await server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
-        stale = page.get_by_text("The service cannot reach its database (since")
-        await expect(stale).to_be_visible(timeout=10_000)
+        stale = page.get_by_text("The service cannot reach its database.")
+        await expect(stale).to_be_visible()
         await expect(row(page, "nas")).to_be_visible()
         await server.execute(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true")
 
-    await expect(stale).to_be_hidden(timeout=15_000)
+    await expect(stale).to_be_hidden()
     await expect(row(page, "nas").locator(".status")).to_have_text("Up")
 
 
@@ -127,7 +128,7 @@ async def test_a_session_that_has_ended_leads_to_the_sign_in_page_and_back(
 
     await page.context.clear_cookies()
 
-    await page.wait_for_url("**/sign-in?back=*", timeout=8_000)
+    await page.wait_for_url("**/sign-in?back=*")
     await page.get_by_label("Token").fill(site.settings.api_key)
     await page.keyboard.press("Enter")
     await page.wait_for_url("**/?period=24h")

@@ -1,4 +1,4 @@
-"""static/js/format.js, in the browser that runs it."""
+"""static/js/shared/format.js, in the browser that runs it."""
 
 from typing import Any
 
@@ -62,7 +62,9 @@ async def test_numbers_and_times_in_words(site: Served, contexts: Any) -> None:
 
     # By the protocol, which the page's policy does not hold for.
     calls = ", ".join(f"f.{call}" for call, _ in CASES)
-    found = await page.evaluate(f"async () => {{ const f = await import('/static/js/format.js'); return [{calls}] }}")
+    found = await page.evaluate(
+        f"async () => {{ const f = await import('/static/js/shared/format.js'); return [{calls}] }}"
+    )
 
     expected = [text for _, text in CASES]
     assert [one.replace("\u00a0", " ") for one in found] == expected
@@ -76,7 +78,7 @@ async def test_a_sparkline_has_a_run_for_each_stretch_of_data(contexts: Any) -> 
 
     found = await page.evaluate(
         """async () => {
-             const { sparkline, draw } = await import("/static/js/sparkline.js");
+             const { sparkline, draw } = await import("/static/js/shared/sparkline.js");
              const svg = sparkline("before");
              draw(svg, { rx: [1, null, 2, 0], tx: [null, null, 4, 0.001] }, "eth0");
              return [svg.getAttribute("aria-label"), ...[...svg.children].map((path) => path.getAttribute("d"))] }"""

@@ -208,3 +208,39 @@ async def test_a_thousand_short_lived_interfaces_in_a_day_are_within_the_budget_
 def alive(n: int) -> Iterable[int]:
     """Of a thousand interfaces, which began within the last four heartbeats of 720."""
     return (number for number in range(1000) if 0 <= n - number * 720 // 1000 < 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "series"),
+    [
+        ("veth12ab", "veth", "veth/*"), ("cali9f", None, "cali/*"), ("lxc7", "veth", "lxc/*"),
+        ("ve-web", "veth", "ve-/*"),
+        # lxcbr0 is a bridge and no guest's; it is folded as a veth only where its agent says that it is one.
+        ("lxcbr0", "veth", "other/*"), ("port3", "veth", "other/*"), ("lxcbr0", "bridge", None),
+        ("eth0", "physical", None),
+    ],
+)  # fmt: skip
+async def test_an_interface_names_the_series_that_it_is_folded_into(
+    service: Client, database: asyncpg.Connection, name: str, kind: str | None, series: str | None
+) -> None:
+    for minutes, rx in ((0, 1_000), (1, 3_000)):
+        body = heartbeat(at=at(minutes), boot="a") | {"primary_interface": "up0"}
+        one = interface(name, rx, rx, kind=kind, stacked_on=["up0"])
+        body["network_interfaces"] = [interface("up0", rx, rx, kind="physical"), one]
+        await service.post(body)
+
+    (of_server,) = [one for one in (await service.get("/servers/nas"))["network_interfaces"] if one["name"] == name]
+    of_interface = await service.get(f"/servers/nas/interfaces/{name}")
+    assert (of_server["is_folded"], of_server["folded_into"]) == (series is not None, series)
+    assert (of_interface["is_folded"], of_interface["folded_into"]) == (series is not None, series)
+    assert {row[0] for row in await folded(database)} == ({series} if series else set())
+
+
+async def test_those_past_a_servers_budget_name_their_series_too(service: Client) -> None:
+    many = {f"eth{number}": 1_000 for number in range(BUDGET + 3)}
+    await service.post(beat(0, many))
+
+    found = (await service.get("/servers/nas"))["network_interfaces"]
+
+    assert {one["folded_into"] for one in found if one["is_folded"]} == {"other/*"}
+    assert sum(one["is_folded"] for one in found) == 3

@@ -13,7 +13,8 @@ READS = [
     "/api/v1/fleet/peaks", "/api/v1/metrics/sparkline/nas/network", "/api/v1/metrics/sparkline/network",
     "/api/v1/metrics/sparkline/nas/cpu", "/api/v1/metrics/sparkline/nas/network.svg", "/api/v1/traffic/summary",
     "/api/v1/traffic/latest", "/api/v1/usage", "/api/v1/usage/nas", "/api/v1/export/traffic", "/api/v1/system/health",
-    "/api/v1/system/info", "/metrics", "/health", "/health/ready", "/schema/openapi.json", "/", "/sign-in",
+    "/api/v1/system/info", "/api/v1/system/definitions", "/metrics", "/health", "/health/ready",
+    "/schema/openapi.json", "/", "/sign-in",
 ]  # fmt: skip
 KEPT_NOWHERE = ("no-store", "private, no-cache")
 

@@ -150,6 +150,7 @@ async def test_errors_are_documented_as_they_come(document: dict[str, Any]) -> N
         "/api/v1/traffic/summary": {"200", "304", "401", "404", "422", "503"},
         "/api/v1/traffic/latest": {"200", "401", "404", "422", "503"},
         "/api/v1/system/info": {"200", "304", "401", "503"},
+        "/api/v1/system/definitions": {"200", "304", "401"},
     }
 
     for path, statuses in expected.items():

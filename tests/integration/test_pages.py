@@ -42,7 +42,7 @@ async def test_a_page_is_open_holds_nothing_inline_and_loads_nothing_from_elsewh
 
 
 async def test_what_a_browser_has_is_not_sent_again(service: Client) -> None:
-    for name in ("/", "/static/js/format.js"):
+    for name in ("/", "/static/js/shared/format.js"):
         first = await service.http.get(name)
         again = await service.http.get(name, headers={"If-None-Match": first.headers["etag"]})
 
@@ -76,7 +76,8 @@ async def test_a_file_of_another_version_is_not_kept(service: Client) -> None:
 @pytest.mark.parametrize(
     "path",
     ["/static/", "/static/none.js", "/static/../pages.py", "/static/%2e%2e/pages.py", "/static//etc/passwd",
-     "/static/js", "/static/0123456789ab/../pages.py", "/static/js/../../sessions.py"],
+     "/static/js", "/static/js/shared", "/static/js/format.js", "/static/0123456789ab/../pages.py",
+     "/static/js/../../sessions.py"],
 )  # fmt: skip
 async def test_no_other_file_is_served(service: Client, path: str) -> None:
     answer = await service.http.get(path)

@@ -1,0 +1,715 @@
+// Generated from the OpenAPI document by `make docs`; a test compares the two.
+//
+// The schemas; and of each route, by method, what a request gives (`asked`) and what it is answered (`answer`).
+declare namespace Api {
+  interface Agent {
+    "server_id": string;
+    "hostname": string;
+    "status": "online" | "offline";
+    "paused": boolean;
+    "agent_version": string | null;
+    "interval_seconds": number | null;
+    "last_seen": string;
+    "received_at": string;
+    "lateness_seconds": number;
+    "clock_skew_seconds": number | null;
+    "duplicates": number;
+    "conflicts": number;
+    "queued": number | null;
+    "oldest_seconds": number | null;
+    "spool": "disk" | "memory" | null;
+    "spool_bytes": number | null;
+    "dropped": number | null;
+    "rejected": number | null;
+    "truncated": boolean | null;
+    "config": AgentConfig | null;
+  }
+  interface AgentConfig {
+    "interval_seconds"?: number | null;
+    "include_interfaces"?: Array<string> | null;
+    "exclude_interfaces"?: Array<string> | null;
+    "paused"?: boolean | null;
+  }
+  interface AgentPage {
+    "agents": Array<Agent>;
+    "next": string | null;
+  }
+  interface Alive {
+    "status"?: "ok";
+  }
+  interface Amount {
+    "rx_bytes": number;
+    "tx_bytes": number;
+    "total_bytes": number;
+  }
+  interface BatchAnswer {
+    "stored": number;
+    "duplicate": number;
+    "conflict": number;
+    "rejected": Array<Rejected>;
+    "server_time": string;
+    "status"?: string;
+  }
+  interface Columns {
+    "server_id": string;
+    "interface": string;
+    "rx_bps": Array<number | null>;
+    "tx_bps": Array<number | null>;
+    "bucket_seconds"?: number;
+    "first"?: string;
+  }
+  interface Created {
+    "id": string;
+    "kind": "server" | "fleet" | "read" | "admin" | "enrolment";
+    "token": string;
+    "server_id": string | null;
+    "expires_at": string | null;
+  }
+  interface Day {
+    "rx_bytes": number;
+    "tx_bytes": number;
+    "total_bytes": number;
+    "day": string;
+    "samples": number;
+  }
+  interface Definitions {
+    "default_interval_seconds": number;
+    "late_after_intervals": number;
+    "offline_after_intervals": number;
+    "clock_skew_seconds": number;
+    "filesystem_warning_percent": number;
+    "filesystem_full_percent": number;
+    "periods": Array<PeriodDefinition>;
+    "bucket_widths_seconds": Array<number>;
+  }
+  interface Delivery {
+    "queued"?: number | null;
+    "oldest_seconds"?: number | null;
+    "spool_bytes"?: number | null;
+    "dropped"?: number | null;
+    "rejected"?: number | null;
+    "spool"?: "disk" | "memory" | null;
+  }
+  interface Enrolling {
+    "server_id": string;
+    "hostname": string;
+    "server_guid"?: string | null;
+  }
+  interface FieldError {
+    "path": string;
+    "reason": string;
+  }
+  interface Filesystem {
+    "mount_point": string;
+    "device"?: string;
+    "fs_type"?: string;
+    "total_bytes"?: number;
+    "used_bytes"?: number;
+    "available_bytes"?: number | null;
+    "percent"?: number | null;
+    "state"?: string | null;
+  }
+  interface FilesystemPoint {
+    "timestamp": string;
+    "min": number | null;
+    "max": number | null;
+    "avg": number | null;
+    "used_bytes": number | null;
+    "total_bytes": number | null;
+  }
+  interface FilesystemSparkline {
+    "server_id": string;
+    "metric": "filesystem";
+    "unit": "percent";
+    "mount_point": string;
+    "period": string;
+    "bucket_seconds": number;
+    "data": Array<FilesystemPoint>;
+  }
+  interface Fleet {
+    "at": string;
+    "servers": Array<FleetServer>;
+    "next"?: string | null;
+    "is_whole"?: boolean;
+  }
+  interface FleetColumns {
+    "period": string;
+    "bucket_seconds": number;
+    "first": string;
+    "series": Array<Columns>;
+  }
+  interface FleetInterface {
+    "name": string;
+    "is_up": boolean;
+    "kind": string | null;
+    "rx_bps": number | null;
+    "tx_bps": number | null;
+  }
+  interface FleetPeaks {
+    "period": string;
+    "peaks": Array<Peak>;
+  }
+  interface FleetSeries {
+    "server_id": string;
+    "interface": string;
+    "data": Array<Point>;
+    "bucket_seconds"?: number;
+  }
+  interface FleetServer {
+    "id": string;
+    "hostname": string;
+    "status": "online" | "offline";
+    "paused": boolean;
+    "received_at": string;
+    "interval_seconds": number;
+    "primary_interface": string | null;
+    "interface_count": number;
+    "interfaces_down": number;
+    "interfaces": Array<FleetInterface>;
+  }
+  interface FleetSparkline {
+    "metric": "network";
+    "period": string;
+    "bucket_seconds": number;
+    "series": Array<FleetSeries>;
+    "next": string | null;
+  }
+  interface FleetUsage {
+    "time_zone": string;
+    "billing_day": number;
+    "since": string;
+    "until": string;
+    "servers": Array<ServerUsage>;
+    "next": string | null;
+  }
+  interface GaugePoint {
+    "timestamp": string;
+    "min": number | null;
+    "max": number | null;
+    "avg": number | null;
+  }
+  interface GaugeSparkline {
+    "server_id": string;
+    "metric": "cpu" | "memory" | "disk" | "load";
+    "unit": "percent" | "processes";
+    "period": string;
+    "bucket_seconds": number;
+    "data": Array<GaugePoint>;
+  }
+  interface GroupedSparkline {
+    "server_id": string;
+    "metric": "network";
+    "period": string;
+    "bucket_seconds": number;
+    "series": Array<Series>;
+  }
+  interface Heartbeat {
+    "server_id": string;
+    "hostname": string;
+    "server_guid"?: string | null;
+    "timestamp"?: string | null;
+    "status"?: string | null;
+    "boot_id"?: string | null;
+    "agent_version"?: string | null;
+    "interval_seconds"?: number | null;
+    "primary_interface"?: string | null;
+    "os_info"?: Record<string, unknown> | null;
+    "metrics"?: HostMetrics | null;
+    "network_interfaces"?: Array<NetworkInterface> | null;
+    "filesystems"?: Array<Filesystem> | null;
+    "delivery"?: Delivery | null;
+    "truncated"?: boolean | null;
+  }
+  interface HeartbeatAnswer {
+    "server_registered": boolean;
+    "duplicate": boolean;
+    "server_time": string;
+    "status"?: string;
+    "pending_commands"?: Array<string>;
+    "results_acknowledged"?: Array<string>;
+    "config"?: AgentConfig;
+  }
+  interface HostMetrics {
+    "cpu_percent"?: number | null;
+    "memory_percent"?: number | null;
+    "memory_total_mb"?: number | null;
+    "memory_used_mb"?: number | null;
+    "disk_percent"?: number | null;
+    "disk_total_gb"?: number | null;
+    "disk_used_gb"?: number | null;
+    "network_rx_bytes"?: number | null;
+    "network_tx_bytes"?: number | null;
+    "load_1m"?: number | null;
+    "load_5m"?: number | null;
+    "load_15m"?: number | null;
+    "uptime_seconds"?: number | null;
+  }
+  interface Interface {
+    "name": string;
+    "time": string;
+    "first_seen": string;
+    "is_current": boolean;
+    "is_up": boolean;
+    "operstate": string | null;
+    "kind": string | null;
+    "stacked_on": Array<string> | null;
+    "is_lowest": boolean;
+    "is_folded": boolean;
+    "is_primary": boolean;
+    "speed_mbps": number | null;
+    "rx_bps": number | null;
+    "tx_bps": number | null;
+    "delta_kind": string;
+    "elapsed_seconds": number | null;
+    "rx_bytes": number;
+    "tx_bytes": number;
+    "rx_packets": number;
+    "tx_packets": number;
+    "rx_errors": number | null;
+    "tx_errors": number | null;
+    "rx_dropped": number | null;
+    "tx_dropped": number | null;
+    "folded_into": string | null;
+  }
+  interface InterfacePage {
+    "server_id": string;
+    "interfaces": Array<Interface>;
+    "next": string | null;
+  }
+  interface InterfaceState {
+    "name": string;
+    "rx_bytes": number;
+    "tx_bytes": number;
+    "rx_packets": number;
+    "tx_packets": number;
+    "is_up": boolean;
+    "rx_errors"?: number | null;
+    "tx_errors"?: number | null;
+    "rx_dropped"?: number | null;
+    "tx_dropped"?: number | null;
+    "kind"?: string | null;
+    "stacked_on"?: Array<string> | null;
+    "speed_mbps"?: number | null;
+    "operstate"?: string | null;
+    "ifindex"?: number | null;
+    "rx_bps": number | null;
+    "tx_bps": number | null;
+    "delta_kind": string;
+    "elapsed_seconds": number | null;
+    "is_lowest": boolean;
+    "is_folded": boolean;
+    "folded_into": string | null;
+  }
+  interface InterfaceStats {
+    "server_id": string;
+    "interface": Interface;
+    "changed_at": string | null;
+    "time_zone": string;
+    "today": Totals | null;
+    "month": Totals | null;
+  }
+  interface InterfaceUsage {
+    "rx_bytes": number;
+    "tx_bytes": number;
+    "total_bytes": number;
+    "interface": string;
+    "is_lowest": boolean;
+  }
+  interface Job {
+    "job": string;
+    "state": string;
+    "every_seconds": number;
+    "last_success": string | null;
+    "last_failure": string | null;
+    "consecutive_failures": number;
+    "last_error": string | null;
+  }
+  interface LatestPage {
+    "data": Array<LatestTraffic>;
+    "next": string | null;
+  }
+  interface LatestTraffic {
+    "server_id": string;
+    "interface": string;
+    "time": string;
+    "is_up": boolean;
+    "is_lowest": boolean;
+    "is_folded": boolean;
+    "speed_mbps": number | null;
+    "rx_bps": number | null;
+    "tx_bps": number | null;
+    "delta_kind": string;
+    "elapsed_seconds": number | null;
+  }
+  interface Month {
+    "rx_bytes": number;
+    "tx_bytes": number;
+    "total_bytes": number;
+    "since": string;
+    "until": string;
+    "samples": number;
+    "expected": Amount | null;
+    "percentile": Percentile | null;
+  }
+  interface MountedFilesystem {
+    "mount_point": string;
+    "device"?: string;
+    "fs_type"?: string;
+    "total_bytes"?: number;
+    "used_bytes"?: number;
+    "available_bytes"?: number | null;
+    "percent"?: number | null;
+    "state"?: string | null;
+  }
+  interface NetworkInterface {
+    "name": string;
+    "rx_bytes": number;
+    "tx_bytes": number;
+    "rx_packets": number;
+    "tx_packets": number;
+    "is_up": boolean;
+    "rx_errors"?: number | null;
+    "tx_errors"?: number | null;
+    "rx_dropped"?: number | null;
+    "tx_dropped"?: number | null;
+    "kind"?: string | null;
+    "stacked_on"?: Array<string> | null;
+    "speed_mbps"?: number | null;
+    "operstate"?: string | null;
+    "ifindex"?: number | null;
+  }
+  interface NewEnrolment {
+    "uses"?: number;
+    "expires_minutes"?: number;
+    "name"?: string;
+  }
+  interface NewPicture {
+    "server_id": string;
+    "metric": "network" | "cpu" | "memory" | "disk" | "filesystem";
+    "interface"?: string | null;
+    "mount_point"?: string | null;
+    "expires_in_days"?: number | null;
+  }
+  interface NewServer {
+    "server_id": string;
+    "server_guid"?: string | null;
+    "name"?: string;
+  }
+  interface NewToken {
+    "kind": "server" | "fleet" | "read" | "admin";
+    "server_id"?: string | null;
+    "server_guid"?: string | null;
+    "name"?: string;
+    "expires_days"?: number | null;
+  }
+  interface Peak {
+    "server_id": string;
+    "interface": string;
+    "rx_bps_max": number | null;
+    "tx_bps_max": number | null;
+    "errors": number;
+    "dropped": number;
+  }
+  interface Percentile {
+    "samples": number;
+    "slots": number;
+    "of_samples": Rates | null;
+    "of_slots": Rates | null;
+  }
+  interface PeriodDefinition {
+    "name": string;
+    "seconds": number;
+    "base_seconds": number;
+    "bucket_seconds": number;
+  }
+  interface PictureLink {
+    "path": string;
+    "expires_at": string;
+  }
+  interface Point {
+    "timestamp": string;
+    "rx_bytes": number | null;
+    "tx_bytes": number | null;
+    "rx_bps": number | null;
+    "tx_bps": number | null;
+  }
+  interface ProblemBody {
+    "code": string;
+    "status": number;
+    "title": string;
+    "type"?: string;
+    "detail"?: string;
+    "errors"?: Array<FieldError>;
+  }
+  interface Quota {
+    "bytes": number;
+    "direction"?: "in" | "out" | "sum" | "max";
+    "billing_day"?: number;
+    "time_zone"?: string;
+    "interface"?: string | null;
+    "near_percent"?: number;
+  }
+  interface QuotaState {
+    "bytes": number;
+    "direction"?: "in" | "out" | "sum" | "max";
+    "billing_day"?: number;
+    "time_zone"?: string;
+    "interface"?: string | null;
+    "near_percent"?: number;
+    "since": string;
+    "until": string;
+    "used_bytes": number;
+    "used_percent": number;
+    "expected_bytes": number | null;
+    "state": "ok" | "near" | "over";
+  }
+  interface Rates {
+    "rx_bps": number;
+    "tx_bps": number;
+    "max_bps": number;
+    "sum_bps": number;
+  }
+  interface Readiness {
+    "status": "ready" | "not ready";
+    "database": string;
+    "schema": string;
+    "ingest": string;
+    "jobs": string;
+    "edition": string;
+  }
+  interface Rejected {
+    "index": number;
+    "code": string;
+    "errors": Array<FieldError>;
+  }
+  interface Series {
+    "interface": string;
+    "data": Array<Point>;
+  }
+  interface Server {
+    "id": string;
+    "hostname": string;
+    "server_guid": string | null;
+    "status": "online" | "offline";
+    "paused": boolean;
+    "first_seen": string;
+    "last_seen": string;
+    "agent_version": string | null;
+    "primary_interface": string | null;
+    "os_info": Record<string, unknown> | null;
+    "latest_metrics": HostMetrics | null;
+    "shared_since": string | null;
+    "shared_at": string | null;
+    "duplicates": number;
+    "conflicts": number;
+    "network_interfaces": Array<InterfaceState>;
+    "filesystems": Array<MountedFilesystem>;
+  }
+  interface ServerPage {
+    "servers": Array<Server>;
+    "next": string | null;
+  }
+  interface ServerUsage {
+    "rx_bytes": number;
+    "tx_bytes": number;
+    "total_bytes": number;
+    "server_id": string;
+    "hostname": string;
+    "quota": QuotaState | null;
+  }
+  interface Sparkline {
+    "server_id": string;
+    "metric": "network";
+    "interface": string | null;
+    "period": string;
+    "bucket_seconds": number;
+    "data": Array<Point>;
+    "interfaces"?: Array<string>;
+  }
+  interface SystemHealth {
+    "status": "ok" | "degraded" | "failing";
+    "database": string;
+    "schema": string;
+    "ingest": string;
+    "edition": string;
+    "queue_heartbeats": number;
+    "jobs": Array<Job>;
+  }
+  interface SystemInfo {
+    "version": string;
+    "edition": string;
+    "schema_revision": string;
+    "timescaledb_version": string;
+    "postgresql_version": string;
+    "started_at": string;
+    "installed_at": string;
+    "database_bytes": number;
+    "servers": number;
+    "servers_online": number;
+    "interfaces": number;
+    "duplicates": number;
+    "conflicts": number;
+    "retention_days": Record<string, number>;
+  }
+  interface Talker {
+    "server_id": string;
+    "interface": string | null;
+    "rx_bytes": number;
+    "tx_bytes": number;
+    "total_bytes": number;
+  }
+  interface TokenInfo {
+    "id": string;
+    "kind": "server" | "fleet" | "read" | "admin" | "enrolment";
+    "server_id": string | null;
+    "name": string;
+    "state": "active" | "expired" | "revoked" | "spent";
+    "created_at": string;
+    "expires_at": string | null;
+    "last_used_at": string | null;
+    "revoked_at": string | null;
+    "uses_left": number | null;
+  }
+  interface TokenPage {
+    "tokens": Array<TokenInfo>;
+    "next": string | null;
+  }
+  interface Totals {
+    "since": string;
+    "until": string;
+    "rx_bytes": number;
+    "tx_bytes": number;
+    "rx_packets": number;
+    "tx_packets": number;
+    "rx_errors": number;
+    "tx_errors": number;
+    "rx_dropped": number;
+    "tx_dropped": number;
+    "samples": number;
+    "resets": number;
+    "rejected": number;
+    "rx_bps_max": number | null;
+    "tx_bps_max": number | null;
+  }
+  interface TrafficBucket {
+    "timestamp": string;
+    "server_id": string;
+    "interface": string | null;
+    "rx_bytes": number;
+    "tx_bytes": number;
+    "rx_packets": number;
+    "tx_packets": number;
+    "rx_errors": number;
+    "tx_errors": number;
+    "rx_dropped": number;
+    "tx_dropped": number;
+    "rx_bps": number;
+    "tx_bps": number;
+    "rx_bps_max": number | null;
+    "tx_bps_max": number | null;
+    "samples": number;
+    "expected_samples": number;
+    "coverage": number;
+    "up_samples": number;
+    "resets": number;
+    "rejected": number;
+  }
+  interface TrafficEvent {
+    "timestamp": string;
+    "kind": "reboot" | "reset" | "rejected" | "glitch";
+    "interfaces": Array<string>;
+    "elapsed_seconds": number | null;
+  }
+  interface TrafficEvents {
+    "server_id": string;
+    "since": string;
+    "until": string;
+    "data": Array<TrafficEvent>;
+    "next": string | null;
+  }
+  interface TrafficHistory {
+    "since": string;
+    "until": string;
+    "bucket_seconds": number;
+    "data": Array<TrafficBucket>;
+    "next": string | null;
+  }
+  interface TrafficSummary {
+    "period": string;
+    "since": string;
+    "rx_bytes": number;
+    "tx_bytes": number;
+    "total_bytes": number;
+    "servers": number;
+    "interfaces": number;
+    "top_servers": Array<Talker>;
+    "top_interfaces": Array<Talker>;
+  }
+  interface Usage {
+    "server_id": string;
+    "interface": string | null;
+    "time_zone": string;
+    "billing_day": number;
+    "month": Month;
+    "by": "day" | "month";
+    "since": string;
+    "until": string;
+    "days": Array<Day>;
+    "months": Array<Month>;
+    "interfaces": Array<InterfaceUsage>;
+    "quota": QuotaState | null;
+  }
+  interface Get {
+    "/api/v1/agents": { asked: { query?: { "after"?: string | null; "limit"?: number | null; "order"?: "asc" | "desc" | null; "search"?: string | null; "sort"?: "id" | "hostname" | "last_seen" | null; "status"?: "online" | "offline" | null } }; answer: AgentPage };
+    "/api/v1/export/traffic": { asked: { query?: { "after"?: string | null; "bucket"?: "raw" | "1m" | "15m" | "1h" | "1d" | null; "format"?: "csv" | "json" | "ndjson" | "parquet" | null; "interface"?: Array<string> | null; "limit"?: number | null; "server"?: Array<string> | null; "since"?: string | null; "until"?: string | null } }; answer: string };
+    "/api/v1/fleet": { asked: { query?: { "after"?: string | null; "limit"?: number | null; "since"?: string | null } }; answer: Fleet };
+    "/api/v1/fleet/peaks": { asked: { query?: { "after"?: string | null; "limit"?: number | null; "period"?: "1h" | "24h" | "7d" | "30d" | "1y" | null } }; answer: FleetPeaks };
+    "/api/v1/fleet/sparklines": { asked: { query?: { "bucket"?: string | null; "period"?: "1h" | "24h" | "7d" | "30d" | "1y" | null; "series"?: Array<string> | null } }; answer: FleetColumns };
+    "/api/v1/metrics/sparkline/network": { asked: { query?: { "after"?: string | null; "bucket"?: string | null; "fill"?: "none" | "null" | null; "limit"?: number | null; "period"?: "1h" | "24h" | "7d" | "30d" | "1y" | null; "server"?: Array<string> | null } }; answer: FleetSparkline };
+    "/api/v1/metrics/sparkline/{server_id}/cpu": { asked: { path: { "server_id": string }; query?: { "bucket"?: string | null; "fill"?: "none" | "null" | null; "period"?: "1h" | "24h" | "7d" | "30d" | "1y" | null } }; answer: GaugeSparkline };
+    "/api/v1/metrics/sparkline/{server_id}/disk": { asked: { path: { "server_id": string }; query?: { "bucket"?: string | null; "fill"?: "none" | "null" | null; "period"?: "1h" | "24h" | "7d" | "30d" | "1y" | null } }; answer: GaugeSparkline };
+    "/api/v1/metrics/sparkline/{server_id}/filesystem": { asked: { path: { "server_id": string }; query: { "bucket"?: string | null; "fill"?: "none" | "null" | null; "mount_point": string; "period"?: "1h" | "24h" | "7d" | "30d" | "1y" | null } }; answer: FilesystemSparkline };
+    "/api/v1/metrics/sparkline/{server_id}/load": { asked: { path: { "server_id": string }; query?: { "bucket"?: string | null; "fill"?: "none" | "null" | null; "period"?: "1h" | "24h" | "7d" | "30d" | "1y" | null } }; answer: GaugeSparkline };
+    "/api/v1/metrics/sparkline/{server_id}/memory": { asked: { path: { "server_id": string }; query?: { "bucket"?: string | null; "fill"?: "none" | "null" | null; "period"?: "1h" | "24h" | "7d" | "30d" | "1y" | null } }; answer: GaugeSparkline };
+    "/api/v1/metrics/sparkline/{server_id}/network": { asked: { path: { "server_id": string }; query?: { "bucket"?: string | null; "fill"?: "none" | "null" | null; "group_by"?: "interface" | null; "interface"?: string | null; "period"?: "1h" | "24h" | "7d" | "30d" | "1y" | null } }; answer: Sparkline | GroupedSparkline };
+    "/api/v1/servers": { asked: { query?: { "after"?: string | null; "limit"?: number | null; "order"?: "asc" | "desc" | null; "search"?: string | null; "sort"?: "id" | "hostname" | "last_seen" | null; "status"?: "online" | "offline" | null } }; answer: ServerPage };
+    "/api/v1/servers/{server_id}": { asked: { path: { "server_id": string } }; answer: Server };
+    "/api/v1/servers/{server_id}/agent": { asked: { path: { "server_id": string } }; answer: Agent };
+    "/api/v1/servers/{server_id}/config": { asked: { path: { "server_id": string } }; answer: AgentConfig };
+    "/api/v1/servers/{server_id}/interfaces": { asked: { path: { "server_id": string }; query?: { "after"?: string | null; "gone"?: boolean | null; "is_up"?: boolean | null; "kind"?: string | null; "limit"?: number | null; "search"?: string | null } }; answer: InterfacePage };
+    "/api/v1/servers/{server_id}/interfaces/{name}": { asked: { path: { "name": string; "server_id": string } }; answer: Interface };
+    "/api/v1/servers/{server_id}/interfaces/{name}/stats": { asked: { path: { "name": string; "server_id": string }; query?: { "time_zone"?: string | null } }; answer: InterfaceStats };
+    "/api/v1/servers/{server_id}/quota": { asked: { path: { "server_id": string } }; answer: QuotaState };
+    "/api/v1/system/definitions": { asked: {}; answer: Definitions };
+    "/api/v1/system/health": { asked: {}; answer: SystemHealth };
+    "/api/v1/system/info": { asked: {}; answer: SystemInfo };
+    "/api/v1/tokens": { asked: { query?: { "after"?: string | null; "kind"?: "server" | "fleet" | "read" | "admin" | "enrolment" | null; "limit"?: number | null; "server_id"?: string | null } }; answer: TokenPage };
+    "/api/v1/traffic/events": { asked: { query: { "after"?: string | null; "interface"?: string | null; "limit"?: number | null; "server": string; "since"?: string | null; "until"?: string | null } }; answer: TrafficEvents };
+    "/api/v1/traffic/history": { asked: { query?: { "after"?: string | null; "bucket"?: string | null; "group_by"?: "server" | null; "interface"?: string | null; "limit"?: number | null; "server"?: string | null; "since"?: string | null; "until"?: string | null } }; answer: TrafficHistory };
+    "/api/v1/traffic/latest": { asked: { query?: { "after"?: string | null; "limit"?: number | null; "server"?: string | null } }; answer: LatestPage };
+    "/api/v1/traffic/summary": { asked: { query?: { "period"?: "1h" | "24h" | "7d" | "30d" | "1y" | null; "server"?: string | null; "top"?: number | null } }; answer: TrafficSummary };
+    "/api/v1/usage": { asked: { query?: { "after"?: string | null; "at"?: string | null; "billing_day"?: number | null; "direction"?: "in" | "out" | "sum" | "max" | null; "limit"?: number | null; "time_zone"?: string | null } }; answer: FleetUsage };
+    "/api/v1/usage/{server_id}": { asked: { path: { "server_id": string }; query?: { "billing_day"?: number | null; "by"?: "day" | "month" | null; "interface"?: string | null; "since"?: string | null; "time_zone"?: string | null; "until"?: string | null } }; answer: Usage };
+    "/health": { asked: {}; answer: Alive };
+    "/health/ready": { asked: {}; answer: Readiness };
+  }
+  interface Post {
+    "/api/v1/agents/enroll": { asked: { body: Enrolling }; answer: Created };
+    "/api/v1/agents/heartbeat": { asked: { body: Heartbeat }; answer: HeartbeatAnswer };
+    "/api/v1/agents/heartbeats": { asked: { body: Array<Heartbeat> }; answer: BatchAnswer };
+    "/api/v1/enrolments": { asked: { body: NewEnrolment }; answer: Created };
+    "/api/v1/pictures": { asked: { body: NewPicture }; answer: PictureLink };
+    "/api/v1/servers": { asked: { body: NewServer }; answer: Created };
+    "/api/v1/tokens": { asked: { body: NewToken }; answer: Created };
+  }
+  interface Put {
+    "/api/v1/servers/{server_id}/config": { asked: { path: { "server_id": string }; body: AgentConfig }; answer: AgentConfig };
+    "/api/v1/servers/{server_id}/quota": { asked: { path: { "server_id": string }; body: Quota }; answer: QuotaState };
+  }
+  interface Delete {
+    "/api/v1/servers/{server_id}": { asked: { path: { "server_id": string } }; answer: null };
+    "/api/v1/servers/{server_id}/config": { asked: { path: { "server_id": string } }; answer: null };
+    "/api/v1/servers/{server_id}/quota": { asked: { path: { "server_id": string } }; answer: null };
+    "/api/v1/tokens/{token_id}": { asked: { path: { "token_id": string } }; answer: null };
+  }
+}
