@@ -21,8 +21,8 @@ import asyncpg
 import msgspec
 
 from benchmarks.harness import NotMeasured, database, database_servers, machine
-from service.batch import CALL, Pending, arguments
-from service.decode import decode_heartbeat
+from service.ingest.batch import CALL, Pending, arguments
+from service.ingest.heartbeat import decode_heartbeat
 
 SERVERS, INTERFACES, ROUNDS, WARM_UP = 200, 4, 45, 9
 ONE_IN = 8

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from benchmarks.processes import free_port, started
 from benchmarks.sql import execute, fetchval
-from service import schema
+from service.database import schema
 from service.embedded.choose import choose_test_database
 from service.settings import Settings
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import msgspec
 
-from service.gauges import GaugePoint, GaugeSparkline
-from service.periods import Grid, grid
 from service.pictures import charts
 from service.pictures.drawing import Look, draw
-from service.sparkline import Point, Sparkline
+from service.traffic.gauges import GaugePoint, GaugeSparkline
+from service.traffic.periods import Grid, grid
+from service.traffic.sparkline import Point, Sparkline
 
 IMAGES = Path(__file__).with_name("images")
 NOW = datetime(2026, 1, 29, 10, 7, tzinfo=UTC)

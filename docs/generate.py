@@ -13,9 +13,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
-from service import schema
+from service.database import schema
+from service.database.roles import ANALYST
 from service.embedded.choose import choose_test_database
-from service.roles import ANALYST
 
 DOCUMENT = Path(__file__).with_name("sql.md")
 _TIME_UNITS = {"m": 60, "h": 3600, "d": 86400}

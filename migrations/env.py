@@ -1,6 +1,6 @@
 """Alembic's environment: one transaction, under an advisory lock, with limits on every wait.
 
-Run through service.schema.migrate(), which hands the connection over.
+Run through service.database.schema.migrate(), which hands the connection over.
 """
 
 from alembic import context

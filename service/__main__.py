@@ -13,20 +13,22 @@ import asyncpg
 import uvicorn
 
 from agent import __version__
-from service import recount, schema, token_command
+from service.access import command as token_command
+from service.access.keys import fleet_key
 from service.app import create_app
 from service.command import COMMAND, python_module
-from service.connections import Connections, raise_descriptor_limit
+from service.database import schema
+from service.database.roles import analyst_session
+from service.database.schema import SchemaError
 from service.embedded.choose import choose_database
 from service.embedded.problems import EmbeddedError
-from service.keys import fleet_key
-from service.limits import Peers
-from service.listen import listen
-from service.log_limit import LimitedFilter
-from service.roles import analyst_session
+from service.http.connections import Connections, raise_descriptor_limit
+from service.http.limits import Peers
+from service.http.listen import listen
+from service.http.log_limit import LimitedFilter
+from service.http.protocol import Server, protocol
+from service.operations import recount
 from service.run import run_all
-from service.schema import SchemaError
-from service.server import Server, protocol
 from service.settings import Settings, SettingsError
 
 log = logging.getLogger("linkbeat")

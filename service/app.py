@@ -1,7 +1,7 @@
 """The app: the only module that knows all the others."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -14,47 +14,39 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ASGIApp, Send
 
 from agent import __version__
-from service import (
-    access,
-    agents,
-    definitions,
-    events,
-    export,
-    fleet,
-    gauges,
-    heartbeats,
-    history,
-    interfaces,
-    quotas,
-    removal,
-    roles,
-    servers,
-    sparkline,
-    system,
-    traffic,
-    usage,
-)
-from service.answers import Answers, Watch
-from service.config import Configurations
-from service.database import READERS_SHARE, Database, open_database
-from service.ended_sessions import EndedSessions
-from service.errors import EXCEPTION_HANDLERS, PRIVATE, on_http_exception
-from service.identity import Caller, Identity, scopes
-from service.ingest import Ingest
-from service.keys import secret_key
-from service.maintenance import Maintenance
+from service.access import routes as access
+from service.access.ended_sessions import EndedSessions
+from service.access.identity import Caller, Identity, scopes
+from service.access.keys import secret_key
+from service.access.sessions import Sessions
+from service.access.tokens import Hasher, Tokens
+from service.cache import Answers, Reader, Watch
+from service.clock import Clock
+from service.database import roles
+from service.database.maintenance import Maintenance
+from service.database.pool import READERS_SHARE, Database
+from service.database.zones import Zones
+from service.fleet import agents, interfaces, overview, removal, servers
+from service.fleet.removal import Removals
+from service.http.errors import EXCEPTION_HANDLERS, PRIVATE, on_http_exception
+from service.http.numbers import with_plain_numbers
+from service.http.reference import ReferencePlugin
+from service.ingest import routes as ingest
+from service.ingest.agent_config import Configurations
+from service.ingest.commit import Ingest
 from service.metrics import Metrics
-from service.numbers import with_plain_numbers
 from service.openapi import complete
+from service.operations import definitions
+from service.operations import routes as operations
+from service.operations.collectors import Exposition
 from service.pictures import routes as pictures
 from service.pictures.links import Links
-from service.reference import ReferencePlugin
-from service.removal import Removals
-from service.sessions import Sessions
 from service.settings import Settings
-from service.tokens import Hasher, Tokens
+from service.traffic import events, export, gauges, history, sparkline, totals
+from service.traffic.export import EXPORTS_AT_ONCE, PAGE_SECONDS
+from service.usage import quotas
+from service.usage import routes as usage
 from service.web import agent_file, pages, sign_in
-from service.zones import Zones
 
 
 class Linkbeat(Litestar):
@@ -104,111 +96,82 @@ def _private(send: Send) -> Send:
     return sent
 
 
-def create_app(settings: Settings, *, database_url: str, key: str) -> Linkbeat:
-    """The service on the database at `database_url`, whose schema has been checked (service.schema.check)."""
-    secret = secret_key(settings)
-    hasher = Hasher(secret)
-    signed = Sessions(secret, key)
-    files = pages.Files()
-    opened: dict[str, Database | Ingest | Configurations | Tokens | EndedSessions | Removals] = {}
-    answers = Answers()
-    metrics = Metrics()
+class Parts:
+    """All that works behind the routes. Nothing is opened before `opened`, and each part before those that need it."""
 
-    def database(name: str = "database") -> Database:
-        found = opened[name]
-        assert isinstance(found, Database)
-        return found
-
-    zones = Zones(database)
-    live = fleet.live(database)
-
-    def sparklines() -> Database:
-        return database("sparklines")
-
-    def exporting() -> Database:
-        return database("exporting")
-
-    def writing() -> Database:
-        return database("writing")
-
-    def configurations() -> Configurations:
-        found = opened["configurations"]
-        assert isinstance(found, Configurations)
-        return found
-
-    def ingest() -> Ingest:
-        found = opened["ingest"]
-        assert isinstance(found, Ingest)
-        return found
-
-    def tokens() -> Tokens:
-        found = opened["tokens"]
-        assert isinstance(found, Tokens)
-        return found
-
-    def ended_sessions() -> EndedSessions:
-        found = opened["ended sessions"]
-        assert isinstance(found, EndedSessions)
-        return found
-
-    def removals() -> Removals:
-        found = opened["removals"]
-        assert isinstance(found, Removals)
-        return found
-
-    def is_reachable() -> bool:
-        return ingest().is_connected
-
-    identity = Identity(key, settings, tokens, signed, ended_sessions)
+    def __init__(self, settings: Settings, database_url: str, key: str, clock: Clock) -> None:
+        secret = secret_key(settings)
+        self.hasher = Hasher(secret)
+        self.sessions = Sessions(secret, key)
+        self.links = Links(secret, key)
+        self.metrics = Metrics()
+        self.answers = Answers()
+        database = Database(database_url, share=READERS_SHARE)
+        sparklines = Database(database_url, plans="generic", share=READERS_SHARE)
+        self.reader = Reader(database, self.answers, clock)
+        self.sparklines = Reader(sparklines, self.answers, clock)
+        # Of their own: what exports wait for keeps nobody from a sparkline.
+        self.exporting = Database(database_url, connections=EXPORTS_AT_ONCE, seconds=PAGE_SECONDS)
+        self.ingest = Ingest(
+            database_url,
+            settings.queue_heartbeats,
+            series_budget=settings.max_series,
+            fold_seconds=round(settings.fold_minutes * 60),
+            on_stored=self._on_stored,
+        )
+        self.writing = Database(database_url, connections=1, role=roles.INGEST)
+        # Of their own: however many reads wait, a revoked token is refused in time. Each polls one at a time.
+        following = Database(database_url, connections=3)
+        self.configurations = Configurations(following, self._is_reachable)
+        self.tokens = Tokens(following, self.writing, self._is_reachable, self.hasher)
+        self.ended = EndedSessions(following, self.writing, self._is_reachable)
+        self.identity = Identity(key, settings, self.tokens, self.sessions, self.ended)
+        self.removals = Removals(database_url, database, self._is_reachable)
+        self.live = overview.live(database)
+        self.zones = Zones(database)
+        self.exposed = Exposition(self.metrics, self.ingest, self.answers, (database, sparklines, self.writing))
+        self._opened: tuple[AbstractAsyncContextManager[object], ...] = (
+            database, sparklines, self.exporting, self.ingest, self.writing, following, self.configurations,
+            self.tokens, self.ended, self.removals, Watch(self.answers, database), self.live, Maintenance(database_url),
+        )  # fmt: skip
 
     @asynccontextmanager
-    async def lifespan(_: Litestar) -> AsyncIterator[None]:
-        async with (
-            open_database(database_url, share=READERS_SHARE) as opened["database"],
-            open_database(database_url, plans="generic", share=READERS_SHARE) as opened["sparklines"],
-            # Of their own: what exports wait for keeps nobody from a sparkline.
-            open_database(database_url, connections=export.EXPORTS_AT_ONCE, seconds=export.PAGE_SECONDS) as opened[
-                "exporting"
-            ],
-            Ingest(
-                database_url,
-                settings.queue_heartbeats,
-                series_budget=settings.max_series,
-                fold_seconds=round(settings.fold_minutes * 60),
-                on_stored=stored,
-            ) as opened["ingest"],
-            open_database(database_url, connections=1, role=roles.INGEST) as opened["writing"],
-            # Of their own: however many reads wait, a revoked token is refused in time. Each polls one at a time.
-            open_database(database_url, connections=3) as opened["following"],
-            Configurations(database("following"), is_reachable) as opened["configurations"],
-            Tokens(database("following"), writing(), is_reachable, hasher) as opened["tokens"],
-            EndedSessions(database("following"), writing(), is_reachable) as opened["ended sessions"],
-            Removals(database_url, database(), is_reachable) as opened["removals"],
-            Watch(answers, database()),
-            live,
-            Maintenance(database_url),
-        ):
+    async def opened(self, _: Litestar) -> AsyncIterator[None]:
+        """The app's lifespan."""
+        async with AsyncExitStack() as stack:
+            for part in self._opened:
+                await stack.enter_async_context(part)
             yield
 
-    def stored(server_ids: Sequence[str]) -> None:
-        answers.forget(server_ids)
-        metrics.batch_heartbeats.observe(len(server_ids))
+    def _is_reachable(self) -> bool:
+        return self.ingest.is_connected
 
-    metrics.observe(ingest, answers, lambda: (database(), sparklines(), writing()))
-    at_root, system_routes = system.routers(database, ingest, answers, metrics, identity, settings)
+    def _on_stored(self, server_ids: Sequence[str]) -> None:
+        self.answers.forget(server_ids)
+        self.metrics.batch_heartbeats.observe(len(server_ids))
+
+
+def create_app(settings: Settings, *, database_url: str, key: str) -> Linkbeat:
+    """The service on the database at `database_url`, whose schema has been checked (service.database.schema.check)."""
+    clock = Clock()
+    parts = Parts(settings, database_url, key, clock)
+    files = pages.Files()
+    database, writing = parts.reader.database, parts.writing
+    at_root, system = operations.routers(parts.reader, parts.ingest, parts.exposed, settings)
     app = Linkbeat(
-        beside=heartbeats.routes(
-            ingest, configurations, identity, metrics, timedelta(days=settings.oldest_heartbeat_days)
+        beside=ingest.routes(
+            parts.ingest, parts.configurations, parts.identity, parts.metrics,
+            timedelta(days=settings.oldest_heartbeat_days),
         ),
-        end_waits=live.end,
-        leave=identity.leave,
+        end_waits=parts.live.end,
+        leave=parts.identity.leave,
         route_handlers=[
             at_root,
             Router(
                 "/",
                 route_handlers=[
                     *pages.handlers(files),
-                    *sign_in.handlers(signed, ended_sessions, identity),
+                    *sign_in.handlers(parts.sessions, parts.ended, parts.identity),
                     *agent_file.handlers(),
                 ],
             ),
@@ -216,56 +179,60 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Linkbeat:
                 "/api/v1",
                 route_handlers=[
                     servers.router(database),
-                    interfaces.router(database),
-                    agents.router(database, writing, configurations),
-                    fleet.router(database, sparklines, answers, live),
-                    access.router(database, writing, tokens, hasher),
-                    removal.router(writing, tokens, removals, answers),
-                    sparkline.router(sparklines, answers),
-                    gauges.router(sparklines, answers),
-                    pictures.router(sparklines, answers, tokens, Links(secret, key)),
-                    history.router(database),
-                    events.router(database),
-                    traffic.router(database, answers),
-                    usage.router(database, zones, settings),
-                    export.router(exporting),
-                    quotas.router(database, writing, zones),
-                    system_routes,
-                    definitions.router(answers),
+                    interfaces.router(database, parts.zones, clock),
+                    agents.router(database, writing, parts.configurations),
+                    overview.router(parts.reader, parts.sparklines.database, parts.live),
+                    access.router(database, writing, parts.tokens, parts.hasher),
+                    removal.router(writing, parts.tokens, parts.removals, parts.answers),
+                    sparkline.router(parts.sparklines),
+                    gauges.router(parts.sparklines),
+                    pictures.router(parts.sparklines, parts.tokens, parts.links),
+                    history.router(database, clock),
+                    events.router(database, clock),
+                    totals.router(parts.reader),
+                    usage.router(database, parts.zones, clock, settings),
+                    export.router(parts.exporting),
+                    quotas.router(database, writing, parts.zones, clock),
+                    system,
+                    definitions.router(parts.answers),
                 ],
             ),
         ],
-        guards=[identity.guard],
+        guards=[parts.identity.guard],
         after_request=with_plain_numbers,
-        lifespan=[lifespan],
+        lifespan=[parts.opened],
         cors_config=_cross_origin(settings.cors_origins),
         exception_handlers={**EXCEPTION_HANDLERS, NotFoundException: pages.unknown(files, on_http_exception)},
-        openapi_config=OpenAPIConfig(
-            title="Linkbeat",
-            version=__version__,
-            description="What crosses every network interface of a fleet, exact to the byte.",
-            path="/schema",
-            openapi_router=Router("/schema", route_handlers=[], opt={"scope": "open"}, include_in_schema=False),
-            render_plugins=[ReferencePlugin(), JsonRenderPlugin(path="/openapi.json")],
-            components=Components(
-                security_schemes={
-                    "key": SecurityScheme(
-                        type="http", scheme="bearer", description="The fleet key, or a token that may do what is named."
-                    ),
-                    "link": SecurityScheme(
-                        type="apiKey",
-                        name="link",
-                        security_scheme_in="query",
-                        description="What POST /api/v1/pictures has signed: for that picture alone.",
-                    ),
-                }
-            ),
-        ),
+        openapi_config=_described(),
         logging_config=None,  # the one that __main__ set up stays
         debug=False,
-    )
+    )  # fmt: skip
     complete(app.openapi_schema, scopes(app))
     return app
+
+
+def _described() -> OpenAPIConfig:
+    return OpenAPIConfig(
+        title="Linkbeat",
+        version=__version__,
+        description="What crosses every network interface of a fleet, exact to the byte.",
+        path="/schema",
+        openapi_router=Router("/schema", route_handlers=[], opt={"scope": "open"}, include_in_schema=False),
+        render_plugins=[ReferencePlugin(), JsonRenderPlugin(path="/openapi.json")],
+        components=Components(
+            security_schemes={
+                "key": SecurityScheme(
+                    type="http", scheme="bearer", description="The fleet key, or a token that may do what is named."
+                ),
+                "link": SecurityScheme(
+                    type="apiKey",
+                    name="link",
+                    security_scheme_in="query",
+                    description="What POST /api/v1/pictures has signed: for that picture alone.",
+                ),
+            }
+        ),
+    )
 
 
 def _cross_origin(origins: Sequence[str]) -> CORSConfig | None:

@@ -4,131 +4,30 @@ Counts are kept where they arise, as plain numbers; they are put into Prometheus
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, GCCollector, Histogram, ProcessCollector
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
-from prometheus_client.registry import Collector
-
-from agent import __version__
-from service.answers import Answers
-from service.database import Database
-from service.ingest import Ingest
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _HEARTBEATS = (1, 2, 5, 10, 20, 50, 100, 200)
-JOB_STATES = ("ok", "failing", "overdue", "taken over", "off")
 
 
 class Metrics:
     """One process's numbers."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        ProcessCollector(registry=self._registry)
-        GCCollector(registry=self._registry)
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
         self.rejected: Counter[str] = Counter()  # heartbeats, by the code of their problem
         self.ingest_seconds = Histogram(
             "linkbeat_ingest_seconds",
             "From a heartbeat's head to its answer of 200: it is on the database's disk.",
             buckets=_SECONDS,
-            registry=self._registry,
+            registry=self.registry,
         )
         self.batch_heartbeats = Histogram(
             "linkbeat_ingest_batch_heartbeats",
             "Heartbeats that were committed together.",
             buckets=_HEARTBEATS,
-            registry=self._registry,
+            registry=self.registry,
         )
-
-    def observe(
-        self, ingest: Callable[[], Ingest], answers: Answers, databases: Callable[[], Iterable[Database]]
-    ) -> None:
-        """Whose numbers are told beside these."""
-        self._registry.register(_Observed(self, ingest, answers, databases))
-
-    def text(self, accept: str, jobs: Iterable[str] | None, edition: str) -> tuple[bytes, str]:
-        """All of it as `accept` wants it, OpenMetrics or Prometheus' own text; and its media type.
-
-        jobs   the state of each job in the background; None: the database is away
-        """
-        encode, media_type = choose_encoder(accept)
-        return encode(_Scrape(self._registry, jobs, edition)), media_type
-
-
-class _Scrape(Collector):
-    """The registry, and what only the database knows."""
-
-    def __init__(self, registry: CollectorRegistry, jobs: Iterable[str] | None, edition: str) -> None:
-        self._registry = registry
-        self._jobs = jobs
-        self._edition = edition
-
-    def collect(self) -> Iterator[Metric]:
-        yield from self._registry.collect()
-        yield InfoMetricFamily("linkbeat", "Version and edition.", {"version": __version__, "edition": self._edition})
-        yield GaugeMetricFamily("linkbeat_database_up", "1: the database answers.", float(self._jobs is not None))
-        if self._jobs is not None:
-            found = Counter(self._jobs)
-            jobs = GaugeMetricFamily("linkbeat_jobs", "Jobs in the background, by state.", labels=["state"])
-            for state in JOB_STATES:
-                jobs.add_metric([state], found[state])
-            yield jobs
-
-
-class _Observed(Collector):
-    """Numbers that others keep."""
-
-    def __init__(
-        self,
-        metrics: Metrics,
-        ingest: Callable[[], Ingest],
-        answers: Answers,
-        databases: Callable[[], Iterable[Database]],
-    ) -> None:
-        self._metrics = metrics
-        self._ingest = ingest
-        self._answers = answers
-        self._databases = databases
-
-    def describe(self) -> Iterable[Metric]:
-        return ()  # nothing is collected to register it: there is no ingest yet
-
-    def collect(self) -> Iterator[Metric]:
-        ingest, databases = self._ingest(), list(self._databases())
-        counts = ingest.counts
-        yield _counter(
-            "linkbeat_heartbeats", "Heartbeats acknowledged, by what they were.", "result",
-            {"stored": counts["heartbeats"] - counts["duplicates"], "duplicate": counts["duplicates"]},
-        )  # fmt: skip
-        yield _counter(
-            "linkbeat_heartbeats_conflicting", "Of the duplicates, those whose values differ.", None,
-            {"": counts["conflicts"]},
-        )  # fmt: skip
-        yield _counter(
-            "linkbeat_heartbeats_rejected", "Heartbeats not taken, by reason.", "reason", self._metrics.rejected
-        )
-        failures = {name.replace(" ", "_"): n for name, n in counts.items() if name.startswith(("retry ", "refused "))}
-        yield _counter("linkbeat_ingest_failures", "Batches that the database did not take at once.", "kind", failures)
-        yield GaugeMetricFamily(
-            "linkbeat_ingest_queue_heartbeats", "Heartbeats that wait for the database.", ingest.queued
-        )
-        yield GaugeMetricFamily("linkbeat_ingest_up", "1: heartbeats can be written.", float(ingest.is_connected))
-        yield _counter(
-            "linkbeat_read_queries", "Statements that reads have sent to the database.", None,
-            {"": sum(one.queries for one in databases)},
-        )  # fmt: skip
-        yield _counter(
-            "linkbeat_read_failures", "Those of them that were not answered in time.", None,
-            {"": sum(one.failures for one in databases)},
-        )  # fmt: skip
-        told = {name: self._answers.counts[name] for name in ("hits", "misses", "not_modified")}
-        yield _counter("linkbeat_answers", "Requests for answers that are kept.", "result", told)
-
-
-def _counter(name: str, words: str, label: str | None, values: "Counter[str] | dict[str, int]") -> Metric:
-    family = CounterMetricFamily(name, words, labels=[label] if label else [])
-    for value, count in sorted(values.items()):
-        family.add_metric([value] if label else [], count)
-    return family

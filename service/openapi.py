@@ -4,12 +4,11 @@ import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 from litestar import Litestar, post, put
 from litestar.openapi.config import OpenAPIConfig
-from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import (
     Example,
     OpenAPI,
@@ -23,12 +22,13 @@ from litestar.openapi.spec import (
 )
 from litestar.params import FromPath, JSONBody
 
+from service.access.issue import Enrolling, NewEnrolment, NewServer, NewToken
 from service.command import PREFIX
-from service.errors import MEDIA_TYPE, Problem, ProblemBody
-from service.export_formats import described as export_types
-from service.heartbeats import BatchAnswer, HeartbeatAnswer
-from service.issue import Enrolling, NewEnrolment, NewServer, NewToken
+from service.http.errors import MEDIA_TYPE
+from service.http.problems import problems
+from service.ingest.routes import BatchAnswer, HeartbeatAnswer
 from service.pictures.links import NewPicture
+from service.traffic.export_formats import described as export_types
 from service.wire import MAX_NESTING, MAX_OS_INFO_BYTES, AgentConfig, Heartbeat, Quota
 
 EXAMPLES = Path(__file__).with_name("examples.json")
@@ -37,60 +37,6 @@ _IN_PATH = {
     "server_id": "The name under which the machine reports.",
     "name": "As the system names it, percent-encoded.",
 }
-_WORDS = {
-    400: "The body cannot be read: it is not JSON, or not the gzip that it says.",
-    401: "No valid token.",
-    403: "The token does not allow this.",
-    404: "There is no such server, or token.",
-    409: "The server is known already.",
-    408: "The body did not arrive in time.",
-    413: "The body is too large.",
-    415: "The body's type is not understood.",
-    422: "Not as specified: `errors` names every field.",
-    429: "Too many requests with this token, wrong ones from this address, or exports; `Retry-After` says when.",
-    501: "What it needs is not installed: `detail` says how to.",
-    503: "The database is away; come again after `Retry-After` seconds.",
-}
-
-
-_PROBLEMS = {
-    400: Problem("invalid_json", "at byte 17: unexpected end of data"),
-    403: Problem("forbidden", "it takes a token that may read"),
-    409: Problem("server_exists", "'mediaserver' is known already; POST /api/v1/tokens makes it a token more"),
-    429: Problem("too_many_requests", "this token's requests are too many"),
-    401: Problem("unauthorized", "send a valid token as 'Authorization: Bearer …'"),
-    404: Problem("unknown_server", "no server 'mediaserver' ever sent a heartbeat"),
-    408: Problem("request_timeout", "the body did not arrive in time"),
-    413: Problem("too_large", "at most 1048576 bytes are taken"),
-    415: Problem("unsupported_media_type", "send application/json"),
-    422: Problem.invalid("network_interfaces[0].rx_bytes", "expected int, got str"),
-    501: Problem("parquet_missing", "pip install 'linkbeat[parquet]'"),
-    503: Problem("database_unavailable", "the database did not answer in time"),
-}
-
-
-class Documented(ResponseSpec):
-    """An answer that many routes have. Litestar copies routers with all that their handlers hold, again and again."""
-
-    def __deepcopy__(self, _: object) -> Self:
-        return self
-
-
-_DOCUMENTED = {
-    status: Documented(
-        ProblemBody,
-        generate_examples=False,
-        description=_WORDS[status],
-        media_type=MEDIA_TYPE,
-        examples=[Example(value=json.loads(problem.body()))],
-    )
-    for status, problem in _PROBLEMS.items()
-}
-
-
-def problems(*statuses: int) -> dict[int, ResponseSpec]:
-    """The errors that a route documents."""
-    return {status: _DOCUMENTED[status] for status in statuses}
 
 
 def complete(document: OpenAPI, scopes: Mapping[tuple[str, str], str]) -> None:
@@ -101,7 +47,7 @@ def complete(document: OpenAPI, scopes: Mapping[tuple[str, str], str]) -> None:
     _describe_files(document)
     for item in (document.paths or {}).values():
         for operation in (item.get, item.post, item.put, item.delete):
-            # Litestar's own words for a bad parameter, which here is a 422 (service.errors.on_validation).
+            # Litestar's own words for a bad parameter, which here is a 422 (service.http.errors.on_validation).
             bad_request = operation and operation.responses and operation.responses.get("400")
             if isinstance(bad_request, OpenAPIResponse) and MEDIA_TYPE not in (bad_request.content or {}):
                 assert operation is not None

@@ -21,12 +21,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from service import schema
+from service.access.keys import fleet_key, key_path, secret_key
+from service.access.sessions import CODE_SECONDS, Sessions
 from service.command import INSTALLED, python_module
+from service.database import schema
 from service.embedded.choose import choose_database
 from service.embedded.guarded import Guarded
-from service.keys import fleet_key, key_path, secret_key
-from service.sessions import CODE_SECONDS, Sessions
 from service.settings import Settings
 from service.single import single_run
 

@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from agent import environment
 from agent.environment import SettingDescription, SettingsError
-from service.embedded.places import default_data_dir
+from service.directories import default_data_dir
 
 __all__ = ["Settings", "SettingsError", "described", "variable"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from service.embedded.accounts import require_roots_own
 from service.embedded.places import make_enterable, open_lock
 from service.embedded.problems import EmbeddedError
-from service.listen import check_free
+from service.http.listen import check_free
 from service.settings import Settings, SettingsError
 
 OURS, CHILDREN = "run.lock", "run-children.lock"

@@ -1,4 +1,4 @@
-"""What travels: heartbeats as agents send them, and what they are asked to do. service/decode.py makes them of bytes.
+"""What travels: heartbeats as agents send them (service/ingest/heartbeat.py decodes them), and agents' configurations.
 
 A heartbeat's fields that are not known are skipped, so that a newer agent can talk to an older service, and so can
 others in the field that send more; a field added later has a default. Of a name that stands twice in an object, the
@@ -29,9 +29,9 @@ InterfaceName = Annotated[
         description="As the system names it; no '/' and no control characters.",
     ),
 ]
-# Of names below others there may be thousands: the pattern is looked for in all of them at once (service/decode.py).
+# Of names below others there may be thousands: the pattern is sought in all of them at once (ingest/heartbeat.py).
 StackedName = Annotated[str, Meta(min_length=1, max_length=64)]
-# At most 2**64 - 1, which a Meta cannot say: msgspec's bounds end at 2**63 - 1. See service/decode.py.
+# At most 2**64 - 1, which a Meta cannot say: msgspec's bounds end at 2**63 - 1. See service/ingest/heartbeat.py.
 Counter = Annotated[int, Meta(ge=0, description="0 to 2**64 - 1.")]
 Text = Annotated[str, Meta(max_length=255)]
 Percent = Annotated[float, Meta(ge=0)]
@@ -140,7 +140,7 @@ class Heartbeat(msgspec.Struct, frozen=True):
     interval_seconds  from one heartbeat to the next, as the agent is set; a hint, like agent_version and
                       primary_interface: one that makes no sense counts as not sent
     os_info           an object of whatever the agent knows of its system: 16 KiB and 8 levels at most. Decoded apart,
-                      because what it costs to decode is the sender's choice (service/decode.py); None: absent or null
+                      because what it costs to decode is the sender's choice; None: absent or null
     truncated         interfaces were left out to make the heartbeat fit
     """
 
@@ -162,7 +162,7 @@ class Heartbeat(msgspec.Struct, frozen=True):
 
 
 # Fields that say how to show or read the rest. Drivers, kernels and agents fill them in badly (a speed of 4294967295 is
-# the kernel's -1), and no measurement is lost for that: service/decode.py leaves a senseless one out.
+# the kernel's -1), and no measurement is lost for that: service/ingest/heartbeat.py leaves a senseless one out.
 HINTS: dict[type[msgspec.Struct], tuple[str, ...]] = {
     Heartbeat: ("agent_version", "interval_seconds", "primary_interface"),
     NetworkInterface: ("kind", "stacked_on", "speed_mbps", "operstate", "ifindex"),

@@ -19,11 +19,15 @@ from litestar import Litestar
 from litestar._openapi.plugin import OpenAPIPlugin
 from litestar.openapi.spec import OpenAPI
 
-from service import answers, config, ended_sessions, removal, schema, tokens
+from service import cache
+from service.access import ended_sessions, tokens
+from service.access.identity import scopes
 from service.app import Linkbeat, create_app
+from service.database import schema
 from service.embedded.choose import choose_test_database
-from service.identity import scopes
-from service.log_limit import limited
+from service.fleet import removal
+from service.http.log_limit import limited
+from service.ingest import agent_config
 from service.openapi import complete
 from service.settings import Settings
 from tests.support import KEY, Client
@@ -170,7 +174,7 @@ async def login(database: asyncpg.Connection) -> AsyncIterator[str]:
 
 
 # What the service asks now and then, whoever asks what of it.
-BY_ITSELF = (answers.RECEIVED, config.CHANGED, tokens.CHANGED, ended_sessions.CHANGED, removal.PENDING)
+BY_ITSELF = (cache.RECEIVED, agent_config.CHANGED, tokens.CHANGED, ended_sessions.CHANGED, removal.PENDING)
 
 
 @pytest.fixture

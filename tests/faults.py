@@ -18,11 +18,12 @@ import asyncpg
 import httpx
 import pytest
 
-from service import schema
+from service.database import schema
+from service.directories import default_cache_dir
 from service.embedded import packages
 from service.embedded.accounts import server_account
 from service.embedded.cluster import Cluster
-from service.embedded.places import default_cache_dir, reachable_directory
+from service.embedded.places import reachable_directory
 from service.embedded.postmaster import processes_in
 from service.embedded.problems import MirrorError, UnsupportedHostError
 from service.embedded.sockets import socket_path

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agent.heartbeat import Collector, encode
 from agent.settings import Settings
-from service.decode import decode_heartbeat
+from service.ingest.heartbeat import decode_heartbeat
 
 FIXTURES = Path(__file__).parent / "unit/agent/fixtures"
 

@@ -1,6 +1,6 @@
 """Servers, what their interfaces, filesystems and they themselves report, and the aggregates of it.
 
-0001 was the schema of the time before the first release; it cannot be upgraded (service.schema.BEFORE_RELEASE).
+0001 was the schema of the time before the first release; it cannot be upgraded (schema.BEFORE_RELEASE).
 """
 
 from alembic import op

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from service.directories import default_cache_dir
 from service.embedded import docker, packages
 from service.embedded.accounts import owner_of, require_roots_own
 from service.embedded.cluster import Cluster
 from service.embedded.handle import DatabaseHandle, Origin, named, of_cluster
 from service.embedded.installation import Installation, on_host
-from service.embedded.places import default_cache_dir
 from service.embedded.postmaster import command_of, find_postmaster
 from service.embedded.problems import EmbeddedError, NoDatabase, PrefixError, UnreachableDirectoryError
 from service.embedded.progress import Say

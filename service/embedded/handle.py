@@ -7,9 +7,9 @@ from types import TracebackType
 from typing import Literal, Self
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from service.directories import default_cache_dir
 from service.embedded import packages
 from service.embedded.cluster import Cluster
-from service.embedded.places import default_cache_dir
 from service.embedded.progress import Say
 from service.embedded.watch import watched
 

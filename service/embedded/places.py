@@ -7,33 +7,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from service.directories import default_cache_dir
 from service.embedded.accounts import Account, own_account, require_access
 from service.embedded.problems import UnreachableDirectoryError
 
 MEMORY = "/dev/shm"  # noqa: S108  a file system in memory, wherever Linux has one; ours there is closed
-
-
-def default_cache_dir() -> Path:
-    """What can be fetched again: packages and the prefixes unpacked from them.
-
-    For root not root's own cache: PostgreSQL runs as another account, and /root is closed to it.
-    """
-    if os.geteuid() == 0:
-        return Path("/var/cache/linkbeat")
-    return _xdg("XDG_CACHE_HOME", ".cache") / "linkbeat"
-
-
-def default_data_dir() -> Path:
-    """What must survive: the cluster's data. The default of LINKBEAT_DATA_DIR."""
-    if os.geteuid() == 0:
-        return Path("/var/lib/linkbeat")
-    return _xdg("XDG_DATA_HOME", ".local/share") / "linkbeat"
-
-
-def _xdg(variable: str, below_home: str) -> Path:
-    """The XDG base directory; a relative value is ignored, as the specification demands."""
-    named = Path(os.environ.get(variable, ""))
-    return named if named.is_absolute() else Path.home() / below_home
 
 
 @contextlib.contextmanager

@@ -6,14 +6,13 @@ from typing import NamedTuple
 
 import msgspec
 
-from service.gauges import FilesystemSparkline, GaugeSparkline
-from service.periods import Grid
 from service.pictures.drawing import Chart, Curve
 from service.pictures.figures import bits, percent
-from service.sparkline import Sparkline
+from service.traffic.gauges import FilesystemSparkline, GaugeSparkline
+from service.traffic.periods import Grid
+from service.traffic.sparkline import Sparkline
 
 FRESH_SECONDS = 300  # a figure as old as this still is one of now; of wide buckets, the last two are
-_SPANS = {"1h": "last hour", "24h": "last 24 hours", "7d": "last 7 days", "30d": "last 30 days", "1y": "last year"}
 _UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"))
 _GAUGES = {"cpu": "CPU", "memory": "Memory", "disk": "Disk"}
 
@@ -75,7 +74,7 @@ def _share(name: str, what: str, data: Sequence[object], buckets: Grid) -> Chart
 def _chart(
     name: str, what: str, said: Sequence[_Said], curves: Sequence[Curve], buckets: Grid, top: float | None
 ) -> Chart:
-    span, width = _SPANS[buckets.period.name], _width(buckets.bucket_seconds)
+    span, width = buckets.period.span, _width(buckets.bucket_seconds)
     values = curves[0].values
     gaps = sum(value is None for value in values)
     if gaps == len(values):

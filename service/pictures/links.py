@@ -13,8 +13,8 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from service.errors import Problem
-from service.tokens import MAX_AGE_SECONDS, Tokens
+from service.access.tokens import MAX_AGE_SECONDS, Tokens
+from service.http.errors import Problem
 from service.wire import ServerId
 
 # A picture stands in a page that nobody looks after: a year is longer than the page is of interest, or the fault is

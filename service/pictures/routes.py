@@ -1,6 +1,6 @@
 """Sparklines as pictures by URL, for pages that show an image and cannot ask an API; and the links that let them.
 
-A picture is drawn from the JSON answer's own bytes and kept with them (service/answers.py): it costs no query that the
+A picture is drawn from the JSON answer's own bytes and kept with them (service/cache.py): it costs no query that the
 answer would not have cost.
 """
 
@@ -20,21 +20,21 @@ from litestar.di import NamedDependency, Provide
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, QueryParameter
 
-from service import gauges, sparkline
-from service.access import body
-from service.answers import NOT_MODIFIED, Answers, Form
-from service.database import Database
-from service.errors import Problem
-from service.gauges import MountPoint
-from service.identity import Caller
-from service.listing import check_known
-from service.openapi import problems
-from service.periods import Grid, grid
+from service.access.identity import Caller
+from service.access.tokens import Tokens
+from service.cache import Form, Reader
+from service.database.names import check_known
+from service.http.conditional import NOT_MODIFIED
+from service.http.errors import Problem
+from service.http.json_body import body
+from service.http.parameters import InterfaceFilter
+from service.http.problems import problems
 from service.pictures import charts
 from service.pictures.drawing import STYLE, Look, Theme, draw
 from service.pictures.links import DAY_SECONDS, DEFAULT_DAYS, Links, Metric, NewPicture, Picture
-from service.sparkline import InterfaceFilter, PeriodName
-from service.tokens import Tokens
+from service.traffic import gauges, sparkline
+from service.traffic.gauges import MountPoint
+from service.traffic.periods import Grid, PeriodName, grid
 
 log = logging.getLogger("linkbeat")
 
@@ -70,12 +70,21 @@ class Asked(NamedTuple):
 Wanted = NamedDependency[Asked]
 
 
-def router(database: Callable[[], Database], answers: Answers, tokens: Callable[[], Tokens], links: Links) -> Router:
+def router(reader: Reader, tokens: Tokens, links: Links) -> Router:
     """POST /pictures, and GET /metrics/sparkline/{server_id}/….svg."""
+
+    def asked_for(
+        period: PeriodName = "24h",
+        width: Width = 160,
+        height: Height = 32,
+        theme: Colours = "auto",
+        label: Label = "on",
+    ) -> Asked:
+        return Asked(grid(period, None, reader.clock.now()), Look(width, height, theme, label == "on"))
 
     def picture(metric: Metric) -> Callable[[Callable[..., Any]], HTTPRouteHandler]:
         async def maker(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
-            return await links.maker(_asked_for(connection, metric), connection.query_params["link"], tokens())
+            return await links.maker(_asked_for(connection, metric), connection.query_params["link"], tokens)
 
         return get(
             f"/metrics/sparkline/{{server_id:str}}/{metric}.svg",
@@ -83,7 +92,7 @@ def router(database: Callable[[], Database], answers: Answers, tokens: Callable[
             summary=f"Picture of a server's {metric}",
             operation_id=f"Picture{metric.title()}",
             media_type=MEDIA_TYPE,
-            dependencies={"asked": Provide(_asked, sync_to_thread=False)},
+            dependencies={"asked": Provide(asked_for, sync_to_thread=False)},
             responses=problems(401, 404, 422, 503) | NOT_MODIFIED,
             tags=["pictures"],
         )
@@ -97,7 +106,7 @@ def router(database: Callable[[], Database], answers: Answers, tokens: Callable[
     ) -> Response[bytes]:
         """Received above the axis, sent below it; without `interface`, the server's traffic as a whole."""
         form = _form(request, asked, charts.of_traffic)
-        return await sparkline.of_server(request, database, answers, server_id, interface, asked.buckets, form=form)
+        return await sparkline.of_server(request, reader, server_id, interface, asked.buckets, form=form)
 
     def host(metric: Literal["cpu", "memory", "disk"]) -> HTTPRouteHandler:
         @picture(metric)
@@ -106,7 +115,7 @@ def router(database: Callable[[], Database], answers: Answers, tokens: Callable[
         ) -> Response[bytes]:
             """The mean of each bucket, of 100 percent."""
             form = _form(request, asked, charts.of_gauge)
-            return await gauges.of_host(request, database, answers, metric, server_id, asked.buckets, form=form)
+            return await gauges.of_host(request, reader, metric, server_id, asked.buckets, form=form)
 
         return read_host
 
@@ -119,7 +128,7 @@ def router(database: Callable[[], Database], answers: Answers, tokens: Callable[
     ) -> Response[bytes]:
         """How full it was, of 100 percent."""
         form = _form(request, asked, charts.of_filesystem)
-        return await gauges.of_filesystem(request, database, answers, server_id, mount_point, asked.buckets, form=form)
+        return await gauges.of_filesystem(request, reader, server_id, mount_point, asked.buckets, form=form)
 
     @post(
         "/pictures",
@@ -135,7 +144,7 @@ def router(database: Callable[[], Database], answers: Answers, tokens: Callable[
             raise Problem.invalid("interface", "is for metric network")
         if (new.mount_point is not None) != (new.metric == "filesystem"):
             raise Problem.invalid("mount_point", "is what metric filesystem needs, and no other has")
-        await check_known(database(), new.server_id)
+        await check_known(reader.database, new.server_id)
         expires = int(time.time() + (new.expires_in_days or DEFAULT_DAYS) * DAY_SECONDS)
         wanted = Picture(new.server_id, new.metric, new.mount_point or new.interface)
         query = {
@@ -159,16 +168,6 @@ def router(database: Callable[[], Database], answers: Answers, tokens: Callable[
 def max_age_seconds(bucket_seconds: int) -> int:
     """How long a picture is shown before it is asked for again."""
     return min(bucket_seconds, LONGEST_AGE_SECONDS)
-
-
-def _asked(
-    period: PeriodName = "24h",
-    width: Width = 160,
-    height: Height = 32,
-    theme: Colours = "auto",
-    label: Label = "on",
-) -> Asked:
-    return Asked(grid(period, None, sparkline.now()), Look(width, height, theme, label == "on"))
 
 
 def _asked_for(connection: ASGIConnection[Any, Any, Any, Any], metric: Metric) -> Picture:

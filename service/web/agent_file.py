@@ -6,14 +6,14 @@ import logging
 import zipfile
 from base64 import b64encode
 from collections.abc import Mapping
-from hashlib import blake2b, sha256
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from litestar import Request, Response, get
 
 from agent.install import program
-from service.answers import has_tag
+from service.http.conditional import has_tag, tag_of
 
 # `make agent` puts it there: for every Python and kind of machine.
 BUILT = Path(__file__).parents[2] / "dist/linkbeat-agent.pyz"
@@ -63,8 +63,7 @@ def handlers() -> list[Any]:
 
     def archive_with_digests() -> tuple[bytes, str, str]:
         body = archive()
-        tag = blake2b(body, digest_size=12).hexdigest()
-        return body, f'"{tag}"', b64encode(sha256(body).digest()).decode()
+        return body, tag_of(body), b64encode(sha256(body).digest()).decode()
 
     @get("/linkbeat-agent.pyz", scope="open", include_in_schema=False)
     async def agent_file(request: Request[Any, Any, Any]) -> Response[Any]:

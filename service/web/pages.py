@@ -14,8 +14,7 @@ from litestar import MediaType, Request, Response, get
 from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
 
-from service.answers import has_tag
-from service.body import accepts_gzip
+from service.http.conditional import accepts_gzip, has_tag, tag_of
 
 STATIC = Path(__file__).with_name("static")
 
@@ -143,8 +142,4 @@ def _file(name: str, body: bytes) -> File:
     zipped = gzip.compress(body, 9, mtime=0)  # without the time, every process has the same bytes and tag
     if len(zipped) > len(body) * 0.9:
         zipped = b""
-    return File(_TYPES[Path(name).suffix], body, _tag(body), zipped, _tag(zipped))
-
-
-def _tag(body: bytes) -> str:
-    return f'"{blake2b(body, digest_size=12).hexdigest()}"'
+    return File(_TYPES[Path(name).suffix], body, tag_of(body), zipped, tag_of(zipped))

@@ -1,19 +1,18 @@
 """Signing in and out: what the dashboard's own pages send, and nobody else's."""
 
 import logging
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
 from litestar import Request, Response, post
 from msgspec import Meta
 
-from service.body import content, read
-from service.decode import decode
-from service.ended_sessions import EndedSessions
-from service.identity import Identity
-from service.log_limit import limited
-from service.sessions import Sessions, check_same_origin
+from service.access.ended_sessions import EndedSessions
+from service.access.identity import Identity
+from service.access.sessions import Sessions, check_same_origin
+from service.http.body import content, read
+from service.http.decode import decode
+from service.http.log_limit import limited
 
 MAX_BODY_BYTES = 4 << 10
 
@@ -29,7 +28,7 @@ class SignIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return "<sign-in>"
 
 
-def handlers(sessions: Sessions, ended: Callable[[], EndedSessions], identity: Identity) -> list[Any]:
+def handlers(sessions: Sessions, ended: EndedSessions, identity: Identity) -> list[Any]:
     """POST /sign-in and /sign-out."""
 
     @post("/sign-in", scope="open", include_in_schema=False)
@@ -39,7 +38,7 @@ def handlers(sessions: Sessions, ended: Callable[[], EndedSessions], identity: I
         content(request.scope, {b"application/json"})
         sent = decode(await read(request.scope, request.receive, MAX_BODY_BYTES, is_gzip=False), SignIn)
         code = sessions.of_code(sent.code)
-        is_first_use = code is not None and await ended().end(code)
+        is_first_use = code is not None and await ended.end(code)
         caller = await identity.sign_in(request.scope, sent.token, is_code=is_first_use)
         limited(logging.INFO, ("sign-in", caller.name, caller.peer), "%s signed in from %s", caller.name, caller.peer)
         return _answer(sessions.set_cookie(request.scope, caller.token_id))
@@ -49,7 +48,7 @@ def handlers(sessions: Sessions, ended: Callable[[], EndedSessions], identity: I
         """The browser forgets its session, and every process refuses it within two seconds. 503: it may go on."""
         check_same_origin(request.scope)
         if session := sessions.of(request.scope):
-            await ended().end(session)
+            await ended.end(session)
         return _answer(sessions.clear_cookie(request.scope))
 
     return [sign_in, sign_out]

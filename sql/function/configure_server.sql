@@ -1,5 +1,5 @@
 -- configure_server: what a server's agent is asked to do, whole, or nothing any more where new_config is null. False where
--- there is no such server. What can stand there is checked by the service (service/config.py).
+-- there is no such server. What can stand there is checked by the service (service/wire.py).
 -- Replaceable: reapplied on every upgrade.
 
 CREATE OR REPLACE FUNCTION linkbeat.configure_server(of_server text, new_config jsonb) RETURNS boolean

@@ -64,7 +64,7 @@ RETURN coalesce(old_levels[1] > rx_bytes, true) AND coalesce(old_levels[2] > tx_
    AND coalesce(old_levels[5] > rx_errors, true) AND coalesce(old_levels[6] > tx_errors, true)
    AND coalesce(old_levels[7] > rx_dropped, true) AND coalesce(old_levels[8] > tx_dropped, true);
 
--- Whether the fingerprint of a boot is that of a UUID, as kernels make them for each boot; service/batch.py marks the
+-- Whether the fingerprint of a boot is that of a UUID, as kernels make them for each boot; service/ingest/batch.py marks the
 -- others by these 24 bits, because an id that follows from a clock slides without a boot.
 CREATE OR REPLACE FUNCTION linkbeat.is_uuid_boot(boot bigint) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE

@@ -1,5 +1,5 @@
 -- set_quota: what a server may move in a billing month, or nothing any more where new_bytes is null. False where there is
--- no such server. What can stand there is checked by the service (service/quotas.py).
+-- no such server. What can stand there is checked by the service (service/usage/quotas.py).
 -- Replaceable: reapplied on every upgrade.
 
 CREATE OR REPLACE FUNCTION linkbeat.set_quota(

@@ -68,7 +68,7 @@ BEGIN
         public.servers, linkbeat.server_config, linkbeat.installation, linkbeat.schema_version, linkbeat.jobs,
         linkbeat.tokens, linkbeat.removals, linkbeat.ended_sessions
     TO linkbeat_read;
-    GRANT EXECUTE ON FUNCTION linkbeat.unsigned, linkbeat.still_shared TO linkbeat_read;
+    GRANT EXECUTE ON FUNCTION linkbeat.unsigned, linkbeat.still_shared, linkbeat.is_online TO linkbeat_read;
 
     GRANT USAGE ON SCHEMA public TO linkbeat_read, analyst;
     GRANT SELECT ON

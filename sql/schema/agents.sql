@@ -16,7 +16,7 @@ CREATE TABLE linkbeat.server_config (
     changed_at timestamptz NOT NULL DEFAULT statement_timestamp()
 );
 
-COMMENT ON TABLE linkbeat.server_config IS 'What each agent is asked to do otherwise than its own settings say; service/config.py says what can stand there.';
+COMMENT ON TABLE linkbeat.server_config IS 'What each agent is asked to do otherwise than its own settings say; service/wire.py says what can stand there.';
 
 -- Counts the changes of server_config. Each locks this row until it is committed: whoever reads row and table in one
 -- statement has all changes up to that number.

@@ -22,7 +22,8 @@ CREATE TABLE linkbeat.configuration (
 COMMENT ON TABLE linkbeat.configuration IS 'How long rows are kept, and how far back they are taken: what the database works by.';
 
 -- The work that TimescaleDB has no policies for in this edition, and the policies that the service has taken over from
--- TimescaleDB's scheduler. The service does it (service/maintenance.py), and writes here how it went; linkbeat.jobs reads it.
+-- TimescaleDB's scheduler. The service does it (service/database/maintenance.py) and writes here how it went;
+-- linkbeat.jobs reads it.
 CREATE TABLE linkbeat.maintenance (
     job                  text PRIMARY KEY,
     statement            text NOT NULL,

@@ -5,9 +5,7 @@
 CREATE OR REPLACE VIEW public.agent_overview AS
 SELECT s.server_id,
        s.hostname,
-       -- As in server_overview.
-       CASE WHEN s.received_at > now() - 3 * coalesce(s.interval_seconds, 30) * INTERVAL '1 second'
-            THEN 'online' ELSE 'offline' END AS status,
+       CASE WHEN linkbeat.is_online(s.received_at, s.interval_seconds) THEN 'online' ELSE 'offline' END AS status,
        s.reported_status IS NOT DISTINCT FROM 'paused' AS is_paused,
        s.agent_version,
        s.interval_seconds,

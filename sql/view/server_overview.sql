@@ -5,9 +5,7 @@ CREATE OR REPLACE VIEW public.server_overview AS
 SELECT s.server_id,
        s.hostname,
        s.server_guid,
-       -- As the API has it: online until three intervals pass without a heartbeat, by the database's clock.
-       CASE WHEN s.received_at > now() - 3 * coalesce(s.interval_seconds, 30) * INTERVAL '1 second'
-            THEN 'online' ELSE 'offline' END AS status,
+       CASE WHEN linkbeat.is_online(s.received_at, s.interval_seconds) THEN 'online' ELSE 'offline' END AS status,
        s.reported_status,
        s.first_seen,
        s.last_seen,

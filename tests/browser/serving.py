@@ -14,13 +14,13 @@ import httpx
 import uvicorn
 from playwright.async_api import Browser, Page, async_playwright
 
+from service.access.keys import secret_key
+from service.access.sessions import Sessions
 from service.app import Linkbeat, create_app
-from service.connections import Connections
-from service.keys import secret_key
-from service.limits import Peers
-from service.listen import listen
-from service.server import protocol
-from service.sessions import Sessions
+from service.http.connections import Connections
+from service.http.limits import Peers
+from service.http.listen import listen
+from service.http.protocol import protocol
 from service.settings import Settings
 from tests.support import KEY, Client
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from playwright.async_api import Page, expect
 
-from service import definitions
+from service.operations import definitions
 from tests.browser.fleet_page import row, tell
 from tests.browser.machines import MINUTE, beat, filesystem, minute_now, nas
 from tests.browser.server_page import opened

@@ -14,11 +14,11 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page
 
-from service.periods import grid
 from service.pictures import charts
 from service.pictures.drawing import Chart, Curve, Look, draw
 from service.pictures.figures import bits
-from service.sparkline import Point, Sparkline
+from service.traffic.periods import grid
+from service.traffic.sparkline import Point, Sparkline
 from tests.browser.serving import Served
 from tests.support import heartbeat, hours_ago
 

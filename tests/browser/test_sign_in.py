@@ -4,8 +4,8 @@ from typing import Any
 
 from playwright.async_api import Page, expect
 
-from service.keys import secret_key
-from service.sessions import Sessions
+from service.access.keys import secret_key
+from service.access.sessions import Sessions
 from tests.browser.serving import Served, violations
 from tests.support import KEY
 

@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 
-from service.connections import UNREAD_SECONDS
-from service.server import MAX_PIPELINED
+from service.http.connections import UNREAD_SECONDS
+from service.http.protocol import MAX_PIPELINED
 from tests.bombs import bomb
 from tests.canary import Canary
 from tests.e2e.conftest import ServiceProcess, serving

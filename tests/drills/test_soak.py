@@ -28,7 +28,7 @@ import asyncpg
 import httpx
 import msgspec
 
-from service import schema
+from service.database import schema
 from service.embedded.cluster import Cluster
 from tests.accounts import Sent, check_levels, check_servers
 from tests.conftest import with_database

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple, Self
 import asyncpg
 import pytest
 
-from service.body import BODY_SECONDS
-from service.server import HEAD_BYTES, HEAD_SECONDS
+from service.http.body import BODY_SECONDS
+from service.http.protocol import HEAD_BYTES, HEAD_SECONDS
 from tests.conftest import with_database
 from tests.e2e.conftest import ServiceProcess, serving
 from tests.support import KEY, heartbeat
@@ -528,7 +528,8 @@ def test_a_body_that_stops_half_way_is_given_up_in_time(service: ServiceProcess,
 
     assert stalled.ended.keys() == {"silent", "trickling", "chunked"}
     for name, (seconds, answer, has_ended) in stalled.ended.items():
-        assert BODY_SECONDS - 0.5 < seconds < BODY_SECONDS * 1.25 + 1, name  # a quarter later (service/deadlines.py)
+        # A quarter later: service/http/deadlines.py.
+        assert BODY_SECONDS - 0.5 < seconds < BODY_SECONDS * 1.25 + 1, name
         # What trickled into the closing connection may have reset it, and the answer with it.
         assert answer is not None or name == "trickling"
         assert answer is None or (answer.status, answer.problem["code"]) == (408, "request_timeout")

@@ -17,11 +17,11 @@ from typing import Any
 import httpx
 import pytest
 
+from service.access.keys import fleet_key, secret_key
+from service.access.sessions import Sessions
 from service.embedded.accounts import server_account
 from service.embedded.places import reachable_directory
 from service.embedded.postmaster import find_postmaster
-from service.keys import fleet_key, secret_key
-from service.sessions import Sessions
 from service.settings import Settings
 from tests.processes import Run, free_port
 

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import uvicorn
 
-from service import connections, server
-from service.connections import Connections
-from service.limits import Peers
-from service.server import MAX_PIPELINED, Server, protocol
+from service.http import connections
+from service.http import protocol as http_protocol
+from service.http.connections import Connections
+from service.http.limits import Peers
+from service.http.protocol import MAX_PIPELINED, Server, protocol
 
 BODY = bytes(8 << 20)
 REQUEST = b"GET / HTTP/1.1\r\nHost: linkbeat\r\n\r\n"
@@ -48,7 +49,7 @@ class Served:
 
 @pytest.fixture
 async def served(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
-    monkeypatch.setattr(server, "UNREAD_SECONDS", 0.3)
+    monkeypatch.setattr(http_protocol, "UNREAD_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         served = Served(listener.getsockname()[1])
         config = uvicorn.Config(
@@ -105,7 +106,7 @@ async def test_a_client_that_reads_slowly_is_waited_for(served: Served, monkeypa
 async def test_past_so_much_unread_the_one_that_waited_the_longest_is_dropped(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "UNREAD_SECONDS", 60.0)
+    monkeypatch.setattr(http_protocol, "UNREAD_SECONDS", 60.0)
     monkeypatch.setattr(connections, "ALL_UNREAD_BYTES", 5 << 20)
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(contextlib.closing(served.connect())) for _ in range(3)]

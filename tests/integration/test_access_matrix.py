@@ -12,11 +12,11 @@ import asyncpg
 import httpx
 import pytest
 
-from service.identity import MAY
+from service.access.identity import MAY
 from service.settings import Settings
 from tests.support import KEY, Client, heartbeat
 
-# Who may do what, said once more and independently of service/identity.py.
+# Who may do what, said once more and independently of service/access/identity.py.
 ALLOWED = {
     "read": {"key", "admin", "read"},
     "ingest": {"key", "admin", "server", "fleet"},
@@ -103,7 +103,7 @@ def settings(settings: Settings) -> Settings:
 async def test_every_route_lets_in_whom_it_should_and_nobody_else(
     service: Client, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.tokens.MISSED_SECONDS", 0.01)
+    monkeypatch.setattr("service.access.tokens.MISSED_SECONDS", 0.01)
     await service.post(heartbeat("nas", eth0=(1, 1)) | {"hostname": SECRET})
     tokens: dict[str, str | None] = {"none": None, **await every_token(service, database)}
     document = (await service.http.get("/schema/openapi.json")).json()

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from service.app import create_app
-from service.config import POLL_SECONDS
+from service.ingest.agent_config import POLL_SECONDS
 from service.settings import Settings
 from tests.conftest import in_process
 from tests.support import KEY, Client, heartbeat, hours_ago

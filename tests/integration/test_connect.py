@@ -12,8 +12,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from service.database.roles import ANALYST
 from service.embedded.choose import choose_database
-from service.roles import ANALYST
 from service.settings import Settings
 from tests import fleet
 from tests.grafana import Asked, expanded

@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 
-from service.batch import boot_fingerprint
+from service.ingest.batch import boot_fingerprint
 from tests.oracle import COUNTERS, JUMBO_FRAME, MIB, ROW_COUNTERS, WRAP, Beat, Boots, Sample, account
 from tests.support import boot_id, hours_ago
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from service.directories import default_cache_dir
 from service.embedded import choose, docker, packages
 from service.embedded.choose import choose_database, choose_test_database
 from service.embedded.installation import Installation
-from service.embedded.places import default_cache_dir, reachable_directory
+from service.embedded.places import reachable_directory
 from service.embedded.problems import MirrorError, NoDatabase, UnsupportedHostError
 from service.embedded.remembered import NOTE, Kind
 from service.settings import Settings

@@ -14,11 +14,12 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from service.directories import default_cache_dir
 from service.embedded import packages
 from service.embedded.accounts import server_account
 from service.embedded.cluster import Cluster
 from service.embedded.installation import Installation
-from service.embedded.places import default_cache_dir, reachable_directory
+from service.embedded.places import reachable_directory
 from service.embedded.postmaster import find_postmaster, processes_in
 from service.embedded.problems import ClusterError, MirrorError, UnsupportedHostError
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from service.directories import default_cache_dir
 from service.embedded import elf, packages
 from service.embedded.installation import Installation
-from service.embedded.places import default_cache_dir, reachable_directory
+from service.embedded.places import reachable_directory
 from service.embedded.problems import MirrorError, UnsupportedHostError
 
 ROOT = Path(__file__).parents[2]

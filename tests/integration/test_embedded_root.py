@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from service.directories import default_cache_dir
 from service.embedded import accounts, packages
 from service.embedded.accounts import Account, account_of, own_account, require_roots_own, server_account
 from service.embedded.cluster import Cluster
 from service.embedded.installation import Installation
 from service.embedded.ownership import change_owner
-from service.embedded.places import default_cache_dir, open_lock, reachable_directory
+from service.embedded.places import open_lock, reachable_directory
 from service.embedded.problems import (
     ClusterError,
     EmbeddedError,

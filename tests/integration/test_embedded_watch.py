@@ -9,10 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from service.directories import default_cache_dir
 from service.embedded import packages, watch
 from service.embedded.cluster import Cluster
 from service.embedded.installation import Installation
-from service.embedded.places import default_cache_dir, reachable_directory
+from service.embedded.places import reachable_directory
 from service.embedded.problems import MirrorError, NoSpaceError, UnsupportedHostError
 from service.embedded.watch import watched
 from tests.integration.test_embedded_cluster import query

@@ -16,8 +16,8 @@ import httpx
 import pandas as pd  # type: ignore[import-untyped]  # its stubs are a package of their own
 import pytest
 
-from service import export, export_formats
-from service.errors import Problem
+from service.http.errors import Problem
+from service.traffic import export, export_formats
 from tests.history import write_rows
 from tests.support import Client, heartbeat, hours_ago, interface
 

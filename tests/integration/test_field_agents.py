@@ -95,7 +95,7 @@ async def test_token_guid_and_body_must_agree(service: Client, guid: str, change
 async def test_a_token_made_without_a_guid_takes_the_first_that_comes_for_all_processes(
     service: Client, database_url: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.tokens.NOTE_SECONDS", 0.0)
+    monkeypatch.setattr("service.access.tokens.NOTE_SECONDS", 0.0)
     made = await create(service, "/servers", server_id="mediaserver")
 
     first = await send(service, agent(made["token"]))

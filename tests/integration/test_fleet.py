@@ -9,8 +9,8 @@ import asyncpg
 import pytest
 from asyncpg.connection import LoggedQuery
 
-from service import fleet, live
 from service.app import create_app
+from service.fleet import changes, overview
 from service.settings import Settings
 from tests.conftest import in_process
 from tests.support import KEY, Client, heartbeat, hours_ago, interface
@@ -85,7 +85,7 @@ async def test_what_changed_is_answered_as_soon_as_it_is_stored(service: Client,
     await service.post(heartbeat("nas", eth0=(5, 5)))
     found = await waiting
 
-    assert time.monotonic() - started < live.LOOK_SECONDS + 0.8
+    assert time.monotonic() - started < changes.LOOK_SECONDS + 0.8
     assert [one["id"] for one in found["servers"]] == ["nas"]
     assert found["at"] > at
     after = asyncio.create_task(service.get("/fleet", since=found["at"]))
@@ -111,7 +111,7 @@ async def test_what_one_process_stores_another_tells_from_the_same_cursor(
 async def test_however_many_look_it_costs_a_statement_a_second_and_nothing_while_nobody_does(
     statements: list[LoggedQuery], service: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live, "WAIT_SECONDS", 2.5)
+    monkeypatch.setattr(changes, "WAIT_SECONDS", 2.5)
     await service.post(heartbeat("nas", eth0=(1, 1)))
     at = (await service.get("/fleet"))["at"]
     statements.clear()
@@ -119,11 +119,11 @@ async def test_however_many_look_it_costs_a_statement_a_second_and_nothing_while
     started = time.monotonic()
     await asyncio.gather(*(service.get("/fleet", since=at) for _ in range(50)))
     seconds = time.monotonic() - started
-    looks = [one for one in statements if one.query == fleet.LOOK]
+    looks = [one for one in statements if one.query == overview.LOOK]
     await asyncio.sleep(1.5)
 
     assert 1 <= len(looks) <= seconds + 2
-    assert len([one for one in statements if one.query == fleet.LOOK]) <= len(looks) + 1
+    assert len([one for one in statements if one.query == overview.LOOK]) <= len(looks) + 1
 
 
 async def test_a_cursor_that_is_too_old_is_told_to_begin_anew(service: Client) -> None:

@@ -7,8 +7,9 @@ import asyncpg
 import pytest
 from asyncpg.connection import LoggedQuery
 
-from service import gauges, sparkline
-from service.periods import PERIODS
+from service.clock import Clock
+from service.traffic import gauges
+from service.traffic.periods import PERIODS
 from tests.plans import old_chunks_read
 from tests.support import Client, heartbeat, hours_ago
 
@@ -18,7 +19,7 @@ HIGHEST = 2**64 - 1
 
 @pytest.fixture(autouse=True)
 def _fixed_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sparkline, "now", lambda: NOW)
+    monkeypatch.setattr(Clock, "now", lambda _: NOW)
     monkeypatch.setattr(gauges, "keep_seconds", lambda _: 0)
 
 

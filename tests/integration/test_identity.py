@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.keys import KEY_FILE, fleet_key
+from service.access.keys import KEY_FILE, fleet_key
 from service.settings import Settings, SettingsError
 from tests.support import KEY, Client, heartbeat
 

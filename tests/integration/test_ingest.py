@@ -12,10 +12,10 @@ import httpx
 import pytest
 
 from service.app import create_app
-from service.batch import CALL, Pending, arguments
-from service.decode import decode_heartbeat
-from service.errors import Problem
-from service.ingest import Ingest
+from service.http.errors import Problem
+from service.ingest.batch import CALL, Pending, arguments
+from service.ingest.commit import Ingest
+from service.ingest.heartbeat import decode_heartbeat
 from service.settings import Settings
 from tests.conftest import running
 from tests.support import KEY, Client, heartbeat, hours_ago

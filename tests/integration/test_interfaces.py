@@ -1,14 +1,16 @@
 """GET /api/v1/servers/{id}/interfaces, /interfaces/{name} and /interfaces/{name}/stats."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from urllib.parse import quote
 
 import asyncpg
 import pytest
 from asyncpg.connection import LoggedQuery
 
-from service import interfaces
-from service.calendar import day_range
+from service.clock import Clock
+from service.fleet import interfaces
+from service.fleet.calendar import Range, day_and_month
 from tests.plans import old_chunks_read
 from tests.support import Client, heartbeat, hours_ago, interface
 
@@ -95,7 +97,7 @@ async def test_a_time_zone_that_there_is_not_is_422(service: Client, tz: str) ->
 async def test_totals_are_those_of_the_zones_day_and_month(service: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     # A day that the service still takes, at noon; in Kathmandu (+05:45) its day began at 18:15 the day before.
     noon = (datetime.now(UTC) - timedelta(days=2)).replace(hour=12, minute=0, second=0, microsecond=0)
-    monkeypatch.setattr(interfaces, "now", lambda: noon)
+    monkeypatch.setattr(Clock, "now", lambda _: noon)
     begins = noon.replace(hour=18, minute=15) - timedelta(days=1)
     for at, rx in ((begins - 2 * MINUTE, 1_000), (begins - MINUTE, 1_010), (begins + MINUTE, 1_110), (noon, 2_110)):
         await service.post(heartbeat(at=at, eth0=(rx, rx)))
@@ -141,7 +143,12 @@ async def test_stats_read_the_chunks_of_the_month_and_of_the_hour_of_the_change(
 ) -> None:
     # Whatever the day of the month: it is a day of its own.
     moment = datetime.now(UTC)
-    monkeypatch.setattr(interfaces, "month_range", day_range)
+
+    async def day_and_day(*of: Any) -> tuple[Range, Range]:
+        day, _ = await day_and_month(*of)
+        return day, day
+
+    monkeypatch.setattr(interfaces, "day_and_month", day_and_day)
     for hours, is_up in ((6 * 24, False), (2, True), (1, True)):
         sample = interface("eth0", 1, is_up=is_up)
         await service.post(heartbeat(at=hours_ago(hours)) | {"network_interfaces": [sample]})

@@ -6,7 +6,7 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
-from service.maintenance import maintain
+from service.database.maintenance import maintain
 from tests.history import write_rows
 from tests.support import Client, differing_rows, hours_ago
 

@@ -12,9 +12,9 @@ import msgspec
 import pytest
 from litestar import Litestar
 
-from service import identity
+from service.access import identity
 from service.app import create_app
-from service.database import Database
+from service.database.pool import Database
 from service.settings import Settings
 from tests.conftest import running
 from tests.integration.test_tokens import bearer, create, report

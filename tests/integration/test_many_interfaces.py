@@ -10,8 +10,8 @@ import asyncpg
 import msgspec
 import pytest
 
-from service.batch import CALL, Pending, arguments
-from service.decode import decode_heartbeat
+from service.ingest.batch import CALL, Pending, arguments
+from service.ingest.heartbeat import decode_heartbeat
 from service.wire import MAX_INTERFACES
 from tests.support import boot_id, connected, deltas, differing_rows, heartbeat, hours_ago, interface
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from service.errors import MEDIA_TYPE
+from service.http.errors import MEDIA_TYPE
 from tests.support import Client
 
 TYPES = {"array", "boolean", "integer", "null", "number", "object", "string"}

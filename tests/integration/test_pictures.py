@@ -15,14 +15,15 @@ import httpx
 import pytest
 from asyncpg.connection import LoggedQuery
 
-from service import sparkline
-from service.answers import KEPT_FORMS
+from service.access.keys import secret_key
+from service.access.sessions import Sessions
 from service.app import create_app
-from service.keys import secret_key
+from service.cache import KEPT_FORMS
+from service.clock import Clock
 from service.pictures import routes as pictures
 from service.pictures.drawing import Chart, Look, draw
-from service.sessions import Sessions
 from service.settings import Settings
+from service.traffic.periods import PERIODS, Period
 from tests.conftest import in_process
 from tests.support import KEY, Client, heartbeat, hours_ago
 
@@ -36,7 +37,7 @@ METRICS = {"network": {}, "cpu": {}, "memory": {}, "disk": {}, "filesystem": {"m
 
 @pytest.fixture(autouse=True)
 def _fixed_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sparkline, "now", lambda: NOW)
+    monkeypatch.setattr(Clock, "now", lambda _: NOW)
 
 
 @pytest.fixture
@@ -102,6 +103,26 @@ async def test_every_metric_has_a_picture_that_says_its_figures(reported: Client
         assert description.startswith(said[metric])
     assert "until" in description.lower()
     assert "nas" in (picture.findtext(f"{SVG}title") or "")
+
+
+@pytest.mark.parametrize(
+    "period",
+    [
+        Period("2h", 7_200, "network_traffic_1m", 60, 120, "last 2 hours"),
+        Period("12h", 43_200, "network_traffic_15m", 900, 1_800, "last 12 hours"),
+    ],
+)
+async def test_a_new_period_is_declared_in_one_place(
+    reported: Client, period: Period, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PERIODS, period.name, period)
+
+    for metric, parameters in METRICS.items():
+        answer = await reported.http.get(f"{BASE}/{metric}.svg", params=parameters | {"period": period.name})
+        assert answer.status_code == 200, answer.text
+        assert period.span in (ET.fromstring(answer.text).findtext(f"{SVG}title") or "")  # noqa: S314
+    series = await reported.get("/metrics/sparkline/nas/network", period=period.name)
+    assert (series["period"], series["bucket_seconds"]) == (period.name, period.bucket_seconds)
 
 
 async def test_the_bucket_under_way_is_no_fall(reported: Client) -> None:

@@ -3,7 +3,7 @@
 import asyncpg
 import pytest
 
-from service.schema import head
+from service.database.schema import head
 from tests.support import Client
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from service import recount
-from service.recount import Recounted
+from service.operations import recount
+from service.operations.recount import Recounted
 from tests.support import Client, boot_id, connected, deltas, differing_rows, heartbeat, hours_ago, interface
 
 EQUAL = {"1m": 0, "15m": 0, "1h": 0, "1d": 0}

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from service.app import create_app
-from service.removal import erase
+from service.fleet.removal import erase
 from service.settings import Settings
 from tests import fleet
 from tests.conftest import in_process

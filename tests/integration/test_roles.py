@@ -7,9 +7,9 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from service import roles, schema
-from service.database import connect_writer, open_database
-from service.roles import ANALYST, INGEST, READ
+from service.database import roles, schema
+from service.database.pool import Database, connect_writer
+from service.database.roles import ANALYST, INGEST, READ
 from tests.support import as_login, connected
 
 ROLES = (INGEST, READ, ANALYST)
@@ -152,7 +152,7 @@ async def test_an_analysts_login_is_refused_what_it_may_not_do(
 
 
 async def test_the_service_reads_and_stores_in_its_roles(database_url: str) -> None:
-    async with open_database(database_url) as database:
+    async with Database(database_url) as database:
         reader = await database.fetch("SELECT current_user AS name")
     writer = await connect_writer(database_url, waits_for_disk=True)
     try:

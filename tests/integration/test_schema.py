@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from service import schema
 from service.app import create_app
-from service.schema import SchemaError
+from service.database import schema
+from service.database.schema import SchemaError
 from service.settings import Settings
 from tests.aggregates import RELATIONS
 from tests.conftest import in_process, with_database

@@ -8,8 +8,10 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from service import fleet, gauges, sparkline
-from service.periods import PERIODS
+from service.clock import Clock
+from service.fleet import overview
+from service.traffic import gauges, sparkline
+from service.traffic.periods import PERIODS
 from tests.support import Client, hours_ago, interface
 
 NOW = hours_ago(0) + timedelta(seconds=30)
@@ -19,9 +21,8 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 @pytest.fixture(autouse=True)
 def _fixed_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sparkline, "now", lambda: NOW)
-    monkeypatch.setattr(fleet, "now", lambda: NOW)
-    for module in (sparkline, gauges, fleet):
+    monkeypatch.setattr(Clock, "now", lambda _: NOW)
+    for module in (sparkline, gauges, overview):
         monkeypatch.setattr(module, "keep_seconds", lambda _: 0)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from service import listing
+from service.fleet import listing
 from tests.support import Client, boot_id, heartbeat, hours_ago, interface
 
 T0 = hours_ago(1)

@@ -9,12 +9,12 @@ import asyncpg
 import httpx
 import pytest
 
-from service import sessions
+from service.access import sessions
+from service.access.identity import SIGN_INS_PER_MINUTE
+from service.access.keys import secret_key
+from service.access.sessions import Sessions
 from service.app import create_app
-from service.follow import POLL_SECONDS
-from service.identity import SIGN_INS_PER_MINUTE
-from service.keys import secret_key
-from service.sessions import Sessions
+from service.database.follow import POLL_SECONDS
 from service.settings import Settings
 from tests.conftest import in_process
 from tests.support import KEY, Client, heartbeat
@@ -212,7 +212,7 @@ async def test_an_expired_tokens_sessions_end_with_it(
     await sign_in(browser, reader["token"])
     now = time.time()
 
-    monkeypatch.setattr("service.tokens.time.time", lambda: now + 86_401)
+    monkeypatch.setattr("service.access.tokens.time.time", lambda: now + 86_401)
 
     assert (await browser.get("/api/v1/servers")).status_code == 401
 
@@ -221,7 +221,7 @@ async def test_a_session_ends_by_itself(browser: httpx.AsyncClient, monkeypatch:
     await sign_in(browser, KEY)
     now = time.time()
 
-    monkeypatch.setattr("service.sessions.time.time", lambda: now + sessions.SESSION_SECONDS + 1)
+    monkeypatch.setattr("service.access.sessions.time.time", lambda: now + sessions.SESSION_SECONDS + 1)
 
     assert (await browser.get("/api/v1/servers")).status_code == 401
 
@@ -329,7 +329,7 @@ async def test_a_code_signs_in_once_within_a_quarter_of_an_hour(
     for wrong in (code, cookie, late[:-1], f"{late}0", ""):
         assert (await browser.post("/sign-in", json={"code": wrong})).status_code == 401
     now = time.time()
-    monkeypatch.setattr("service.sessions.time.time", lambda: now + sessions.CODE_SECONDS + 1)
+    monkeypatch.setattr("service.access.sessions.time.time", lambda: now + sessions.CODE_SECONDS + 1)
     assert (await browser.post("/sign-in", json={"code": late})).status_code == 401
 
 

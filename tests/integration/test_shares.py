@@ -9,13 +9,13 @@ import asyncpg
 import pytest
 from litestar.testing import RequestFactory
 
-from service.answers import Answers
 from service.app import create_app
-from service.database import READERS, READERS_SHARE
-from service.errors import Problem
+from service.cache import Answers
+from service.database.pool import READERS, READERS_SHARE
+from service.database.shares import Shares, reader
+from service.http.errors import Problem
 from service.settings import Settings
-from service.shares import Shares, reader
-from service.sparkline import Series
+from service.traffic.sparkline import Series
 from tests.conftest import running
 from tests.integration.test_limits import from_address
 from tests.integration.test_tokens import bearer, create
@@ -76,7 +76,7 @@ async def test_a_reader_has_its_share_and_gives_it_back() -> None:
 
 
 async def test_who_waits_too_long_or_goes_away_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.shares.WAIT_SECONDS", 0.05)
+    monkeypatch.setattr("service.database.shares.WAIT_SECONDS", 0.05)
     shares = Shares(1)
     ending = asyncio.Event()
 

@@ -13,8 +13,9 @@ import asyncpg
 import pytest
 from asyncpg.connection import LoggedQuery
 
-from service import sparkline
-from service.periods import PERIODS, grid
+from service.clock import Clock
+from service.traffic import sparkline
+from service.traffic.periods import PERIODS, grid
 from tests.support import Client, heartbeat, hours_ago, interface
 
 pytestmark = pytest.mark.usefixtures("statements")  # before `service`, whose statements they are
@@ -27,7 +28,7 @@ DAY = timedelta(days=1)
 
 @pytest.fixture(autouse=True)
 def _fixed_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sparkline, "now", lambda: NOW)
+    monkeypatch.setattr(Clock, "now", lambda _: NOW)
     # Each request reads: what is kept, test_answers.py has.
     monkeypatch.setattr(sparkline, "keep_seconds", lambda _: 0)
 

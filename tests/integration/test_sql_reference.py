@@ -3,7 +3,7 @@
 import asyncpg
 
 from docs.generate import DOCUMENT, rendered
-from service.roles import ANALYST
+from service.database.roles import ANALYST
 
 NOT_OF_AN_EXTENSION = "NOT EXISTS (SELECT FROM pg_depend WHERE objid = {0}.oid AND deptype = 'e')"
 

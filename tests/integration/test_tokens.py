@@ -12,12 +12,12 @@ import httpx
 import msgspec
 import pytest
 
+from service.access.issue import Created
+from service.access.keys import secret_key
+from service.access.tokens import MAX_AGE_SECONDS, Hasher, Made, Tokens
 from service.app import create_app
-from service.follow import POLL_SECONDS
-from service.issue import Created
-from service.keys import secret_key
+from service.database.follow import POLL_SECONDS
 from service.settings import Settings
-from service.tokens import MAX_AGE_SECONDS, Hasher, Made, Tokens
 from tests.conftest import in_process
 from tests.faults import HangingPath
 from tests.support import KEY, Client, heartbeat, hours_ago
@@ -181,7 +181,7 @@ async def test_while_the_database_is_away_tokens_are_known_for_a_while_and_then_
     database_url: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert MAX_AGE_SECONDS <= 60
-    monkeypatch.setattr("service.identity.MAX_AGE_SECONDS", 3.0)
+    monkeypatch.setattr("service.access.identity.MAX_AGE_SECONDS", 3.0)
     async with AsyncExitStack() as stack:
         path = await stack.enter_async_context(HangingPath(database_url))
         service = await stack.enter_async_context(in_process(create_app(settings, database_url=path.url, key=KEY)))
@@ -206,7 +206,7 @@ async def test_while_the_database_is_away_tokens_are_known_for_a_while_and_then_
 async def test_last_use_is_written_once_in_a_while(
     service: Client, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.tokens.NOTE_SECONDS", 0.0)
+    monkeypatch.setattr("service.access.tokens.NOTE_SECONDS", 0.0)
     made = await create(service, kind="fleet")
     await database.execute(
         "CREATE TABLE public.writes AS SELECT now() AS at LIMIT 0; "

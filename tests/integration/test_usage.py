@@ -17,8 +17,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from service import schema, usage
 from service.app import create_app
+from service.clock import Clock
+from service.database import schema
 from service.settings import Settings
 from tests.conftest import in_process
 from tests.oracle import COUNTERS, Account, Beat, Sample, account
@@ -58,7 +59,7 @@ def settings(tmp_path: Path) -> Settings:
 async def service(database_url: str, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Client]:
     """At NOW, with all that was ever reported."""
     await keep(database_url, settings)
-    monkeypatch.setattr(usage, "now", lambda: NOW)
+    monkeypatch.setattr(Clock, "now", lambda _: NOW)
     async with in_process(create_app(settings, database_url=database_url, key=KEY)) as client:
         yield client
 
@@ -289,7 +290,7 @@ class TestTheMonthUnderWay:
     async def test_a_percentile_whose_minutes_are_gone_is_null(
         self, database_url: str, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        monkeypatch.setattr(usage, "now", lambda: NOW)
+        monkeypatch.setattr(Clock, "now", lambda _: NOW)
         await keep(database_url, settings)
         for kept, is_known in ((35.0, True), (3.0, False)):
             told = Settings(

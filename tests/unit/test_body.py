@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.body import INFLATED_AT_ONCE, JSON_TYPES, MAX_MEMBERS, content, read
-from service.budget import Budget, Held
-from service.errors import Problem
+from service.http.body import INFLATED_AT_ONCE, JSON_TYPES, MAX_MEMBERS, content, read
+from service.http.budget import Budget, Held
+from service.http.errors import Problem
 from tests.bombs import bomb
 
 LIMIT = 1 << 20

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from service import budget as sizes
-from service.body import read
-from service.budget import SENDERS_LARGE_BYTES, SMALL_BYTES, Budget, Held
-from service.errors import Problem
+from service.http import budget as sizes
+from service.http.body import read
+from service.http.budget import SENDERS_LARGE_BYTES, SMALL_BYTES, Budget, Held
+from service.http.errors import Problem
 
 MEBIBYTE = 1 << 20
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import msgspec
 
-from service.periods import grid
 from service.pictures.charts import of_traffic
-from service.sparkline import Point, Sparkline
+from service.traffic.periods import grid
+from service.traffic.sparkline import Point, Sparkline
 
 NOW = datetime(2026, 1, 29, 12, 0, 30, tzinfo=UTC)
 BUCKETS = grid("1h", None, NOW)

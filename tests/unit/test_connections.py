@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.connections import ALL_UNREAD_BYTES, RESERVED_DESCRIPTORS, Connections, raise_descriptor_limit
-from service.limits import Peers
+from service.http.connections import ALL_UNREAD_BYTES, RESERVED_DESCRIPTORS, Connections, raise_descriptor_limit
+from service.http.limits import Peers
 
 PEERS = Peers(["10.0.0.0/8"])
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from service.deadlines import Deadlines
+from service.http.deadlines import Deadlines
 
 
 async def wait(deadlines: Deadlines, seconds: float) -> str:

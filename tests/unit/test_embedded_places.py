@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from service import directories
 from service.embedded import accounts, places, server_config, sockets
 from service.embedded.problems import ClusterError, UnreachableDirectoryError
 
@@ -17,8 +18,8 @@ def test_root_keeps_its_things_where_another_account_can_reach_them(monkeypatch:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setenv("XDG_CACHE_HOME", "/root/.cache")
 
-    assert places.default_cache_dir() == Path("/var/cache/linkbeat")
-    assert places.default_data_dir() == Path("/var/lib/linkbeat")
+    assert directories.default_cache_dir() == Path("/var/cache/linkbeat")
+    assert directories.default_data_dir() == Path("/var/lib/linkbeat")
 
 
 def test_a_user_keeps_them_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,8 +28,8 @@ def test_a_user_keeps_them_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", "relative/is/ignored")
 
-    assert places.default_cache_dir() == Path("/home/ann/.cache/linkbeat")
-    assert places.default_data_dir() == Path("/home/ann/.local/share/linkbeat")
+    assert directories.default_cache_dir() == Path("/home/ann/.cache/linkbeat")
+    assert directories.default_data_dir() == Path("/home/ann/.local/share/linkbeat")
 
 
 def test_the_xdg_directories_are_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,8 +37,8 @@ def test_the_xdg_directories_are_obeyed(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("XDG_CACHE_HOME", "/big/cache")
     monkeypatch.setenv("XDG_DATA_HOME", "/big/data")
 
-    assert places.default_cache_dir() == Path("/big/cache/linkbeat")
-    assert places.default_data_dir() == Path("/big/data/linkbeat")
+    assert directories.default_cache_dir() == Path("/big/cache/linkbeat")
+    assert directories.default_data_dir() == Path("/big/data/linkbeat")
 
 
 def test_a_private_file_is_closed_to_others_under_any_umask(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.keys import KEY_FILE, SECRET_FILE, fleet_key, secret_key
+from service.access.keys import KEY_FILE, SECRET_FILE, fleet_key, secret_key
 from service.settings import Settings, SettingsError
 
 KEY = "k" * 40

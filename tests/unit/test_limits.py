@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from service import limits
-from service.limits import Buckets, Peers, Recent
+from service.http import limits
+from service.http.limits import Buckets, Peers, Recent
 
 
 @pytest.fixture

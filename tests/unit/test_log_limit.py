@@ -5,8 +5,8 @@ import logging
 
 import pytest
 
-from service import log_limit
-from service.log_limit import LimitedFilter, LogLimit
+from service.http import log_limit
+from service.http.log_limit import LimitedFilter, LogLimit
 
 LOG = logging.getLogger("linkbeat.test")
 

@@ -1,8 +1,8 @@
-"""service.servers: filesystems that are full by their nature."""
+"""service.fleet.servers: filesystems that are full by their nature."""
 
 import pytest
 
-from service.servers import is_image
+from service.fleet.servers import is_image
 
 TMP = "/tmp"  # noqa: S108 - where AppImages mount themselves; nothing is written there
 

@@ -1,4 +1,4 @@
-"""service.numbers: JSON without exponents says the same."""
+"""service.http.numbers: JSON without exponents says the same."""
 
 import json
 from decimal import Decimal
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.numbers import plain, plain_json
+from service.http.numbers import plain, plain_json
 from tests.tokens import exponents
 
 

@@ -1,4 +1,4 @@
-"""service.periods: where the buckets of an answer lie."""
+"""service.traffic.periods: where the buckets of an answer lie."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from service.errors import Problem
-from service.periods import PERIODS, Grid, grid
+from service.http.errors import Problem
+from service.traffic.periods import PERIODS, Grid, grid
 
 ORIGIN = datetime(2000, 1, 3, tzinfo=UTC)  # of TimescaleDB's time_bucket for widths below a month
 UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}

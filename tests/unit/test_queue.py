@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.batch import Pending, Stored
-from service.queue import BATCH_HEARTBEATS, BATCH_SAMPLES, HEAVY_SAMPLES, Queue
+from service.ingest.batch import Pending, Stored
+from service.ingest.queue import BATCH_HEARTBEATS, BATCH_SAMPLES, HEAVY_SAMPLES, Queue
 from service.wire import Heartbeat, NetworkInterface
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

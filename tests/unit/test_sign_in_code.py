@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from service import run
-from service.keys import secret_key
-from service.sessions import Sessions
+from service.access.keys import secret_key
+from service.access.sessions import Sessions
 from service.settings import Settings
 from tests.support import KEY
 

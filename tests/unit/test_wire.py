@@ -12,9 +12,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from service.decode import MAX_BATCH_HEARTBEATS, decode_heartbeat, split_batch
-from service.errors import Problem
-from service.refusal import LISTED_BYTES, MAX_ERRORS, MAX_PATH
+from service.http.errors import Problem
+from service.http.refusal import LISTED_BYTES, MAX_ERRORS, MAX_PATH
+from service.ingest.heartbeat import MAX_BATCH_HEARTBEATS, decode_heartbeat, split_batch
 from service.wire import (
     HINTS,
     MAX_COUNTER,

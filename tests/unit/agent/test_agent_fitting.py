@@ -14,7 +14,7 @@ from agent.heartbeat import Collector, encode
 from agent.links import Kind
 from agent.network import NetworkInterface
 from agent.settings import Settings
-from service.decode import decode_heartbeat
+from service.ingest.heartbeat import decode_heartbeat
 
 HUGE = 2**64 - 1
 HEADER = "Inter-|\n face |\n"

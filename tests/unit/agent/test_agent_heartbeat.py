@@ -16,7 +16,7 @@ from agent.heartbeat import Collector, DeliveryReport, encode, stamp_ms
 from agent.identity import ApiKey, identify, server_guid, server_id_from
 from agent.roots import Roots
 from agent.settings import Settings, SettingsError
-from service.decode import decode_heartbeat
+from service.ingest.heartbeat import decode_heartbeat
 
 MACHINE_ID = "3d1219c7c4c5404aaa1f6d2a48adfda4"
 SERVER_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")

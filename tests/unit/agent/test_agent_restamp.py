@@ -29,8 +29,8 @@ from agent.remote import RemoteConfig, apply
 from agent.restamp import Timekeeper
 from agent.settings import Settings
 from agent.spool import Spool
-from service.decode import decode_heartbeat
-from service.errors import Problem
+from service.http.errors import Problem
+from service.ingest.heartbeat import decode_heartbeat
 
 MINUTE, HOUR, DAY, YEAR = 60, 3600, 86_400, 365 * 86_400
 START = 1_790_000_000  # the truth, in seconds since 1970, when the machine boots

@@ -22,7 +22,7 @@ def lowest(
     default: tuple[str, ...] = (),
     down: tuple[str, ...] = (),
 ) -> list[str]:
-    """Whose traffic the service adds up: those that no reported interface is below (service/batch.py)."""
+    """Whose traffic the service adds up: those that no reported interface is below (service/ingest/batch.py)."""
     reported = [name for name in links if name not in without]
     found = stacked_on(links, reported, [name for name in reported if name not in down], default)
     assert all(set(below) <= set(reported) and name not in below for name, below in found.items())

@@ -1,0 +1,350 @@
+"""Who may speak to the service, and what each may do.
+
+A route names what it asks for, as `@get(…, scope="admin")`: one of SCOPES. A route that says nothing asks for `read`,
+and for `admin` if it is not a GET: what was forgotten is closed.
+"""
+
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from hmac import compare_digest
+from math import ceil
+from typing import Any, Literal, get_args
+
+from litestar import Litestar
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
+from litestar.types import Scope
+
+from service.access.ended_sessions import EndedSessions
+from service.access.sessions import Sessions, check_same_origin
+from service.access.tokens import MAX_AGE_SECONDS, Token, Tokens
+from service.database.shares import reader
+from service.http.body import content
+from service.http.errors import Problem
+from service.http.limits import Buckets, Peers, Recent
+from service.http.log_limit import limited
+from service.settings import Settings
+from service.wire import Heartbeat
+
+# open: anyone. enrol: with an enrolment token.
+ScopeName = Literal["open", "read", "ingest", "enrol", "admin"]
+SCOPES: frozenset[str] = frozenset(get_args(ScopeName))
+MAY: dict[str, frozenset[str]] = {
+    "key": frozenset({"read", "ingest", "admin", "enrol"}),
+    "admin": frozenset({"read", "ingest", "admin", "enrol"}),
+    "server": frozenset({"ingest"}),
+    "fleet": frozenset({"ingest"}),
+    "read": frozenset({"read"}),
+    "enrolment": frozenset({"enrol"}),
+}
+# Requests under way with one token: an agent has two, a dashboard some for each of its pages. Fleet tokens and the
+# fleet key stand for many machines and have no such bound.
+IN_FLIGHT = {"server": 16, "enrolment": 64, "read": 64, "admin": 64, "link": 64}
+# Of a read token: each session that is signed out is remembered until its end, for up to a week.
+SIGN_INS_PER_MINUTE = 10
+# What a session of a browser may: for reporting and enrolling there are tokens.
+_IN_SESSION = frozenset({"read", "admin"})
+_UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_GUID = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,255}")  # as service/access/issue.py
+_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="linkbeat"'}
+
+
+class Caller:
+    """Whose request it is.
+
+    name        for the log; no secret
+    server_id   the one server that it may report for; None: any
+    guid        X-Server-GUID, where the agent sends one; what it reports must agree
+    peer        the address that it comes from
+    """
+
+    __slots__ = ("guid", "is_counted", "kind", "name", "peer", "server_id", "token_id")
+
+    def __init__(self, kind: str, token_id: str, server_id: str | None, guid: str | None, peer: str) -> None:
+        self.kind = kind
+        self.token_id = token_id
+        self.server_id = server_id
+        self.guid = guid
+        self.peer = peer
+        self.is_counted = False  # among those under way
+        self.name = f"token {token_id} ({kind})" if token_id else "the fleet key"
+
+    @property
+    def machine(self) -> tuple[str, str]:
+        """Whose requests have a bound together: a server's; of a token that many share, those of one address."""
+        return self.token_id, "" if self.kind == "server" else self.peer
+
+    def check_report(self, heartbeat: Heartbeat) -> None:
+        """Raises Problem (403) where the caller may not report this."""
+        if self.server_id is not None and heartbeat.server_id != self.server_id:
+            self._refuse(heartbeat, f"this token is {self.server_id!r}'s")
+        if self.guid is not None and heartbeat.server_guid not in (None, self.guid):
+            self._refuse(heartbeat, "server_guid is not what X-Server-GUID says")
+
+    def _refuse(self, heartbeat: Heartbeat, reason: str) -> None:
+        message = "%s from %s may not report %s: %s"
+        key = ("may not report", self.token_id, self.peer)
+        limited(logging.WARNING, key, message, self.name, self.peer, heartbeat.server_id, reason)
+        raise Problem("forbidden", reason)
+
+
+class Identity:
+    """Checks what a request carries: `Authorization: Bearer …`; from agents in the field also `X-API-Key`, or
+    `X-Agent-Token` with `X-Server-GUID`; from browsers, where it carries none of these, the cookie of a session.
+
+    The fleet key does everything. Checking costs some microseconds and no statement (service/access/tokens.py).
+    """
+
+    def __init__(self, key: str, settings: Settings, tokens: Tokens, sessions: Sessions, ended: EndedSessions) -> None:
+        self._key = key.encode()
+        self._tokens = tokens
+        self._sessions = sessions
+        self._ended = ended
+        self._headers = {
+            b"authorization",
+            *([b"x-api-key"] if settings.accept_x_api_key else []),
+            *([b"x-agent-token"] if settings.accept_x_agent_token else []),
+        }
+        self._peers = Peers(settings.trusted_proxies)
+        self._failures = Buckets(settings.failed_tokens_per_minute)
+        self._servers = Buckets(settings.server_requests_per_minute)
+        self._readers = Buckets(settings.read_requests_per_minute)
+        self._limits = {"server": self._servers, "read": self._readers, "admin": self._readers}
+        self._sign_ins = Buckets(SIGN_INS_PER_MINUTE)
+        self._in_flight: dict[tuple[str, str], int] = {}
+        self._welcome = Recent()
+
+    async def admit(self, scope: Scope, wanted: str, *, takes_cookies: bool = False) -> Caller:
+        """Who sent it, before its body is read. Whoever asked calls `leave` once the request has been answered.
+
+        Raises Problem: 401 without a valid token, 403 where it may not do what is wanted, 429 past a limit, 503 where
+        tokens cannot be known because the database is away.
+        """
+        peer = self._peers.of(scope)
+        sent, guid = self._sent(scope)
+        if sent:
+            caller = await self._caller(sent, guid, peer)
+        else:
+            caller = await self._in_session(scope, wanted, peer) if takes_cookies else None
+        if caller is None:
+            raise Problem("unauthorized", "send a valid token as 'Authorization: Bearer …'", headers=_CHALLENGE)
+        limit = self._limits.get(caller.kind)
+        if limit is not None and (seconds := limit.take(caller.token_id)):
+            raise _too_many("this token's requests are too many", seconds)
+        if wanted not in MAY[caller.kind]:
+            raise Problem("forbidden", f"it takes a token that may {wanted}")
+        self._enter(caller)
+        return caller
+
+    def _enter(self, caller: Caller) -> None:
+        """Raises Problem (429) where too many requests of this token are under way."""
+        most = IN_FLIGHT.get(caller.kind)
+        if most is None:
+            return
+        key = (caller.kind, caller.token_id)
+        under_way = self._in_flight.get(key, 0)
+        if under_way >= most:
+            raise _too_many(f"{most} requests with this token are under way", 1)
+        self._in_flight[key] = under_way + 1
+        caller.is_counted = True
+
+    def leave(self, caller: Caller) -> None:
+        """Ends what `admit` began, once the request has been answered."""
+        if caller.is_counted:
+            caller.is_counted = False
+            key = (caller.kind, caller.token_id)
+            self._in_flight[key] -= 1
+            if not self._in_flight[key]:
+                del self._in_flight[key]
+
+    async def guard(self, connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+        """`admit` as Litestar's guard, for every route; the caller is then `request.auth`."""
+        reader.set(None)
+        wanted = scope_of(handler, connection.scope.get("method", "GET"))  # type: ignore[arg-type]  # of requests
+        maker = handler.opt.get("link")
+        if maker is not None and "link" in connection.query_params:
+            caller = await self._by_link(connection, maker)
+        elif wanted != "open":
+            caller = await self.admit(connection.scope, wanted, takes_cookies=True)
+        else:
+            return
+        connection.scope["auth"] = caller
+        reader.set((caller.kind, caller.token_id) if caller.kind in IN_FLIGHT else None)
+
+    async def sign_in(self, scope: Scope, token: str, *, is_code: bool) -> Caller:
+        """Who signs in with this token, or with a code that stands for the fleet key.
+
+        Raises Problem as `admit` does: wrong ones are counted with the wrong tokens of their address.
+        """
+        peer = self._peers.of(scope)
+        if is_code:
+            return Caller("key", "", None, None, peer)
+        caller = await self._caller([(token.strip().encode(), False)], None, peer)
+        if caller is None:
+            raise Problem("unauthorized", "this token is not valid")
+        if "read" not in MAY[caller.kind]:
+            raise Problem("forbidden", f"this is a token of kind {caller.kind}, and signing in takes one that may read")
+        if caller.kind == "read" and (seconds := self._sign_ins.take(caller.token_id)):
+            raise _too_many("sign-ins with this token are too many", seconds)
+        return caller
+
+    async def _in_session(self, scope: Scope, wanted: str, peer: str) -> Caller | None:
+        """Who the request's cookie stands for, while that token is valid.
+
+        Raises Problem (403, 415) where it may change something and is not what the dashboard's own pages send.
+        """
+        session = self._sessions.of(scope)
+        if session is None:
+            return None
+        ended = self._ended
+        await ended.at_most_old(MAX_AGE_SECONDS)
+        if session in ended:
+            return None
+        if not session.token_id:
+            caller = Caller("key", "", None, None, peer)
+        else:
+            tokens = self._tokens
+            await tokens.at_most_old(MAX_AGE_SECONDS)
+            found = tokens.of_id(session.token_id)
+            if found is None:
+                return None
+            caller = Caller(found.kind, found.token_id, found.server_id, None, peer)
+        if scope.get("method") in _UNSAFE:
+            check_same_origin(scope)
+            # A form of another page can send none.
+            if scope.get("method") != "DELETE":
+                content(scope, {b"application/json"})
+        if wanted not in _IN_SESSION:
+            raise Problem("forbidden", f"a session may not {wanted}: send a token")
+        return caller
+
+    async def _by_link(
+        self,
+        connection: ASGIConnection[Any, Any, Any, Any],
+        maker: Callable[[ASGIConnection[Any, Any, Any, Any]], Awaitable[str]],
+    ) -> Caller:
+        """Who comes with a signed link, and with nothing else: whatever token is there beside it does not count.
+
+        maker  says whose link it is (service/pictures), or raises Problem (403), which counts as a wrong token does
+        """
+        peer = self._peers.of(connection.scope)
+        mark = hash((peer, connection.query_params["link"]))
+        if (seconds := self._failures.wait_seconds(peer)) and mark not in self._welcome:
+            self._tell(peer)
+            raise _too_many("too many tokens from this address were wrong", seconds)
+        try:
+            token_id = await maker(connection)
+        except Problem as refused:
+            if refused.code == "forbidden":
+                self._failures.take(peer)
+            raise
+        self._welcome.add(mark)
+        # Apart from the token's own: a page that many look at does not keep its maker out.
+        if seconds := self._readers.take(("link", token_id)):
+            raise _too_many("requests by this token's links are too many", seconds)
+        caller = Caller("link", token_id, None, None, peer)
+        self._enter(caller)
+        return caller
+
+    def _sent(self, scope: Scope) -> tuple[list[tuple[bytes, bool]], str | None]:
+        """What the request carries as a token, each with whether it asks for X-Server-GUID; and that."""
+        sent: list[tuple[bytes, bool]] = []
+        guid: str | None = None
+        for name, value in scope["headers"]:
+            if name in self._headers:
+                token = value
+                if name == b"authorization":
+                    scheme, _, token = value.partition(b" ")
+                    if scheme.lower() != b"bearer":
+                        continue
+                if token := token.strip():
+                    sent.append((token, name == b"x-agent-token"))
+            elif name == b"x-server-guid":
+                guid = value.decode("latin-1").strip() or None
+        return sent[:3], guid
+
+    async def _caller(self, sent: list[tuple[bytes, bool]], guid: str | None, peer: str) -> Caller | None:
+        """Raises Problem (429) for an address that failed too often, before anything is hashed.
+
+        What was right from there before is not kept out: a fleet behind one address must not fall silent because one
+        of its machines has a wrong token.
+        """
+        seconds = self._failures.wait_seconds(peer)
+        looked_again = False
+        while True:
+            for place, (token, is_agents) in enumerate(sent):
+                mark = hash((peer, token))
+                if seconds and mark not in self._welcome:
+                    continue
+                caller = await self._verified(token, guid, peer, is_agents=is_agents)
+                if caller is not None:
+                    self._welcome.add(mark)
+                    if place and not seconds:
+                        # A right one beside them does not make guesses free: what was tried before it was wrong.
+                        self._failures.take(peer, float(place))
+                    return caller
+            if seconds:
+                self._tell(peer)
+                raise _too_many("too many tokens from this address were wrong", seconds)
+            if looked_again or not any(Tokens.is_well_formed(token) for token, _ in sent):
+                self._failures.take(peer)
+                return None
+            await self._tokens.look_again()
+            looked_again = True
+
+    async def _verified(self, token: bytes, guid: str | None, peer: str, *, is_agents: bool) -> Caller | None:
+        if is_agents and guid is None:
+            return None
+        agents_guid = guid if is_agents else None
+        if compare_digest(token, self._key):
+            return Caller("key", "", None, agents_guid, peer)
+        if not Tokens.is_well_formed(token):
+            return None
+        tokens = self._tokens
+        await tokens.at_most_old(MAX_AGE_SECONDS)
+        found = tokens.find(token)
+        if found is None:
+            return None
+        if agents_guid is not None:
+            self._check_guid(tokens, found, agents_guid)
+        return Caller(found.kind, found.token_id, found.server_id, agents_guid, peer)
+
+    @staticmethod
+    def _check_guid(tokens: Tokens, token: Token, guid: str) -> None:
+        """A server's token is of one machine: the one it was made for, or else the first to name its GUID."""
+        if token.kind != "server":
+            return
+        if token.server_guid is None:
+            if not _GUID.fullmatch(guid):
+                raise Problem("forbidden", "X-Server-GUID has a control character, or more than 255 characters")
+            tokens.pin(token, guid)
+        elif token.server_guid != guid:
+            raise Problem("forbidden", "X-Server-GUID is not that of this token's server")
+
+    def _tell(self, peer: str) -> None:
+        message = "too many wrong tokens from %s: it is told to wait"
+        limited(logging.WARNING, ("wrong tokens", peer), message, peer or "a local socket")
+
+
+def scope_of(handler: BaseRouteHandler, method: str) -> str:
+    """What a route asks for; `read`, or `admin` where it can change something, unless it says otherwise."""
+    return str(handler.opt.get("scope") or ("admin" if method in _UNSAFE else "read"))
+
+
+def scopes(app: Litestar) -> dict[tuple[str, str], str]:
+    """Of every path and method of Litestar's, what it asks for. Raises ValueError for a scope that there is not."""
+    found = {}
+    for route in app.routes:
+        for handler in getattr(route, "route_handlers", []):
+            if isinstance(handler, HTTPRouteHandler):
+                for method in handler.http_methods:
+                    wanted = scope_of(handler, method)
+                    if wanted not in SCOPES:
+                        raise ValueError(f"{method} {route.path}: no scope {wanted!r}; one of {sorted(SCOPES)}")
+                    found[route.path_format or "/", str(method)] = wanted
+    return found
+
+
+def _too_many(reason: str, seconds: float) -> Problem:
+    return Problem.retry("too_many_requests", reason, max(1, ceil(seconds)))

@@ -1,0 +1,140 @@
+"""Making tokens: what the REST routes and the commands share."""
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+import asyncpg
+import msgspec
+from msgspec import Meta
+
+from service.access.tokens import Hasher, Kind, Made
+from service.http.errors import Problem
+from service.wire import ServerId
+
+Fetch = Callable[..., Awaitable[list[asyncpg.Record]]]
+
+_CREATE = "SELECT linkbeat.create_token($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+_REGISTER = "SELECT linkbeat.register_server($1, $2, $3, $4, $5, $6) AS is_new"
+_ENROL = "SELECT linkbeat.enrol_server($1, $2, $3, $4, $5, $6, $7) AS outcome"
+
+Name = Annotated[
+    str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f]{0,255}\Z", description="What it is for; up to 255 characters.")
+]
+Guid = Annotated[
+    str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f]{1,255}\Z", description="The machine's GUID, as its agent sends it.")
+]
+Hostname = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f]{1,255}\Z")]
+
+
+class NewToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A token to be made.
+
+    kind          server and fleet report, read reads, admin does everything
+    server_id     the one server that a token of kind server reports for
+    server_guid   what X-Server-GUID must name; without it, the first that comes
+    expires_days  without it, the token is valid until it is revoked
+    """
+
+    kind: Literal["server", "fleet", "read", "admin"]
+    server_id: ServerId | None = None
+    server_guid: Guid | None = None
+    name: Name = ""
+    expires_days: Annotated[float, Meta(gt=0, le=3650)] | None = None
+
+
+class NewEnrolment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A token with which so many agents can each get a token of their own, for so long."""
+
+    uses: Annotated[int, Meta(ge=1, le=100_000)] = 1
+    expires_minutes: Annotated[float, Meta(gt=0, le=1440)] = 60.0
+    name: Name = ""
+
+
+class NewServer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A server that is about to report. It is listed from its first heartbeat on."""
+
+    server_id: ServerId
+    server_guid: Guid | None = None
+    name: Name = ""
+
+
+class Enrolling(msgspec.Struct, frozen=True):
+    """What an agent says of itself when it asks for a token; what is not known is skipped, as in a heartbeat."""
+
+    server_id: ServerId
+    hostname: Hostname
+    server_guid: Guid | None = None
+
+
+class Created(msgspec.Struct, frozen=True):
+    """A new token, shown this once: what is stored does not tell it."""
+
+    id: str
+    kind: Kind
+    token: str
+    server_id: str | None
+    expires_at: datetime | None
+
+    def __repr__(self) -> str:
+        return f"<token {self.id}, {self.kind} {self.server_id or ''}>"
+
+
+async def create(fetch: Fetch, hasher: Hasher, new: NewToken) -> Created:
+    """Raises Problem (422) where kind and server do not go together."""
+    if (new.kind == "server") != (new.server_id is not None):
+        raise Problem.invalid("server_id", "is what a token of kind server needs, and no other has")
+    if new.server_guid is not None and new.kind != "server":
+        raise Problem.invalid("server_guid", "is for a token of kind server")
+    expires = None if new.expires_days is None else datetime.now(UTC) + timedelta(days=new.expires_days)
+    made = Made(new.kind, hasher)
+    await fetch(
+        _CREATE,
+        made.token_id,
+        new.kind,
+        new.server_id,
+        new.server_guid,
+        new.name,
+        made.hash,
+        made.key_id,
+        expires,
+        None,
+    )
+    return Created(made.token_id, new.kind, made.text, new.server_id, expires)
+
+
+async def create_enrolment(fetch: Fetch, hasher: Hasher, new: NewEnrolment) -> Created:
+    expires = datetime.now(UTC) + timedelta(minutes=new.expires_minutes)
+    made = Made("enrolment", hasher)
+    arguments: tuple[Any, ...] = (None, None, new.name, made.hash, made.key_id, expires, new.uses)
+    await fetch(_CREATE, made.token_id, "enrolment", *arguments)
+    return Created(made.token_id, "enrolment", made.text, None, expires)
+
+
+async def register(fetch: Fetch, hasher: Hasher, new: NewServer) -> Created:
+    """Raises Problem (409) where the server is known, or has a token."""
+    made = Made("server", hasher)
+    (row,) = await fetch(_REGISTER, new.server_id, new.server_guid, made.token_id, new.name, made.hash, made.key_id)
+    if not row["is_new"]:
+        raise Problem("server_exists", f"{new.server_id!r} is known already; POST /api/v1/tokens makes it a token more")
+    return Created(made.token_id, "server", made.text, new.server_id, None)
+
+
+async def enrol(fetch: Fetch, hasher: Hasher, agent: Enrolling, enrolment: str | None) -> Created:
+    """A server's own token. `enrolment` is the id of the token that it comes with; None: an administrator's.
+
+    Raises Problem: 403 where the enrolment token is used up, 409 where the server is another machine's.
+    """
+    made = Made("server", hasher)
+    (row,) = await fetch(
+        _ENROL, enrolment, agent.server_id, agent.server_guid, made.token_id, agent.hostname, made.hash, made.key_id
+    )
+    if row["outcome"] == "spent":
+        raise Problem("forbidden", "the enrolment token is used up")
+    if row["outcome"] == "exists":
+        raise Problem(
+            "server_exists",
+            f"server {agent.server_id!r} already exists: if it is this machine, have an administrator make it a token; "
+            "or choose another id",
+        )
+    return Created(made.token_id, "server", made.text, agent.server_id, None)

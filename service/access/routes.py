@@ -1,0 +1,141 @@
+"""Tokens by REST: making, listing and revoking them, registering servers, and agents that enrol."""
+
+import logging
+from collections.abc import Awaitable
+from contextlib import suppress
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+from litestar import Request, Response, Router, delete, get, post
+from litestar.params import PathParameter, QueryParameter
+
+from service.access.identity import Caller
+from service.access.issue import (
+    Created,
+    Enrolling,
+    NewEnrolment,
+    NewServer,
+    NewToken,
+    create,
+    create_enrolment,
+    enrol,
+    register,
+)
+from service.access.tokens import Hasher, Kind, Tokens
+from service.database.names import storable
+from service.database.pool import Database
+from service.http.errors import Problem
+from service.http.json_body import body
+from service.http.parameters import Limit
+from service.http.problems import problems
+
+log = logging.getLogger("linkbeat")
+
+REVOKE = "SELECT linkbeat.revoke_token($1) AS is_known"
+LIST = """
+SELECT token_id AS id, kind, server_id, name,
+       CASE WHEN revoked_at IS NOT NULL THEN 'revoked' WHEN expires_at <= now() THEN 'expired'
+            WHEN uses_left = 0 THEN 'spent' ELSE 'active' END AS state,
+       created_at, expires_at, last_used_at, revoked_at, uses_left
+FROM linkbeat.tokens
+WHERE ($1::text IS NULL OR server_id = $1) AND ($2::text IS NULL OR kind = $2) AND token_id > $3
+ORDER BY token_id LIMIT $4
+"""
+
+
+class TokenInfo(msgspec.Struct, frozen=True):
+    """What is known of a token: everything but the token.
+
+    server_id     of kind server: the server that it reports for
+    state         spent: an enrolment token without uses left
+    last_used_at  to some minutes; null: never
+    uses_left     of an enrolment token
+    """
+
+    id: str
+    kind: Kind
+    server_id: str | None
+    name: str
+    state: Literal["active", "expired", "revoked", "spent"]
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+    uses_left: int | None
+
+
+class TokenPage(msgspec.Struct, frozen=True):
+    """Tokens by id; `next` continues after the last of them, null at the end."""
+
+    tokens: list[TokenInfo]
+    next: str | None
+
+
+def router(database: Database, writing: Database, tokens: Tokens, hasher: Hasher) -> Router:
+    """/tokens, /enrolments, POST /servers and /agents/enroll."""
+    made = problems(400, 408, 413, 415, 422, 503)
+
+    @post("/tokens", scope="admin", summary="Make a token", responses=made)
+    async def create_token(request: Request[Any, Caller, Any]) -> Response[Created]:
+        """Its text is in this answer and nowhere else. A server's third token revokes its oldest."""
+        new = await body(request, NewToken)
+        return await issued(request, create(writing.fetch, hasher, new))
+
+    @get("/tokens", scope="admin", summary="List tokens", responses=problems(422, 503))
+    async def list_tokens(
+        server_id: Annotated[str | None, QueryParameter(description="Only this server's.")] = None,
+        kind: Annotated[Kind | None, QueryParameter(description="Only of this kind.")] = None,
+        limit: Limit = 100,
+        after: Annotated[str, QueryParameter(description="`next` of the page before.", max_length=100)] = "",
+    ) -> TokenPage:
+        of_server = None if server_id is None else storable(server_id)
+        rows = await database.fetch(LIST, of_server, kind, storable(after), limit + 1)
+        found = [TokenInfo(**dict(row)) for row in rows[:limit]]
+        return TokenPage(found, found[-1].id if len(rows) > limit else None)
+
+    @delete("/tokens/{token_id:str}", scope="admin", summary="Revoke a token", responses=problems(404, 503))
+    async def revoke_token(
+        token_id: Annotated[str, PathParameter(description="As the list of tokens has it.")],
+        request: Request[Any, Caller, Any],
+    ) -> None:
+        """Every process refuses it within seconds."""
+        (row,) = await writing.fetch(REVOKE, storable(token_id))
+        if not row["is_known"]:
+            raise Problem("not_found", f"there is no token {token_id!r}")
+        log.info("token %s revoked by %s from %s", storable(token_id)[:20], request.auth.name, request.auth.peer)
+        await refresh()
+
+    @post("/enrolments", scope="admin", summary="Make an enrolment token", responses=made)
+    async def create_enrolment_token(request: Request[Any, Caller, Any]) -> Response[Created]:
+        """With it, so many agents can each get a token of their own at their first contact."""
+        new = await body(request, NewEnrolment)
+        return await issued(request, create_enrolment(writing.fetch, hasher, new))
+
+    @post("/servers", scope="admin", summary="Register a server", responses=made | problems(409))
+    async def register_server(request: Request[Any, Caller, Any]) -> Response[Created]:
+        """Returns its token, once. The server is listed from its first heartbeat on."""
+        new = await body(request, NewServer)
+        return await issued(request, register(writing.fetch, hasher, new))
+
+    @post("/agents/enroll", scope="enrol", summary="Get an agent its own token", responses=made | problems(409))
+    async def enroll(request: Request[Any, Caller, Any]) -> Response[Created]:
+        """With an enrolment token as the bearer. 409: the server has a token, or may be another machine's."""
+        agent = await body(request, Enrolling)
+        caller = request.auth
+        enrolment = caller.token_id if caller.kind == "enrolment" else None
+        return await issued(request, enrol(writing.fetch, hasher, agent, enrolment))
+
+    async def issued(request: Request[Any, Caller, Any], making: Awaitable[Created]) -> Response[Created]:
+        new = await making
+        words = f"{new.kind} {new.server_id}" if new.server_id else new.kind
+        log.info("token %s (%s) made by %s from %s", new.id, words, request.auth.name, request.auth.peer)
+        await refresh()
+        return Response(new, status_code=201, headers={"Cache-Control": "no-store"})
+
+    async def refresh() -> None:
+        with suppress(Problem):  # it is done: where this fails, this process sees it when the others do
+            await tokens.refresh()
+
+    handlers = [create_token, list_tokens, revoke_token, create_enrolment_token, register_server, enroll]
+    return Router("/", route_handlers=handlers, tags=["access"])

@@ -1,0 +1,30 @@
+"""Names of servers and of what they have: as statements take them, and whether they are known."""
+
+from service.database.pool import Database
+from service.http.errors import Problem
+from service.http.parameters import MAX_NAMES
+
+_KNOWN = "SELECT 1 FROM servers WHERE server_id = $1"
+
+
+def storable(name: str) -> str:
+    """A name that PostgreSQL takes for a parameter: one with a NUL is nobody's."""
+    return name.replace("\0", "\ufffd")
+
+
+def names_of(names: list[str] | None, parameter: str = "server") -> tuple[str, ...]:
+    """The names that a parameter has, once each and in order. Raises Problem (422) past MAX_NAMES of them."""
+    if names is not None and len(names) > MAX_NAMES:
+        raise Problem.invalid(parameter, f"at most {MAX_NAMES} are answered at once, got {len(names)}")
+    return tuple(sorted({storable(one) for one in names or ()}))
+
+
+def unknown_server(server_id: str) -> Problem:
+    """404 for a server that never sent a heartbeat."""
+    return Problem("unknown_server", f"no server {server_id!r} ever sent a heartbeat")
+
+
+async def check_known(database: Database, server_id: str) -> None:
+    """Raises Problem (404) for a server that never sent a heartbeat."""
+    if not await database.fetch(_KNOWN, storable(server_id)):
+        raise unknown_server(server_id)

@@ -1,0 +1,238 @@
+"""The database's schema: bringing it up to date, and refusing one that is not.
+
+Structure is migrated by Alembic (migrations/); functions, views and roles (sql/function/, sql/view/, sql/role/) are
+applied anew whenever they differ, and so are the settings that the database itself works by (linkbeat.configure).
+"""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import asyncpg
+import msgspec
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from service.command import COMMAND
+from service.database import roles
+from service.settings import Settings, variable
+
+ROOT = Path(__file__).resolve().parents[2]
+MIGRATE = f"{COMMAND} migrate"
+CONNECT_SECONDS = 10.0
+BEFORE_RELEASE = "0001"
+# The fixes that continuous aggregates and replays into compressed chunks depend on came with it.
+COMMUNITY_AT_LEAST = (2, 29, 1)
+DEFAULTS = Settings()
+
+
+class SchemaError(Exception):
+    """The database cannot be used as it is; the message says what to do."""
+
+
+async def migrate(url: str, say: Callable[[str], None], settings: Settings = DEFAULTS) -> None:
+    """Brings the schema, and what the database works by, up to date; what is up to date is left alone.
+
+    A login that may not make the roles of sql/role/ is told so by a line, and does without them.
+
+    Raises SchemaError where the database has a newer schema than this service knows, or cannot be migrated.
+    """
+    config = _config()
+    newest = head()
+    try:
+        found = await _found(url)
+        if found is not None and found.revision not in _known():
+            raise SchemaError(_unknown(found.revision))
+        wanted = settings.database_configuration()
+        is_newest = found is not None and (found.revision, found.fingerprint) == (newest, fingerprint())
+        if found is not None and is_newest and found.configuration == wanted and not found.wanting_roles:
+            say(f"Schema: up to date at {newest}")
+            return
+        await _install_extension(url)
+        engine = create_async_engine(
+            make_url(url).set(drivername="postgresql+asyncpg"),
+            poolclass=NullPool,
+            connect_args={"timeout": CONNECT_SECONDS, "server_settings": {"application_name": "linkbeat migrate"}},
+        )
+        try:
+            async with engine.begin() as connection:
+                await connection.run_sync(_upgrade, config, wanted)
+        finally:
+            await engine.dispose()
+        migrated = await _found(url)
+        assert migrated is not None
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as raised:
+        raise SchemaError(f"the database cannot be migrated: {raised}") from raised
+    except SQLAlchemyError as raised:
+        # The driver's own words: SQLAlchemy adds the statement, a class name and a link to its manual.
+        reason = getattr(getattr(raised, "orig", None), "__cause__", None) or raised
+        raise SchemaError(f"the database cannot be migrated: {reason}") from raised
+    if found is None:
+        say(f"Schema: installed, now at {newest}")
+    elif not is_newest:
+        say(f"Schema: upgraded from {found.revision}, now at {newest}")
+    else:
+        say(f"Schema: up to date at {newest}; applied {_differing(wanted, found.configuration) or 'its roles'}")
+    if migrated.wanting_roles:
+        say(
+            f"Roles: {migrated.login} may not make or take {', '.join(migrated.wanting_roles)} and does without; a "
+            f"superuser can make them, in this database: psql {' '.join(f'-f {path}' for path in _files('role'))}"
+        )
+
+
+async def check(url: str, settings: Settings = DEFAULTS) -> str:
+    """The edition that the schema was installed for, if the schema is this service's own.
+
+    Raises SchemaError, with the command to run, where it is older or newer, works by other settings, or the edition
+    has changed since.
+    """
+    try:
+        found = await _found(url)
+        if found is None:
+            raise SchemaError(f"the database has no Linkbeat schema; run: {MIGRATE}")
+        if found.revision not in _known():
+            raise SchemaError(_unknown(found.revision))
+        if found.revision != head():
+            raise SchemaError(
+                f"the database's schema is at {found.revision}, older than this service's {head()}; run: {MIGRATE}"
+            )
+        if found.fingerprint != fingerprint():
+            raise SchemaError(f"the database's functions are not this service's; run: {MIGRATE}")
+        if found.edition != found.running:
+            raise SchemaError(
+                f"the schema was installed for TimescaleDB's {found.edition} edition and the server now runs the "
+                f"{found.running} edition; set timescaledb.license back, or restore into a new database"
+            )
+        wanted = settings.database_configuration()
+        if found.configuration != wanted:
+            raise SchemaError(
+                f"the database works by other settings than this service's "
+                f"{_differing(wanted, found.configuration)}; run: {MIGRATE}"
+            )
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as raised:
+        raise SchemaError(f"the database cannot be used: {raised}") from raised
+    return found.edition
+
+
+def head() -> str:
+    """The revision that this checkout migrates to."""
+    newest = ScriptDirectory.from_config(_config()).get_current_head()
+    assert newest is not None
+    return newest
+
+
+def fingerprint() -> str:
+    """Of the replaceable SQL in this checkout."""
+    digest = hashlib.sha256()
+    for path in _replaceable():
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+class _Found:
+    def __init__(
+        self, revision: str, row: asyncpg.Record, configuration: dict[str, float], wanting_roles: list[str]
+    ) -> None:
+        self.revision = revision
+        self.configuration = configuration
+        self.wanting_roles = wanting_roles
+        self.login: str = row["login"]
+        self.edition: str = row["edition"]
+        self.fingerprint: str | None = row["fingerprint"]
+        self.running = "apache" if row["license"] == "apache" else "community"
+
+
+async def _found(url: str) -> _Found | None:
+    connection = await asyncpg.connect(url, timeout=CONNECT_SECONDS, command_timeout=CONNECT_SECONDS)
+    try:
+        if await connection.fetchval("SELECT to_regclass('linkbeat.schema_version')") is None:
+            return None
+        revision = await connection.fetchval("SELECT version_num FROM linkbeat.schema_version")
+        if revision is None:
+            return None
+        row = await connection.fetchrow(
+            "SELECT edition, fingerprint, current_setting('timescaledb.license', true) AS license, "
+            "current_user AS login FROM linkbeat.installation"
+        )
+        assert row is not None
+        configuration: list[asyncpg.Record] = []
+        if await connection.fetchval("SELECT to_regclass('linkbeat.configuration')") is not None:
+            configuration = await connection.fetch("SELECT setting, days FROM linkbeat.configuration")
+        applied = {row["setting"]: row["days"] for row in configuration}
+        return _Found(revision, row, applied, await roles.wanting(connection))
+    finally:
+        await connection.close(timeout=CONNECT_SECONDS)
+
+
+async def _install_extension(url: str) -> None:
+    """Before the migration, because the edition can only be asked for where the extension is there."""
+    connection = await asyncpg.connect(url, timeout=CONNECT_SECONDS, command_timeout=CONNECT_SECONDS)
+    try:
+        if await connection.fetchval("SELECT 1 FROM pg_available_extensions WHERE name = 'timescaledb'") is None:
+            raise SchemaError("the database's server has no TimescaleDB; install its extension package there")
+        try:
+            await connection.execute("SET client_min_messages = 'error'; CREATE EXTENSION IF NOT EXISTS timescaledb")
+        except asyncpg.PostgresError as raised:
+            raise SchemaError(f"TimescaleDB cannot be installed in the database: {raised}") from raised
+        version = await connection.fetchval("SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'")
+        license_name = await connection.fetchval("SHOW timescaledb.license")
+    finally:
+        await connection.close(timeout=CONNECT_SECONDS)
+    if license_name != "apache" and tuple(int(part) for part in version.split("-")[0].split(".")) < COMMUNITY_AT_LEAST:
+        wanted = ".".join(map(str, COMMUNITY_AT_LEAST))
+        raise SchemaError(
+            f"TimescaleDB {version} is too old: the Community edition is used from {wanted} on; upgrade it"
+        )
+
+
+def _upgrade(connection: Connection, config: Config, configuration: dict[str, float]) -> None:
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+    for path in _replaceable():
+        script = path.read_text(encoding="utf-8")
+        connection.connection.dbapi_connection.run_async(lambda driver, script=script: driver.execute(script))  # type: ignore[union-attr]
+    connection.execute(text("UPDATE linkbeat.installation SET fingerprint = :found"), {"found": fingerprint()})
+    connection.execute(
+        text("SELECT linkbeat.configure(cast(:settings AS jsonb))"),
+        {"settings": msgspec.json.encode(configuration).decode()},
+    )
+
+
+def _differing(wanted: dict[str, float], found: dict[str, float]) -> str:
+    """The settings that differ, as the variables that make them what is wanted."""
+    return ", ".join(f"{variable(name)} = {days:g}" for name, days in wanted.items() if found.get(name) != days)
+
+
+def _replaceable() -> list[Path]:
+    """In the order of their application: views may call functions, and roles are granted both."""
+    return [*_files("function"), *_files("view"), *_files("role")]
+
+
+def _files(kind: str) -> list[Path]:
+    return sorted((ROOT / "sql" / kind).glob("*.sql"))
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(ROOT / "migrations"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _known() -> set[str]:
+    return {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+
+
+def _unknown(revision: str) -> str:
+    if revision == BEFORE_RELEASE:
+        return (
+            f"the database's schema is at {revision}, from before the first release, and cannot be upgraded; "
+            "remove the database (of the embedded one, postgres and database-kind in LINKBEAT_DATA_DIR) and start again"
+        )
+    return f"the database's schema is at {revision}, which this service does not know: it is newer; upgrade the service"

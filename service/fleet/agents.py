@@ -1,0 +1,148 @@
+"""Agents: whether their heartbeats come, what they say of their delivery, and what they are asked to do."""
+
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, Literal
+
+import asyncpg
+import msgspec
+from litestar import Request, Router, delete, get, put
+from litestar.params import FromPath
+
+from service.database.names import storable, unknown_server
+from service.database.pool import Database
+from service.fleet.listing import Direction, Search, SortKey, Status, StatusFilter, page
+from service.http.errors import Problem
+from service.http.json_body import body
+from service.http.parameters import After, Limit
+from service.http.problems import problems
+from service.ingest.agent_config import Configurations
+from service.wire import AgentConfig
+
+# public.agent_overview has the meaning of each column (docs/sql.md).
+_AGENTS = """
+SELECT s.server_id, s.hostname, s.status, s.is_paused AS paused, s.agent_version, s.interval_seconds, s.last_seen,
+       s.received_at, s.lateness_seconds, s.clock_skew_seconds, s.duplicates, s.conflicts, s.queued, s.oldest_seconds,
+       s.spool, s.spool_bytes, s.dropped, s.rejected, s.is_truncated AS truncated, s.config::text
+FROM agent_overview s
+"""
+MAX_CONFIG_BYTES = 256 << 10
+
+_CONFIGURE = "SELECT linkbeat.configure_server($1, $2::jsonb) AS is_known"
+
+
+class Agent(msgspec.Struct, frozen=True):
+    """An agent, as its newest heartbeat has it. What is null, the agent does not say.
+
+    status              online until three intervals pass without a heartbeat
+    paused              it says that it measures nothing for now, as it was asked to
+    last_seen           time of the newest heartbeat, by the agent's clock
+    received_at         when a heartbeat was last stored, by the service's clock
+    lateness_seconds    how much later than an interval after the one before the last heartbeat came, or the next one is
+                        by now if that is more; 0: in time
+    clock_skew_seconds  the service's clock less the agent's, with the time on the way, when a heartbeat last came live
+    duplicates          heartbeats that were sent again; conflicts: those of them whose values differed (the first stay)
+    queued              heartbeats that are not acknowledged yet, and oldest_seconds, the age of the oldest of them
+    spool               where they are kept, and spool_bytes, what they take there
+    dropped             heartbeats given up for want of room, and rejected, refused for good, since the agent's start
+    truncated           interfaces were left out to make the heartbeat fit
+    config              what is set for it; null: nothing
+    """
+
+    server_id: str
+    hostname: str
+    status: Status
+    paused: bool
+    agent_version: str | None
+    interval_seconds: float | None
+    last_seen: datetime
+    received_at: datetime
+    lateness_seconds: float
+    clock_skew_seconds: float | None
+    duplicates: int
+    conflicts: int
+    queued: int | None
+    oldest_seconds: float | None
+    spool: Literal["disk", "memory"] | None
+    spool_bytes: int | None
+    dropped: int | None
+    rejected: int | None
+    truncated: bool | None
+    config: AgentConfig | None
+
+
+class AgentPage(msgspec.Struct, frozen=True):
+    """Agents in the order asked for; `next` continues after the last of them, null at the end."""
+
+    agents: list[Agent]
+    next: str | None
+
+
+def router(database: Database, writing: Database, configurations: Configurations) -> Router:
+    """GET /agents, /servers/{server_id}/agent, and GET, PUT and DELETE /servers/{server_id}/config."""
+
+    @get("/agents", summary="List agents", responses=problems(401, 422, 503))
+    async def list_agents(
+        status: StatusFilter = None,
+        search: Search = None,
+        sort: SortKey = "id",
+        order: Direction = "asc",
+        limit: Limit = 100,
+        after: After = None,
+    ) -> AgentPage:
+        rows, following = await page(
+            database, _AGENTS, status=status, search=search, sort=sort, order=order, limit=limit, after=after
+        )
+        return AgentPage([_agent(row) for row in rows], following)
+
+    @get("/servers/{server_id:str}/agent", summary="A server's agent", responses=problems(401, 404, 503))
+    async def get_agent(server_id: FromPath[str]) -> Agent:
+        return await one(server_id)
+
+    async def one(server_id: str) -> Agent:
+        rows = await database.fetch(f"{_AGENTS} WHERE s.server_id = $1", storable(server_id))
+        if not rows:
+            raise unknown_server(server_id)
+        return _agent(rows[0])
+
+    @get("/servers/{server_id:str}/config", summary="What an agent is asked to do", responses=problems(401, 404, 503))
+    async def get_config(server_id: FromPath[str]) -> AgentConfig:
+        """`{}` where nothing is set."""
+        return (await one(server_id)).config or AgentConfig()
+
+    @put(
+        "/servers/{server_id:str}/config",
+        summary="Ask an agent to do otherwise",
+        responses=problems(400, 401, 404, 408, 413, 415, 422, 503),
+    )
+    async def put_config(server_id: FromPath[str], request: Request[Any, Any, Any]) -> AgentConfig:
+        """Replaces all that was set. The agent hears of it in the answer to its next heartbeat."""
+        config = await body(request, AgentConfig, MAX_CONFIG_BYTES)
+        await configure(server_id, config)
+        return config
+
+    @delete(
+        "/servers/{server_id:str}/config",
+        summary="Leave an agent to its own settings",
+        responses=problems(401, 404, 503),
+    )
+    async def delete_config(server_id: FromPath[str]) -> None:
+        """The same as to set `{}`."""
+        await configure(server_id, None)
+
+    async def configure(server_id: str, config: AgentConfig | None) -> None:
+        new = None if config is None else msgspec.json.encode(config).decode()
+        (row,) = await writing.fetch(_CONFIGURE, storable(server_id), new)
+        if not row["is_known"]:
+            raise unknown_server(server_id)
+        with suppress(Problem):  # it is set: where this fails, this process sees it when the others do
+            await configurations.refresh()
+
+    return Router("/", route_handlers=[list_agents, get_agent, get_config, put_config, delete_config], tags=["agents"])
+
+
+def _agent(row: asyncpg.Record) -> Agent:
+    values = dict(row)
+    config = values.pop("config")
+    # It goes out as it is stored.
+    return Agent(**values, config=None if config is None else msgspec.Raw(config.encode()))  # type: ignore[arg-type]

@@ -1,0 +1,300 @@
+"""The fleet at a glance: what a page shows that has a row for each server, and what changes in it as one looks.
+
+Of each server it has the primary interface and the busiest others, SHOWN in all: the whole of five hundred servers is
+then some tens of kilobytes on the wire. What the rest of its interfaces do is /servers/{server_id}/interfaces.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, Any
+
+import asyncpg
+import msgspec
+from litestar import Request, Response, Router, get
+from litestar.params import QueryParameter
+
+from service.cache import Reader, beside, keep_seconds
+from service.database.names import storable
+from service.database.pool import Database
+from service.fleet.changes import LATE, REMEMBERED, Live, Look
+from service.fleet.listing import DEFAULT_INTERVAL_SECONDS, ONLINE, Status
+from service.http.conditional import NOT_MODIFIED
+from service.http.errors import Problem
+from service.http.numbers import plain_json
+from service.http.parameters import Limit
+from service.http.problems import problems
+from service.traffic.periods import Bucket, Grid, PeriodName, grid
+from service.traffic.ranges import moment, read_moment
+from service.traffic.series import filled, of_pairs
+
+SHOWN = 4
+MAX_SERIES = 500
+
+# Busiest by what they counted since boot: by their rates, they would change places with every heartbeat.
+_PLACES = f"""
+    SELECT i.*, row_number() OVER (
+               ORDER BY i.interface_name IS NOT DISTINCT FROM s.primary_interface DESC,
+                        linkbeat.unsigned(i.rx_bytes) + linkbeat.unsigned(i.tx_bytes) DESC, i.interface_name) <= {SHOWN}
+               AS is_shown
+    FROM unnest(s.interfaces) i
+    WHERE i.time = s.last_seen AND NOT i.is_folded
+"""
+_COLUMNS = f"""
+    s.server_id AS id, s.hostname, CASE WHEN {ONLINE} THEN 'online' ELSE 'offline' END AS status,
+    s.reported_status IS NOT DISTINCT FROM 'paused' AS paused, s.received_at,
+    coalesce(s.interval_seconds, {DEFAULT_INTERVAL_SECONDS}) AS interval_seconds, s.primary_interface,
+    i.interface_count, i.interfaces_down, i.interfaces::text
+"""
+_INTERFACES = f"""
+CROSS JOIN LATERAL (
+    SELECT count(*) AS interface_count, count(*) FILTER (WHERE NOT is_up) AS interfaces_down,
+           coalesce(json_agg(json_build_object(
+               'name', interface_name, 'is_up', is_up, 'kind', kind,
+               'rx_bps', round(linkbeat.bps(rx_bytes_delta, elapsed_ms, delta_kind)),
+               'tx_bps', round(linkbeat.bps(tx_bytes_delta, elapsed_ms, delta_kind)))) FILTER (WHERE is_shown), '[]')
+               AS interfaces
+    FROM (SELECT * FROM ({_PLACES}) p ORDER BY NOT is_shown, interface_name) i
+) i
+"""
+# A row of nothing but the clock where there is no server.
+_PAGE = f"""
+WITH page AS (
+    SELECT {_COLUMNS} FROM servers s {_INTERFACES} WHERE s.server_id > $1 ORDER BY s.server_id LIMIT $2
+)
+SELECT now() AS at, p.* FROM (SELECT) clock LEFT JOIN page p ON true ORDER BY p.id
+"""
+LOOK = f"""
+WITH changed AS MATERIALIZED (
+    SELECT * FROM servers s
+    WHERE received_at > coalesce($1::timestamptz, now() - $4::interval)
+      AND NOT EXISTS (SELECT FROM unnest($2::text[], $3::timestamptz[]) AS k(server_id, received_at)
+                      WHERE (k.server_id, k.received_at) = (s.server_id, s.received_at))
+), found AS (SELECT {_COLUMNS} FROM changed s {_INTERFACES})
+SELECT now() AS at, clock_timestamp() AS seen, f.* FROM (SELECT) clock LEFT JOIN found f ON true
+"""
+_PEAKS = f"""
+WITH page AS MATERIALIZED (
+    SELECT s.server_id, s.last_seen, s.primary_interface, s.interfaces
+    FROM servers s WHERE s.server_id > $1 ORDER BY s.server_id LIMIT $2
+), shown AS (
+    SELECT s.server_id, p.interface_name FROM page s CROSS JOIN LATERAL ({_PLACES}) p WHERE p.is_shown
+), traffic AS (
+    SELECT server_id, interface_name, max(rx_bps_max) AS rx_bps_max, max(tx_bps_max) AS tx_bps_max,
+           coalesce(sum(rx_errors + tx_errors), 0)::bigint AS errors,
+           coalesce(sum(rx_dropped + tx_dropped), 0)::bigint AS dropped
+    FROM {{relation}}
+    WHERE bucket >= TIMESTAMPTZ '{{first}}' AND server_id = ANY (ARRAY(SELECT server_id FROM page))
+    GROUP BY 1, 2
+)
+SELECT server_id, interface_name AS interface, round(rx_bps_max)::float8 AS rx_bps_max,
+       round(tx_bps_max)::float8 AS tx_bps_max, errors, dropped
+FROM shown JOIN traffic USING (server_id, interface_name) ORDER BY 1, 2
+"""
+
+
+class FleetInterface(msgspec.Struct, frozen=True):
+    """An interface in its server's newest heartbeat. `rx_bps`, `tx_bps`: as there; null: not known."""
+
+    name: str
+    is_up: bool
+    kind: str | None
+    rx_bps: float | None
+    tx_bps: float | None
+
+
+class FleetServer(msgspec.Struct, frozen=True):
+    """A server, and of its interfaces the primary and the busiest since boot, four in all, by name.
+
+    status            online until three intervals pass without a heartbeat
+    received_at       when a heartbeat was last stored, by the database's clock
+    interval_seconds  from one heartbeat to the next
+    interface_count   all that have a history of their own, and interfaces_down, those of them that are down
+    """
+
+    id: str
+    hostname: str
+    status: Status
+    paused: bool
+    received_at: datetime
+    interval_seconds: float
+    primary_interface: str | None
+    interface_count: int
+    interfaces_down: int
+    interfaces: list[FleetInterface]
+
+
+class Fleet(msgspec.Struct, frozen=True):
+    """Servers by id, or those of them that changed after `since`.
+
+    at        by the database's clock, like `received_at`; as `since`, it asks for what changed later
+    next      hands on to the next page as `after`; null at the end
+    is_whole  nothing is missing; false: more changed after `since` than is remembered, and all is to be asked for again
+    """
+
+    at: datetime
+    servers: list[FleetServer]
+    next: str | None = None
+    is_whole: bool = True
+
+
+class Peak(msgspec.Struct, frozen=True):
+    """What an interface did in the period.
+
+    rx_bps_max, tx_bps_max  highest rate between two samples, in bits per second; null: none is known
+    errors                  received and sent with errors, and `dropped`, packets dropped; 0 where it is not reported
+    """
+
+    server_id: str
+    interface: str
+    rx_bps_max: float | None
+    tx_bps_max: float | None
+    errors: int
+    dropped: int
+
+
+class FleetPeaks(msgspec.Struct, frozen=True):
+    """Of the interfaces that a page of the fleet shows, as far as there is traffic in the period."""
+
+    period: str
+    peaks: list[Peak]
+
+
+class Columns(msgspec.Struct, frozen=True):
+    """One interface's rates, a number for each bucket, in bits per second; null where there are no samples.
+
+    bucket_seconds, first  of this series, where its server reports less often than the answer's buckets
+    """
+
+    server_id: str
+    interface: str
+    rx_bps: list[int | None]
+    tx_bps: list[int | None]
+    bucket_seconds: int | msgspec.UnsetType = msgspec.UNSET
+    first: datetime | msgspec.UnsetType = msgspec.UNSET
+
+
+class FleetColumns(msgspec.Struct, frozen=True):
+    """Sparklines without their timestamps: of each, the first bucket starts at `first`; the last is under way.
+
+    Of the interfaces that were asked for, those that have samples.
+    """
+
+    period: str
+    bucket_seconds: int
+    first: datetime
+    series: list[Columns]
+
+
+AfterServer = Annotated[str, QueryParameter(description="`next` of the page before.", max_length=100)]
+Since = Annotated[str | None, moment("`at` of the answer before: waits for what changed later, five seconds at most.")]
+Names = Annotated[
+    list[str] | None,
+    QueryParameter(description=f"A server and an interface of it, as nas/eth0; may be repeated, {MAX_SERIES} times."),
+]
+
+
+def live(database: Database) -> Live[FleetServer]:
+    """The changes of the fleet, to be entered with the service."""
+
+    async def look(since: datetime | None, known: Mapping[str, datetime]) -> Look[FleetServer]:
+        rows = await database.fetch(LOOK, since, list(known), list(known.values()), REMEMBERED + LATE)
+        found = {row["id"]: (row["received_at"], _server(row)) for row in rows if row["id"] is not None}
+        return Look(rows[0]["at"], rows[0]["seen"], found)
+
+    return Live(look)
+
+
+def router(
+    reader: Reader,
+    sparklines: Database,
+    changing: Live[FleetServer],
+) -> Router:
+    """GET /fleet, /fleet/peaks and /fleet/sparklines."""
+
+    @get("/", summary="The fleet at a glance", responses=problems(401, 422, 503) | NOT_MODIFIED)
+    async def fleet(
+        request: Request[Any, Any, Any], since: Since = None, limit: Limit = 500, after: AfterServer = ""
+    ) -> Response[Fleet]:
+        """With `since`, a long poll: the servers that changed, of the whole fleet, as soon as there are any."""
+        if since is not None:
+            cursor = read_moment("since", since)
+            found = await changing.changes(cursor)
+            changed = Fleet(cursor, [], is_whole=False) if found is None else Fleet(*found)
+            return Response(changed, headers={"Cache-Control": "no-store"})
+
+        async def read() -> Fleet:
+            rows = await reader.database.fetch(_PAGE, storable(after), limit + 1)
+            found = [_server(row) for row in rows if row["id"] is not None]
+            return Fleet(rows[0]["at"], found[:limit], found[limit - 1].id if len(found) > limit else None)
+
+        return await reader.answers.get(request, ("glance", limit, after), read, keep_seconds=1.0)
+
+    @get("/peaks", summary="Peaks and errors of the fleet", responses=problems(401, 422, 503) | NOT_MODIFIED)
+    async def peaks(
+        request: Request[Any, Any, Any], period: PeriodName = "1h", limit: Limit = 500, after: AfterServer = ""
+    ) -> Response[FleetPeaks]:
+        buckets = grid(period, None, reader.clock.now())
+
+        async def read() -> FleetPeaks:
+            sql = _PEAKS.format(relation=buckets.period.relation, first=buckets.first.isoformat())
+            rows = await reader.database.fetch(sql, storable(after), limit)
+            return FleetPeaks(period, [Peak(**row) for row in rows])
+
+        keep = keep_seconds(buckets.bucket_seconds) + 4.0
+        return await reader.answers.get(request, ("peaks", buckets, limit, after), read, keep_seconds=keep)
+
+    @get("/sparklines", summary="Sparklines in columns", responses=problems(401, 422, 503) | NOT_MODIFIED)
+    async def columns(
+        request: Request[Any, Any, Any], series: Names = None, period: PeriodName = "1h", bucket: Bucket = None
+    ) -> Response[FleetColumns]:
+        buckets = grid(period, bucket, reader.clock.now())
+        pairs = sorted({_pair(one) for one in series or ()})
+        if len(pairs) > MAX_SERIES:
+            raise Problem.invalid("series", f"at most {MAX_SERIES} are answered at once, got {len(pairs)}")
+
+        async def read() -> bytes:
+            found = await filled(sparklines, buckets, await of_pairs(sparklines, buckets, pairs))
+            return await beside(encoded, found)
+
+        def encoded(found: Mapping[Grid, Sequence[asyncpg.Record]]) -> bytes:
+            series = [
+                Columns(
+                    row["server_id"], row["interface_name"],
+                    _on_grid(row, wide, "rx_bps"), _on_grid(row, wide, "tx_bps"),
+                    msgspec.UNSET if wide is buckets else wide.bucket_seconds,
+                    msgspec.UNSET if wide is buckets else wide.first,
+                )
+                for wide, rows in found.items() for row in rows
+            ]  # fmt: skip
+            series.sort(key=lambda one: (one.server_id, one.interface))
+            return plain_json(FleetColumns(period, buckets.bucket_seconds, buckets.first, series))
+
+        return await reader.answers.get(
+            request, ("columns", buckets, *pairs), read,
+            keep_seconds=keep_seconds(buckets.bucket_seconds), servers=sorted({server_id for server_id, _ in pairs}),
+        )  # fmt: skip
+
+    return Router("/fleet", route_handlers=[fleet, peaks, columns], tags=["fleet"])
+
+
+def _server(row: asyncpg.Record) -> FleetServer:
+    values = {name: row[name] for name in FleetServer.__struct_fields__}
+    # They go out as the database has them.
+    return FleetServer(**values | {"interfaces": msgspec.Raw(row["interfaces"].encode())})
+
+
+def _pair(text: str) -> tuple[str, str]:
+    """`nas/eth0` as server and interface: neither has a slash in it."""
+    server_id, _, interface = storable(text).partition("/")
+    if not interface:
+        raise Problem.invalid("series", f"expected a server and an interface such as nas/eth0, got {text!r}")
+    return server_id, interface
+
+
+def _on_grid(row: asyncpg.Record, buckets: Grid, name: str) -> list[int | None]:
+    """The row's array on the whole grid. What a clock that runs ahead has put behind its end is left out."""
+    values: list[int | None] = [None] * buckets.count
+    for place, value in zip(row["places"], row[name], strict=True):
+        if place < buckets.count:
+            values[place] = round(value)
+    return values

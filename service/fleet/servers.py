@@ -1,0 +1,194 @@
+"""Servers: what is known of each machine, and its newest heartbeat."""
+
+import re
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+import msgspec
+from litestar import Request, Router, get
+from litestar.params import FromPath
+
+from service.access.identity import MAY, Caller
+from service.database.names import storable, unknown_server
+from service.database.pool import Database
+from service.fleet.listing import ONLINE, Direction, Search, SortKey, Status, StatusFilter, page
+from service.http.parameters import After, Limit
+from service.http.problems import problems
+from service.wire import Filesystem, HostMetrics, NetworkInterface
+
+# The interfaces of the newest heartbeat: those that it named carry its time.
+_SERVERS = f"""
+SELECT s.server_id, s.hostname, s.server_guid, CASE WHEN {ONLINE} THEN 'online' ELSE 'offline' END AS status,
+       s.reported_status IS NOT DISTINCT FROM 'paused' AS paused, s.first_seen, s.last_seen, s.agent_version,
+       s.primary_interface, linkbeat.still_shared(s.shared_since, s.shared_at) AS shared_since, s.shared_at,
+       s.duplicates, s.conflicts, s.os_info::text, m.metrics::text AS latest_metrics, s.filesystems::text,
+       i.interfaces::text
+FROM servers s
+CROSS JOIN LATERAL (
+    SELECT jsonb_strip_nulls(to_jsonb(s.latest_metrics) || jsonb_build_object(
+               'network_rx_bytes', linkbeat.unsigned((s.latest_metrics).network_rx_bytes),
+               'network_tx_bytes', linkbeat.unsigned((s.latest_metrics).network_tx_bytes))) AS metrics
+) m
+CROSS JOIN LATERAL (
+    SELECT coalesce(json_agg(json_build_object(
+               'name', interface_name,
+               'rx_bytes', linkbeat.unsigned(rx_bytes), 'tx_bytes', linkbeat.unsigned(tx_bytes),
+               'rx_packets', linkbeat.unsigned(rx_packets), 'tx_packets', linkbeat.unsigned(tx_packets),
+               'rx_errors', linkbeat.unsigned(rx_errors), 'tx_errors', linkbeat.unsigned(tx_errors),
+               'rx_dropped', linkbeat.unsigned(rx_dropped), 'tx_dropped', linkbeat.unsigned(tx_dropped),
+               'is_up', is_up, 'kind', kind, 'stacked_on', string_to_array(stacked_on, '/'),
+               'speed_mbps', speed_mbps, 'operstate', operstate,
+               'rx_bps', linkbeat.bps(rx_bytes_delta, elapsed_ms, delta_kind),
+               'tx_bps', linkbeat.bps(tx_bytes_delta, elapsed_ms, delta_kind),
+               'delta_kind', delta_kind, 'elapsed_seconds', CASE WHEN elapsed_ms > 0 THEN elapsed_ms / 1000.0 END,
+               'is_lowest', is_lowest, 'is_folded', is_folded,
+               'folded_into', CASE WHEN is_folded THEN coalesce(linkbeat.fold_series(interface_name), 'other/*') END)
+           ORDER BY interface_name), '[]') AS interfaces
+    FROM unnest(s.interfaces)
+    WHERE time = s.last_seen
+) i
+"""
+
+
+# Images that are full by their nature. Agents leave them out by now; older ones and others report them as they are.
+_IMAGES = frozenset({"squashfs", "iso9660", "udf", "erofs", "cramfs", "romfs"})
+_FUSE_IMAGES = re.compile(r"fuse\.(squashfuse|.*appimage)", re.IGNORECASE)
+_APPIMAGE_MOUNT = "/.mount_"  # /tmp/.mount_ObsidiAbc123, whatever the type is called
+READ_ONLY = "read-only"
+
+
+class MountedFilesystem(Filesystem, frozen=True, omit_defaults=False):
+    """A filesystem of the newest heartbeat: all fields, where what is stored leaves out a 0 like any default.
+
+    state   as sent; of an image that is always full, read-only
+    """
+
+    def __post_init__(self) -> None:
+        if self.state is None and is_image(self.fs_type, self.mount_point):
+            msgspec.structs.force_setattr(self, "state", READ_ONLY)
+
+
+def is_image(fs_type: str, mount_point: str) -> bool:
+    """Whether the filesystem is an image, such as a snap or an AppImage: it is full, and nobody can write to it."""
+    if fs_type in _IMAGES or _FUSE_IMAGES.match(fs_type):
+        return True
+    return fs_type.startswith("fuse") and _APPIMAGE_MOUNT in mount_point
+
+
+class InterfaceState(NetworkInterface, frozen=True, kw_only=True):
+    """An interface of the newest heartbeat, and what it transferred since the sample before.
+
+    rx_bps, tx_bps   bits per second; null: not known
+    delta_kind       how that is known: first, normal, gap, reboot, reset, wrap, dip, glitch or
+                     rejected (docs/counters.md)
+    elapsed_seconds  since the sample before; of a gap, its length; null: there is none
+    is_lowest        no other interface of the server is below it: the server's traffic is the sum over these
+    is_folded        its history is counted in the series of its kind, folded_into, such as veth/*; null: it has its own
+    """
+
+    rx_bps: float | None
+    tx_bps: float | None
+    delta_kind: str
+    elapsed_seconds: float | None
+    is_lowest: bool
+    is_folded: bool
+    folded_into: str | None
+
+
+class Server(msgspec.Struct, frozen=True):
+    """A machine that sends heartbeats.
+
+    server_guid         null for a token that may only read
+    status              online until three intervals pass without a heartbeat
+    paused              the agent says that it measures nothing for now, as it was asked to
+    last_seen           time of the newest heartbeat, by the agent's clock
+    latest_metrics      of the newest heartbeat; null if it had none
+    network_interfaces  of the newest heartbeat, with the counters as the kernel reported them
+    shared_since        when two machines were first seen to report under this id, and shared_at, last; null: none do
+    duplicates          heartbeats that were sent again; conflicts: those of them whose values differed (the first stay)
+    """
+
+    id: str
+    hostname: str
+    server_guid: str | None
+    status: Status
+    paused: bool
+    first_seen: datetime
+    last_seen: datetime
+    agent_version: str | None
+    primary_interface: str | None
+    os_info: dict[str, Any] | None
+    latest_metrics: HostMetrics | None
+    shared_since: datetime | None
+    shared_at: datetime | None
+    duplicates: int
+    conflicts: int
+    network_interfaces: list[InterfaceState]
+    filesystems: list[MountedFilesystem]
+
+
+class ServerPage(msgspec.Struct, frozen=True):
+    """Servers in the order asked for; `next` continues after the last of them, null at the end."""
+
+    servers: list[Server]
+    next: str | None
+
+
+def router(database: Database) -> Router:
+    """GET /servers and /servers/{server_id}."""
+
+    @get("/", summary="List servers", responses=problems(401, 422, 503))
+    async def list_servers(
+        request: Request[Any, Caller, Any],
+        status: StatusFilter = None,
+        search: Search = None,
+        sort: SortKey = "id",
+        order: Direction = "asc",
+        limit: Limit = 100,
+        after: After = None,
+    ) -> ServerPage:
+        rows, following = await page(
+            database, _SERVERS, status=status, search=search, sort=sort, order=order, limit=limit, after=after
+        )
+        return ServerPage([_server(row, request.auth) for row in rows], following)
+
+    @get("/{server_id:str}", summary="One server", responses=problems(401, 404, 503))
+    async def get_server(server_id: FromPath[str], request: Request[Any, Caller, Any]) -> Server:
+        rows = await database.fetch(f"{_SERVERS} WHERE s.server_id = $1", storable(server_id))
+        if not rows:
+            raise unknown_server(server_id)
+        return _server(rows[0], request.auth)
+
+    return Router("/servers", route_handlers=[list_servers, get_server], tags=["servers"])
+
+
+def _server(row: asyncpg.Record, caller: Caller) -> Server:
+    return Server(
+        id=row["server_id"],
+        hostname=row["hostname"],
+        # With it, an enrolment token takes the place of a machine whose token was revoked.
+        server_guid=row["server_guid"] if "admin" in MAY[caller.kind] else None,
+        status=row["status"],
+        paused=row["paused"],
+        first_seen=row["first_seen"],
+        last_seen=row["last_seen"],
+        agent_version=row["agent_version"],
+        primary_interface=row["primary_interface"],
+        shared_since=row["shared_since"],
+        shared_at=row["shared_at"],
+        duplicates=row["duplicates"],
+        conflicts=row["conflicts"],
+        # These go out as they are stored: nothing is decoded on the way.
+        os_info=_raw(row["os_info"]),
+        latest_metrics=_raw(row["latest_metrics"]),
+        network_interfaces=_raw(row["interfaces"]),
+        filesystems=_filesystems(row["filesystems"]),
+    )
+
+
+_filesystems = msgspec.json.Decoder(list[MountedFilesystem]).decode
+
+
+def _raw(text: str | None) -> Any:
+    return None if text is None else msgspec.Raw(text.encode())

@@ -1,0 +1,45 @@
+"""What agents are asked to do otherwise than their own settings say; the answer to a heartbeat brings it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from service.database.follow import POLL_SECONDS, Followed
+from service.database.pool import Database
+from service.wire import AgentConfig
+
+__all__ = ["POLL_SECONDS", "Configurations"]
+
+# All of it in one statement if anything has changed, else one row of nothing.
+CHANGED = """
+SELECT i.config_revision AS revision, c.server_id, c.config::text
+FROM linkbeat.installation i LEFT JOIN linkbeat.server_config c ON i.config_revision <> $1
+"""
+
+
+_NOTHING: Any = msgspec.Raw(b"{}")
+
+
+class Configurations(Followed):
+    """What is set for every server, as this process knows it."""
+
+    def __init__(self, database: Database, is_reachable: Callable[[], bool]) -> None:
+        super().__init__(database, is_reachable, "configurations")
+        self._of: dict[str, Any] = {}
+        self._revision = -1
+
+    @property
+    def are_known(self) -> bool:
+        """Before, `{}` would tell a paused agent to go on."""
+        return self._revision >= 0
+
+    def of(self, server_id: str) -> AgentConfig:
+        """As it goes out."""
+        return self._of.get(server_id, _NOTHING)  # type: ignore[no-any-return]  # its JSON, which is encoded as such
+
+    async def take(self) -> None:
+        rows = await self._database.fetch(CHANGED, self._revision)
+        if rows and rows[0]["revision"] != self._revision:
+            self._of = {row["server_id"]: msgspec.Raw(row["config"].encode()) for row in rows if row["server_id"]}
+            self._revision = rows[0]["revision"]

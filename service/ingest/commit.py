@@ -1,0 +1,373 @@
+"""Group commit: heartbeats that arrive while a transaction runs are gathered into the next one.
+
+There is no timer: the running transaction is the timer. Writers execute batches without waiting for the disk; beside
+them a sealer flushes the write-ahead log, which makes all batches durable that were executed before, and only then are
+their heartbeats answered. So an answer of 200 means that the heartbeat is on the database's disk, while the database
+works on the next batch instead of waiting for the disk. Nothing waits without a bound.
+"""
+
+import asyncio
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from typing import Self
+
+import asyncpg
+
+from service.database.pool import RETRY_AFTER_SECONDS, UNREACHABLE, connect_writer
+from service.http.errors import FieldError, Problem
+from service.ingest.batch import CALL, Pending, Stored, arguments
+from service.ingest.queue import Queue
+from service.wire import Heartbeat
+
+log = logging.getLogger("linkbeat")
+
+# A batch costs half a millisecond before its first heartbeat: a second one beside it is worth it from here on.
+PARALLEL_HEARTBEATS = 100
+STALLED_SECONDS = 0.05  # a batch that waits for a lock does not keep the others waiting for longer
+KNOWN_SERVERS = 1_000_000  # remembered, some 100 bytes each; past it they are learnt anew
+ANSWER_SECONDS = 5.0
+ATTEMPTS = 4
+RECONNECT_SECONDS = 0.5
+
+# Returns when the log is flushed up to its own commit, so up to all that were executed before. A transaction, and not a
+# bare flush, so that it waits for synchronous standbys too, where there are any.
+SEAL = "SELECT pg_logical_emit_message(true, 'linkbeat', '')"
+
+# Another writer or a migration was in the way: the same batch passes when tried again.
+_PASSING = (
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.UniqueViolationError,
+    asyncpg.InvalidCachedStatementError,
+)
+
+# A value, and not the database's state, is to blame: the others of the batch pass without its heartbeat.
+_POISON = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+    asyncpg.RaiseError,  # a trigger of the operator's own
+    ValueError,
+)
+
+
+_STORED = Stored()
+
+
+class Ingest:
+    """The queue, its writers and the sealer. `async with Ingest(url, limit, …) as ingest: await ingest.store(…)`."""
+
+    def __init__(
+        self,
+        url: str,
+        queue_heartbeats: int,
+        *,
+        series_budget: int,
+        fold_seconds: int,
+        writers: int = 2,
+        on_stored: Callable[[Sequence[str]], None] = lambda _: None,
+    ) -> None:
+        self._url = url
+        self._on_stored = on_stored  # told of which servers, before their heartbeats are answered
+        self._folding = {"series_budget": series_budget, "fold_seconds": fold_seconds}
+        self._known: set[str] = set()  # servers that the database has a row of
+        self._queue = Queue(queue_heartbeats)
+        self._unanswered: set[Pending] = set()
+        self._writers = writers
+        self._connected = 0
+        self._idle: list[asyncio.Future[list[Pending]]] = []  # writers that wait for a batch
+        self._executing = 0
+        self._started = 0.0  # when the newest batch was given to a writer, by the event loop's clock
+        self._is_dispatching = False
+        self._executed: list[tuple[list[Pending], asyncpg.Record]] = []
+        self._unsealed = asyncio.Event()
+        self._is_sealing = False
+        self._closing = False
+        self._written = False  # nothing is executed any more
+        self.counts: Counter[str] = Counter()
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._closing = self._written = False
+        tried = [asyncio.Event() for _ in range(self._writers + 1)]
+        self._tasks = [asyncio.create_task(self._write(event), name="linkbeat writer") for event in tried[1:]]
+        self._sealer = asyncio.create_task(self._seal(tried[0]), name="linkbeat sealer")
+        self._watch = asyncio.create_task(self._look(), name="linkbeat overdue heartbeats")
+        for event in tried:
+            await event.wait()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """What is queued is written first, as long as the database takes it."""
+        self._closing = True
+        self._dispatch()
+        await asyncio.wait(self._tasks, timeout=ANSWER_SECONDS)
+        self._written = True
+        self._unsealed.set()
+        await asyncio.wait([self._sealer], timeout=1.0)
+        everything = (*self._tasks, self._sealer, self._watch)
+        for task in everything:
+            task.cancel()
+        await asyncio.gather(*everything, return_exceptions=True)
+        _refuse(self._unanswered, _away())
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether heartbeats can be written now."""
+        return self._connected > 0 and self._is_sealing
+
+    @property
+    def queued(self) -> int:
+        """Heartbeats that wait for a writer."""
+        return len(self._queue)
+
+    async def store(self, heartbeat: Heartbeat, time: datetime, *, skew_ms: int | None = None) -> Stored:
+        """Returns when the heartbeat has been committed and flushed; `skew_ms` is what Pending has.
+
+        Raises Problem: 503 where that is not known within ANSWER_SECONDS, at once where it cannot be; 422 where the
+        database refuses the heartbeat's values.
+        """
+        if not self._connected or not self._is_sealing or self._closing:
+            raise _away()
+        self.check_room(heartbeat.server_id)
+        loop = self._loop
+        pending = Pending(heartbeat, time, loop.time() + ANSWER_SECONDS, loop.create_future(), skew_ms)
+        self._unanswered.add(pending)
+        self._queue.put(pending)
+        if self._idle:
+            self._wake()
+        try:
+            return await pending.answer
+        finally:
+            self._unanswered.discard(pending)
+
+    def check_room(self, server_id: str) -> None:
+        """Raises Problem (503) where no more heartbeats of this server may wait."""
+        if self._queue.is_full_for(server_id):
+            self.counts["overloaded"] += 1
+            raise Problem.retry("overloaded", "too many heartbeats wait for the database", RETRY_AFTER_SECONDS)
+
+    def _wake(self) -> None:
+        """Dispatches, once all that has arrived in this turn of the loop is queued."""
+        if not self._is_dispatching:
+            self._is_dispatching = True
+            self._loop.call_soon(self._dispatch)
+
+    def _dispatch(self) -> None:
+        """Gives batches to idle writers; at the end, nothing, which ends them."""
+        self._is_dispatching = False
+        while self._idle and self._queue:
+            now = self._loop.time()
+            if (
+                self._executing
+                and len(self._queue) < PARALLEL_HEARTBEATS
+                and now - self._started < STALLED_SECONDS
+                and not self._queue.is_heavy_executing
+                and not self._closing
+            ):
+                return
+            batch = self._queue.take()
+            if not batch:
+                return
+            self._executing += 1
+            self._started = now
+            self._idle.pop().set_result(batch)
+        if self._closing and not self._queue:
+            while self._idle:
+                self._idle.pop().set_result([])
+
+    async def _look(self) -> None:
+        """Refuses what waits for too long: a timer for each heartbeat would cost more than the heartbeat."""
+        while True:
+            await asyncio.sleep(STALLED_SECONDS)
+            now = self._loop.time()
+            overdue = [pending for pending in self._unanswered if pending.deadline < now]
+            if overdue:
+                _refuse(overdue, _away())
+            if self._queue:
+                self._dispatch()
+
+    async def _write(self, tried: asyncio.Event) -> None:
+        """One writer: connects, executes batch after batch, connects again when the connection is lost."""
+        while not self._closing:
+            connection = await self._connect(tried, waits_for_disk=False)
+            if connection is None:
+                continue
+            self._connected += 1
+            try:
+                while batch := await self._next_batch():
+                    await self._write_batch(connection, batch)
+            except UNREACHABLE as raised:
+                log.warning("connection to the database lost: %s: %s", type(raised).__name__, raised)
+            finally:
+                self._connected -= 1
+                connection.terminate()
+
+    async def _connect(self, tried: asyncio.Event, *, waits_for_disk: bool) -> asyncpg.Connection | None:
+        """A connection, or None after a while."""
+        try:
+            connection = await connect_writer(self._url, waits_for_disk=waits_for_disk)
+        except (*UNREACHABLE, asyncpg.PostgresError) as raised:
+            log.log(logging.DEBUG if tried.is_set() else logging.WARNING, "no connection to the database: %s", raised)
+            if not self.is_connected:
+                _refuse(self._unanswered, _away())
+            tried.set()
+            await asyncio.sleep(RECONNECT_SECONDS)
+            return None
+        tried.set()
+        return connection
+
+    async def _next_batch(self) -> list[Pending]:
+        """Empty only at the end."""
+        waiting: asyncio.Future[list[Pending]] = self._loop.create_future()
+        self._idle.append(waiting)
+        self._wake()
+        return await waiting
+
+    async def _write_batch(self, connection: asyncpg.Connection, batch: list[Pending]) -> None:
+        """Raises one of UNREACHABLE when the connection is lost; the batch is then queued again."""
+        try:
+            await self._execute(connection, batch)
+        except TimeoutError:
+            # It has had all the time that its clients wait for: written again, it would take a writer as long again.
+            log.warning("a batch of %d heartbeats took too long", len(batch))
+            self.counts["refused timeout"] += 1
+            _refuse(batch, _away())
+            raise
+        except UNREACHABLE:
+            # Whether it was committed is not known; writing it again changes nothing if it was.
+            self._queue.put_back(batch)
+            raise
+        except Exception:
+            # A bug. The writer lives on, with a connection in a known state.
+            log.exception("a batch of %d heartbeats failed", len(batch))
+            self.counts["bugs"] += 1
+            _refuse(batch, _away())
+            raise ConnectionResetError("after a bug") from None
+        finally:
+            self._executing -= 1
+            self._queue.release(batch)
+
+    async def _seal(self, tried: asyncio.Event) -> None:
+        """Makes what was executed durable, and answers it."""
+        while not self._written or self._executed:
+            connection = await self._connect(tried, waits_for_disk=True)
+            if connection is None:
+                continue
+            # What was executed before this session began, a server may have executed that has crashed since: this
+            # session's flush tells nothing of it. Writing it again does.
+            for batch, _ in self._executed:
+                self._queue.put_back(batch)
+            self._executed.clear()
+            self._is_sealing = True
+            self._wake()
+            try:
+                while not self._written or self._executed:
+                    await self._unsealed.wait()
+                    self._unsealed.clear()
+                    await self._seal_executed(connection)
+            except UNREACHABLE as raised:
+                log.warning("connection to the database lost: %s: %s", type(raised).__name__, raised)
+            finally:
+                self._is_sealing = False
+                connection.terminate()
+
+    async def _seal_executed(self, connection: asyncpg.Connection) -> None:
+        batches, self._executed = self._executed, []
+        try:
+            if batches:
+                await connection.execute(SEAL)
+        except UNREACHABLE:
+            self._executed[:0] = batches  # the next session has them written again
+            raise
+        except asyncpg.PostgresError as raised:
+            log.error("the database cannot flush its log: %s: %s", type(raised).__name__, raised)
+            self.counts[f"refused {raised.sqlstate}"] += 1
+            for batch, _ in batches:
+                _refuse(batch, _away())
+        else:
+            for batch, row in batches:
+                self._answer(batch, row)
+
+    async def _execute(self, connection: asyncpg.Connection, batch: Sequence[Pending]) -> None:
+        """Executes the batch and leaves it to the sealer. Raises one of UNREACHABLE when the connection is lost."""
+        for attempt in range(1, ATTEMPTS + 1):
+            servers = {pending.heartbeat.server_id for pending in batch}
+            try:
+                row = await connection.fetchrow(
+                    CALL, *arguments(batch, may_register=not servers <= self._known, **self._folding)
+                )
+            except _PASSING as raised:
+                self.counts[f"retry {raised.sqlstate}"] += 1
+                self._known -= servers  # one may have been deleted
+                if attempt == ATTEMPTS:
+                    log.warning("a batch failed %d times: %s: %s", attempt, type(raised).__name__, raised)
+                    _refuse(batch, _away())
+                    return
+                await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))
+                batch = [pending for pending in batch if not pending.answer.done()]
+                if not batch:
+                    return  # all were told to come again while a lock was waited for
+            except _POISON as raised:
+                await self._isolate(connection, batch, raised)
+                return
+            except UNREACHABLE:
+                raise
+            except asyncpg.PostgresError as raised:
+                log.error("the database refused a batch: %s: %s", type(raised).__name__, raised)
+                self.counts[f"refused {raised.sqlstate}"] += 1
+                _refuse(batch, _away())
+                return
+            else:
+                assert row is not None
+                self._known |= servers
+                if len(self._known) > KNOWN_SERVERS:
+                    self._known = servers
+                self._executed.append((list(batch), row))
+                self._unsealed.set()
+                return
+
+    async def _isolate(self, connection: asyncpg.Connection, batch: Sequence[Pending], raised: Exception) -> None:
+        """One record that the database cannot take must not fail its neighbours: halves, until it stands alone."""
+        if len(batch) > 1:
+            middle = len(batch) // 2
+            await self._execute(connection, batch[:middle])
+            await self._execute(connection, batch[middle:])
+            return
+        log.error("the database cannot take a heartbeat of %s: %s", batch[0].heartbeat.server_id, raised)
+        self.counts["poisoned"] += 1
+        reason = "holds a value that the database cannot take"
+        _refuse(batch, Problem("invalid", reason, [FieldError("", reason)]))
+
+    def _answer(self, batch: Sequence[Pending], row: asyncpg.Record) -> None:
+        self._on_stored([pending.heartbeat.server_id for pending in batch])
+        self.counts["heartbeats"] += len(batch)
+        self.counts["batches"] += 1
+        if row["registered"] or row["duplicate"]:
+            registered, conflicts = set(row["registered"] or ()), set(row["conflict"] or ())
+            duplicates = Counter(row["duplicate"] or ())
+            for place, pending in enumerate(batch, start=1):
+                samples = len(pending.heartbeat.network_interfaces or ())
+                stored = Stored(place in registered, duplicates[place] >= max(samples, 1), place in conflicts)
+                self.counts["duplicates"] += stored.duplicate
+                self.counts["conflicts"] += stored.conflict
+                if not pending.answer.done():
+                    pending.answer.set_result(stored)
+            return
+        for pending in batch:
+            if not pending.answer.done():
+                pending.answer.set_result(_STORED)
+
+
+def _away() -> Problem:
+    return Problem.retry("database_unavailable", "whether the heartbeat is stored is not known", RETRY_AFTER_SECONDS)
+
+
+def _refuse(batch: Iterable[Pending], problem: Problem) -> None:
+    for pending in batch:
+        if not pending.answer.done():
+            pending.answer.set_exception(problem)

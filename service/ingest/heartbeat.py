@@ -1,0 +1,155 @@
+"""Bytes to heartbeats, in one place.
+
+Errors are said field by field, and nothing gets by that would fail in SQL.
+"""
+
+import re
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+
+import msgspec
+
+from service.http.errors import FieldError, Problem
+from service.http.os_info import checked
+from service.http.refusal import CONTROL, NAMES, not_as_specified, not_json
+from service.ingest.hints import consistent, decode_sensible
+from service.wire import HINTS, MAX_COUNTER, MAX_STACKED_ON, Filesystem, Heartbeat, NetworkInterface
+
+FUTURE_ALLOWED = timedelta(minutes=5)
+MAX_BATCH_HEARTBEATS = 1_000
+
+_REPLACEMENT = "\ufffd"
+_NOT_IN_NAMES = re.compile("[\x00-\x1f\x7f-\x9f/]")  # as InterfaceName
+_TOO_GREAT = FieldError("", f"expected int <= {MAX_COUNTER}")
+# Text that describes: a control character in it is replaced, because the measurements matter more, and a hint with one
+# makes no sense. In a name (server_id, hostname, server_guid, an interface's) it is refused: with another name it would
+# be another thing.
+_DESCRIPTIVE: dict[type[msgspec.Struct], tuple[str, ...]] = {
+    Heartbeat: ("status", "boot_id", "agent_version"),
+    NetworkInterface: ("kind", "operstate"),
+    Filesystem: ("mount_point", "device", "fs_type", "state"),
+}
+_decode = msgspec.json.Decoder(Heartbeat).decode
+# An array as a struct with as many fields as a batch may have records, and one more: an item beyond them is skipped
+# where it stands, while a list would hold four million of an array of eight megabytes.
+_Records = msgspec.defstruct(
+    "_Records", [(f"record_{n}", msgspec.Raw, None) for n in range(MAX_BATCH_HEARTBEATS + 1)], array_like=True
+)
+_decode_records = msgspec.json.Decoder(_Records).decode
+_lines = re.compile(rb"\S[^\n]*").finditer
+
+
+def decode_heartbeat(body: bytes, *, now: datetime, oldest: timedelta) -> Heartbeat:
+    """A heartbeat that the database will take. Hints that make no sense are left out (service/ingest/hints.py).
+
+    Raises Problem: 400 where the body is not JSON, 422 with every field that is not as specified, MAX_ERRORS at most.
+    """
+    try:
+        try:
+            heartbeat = _decode(body)
+        except msgspec.ValidationError:
+            heartbeat = decode_sensible(body)
+        if heartbeat.os_info is not None:
+            error, known = checked(heartbeat.os_info)
+            if error is not None:
+                raise not_as_specified(body, error, Heartbeat)
+            msgspec.structs.force_setattr(heartbeat, "os_info", known)
+    except msgspec.ValidationError as raised:
+        raise not_as_specified(body, raised, Heartbeat) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as raised:
+        raise not_json(raised) from None
+    if (doubt := _doubt(heartbeat)) is not None:
+        raise not_as_specified(body, doubt, Heartbeat)
+    # In JSON a control character is escaped, DEL and those past it excepted; most bodies have none of these bytes.
+    if b"\\" in body or b"\x7f" in body or b"\xc2" in body:
+        _replace_control_characters(heartbeat)
+    if heartbeat.timestamp is not None:
+        _check_time(heartbeat.timestamp, now, oldest)
+    return consistent(heartbeat)
+
+
+def split_batch(body: bytes, *, lines: bool) -> list[bytes | msgspec.Raw]:
+    """The records of a batch, each still as it came: a JSON array, or one JSON text a line.
+
+    Raises Problem where the body as a whole cannot be read: 400 if it is not JSON, 413 past MAX_BATCH_HEARTBEATS
+    records, 422 if it is not an array.
+    """
+    records: list[bytes | msgspec.Raw]
+    if lines:
+        records = [found[0] for found in islice(_lines(body), MAX_BATCH_HEARTBEATS + 1)]
+    else:
+        try:
+            array = _decode_records(body)
+        except msgspec.ValidationError:
+            raise Problem.invalid("", "expected a JSON array of heartbeats") from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as raised:
+            raise not_json(raised) from None
+        records = [record for record in msgspec.structs.astuple(array) if record is not None]
+    if len(records) > MAX_BATCH_HEARTBEATS:
+        raise Problem("too_large", f"a batch holds at most {MAX_BATCH_HEARTBEATS} heartbeats")
+    return records
+
+
+def _check_time(timestamp: datetime, now: datetime, oldest: timedelta) -> None:
+    if timestamp > now + FUTURE_ALLOWED:
+        raise Problem.invalid(
+            "timestamp", f"lies more than 5 minutes ahead of the service's clock, {_iso(now)}", "clock_future"
+        )
+    if timestamp < now - oldest:
+        raise Problem.invalid(
+            "timestamp", f"is more than {oldest.days} days before the service's clock, {_iso(now)}", "too_old"
+        )
+
+
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _doubt(heartbeat: Heartbeat) -> FieldError | None:
+    """Something that is wrong and that the types cannot say; quick, because every heartbeat is asked.
+
+    Counters end at 2**64 - 1, and an interface's name is its own: one of these would fail the whole batch.
+    """
+    if heartbeat.network_interfaces and (doubt := _doubt_in(heartbeat.network_interfaces)):
+        return doubt
+    for filesystem in heartbeat.filesystems or ():
+        if max(filesystem.total_bytes, filesystem.used_bytes, filesystem.available_bytes or 0) > MAX_COUNTER:
+            return _TOO_GREAT
+    metrics = heartbeat.metrics
+    if metrics is not None and max(metrics.network_rx_bytes or 0, metrics.network_tx_bytes or 0) > MAX_COUNTER:
+        return _TOO_GREAT
+    return None
+
+
+def _doubt_in(interfaces: list[NetworkInterface]) -> FieldError | None:
+    stacked = 0
+    for one in interfaces:
+        largest = max(
+            one.rx_bytes, one.tx_bytes, one.rx_packets, one.tx_packets,
+            one.rx_errors or 0, one.tx_errors or 0, one.rx_dropped or 0, one.tx_dropped or 0,
+        )  # fmt: skip
+        if largest > MAX_COUNTER:
+            return _TOO_GREAT
+        if one.stacked_on:
+            stacked += len(one.stacked_on)
+            if _NOT_IN_NAMES.search("".join(one.stacked_on)):
+                msgspec.structs.force_setattr(one, "stacked_on", None)  # a hint that makes no sense
+    if stacked > MAX_STACKED_ON:
+        return FieldError("network_interfaces", f"stacked_on has more than {MAX_STACKED_ON} names in all")
+    if len({one.name for one in interfaces}) < len(interfaces):
+        return FieldError("network_interfaces", "a name stands twice")
+    return None
+
+
+def _replace_control_characters(heartbeat: Heartbeat) -> None:
+    """Raises Problem (422) for a name that has one; see _DESCRIPTIVE."""
+    for name in NAMES:
+        text = getattr(heartbeat, name)
+        if text and CONTROL.search(text):
+            raise Problem.invalid(name, "contains a control character")
+    for one in (heartbeat, *(heartbeat.network_interfaces or ()), *(heartbeat.filesystems or ())):
+        for name in _DESCRIPTIVE[type(one)]:
+            text = getattr(one, name)
+            if text and CONTROL.search(text):
+                is_hint = name in HINTS.get(type(one), ())
+                msgspec.structs.force_setattr(one, name, None if is_hint else CONTROL.sub(_REPLACEMENT, text))

@@ -1,0 +1,225 @@
+"""The two ingest routes: body → wire → ingest → answer.
+
+Bare ASGI beside Litestar: a typed handler costs three times as much as all that is done here, its routing alone a
+tenth, and Litestar answers 500 to bodies that are nested too deeply or are not UTF-8.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from time import perf_counter
+
+import msgspec
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from service.access.identity import Caller, Identity
+from service.http.body import ACCEPTED, JSON_TYPES, content, read
+from service.http.budget import SMALL_BYTES, Budget, Held
+from service.http.errors import MEDIA_TYPE, PRIVATE, FieldError, Problem
+from service.http.log_limit import limited
+from service.ingest.agent_config import Configurations
+from service.ingest.commit import Ingest
+from service.ingest.heartbeat import decode_heartbeat, split_batch
+from service.metrics import Metrics
+from service.wire import AgentConfig, Heartbeat
+
+MAX_HEARTBEAT_BYTES = 1 << 20
+MAX_BATCH_BYTES = 8 << 20
+DECODED_AT_ONCE = 256 << 10  # some milliseconds' work: others have their turn between
+
+_LINES_TYPES = {b"application/x-ndjson", b"application/jsonl", b"application/ndjson"}
+
+
+class HeartbeatAnswer(msgspec.Struct, frozen=True):
+    """The heartbeat is on the database's disk.
+
+    server_registered  this heartbeat made the server known
+    duplicate          it had been stored before
+    config             what is set for the server, whole: what is missing in it, the agent's own settings say
+    """
+
+    server_registered: bool
+    duplicate: bool
+    server_time: datetime
+    status: str = "ok"
+    pending_commands: list[str] = []
+    results_acknowledged: list[str] = []
+    config: AgentConfig = AgentConfig()
+
+
+class Rejected(msgspec.Struct, frozen=True):
+    """A record of a batch that can never be stored, by its place in the batch."""
+
+    index: int
+    code: str
+    errors: list[FieldError]
+
+
+class BatchAnswer(msgspec.Struct, frozen=True):
+    """stored + duplicate + the rejected = the records sent; `conflict` of the duplicates differ from what is stored."""
+
+    stored: int
+    duplicate: int
+    conflict: int
+    rejected: list[Rejected]
+    server_time: datetime
+    status: str = "ok"
+
+
+_MILLISECOND = timedelta(milliseconds=1)
+_encode = msgspec.json.Encoder().encode
+
+
+def routes(
+    ingest: Ingest,
+    configurations: Configurations,
+    identity: Identity,
+    metrics: Metrics,
+    oldest: timedelta,
+) -> dict[str, ASGIApp]:
+    """POST /api/v1/agents/heartbeat and /heartbeats."""
+
+    budget = Budget()
+
+    async def one(scope: Scope, receive: Receive, caller: Caller, held: Held) -> bytes:
+        started = perf_counter()
+        _, is_gzip = content(scope, JSON_TYPES)
+        body = await read(scope, receive, MAX_HEARTBEAT_BYTES, is_gzip=is_gzip, held=held)
+        now = datetime.now(UTC)
+        heartbeat = decode_heartbeat(body, now=now, oldest=oldest)
+        caller.check_report(heartbeat)
+        configs = configurations
+        if not configs.are_known:
+            await configs.refresh()
+        time = heartbeat.timestamp
+        skew_ms = None if time is None else (now - time) // _MILLISECOND
+        stored = await ingest.store(heartbeat, time or now, skew_ms=skew_ms)
+        metrics.ingest_seconds.observe(perf_counter() - started)
+        config = configs.of(heartbeat.server_id)
+        return _encode(HeartbeatAnswer(stored.registered, stored.duplicate, datetime.now(UTC), config=config))
+
+    async def many(scope: Scope, receive: Receive, caller: Caller, held: Held) -> bytes:
+        media_type, is_gzip = content(scope, JSON_TYPES | _LINES_TYPES)
+        body = await read(scope, receive, MAX_BATCH_BYTES, is_gzip=is_gzip, held=held)
+        records = split_batch(body, lines=media_type in _LINES_TYPES)
+        answer = await _store_batch(ingest, records, oldest, caller)
+        metrics.rejected.update(record.code for record in answer.rejected)
+        return _encode(answer)
+
+    async def heartbeat(scope: Scope, receive: Receive, send: Send) -> None:
+        await _answer(scope, receive, send, identity, budget, metrics, one)
+
+    async def heartbeats(scope: Scope, receive: Receive, send: Send) -> None:
+        await _answer(scope, receive, send, identity, budget, metrics, many)
+
+    return {"/api/v1/agents/heartbeat": heartbeat, "/api/v1/agents/heartbeats": heartbeats}
+
+
+async def _store_batch(
+    ingest: Ingest, records: list[bytes | msgspec.Raw], oldest: timedelta, caller: Caller
+) -> BatchAnswer:
+    """Stores what can be stored; one bad record never rejects its neighbours.
+
+    Raises Problem (503) if any record's fate is not known: the whole batch may be sent again.
+    """
+    now = datetime.now(UTC)
+    rejected: list[Rejected] = []
+    accepted: list[tuple[int, Heartbeat]] = []
+    decoded = 0
+    for index, record in enumerate(records):
+        try:
+            heartbeat = decode_heartbeat(bytes(record), now=now, oldest=oldest)
+            caller.check_report(heartbeat)
+            accepted.append((index, heartbeat))
+            decoded += len(record)
+            if decoded >= DECODED_AT_ONCE:
+                decoded = 0
+                await asyncio.sleep(0)
+        except Problem as problem:
+            rejected.append(Rejected(index, problem.code, problem.errors or [FieldError("", problem.detail)]))
+            await asyncio.sleep(0)  # to say what is wrong takes long: others have their turn between
+    # In order, a sample's predecessor is at hand; newest first, each would be sought in the history.
+    accepted.sort(key=lambda one: one[1].timestamp or now)
+    for server_id in {heartbeat.server_id for _, heartbeat in accepted}:
+        ingest.check_room(server_id)
+    outcomes = await asyncio.gather(
+        *(
+            # A microsecond apart where the service's clock stands in: at one moment, the second would be a duplicate.
+            ingest.store(heartbeat, heartbeat.timestamp or now + timedelta(microseconds=index))
+            for index, heartbeat in accepted
+        ),
+        return_exceptions=True,
+    )
+    duplicates = conflicts = 0
+    for (index, _), outcome in zip(accepted, outcomes, strict=True):
+        if isinstance(outcome, Problem) and outcome.status < 500:
+            rejected.append(Rejected(index, outcome.code, outcome.errors))
+        elif isinstance(outcome, BaseException):
+            raise outcome
+        else:
+            duplicates += outcome.duplicate
+            conflicts += outcome.conflict
+    rejected.sort(key=lambda one: one.index)
+    stored = len(records) - len(rejected) - duplicates
+    return BatchAnswer(stored, duplicates, conflicts, rejected, datetime.now(UTC))
+
+
+async def _answer(
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    identity: Identity,
+    budget: Budget,
+    metrics: Metrics,
+    handle: Callable[[Scope, Receive, Caller, Held], Awaitable[bytes]],
+) -> None:
+    status, media_type = 200, b"application/json"
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    caller = None
+    try:
+        if scope.get("method") != "POST":
+            raise Problem("method_not_allowed", headers={"Allow": "POST"})
+        caller = await identity.admit(scope, "ingest")  # before the body is read
+        held = Held(budget, caller.machine, is_limited=caller.kind == "server")
+        try:
+            body = await handle(scope, receive, caller, held)
+        finally:
+            held.release()
+            if caller.is_counted:
+                identity.leave(caller)
+    except Problem as problem:
+        metrics.rejected[problem.code] += 1
+        status, media_type, body = problem.status, MEDIA_TYPE.encode(), problem.body()
+        headers = tuple((name.lower().encode(), value.encode()) for name, value in problem.headers.items())
+        if caller is None and _is_large(scope):
+            headers += ((b"connection", b"close"),)  # megabytes that nobody wants are not read for the next request
+    except Exception as raised:  # noqa: BLE001 - the last resort: the log has all of it
+        limited(logging.ERROR, ("bug", type(raised).__name__), "%s failed", scope["path"], exc_info=raised)
+        bug = Problem("internal", "the error is in the log")
+        metrics.rejected[bug.code] += 1
+        status, media_type, body = bug.status, MEDIA_TYPE.encode(), bug.body()
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [
+                (b"content-type", media_type),
+                (b"content-length", b"%d" % len(body)),
+                ACCEPTED,
+                *PRIVATE,
+                *headers,
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _is_large(scope: Scope) -> bool:
+    """Whether a large body is announced, or one of unknown length."""
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return len(value) > 7 or not value.isdigit() or int(value) > SMALL_BYTES
+        if name == b"transfer-encoding":
+            return True
+    return False

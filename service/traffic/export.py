@@ -1,0 +1,320 @@
+"""Export: the history as a file of any size, in constant memory.
+
+The database writes the lines, a page at a time, and what comes is passed on as it is. A page is a statement of its own,
+which continues after the last row of the one before: no snapshot outlives it, so that a long export keeps no vacuum
+waiting, and a client that reads slowly holds no connection, and no more than a page.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, NamedTuple
+
+import asyncpg
+import msgspec
+from litestar import Router, get
+from litestar.params import QueryParameter
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from service.access.identity import Caller
+from service.database.names import names_of, storable, unknown_server
+from service.database.pool import Database
+from service.http.conditional import accepts_gzip
+from service.http.errors import Problem
+from service.http.log_limit import limited
+from service.http.parameters import MAX_NAMES, ServerNames
+from service.http.problems import problems
+from service.traffic.export_formats import Relation, Writer, gzipped, relation_of, writer_of
+from service.traffic.ranges import moment, read_utc
+
+EXPORTS_AT_ONCE = 3  # of a process, with a connection each at most
+PAGE_SECONDS = 60.0
+TOKENS_AT_ONCE = 2  # of one token: a client that is slow leaves the last to the others
+SENT_AT_ONCE = 64 << 10
+SEND_SECONDS = 15.0  # a client that takes less than SENT_AT_ONCE in so long, 4 KiB a second, is gone
+SERVERS_AT_ONCE = 256
+RETRY_AFTER_SECONDS = 10
+
+FormatName = Literal["csv", "json", "ndjson", "parquet"]
+Bucket = Literal["raw", "1m", "15m", "1h", "1d"]
+Moment = Annotated[str | None, moment("End of the half-open range, RFC 3339 with an offset.")]
+
+_KNOWN = "SELECT server_id FROM servers WHERE server_id = ANY ($1::text[])"
+_SERVERS = "SELECT server_id FROM servers WHERE server_id >= $1 AND server_id > $2 ORDER BY server_id LIMIT $3"
+
+
+class Key(NamedTuple):
+    """Of a row, in the order of the file."""
+
+    server_id: str
+    interface_name: str
+    time: datetime
+
+
+class Selection(msgspec.Struct, frozen=True):
+    """Which rows of which relation."""
+
+    relation: Relation
+    servers: list[str] | None
+    interfaces: list[str] | None
+    since: datetime | None
+    until: datetime | None
+    after: Key | None
+    limit: int | None
+
+    def page(self, first: str, last: str, after: Key | None, rows: int) -> tuple[str, list[Any]]:
+        """SQL and arguments for the next rows of the servers from `first` to `last`."""
+        time = self.relation.time
+        arguments: list[Any] = []
+
+        def argument(value: Any) -> str:
+            arguments.append(value)
+            return f"${len(arguments)}"
+
+        # Beside the row to go on after, its parts: compressed rows are told apart by server and interface alone.
+        first = first if after is None else max(first, after.server_id)
+        if first == last:
+            conditions = [f"server_id = {argument(first)}"]
+            if after is not None and after.server_id == first:
+                conditions.append(f"interface_name >= {argument(after.interface_name)}")
+        else:
+            conditions = [f"server_id >= {argument(first)}", f"server_id <= {argument(last)}"]
+        if self.interfaces is not None:
+            conditions.append(f"interface_name = ANY ({argument(self.interfaces)}::text[])")
+        if self.since is not None:
+            conditions.append(f"{time} >= {argument(self.since)}")
+        if self.until is not None:
+            conditions.append(f"{time} < {argument(self.until)}")
+        if after is not None:
+            key = ", ".join(argument(part) for part in after)
+            conditions.append(f"(server_id, interface_name, {time}) > ({key})")
+        return (
+            f"SELECT * FROM {self.relation.name} WHERE {' AND '.join(conditions)} "
+            f"ORDER BY server_id, interface_name, {time} LIMIT {rows}"
+        ), arguments
+
+
+class Exports:
+    """Those under way in this process."""
+
+    def __init__(self) -> None:
+        self._under_way: Counter[str] = Counter()  # by token
+
+    @contextmanager
+    def one_more(self, token_id: str) -> Iterator[None]:
+        """Raises Problem (429) where there are too many. `token_id`: whose; "" is the fleet key."""
+        if self._under_way.total() >= EXPORTS_AT_ONCE:
+            raise Problem.retry(
+                "too_many_exports", f"{EXPORTS_AT_ONCE} exports are under way in this process", RETRY_AFTER_SECONDS
+            )
+        if token_id and self._under_way[token_id] >= TOKENS_AT_ONCE:
+            raise Problem.retry(
+                "too_many_exports", f"{TOKENS_AT_ONCE} exports with this token are under way", RETRY_AFTER_SECONDS
+            )
+        self._under_way[token_id] += 1
+        try:
+            yield
+        finally:
+            self._under_way -= Counter((token_id,))
+
+
+def router(database: Database) -> Router:
+    """GET /export/traffic."""
+    exports = Exports()
+
+    @get("/traffic", summary="The history of traffic as a file", responses=problems(401, 404, 422, 429, 501, 503))
+    async def traffic(
+        format: Annotated[FormatName, QueryParameter(description="Of the file.")] = "csv",  # noqa: A002 - as it is called
+        bucket: Annotated[
+            Bucket, QueryParameter(description="The aggregate whose buckets these are; `raw`: every sample.")
+        ] = "15m",
+        server: ServerNames = None,
+        interface: Annotated[
+            list[str] | None,
+            QueryParameter(description=f"Only interfaces of this name; may be repeated, {MAX_NAMES} times."),
+        ] = None,
+        since: Moment = None,
+        until: Moment = None,
+        after: Annotated[
+            str | None,
+            QueryParameter(
+                description="Continues after this row, the last one of a file: `server_id,time,interface_name`.",
+                max_length=1000,
+            ),
+        ] = None,
+        limit: Annotated[int | None, QueryParameter(ge=1, le=2**53, description="Rows at most.")] = None,
+    ) -> ASGIApp:
+        """In the order of server, interface and time. An answer that was cut off lacks its last chunk: it is an error
+        to every client, and what came of it can be continued with `after`."""
+        selection = Selection(
+            relation_of(bucket),
+            list(names_of(server)) or None,
+            list(names_of(interface, "interface")) or None,
+            None if since is None else read_utc("since", since),
+            None if until is None else read_utc("until", until),
+            _read_key(after) if after is not None else None,
+            limit,
+        )
+        writer = await writer_of(format, selection.relation)
+        if selection.servers is not None:
+            known = {row["server_id"] for row in await database.fetch(_KNOWN, selection.servers)}
+            for one in selection.servers:
+                if one not in known:
+                    raise unknown_server(one)
+        return _Answer(exports, _Reading(database, selection, writer), f"linkbeat-traffic-{bucket}.{format}")
+
+    return Router("/export", route_handlers=[traffic], tags=["export"])
+
+
+class _Reading:
+    """The parts of the file, each made when it is asked for."""
+
+    def __init__(self, database: Database, selection: Selection, writer: Writer) -> None:
+        self.writer = writer
+        self._database = database
+        self._selection = selection
+        self._rows = 0
+
+    async def parts(self) -> AsyncIterator[bytes | bytearray]:
+        """Raises Problem (503) while the database is away."""
+        if head := self.writer.head():
+            yield head
+        async for lines in self._pages():
+            yield await self.writer.page(lines)
+        if tail := await self.writer.tail():
+            yield tail
+
+    async def _pages(self) -> AsyncIterator[bytearray]:
+        """Lines, as the database writes them."""
+        limit = self._selection.limit
+        async for first, last, after in self._groups():
+            position, rows = after, -1
+            wanted = 0
+            while rows == wanted or rows < 0:
+                wanted = self.writer.page_rows if limit is None else min(self.writer.page_rows, limit - self._rows)
+                if wanted == 0:
+                    return
+                statement, arguments = self._selection.page(first, last, position, wanted)
+                lines, rows = await self._database.copy(
+                    self.writer.select(statement), *arguments, **self.writer.copy_options
+                )
+                if rows:
+                    self._rows += rows
+                    yield lines
+                    server_id, interface, time = self.writer.last_key(lines)
+                    position = Key(server_id, interface, _moment(time))
+
+    async def _groups(self) -> AsyncIterator[tuple[str, str, Key | None]]:
+        """Servers from one to another, each group read to its end before the next, and the row to go on after.
+
+        Servers that have little share a statement: twice as many each time until half a page comes of them.
+        """
+        after = self._selection.after
+        if self._selection.servers is not None:
+            for one in self._selection.servers:
+                if after is None or one >= after.server_id:
+                    yield one, one, after if after is not None and one == after.server_id else None
+            return
+        least, before, many = after.server_id if after is not None else "", "", 1
+        while found := await self._database.fetch(_SERVERS, least, before, many):
+            first, before, rows = found[0]["server_id"], found[-1]["server_id"], self._rows
+            yield first, before, after
+            after = None
+            is_little = self._rows - rows < self.writer.page_rows // 2
+            many = min(2 * many, SERVERS_AT_ONCE) if is_little else max(1, many // 2)
+
+
+class _Answer:
+    """An application of its own, because only that sees whether the client is still there."""
+
+    def __init__(self, exports: Exports, reading: _Reading, name: str) -> None:
+        self._exports = exports
+        self._reading = reading
+        self._name = name
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises Problem as long as nothing has been sent."""
+        caller: Caller = scope["auth"]
+        with self._exports.one_more(caller.token_id):
+            writing = asyncio.create_task(self._write(scope, send), name="linkbeat export")
+            leaving = asyncio.create_task(_hung_up(receive), name="linkbeat export's client")
+            try:
+                await asyncio.wait({writing, leaving}, return_when=asyncio.FIRST_COMPLETED)
+                if writing.done():
+                    writing.result()
+            finally:
+                for task in (writing, leaving):
+                    task.cancel()  # which ends the statement under way
+                await asyncio.gather(writing, leaving, return_exceptions=True)
+
+    async def _write(self, scope: Scope, send: Send) -> None:
+        is_gzip = not self._reading.writer.is_compressed and accepts_gzip(scope)
+        parts = self._reading.parts()
+        pieces = gzipped(parts) if is_gzip else parts
+        # The first rows, or that there are none: what goes wrong up to there is an answer of its own.
+        waiting = [piece async for piece in _first(pieces)]
+        headers = {
+            "content-type": self._reading.writer.media_type,
+            "content-disposition": f'attachment; filename="{self._name}"',
+            "cache-control": "no-store",
+            "vary": "accept-encoding",
+            "x-accel-buffering": "no",
+        } | ({"content-encoding": "gzip"} if is_gzip else {})
+        raw: Any = [(name.encode(), value.encode()) for name, value in headers.items()]
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": raw})
+            for piece in waiting:
+                await _send(send, piece)
+            waiting.clear()
+            async for piece in pieces:
+                await _send(send, piece)
+        except (Problem, TimeoutError, asyncpg.PostgresError) as raised:
+            # The server closes the connection of an application that returns before its end, without the last chunk:
+            # nobody takes what came for all that there is.
+            name = type(raised).__name__
+            limited(logging.WARNING, ("export", name), "export: cut off: %s: %s", name, raised)
+            return
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _first(pieces: AsyncIterator[bytes | bytearray]) -> AsyncIterator[bytes | bytearray]:
+    """The first two of them: a head comes without a look into the database."""
+    for _ in range(2):
+        if (piece := await anext(pieces, None)) is None:
+            return
+        yield piece
+
+
+async def _send(send: Send, data: bytes | bytearray) -> None:
+    """In pieces, so that no more than one of them waits for a client beside what its socket holds."""
+    view = memoryview(data)
+    for start in range(0, len(view), SENT_AT_ONCE):
+        async with asyncio.timeout(SEND_SECONDS):
+            await send(
+                {"type": "http.response.body", "body": bytes(view[start : start + SENT_AT_ONCE]), "more_body": True}
+            )
+
+
+async def _hung_up(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _read_key(after: str) -> Key:
+    """Raises Problem (422) where this is no row's."""
+    parts = after.split(",", 2)
+    try:
+        server_id, time, interface = parts
+        moment = _moment(time)
+    except (ValueError, OverflowError) as raised:
+        raise Problem.invalid("after", "expected server_id,time,interface_name of a row, without quotes") from raised
+    return Key(storable(server_id), storable(interface), moment)
+
+
+def _moment(time: str) -> datetime:
+    """Of a row, as any format has it: UTC, whether or not it says so. Raises ValueError or OverflowError."""
+    moment = datetime.fromisoformat(time)
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

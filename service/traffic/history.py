@@ -1,0 +1,225 @@
+"""Any range of traffic, bucket by bucket: rows by time, server and interface, a page at a time."""
+
+from datetime import datetime, timedelta
+from typing import Annotated, Literal
+
+import asyncpg
+import msgspec
+from litestar import Router, get
+from litestar.params import QueryParameter
+
+from service.clock import Clock
+from service.database.names import check_known, storable
+from service.database.pool import Database
+from service.http import cursor
+from service.http.errors import Problem
+from service.http.parameters import After, InterfaceFilter, Rows, ServerFilter
+from service.http.problems import problems
+from service.traffic.periods import EPOCH, LEVELS, bucket_seconds
+from service.traffic.ranges import Moment, Since, Until, range_of, utc
+from service.traffic.rates import rates
+
+# Buckets of an answer that nobody chose: the widest range that each width serves.
+_DEFAULTS = ((timedelta(hours=6), 60), (timedelta(days=3), 900), (timedelta(days=60), 3_600), (timedelta.max, 86_400))
+# Rows are sought in windows that double, so that a page costs what it holds and not what the range does.
+_FIRST_WINDOW_BUCKETS = 4
+
+_SUMS = (
+    "rx_bytes", "tx_bytes", "rx_packets", "tx_packets", "rx_errors", "tx_errors", "rx_dropped", "tx_dropped",
+    "samples", "up_samples", "resets", "rejected",
+)  # fmt: skip
+_PUT_TOGETHER = f"""
+    SELECT time_bucket(make_interval(secs => $1), bucket) AS start, server_id, interface_name,
+           {", ".join(f"sum({name})::bigint AS {name}" for name in (*_SUMS, "up_ms"))},
+           max(rx_bps_max) AS rx_bps_max, max(tx_bps_max) AS tx_bps_max, min(interval_ms) AS interval_ms
+    FROM {{relation}} WHERE bucket >= $2 AND bucket < $3 {{where}}
+    GROUP BY start, server_id, interface_name {{having}}
+"""
+# Of the bucket under way, the rate is over what has passed of it, up to $5.
+_PASSED_MS = "least($1 * 1000, greatest(1000, (extract(epoch FROM $5::timestamptz - start) * 1000)::bigint))"
+_HISTORY = f"""
+SELECT *, {rates(_PASSED_MS)} FROM ({_PUT_TOGETHER}) AS series ORDER BY start, server_id, interface_name LIMIT $4
+"""
+# Each octet once, at the lowest interface. One heartbeat has them all, and one reboot resets them all; the peaks of
+# several need not have been at the same time.
+_TOTAL = f"""
+SELECT start, server_id, '' AS interface_name,
+       {", ".join(f"sum({name})::bigint AS {name}" for name in _SUMS[:8])},
+       {", ".join(f"max({name}) AS {name}" for name in _SUMS[8:])},
+       CASE WHEN count(*) = 1 THEN max(rx_bps_max) END AS rx_bps_max,
+       CASE WHEN count(*) = 1 THEN max(tx_bps_max) END AS tx_bps_max, min(interval_ms) AS interval_ms,
+       sum(rx_bps) AS rx_bps, sum(tx_bps) AS tx_bps
+FROM (SELECT *, {rates(_PASSED_MS)} FROM ({_PUT_TOGETHER}) AS one) AS series
+GROUP BY start, server_id ORDER BY start, server_id LIMIT $4
+"""
+
+
+class TrafficBucket(msgspec.Struct, frozen=True, gc=False):
+    """What crossed an interface in [timestamp, timestamp + bucket_seconds).
+
+    interface               null: the sum over the server's lowest interfaces; its samples, resets and rejected are the
+                            most of one of them
+    rx_bps, tx_bps          bits per second over the bucket, or over the time that its samples cover; of the one under
+                            way, over what has passed of it; never more than the highest rate between two samples
+    rx_bps_max, tx_bps_max  highest rate between two samples; null: none is known
+    samples                 heartbeats in it; expected_samples, how many there should be by the agent's interval
+    coverage                samples of expected_samples, 0 to 1: below 1, heartbeats are missing
+    up_samples              of them found the interface up
+    resets                  times that its counters began anew; rejected, those that no line could have carried
+    """
+
+    timestamp: datetime
+    server_id: str
+    interface: str | None
+    rx_bytes: int
+    tx_bytes: int
+    rx_packets: int
+    tx_packets: int
+    rx_errors: int
+    tx_errors: int
+    rx_dropped: int
+    tx_dropped: int
+    rx_bps: float
+    tx_bps: float
+    rx_bps_max: float | None
+    tx_bps_max: float | None
+    samples: int
+    expected_samples: int
+    coverage: float
+    up_samples: int
+    resets: int
+    rejected: int
+
+
+class TrafficHistory(msgspec.Struct, frozen=True):
+    """Buckets of [since, until) by time, server and interface; `next` continues after the last, null at the end."""
+
+    since: datetime
+    until: datetime
+    bucket_seconds: int
+    data: list[TrafficBucket]
+    next: str | None
+
+
+Bucket = Annotated[
+    str | None,
+    QueryParameter(
+        description="Width of a bucket, such as 1m, 15m, 1h or 1d: whole minutes up to 366 days, from the beginning of "
+        "2000-01-03 UTC on. Without it, what suits the range. Narrow ones are kept for a shorter time.",
+        max_length=10,
+    ),
+]
+
+
+def router(database: Database, clock: Clock) -> Router:
+    """GET /traffic/history."""
+
+    @get("/history", summary="Traffic of any range, bucket by bucket", responses=problems(401, 404, 422, 503))
+    async def history(
+        server: ServerFilter = None,
+        interface: InterfaceFilter = None,
+        since: Since = None,
+        until: Until = None,
+        bucket: Bucket = None,
+        group_by: Annotated[
+            Literal["server"] | None,
+            QueryParameter(description="`server`: the sum over a server's lowest interfaces, each octet once."),
+        ] = None,
+        limit: Rows = 1_000,
+        after: After = None,
+    ) -> TrafficHistory:
+        """Each bucket that begins in the range and has samples, whole.
+
+        What comes late for a bucket that a walk has passed is not in that walk any more.
+        """
+        moment = clock.now()
+        first, end = range_of(since, until, moment)
+        if group_by is not None and interface is not None:
+            raise Problem.invalid("group_by", "expected it without `interface`")
+        width = _width(bucket, end - first)
+        step = timedelta(seconds=width)
+        start, stop_at = _ceil(first, step), _ceil(end, step)
+        at = None if after is None else _position(after)
+        if at is not None:
+            start = max(start, _ceil(at[0], step))
+        rows: list[asyncpg.Record] = []
+        # One series has a row a bucket at most.
+        is_one = server is not None and (interface is not None or group_by is not None)
+        window = limit + 1 if is_one else _FIRST_WINDOW_BUCKETS
+        statement = _HISTORY if group_by is None else _TOTAL
+        while start < stop_at and len(rows) <= limit:
+            stop = min(stop_at, start + window * step)
+            rows += await _window(
+                database, statement, width, start, stop, server, interface, at, limit + 1 - len(rows), moment
+            )
+            start, window = stop, window * 2
+        if server is not None and not rows:
+            await check_known(database, server)
+        data = [_bucket(row, width, moment) for row in rows[:limit]]
+        last = data[-1] if len(rows) > limit else None
+        return TrafficHistory(
+            first,
+            end,
+            width,
+            data,
+            cursor.write(last.timestamp, last.server_id, last.interface or "") if last else None,
+        )
+
+    return Router("/traffic", route_handlers=[history], tags=["traffic"])
+
+
+def _width(bucket: str | None, span: timedelta) -> int:
+    """Seconds of a bucket. Raises Problem (422)."""
+    if bucket is None:
+        return next(seconds for longest, seconds in _DEFAULTS if span <= longest)
+    seconds = bucket_seconds(bucket)
+    if seconds % 60 or seconds > 366 * 86_400:
+        raise Problem.invalid("bucket", f"expected whole minutes up to 366 days, got {bucket!r}")
+    return seconds
+
+
+def _ceil(moment: datetime, step: timedelta) -> datetime:
+    """Where the first bucket that does not begin before `moment` begins."""
+    return moment + (EPOCH - moment) % step
+
+
+def _position(after: str) -> tuple[datetime, str, str]:
+    moment, server_id, name = cursor.read(after, tuple[Moment, str, str])
+    return utc("after", moment), storable(server_id), storable(name)
+
+
+async def _window(
+    database: Database, statement: str, width: int, start: datetime, stop: datetime, server: str | None,
+    interface: str | None, at: tuple[datetime, str, str] | None, limit: int, moment: datetime,
+) -> list[asyncpg.Record]:  # fmt: skip
+    """Buckets that begin in [start, stop), after the position `at`; of the coarsest aggregate that they are made of."""
+    relation = next(relation for relation, seconds in reversed(LEVELS) if width % seconds == 0)
+    where, having, arguments = "AND is_lowest" if statement is _TOTAL else "", "", [width, start, stop, limit, moment]
+    for column, value in (("server_id", server), ("interface_name", interface)):
+        if value is not None:
+            arguments.append(storable(value))
+            where += f" AND {column} = ${len(arguments)}"
+    if at is not None:
+        arguments += at
+        last = len(arguments)
+        series = "interface_name" if statement is _HISTORY else "''"
+        having = (
+            f"HAVING (time_bucket(make_interval(secs => $1), bucket), server_id, {series})"
+            f" > (${last - 2}, ${last - 1}, ${last})"
+        )
+    return await database.fetch(statement.format(relation=relation, where=where, having=having), *arguments)
+
+
+def _bucket(row: asyncpg.Record, width: int, moment: datetime) -> TrafficBucket:
+    passed = min(max((moment - row["start"]).total_seconds(), 1.0), width)
+    interval = row["interval_ms"] / 1000
+    expected = max(1, round(passed / interval)) if interval > 0 else row["samples"]
+    return TrafficBucket(
+        row["start"], row["server_id"], row["interface_name"] or None,
+        row["rx_bytes"], row["tx_bytes"], row["rx_packets"], row["tx_packets"],
+        row["rx_errors"], row["tx_errors"], row["rx_dropped"], row["tx_dropped"],
+        row["rx_bps"], row["tx_bps"],
+        row["rx_bps_max"], row["tx_bps_max"],
+        row["samples"], expected, round(min(1.0, row["samples"] / expected), 4),
+        row["up_samples"], row["resets"], row["rejected"],
+    )  # fmt: skip

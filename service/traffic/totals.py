@@ -1,0 +1,148 @@
+"""Who moved most, and what moves now."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import asyncpg
+import msgspec
+from litestar import Request, Response, Router, get
+from litestar.params import QueryParameter
+
+from service.cache import LONGEST_SECONDS, Reader
+from service.database.names import check_known, storable
+from service.http import cursor
+from service.http.conditional import NOT_MODIFIED
+from service.http.parameters import After, Rows, ServerFilter
+from service.http.problems import problems
+from service.traffic.periods import PeriodName, grid
+
+_SUMMARY = """
+WITH series AS MATERIALIZED (
+    SELECT server_id, interface_name, sum(rx_bytes)::bigint AS rx, sum(tx_bytes)::bigint AS tx
+    FROM {relation} WHERE bucket >= $1 AND is_lowest {where} GROUP BY 1, 2),
+servers AS MATERIALIZED (SELECT server_id, sum(rx) AS rx, sum(tx) AS tx FROM series GROUP BY 1)
+SELECT NULL AS server_id, NULL AS interface_name, coalesce(sum(rx), 0) AS rx_bytes, coalesce(sum(tx), 0) AS tx_bytes,
+       count(*) AS servers, (SELECT count(*) FROM series) AS interfaces FROM servers
+UNION ALL
+(SELECT server_id, NULL, rx, tx, NULL, NULL FROM servers ORDER BY rx + tx DESC, server_id LIMIT $2)
+UNION ALL
+(SELECT server_id, interface_name, rx, tx, NULL, NULL FROM series
+ ORDER BY rx::numeric + tx DESC, server_id, interface_name LIMIT $2)
+"""
+_LATEST = """
+SELECT i.server_id, i.interface_name, i.time, i.is_up, i.is_lowest, i.is_folded, i.speed_mbps, i.rx_bps, i.tx_bps,
+       i.delta_kind, i.elapsed_seconds
+FROM interface_overview i WHERE i.is_current {where} ORDER BY i.server_id, i.interface_name LIMIT $1
+"""
+
+
+class Talker(msgspec.Struct, frozen=True):
+    """A server's or an interface's traffic; `interface` null: over the server's lowest interfaces."""
+
+    server_id: str
+    interface: str | None
+    rx_bytes: int
+    tx_bytes: int
+    total_bytes: int
+
+
+class TrafficSummary(msgspec.Struct, frozen=True):
+    """Traffic of a period up to now, each octet counted once, at the lowest interface that it crosses.
+
+    servers, interfaces               that have samples in it
+    top_servers, top_interfaces       the most first
+    """
+
+    period: str
+    since: datetime
+    rx_bytes: int
+    tx_bytes: int
+    total_bytes: int
+    servers: int
+    interfaces: int
+    top_servers: list[Talker]
+    top_interfaces: list[Talker]
+
+
+class LatestTraffic(msgspec.Struct, frozen=True):
+    """An interface in its server's newest heartbeat; rx_bps, tx_bps since the one before, null: not known."""
+
+    server_id: str
+    interface: str
+    time: datetime
+    is_up: bool
+    is_lowest: bool
+    is_folded: bool
+    speed_mbps: int | None
+    rx_bps: float | None
+    tx_bps: float | None
+    delta_kind: str
+    elapsed_seconds: float | None
+
+
+class LatestPage(msgspec.Struct, frozen=True):
+    """By server and interface; `next` continues after the last of them, null at the end."""
+
+    data: list[LatestTraffic]
+    next: str | None
+
+
+Top = Annotated[int, QueryParameter(ge=1, le=100, description="How many of those that moved most.")]
+
+
+def router(reader: Reader) -> Router:
+    """GET /traffic/summary and /traffic/latest."""
+
+    @get("/summary", summary="Totals and who moved most", responses=problems(401, 404, 422, 503) | NOT_MODIFIED)
+    async def summary(
+        request: Request[Any, Any, Any], period: PeriodName = "24h", server: ServerFilter = None, top: Top = 10
+    ) -> Response[TrafficSummary]:
+        """Of a period up to now, in whole buckets of its aggregate."""
+        buckets = grid(period, None, reader.clock.now())
+
+        async def read() -> TrafficSummary:
+            rows = await reader.database.fetch(
+                _SUMMARY.format(relation=buckets.period.relation, where="AND server_id = $3" if server else ""),
+                buckets.first, top, *([storable(server)] if server else ()),
+            )  # fmt: skip
+            if server and not rows[0]["servers"]:
+                await check_known(reader.database, server)
+            total, *talkers = rows
+            made = [Talker(one["server_id"], one["interface_name"], *_octets(one)) for one in talkers]
+            return TrafficSummary(
+                period, buckets.first, *_octets(total), total["servers"], total["interfaces"],
+                [one for one in made if one.interface is None], [one for one in made if one.interface is not None],
+            )  # fmt: skip
+
+        return await reader.answers.get(
+            request, ("summary", server, top, buckets), read,
+            keep_seconds=LONGEST_SECONDS, servers=[server] if server else (),
+        )  # fmt: skip
+
+    @get("/latest", summary="What moves now", responses=problems(401, 404, 422, 503))
+    async def latest(server: ServerFilter = None, limit: Rows = 1_000, after: After = None) -> LatestPage:
+        """The rates of every interface in its server's newest heartbeat; no history is read for it."""
+        where = ""
+        arguments: list[object] = [limit + 1]
+        if server is not None:
+            arguments.append(storable(server))
+            where += f" AND i.server_id = ${len(arguments)}"
+        if after is not None:
+            server_id, name = cursor.read(after, tuple[str, str])
+            arguments += [storable(server_id), storable(name)]
+            # The first condition by itself finds the place in the index of servers.
+            where += " AND i.server_id >= ${0} AND (i.server_id, i.interface_name) > (${0}, ${1})".format(
+                len(arguments) - 1, len(arguments)
+            )
+        rows = await reader.database.fetch(_LATEST.format(where=where), *arguments)
+        if server is not None and not rows:
+            await check_known(reader.database, server)
+        data = [LatestTraffic(*row) for row in rows[:limit]]
+        return LatestPage(data, cursor.write(data[-1].server_id, data[-1].interface) if len(rows) > limit else None)
+
+    return Router("/traffic", route_handlers=[summary, latest], tags=["traffic"])
+
+
+def _octets(row: asyncpg.Record) -> tuple[int, int, int]:
+    rx, tx = int(row["rx_bytes"]), int(row["tx_bytes"])
+    return rx, tx, rx + tx

@@ -1,0 +1,183 @@
+"""What usage is answered with, and how rows of the database become it."""
+
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime
+from typing import Literal
+
+import asyncpg
+import msgspec
+
+from service.usage.quotas import QuotaState
+
+
+class Amount(msgspec.Struct, frozen=True):
+    """Octets."""
+
+    rx_bytes: int
+    tx_bytes: int
+    total_bytes: int
+
+
+class Rates(msgspec.Struct, frozen=True):
+    """Bits per second, received and sent.
+
+    max_bps  the greater of the two, which transit is mostly billed by
+    sum_bps  of both directions together: the percentile of their sums, and not the sum of their percentiles
+    """
+
+    rx_bps: float
+    tx_bps: float
+    max_bps: float
+    sum_bps: float
+
+
+class Percentile(msgspec.Struct, frozen=True):
+    """The 95th percentile of the average rates of a month's 5-minute slots, those under way left out.
+
+    The highest 5 % of them, rounded down, are dropped, and the next one is the percentile.
+
+    of_samples  of the slots in which something was reported, as transit is billed; null: there are none
+    of_slots    of all slots so far, a missing one as 0; null: there are none
+    """
+
+    samples: int
+    slots: int
+    of_samples: Rates | None
+    of_slots: Rates | None
+
+
+class Month(Amount, frozen=True, kw_only=True):
+    """A billing month, [since, until), and what was moved in it so far.
+
+    samples     heartbeats that this is made of; a month of 0 is not known to have had no traffic
+    expected    at the month's end, if it goes on at its average rate since it began, or since the server's first
+                heartbeat; null while less than a day of it is known
+    percentile  null: the minutes that it is made of are no longer kept (LINKBEAT_RETAIN_1M_DAYS)
+    """
+
+    since: datetime
+    until: datetime
+    samples: int
+    expected: Amount | None
+    percentile: Percentile | None
+
+
+class Day(Amount, frozen=True, kw_only=True):
+    """A calendar day, which may have 23 hours, or 25, or 24.5."""
+
+    day: date
+    samples: int
+
+
+class InterfaceUsage(Amount, frozen=True, kw_only=True):
+    """One interface over all of the days or months; is_lowest: it is counted in the server's traffic."""
+
+    interface: str
+    is_lowest: bool
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """One server's traffic by the calendar of `time_zone`, or that of one of its interfaces.
+
+    interface    null: the server's own traffic, each byte counted once, at the lowest interface
+    month        the billing month under way
+    since, until the days that were asked for, half-open
+    days, months the one of them that `by` names, oldest first; without those in which nothing was reported: a gap is
+                 never 0
+    interfaces   each over all of them; [] where one was asked for
+    quota        null: none is set
+    """
+
+    server_id: str
+    interface: str | None
+    time_zone: str
+    billing_day: int
+    month: Month
+    by: Literal["day", "month"]
+    since: date
+    until: date
+    days: list[Day]
+    months: list[Month]
+    interfaces: list[InterfaceUsage]
+    quota: QuotaState | None
+
+
+class ServerUsage(Amount, frozen=True, kw_only=True):
+    """One server in the billing month asked for; its quota is as of now."""
+
+    server_id: str
+    hostname: str
+    quota: QuotaState | None
+
+
+class FleetUsage(msgspec.Struct, frozen=True):
+    """Servers by what they moved in the billing month [since, until), the most first; `next` continues the list.
+
+    Amounts grow while servers report: a server may then stand on two pages, or on none.
+    """
+
+    time_zone: str
+    billing_day: int
+    since: datetime
+    until: datetime
+    servers: list[ServerUsage]
+    next: str | None
+
+
+def amount(rx_bytes: int, tx_bytes: int) -> dict[str, int]:
+    """The fields of an Amount."""
+    return {"rx_bytes": rx_bytes, "tx_bytes": tx_bytes, "total_bytes": rx_bytes + tx_bytes}
+
+
+def month_of(row: asyncpg.Record) -> Month:
+    """A row of network_month() and network_percentile()."""
+    expected = percentile = None
+    if row["expected_rx_bytes"] is not None:
+        expected = Amount(**amount(row["expected_rx_bytes"], row["expected_tx_bytes"]))
+    if row["slots"] is not None:
+        percentile = Percentile(
+            row["percentile_samples"],
+            row["slots"],
+            _rates(row["rx_bps"], row["tx_bps"], row["sum_bps"]),
+            _rates(row["rx_bps_of_slots"], row["tx_bps_of_slots"], row["sum_bps_of_slots"]),
+        )
+    return Month(
+        **amount(row["rx_bytes"], row["tx_bytes"]),
+        since=row["since"],
+        until=row["until"],
+        samples=row["samples"],
+        expected=expected,
+        percentile=percentile,
+    )
+
+
+def _rates(rx_bps: float | None, tx_bps: float | None, sum_bps: float | None) -> Rates | None:
+    """None where there is nothing to make a percentile of: the three are null together."""
+    if rx_bps is None or tx_bps is None or sum_bps is None:
+        return None
+    return Rates(rx_bps, tx_bps, max(rx_bps, tx_bps), sum_bps)
+
+
+def by_day(rows: Iterable[asyncpg.Record]) -> list[Day]:
+    """Rows of network_days() in the order of days, those of each added up."""
+    days: dict[date, list[int]] = {}
+    for row in rows:
+        total = days.setdefault(row["day"], [0, 0, 0])
+        total[0] += row["rx_bytes"]
+        total[1] += row["tx_bytes"]
+        total[2] += row["samples"]
+    return [Day(**amount(rx, tx), day=day, samples=samples) for day, (rx, tx, samples) in days.items()]
+
+
+def by_interface(rows: Sequence[asyncpg.Record]) -> list[InterfaceUsage]:
+    """Rows of any days or months, those of each interface added up."""
+    interfaces: dict[str, list[int]] = {}
+    for row in rows:
+        total = interfaces.setdefault(row["interface_name"], [0, 0, 0])
+        total[0] += row["rx_bytes"]
+        total[1] += row["tx_bytes"]
+        total[2] |= row["is_lowest"]
+    return [
+        InterfaceUsage(**amount(rx, tx), interface=name, is_lowest=bool(lowest))
+        for name, (rx, tx, lowest) in sorted(interfaces.items())
+    ]

@@ -1,0 +1,84 @@
+"""Quotas: what a server may move in a billing month, and how much of it is used."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+import asyncpg
+from litestar import Request, Router, delete, get, put
+from litestar.params import FromPath
+
+from service.clock import Clock
+from service.database.names import check_known, storable, unknown_server
+from service.database.pool import Database
+from service.database.zones import Zones
+from service.http.errors import Problem
+from service.http.json_body import body
+from service.http.problems import problems
+from service.wire import Quota
+
+# public.quota_usage has the meaning of each column (docs/sql.md).
+STATES = """
+SELECT q.server_id, q.bytes, q.direction, q.billing_day, q.time_zone, q.interface_name AS interface, q.near_percent,
+       q.since, q.until, q.used_bytes::bigint, q.used_percent, q.expected_bytes::bigint, q.state
+FROM quota_usage($1) q WHERE q.server_id = ANY ($2::text[])
+"""
+_SET = "SELECT linkbeat.set_quota($1, $2, $3, $4, $5, $6, $7) AS is_known"
+
+
+class QuotaState(Quota, frozen=True, kw_only=True):
+    """A quota, and what is used of it in the billing month under way.
+
+    since, until    the billing month, half-open
+    used_bytes      of it, the newest heartbeat included; and used_percent, as a share of `bytes`
+    expected_bytes  at the month's end, if it goes on at its average rate so far; null while less than a day is known
+    state           `ok`; `near` from near_percent on; `over`: more than all of it
+    """
+
+    since: datetime
+    until: datetime
+    used_bytes: int
+    used_percent: float
+    expected_bytes: int | None
+    state: Literal["ok", "near", "over"]
+
+
+def router(database: Database, writing: Database, zones: Zones, clock: Clock) -> Router:
+    """GET, PUT and DELETE /servers/{server_id}/quota."""
+
+    async def state(server_id: str) -> QuotaState:
+        rows = await database.fetch(STATES, clock.now(), [storable(server_id)])
+        if not rows:
+            await check_known(database, server_id)
+            raise Problem("not_found", f"no quota is set for {server_id!r}")
+        return state_of(rows[0])
+
+    @get("/", summary="A server's quota and its state", responses=problems(401, 404, 503))
+    async def get_quota(server_id: FromPath[str]) -> QuotaState:
+        return await state(server_id)
+
+    @put("/", summary="Set a server's quota", responses=problems(400, 401, 404, 408, 413, 415, 422, 503))
+    async def put_quota(server_id: FromPath[str], request: Request[Any, Any, Any]) -> QuotaState:
+        """Replaces the one that was set; what was moved since the billing month began counts."""
+        quota = await body(request, Quota)
+        await zones.check(quota.time_zone)
+        await write(server_id, quota.bytes, quota.direction, quota.billing_day, quota.time_zone, quota.interface,
+                    quota.near_percent)  # fmt: skip
+        return await state(server_id)
+
+    @delete("/", summary="Remove a server's quota", responses=problems(401, 404, 503))
+    async def delete_quota(server_id: FromPath[str]) -> None:
+        await write(server_id, *[None] * 6)
+
+    async def write(server_id: str, *quota: Any) -> None:
+        (row,) = await writing.fetch(_SET, storable(server_id), *quota)
+        if not row["is_known"]:
+            raise unknown_server(server_id)
+
+    return Router("/servers/{server_id:str}/quota", route_handlers=[get_quota, put_quota, delete_quota], tags=["usage"])
+
+
+def state_of(row: asyncpg.Record) -> QuotaState:
+    """A row of STATES."""
+    values = dict(row)
+    del values["server_id"]
+    return QuotaState(**values)
