@@ -1,6 +1,7 @@
 """Group commit when the database is slow, refuses or is in conflict: who is answered what, and when."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ import pytest
 
 from service.app import create_app
 from service.http.errors import Problem
+from service.ingest.batch import CALL, Pending, arguments
 from service.ingest.commit import Ingest
 from service.ingest.heartbeat import decode_heartbeat
 from service.settings import Settings
@@ -178,6 +180,38 @@ async def test_a_deadlock_is_tried_again(
     assert counts["retry 40P01"] >= 1
     assert not any(one.duplicate for one in outcomes)
     assert await database.fetchval("SELECT count(*) FROM network_interface_metrics") == 5
+
+
+async def test_a_heartbeat_is_judged_by_what_the_writer_before_it_committed(
+    service: Client, database: asyncpg.Connection, other: asyncpg.Connection
+) -> None:
+    """Its statement begins while the heartbeat before it is not committed yet; that one's uptime tells of a reboot."""
+    await service.post(heartbeat(at=T0, boot="1700000000", eth0=(1_000, 0)))
+    writing = other.transaction()
+    await writing.start()
+    await _store(other, _beat(30, "1700000000", uptime=900, rx=2_000))
+    later = asyncio.create_task(_store(database, _beat(60, "1700000970", uptime=20, rx=5_000)))
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pid <> pg_backend_pid()"
+    while not await other.fetchval(waiting):  # noqa: ASYNC110 - PostgreSQL tells nobody
+        await asyncio.sleep(0.01)
+
+    await writing.commit()
+    await later
+
+    rows = await database.fetch("SELECT rx_bytes_delta, delta_kind FROM network_interface_metrics ORDER BY time")
+    assert [tuple(row) for row in rows] == [(0, "first"), (1_000, "normal"), (5_000, "reboot")]
+
+
+def _beat(seconds: int, boot: str, *, uptime: float, rx: int) -> dict[str, Any]:
+    body = heartbeat(at=T0 + timedelta(seconds=seconds), boot=boot, eth0=(rx, 0))
+    return {**body, "metrics": {"cpu_percent": 1.0, "uptime_seconds": uptime}}
+
+
+async def _store(connection: asyncpg.Connection, body: dict[str, Any]) -> None:
+    now = datetime.now(UTC)
+    beat = decode_heartbeat(json.dumps(body).encode(), now=now, oldest=timedelta(days=1))
+    pending = Pending(beat, beat.timestamp or now, 0.0, asyncio.get_running_loop().create_future(), None)
+    await connection.fetchrow(CALL, *arguments([pending], may_register=False, series_budget=256, fold_seconds=3_600))
 
 
 def _body(server_id: str) -> bytes:
