@@ -23,10 +23,10 @@ SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle' AND query LIKE 'COPY%'
 """
 
-# Maintenance and the pages' own reads may wait for the table too.
+# Maintenance may wait for the table too.
 WAITING = """
 SELECT count(DISTINCT pid) FROM pg_locks JOIN pg_stat_activity USING (pid)
-WHERE NOT granted AND datname = current_database() AND application_name = 'linkbeat read' AND query LIKE 'COPY%'
+WHERE NOT granted AND datname = current_database() AND application_name = 'linkbeat read'
 """
 
 

@@ -36,7 +36,7 @@ async def test_every_row_is_judged_as_the_oracle_says(database: asyncpg.Connecti
 
     await _store(database, rng, sent, alternating)
     await database.execute(
-        "SELECT linkbeat.repair_deltas(server_id, 'eth0', '-infinity', true) FROM servers ORDER BY server_id"
+        "SELECT linkbeat.repair_deltas(server_id, '{eth0}', '{-infinity}', true) FROM servers ORDER BY server_id"
     )
 
     stored = {

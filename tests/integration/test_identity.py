@@ -96,7 +96,7 @@ def test_two_installations_have_two_keys(tmp_path: Path) -> None:
 # Each process waits at the barrier of its standard input, then makes the keys of all rounds.
 _START = """
 import sys
-from service.keys import fleet_key
+from service.access.keys import fleet_key
 from service.settings import Settings
 print("ready", flush=True)
 for directory in sys.stdin.readline().split("\t"):

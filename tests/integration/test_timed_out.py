@@ -41,7 +41,7 @@ async def test_it_is_refused_once_and_not_executed_again(
         return connect(*arguments, **more)
 
     await database.execute(SLOW)
-    monkeypatch.setattr("service.database.asyncpg.connect", connected)
+    monkeypatch.setattr("service.database.pool.asyncpg.connect", connected)
     async with in_process(create_app(settings, database_url=database_url, key=KEY)) as service:
         slow = asyncio.create_task(
             service.http.post("/api/v1/agents/heartbeat", json=heartbeat("slow", at=hours_ago(1), eth0=(1, 1)))
