@@ -116,7 +116,8 @@ BEGIN
                (judged).levels,
                CASE WHEN NOT is_plain THEN (judged).old_levels WHEN doubts IS NOT NULL THEN nullif(doubts, '{}')
                     WHEN NOT is_reboot THEN (previous).old_levels END AS old_levels,
-               CASE WHEN NOT is_plain THEN (judged).doubted_since WHEN doubts IS NOT NULL THEN linkbeat.in_doubt_since(doubts, (previous).doubted_since, CASE WHEN is_from_zero THEN time END)
+               CASE WHEN NOT is_plain THEN (judged).doubted_since WHEN doubts = (previous).old_levels AND NOT is_from_zero THEN (previous).doubted_since
+                    WHEN doubts IS NOT NULL THEN linkbeat.in_doubt_since(doubts, (previous).doubted_since, CASE WHEN is_from_zero THEN time END)
                     WHEN NOT is_reboot THEN (previous).doubted_since END AS doubted_since
         FROM (
             -- A boot that was seen before may be another machine's, or lie between rows: repair_deltas sorts it out.

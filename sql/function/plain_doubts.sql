@@ -13,13 +13,13 @@ CREATE OR REPLACE FUNCTION linkbeat.plain_doubts(
     ifindex integer, interval_ms integer
 ) RETURNS bigint[] LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 DECLARE
-    elapsed    CONSTANT integer := linkbeat.elapsed_ms(was.time, moment);
-    speed      CONSTANT integer := greatest(was.speed_mbps, speed_mbps);
-    is_certain CONSTANT boolean := (was.ifindex <> ifindex) IS TRUE;
     since      CONSTANT timestamptz := linkbeat.oldest(was.doubted_since);
     is_open    CONSTANT boolean := linkbeat.is_in_doubt(since, moment, interval_ms) IS TRUE;
-    in_all     CONSTANT double precision := date_part('epoch', moment - since) * 1000 + elapsed;
     old        bigint[] := was.old_levels;
+    elapsed    integer;
+    speed      integer;
+    is_certain boolean;
+    in_all     double precision;
     had        bigint[];
     now        bigint[];
 BEGIN
@@ -30,6 +30,7 @@ BEGIN
           OR is_open AND (was.delta_kind NOT IN ('normal', 'gap') OR was.elapsed_ms = 0) THEN
         RETURN NULL;
     END IF;
+    elapsed := linkbeat.elapsed_ms(was.time, moment);
     had := ARRAY[was.rx_bytes, was.tx_bytes, was.rx_packets, was.tx_packets, was.rx_errors, was.tx_errors, was.rx_dropped,
                  was.tx_dropped];
     now := ARRAY[rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_dropped, tx_dropped];
@@ -52,6 +53,9 @@ BEGIN
         RETURN CASE WHEN num_nonnulls(VARIADIC old) > 0 THEN old ELSE '{}' END;
     END IF;
 
+    speed := greatest(was.speed_mbps, speed_mbps);
+    is_certain := (was.ifindex <> ifindex) IS TRUE;
+    in_all := date_part('epoch', moment - since) * 1000 + elapsed;
     FOR n IN 1 .. 8 LOOP
         IF had[n] < 0 OR now[n] < 0
            OR n <= 4 AND had[n] > 0 AND now[n] > (had[n] - 1) / 2
