@@ -42,7 +42,14 @@ def main() -> None:
                 for run in RUNS:
                     for tree in (here, *options.tree):
                         environment = os.environ | {"PYTHONPATH": tree}
-                        command = [sys.executable, __file__, "--measure", run, server]
+                        command = [
+                            sys.executable,
+                            "-P",
+                            __file__,
+                            "--measure",
+                            run,
+                            server,
+                        ]  # else agent.py beside it is found
                         subprocess.run(command, cwd=tree, env=environment, check=True)
     except NotMeasured as problem:
         sys.exit(str(problem))
