@@ -63,7 +63,7 @@ drill-packages: .venv/development ## Builds the wheel, the one-file agent and th
 
 .PHONY: laws
 laws: .venv/development ## 10,000 histories of true traffic seen through faulty sources, in any order; for minutes
-	LINKBEAT_LAW_HISTORIES=10000 $(BIN)/python -m pytest -s tests/integration/test_counter_laws.py
+	LINKBEAT_LAW_HISTORIES=10000 LINKBEAT_LAW_SERIES=2000 $(BIN)/python -m pytest -s tests/integration/test_counter_laws.py tests/integration/test_counters.py
 
 .PHONY: fuzz-api
 fuzz-api: .venv/development ## Asks the whole API for whatever its OpenAPI document allows and forbids, for minutes

@@ -170,8 +170,14 @@ BEGIN
                                                         tx_errors, rx_dropped, tx_dropped, speed_mbps) ELSE false END AS is_reboot,
                            CASE WHEN (rx_bytes < (previous).rx_bytes OR (previous).old_levels IS NOT NULL)
                                      AND is_newest AND ((previous).boot <> boot) IS NOT TRUE AND coalesce((previous).levels, '{}') = '{}' THEN
-                               linkbeat.plain_doubts(previous, time, rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors,
-                                                     rx_dropped, tx_dropped, speed_mbps, ifindex, interval_ms) END AS doubts
+                               CASE WHEN rx_bytes >= (previous).rx_bytes
+                                         AND linkbeat.is_in_doubt(linkbeat.oldest((previous).doubted_since), time, interval_ms)
+                                         AND linkbeat.stays_below((previous).old_levels, rx_bytes, tx_bytes, rx_packets, tx_packets,
+                                                                  rx_errors, tx_errors, rx_dropped, tx_dropped)
+                                    THEN (previous).old_levels
+                                    ELSE linkbeat.plain_doubts(
+                                        previous, time, rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors,
+                                        rx_dropped, tx_dropped, speed_mbps, ifindex, interval_ms) END END AS doubts
                     FROM (
                     SELECT n.*, b.server_id, b.time, b.boot, b.interval_ms, b.is_newest, b.known,
                            b.uptime_seconds, b.primary_interface,

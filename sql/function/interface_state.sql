@@ -64,7 +64,11 @@ BEGIN
     IF linkbeat.are_back(base, m) IS NOT NULL THEN
         RETURN NULL;
     END IF;
-    RETURN linkbeat.judge(base, m, uptime);
+    m := linkbeat.judge(base, m, uptime);
+    IF (base.boot <> m.boot) IS TRUE AND NOT linkbeat.is_uuid_boot(m.boot) THEN
+        m.levels := coalesce(m.levels, '{}');  -- as judge_again marks it: repair has to find it where earlier rows change
+    END IF;
+    RETURN m;
 END $$;
 
 -- How many interfaces a server's row remembers; a heartbeat may name half as many (MAX_INTERFACES in service/wire.py). The

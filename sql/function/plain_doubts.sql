@@ -5,8 +5,8 @@
 
 -- The old levels that are in doubt from this sample on, '{}' where none is: since this sample if its octets fell, otherwise
 -- since when they were. Null: judge has to be asked.
--- A fall is plain where octets and packets all fell below half, to what a usual line carries; growth, where it stays below
--- the old levels, where the doubts are over, or where octets grow as they did before.
+-- A fall is plain where octets and packets all fell below half, to what a usual line carries; growth, where the doubts are
+-- over, or where octets grow as they did before. (Of growth below the old levels, the statement asks nothing.)
 CREATE OR REPLACE FUNCTION linkbeat.plain_doubts(
     was linkbeat.interface_state, moment timestamptz, rx_bytes bigint, tx_bytes bigint, rx_packets bigint,
     tx_packets bigint, rx_errors bigint, tx_errors bigint, rx_dropped bigint, tx_dropped bigint, speed_mbps integer,
@@ -23,10 +23,7 @@ DECLARE
     had        bigint[];
     now        bigint[];
 BEGIN
-    IF rx_bytes >= was.rx_bytes AND is_open
-       AND linkbeat.stays_below(old, rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_dropped, tx_dropped) THEN
-        RETURN old;
-    ELSIF array_remove(array_remove(was.doubted_since, NULL), since) <> '{}'  -- of several events
+    IF array_remove(array_remove(was.doubted_since, NULL), since) <> '{}'  -- of several events
           OR is_open AND (was.delta_kind NOT IN ('normal', 'gap') OR was.elapsed_ms = 0) THEN
         RETURN NULL;
     END IF;

@@ -47,6 +47,7 @@ DECLARE
     stored   network_interface_metrics;
     judged   network_interface_metrics;
     start    timestamptz := since;
+    earlier  timestamptz;
     -- Boots whose newest row up to here is not as it was: the next row of each may change too. It may stand behind rows of
     -- another boot where two overlap, but not after `ends`.
     changing bigint[] := '{}';
@@ -55,6 +56,7 @@ DECLARE
     reach    timestamptz := since;
     horizon  timestamptz := since;
     is_mixed boolean := false;  -- rows of several boots: what is in doubt may show behind another boot's row
+    is_counted boolean := false;  -- `horizon` reaches as far as linkbeat.flickers counts rows
 BEGIN
     folded_at := '{}';
     SELECT * INTO stored FROM network_interface_metrics
@@ -67,11 +69,15 @@ BEGIN
     IF base.delta_kind = 'glitch' THEN
         start := (SELECT min(moment) FROM unnest(base.doubted_since) AS moment);
     END IF;
-    IF (previous.boot <> stored.boot) IS TRUE OR NOT linkbeat.is_uuid_boot(stored.boot) THEN
-        start := least(start, (
-            SELECT min(moment) FROM network_interface_metrics, unnest(doubted_since) AS moment
-            WHERE server_id = of_server AND interface_name = of_interface AND time < since AND delta_kind = 'glitch'
-              AND time >= since - greatest(900000, 10 * stored.interval_ms::bigint) * INTERVAL '1 millisecond'));
+    IF (previous.boot = stored.boot AND linkbeat.is_uuid_boot(stored.boot)) IS NOT TRUE THEN
+        LOOP
+            earlier := (
+                SELECT min(moment) FROM network_interface_metrics, unnest(doubted_since) AS moment
+                WHERE server_id = of_server AND interface_name = of_interface AND time < start AND delta_kind = 'glitch'
+                  AND time >= start - greatest(900000, 10 * stored.interval_ms::bigint) * INTERVAL '1 millisecond');
+            EXIT WHEN (earlier < start) IS NOT TRUE;
+            start := earlier;
+        END LOOP;
     END IF;
     IF start < since THEN
         SELECT * INTO previous FROM network_interface_metrics
@@ -107,6 +113,11 @@ BEGIN
             END IF;
             IF changing = '{}' OR ends IS NULL OR stored.time >= ends THEN
                 reach := linkbeat.next_that_asked(stored, horizon);
+                IF reach IS NULL AND NOT is_counted THEN
+                    is_counted := true;
+                    horizon := greatest(horizon, linkbeat.last_that_counted(of_server, of_interface, since));
+                    reach := linkbeat.next_that_asked(stored, horizon);
+                END IF;
                 IF reach IS NULL THEN
                     RETURN;
                 END IF;
@@ -114,7 +125,8 @@ BEGIN
         END IF;
         IF stored.time <= since OR judged IS DISTINCT FROM stored THEN
             changing := array_append(changing, stored.boot);
-            horizon := stored.time + greatest(900000, 10 * stored.interval_ms::bigint) * INTERVAL '1 millisecond';
+            horizon := greatest(
+                horizon, stored.time + greatest(900000, 10 * stored.interval_ms::bigint) * INTERVAL '1 millisecond');
         END IF;
         previous := judged;
     END LOOP;
@@ -138,9 +150,9 @@ BEGIN
     -- Retention dropped what it was counted from, its own machine's rows: as a first row it would lose what it counted.
     IF base.time IS NULL AND stored.delta_kind NOT IN ('', 'first')
        AND (previous.time IS NULL
-            OR (SELECT b.first_seen < (SELECT min(time) FROM network_interface_metrics
-                                       WHERE server_id = stored.server_id AND interface_name = stored.interface_name)
-                FROM server_boots b WHERE b.server_id = stored.server_id AND b.boot = stored.boot)) THEN
+            OR (SELECT b.first_seen FROM server_boots b WHERE b.server_id = stored.server_id AND b.boot = stored.boot)
+               < (SELECT min(c.range_start) FROM timescaledb_information.chunks c
+                  WHERE format('%I.%I', c.hypertable_schema, c.hypertable_name)::regclass = 'network_interface_metrics'::regclass)) THEN
         RETURN;
     END IF;
     back := linkbeat.are_back(base, stored);
@@ -163,6 +175,18 @@ RETURN (
     WHERE r.server_id = m.server_id AND r.interface_name = m.interface_name AND r.time > m.time AND r.time <= horizon
       AND (r.levels IS NOT NULL OR r.old_levels IS NOT NULL)
     ORDER BY r.time LIMIT 1
+);
+
+-- The last row for which linkbeat.flickers counts the row of a moment, or one that this pushes out; null: its server's boot
+-- ids are all UUIDs.
+CREATE OR REPLACE FUNCTION linkbeat.last_that_counted(of_server text, of_interface text, moment timestamptz)
+RETURNS timestamptz LANGUAGE sql STABLE
+RETURN (
+    SELECT max(time)
+    FROM (SELECT time FROM network_interface_metrics
+          WHERE server_id = of_server AND interface_name = of_interface AND time > moment
+          ORDER BY time LIMIT 20) AS next
+    WHERE EXISTS (SELECT FROM server_boots WHERE server_id = of_server AND NOT linkbeat.is_uuid_boot(boot))
 );
 
 -- The row that a row's deltas count from: the one before it, or where that is of another boot, its own boot's newest, if

@@ -4,6 +4,9 @@ from datetime import datetime, timedelta
 
 import asyncpg
 
+from tests.accounts import Sent, check_servers
+from tests.machines import body
+from tests.oracle import Beat, Sample
 from tests.support import Client, boot_id, deltas, heartbeat, hours_ago, interface
 
 T0 = hours_ago(20)
@@ -196,6 +199,61 @@ async def test_interfaces_that_a_backlog_does_not_name_are_counted_anew_too(
     await report(service, (30, "b", 1_990), name="eth0")
 
     assert (await deltas(database, name="wlan0"))[1] == (0, "first")
+
+
+async def test_an_interface_that_one_machine_did_not_have_at_first_is_the_other_ones_until_then(
+    service: Client, database: asyncpg.Connection
+) -> None:
+    """Its boot is older than all samples of the interface: nothing that it could have been counted from was dropped."""
+    await report(service, (120, "a", 900), (90, "b", 2_000), name="wlan0")
+    assert (await deltas(database, name="wlan0"))[1] == (900, "reboot")
+
+    await report(service, (0, "a", 1_000), name="eth0")
+
+    assert await is_shared(database)
+    assert await deltas(database, name="wlan0") == [(0, "first"), (0, "first")]
+
+
+async def test_a_late_sample_counts_wherever_ids_that_may_flicker_are_told_apart(
+    service: Client, database: asyncpg.Connection
+) -> None:
+    """Of the last 20 samples, half an hour: with one more, the fall from the first to the second is none of them."""
+    counters = [100_000, 5_000, *(10_000 + 1_000 * n for n in range(18))]
+    readings = [(100 * n, "two" if n == 1 else "one", rx) for n, rx in enumerate(counters)]
+    readings += [(2_000, "two", 40_000)]
+    await service.post_batch([heartbeat(at=at(seconds), boot=boot, eth0=(rx, 0)) for seconds, boot, rx in readings])
+    assert (await deltas(database))[-1] == (35_000, "gap")  # each counts for itself
+
+    await service.post(heartbeat(at=at(350), boot="one", eth0=(11_500, 0)))
+
+    assert (await deltas(database))[-1] == (13_000, "gap")  # one machine, whose id flickers
+
+
+async def test_what_a_later_sample_showed_to_be_wrong_is_open_again_as_far_back_as_it_was(
+    service: Client, database: asyncpg.Connection
+) -> None:
+    """The fourth sample shows two before it to be wrong, one of them by way of the other."""
+    sent = [
+        Beat(at(seconds), boot, {"eth0": Sample((*counters, None, None, None, None))})
+        for seconds, boot, counters in [
+            (0.0, "a-129", (9_035_117_108, 3_184_722_232, 9_150_460, 3_963_295)),
+            (9.8, "b-129", (3_813_859_797, 182_591_554, 362_973, 4_294_966_493)),
+            (59.6, "b-130", (0, 0, 0, 0)),
+            (64.0, "a-130", (11_013_725_570, 0, 11_348_913, 4_669_940)),
+            (89.6, None, (0, 0, 0, 0)),
+            (209.6, "b-131", (3_813_859_797, 182_591_554, 362_973, 4_294_966_493)),
+            (3_715.4, "a-130", (3_175_218_846_927, 1_500_555_394, 5_315_608, 1_577_395)),
+        ]
+    ]
+
+    for beat in sent:
+        await service.post(body("nas", beat))
+
+    assert await is_shared(database)  # since the last of them; the samples before it were judged again
+    assert await check_servers(database, {"nas": Sent(sent)}, budget=100) == {}
+    assert [kind for _, kind in await deltas(database)] == [
+        "first", "glitch", "glitch", "glitch", "glitch", "gap", "rejected"
+    ]  # fmt: skip
 
 
 async def test_a_replay_from_another_boot_is_no_machine(service: Client, database: asyncpg.Connection) -> None:
