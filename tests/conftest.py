@@ -23,7 +23,7 @@ from service import cache
 from service.access import ended_sessions, tokens
 from service.access.identity import scopes
 from service.app import Linkbeat, create_app
-from service.database import schema
+from service.database import pool, schema
 from service.embedded.choose import choose_test_database
 from service.fleet import removal
 from service.http.log_limit import limited
@@ -62,6 +62,13 @@ def _described_once() -> Iterator[None]:
 def _logged_anew() -> None:
     """A line that the test before caused is no reason for this one to be without it."""
     limited.forget()
+
+
+@pytest.fixture(autouse=True)
+def _patient_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a read is late, and is not answered 503. A test of a deadline sets it itself."""
+    for limit in ("CONNECT_SECONDS", "ACQUIRE_SECONDS", "READ_SECONDS"):
+        monkeypatch.setattr(pool, limit, 20.0)
 
 
 @pytest.fixture(scope="session")

@@ -60,21 +60,21 @@ class Database:
         connections: int = READERS,
         plans: Literal["custom", "generic"] = "custom",
         role: str = roles.READ,
-        seconds: float = READ_SECONDS,
+        seconds: float | None = None,
         share: int | None = None,
     ) -> None:
         """At most `connections` of the server's, which take `role` on.
 
         plans    custom: each execution is planned for its arguments. generic: each statement once in five minutes, for
                  which its range of time must stand in it
-        seconds  the longest that a statement may take
+        seconds  the longest that a statement may take; READ_SECONDS unless given
         share    connections that the requests of one token hold at most (service/database/shares.py)
         """
         self._url = url
         self._connections = connections
         self._plans = plans
         self._role = role
-        self._seconds = seconds
+        self._seconds = READ_SECONDS if seconds is None else seconds
         self._shares = Shares(share)
         self.queries = 0
         self.failures = 0  # that the database, or the path to it, is to blame for
