@@ -116,7 +116,9 @@ async def register(fetch: Fetch, hasher: Hasher, new: NewServer) -> Created:
     made = Made("server", hasher)
     (row,) = await fetch(_REGISTER, new.server_id, new.server_guid, made.token_id, new.name, made.hash, made.key_id)
     if not row["is_new"]:
-        raise Problem("server_exists", f"{new.server_id!r} is known already; POST /api/v1/tokens makes it a token more")
+        raise Problem(
+            "server_exists", f"{new.server_id!r} is already known; create another token for it with POST /api/v1/tokens"
+        )
     return Created(made.token_id, "server", made.text, new.server_id, None)
 
 

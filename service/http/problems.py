@@ -13,7 +13,7 @@ _WORDS = {
     401: "No valid token.",
     403: "The token does not allow this.",
     404: "There is no such server, or token.",
-    409: "The server is known already.",
+    409: "The server is already known.",
     408: "The body did not arrive in time.",
     413: "The body is too large.",
     415: "The body's type is not understood.",
@@ -26,7 +26,9 @@ _WORDS = {
 _PROBLEMS = {
     400: Problem("invalid_json", "at byte 17: unexpected end of data"),
     403: Problem("forbidden", "it takes a token that may read"),
-    409: Problem("server_exists", "'mediaserver' is known already; POST /api/v1/tokens makes it a token more"),
+    409: Problem(
+        "server_exists", "'mediaserver' is already known; create another token for it with POST /api/v1/tokens"
+    ),
     429: Problem("too_many_requests", "this token's requests are too many"),
     401: Problem("unauthorized", "send a valid token as 'Authorization: Bearer …'"),
     404: Problem("unknown_server", "no server 'mediaserver' ever sent a heartbeat"),

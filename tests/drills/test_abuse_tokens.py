@@ -81,8 +81,7 @@ def unnoticed(service: ServiceProcess, what: str, capsys: pytest.CaptureFixture[
             f"{watch.most_bytes >> 20} MiB, {watch.most_descriptors} descriptors"
         )
     assert set(canary.statuses) == {"post 200", "get 200"}, canary
-    # On a machine that is busy with other work, requests are slow without any misuse.
-    assert canary.at(0.99) < max(CANARY_P99_MS, 3 * quiet.at(0.99)), canary
+    assert canary.at(0.99) < CANARY_P99_MS, canary
     assert watch.most_bytes < RESIDENT_BYTES
     assert service.process.poll() is None
 

@@ -27,7 +27,7 @@ export function colours() {
 }
 
 /**
- * Each bucket's rate for all of its time, and nothing where there is none.
+ * Each bucket's rate for all of its time, and no line across a bucket without data.
  * @param {UPlot} u
  * @param {ArrayLike<number | null | undefined>} values
  * @param {Series} series
