@@ -16,7 +16,7 @@ psql: .venv/runtime ## Opens psql on the same database, as analyst
 
 .PHONY: test
 test: lint ## The whole suite, on a real TimescaleDB
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: lint
 lint: .venv/development lint-js ## Types and style

@@ -32,6 +32,18 @@ from service.openapi import complete
 from service.settings import Settings
 from tests.support import KEY, Client
 
+# Files of more than a minute. They begin first: at the end, one worker would be busy with them and the others idle.
+LONG = (
+    "test_counter_laws.py", "test_law.py", "test_crash.py", "test_run.py", "test_embedded_root.py", "test_usage.py",
+    "test_pictures.py", "test_server_page.py", "test_fleet.py", "test_seldom.py", "test_wheels.py",
+    "test_embedded_watch.py", "test_embedded_cluster.py", "test_thinning.py", "test_sparkline.py",
+    "test_schemathesis.py", "test_secrets.py", "test_recount.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
 
 def with_database(url: str, name: str) -> str:
     """The same server, another database."""

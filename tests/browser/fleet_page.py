@@ -9,20 +9,20 @@ from tests.browser.serving import Served
 from tests.support import heartbeat, interface
 
 
-def beat(server_id: str, seconds_ago: float, *interfaces: dict[str, Any], **more: Any) -> dict[str, Any]:
-    at = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=seconds_ago)
+def beat(
+    server_id: str, seconds_ago: float, *interfaces: dict[str, Any], now: datetime | None = None, **more: Any
+) -> dict[str, Any]:
+    """A heartbeat before `now`; of two that a rate is counted from, both are before the same moment."""
+    at = (now or datetime.now(UTC)).replace(microsecond=0) - timedelta(seconds=seconds_ago)
     return heartbeat(server_id, at) | {"network_interfaces": list(interfaces)} | more
 
 
 async def tell(site: Served, server_id: str, name: str = "eth0", mbit: float = 8.0, **more: Any) -> None:
     """Two heartbeats, ten seconds apart, between which so many Mbit/s were received and half of it sent."""
-    moved = int(mbit * 1_250_000)
-    beats = [
-        beat(server_id, ago, interface(name, rx, rx // 2), primary_interface=name, **more)
-        for ago, rx in ((11, 0), (1, moved))
-    ]
-    for one in beats:
-        await site.client.post(one)
+    moved, now = int(mbit * 1_250_000), datetime.now(UTC)
+    for ago, rx in ((11, 0), (1, moved)):
+        one = interface(name, rx, rx // 2)
+        await site.client.post(beat(server_id, ago, one, now=now, primary_interface=name, **more))
 
 
 async def go_on(site: Served, server_id: str, mbit: float) -> None:

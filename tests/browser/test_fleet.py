@@ -1,6 +1,7 @@
 """The fleet page, as people look at it."""
 
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
@@ -161,10 +162,11 @@ items => items.filter((item) => {
 
 
 async def test_no_rate_of_another_interface_is_cut_off(site: Served, page: Page) -> None:
+    now = datetime.now(UTC)
     for ago, rx in ((11, 0), (1, 1_230_000_000)):
         names = ("eth0", "cni0", "flannel.1", "enp129s0f1np1")
         interfaces = [interface(name, rx, rx) for name in names]
-        await site.client.post(beat("kube", ago, *interfaces, primary_interface="eth0"))
+        await site.client.post(beat("kube", ago, *interfaces, now=now, primary_interface="eth0"))
     await page.goto("/")
     await expect(row(page, "kube").locator(".others .rate")).to_have_text(["1.97\u00a0Gbit/s"] * 3)
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -236,7 +237,7 @@ def test_the_database_listens_on_no_port_and_no_password_is_in_a_list_of_process
         psql.stdin.write("SHOW listen_addresses;\n\\! sleep 0\n\\echo ready\n")
         psql.stdin.flush()
         told = list(iter(lambda: psql.stdout.readline().strip(), "ready"))  # type: ignore[union-attr]  # seen above
-        commands = [path.read_bytes() for path in processes_of_everybody()]
+        commands = list(commands_of_everybody())
         psql.stdin.close()
 
     assert told[:3] == ["listen_addresses", "------------------", ""]
@@ -244,8 +245,10 @@ def test_the_database_listens_on_no_port_and_no_password_is_in_a_list_of_process
     assert not any(password.encode() in command for command in commands)
 
 
-def processes_of_everybody() -> list[Path]:
-    return [path for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+def commands_of_everybody() -> Iterator[bytes]:
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it ended meanwhile
+            yield path.read_bytes()
 
 
 def test_a_port_in_use_is_one_line_and_nothing_is_started(data_dir: Path) -> None:

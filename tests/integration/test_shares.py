@@ -29,8 +29,13 @@ WAITING = (
 
 @pytest.mark.parametrize("kind", ["read", "admin"])
 async def test_slow_usage_of_one_token_makes_no_other_reader_wait(
-    database_url: str, settings: Settings, database: asyncpg.Connection, kind: str
+    database_url: str,
+    settings: Settings,
+    database: asyncpg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
 ) -> None:
+    monkeypatch.setattr("service.database.pool.READ_SECONDS", 4.0)
     app = create_app(settings, database_url=database_url, key=KEY)
     async with running(app), AsyncExitStack() as ending:
         client = from_address(app, "192.0.2.1")
