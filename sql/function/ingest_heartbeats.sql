@@ -101,28 +101,35 @@ BEGIN
         WHERE b.is_newest AND b.known > 64
     ), settled AS MATERIALIZED (
         -- What OFFSET 0 ends is worked out once; without it the planner would put it into each expression above.
-        SELECT p.*, is_plain OR (judged).time IS NOT NULL AS is_settled,
-               CASE WHEN is_plain THEN rx_bytes - CASE WHEN is_from_zero THEN 0 ELSE coalesce((previous).rx_bytes, rx_bytes) END ELSE coalesce((judged).rx_bytes_delta, 0) END AS rx_bytes_delta,
-               CASE WHEN is_plain THEN tx_bytes - CASE WHEN is_from_zero THEN 0 ELSE coalesce((previous).tx_bytes, tx_bytes) END ELSE coalesce((judged).tx_bytes_delta, 0) END AS tx_bytes_delta,
-               CASE WHEN is_plain THEN rx_packets - CASE WHEN is_from_zero THEN 0 ELSE coalesce((previous).rx_packets, rx_packets) END ELSE coalesce((judged).rx_packets_delta, 0) END AS rx_packets_delta,
-               CASE WHEN is_plain THEN tx_packets - CASE WHEN is_from_zero THEN 0 ELSE coalesce((previous).tx_packets, tx_packets) END ELSE coalesce((judged).tx_packets_delta, 0) END AS tx_packets_delta,
-               CASE WHEN is_plain THEN rx_errors - CASE WHEN is_from_zero AND (previous).rx_errors IS NOT NULL THEN 0 ELSE coalesce((previous).rx_errors, rx_errors) END ELSE (judged).rx_errors_delta END AS rx_errors_delta,
-               CASE WHEN is_plain THEN tx_errors - CASE WHEN is_from_zero AND (previous).tx_errors IS NOT NULL THEN 0 ELSE coalesce((previous).tx_errors, tx_errors) END ELSE (judged).tx_errors_delta END AS tx_errors_delta,
-               CASE WHEN is_plain THEN rx_dropped - CASE WHEN is_from_zero AND (previous).rx_dropped IS NOT NULL THEN 0 ELSE coalesce((previous).rx_dropped, rx_dropped) END ELSE (judged).rx_dropped_delta END AS rx_dropped_delta,
-               CASE WHEN is_plain THEN tx_dropped - CASE WHEN is_from_zero AND (previous).tx_dropped IS NOT NULL THEN 0 ELSE coalesce((previous).tx_dropped, tx_dropped) END ELSE (judged).tx_dropped_delta END AS tx_dropped_delta,
-               CASE WHEN NOT is_plain THEN coalesce((judged).delta_kind, '') WHEN (previous).time IS NULL THEN 'first'
+        SELECT place, ordinal, name, server_id, time, boot, interval_ms, elapsed_ms, is_newest, is_new, is_folded, known,
+               rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_dropped, tx_dropped, is_up, kind,
+               stacked_on, speed_mbps, operstate, ifindex, is_lowest, was_first_seen,
+               NOT is_new AND (rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_dropped, tx_dropped, is_up)
+                              IS DISTINCT FROM
+                              (was_rx_bytes, was_tx_bytes, was_rx_packets, was_tx_packets, was_rx_errors, was_tx_errors,
+                               was_rx_dropped, was_tx_dropped, was_up) AS is_conflict,
+               is_plain OR (judged).time IS NOT NULL AS is_settled,
+               CASE WHEN is_plain THEN rx_bytes - CASE WHEN is_from_zero THEN 0 ELSE coalesce(was_rx_bytes, rx_bytes) END ELSE coalesce((judged).rx_bytes_delta, 0) END AS rx_bytes_delta,
+               CASE WHEN is_plain THEN tx_bytes - CASE WHEN is_from_zero THEN 0 ELSE coalesce(was_tx_bytes, tx_bytes) END ELSE coalesce((judged).tx_bytes_delta, 0) END AS tx_bytes_delta,
+               CASE WHEN is_plain THEN rx_packets - CASE WHEN is_from_zero THEN 0 ELSE coalesce(was_rx_packets, rx_packets) END ELSE coalesce((judged).rx_packets_delta, 0) END AS rx_packets_delta,
+               CASE WHEN is_plain THEN tx_packets - CASE WHEN is_from_zero THEN 0 ELSE coalesce(was_tx_packets, tx_packets) END ELSE coalesce((judged).tx_packets_delta, 0) END AS tx_packets_delta,
+               CASE WHEN is_plain THEN rx_errors - CASE WHEN is_from_zero AND was_rx_errors IS NOT NULL THEN 0 ELSE coalesce(was_rx_errors, rx_errors) END ELSE (judged).rx_errors_delta END AS rx_errors_delta,
+               CASE WHEN is_plain THEN tx_errors - CASE WHEN is_from_zero AND was_tx_errors IS NOT NULL THEN 0 ELSE coalesce(was_tx_errors, tx_errors) END ELSE (judged).tx_errors_delta END AS tx_errors_delta,
+               CASE WHEN is_plain THEN rx_dropped - CASE WHEN is_from_zero AND was_rx_dropped IS NOT NULL THEN 0 ELSE coalesce(was_rx_dropped, rx_dropped) END ELSE (judged).rx_dropped_delta END AS rx_dropped_delta,
+               CASE WHEN is_plain THEN tx_dropped - CASE WHEN is_from_zero AND was_tx_dropped IS NOT NULL THEN 0 ELSE coalesce(was_tx_dropped, tx_dropped) END ELSE (judged).tx_dropped_delta END AS tx_dropped_delta,
+               CASE WHEN NOT is_plain THEN coalesce((judged).delta_kind, '') WHEN was_time IS NULL THEN 'first'
                     WHEN is_reboot THEN 'reboot' WHEN is_from_zero THEN 'reset' WHEN linkbeat.is_gap(elapsed_ms, interval_ms) THEN 'gap' ELSE 'normal' END AS delta_kind,
                CASE WHEN is_plain THEN widened ELSE coalesce((judged).counts_64bit, widened) END AS counts_64bit,
                (judged).levels,
                CASE WHEN NOT is_plain THEN (judged).old_levels WHEN doubts IS NOT NULL THEN nullif(doubts, '{}')
-                    WHEN NOT is_reboot THEN (previous).old_levels END AS old_levels,
-               CASE WHEN NOT is_plain THEN (judged).doubted_since WHEN doubts = (previous).old_levels AND NOT is_from_zero THEN (previous).doubted_since
-                    WHEN doubts IS NOT NULL THEN linkbeat.in_doubt_since(doubts, (previous).doubted_since, CASE WHEN is_from_zero THEN time END)
-                    WHEN NOT is_reboot THEN (previous).doubted_since END AS doubted_since
+                    WHEN NOT is_reboot THEN was_old_levels END AS old_levels,
+               CASE WHEN NOT is_plain THEN (judged).doubted_since WHEN doubts = was_old_levels AND NOT is_from_zero THEN was_doubted_since
+                    WHEN doubts IS NOT NULL THEN linkbeat.in_doubt_since(doubts, was_doubted_since, CASE WHEN is_from_zero THEN time END)
+                    WHEN NOT is_reboot THEN was_doubted_since END AS doubted_since
         FROM (
             -- A boot that was seen before may be another machine's, or lie between rows: repair_deltas sorts it out.
             SELECT j.*, CASE WHEN NOT is_plain AND is_newest AND is_new
-                                      AND NOT ((previous).boot <> boot AND linkbeat.is_known_boot(server_id, boot)) IS TRUE THEN
+                                      AND NOT (was_boot <> boot AND linkbeat.is_known_boot(server_id, boot)) IS TRUE THEN
                        linkbeat.judge_newest(server_id, previous, ROW(
                            time, rx_bytes, tx_bytes, rx_packets, tx_packets, NULL, NULL, NULL, is_up, NULL, NULL, NULL, name,
                            NULL, boot, NULL, rx_errors, tx_errors, rx_dropped, tx_dropped, speed_mbps, NULL, NULL, NULL, ifindex,
@@ -131,53 +138,63 @@ BEGIN
                 -- Plain: nothing is held against the row before; all counters grew, by no more than its line carries or
                 -- than its packets confirm, where they are counted; or there is nothing before. What is_plain says here, linkbeat.judge concludes.
                 -- A reboot in no doubt is plain too, and what plain_doubts says, counted from 0 where octets fell.
-                SELECT l.*, is_reboot OR doubts IS NOT NULL AND rx_bytes < (previous).rx_bytes AS is_from_zero, (previous).time IS DISTINCT FROM time AS is_new,  -- what is stored stays as it is
-                       linkbeat.elapsed_ms((previous).time, time) AS elapsed_ms,
-                       CASE WHEN (previous).time IS NULL OR is_reboot OR doubts IS NOT NULL AND rx_bytes < (previous).rx_bytes THEN true
-                            WHEN ((previous).boot <> boot) IS NOT TRUE
-                                 AND coalesce((previous).levels, '{}') = '{}'
-                                 AND ((previous).old_levels IS NULL OR doubts IS NOT NULL)
-                                 AND linkbeat.grew((previous).rx_bytes, rx_bytes)
-                                 AND linkbeat.grew((previous).tx_bytes, tx_bytes)
-                                 AND linkbeat.grew((previous).rx_packets, rx_packets)
-                                 AND linkbeat.grew((previous).tx_packets, tx_packets)
-                                 AND linkbeat.grew((previous).rx_errors, rx_errors)
-                                 AND linkbeat.grew((previous).tx_errors, tx_errors)
-                                 AND linkbeat.grew((previous).rx_dropped, rx_dropped)
-                                 AND linkbeat.grew((previous).tx_dropped, tx_dropped)
-                            THEN greatest(rx_bytes - (previous).rx_bytes, tx_bytes - (previous).tx_bytes,
-                                          rx_packets - (previous).rx_packets, tx_packets - (previous).tx_packets,
-                                          rx_errors - (previous).rx_errors, tx_errors - (previous).tx_errors,
-                                          rx_dropped - (previous).rx_dropped, tx_dropped - (previous).tx_dropped)
-                                 <= linkbeat.delta_limit(linkbeat.elapsed_ms((previous).time, time),
-                                                         greatest((previous).speed_mbps, speed_mbps))
-                                 AND (greatest((previous).speed_mbps, speed_mbps) IS NOT NULL
-                                      OR (rx_packets = 0 OR linkbeat.packets_carry(rx_packets - (previous).rx_packets, rx_bytes - (previous).rx_bytes))
-                                         AND (tx_packets = 0 OR linkbeat.packets_carry(tx_packets - (previous).tx_packets, tx_bytes - (previous).tx_bytes)))
+                SELECT l.*, is_reboot OR doubts IS NOT NULL AND rx_bytes < was_rx_bytes AS is_from_zero, was_time IS DISTINCT FROM time AS is_new,  -- what is stored stays as it is
+                       linkbeat.elapsed_ms(was_time, time) AS elapsed_ms,
+                       CASE WHEN was_time IS NULL OR is_reboot OR doubts IS NOT NULL AND rx_bytes < was_rx_bytes THEN true
+                            WHEN (was_boot <> boot) IS NOT TRUE
+                                 AND coalesce(was_levels, '{}') = '{}'
+                                 AND (was_old_levels IS NULL OR doubts IS NOT NULL)
+                                 AND linkbeat.grew(was_rx_bytes, rx_bytes)
+                                 AND linkbeat.grew(was_tx_bytes, tx_bytes)
+                                 AND linkbeat.grew(was_rx_packets, rx_packets)
+                                 AND linkbeat.grew(was_tx_packets, tx_packets)
+                                 AND linkbeat.grew(was_rx_errors, rx_errors)
+                                 AND linkbeat.grew(was_tx_errors, tx_errors)
+                                 AND linkbeat.grew(was_rx_dropped, rx_dropped)
+                                 AND linkbeat.grew(was_tx_dropped, tx_dropped)
+                            THEN greatest(rx_bytes - was_rx_bytes, tx_bytes - was_tx_bytes,
+                                          rx_packets - was_rx_packets, tx_packets - was_tx_packets,
+                                          rx_errors - was_rx_errors, tx_errors - was_tx_errors,
+                                          rx_dropped - was_rx_dropped, tx_dropped - was_tx_dropped)
+                                 <= linkbeat.delta_limit(linkbeat.elapsed_ms(was_time, time),
+                                                         greatest(was_speed_mbps, speed_mbps))
+                                 AND (greatest(was_speed_mbps, speed_mbps) IS NOT NULL
+                                      OR (rx_packets = 0 OR linkbeat.packets_carry(rx_packets - was_rx_packets, rx_bytes - was_rx_bytes))
+                                         AND (tx_packets = 0 OR linkbeat.packets_carry(tx_packets - was_tx_packets, tx_bytes - was_tx_bytes)))
                             ELSE false END AS is_plain,
                        linkbeat.proves_64bit(rx_bytes, tx_bytes)
-                       OR ((previous).boot <> boot) IS NOT TRUE AND coalesce((previous).counts_64bit, false) AS widened,
-                       CASE WHEN (previous).time IS NULL
+                       OR (was_boot <> boot) IS NOT TRUE AND coalesce(was_counts_64bit, false) AS widened,
+                       CASE WHEN was_time IS NULL
                             THEN linkbeat.fold_series(name, kind) IS NOT NULL
                                  AND NOT linkbeat.never_folds(name, kind, coalesce(is_lowest, true), primary_interface)
-                            ELSE (previous).is_folded END AS is_folded
+                            ELSE was_folded END AS is_folded
                 FROM (
                     -- Each sample with the one before it, which the server's row has unless the sample is late or its
                     -- interface new.
                     SELECT o.*,
-                           CASE WHEN (previous).boot <> boot AND is_newest AND linkbeat.is_uuid_boot(boot) AND NOT linkbeat.is_known_boot(server_id, boot) THEN
+                           CASE WHEN was_boot <> boot AND is_newest AND linkbeat.is_uuid_boot(boot) AND NOT linkbeat.is_known_boot(server_id, boot) THEN
                                linkbeat.is_plain_reboot(previous, time, rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors,
                                                         tx_errors, rx_dropped, tx_dropped, speed_mbps) ELSE false END AS is_reboot,
-                           CASE WHEN (rx_bytes < (previous).rx_bytes OR (previous).old_levels IS NOT NULL)
-                                     AND is_newest AND ((previous).boot <> boot) IS NOT TRUE AND coalesce((previous).levels, '{}') = '{}' THEN
-                               CASE WHEN rx_bytes >= (previous).rx_bytes
-                                         AND linkbeat.is_in_doubt(linkbeat.oldest((previous).doubted_since), time, interval_ms)
-                                         AND linkbeat.stays_below((previous).old_levels, rx_bytes, tx_bytes, rx_packets, tx_packets,
+                           CASE WHEN (rx_bytes < was_rx_bytes OR was_old_levels IS NOT NULL)
+                                     AND is_newest AND (was_boot <> boot) IS NOT TRUE AND coalesce(was_levels, '{}') = '{}' THEN
+                               CASE WHEN rx_bytes >= was_rx_bytes
+                                         AND linkbeat.is_in_doubt(linkbeat.oldest(was_doubted_since), time, interval_ms)
+                                         AND linkbeat.stays_below(was_old_levels, rx_bytes, tx_bytes, rx_packets, tx_packets,
                                                                   rx_errors, tx_errors, rx_dropped, tx_dropped)
-                                    THEN (previous).old_levels
+                                    THEN was_old_levels
                                     ELSE linkbeat.plain_doubts(
                                         previous, time, rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors,
                                         rx_dropped, tx_dropped, speed_mbps, ifindex, interval_ms) END END AS doubts
+                    FROM (
+                    -- Its fields once: each look into the composite walks over those before it.
+                    SELECT w.*, (previous).time AS was_time, (previous).rx_bytes AS was_rx_bytes, (previous).tx_bytes AS was_tx_bytes,
+                           (previous).rx_packets AS was_rx_packets, (previous).tx_packets AS was_tx_packets,
+                           (previous).rx_errors AS was_rx_errors, (previous).tx_errors AS was_tx_errors,
+                           (previous).rx_dropped AS was_rx_dropped, (previous).tx_dropped AS was_tx_dropped,
+                           (previous).speed_mbps AS was_speed_mbps, (previous).boot AS was_boot, (previous).levels AS was_levels,
+                           (previous).old_levels AS was_old_levels, (previous).doubted_since AS was_doubted_since,
+                           (previous).counts_64bit AS was_counts_64bit, (previous).is_folded AS was_folded,
+                           (previous).is_up AS was_up, (previous).first_seen AS was_first_seen
                     FROM (
                     SELECT n.*, b.server_id, b.time, b.boot, b.interval_ms, b.is_newest, b.known,
                            b.uptime_seconds, b.primary_interface,
@@ -202,6 +219,8 @@ BEGIN
                     JOIN beat b USING (place)
                     WHERE n.ordinal IS NOT NULL
                     OFFSET 0
+                    ) w
+                    OFFSET 0
                     ) o
                     OFFSET 0
                 ) l
@@ -221,14 +240,14 @@ BEGIN
                tx_errors_delta, rx_dropped_delta, tx_dropped_delta, ifindex, levels, old_levels, doubted_since
         FROM settled WHERE is_new
     ), current AS (
-        SELECT place, array_agg(name) AS names, count((previous).first_seen) AS remembered,
+        SELECT place, array_agg(name) AS names, count(was_first_seen) AS remembered,
                array_agg(ROW(
                    time, rx_bytes, tx_bytes, rx_packets, tx_packets, rx_bytes_delta, tx_bytes_delta, elapsed_ms, is_up,
                    counts_64bit, coalesce(is_lowest, true), is_folded, name, delta_kind, boot,
-                   coalesce((previous).first_seen, time), rx_errors, tx_errors, rx_dropped, tx_dropped, speed_mbps, kind,
+                   coalesce(was_first_seen, time), rx_errors, tx_errors, rx_dropped, tx_dropped, speed_mbps, kind,
                    stacked_on, operstate, ifindex, levels, old_levels, doubted_since)::linkbeat.interface_state) AS interfaces,
                -- How many interfaces the server has now, with those that are absent.
-               max(known) - count((previous).first_seen) + count(*) AS more
+               max(known) - count(was_first_seen) + count(*) AS more
         FROM settled WHERE is_newest
         GROUP BY place
     ), updated AS (
@@ -256,12 +275,7 @@ BEGIN
     INTO duplicate, conflict, odd, beats, late, booted, boots_was, seen_was, live_was, folding
     FROM (
         SELECT array_agg(place) FILTER (WHERE NOT is_new) AS duplicate,
-               array_agg(place) FILTER (WHERE NOT is_new
-                   AND (rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_dropped, tx_dropped, is_up)
-                       IS DISTINCT FROM
-                       ((previous).rx_bytes, (previous).tx_bytes, (previous).rx_packets, (previous).tx_packets,
-                        (previous).rx_errors, (previous).tx_errors, (previous).rx_dropped, (previous).tx_dropped,
-                        (previous).is_up)) AS conflict,
+               array_agg(place) FILTER (WHERE is_conflict) AS conflict,
                array_agg(ordinal) FILTER (WHERE is_new AND NOT (is_settled AND is_newest)) AS odd,
                array_agg(place) FILTER (WHERE is_new AND is_folded) AS folded
         FROM settled
