@@ -1,4 +1,4 @@
-"""Servers, what their interfaces, filesystems and they themselves report, and the aggregates of it.
+"""Servers, what their interfaces, filesystems and they themselves report, and the definitions of the aggregates.
 
 0001 was the schema of the time before the first release; it cannot be upgraded (schema.BEFORE_RELEASE).
 """
@@ -10,19 +10,14 @@ from migrations.sql import edition, run_file
 revision = "0002"
 down_revision = None
 
-EDITIONS = {
-    "apache": ("aggregates", "recompute", "refresh", "maintenance"),
-    "community": ("aggregates", "columnstore", "policies"),
-}
-
 
 def upgrade() -> None:
     chosen = edition()
     for name in ("types", "servers", "network_interface_metrics", "host_metrics", "installation", "aggregates"):
         run_file(f"schema/{name}.sql")
     op.execute(f"INSERT INTO linkbeat.installation (edition) VALUES ('{chosen}')")
-    for name in EDITIONS[chosen]:
-        run_file(f"edition/{chosen}/{name}.sql")
+    if chosen == "apache":
+        run_file("schema/apache.sql")
 
 
 def downgrade() -> None:

@@ -13,7 +13,7 @@ CHANGED = """
 SELECT session, extract(epoch FROM ends_at)::float8 AS ends_at, revision
 FROM linkbeat.ended_sessions WHERE revision > $1 ORDER BY revision
 """
-_END = "SELECT linkbeat.end_session($1, to_timestamp($2))"
+_END = "SELECT linkbeat.end_session(of_session => $1, would_end => to_timestamp($2))"
 
 
 class EndedSessions(Followed):

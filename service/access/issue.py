@@ -14,9 +14,18 @@ from service.wire import ServerId
 
 Fetch = Callable[..., Awaitable[list[asyncpg.Record]]]
 
-_CREATE = "SELECT linkbeat.create_token($1, $2, $3, $4, $5, $6, $7, $8, $9)"
-_REGISTER = "SELECT linkbeat.register_server($1, $2, $3, $4, $5, $6) AS is_new"
-_ENROL = "SELECT linkbeat.enrol_server($1, $2, $3, $4, $5, $6, $7) AS outcome"
+_CREATE = (
+    "SELECT linkbeat.create_token(new_id => $1, new_kind => $2, of_server => $3, of_guid => $4, new_name => $5, "
+    "new_hash => $6, new_key_id => $7, new_expires => $8, new_uses => $9)"
+)
+_REGISTER = (
+    "SELECT linkbeat.register_server(of_server => $1, of_guid => $2, new_id => $3, new_name => $4, new_hash => $5, "
+    "new_key_id => $6) AS is_new"
+)
+_ENROL = (
+    "SELECT linkbeat.enrol_server(enrolment => $1, of_server => $2, of_guid => $3, new_id => $4, new_name => $5, "
+    "new_hash => $6, new_key_id => $7) AS outcome"
+)
 
 Name = Annotated[
     str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f]{0,255}\Z", description="What it is for; up to 255 characters.")

@@ -46,7 +46,7 @@ SELECT token_id, kind, server_id, server_guid, hash, key_id, revision, revoked_a
        coalesce(extract(epoch FROM last_used_at), 0)::float8 AS last_used_at
 FROM linkbeat.tokens WHERE revision > $1 ORDER BY revision LIMIT $2
 """
-_NOTE = "SELECT linkbeat.note_token_use($1, $2, $3)"
+_NOTE = "SELECT linkbeat.note_token_use(ids => $1, times => $2, guids => $3)"
 
 
 class Hasher:

@@ -1,10 +1,9 @@
 """The database's schema: bringing it up to date, and refusing one that is not.
 
-Structure is migrated by Alembic (migrations/); functions, views and roles (sql/function/, sql/view/, sql/role/) are
-applied anew whenever they differ, and so are the settings that the database itself works by (linkbeat.configure).
+Structure is migrated by Alembic (migrations/); functions, views and roles (sql/order.txt) are reapplied whenever they
+differ, and so are the settings that the database itself works by (linkbeat.configure).
 """
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from service.command import COMMAND
-from service.database import roles
+from service.database import replaceable, roles
 from service.settings import Settings, variable
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,7 +49,7 @@ async def migrate(url: str, say: Callable[[str], None], settings: Settings = DEF
         if found is not None and found.revision not in _known():
             raise SchemaError(_unknown(found.revision))
         wanted = settings.database_configuration()
-        is_newest = found is not None and (found.revision, found.fingerprint) == (newest, fingerprint())
+        is_newest = found is not None and found.revision == newest and found.has_functions
         if found is not None and is_newest and found.configuration == wanted and not found.wanting_roles:
             say(f"Schema: up to date at {newest}")
             return
@@ -82,7 +81,7 @@ async def migrate(url: str, say: Callable[[str], None], settings: Settings = DEF
     if migrated.wanting_roles:
         say(
             f"Roles: {migrated.login} may not make or take {', '.join(migrated.wanting_roles)} and does without; a "
-            f"superuser can make them, in this database: psql {' '.join(f'-f {path}' for path in _files('role'))}"
+            f"superuser can make them, in this database: psql {' '.join(f'-f {path}' for path in _role_files())}"
         )
 
 
@@ -102,13 +101,13 @@ async def check(url: str, settings: Settings = DEFAULTS) -> str:
             raise SchemaError(
                 f"the database's schema is at {found.revision}, older than this service's {head()}; run: {MIGRATE}"
             )
-        if found.fingerprint != fingerprint():
-            raise SchemaError(f"the database's functions are not this service's; run: {MIGRATE}")
         if found.edition != found.running:
             raise SchemaError(
                 f"the schema was installed for TimescaleDB's {found.edition} edition and the server now runs the "
                 f"{found.running} edition; set timescaledb.license back, or restore into a new database"
             )
+        if not found.has_functions:
+            raise SchemaError(f"the database's functions are not this service's; run: {MIGRATE}")
         wanted = settings.database_configuration()
         if found.configuration != wanted:
             raise SchemaError(
@@ -127,14 +126,6 @@ def head() -> str:
     return newest
 
 
-def fingerprint() -> str:
-    """Of the replaceable SQL in this checkout."""
-    digest = hashlib.sha256()
-    for path in _replaceable():
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
 class _Found:
     def __init__(
         self, revision: str, row: asyncpg.Record, configuration: dict[str, float], wanting_roles: list[str]
@@ -144,7 +135,7 @@ class _Found:
         self.wanting_roles = wanting_roles
         self.login: str = row["login"]
         self.edition: str = row["edition"]
-        self.fingerprint: str | None = row["fingerprint"]
+        self.has_functions = row["fingerprint"] == replaceable.fingerprint(ROOT / "sql", self.edition)
         self.running = "apache" if row["license"] == "apache" else "community"
 
 
@@ -194,10 +185,12 @@ async def _install_extension(url: str) -> None:
 def _upgrade(connection: Connection, config: Config, configuration: dict[str, float]) -> None:
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
-    for path in _replaceable():
-        script = path.read_text(encoding="utf-8")
-        connection.connection.dbapi_connection.run_async(lambda driver, script=script: driver.execute(script))  # type: ignore[union-attr]
-    connection.execute(text("UPDATE linkbeat.installation SET fingerprint = :found"), {"found": fingerprint()})
+    edition = connection.execute(text("SELECT edition FROM linkbeat.installation")).scalar_one()
+    sql = ROOT / "sql"
+    connection.connection.dbapi_connection.run_async(lambda driver: replaceable.apply(driver, sql, edition))  # type: ignore[union-attr]
+    connection.execute(
+        text("UPDATE linkbeat.installation SET fingerprint = :found"), {"found": replaceable.fingerprint(sql, edition)}
+    )
     connection.execute(
         text("SELECT linkbeat.configure(cast(:settings AS jsonb))"),
         {"settings": msgspec.json.encode(configuration).decode()},
@@ -209,13 +202,8 @@ def _differing(wanted: dict[str, float], found: dict[str, float]) -> str:
     return ", ".join(f"{variable(name)} = {days:g}" for name, days in wanted.items() if found.get(name) != days)
 
 
-def _replaceable() -> list[Path]:
-    """In the order of their application: views may call functions, and roles are granted both."""
-    return [*_files("function"), *_files("view"), *_files("role")]
-
-
-def _files(kind: str) -> list[Path]:
-    return sorted((ROOT / "sql" / kind).glob("*.sql"))
+def _role_files() -> list[Path]:
+    return [path for path in replaceable.files(ROOT / "sql", "apache") if path.parent.name == "role"]
 
 
 def _config() -> Config:

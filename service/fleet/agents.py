@@ -28,7 +28,7 @@ FROM agent_overview s
 """
 MAX_CONFIG_BYTES = 256 << 10
 
-_CONFIGURE = "SELECT linkbeat.configure_server($1, $2::jsonb) AS is_known"
+_CONFIGURE = "SELECT linkbeat.configure_server(of_server => $1, new_config => $2::jsonb) AS is_known"
 
 
 class Agent(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ from service.database.pool import Database
 # public.day_start and billing_period have the rules; months of the calendar are those that are billed from the 1st.
 _CALENDAR = """
 SELECT day_start(c.today, $2), day_start(c.today + 1, $2), lower(c.month), upper(c.month)
-FROM (SELECT ($1::timestamptz AT TIME ZONE $2)::date AS today, billing_period($1, 1, $2) AS month) AS c
+FROM (SELECT ($1::timestamptz AT TIME ZONE $2)::date AS today, billing_period(at => $1, time_zone => $2) AS month) AS c
 """
 
 

@@ -17,18 +17,38 @@ _encode = msgspec.json.Encoder().encode
 _row = msgspec.structs.astuple
 
 _NO_METRICS = _row(HostMetrics())
-_BEAT_TYPES = ["text", "timestamptz", "bigint", "float8", *["text"] * 6, "jsonb", "jsonb"]
-_METRIC_TYPES = ["bigint" if field.startswith("network_") else "float8" for field in HostMetrics.__struct_fields__]
-_SAMPLE_TYPES = ["int", "text", *["bigint"] * 4, "bool", *["bigint"] * 4, "text", "text", "int", "text", "int", "bool"]
-_MOUNT_TYPES = ["int", *["text"] * 3, *["bigint"] * 3, "float8", "text"]
-_TYPES = [
-    *(f"{name}[]" for name in _BEAT_TYPES),
-    *("bool", "bool"),
-    *(f"{name}[]" for name in (*_METRIC_TYPES, *_SAMPLE_TYPES, *_MOUNT_TYPES)),
-    *("bigint[]", "jsonb[]", "int", "int"),
-]
+_BEATS = {
+    "servers": "text", "times": "timestamptz", "boots": "bigint", "intervals": "float8", "hostnames": "text",
+    "guids": "text", "boot_ids": "text", "agent_versions": "text", "statuses": "text", "primaries": "text",
+    "os_infos": "jsonb", "filesystems": "jsonb",
+}  # fmt: skip
+_METRICS = {field: "bigint" if field.startswith("network_") else "float8" for field in HostMetrics.__struct_fields__}
+_SAMPLES = {
+    "beats": "int", "names": "text", "rx_bytes": "bigint", "tx_bytes": "bigint", "rx_packets": "bigint",
+    "tx_packets": "bigint", "is_up": "bool", "rx_errors": "bigint", "tx_errors": "bigint", "rx_dropped": "bigint",
+    "tx_dropped": "bigint", "kinds": "text", "stacked_on": "text", "speeds": "int", "operstates": "text",
+    "ifindexes": "int", "is_lowest": "bool",
+}  # fmt: skip
+_MOUNTS = {
+    "beats": "int", "points": "text", "devices": "text", "types": "text", "total_bytes": "bigint",
+    "used_bytes": "bigint", "available_bytes": "bigint", "percents": "float8", "states": "text",
+}  # fmt: skip
+# By name, with its type, each in the place of its value in arguments(): a field added here and not there fails, and one
+# that changes its place in the function is still passed what it says.
+ARGUMENTS = {
+    **{f"beat_{name}": f"{kind}[]" for name, kind in _BEATS.items()},
+    "may_register": "bool",
+    "has_metrics": "bool",
+    **{f"metric_{name}": f"{kind}[]" for name, kind in _METRICS.items()},
+    **{f"sample_{name}": f"{kind}[]" for name, kind in _SAMPLES.items()},
+    **{f"mount_{name}": f"{kind}[]" for name, kind in _MOUNTS.items()},
+    "beat_skews_ms": "bigint[]",
+    "beat_reports": "jsonb[]",
+    "series_budget": "int",
+    "fold_seconds": "int",
+}
 CALL = "SELECT registered, duplicate, conflict FROM linkbeat.ingest_heartbeats({})".format(
-    ", ".join(f"${n}::{name}" for n, name in enumerate(_TYPES, start=1))
+    ", ".join(f"{name} => ${n}::{kind}" for n, (name, kind) in enumerate(ARGUMENTS.items(), start=1))
 )
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-?)(?:[0-9a-fA-F]{4}\1){3}[0-9a-fA-F]{12}")
@@ -101,7 +121,7 @@ def arguments(batch: Sequence[Pending], *, may_register: bool, series_budget: in
         any(beat.metrics for beat in beats),
         *(
             _signed(column) if kind == "bigint" else _column(column)
-            for column, kind in zip(metrics, _METRIC_TYPES, strict=True)
+            for column, kind in zip(metrics, _METRICS.values(), strict=True)
         ),
         *_sample_columns(beats),
         *_mount_columns(beats),
@@ -128,7 +148,7 @@ def _sample_columns(beats: Sequence[Heartbeat]) -> list[Column]:
             samples += beat.network_interfaces
             places += [place] * len(beat.network_interfaces)
     if not samples:
-        return [None] * len(_SAMPLE_TYPES)
+        return [None] * len(_SAMPLES)
     name, rx_bytes, tx_bytes, rx_packets, tx_packets, is_up, *others = zip(*map(_row, samples), strict=True)
     rx_errors, tx_errors, rx_dropped, tx_dropped, kind, stacked_on, speed, operstate, ifindex = others
     is_stacked = _column(stacked_on) is not None
@@ -167,7 +187,7 @@ def _mount_columns(beats: Sequence[Heartbeat]) -> list[Column]:
         if len(one.mount_point) <= _MAX_MOUNT_POINT
     ]
     if not mounts:
-        return [None] * len(_MOUNT_TYPES)
+        return [None] * len(_MOUNTS)
     places, filesystems = zip(*mounts, strict=True)
     point, device, kind, total, used, available, percent, state = zip(*map(_row, filesystems), strict=True)
     return [

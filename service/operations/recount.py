@@ -16,8 +16,11 @@ from service.settings import Settings
 
 RETRY_SECONDS = 1.0
 
-_RECOUNT = "CALL linkbeat.recount_samples($1, coalesce($2, '-infinity'::timestamptz), $3, NULL)"
-_REFRESH = "CALL linkbeat.refresh_changed($1, coalesce($2, '-infinity'::timestamptz))"
+_RECOUNT = (
+    "CALL linkbeat.recount_samples(of_server => $1, since => coalesce($2, '-infinity'::timestamptz), is_dry => $3, "
+    "counted => NULL)"
+)
+_REFRESH = "CALL linkbeat.refresh_changed(of_server => $1, since => coalesce($2, '-infinity'::timestamptz))"
 
 
 class Recounted(msgspec.Struct, frozen=True):

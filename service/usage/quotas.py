@@ -22,7 +22,10 @@ SELECT q.server_id, q.bytes, q.direction, q.billing_day, q.time_zone, q.interfac
        q.since, q.until, q.used_bytes::bigint, q.used_percent, q.expected_bytes::bigint, q.state
 FROM quota_usage($1) q WHERE q.server_id = ANY ($2::text[])
 """
-_SET = "SELECT linkbeat.set_quota($1, $2, $3, $4, $5, $6, $7) AS is_known"
+_SET = (
+    "SELECT linkbeat.set_quota(of_server => $1, new_bytes => $2, new_direction => $3, new_billing_day => $4, "
+    "new_time_zone => $5, new_interface => $6, new_near_percent => $7) AS is_known"
+)
 
 
 class QuotaState(Quota, frozen=True, kw_only=True):

@@ -41,7 +41,8 @@ _FIRST, _LAST = date(2000, 1, 1), date(2100, 1, 1)
 _CALENDAR = """
 SELECT ($1 AT TIME ZONE $2)::date AS today, (lower(p) AT TIME ZONE $2)::date AS first_day,
        lower(p) AS since, upper(p) AS until
-FROM billing_period(coalesce(($4::date + TIME '12:00') AT TIME ZONE $2, $1::timestamptz), $3, $2) AS p
+FROM billing_period(
+    at => coalesce(($4::date + TIME '12:00') AT TIME ZONE $2, $1::timestamptz), first_day => $3, time_zone => $2) AS p
 """
 # Of the months that {at} has moments of.
 _MONTHS = """
@@ -52,7 +53,8 @@ SELECT m.since, m.until, m.rx_bytes::bigint, m.tx_bytes::bigint, m.samples,
        p.rx_bps_of_slots, p.tx_bps_of_slots, p.sum_bps_of_slots
 FROM servers s
 CROSS JOIN LATERAL ({at}) AS a
-CROSS JOIN LATERAL network_month($1, a.at, $4, $3, $5, $2) m
+CROSS JOIN LATERAL network_month(
+    of_server => $1, at => a.at, first_day => $4, time_zone => $3, of_interface => $5, as_of => $2) m
 LEFT JOIN LATERAL network_percentile($1, m.since, least(m.until, time_bucket(INTERVAL '5 minutes', $2)), $5) p
      ON greatest(m.since, s.first_seen) >= $6
 WHERE s.server_id = $1
@@ -70,7 +72,8 @@ AND m.samples > 0
 ORDER BY m.since
 """
 _DAYS = """
-SELECT day, interface_name, is_lowest, rx_bytes, tx_bytes, samples FROM network_days($1, $2, $3, $4, $5) ORDER BY day
+SELECT day, interface_name, is_lowest, rx_bytes, tx_bytes, samples FROM network_days(
+    of_server => $1, since => $2, until => $3, time_zone => $4, of_interface => $5) ORDER BY day
 """
 _INTERFACES = """
 SELECT interface_name, is_lowest, rx_bytes, tx_bytes FROM server_total($1, $2, $3)

@@ -18,3 +18,14 @@ BEGIN
     END IF;
     RETURN true;
 END $$;
+
+-- installation.config_revision counts the changes of server_config. Each locks that row until it is committed: whoever
+-- reads row and table in one statement has all changes up to that number.
+CREATE OR REPLACE FUNCTION linkbeat.count_config_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE linkbeat.installation SET config_revision = config_revision + 1;
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE TRIGGER count_change AFTER INSERT OR UPDATE OR DELETE ON linkbeat.server_config
+FOR EACH STATEMENT EXECUTE FUNCTION linkbeat.count_config_change();

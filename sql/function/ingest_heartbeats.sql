@@ -297,10 +297,15 @@ BEGIN
     END IF;
     IF has_metrics OR mount_beats IS NOT NULL THEN
         PERFORM linkbeat.ingest_host_metrics(
-            beat_servers, beat_times, metric_cpu_percent, metric_memory_percent, metric_memory_total_mb,
-            metric_memory_used_mb, metric_disk_percent, metric_disk_total_gb, metric_disk_used_gb, metric_load_1m,
-            metric_load_5m, metric_load_15m, metric_uptime_seconds, mount_beats, mount_points, mount_devices,
-            mount_types, mount_total_bytes, mount_used_bytes, mount_available_bytes, mount_percents, mount_states);
+            beat_servers => beat_servers, beat_times => beat_times, cpu_percent => metric_cpu_percent,
+            memory_percent => metric_memory_percent, memory_total_mb => metric_memory_total_mb,
+            memory_used_mb => metric_memory_used_mb, disk_percent => metric_disk_percent,
+            disk_total_gb => metric_disk_total_gb, disk_used_gb => metric_disk_used_gb, load_1m => metric_load_1m,
+            load_5m => metric_load_5m, load_15m => metric_load_15m, uptime_seconds => metric_uptime_seconds,
+            mount_beats => mount_beats, mount_points => mount_points, mount_devices => mount_devices,
+            mount_types => mount_types, mount_total_bytes => mount_total_bytes, mount_used_bytes => mount_used_bytes,
+            mount_available_bytes => mount_available_bytes, mount_percents => mount_percents,
+            mount_states => mount_states);
     END IF;
     IF odd IS NOT NULL THEN
         PERFORM linkbeat.keep_counters_after(beat_servers[sample_beats[o]], sample_names[o], beat_times[sample_beats[o]])

@@ -161,16 +161,18 @@ DECLARE
     first     timestamptz := (SELECT min(time) FROM public.network_interface_metrics WHERE server_id = of_server AND time >= since);
 BEGIN
     FOR aggregate IN
-        SELECT a.relation, a.width FROM linkbeat.aggregates a
-        JOIN timescaledb_information.continuous_aggregates c ON c.view_schema = 'public' AND c.view_name = a.relation
+        SELECT a.relation, a.width, format('%I.%I', c.view_schema, c.view_name)::regclass AS name
+        FROM linkbeat.aggregates a JOIN linkbeat.kept k USING (relation)
+        JOIN timescaledb_information.continuous_aggregates c
+             ON format('%I.%I', c.materialization_hypertable_schema, c.materialization_hypertable_name)::regclass = k.kept
         WHERE a.source = 'network_interface_metrics'
-        ORDER BY a.width
+        ORDER BY a.width, k.part
     LOOP
         -- A bucket in the columnstore is written by taking its batch out of it, of every series in it.
         PERFORM set_config('timescaledb.max_tuples_decompressed_per_dml_transaction', '0', false);
         EXECUTE format('SELECT linkbeat.watermark_%s()', aggregate.relation) INTO until;
         CONTINUE WHEN (until > first) IS NOT TRUE;
-        CALL public.refresh_continuous_aggregate(aggregate.relation, public.time_bucket(aggregate.width, first), until,
+        CALL public.refresh_continuous_aggregate(aggregate.name, public.time_bucket(aggregate.width, first), until,
                                                  options => '{"refresh_newest_first": false, "buckets_per_batch": 60}');
     END LOOP;
 END $$;
@@ -180,6 +182,6 @@ CREATE OR REPLACE PROCEDURE linkbeat.recount(
     of_server text, since timestamptz DEFAULT '-infinity', INOUT counted jsonb DEFAULT NULL
 ) LANGUAGE plpgsql AS $$
 BEGIN
-    CALL linkbeat.recount_samples(of_server, since, false, counted);
-    CALL linkbeat.refresh_changed(of_server, since);
+    CALL linkbeat.recount_samples(of_server => of_server, since => since, is_dry => false, counted => counted);
+    CALL linkbeat.refresh_changed(of_server => of_server, since => since);
 END $$;

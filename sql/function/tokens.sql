@@ -1,6 +1,25 @@
 -- Making, using and revoking tokens (sql/schema/tokens.sql). What a token and its hash are, only the service knows.
 -- Replaceable: reapplied on every upgrade.
 
+-- installation.token_revision counts the changes of tokens. Each locks that row until it is committed, so revisions are
+-- committed in their order: whoever has seen one has seen all before it.
+CREATE OR REPLACE FUNCTION linkbeat.count_token_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP = 'DELETE' THEN
+        -- Processes see changes, and not what is missing.
+        IF coalesce(least(OLD.revoked_at, OLD.expires_at), 'infinity') > now() - INTERVAL '1 hour' THEN
+            RAISE EXCEPTION 'token % may be in use: set revoked_at, and delete it an hour later', OLD.token_id;
+        END IF;
+        RETURN OLD;
+    END IF;
+    UPDATE linkbeat.installation SET token_revision = token_revision + 1 RETURNING token_revision INTO NEW.revision;
+    RETURN NEW;
+END $$;
+
+CREATE OR REPLACE TRIGGER count_change BEFORE INSERT OR DELETE
+    OR UPDATE OF kind, server_id, server_guid, hash, key_id, expires_at, revoked_at ON linkbeat.tokens
+FOR EACH ROW EXECUTE FUNCTION linkbeat.count_token_change();
+
 -- Changes of tokens take turns at this row, so that each sees all that the ones before it committed.
 CREATE OR REPLACE FUNCTION linkbeat.take_token_turn() RETURNS void LANGUAGE sql AS $$
     SELECT FROM linkbeat.installation FOR NO KEY UPDATE;
@@ -37,7 +56,9 @@ BEGIN
        OR EXISTS (SELECT FROM linkbeat.tokens t WHERE t.server_id = of_server AND linkbeat.is_active(t)) THEN
         RETURN false;
     END IF;
-    PERFORM linkbeat.create_token(new_id, 'server', of_server, of_guid, new_name, new_hash, new_key_id, NULL, NULL);
+    PERFORM linkbeat.create_token(
+        new_id => new_id, new_kind => 'server', of_server => of_server, of_guid => of_guid, new_name => new_name,
+        new_hash => new_hash, new_key_id => new_key_id, new_expires => NULL, new_uses => NULL);
     RETURN true;
 END $$;
 
@@ -69,7 +90,9 @@ BEGIN
         UPDATE linkbeat.tokens t SET uses_left = uses_left - 1, last_used_at = clock_timestamp()
         WHERE t.token_id = enrolment;
     END IF;
-    PERFORM linkbeat.create_token(new_id, 'server', of_server, of_guid, new_name, new_hash, new_key_id, NULL, NULL);
+    PERFORM linkbeat.create_token(
+        new_id => new_id, new_kind => 'server', of_server => of_server, of_guid => of_guid, new_name => new_name,
+        new_hash => new_hash, new_key_id => new_key_id, new_expires => NULL, new_uses => NULL);
     RETURN 'enrolled';
 END $$;
 

@@ -18,18 +18,5 @@ CREATE TABLE linkbeat.server_config (
 
 COMMENT ON TABLE linkbeat.server_config IS 'What each agent is asked to do otherwise than its own settings say; service/wire.py says what can stand there.';
 
--- Counts the changes of server_config. Each locks this row until it is committed: whoever reads row and table in one
--- statement has all changes up to that number.
+-- Counts the changes of server_config (linkbeat.count_config_change).
 ALTER TABLE linkbeat.installation ADD COLUMN config_revision bigint NOT NULL DEFAULT 0;
-
-CREATE FUNCTION linkbeat.count_config_change() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    UPDATE linkbeat.installation SET config_revision = config_revision + 1;
-    RETURN NULL;
-END $$;
-
-CREATE TRIGGER count_change AFTER INSERT OR UPDATE OR DELETE ON linkbeat.server_config
-FOR EACH STATEMENT EXECUTE FUNCTION linkbeat.count_config_change();
-
--- It has other arguments from here on, and would stand beside the new one.
-DROP FUNCTION IF EXISTS linkbeat.ingest_heartbeats;

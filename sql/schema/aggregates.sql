@@ -1,5 +1,5 @@
 -- What the aggregates hold: the one definition of their levels, families and columns, for both editions.
--- sql/edition makes what keeps the finished buckets of each; sql/view/aggregates.sql the relations that are read.
+-- linkbeat.create_family makes what keeps the finished buckets of each; sql/view/aggregates.sql the relations that are read.
 -- Structure: run once, frozen on release.
 
 -- A level is made of the one below it, the lowest of the rows themselves. `tail` names the levels that a read asks
@@ -91,34 +91,8 @@ CROSS JOIN LATERAL (VALUES
     ('percent_sum',         'numeric',          'sum', 'percent::numeric'),
     ('percent_count',       'bigint',           'sum', 'num_nonnulls(percent)')) AS c(name, type, combine, of_row);
 
--- Every aggregate, with the pieces of SQL that it is made of. Read by sql/edition and sql/view alone.
---   below, below_time, below_condition   what its finished buckets are made of
---   columns                              their names, after bucket and series
---   from_rows, from_below                each column as an aggregate, over rows of the source and over what is below
---   of_row                               each column of a single row
---   definitions                          names and types
-CREATE VIEW linkbeat.aggregates AS
-SELECT format('%s_%s', f.family, l.level) AS relation, f.family, l.level, l.width, l.tail, l.chunk,
-       (extract(epoch FROM l.width) * 1000)::bigint AS width_ms,
-       f.source, f.condition, array_to_string(f.series, ', ') AS series, f.series AS series_columns,
-       CASE WHEN l.below IS NULL THEN f.source ELSE format('%s_%s', f.family, l.below) END AS below,
-       CASE WHEN l.below IS NULL THEN 'time' ELSE 'bucket' END AS below_time,
-       CASE WHEN l.below IS NULL THEN f.condition ELSE 'true' END AS below_condition,
-       c.columns, c.from_rows, c.from_buckets, CASE WHEN l.below IS NULL THEN c.from_rows ELSE c.from_buckets END AS from_below,
-       c.of_row, c.definitions
-FROM linkbeat.levels l
-CROSS JOIN linkbeat.families f
-CROSS JOIN LATERAL (
-    SELECT string_agg(quote_ident(name), ', ' ORDER BY ordinal) AS columns,
-           string_agg(format('%s(%s)::%s AS %I', combine, of_row, type, name), ', ' ORDER BY ordinal) AS from_rows,
-           string_agg(format('%s(%I)::%s AS %I', combine, name, type, name), ', ' ORDER BY ordinal) AS from_buckets,
-           string_agg(format('(%s)::%s AS %I', of_row, type, name), ', ' ORDER BY ordinal) AS of_row,
-           string_agg(format('%I %s', name, type), ', ' ORDER BY ordinal) AS definitions
-    FROM linkbeat.family_columns WHERE family = f.family
-) c;
-
 -- Where the finished buckets of each aggregate are; up to when they are finished, says linkbeat.watermark_<relation>().
--- Both are made by sql/edition.
+-- Both are made by linkbeat.create_family.
 CREATE TABLE linkbeat.kept (
     relation text PRIMARY KEY,
     kept     regclass NOT NULL

@@ -15,12 +15,3 @@ COMMENT ON TABLE linkbeat.ended_sessions IS 'Sessions that were signed out and c
 COMMENT ON COLUMN linkbeat.ended_sessions.session IS 'BLAKE2b of the cookie or the code; it cannot be used to sign in.';
 COMMENT ON COLUMN linkbeat.ended_sessions.ends_at IS 'When it would have ended by itself; the row can be deleted then.';
 COMMENT ON COLUMN linkbeat.ended_sessions.revision IS 'installation.session_revision when it was ended.';
-
--- Replaced by functions of another result, or that do the work of many series at once.
-DROP FUNCTION IF EXISTS
-    linkbeat.absent_interfaces(linkbeat.interface_state[], text[], timestamptz, integer),
-    linkbeat.correct_glitch(network_interface_metrics, network_interface_metrics, boolean[]),
-    linkbeat.judge_again(network_interface_metrics, network_interface_metrics),
-    linkbeat.remember_interface(network_interface_metrics),
-    linkbeat.repair_deltas(text, text, timestamptz, boolean),
-    linkbeat.write_judgement(network_interface_metrics);

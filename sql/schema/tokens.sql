@@ -1,8 +1,7 @@
 -- tokens: who may speak to the service; removals: servers whose history is being removed.
 -- Structure: run once, frozen on release.
 
--- Counts the changes of tokens. Each locks this row until it is committed, so revisions are committed in their order:
--- whoever has seen one has seen all before it.
+-- Counts the changes of tokens (linkbeat.count_token_change).
 ALTER TABLE linkbeat.installation ADD COLUMN token_revision bigint NOT NULL DEFAULT 0;
 
 -- Of a token only what its secret is checked by: a keyed hash, whose key (LINKBEAT_SECRET_KEY) the database has not.
@@ -35,23 +34,6 @@ COMMENT ON COLUMN linkbeat.tokens.key_id IS 'Tells which secret key that was, an
 COMMENT ON COLUMN linkbeat.tokens.uses_left IS 'How many servers an enrolment token can still enrol.';
 COMMENT ON COLUMN linkbeat.tokens.last_used_at IS 'When it was last used, to some minutes.';
 COMMENT ON COLUMN linkbeat.tokens.revision IS 'installation.token_revision of its last change; its use is none.';
-
-CREATE FUNCTION linkbeat.count_token_change() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    IF TG_OP = 'DELETE' THEN
-        -- Processes see changes, and not what is missing.
-        IF coalesce(least(OLD.revoked_at, OLD.expires_at), 'infinity') > now() - INTERVAL '1 hour' THEN
-            RAISE EXCEPTION 'token % may be in use: set revoked_at, and delete it an hour later', OLD.token_id;
-        END IF;
-        RETURN OLD;
-    END IF;
-    UPDATE linkbeat.installation SET token_revision = token_revision + 1 RETURNING token_revision INTO NEW.revision;
-    RETURN NEW;
-END $$;
-
-CREATE TRIGGER count_change BEFORE INSERT OR DELETE
-    OR UPDATE OF kind, server_id, server_guid, hash, key_id, expires_at, revoked_at ON linkbeat.tokens
-FOR EACH ROW EXECUTE FUNCTION linkbeat.count_token_change();
 
 CREATE TABLE linkbeat.removals (
     server_id    text COLLATE "C" PRIMARY KEY,

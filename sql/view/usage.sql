@@ -118,15 +118,6 @@ END;
 COMMENT ON FUNCTION public.network_month IS
     'What a server, or one of its interfaces, moved in the billing month that `at` is in (billing_period), each byte once; and what it comes to by the month''s end if it goes on as up to `as_of`: null while less than a day is known.';
 
--- No function can be replaced by one of more columns: what an older version made goes first.
-DO $percentile$
-BEGIN
-    IF EXISTS (SELECT FROM pg_proc WHERE proname = 'network_percentile' AND pronamespace = 'public'::regnamespace
-                                     AND NOT 'sum_bps' = ANY (proargnames)) THEN
-        DROP FUNCTION public.network_percentile;
-    END IF;
-END $percentile$;
-
 -- Slots are all five minutes of the range, samples those in which something was reported. The highest 5 % are dropped,
 -- rounded down, and the next one is the percentile: of the samples, or of the slots, where a missing one counts as 0.
 -- The percentile of both directions together is not the sum of theirs: their peaks need not come at the same time.

@@ -10,13 +10,11 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from service.app import create_app
 from service.database import schema
 from service.database.schema import SchemaError
 from service.settings import Settings
 from tests.aggregates import RELATIONS
-from tests.conftest import in_process, with_database
-from tests.support import KEY, heartbeat, hours_ago
+from tests.conftest import with_database
 
 COMMAND = "python -m service migrate"
 TABLES = ("servers", "server_boots", "network_interface_metrics", "server_metrics", "filesystem_metrics")
@@ -118,84 +116,6 @@ async def test_an_older_schema_is_refused_with_the_command_and_upgraded_by_it(
     for refused in (schema.check(database_url), schema.migrate(database_url, said.append)):
         with pytest.raises(SchemaError, match=r"at 9999, which this service does not know: .*upgrade the service$"):
             await refused
-
-
-async def test_a_database_of_0002_is_upgraded_with_its_servers(database_url: str, settings: Settings) -> None:
-    async with in_process(create_app(settings, database_url=database_url, key=KEY)) as service:
-        await service.post(heartbeat(at=hours_ago(1), eth0=(1_000, 0)))
-    # What came after it goes, and what it replaced is there again.
-    await execute(
-        database_url,
-        """
-        DROP FUNCTION quota_usage;
-        DROP VIEW public.quotas;
-        DROP TABLE linkbeat.quotas;
-        DROP VIEW agent_overview;
-        DROP TABLE linkbeat.server_config, linkbeat.tokens, linkbeat.removals, linkbeat.ended_sessions CASCADE;
-        DROP FUNCTION linkbeat.count_token_change;
-        DROP FUNCTION linkbeat.configure_server, linkbeat.count_config_change, linkbeat.ingest_heartbeats;
-        CREATE FUNCTION linkbeat.ingest_heartbeats(beat_servers text[]) RETURNS void LANGUAGE sql AS '';
-        ALTER TABLE network_interface_metrics
-            DROP COLUMN ifindex CASCADE, DROP COLUMN levels CASCADE, DROP COLUMN old_levels CASCADE,
-            DROP COLUMN doubted_since CASCADE;
-        ALTER TYPE linkbeat.interface_state
-            DROP ATTRIBUTE ifindex CASCADE, DROP ATTRIBUTE levels CASCADE, DROP ATTRIBUTE old_levels CASCADE,
-            DROP ATTRIBUTE doubted_since CASCADE;
-        ALTER TABLE server_boots
-            DROP COLUMN arrived_at CASCADE, DROP COLUMN alternates CASCADE, DROP COLUMN is_reboot CASCADE;
-        ALTER TABLE servers DROP COLUMN live_at;
-        CREATE TYPE linkbeat.delta AS (amount bigint, kind text);
-        ALTER TABLE servers DROP COLUMN received_before, DROP COLUMN clock_skew_ms, DROP COLUMN agent_report;
-        ALTER TABLE linkbeat.installation
-            DROP COLUMN config_revision, DROP COLUMN token_revision, DROP COLUMN session_revision;
-        UPDATE linkbeat.installation SET fingerprint = 'of 0002';
-        UPDATE linkbeat.schema_version SET version_num = '0002';
-        """,
-    )
-    said: list[str] = []
-
-    await schema.migrate(database_url, said.append)
-
-    assert said == [f"Schema: upgraded from 0002, now at {schema.head()}"]
-    async with connected(database_url) as connection:
-        assert await connection.fetchval(
-            "SELECT count(*) FROM pg_proc WHERE proname = 'ingest_heartbeats'"
-        ) == 1, "the old one stands beside the new one"  # fmt: skip
-    async with in_process(create_app(settings, database_url=database_url, key=KEY)) as service:
-        (agent,) = (await service.get("/agents"))["agents"]
-        assert (agent["server_id"], agent["lateness_seconds"], agent["queued"]) == ("nas", 0, None)
-        await service.post(heartbeat(at=hours_ago(0.5), eth0=(1_500, 0)) | {"delivery": {"queued": 1}})
-        (agent,) = (await service.get("/agents"))["agents"]
-        assert agent["queued"] == 1
-
-
-async def test_functions_of_0006_with_other_results_do_not_stand_beside_the_new_ones(database_url: str) -> None:
-    await execute(
-        database_url,
-        """
-        DROP TABLE linkbeat.ended_sessions;
-        ALTER TABLE linkbeat.installation DROP COLUMN session_revision;
-        DROP FUNCTION linkbeat.correct_glitch, linkbeat.judge_again, linkbeat.repair_deltas;
-        CREATE FUNCTION linkbeat.correct_glitch(
-            base network_interface_metrics, m network_interface_metrics, back boolean[]
-        ) RETURNS network_interface_metrics LANGUAGE sql RETURN base;
-        CREATE FUNCTION linkbeat.judge_again(previous network_interface_metrics, stored network_interface_metrics)
-        RETURNS network_interface_metrics LANGUAGE sql RETURN stored;
-        CREATE FUNCTION linkbeat.repair_deltas(
-            of_server text, of_interface text, since timestamptz, is_whole boolean DEFAULT false
-        ) RETURNS void LANGUAGE sql AS '';
-        UPDATE linkbeat.installation SET fingerprint = 'of 0006';
-        UPDATE linkbeat.schema_version SET version_num = '0006';
-        """,
-    )
-
-    await schema.migrate(database_url, lambda _: None)
-
-    await schema.check(database_url)
-    async with connected(database_url) as connection:
-        names = ["correct_glitch", "judge_again", "repair_deltas"]
-        found = await connection.fetch("SELECT proname FROM pg_proc WHERE proname = ANY ($1) ORDER BY 1", names)
-    assert [row["proname"] for row in found] == names
 
 
 async def test_changed_functions_are_refused_with_the_command_and_restored_by_it(database_url: str) -> None:

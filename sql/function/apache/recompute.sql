@@ -1,10 +1,10 @@
 -- Rows that change below a watermark have their buckets computed anew, at every level and in the same transaction: a
--- late heartbeat shows at once. Structure: run once, frozen on release.
+-- late heartbeat shows at once. Replaceable: reapplied on every upgrade.
 --
 -- Each family has a trigger function for its inserts and deletes, and one for its updates. They look at the rows in
--- the transition tables; in order, that is all they do.
+-- the transition tables; in order, that is all they do. They are made of the family's columns by create_family.
 
-DO $install$
+CREATE OR REPLACE FUNCTION linkbeat.create_recompute(of_family text) RETURNS void LANGUAGE plpgsql AS $create$
 DECLARE
     family    record;
     level     record;
@@ -12,7 +12,7 @@ DECLARE
     recompute text;
     same      text;
 BEGIN
-    FOR family IN SELECT *, array_to_string(series, ', ') AS columns FROM linkbeat.families LOOP
+    FOR family IN SELECT *, array_to_string(series, ', ') AS columns FROM linkbeat.families f WHERE f.family = of_family LOOP
         same := (SELECT string_agg(format('b.%1$I = c.%1$I', name), ' AND ') FROM unnest(family.series) AS name);
         FOR rows_of IN
             SELECT * FROM (VALUES
@@ -62,7 +62,7 @@ BEGIN
             END LOOP;
 
             EXECUTE format($sql$
-                CREATE FUNCTION linkbeat.recompute_%1$s_%2$s() RETURNS trigger LANGUAGE plpgsql AS $body$
+                CREATE OR REPLACE FUNCTION linkbeat.recompute_%1$s_%2$s() RETURNS trigger LANGUAGE plpgsql AS $body$
                 DECLARE
                     mark   timestamptz;
                     lowest timestamptz;
@@ -84,21 +84,25 @@ BEGIN
         END LOOP;
 
         EXECUTE format($sql$
-            CREATE TRIGGER recompute_inserted AFTER INSERT ON %2$I REFERENCING NEW TABLE AS changed
-                FOR EACH STATEMENT EXECUTE FUNCTION linkbeat.recompute_%1$s_changed();
-            CREATE TRIGGER recompute_updated AFTER UPDATE ON %2$I REFERENCING OLD TABLE AS changed NEW TABLE AS changed_to
-                FOR EACH STATEMENT EXECUTE FUNCTION linkbeat.recompute_%1$s_updated();
-            CREATE TRIGGER recompute_deleted AFTER DELETE ON %2$I REFERENCING OLD TABLE AS changed
-                FOR EACH STATEMENT EXECUTE FUNCTION linkbeat.recompute_%1$s_changed();
-            CREATE FUNCTION linkbeat.truncate_%1$s() RETURNS trigger LANGUAGE plpgsql AS $body$
+            CREATE OR REPLACE FUNCTION linkbeat.truncate_%1$s() RETURNS trigger LANGUAGE plpgsql AS $body$
             BEGIN
-                TRUNCATE %3$s;
+                TRUNCATE %2$s;
                 RETURN NULL;
-            END $body$;
-            CREATE TRIGGER truncate_kept AFTER TRUNCATE ON %2$I
-                FOR EACH STATEMENT EXECUTE FUNCTION linkbeat.truncate_%1$s();
-            $sql$, family.family, family.source,
+            END $body$ $sql$, family.family,
             (SELECT string_agg(kept::text, ', ') FROM linkbeat.kept JOIN linkbeat.aggregates a USING (relation)
              WHERE a.family = family.family));
+        -- A trigger of a hypertable cannot be replaced; those that are there call the functions above.
+        IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = family.source::regclass AND tgname = 'truncate_kept') THEN
+            EXECUTE format($sql$
+                CREATE TRIGGER recompute_inserted AFTER INSERT ON %2$I REFERENCING NEW TABLE AS changed
+                    FOR EACH STATEMENT EXECUTE FUNCTION linkbeat.recompute_%1$s_changed();
+                CREATE TRIGGER recompute_updated AFTER UPDATE ON %2$I REFERENCING OLD TABLE AS changed NEW TABLE AS changed_to
+                    FOR EACH STATEMENT EXECUTE FUNCTION linkbeat.recompute_%1$s_updated();
+                CREATE TRIGGER recompute_deleted AFTER DELETE ON %2$I REFERENCING OLD TABLE AS changed
+                    FOR EACH STATEMENT EXECUTE FUNCTION linkbeat.recompute_%1$s_changed();
+                CREATE TRIGGER truncate_kept AFTER TRUNCATE ON %2$I
+                    FOR EACH STATEMENT EXECUTE FUNCTION linkbeat.truncate_%1$s();
+                $sql$, family.family, family.source);
+        END IF;
     END LOOP;
-END $install$;
+END $create$;

@@ -1,9 +1,9 @@
--- Retention on TimescaleDB's Apache edition, which has no policies for it; and what the service is to do there.
--- Structure: run once, frozen on release.
+-- Retention on TimescaleDB's Apache edition, which has no policies for it: the service calls it (sql/schema/apache.sql).
+-- Replaceable: reapplied on every upgrade.
 
 -- Drops the chunks that are older than linkbeat.configuration says, one a transaction, the oldest first: a reader or
 -- writer waits for one at most. Nothing is dropped that the level above has not taken in.
-CREATE PROCEDURE linkbeat.drop_expired() LANGUAGE plpgsql AS $$
+CREATE OR REPLACE PROCEDURE linkbeat.drop_expired() LANGUAGE plpgsql AS $$
 DECLARE
     expired record;
 BEGIN
@@ -31,9 +31,4 @@ BEGIN
 END $$;
 
 -- What linkbeat.configure has set is read where it is needed.
-CREATE FUNCTION linkbeat.apply_configuration() RETURNS void LANGUAGE sql AS '';
-
--- Two minutes behind the clock, so that heartbeats on their way still find the watermark below them.
-INSERT INTO linkbeat.maintenance (job, statement, every) VALUES
-    ('refresh', 'CALL linkbeat.refresh_aggregates(now() - INTERVAL ''2 minutes'')', '30 seconds'),
-    ('retention', 'CALL linkbeat.drop_expired()', '1 hour');
+CREATE OR REPLACE FUNCTION linkbeat.apply_configuration() RETURNS void LANGUAGE sql AS '';

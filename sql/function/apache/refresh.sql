@@ -1,11 +1,11 @@
 -- refresh_aggregates: takes finished buckets up to `until` into the tables of all levels, and moves the watermarks.
--- Structure: run once, frozen on release.
+-- Replaceable: reapplied on every upgrade.
 --
 -- A step is two transactions. The first says how far the step goes, alone among the writers: when it commits, every
 -- row below that is either committed, or of a writer who knows and waits. The second reads and keeps the buckets while
 -- ingest goes on, and moves the watermark with them. So writers wait for an instant, and not for the reading.
 -- A step that was begun is the next caller's step, whether or not whoever began it still works at it.
-CREATE PROCEDURE linkbeat.refresh_aggregates(until timestamptz) LANGUAGE plpgsql AS $$
+CREATE OR REPLACE PROCEDURE linkbeat.refresh_aggregates(until timestamptz) LANGUAGE plpgsql AS $$
 DECLARE
     aggregate record;
     since     timestamptz;

@@ -1,12 +1,13 @@
 -- How network_interface_metrics goes into the columnstore: chunk by chunk, thinned before. A plain row's counters are the
 -- row before's and its own deltas: stored beside them they would take as much again. TimescaleDB's own columnstore policy
--- cannot do that, so this job stands in its place. Structure: run once, frozen on release.
+-- cannot do that, so this job stands in its place (linkbeat.apply_configuration adds it).
+-- Replaceable: reapplied on every upgrade.
 
 -- Sets the counters of the plain rows from `since` up to `until` to null, but not of each series' first row there, which
 -- the others count from. Plain: what linkbeat.judge would make of it again, from the row before alone: both of one boot
 -- and below 2**63, so that bigint holds the difference. Rows of other kinds keep theirs, so that what is told of a reset
 -- or a gap shows them. Of what is thin already nothing changes.
-CREATE PROCEDURE linkbeat.thin(chunk regclass, since timestamptz, until timestamptz) LANGUAGE plpgsql AS $$
+CREATE OR REPLACE PROCEDURE linkbeat.thin(chunk regclass, since timestamptz, until timestamptz) LANGUAGE plpgsql AS $$
 BEGIN
     -- A row that came between two others while they are looked at would have the later one count from it.
     EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', chunk);
@@ -33,7 +34,7 @@ END $$;
 -- Thins the chunks of rows up to `until` and puts them into the columnstore, those again that late rows came to since.
 -- In transactions of an hour of rows, and of a chunk: writers and readers wait for no more, and what was interrupted goes
 -- on where it was. Nothing is written twice to the aggregates, which are sums of deltas.
-CREATE PROCEDURE linkbeat.compress_samples(until timestamptz) LANGUAGE plpgsql AS $$
+CREATE OR REPLACE PROCEDURE linkbeat.compress_samples(until timestamptz) LANGUAGE plpgsql AS $$
 DECLARE
     step    CONSTANT interval := linkbeat.thinning_step();
     waiting record;
@@ -65,10 +66,7 @@ BEGIN
     END LOOP;
 END $$;
 
-CREATE PROCEDURE linkbeat.columnstore_job(job_id integer, config jsonb) LANGUAGE plpgsql AS $$
+CREATE OR REPLACE PROCEDURE linkbeat.columnstore_job(job_id integer, config jsonb) LANGUAGE plpgsql AS $$
 BEGIN
     CALL linkbeat.compress_samples(now() - linkbeat.configured('compress_after_days'));
 END $$;
-
--- As often as TimescaleDB's policy for chunks of a day. What the job is called in linkbeat.jobs follows from `hypertable`.
-SELECT public.add_job('linkbeat.columnstore_job', INTERVAL '12 hours', config => '{"hypertable": "network_interface_metrics"}');
