@@ -61,6 +61,10 @@ soak: .venv/development ## A day of 200 servers in some minutes, through kills a
 drill-packages: .venv/development ## Builds the wheel, the one-file agent and the images, and runs each alone
 	$(BIN)/python -m pytest tests/drills/test_packages*.py
 
+.PHONY: drill-docker
+drill-docker: .venv/development ## Both images, Compose, run and tests on a Docker daemon of its own, for minutes (root)
+	$(BIN)/python -m pytest -s tests/drills/test_docker.py
+
 .PHONY: laws
 laws: .venv/development ## 10,000 histories of true traffic seen through faulty sources, in any order; for minutes
 	LINKBEAT_LAW_HISTORIES=10000 LINKBEAT_LAW_SERIES=2000 $(BIN)/python -m pytest -s tests/integration/test_counter_laws.py tests/integration/test_counters.py

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from service.embedded.sources import host_mirrors
+
 ISOLATED = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c")
 START = """
 set -e
@@ -32,6 +34,20 @@ READ_ONLY = """
 mount --bind "$ROOT" "$ROOT"
 mount -o remount,bind,ro "$ROOT"
 """
+
+
+RELEASE = "trixie"  # of the Dockerfiles' BASE
+
+
+def bootstrap(directory: Path) -> None:
+    """What debian:trixie-slim is made of, less what only saves space; by debootstrap, from this machine's mirror."""
+    mirrors = host_mirrors(Path("/etc/apt"), RELEASE)
+    command = ["debootstrap", "--variant=minbase", RELEASE, str(directory), *(mirror.uri for mirror in mirrors[:1])]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    # The authorities that this machine trusts beyond Debian's: its mirrors may have certificates of theirs.
+    local = Path("/usr/local/share/ca-certificates")
+    if local.is_dir():
+        shutil.copytree(local, directory / local.relative_to("/"), dirs_exist_ok=True)
 
 
 class Instruction(NamedTuple):

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,14 +14,13 @@ import httpx
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from tests.images import Stage, build, container
+from tests.images import Stage, bootstrap, build, container
 from tests.processes import free_port
 
 REPOSITORY = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((REPOSITORY / "deploy/compose.yaml").read_text(encoding="utf-8"))["services"]
 HOST = dict(place.split(":")[:2] for place in COMPOSE["agent"]["volumes"] if place.startswith("/"))
 SERVER = "host-of-containers"
-RELEASE = "trixie"  # of the Dockerfiles' BASE
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="chroot and mount need root; run it as root"),
@@ -32,13 +30,8 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """What debian:trixie-slim is made of, less what only saves space."""
     directory = tmp_path_factory.mktemp("base")
-    subprocess.run(["debootstrap", "--variant=minbase", RELEASE, directory], check=True, stdout=subprocess.DEVNULL)
-    # The authorities that this machine trusts beyond Debian's: its mirrors may have certificates of theirs.
-    local = Path("/usr/local/share/ca-certificates")
-    if local.is_dir():
-        shutil.copytree(local, directory / local.relative_to("/"), dirs_exist_ok=True)
+    bootstrap(directory)
     yield directory
     shutil.rmtree(directory)
 

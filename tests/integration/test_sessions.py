@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from base64 import urlsafe_b64decode
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -15,6 +16,7 @@ from service.access.keys import secret_key
 from service.access.sessions import Sessions
 from service.app import create_app
 from service.database.follow import POLL_SECONDS
+from service.pictures.links import Links, Picture
 from service.settings import Settings
 from tests.conftest import in_process
 from tests.support import KEY, Client, heartbeat
@@ -55,6 +57,16 @@ async def cookie_of(http: httpx.AsyncClient) -> dict[str, str]:
     return cookies
 
 
+def spellings(text: str) -> list[str]:
+    """Other texts that base64 decodes to the same signature."""
+    *_, signature = text.split(".")
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    twin = signature[:-1] + letters[letters.index(signature[-1]) ^ 1]
+    changed = [twin, f"{signature}=", f"!{signature}", f"{signature[:20]}${signature[20:]}", f"{signature}~"]
+    assert all(urlsafe_b64decode(f"{one}==") == urlsafe_b64decode(f"{signature}==") for one in changed)
+    return [text.removesuffix(signature) + one for one in changed]
+
+
 async def test_signing_in_sets_a_cookie_that_scripts_and_other_sites_have_no_use_of(
     browser: httpx.AsyncClient,
 ) -> None:
@@ -90,6 +102,29 @@ async def test_a_copy_of_a_session_ends_with_it(browser: httpx.AsyncClient) -> N
     answer = await browser.get("/api/v1/servers", headers={"Cookie": f"{name}={copy[name]}"})
 
     assert answer.status_code == 401
+
+
+async def test_a_session_that_was_signed_out_is_refused_in_every_spelling_of_its_signature(
+    browser: httpx.AsyncClient,
+) -> None:
+    ((name, value),) = (await cookie_of(browser)).items()
+    spelled = [f"{name}={one}" for one in (value, *spellings(value))]
+
+    answer = await browser.post("/sign-out", json={}, headers={**OURS, "Cookie": spelled[0]})
+
+    assert answer.status_code == 204
+    for cookie in spelled:
+        assert (await browser.get("/api/v1/servers", headers={"Cookie": cookie})).status_code == 401, cookie
+
+
+async def test_a_code_that_was_used_is_refused_in_every_spelling_of_its_signature(
+    browser: httpx.AsyncClient, settings: Settings
+) -> None:
+    code = Sessions(secret_key(settings), KEY).code()
+
+    statuses = [(await browser.post("/sign-in", json={"code": one})).status_code for one in (code, *spellings(code))]
+
+    assert statuses == [204] + [401] * (len(statuses) - 1)
 
 
 async def test_a_session_that_was_signed_out_is_refused_by_every_process_and_after_a_restart(
@@ -247,7 +282,11 @@ async def test_a_cookie_that_was_changed_is_nobodys(
         ".",
         "..",
         "\udcff",
+        f"{token_id}.{ends}.{signature}=",
+        f"{token_id}.{ends}.{signature[:9]}!{signature[9:]}",
+        f"{value}{'A' * 5000}",
         made.code(),
+        Links(secret_key(settings), KEY).sign(Picture("nas", "cpu", None), reader["id"], int(time.time()) + 900),
         Sessions(secret_key(settings), "another fleet key").start(""),
         Sessions(b"x" * 64, KEY).start(""),
     ]
