@@ -64,8 +64,8 @@ async def apply(connection: asyncpg.Connection, sql: Path, edition: str) -> None
         except _IN_THE_WAY:
             stale |= await _set_aside(connection, script)
             await connection.execute(script)
-    # After everything: views and SQL bodies that named the stale ones have been replaced. But before rights, which write
-    # every routine's row, and are granted by names that have to be unique.
+    # After everything: views and SQL bodies that named the stale ones have been replaced. But before rights, which
+    # write every routine's row, and are granted by names that have to be unique.
     stale |= {row["oid"] for row in await connection.fetch(_PLACES) if before.get(row["oid"]) == row["place"]}
     if stale:
         await connection.execute(_DROP % ",".join(map(str, sorted(stale))))
