@@ -1,4 +1,4 @@
--- Thinned rows: old ones without counters, which follow from the rows before them (sql/edition/community/columnstore.sql).
+-- Thinned rows: old ones without counters, which follow from the rows before them (sql/function/community/columnstore.sql).
 -- Who reads counters from the history has them from here; people have public.network_counters.
 -- Replaceable: reapplied on every upgrade.
 

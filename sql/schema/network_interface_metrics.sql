@@ -6,7 +6,7 @@
 -- Of a folded row nothing enters the aggregates: its deltas are part of its server's row of that time whose
 -- delta_kind is folded (linkbeat.fold_interfaces).
 -- Where a row is plain and old, its four counters of bytes and packets may be null: the row before it has them, or again
--- the row before that, and its deltas say the rest (linkbeat.with_counters, sql/edition/community/columnstore.sql).
+-- the row before that, and its deltas say the rest (linkbeat.with_counters, sql/function/community/columnstore.sql).
 -- No foreign key to servers: it deadlocks with concurrent writers when a chunk is made (timescaledb #7429).
 
 CREATE TABLE network_interface_metrics (
