@@ -14,6 +14,7 @@ import msgspec
 from .filesystems import Usage
 from .network import COUNTER_MAX, NetworkInterface
 from .roots import Roots, read_text, wire_text
+from .sensors import read_temperature
 
 MIB = 1024**2
 GIB = 1024**3
@@ -30,6 +31,7 @@ class Metrics(msgspec.Struct, frozen=True, omit_defaults=True):
     disk_*_gb               GiB of the root filesystem; disk_percent as df counts it.
     network_*_bytes         octets since boot, summed over the reported interfaces; left out beyond 2**64 - 1.
     load_*                  runnable tasks, averaged over 1, 5 and 15 minutes.
+    temperature_celsius     of the hottest sensor.
     """
 
     cpu_percent: float | None = None
@@ -45,6 +47,7 @@ class Metrics(msgspec.Struct, frozen=True, omit_defaults=True):
     load_5m: float | None = None
     load_15m: float | None = None
     uptime_seconds: int | None = None
+    temperature_celsius: float | None = None
 
 
 class CpuTimes(NamedTuple):
@@ -79,6 +82,7 @@ def read_metrics(
         load_5m=load[1] if load else None,
         load_15m=load[2] if load else None,
         uptime_seconds=_uptime_seconds(roots),
+        temperature_celsius=read_temperature(roots),
     )
 
 

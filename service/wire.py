@@ -36,6 +36,7 @@ Counter = Annotated[int, Meta(ge=0, description="0 to 2**64 - 1.")]
 Text = Annotated[str, Meta(max_length=255)]
 Percent = Annotated[float, Meta(ge=0)]
 Amount = Annotated[float, Meta(ge=0)]
+Celsius = Annotated[float, Meta(gt=-50, lt=150)]
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 Word = Annotated[str, Meta(max_length=32)]
@@ -95,7 +96,10 @@ class Filesystem(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class HostMetrics(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """The machine as a whole; network_rx_bytes and network_tx_bytes sum the reported interfaces."""
+    """The machine as a whole; network_rx_bytes and network_tx_bytes sum the reported interfaces.
+
+    temperature_celsius  of the hottest sensor
+    """
 
     cpu_percent: Percent | None = None
     memory_percent: Percent | None = None
@@ -110,6 +114,7 @@ class HostMetrics(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     load_5m: Amount | None = None
     load_15m: Amount | None = None
     uptime_seconds: Amount | None = None
+    temperature_celsius: Celsius | None = None
 
 
 class Delivery(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):

@@ -2,7 +2,15 @@
 
 LEVELS = {"1m": "1 minute", "15m": "15 minutes", "1h": "1 hour", "1d": "1 day"}
 
-_METRICS = ("cpu_percent", "memory_percent", "memory_used_mb", "disk_percent", "disk_used_gb", "load_1m")
+_METRICS = (
+    "cpu_percent",
+    "memory_percent",
+    "memory_used_mb",
+    "disk_percent",
+    "disk_used_gb",
+    "load_1m",
+    "temperature_celsius",
+)
 _TIME, _TEXT, _BIGINT, _DOUBLE = "timestamp with time zone", "text", "bigint", "double precision"
 
 # Names and types, in the order in which an analyst sees them, on both editions.

@@ -24,9 +24,9 @@ ON CONFLICT DO NOTHING
 """
 _MACHINES = """
 INSERT INTO server_metrics (
-    time, server_id, cpu_percent, memory_percent, memory_used_mb, disk_percent, disk_used_gb, load_1m)
+    time, server_id, cpu_percent, memory_percent, memory_used_mb, disk_percent, disk_used_gb, load_1m{temperature})
 SELECT time, server_id, h % 1000 / 10.0, CASE WHEN h % 3 > 0 THEN h % 997 / 9.97 END, h % 100000 / 3.0,
-       CASE WHEN h % 50 = 0 THEN 1.7e308 ELSE h % 100 END, NULL, h % 31 / 7.0
+       CASE WHEN h % 50 = 0 THEN 1.7e308 ELSE h % 100 END, NULL, h % 31 / 7.0 {temperatures}
 FROM generate_series($1::timestamptz, $2::timestamptz - INTERVAL '1 microsecond', $3) AS time,
      unnest($4::text[]) AS server_id,
      LATERAL (SELECT abs(hashtextextended(time::text || server_id, 0)) AS h) AS hashed
@@ -51,9 +51,18 @@ async def write_rows(
     until: datetime,
     every: timedelta = timedelta(seconds=30),
     servers: tuple[str, ...] = ("nas", "pi"),
+    *,
+    temperatures: bool = True,
 ) -> int:
-    """Rows at `since` and then `every` so often before `until`; how many were not there yet."""
+    """Rows at `since` and then `every` so often before `until`; how many were not there yet.
+
+    temperatures  server_metrics has them: not in databases of 0.1.0
+    """
     stored = 0
-    for statement in (_INTERFACES, _MACHINES, _FILESYSTEMS):
+    machines = _MACHINES.format(
+        temperature=", temperature_celsius" if temperatures else "",
+        temperatures=", CASE WHEN h % 4 > 0 THEN h % 1999 / 10.0 - 50 END" if temperatures else "",
+    )
+    for statement in (_INTERFACES, machines, _FILESYSTEMS):
         stored += int((await database.execute(statement, since, until, every, servers)).split()[-1])
     return stored

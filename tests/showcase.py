@@ -108,6 +108,7 @@ class Machine:
             "metrics": {
                 "cpu_percent": round(cpu, 1), "memory_percent": round(self.memory + chance.gauss(0, 1.5), 1),
                 "memory_total_mb": 16384, "memory_used_mb": round(163.84 * self.memory), "load_1m": round(cpu / 25, 2),
+                "temperature_celsius": round(38 + cpu / 3, 1),
                 "load_5m": round(cpu / 28, 2), "load_15m": round(cpu / 30, 2), "disk_percent": self.disks["/"][1],
                 "uptime_seconds": round((self.reboot or 900.0) * 3600 - hours * 3600) % 10_000_000,
             },

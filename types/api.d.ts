@@ -190,8 +190,8 @@ declare namespace Api {
   }
   interface GaugeSparkline {
     "server_id": string;
-    "metric": "cpu" | "memory" | "disk" | "load";
-    "unit": "percent" | "processes";
+    "metric": "cpu" | "memory" | "disk" | "load" | "temperature";
+    "unit": "percent" | "processes" | "celsius";
     "period": string;
     "bucket_seconds": number;
     "data": Array<GaugePoint>;
@@ -243,6 +243,7 @@ declare namespace Api {
     "load_5m"?: number | null;
     "load_15m"?: number | null;
     "uptime_seconds"?: number | null;
+    "temperature_celsius"?: number | null;
   }
   interface Interface {
     "name": string;
@@ -385,7 +386,7 @@ declare namespace Api {
   }
   interface NewPicture {
     "server_id": string;
-    "metric": "network" | "cpu" | "memory" | "disk" | "filesystem";
+    "metric": "network" | "cpu" | "memory" | "disk" | "temperature" | "filesystem";
     "interface"?: string | null;
     "mount_point"?: string | null;
     "expires_in_days"?: number | null;
@@ -672,6 +673,7 @@ declare namespace Api {
     "/api/v1/metrics/sparkline/{server_id}/load": { asked: { path: { "server_id": string }; query?: { "bucket"?: string | null; "fill"?: "none" | "null" | null; "period"?: "1h" | "24h" | "7d" | "30d" | "1y" | null } }; answer: GaugeSparkline };
     "/api/v1/metrics/sparkline/{server_id}/memory": { asked: { path: { "server_id": string }; query?: { "bucket"?: string | null; "fill"?: "none" | "null" | null; "period"?: "1h" | "24h" | "7d" | "30d" | "1y" | null } }; answer: GaugeSparkline };
     "/api/v1/metrics/sparkline/{server_id}/network": { asked: { path: { "server_id": string }; query?: { "bucket"?: string | null; "fill"?: "none" | "null" | null; "group_by"?: "interface" | null; "interface"?: string | null; "period"?: "1h" | "24h" | "7d" | "30d" | "1y" | null } }; answer: Sparkline | GroupedSparkline };
+    "/api/v1/metrics/sparkline/{server_id}/temperature": { asked: { path: { "server_id": string }; query?: { "bucket"?: string | null; "fill"?: "none" | "null" | null; "period"?: "1h" | "24h" | "7d" | "30d" | "1y" | null } }; answer: GaugeSparkline };
     "/api/v1/servers": { asked: { query?: { "after"?: string | null; "limit"?: number | null; "order"?: "asc" | "desc" | null; "search"?: string | null; "sort"?: "id" | "hostname" | "last_seen" | null; "status"?: "online" | "offline" | null } }; answer: ServerPage };
     "/api/v1/servers/{server_id}": { asked: { path: { "server_id": string } }; answer: Server };
     "/api/v1/servers/{server_id}/agent": { asked: { path: { "server_id": string } }; answer: Agent };

@@ -10,7 +10,7 @@ POINTS = 1000  # so that $__interval is the level's own width, whatever the pane
 # The dashboard's colours (service/web), in their dark form: Grafana's own colours do not follow its theme either.
 RX, TX = "#22d3ee", "#fbbf24"
 OK, BAD, WARN = "#4ade80", "#f87171", "#fbbf24"
-RATE, BYTES, PERCENT, SECONDS = "bps", "decbytes", "percent", "s"
+RATE, BYTES, PERCENT, SECONDS, CELSIUS = "bps", "decbytes", "percent", "s", "celsius"
 
 # Of a bucket that has not ended yet, the rate is not known.
 WHOLE = "$__timeFilter(bucket) AND bucket <= now() - INTERVAL '$level'"

@@ -1,8 +1,11 @@
 """One server's dashboard."""
 
+from typing import Any
+
 from deploy.grafana.panels import (
     BAD,
     BYTES,
+    CELSIUS,
     PERCENT,
     RATE,
     RECEIVED,
@@ -125,7 +128,8 @@ ORDER BY 1, 2
     )
 
 
-def _percent(title: str, column: str) -> Panel:
+def _gauge(title: str, column: str, **more: Any) -> Panel:
+    """Mean and highest of a column of server_metrics."""
     return lines(
         title,
         f"""
@@ -137,12 +141,11 @@ WHERE $__timeFilter(bucket) AND {SERVER}
 GROUP BY 1
 ORDER BY 1
 """,
-        measure=PERCENT,
-        width=8,
-        min=0,
-        max=100,
+        **more,
     )
 
+
+_SHARE = {"measure": PERCENT, "width": 8, "min": 0, "max": 100}
 
 ROWS = [
     [
@@ -200,8 +203,8 @@ ORDER BY i.is_current DESC, i.is_primary DESC NULLS LAST, t.rx_bytes + t.tx_byte
     ],
     [_lost("Errors", "rx_errors + tx_errors"), _lost("Drops", "rx_dropped + tx_dropped")],
     [
-        _percent("Processors", "cpu_percent"),
-        _percent("Memory", "memory_percent"),
+        _gauge("Processors", "cpu_percent", **_SHARE),
+        _gauge("Memory", "memory_percent", **_SHARE),
         lines(
             "Filesystems",
             f"""
@@ -312,4 +315,5 @@ ORDER BY m.since DESC
             description="Of 5-minute samples; those of the last month are kept for 35 days as delivered.",
         )
     ],
+    [_gauge("Hottest sensor", "temperature_celsius", measure=CELSIUS)],
 ]

@@ -2,19 +2,20 @@
 
 from collections.abc import Callable, Sequence
 from datetime import UTC
-from typing import NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import msgspec
 
 from service.pictures.drawing import Chart, Curve
-from service.pictures.figures import bits, percent
+from service.pictures.figures import bits, celsius, percent
 from service.traffic.gauges import FilesystemSparkline, GaugeSparkline
 from service.traffic.periods import Grid
 from service.traffic.sparkline import Sparkline
 
 FRESH_SECONDS = 300  # a figure as old as this still is one of now; of wide buckets, the last two are
 _UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"))
-_GAUGES = {"cpu": "CPU", "memory": "Memory", "disk": "Disk"}
+Pictured = Literal["cpu", "memory", "disk", "temperature"]
+GAUGES: dict[Pictured, str] = {"cpu": "CPU", "memory": "Memory", "disk": "Disk", "temperature": "Temperature"}
 
 _traffic = msgspec.json.Decoder(Sparkline).decode
 _gauge = msgspec.json.Decoder(GaugeSparkline).decode
@@ -52,23 +53,35 @@ def of_traffic(body: bytes, asked: Grid) -> Chart:
 
 
 def of_gauge(body: bytes, asked: Grid) -> Chart:
-    """The mean of each bucket, of 100 percent; the highest sample as the peak."""
+    """The mean of each bucket, of 100 percent or, of a temperature, of the highest; the highest sample as the peak."""
     answer = _gauge(body)
-    name = _GAUGES[answer.metric]
-    return _share(f"{answer.server_id} · {name}", name, answer.data, asked.of_width(answer.bucket_seconds))
+    name = GAUGES[cast("Pictured", answer.metric)]
+    buckets = asked.of_width(answer.bucket_seconds)
+    if answer.unit == "celsius":
+        return _gauge_chart(f"{answer.server_id} · {name}", name, answer.data, buckets, celsius, top=None)
+    return _gauge_chart(f"{answer.server_id} · {name}", name, answer.data, buckets, percent, top=100.0)
 
 
 def of_filesystem(body: bytes, asked: Grid) -> Chart:
     answer = _filesystem(body)
     buckets = asked.of_width(answer.bucket_seconds)
-    return _share(f"{answer.server_id} · {answer.mount_point}", "filesystem usage", answer.data, buckets)
+    name = f"{answer.server_id} · {answer.mount_point}"
+    return _gauge_chart(name, "filesystem usage", answer.data, buckets, percent, top=100.0)
 
 
-def _share(name: str, what: str, data: Sequence[object], buckets: Grid) -> Chart:
+def _gauge_chart(
+    name: str,
+    what: str,
+    data: Sequence[object],
+    buckets: Grid,
+    figure: Callable[[float | None], str],
+    top: float | None,
+) -> Chart:
     means, highest = _placed(data, ("avg", "max"), buckets)
-    said = _Said("at", percent(_newest(means, buckets)), percent(_highest(highest)))
-    curve = Curve("share", means, said.now, said.peak)
-    return _chart(name, what, [said], [curve], buckets, top=100.0)
+    said = _Said("at", figure(_newest(means, buckets)), figure(_highest(highest)))
+    drawn = [None if value is None else max(value, 0.0) for value in means]  # below 0 °C is below the picture
+    curve = Curve("share", drawn, said.now, said.peak)
+    return _chart(name, what, [said], [curve], buckets, top=top)
 
 
 def _chart(

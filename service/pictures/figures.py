@@ -8,7 +8,19 @@ _NOT_KNOWN = "–"  # noqa: RUF001  # a dash, as tables have it
 _NARROW = frozenset(" .,:;'|!()[]/\\-ijlftrI\N{NO-BREAK SPACE}")
 # More closely, what figures are made of.
 _FIGURES = dict.fromkeys("0123456789bE", 0.64) | dict.fromkeys(". /\N{NO-BREAK SPACE}", 0.34)
-_FIGURES |= {"%": 0.96, "s": 0.53, "k": 0.59, "M": 0.87, "G": 0.78, "T": 0.62, "P": 0.62, "Z": 0.7}
+_FIGURES |= {
+    "%": 0.96,
+    "°": 0.53,
+    "C": 0.74,
+    "-": 0.46,
+    "s": 0.53,
+    "k": 0.59,
+    "M": 0.87,
+    "G": 0.78,
+    "T": 0.62,
+    "P": 0.62,
+    "Z": 0.7,
+}
 _WIDE = frozenset("mwMW@%&+=<>~")
 
 
@@ -27,6 +39,10 @@ def percent(value: float | None) -> str:
         return _NOT_KNOWN
     text = f"{value:.1f}" if value < 9.95 else f"{value:.0f}" if value < 99_999 else f"{value:.0e}"
     return f"{text}\N{NO-BREAK SPACE}%"
+
+
+def celsius(value: float | None) -> str:
+    return _NOT_KNOWN if value is None else f"{value:.1f}\N{NO-BREAK SPACE}°C"
 
 
 def _three(value: float) -> str:

@@ -21,7 +21,7 @@ DEFAULT_DAYS = 365
 MOST_DAYS = 3650  # as of tokens
 DAY_SECONDS = 86_400
 
-Metric = Literal["network", "cpu", "memory", "disk", "filesystem"]
+Metric = Literal["network", "cpu", "memory", "disk", "temperature", "filesystem"]
 
 
 class NewPicture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

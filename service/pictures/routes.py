@@ -108,12 +108,12 @@ def router(reader: Reader, tokens: Tokens, links: Links) -> Router:
         form = _form(request, asked, charts.of_traffic)
         return await sparkline.of_server(request, reader, server_id, interface, asked.buckets, form=form)
 
-    def host(metric: Literal["cpu", "memory", "disk"]) -> HTTPRouteHandler:
+    def host(metric: charts.Pictured) -> HTTPRouteHandler:
         @picture(metric)
         async def read_host(
             request: Request[Any, Caller, Any], server_id: FromPath[str], asked: Wanted
         ) -> Response[bytes]:
-            """The mean of each bucket, of 100 percent."""
+            """The mean of each bucket: of 100 percent; of the temperature, above 0 °C."""
             form = _form(request, asked, charts.of_gauge)
             return await gauges.of_host(request, reader, metric, server_id, asked.buckets, form=form)
 
@@ -162,7 +162,7 @@ def router(reader: Reader, tokens: Tokens, links: Links) -> Router:
         made = PictureLink(path, datetime.fromtimestamp(expires, UTC))
         return Response(made, status_code=201, headers={"Cache-Control": "no-store"})
 
-    return Router("/", route_handlers=[network, host("cpu"), host("memory"), host("disk"), filesystem, create_link])
+    return Router("/", route_handlers=[network, *map(host, charts.GAUGES), filesystem, create_link])
 
 
 def max_age_seconds(bucket_seconds: int) -> int:

@@ -1,4 +1,4 @@
-"""Sparklines of what a machine measures of itself: processor, memory, disk, load, and each mounted filesystem."""
+"""Sparklines of what a machine measures of itself: processor, memory, disk, load, temperature, and each filesystem."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -17,7 +17,8 @@ from service.http.problems import problems
 from service.traffic.periods import Bucket, Grid, PeriodName, grid
 from service.traffic.series import Fill, P, points
 
-HostMetric = Literal["cpu", "memory", "disk", "load"]
+HostMetric = Literal["cpu", "memory", "disk", "load", "temperature"]
+Unit = Literal["percent", "processes", "celsius"]
 
 
 class GaugePoint(msgspec.Struct, frozen=True, gc=False):
@@ -33,12 +34,13 @@ class GaugeSparkline(msgspec.Struct, frozen=True):
     """What a machine reported of itself, oldest bucket first; [] where it reported nothing.
 
     bucket_seconds  width of a bucket; wider than asked for where the server reports less often than that
-    unit  percent; of the load, processes: the average over a minute of those that ran or waited
+    unit  percent; of the load, processes: the average over a minute of those that ran or waited; of the
+        temperature, degrees Celsius of the hottest sensor
     """
 
     server_id: str
     metric: HostMetric
-    unit: Literal["percent", "processes"]
+    unit: Unit
     period: str
     bucket_seconds: int
     data: list[GaugePoint]
@@ -76,11 +78,12 @@ MountPoint = Annotated[
 ]
 
 # The column that is aggregated, and its unit.
-_HOST_METRICS: dict[HostMetric, tuple[str, Literal["percent", "processes"]]] = {
+_HOST_METRICS: dict[HostMetric, tuple[str, Unit]] = {
     "cpu": ("cpu_percent", "percent"),
     "memory": ("memory_percent", "percent"),
     "disk": ("disk_percent", "percent"),
     "load": ("load_1m", "processes"),
+    "temperature": ("temperature_celsius", "celsius"),
 }
 _COLUMNS = ("min", "max", "avg")
 _FILESYSTEM_COLUMNS = (*_COLUMNS, "used_bytes", "total_bytes")
@@ -102,7 +105,7 @@ _SIZES = ", max(used_bytes_max) AS used_bytes, max(total_bytes_max) AS total_byt
 
 
 def router(reader: Reader) -> Router:
-    """GET /metrics/sparkline/{server_id}/cpu, /memory, /disk, /load and /filesystem."""
+    """GET /metrics/sparkline/{server_id}/cpu, /memory, /disk, /load, /temperature and /filesystem."""
 
     def host(metric: HostMetric) -> HTTPRouteHandler:
         @get(

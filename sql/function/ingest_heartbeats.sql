@@ -30,6 +30,7 @@ CREATE OR REPLACE FUNCTION linkbeat.ingest_heartbeats(
     metric_memory_used_mb float8[], metric_disk_percent float8[], metric_disk_total_gb float8[],
     metric_disk_used_gb float8[], metric_network_rx_bytes bigint[], metric_network_tx_bytes bigint[],
     metric_load_1m float8[], metric_load_5m float8[], metric_load_15m float8[], metric_uptime_seconds float8[],
+    metric_temperature_celsius float8[],
     sample_beats integer[], sample_names text[], sample_rx_bytes bigint[], sample_tx_bytes bigint[],
     sample_rx_packets bigint[], sample_tx_packets bigint[], sample_is_up boolean[], sample_rx_errors bigint[],
     sample_tx_errors bigint[], sample_rx_dropped bigint[], sample_tx_dropped bigint[], sample_kinds text[],
@@ -80,18 +81,18 @@ BEGIN
                coalesce(n.interval_seconds * 1000, 30000)::integer AS interval_ms, cardinality(s.interfaces) AS known,
                num_nonnulls(cpu_percent, memory_percent, memory_total_mb, memory_used_mb, disk_percent, disk_total_gb,
                             disk_used_gb, load_1m, load_5m, load_15m, uptime_seconds, network_rx_bytes,
-                            network_tx_bytes) > 0 AS any_metrics
+                            network_tx_bytes, temperature_celsius) > 0 AS any_metrics
         FROM unnest(beat_servers, beat_times, beat_boots, beat_intervals, beat_hostnames, beat_guids, beat_boot_ids,
                     beat_agent_versions, beat_statuses, beat_primaries, beat_os_infos, beat_filesystems,
                     metric_cpu_percent, metric_memory_percent, metric_memory_total_mb, metric_memory_used_mb,
                     metric_disk_percent, metric_disk_total_gb, metric_disk_used_gb, metric_network_rx_bytes,
                     metric_network_tx_bytes, metric_load_1m, metric_load_5m, metric_load_15m, metric_uptime_seconds,
-                    beat_skews_ms, beat_reports)
+                    metric_temperature_celsius, beat_skews_ms, beat_reports)
              WITH ORDINALITY
              AS n(server_id, time, boot, interval_seconds, hostname, guid, boot_id, agent_version, status, primary_interface,
                   os_info, filesystems, cpu_percent, memory_percent, memory_total_mb, memory_used_mb, disk_percent,
                   disk_total_gb, disk_used_gb, network_rx_bytes, network_tx_bytes, load_1m, load_5m, load_15m,
-                  uptime_seconds, skew_ms, report, place)
+                  uptime_seconds, temperature_celsius, skew_ms, report, place)
         JOIN servers s USING (server_id)
         ORDER BY s.server_id
         FOR UPDATE OF s
@@ -261,7 +262,7 @@ BEGIN
             primary_interface = b.primary_interface, os_info = coalesce(b.os_info, s.os_info),
             latest_metrics = CASE WHEN b.any_metrics THEN ROW(b.cpu_percent, b.memory_percent, b.memory_total_mb, b.memory_used_mb,
                 b.disk_percent, b.disk_total_gb, b.disk_used_gb, b.network_rx_bytes, b.network_tx_bytes, b.load_1m,
-                b.load_5m, b.load_15m, b.uptime_seconds)::linkbeat.host_metrics END,
+                b.load_5m, b.load_15m, b.uptime_seconds, b.temperature_celsius)::linkbeat.host_metrics END,
             filesystems = b.filesystems,
             interfaces = coalesce(r.interfaces, c.interfaces), interface_names = coalesce(r.names, c.names)
         FROM beat b LEFT JOIN current c USING (place)
@@ -302,6 +303,7 @@ BEGIN
             memory_used_mb => metric_memory_used_mb, disk_percent => metric_disk_percent,
             disk_total_gb => metric_disk_total_gb, disk_used_gb => metric_disk_used_gb, load_1m => metric_load_1m,
             load_5m => metric_load_5m, load_15m => metric_load_15m, uptime_seconds => metric_uptime_seconds,
+            temperature_celsius => metric_temperature_celsius,
             mount_beats => mount_beats, mount_points => mount_points, mount_devices => mount_devices,
             mount_types => mount_types, mount_total_bytes => mount_total_bytes, mount_used_bytes => mount_used_bytes,
             mount_available_bytes => mount_available_bytes, mount_percents => mount_percents,

@@ -53,6 +53,7 @@ BEGIN
                 ('disk_percent', 'share of the root filesystem in use, in percent'),
                 ('disk_used_gb', 'used of the root filesystem, in gigabytes as the agent counts them'),
                 ('load_1m', 'load average over 1 minute'),
+                ('temperature_celsius', 'hottest sensor, in degrees Celsius'),
                 ('total_bytes', 'size in bytes'),
                 ('used_bytes', 'bytes in use'),
                 ('available_bytes', 'bytes that an ordinary user could still write'),

@@ -4,7 +4,7 @@
 
 CREATE OR REPLACE VIEW public.server_samples AS
 SELECT time, server_id, cpu_percent, load_1m, load_5m, load_15m, memory_percent, memory_used_mb, memory_total_mb,
-       disk_percent, disk_used_gb, disk_total_gb, uptime_seconds
+       disk_percent, disk_used_gb, disk_total_gb, uptime_seconds, temperature_celsius
 FROM public.server_metrics;
 
 CREATE OR REPLACE VIEW public.filesystem_samples AS
@@ -43,6 +43,7 @@ COMMENT ON COLUMN public.server_samples.disk_percent IS 'Share of the root files
 COMMENT ON COLUMN public.server_samples.disk_used_gb IS 'Used of the root filesystem, in gigabytes as the agent counts them; null: not reported.';
 COMMENT ON COLUMN public.server_samples.disk_total_gb IS 'Size of the root filesystem, in gigabytes as the agent counts them; null: not reported.';
 COMMENT ON COLUMN public.server_samples.uptime_seconds IS 'Seconds since the machine booted; null: not reported.';
+COMMENT ON COLUMN public.server_samples.temperature_celsius IS 'Hottest sensor, in degrees Celsius; null: not reported.';
 
 COMMENT ON VIEW public.filesystem_samples IS 'Every mounted filesystem of every machine, one row per heartbeat.';
 COMMENT ON COLUMN public.filesystem_samples.time IS 'When the agent read the values, by its clock.';

@@ -35,7 +35,8 @@ SELECT s.server_id,
        s.conflicts,
        linkbeat.still_shared(s.shared_since, s.shared_at) AS shared_since,
        s.shared_at,
-       s.reported_status IS NOT DISTINCT FROM 'paused' AS is_paused
+       s.reported_status IS NOT DISTINCT FROM 'paused' AS is_paused,
+       (s.latest_metrics).temperature_celsius
 FROM public.servers s;
 
 COMMENT ON VIEW public.server_overview IS
@@ -73,3 +74,4 @@ COMMENT ON COLUMN public.server_overview.conflicts IS 'Heartbeats that came agai
 COMMENT ON COLUMN public.server_overview.shared_since IS 'When two machines were first seen to report under this id: heartbeats of two boots arrived by turns. null: never, or not for a day.';
 COMMENT ON COLUMN public.server_overview.shared_at IS 'When two machines were last seen to report under this id; null: never.';
 COMMENT ON COLUMN public.server_overview.is_paused IS 'The agent says that it measures nothing for now, as it was asked to.';
+COMMENT ON COLUMN public.server_overview.temperature_celsius IS 'Hottest sensor, in degrees Celsius; null: not reported.';

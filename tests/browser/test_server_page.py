@@ -47,6 +47,19 @@ async def test_it_says_at_once_whether_the_server_lives_and_what_it_moves(site: 
     await expect(page.locator(".gauge").nth(2)).to_contain_text("0.75")
 
 
+async def test_the_temperature_is_shown_of_machines_alone_that_report_it(site: Served, page: Page) -> None:
+    await nas(site)
+    await opened(page)
+    await expect(page.locator(".gauge:visible")).to_have_count(3)
+
+    warm = {"metrics": {"cpu_percent": 25.5, "temperature_celsius": 48.5}}
+    await site.client.post(beat("nas", minute_now() + MINUTE / 2, 1e6, 1e6) | warm)
+    await page.reload()
+
+    await expect(page.locator(".gauge:visible")).to_have_count(4)
+    await expect(page.locator(".gauge").nth(3)).to_contain_text(re.compile(r"Temperature.*48\.5\s°C.*most 48\.5\s°C"))
+
+
 TMP = "/tmp"  # noqa: S108 - where AppImages mount themselves; nothing is written there
 
 

@@ -25,14 +25,17 @@ def _fixed_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def beat(minutes_ago: float, busy: float | None, **filesystem: Any) -> dict[str, Any]:
     """A heartbeat whose processor, memory and disk are as busy as each other; and a filesystem, if one is given."""
-    names = ("cpu_percent", "memory_percent", "disk_percent", "load_1m")
+    names = ("cpu_percent", "memory_percent", "disk_percent", "load_1m", "temperature_celsius")
     body = heartbeat(at=NOW - timedelta(minutes=minutes_ago)) | {
         "metrics": {} if busy is None else dict.fromkeys(names, busy)
     }
     return body | ({"filesystems": [{"device": "/dev/sda1", "fs_type": "ext4"} | filesystem]} if filesystem else {})
 
 
-@pytest.mark.parametrize("metric", ["cpu", "memory", "disk", "load"])
+UNITS = {"load": "processes", "temperature": "celsius"}
+
+
+@pytest.mark.parametrize("metric", ["cpu", "memory", "disk", "load", "temperature"])
 async def test_a_bucket_has_the_lowest_highest_and_mean_of_its_samples(service: Client, metric: str) -> None:
     for minutes_ago, percent in ((61, 99), (5.4, 10), (5.2, 20), (5.0, 60), (3, None), (0, 50)):
         await service.post(beat(minutes_ago, percent))
@@ -40,12 +43,36 @@ async def test_a_bucket_has_the_lowest_highest_and_mean_of_its_samples(service: 
     answer = await service.get(f"/metrics/sparkline/nas/{metric}")
 
     assert answer | {"data": []} == {
-        "server_id": "nas", "metric": metric, "unit": "processes" if metric == "load" else "percent", "period": "1h",
+        "server_id": "nas", "metric": metric, "unit": UNITS.get(metric, "percent"), "period": "1h",
         "bucket_seconds": 60, "data": [],
     }  # fmt: skip
     assert [(one["min"], one["max"], one["avg"]) for one in answer["data"]] == [(10, 60, 30), (50, 50, 50)]
     grid = (await service.get(f"/metrics/sparkline/nas/{metric}", fill="null"))["data"]
     assert (len(grid), [one["avg"] for one in grid[-6:]]) == (60, [30, None, None, None, None, 50])
+
+
+async def test_a_machine_without_sensors_has_no_temperature_and_a_frozen_one_has(service: Client) -> None:
+    await service.post(heartbeat("plain", at=NOW) | {"metrics": {"cpu_percent": 1}})
+    for server, celsius in (("frozen", -40.5), ("hot", 149.9)):
+        await service.post(heartbeat(server, at=NOW) | {"metrics": {"temperature_celsius": celsius}})
+
+    found = {}
+    for server in ("plain", "frozen", "hot"):
+        data = (await service.get(f"/metrics/sparkline/{server}/temperature"))["data"]
+        found[server] = [(point["min"], point["max"], point["avg"]) for point in data]
+    assert found == {"plain": [], "frozen": [(-40.5,) * 3], "hot": [(149.9,) * 3]}
+    drawn = await service.http.get("/api/v1/metrics/sparkline/frozen/temperature.svg")
+    assert "At -40.5\N{NO-BREAK SPACE}°C" in drawn.text
+
+
+@pytest.mark.parametrize("celsius", [150, -50, 1e300, "48", True])
+async def test_a_temperature_that_no_machine_has_is_refused_naming_the_field(service: Client, celsius: Any) -> None:
+    answer = await service.http.post(
+        "/api/v1/agents/heartbeat", json=heartbeat() | {"metrics": {"temperature_celsius": celsius}}
+    )
+
+    assert answer.status_code == 422
+    assert [one["path"] for one in answer.json()["errors"]] == ["metrics.temperature_celsius"]
 
 
 async def test_the_mean_of_wide_buckets_is_that_of_all_samples(service: Client) -> None:

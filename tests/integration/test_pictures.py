@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("statements")  # before `service`, whose st
 NOW = hours_ago(0) + timedelta(seconds=30)
 SVG = "{http://www.w3.org/2000/svg}"
 BASE = "/api/v1/metrics/sparkline/nas"
-METRICS = {"network": {}, "cpu": {}, "memory": {}, "disk": {}, "filesystem": {"mount_point": "/srv"}}
+METRICS = {"network": {}, "cpu": {}, "memory": {}, "disk": {}, "temperature": {}, "filesystem": {"mount_point": "/srv"}}
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +44,7 @@ def _fixed_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 async def reported(service: Client) -> Client:
     """The service, to which nas reported an hour: 1 MB a minute in, 250 kB out; and what it measures of itself."""
     measured = {
-        "metrics": {"cpu_percent": 25.0, "memory_percent": 50.0, "disk_percent": 75.0},
+        "metrics": {"cpu_percent": 25.0, "memory_percent": 50.0, "disk_percent": 75.0, "temperature_celsius": 48.5},
         "filesystems": [{"mount_point": "/srv", "total_bytes": 10, "used_bytes": 4, "percent": 40.0}],
     }
     beats = [
@@ -96,6 +96,7 @@ async def test_every_metric_has_a_picture_that_says_its_figures(reported: Client
         "cpu": "At 25 %, at most 25 %",
         "memory": "At 50 %, at most 50 %",
         "disk": "At 75 %, at most 75 %",
+        "temperature": "At 48.5 °C, at most 48.5 °C",
         "filesystem": "At 40 %, at most 40 %",
     }
     description = (picture.findtext(f"{SVG}desc") or "").replace("\xa0", " ")

@@ -76,7 +76,7 @@ def beat(n: int, at: datetime, *, rx: int, boot: str = "a") -> dict[str, Any]:
 async def fill(database: asyncpg.Connection) -> None:
     """Two days of a fleet by the version's own functions, with all that they do to rows."""
     since = hours_ago(50)
-    await write_rows(database, since, since + timedelta(hours=46), timedelta(minutes=15))
+    await write_rows(database, since, since + timedelta(hours=46), timedelta(minutes=15), temperatures=False)
     await refresh(database, since + timedelta(hours=20))
     rx, beats = 10**9, []
     for n in range(160):
@@ -152,13 +152,23 @@ async def test_every_row_and_bucket_of_0_1_0_is_the_same_after_the_upgrade(
 
         async with in_process(create_app(settings, database_url=released_url, key=KEY)) as service:
             for n in (161, 162, 163):
-                await service.post(beat(n, hours_ago(0) - timedelta(minutes=165 - n), rx=10**10 + n, boot="b"))
-            await service.post(beat(34, hours_ago(50) + timedelta(minutes=17 * 34 + 1), rx=10**9, boot="a"))
+                new = beat(n, hours_ago(0) - timedelta(minutes=165 - n), rx=10**10 + n, boot="b")
+                new["metrics"]["temperature_celsius"] = n / 4
+                await service.post(new)
+            # Late, below what was finished before there were temperatures.
+            late = beat(34, hours_ago(50) + timedelta(minutes=17 * 34 + 1), rx=10**9, boot="a")
+            late["metrics"]["temperature_celsius"] = 77
+            await service.post(late)
             traffic = await service.get("/metrics/sparkline/box/network", period="1h")
             assert sum(point["rx_bytes"] or 0 for point in traffic["data"]) > 0
             assert len((await service.get("/metrics/sparkline/box/cpu", period="7d"))["data"]) > 10
+            warm = await service.get("/metrics/sparkline/box/temperature", period="1h")
+            assert max(point["max"] for point in warm["data"]) == 40.75
         await refresh(database, hours_ago(-1))
         assert await differing_rows(database) == RIGHT
+        for level in ("1m", "15m", "1h", "1d"):
+            highest = f"SELECT max(temperature_celsius_max), sum(temperature_celsius_count) FROM server_metrics_{level}"
+            assert tuple((await database.fetch(highest))[0]) == (77, 4), level
 
 
 async def test_an_upgraded_database_has_the_routines_and_columns_of_a_new_one(

@@ -34,12 +34,13 @@ def roots(tmp_path: Path) -> Roots:
         "proc/loadavg": "0.52 1.25 2.00 3/456 7890\n",
         "proc/uptime": "86461.53 340000.00\n",
         "proc/sys/kernel/random/boot_id": "9d1d0e03-3f6a-49e6-9201-73380a27b648\n",
+        "sys/class/thermal/thermal_zone0/temp": "48312\n",
         "root/etc/os-release": 'PRETTY_NAME="Raspbian GNU/Linux 12"\nID=raspbian\nVERSION_ID="12"\n',
     }
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    return Roots(proc=str(tmp_path / "proc"), root=str(tmp_path / "root"))
+    return Roots(proc=str(tmp_path / "proc"), sys=str(tmp_path / "sys"), root=str(tmp_path / "root"))
 
 
 def test_all_metrics_of_the_host_are_read(roots: Roots) -> None:
@@ -56,6 +57,7 @@ def test_all_metrics_of_the_host_are_read(roots: Roots) -> None:
     assert (found.network_rx_bytes, found.network_tx_bytes) == (2**64 - 1, 15)
     assert (found.load_1m, found.load_5m, found.load_15m) == (0.52, 1.25, 2.0)
     assert found.uptime_seconds == 86461
+    assert found.temperature_celsius == 48.3
 
 
 def test_a_sum_beyond_64_bits_is_left_out(roots: Roots) -> None:
@@ -67,7 +69,7 @@ def test_a_sum_beyond_64_bits_is_left_out(roots: Roots) -> None:
 
 
 def test_what_cannot_be_read_is_left_out(tmp_path: Path) -> None:
-    missing = Roots(proc=str(tmp_path / "no"), root=str(tmp_path / "no"))
+    missing = Roots(proc=str(tmp_path / "no"), sys=str(tmp_path / "no"), root=str(tmp_path / "no"))
 
     found = read_metrics(missing, [], None, None, None)
 

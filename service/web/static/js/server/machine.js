@@ -3,7 +3,7 @@
 import { get } from "../shared/api.js";
 import { definitions } from "../shared/definitions.js";
 import { make, makeSvg, setText } from "../shared/dom.js";
-import { bytes, clock, moment, NOTHING, percent } from "../shared/format.js";
+import { bytes, celsius, clock, moment, NOTHING, percent } from "../shared/format.js";
 
 /** @import { Period } from "../shared/definitions.js" */
 
@@ -13,11 +13,12 @@ const READ_ONLY = "read-only"; // as their state: images that are full by their 
 
 /**
  * @typedef {object} Gauge
- * @property {"cpu" | "memory" | "load"} metric
+ * @property {"cpu" | "memory" | "load" | "temperature"} metric
  * @property {string} name
- * @property {"cpu_percent" | "memory_percent" | "load_1m"} now of latest_metrics
+ * @property {"cpu_percent" | "memory_percent" | "load_1m" | "temperature_celsius"} now of latest_metrics
  * @property {(value: number | null) => string} words
  * @property {number} ceiling of the picture, unless a value is above it
+ * @property {boolean} [isRare] shown of machines alone that report it
  */
 
 /** @type {Gauge[]} */
@@ -25,11 +26,12 @@ const GAUGES = [
   { metric: "cpu", name: "Processor", now: "cpu_percent", words: percent, ceiling: 100 },
   { metric: "memory", name: "Memory", now: "memory_percent", words: percent, ceiling: 100 },
   { metric: "load", name: "Load", now: "load_1m", words: (load) => (load == null ? NOTHING : load.toFixed(2)), ceiling: 1 },
+  { metric: "temperature", name: "Temperature", now: "temperature_celsius", words: celsius, ceiling: 100, isRare: true },
 ];
 
-/** @typedef {{ gauge: Gauge, value: HTMLElement, note: HTMLElement, picture: SVGElement }} Shown */
+/** @typedef {{ gauge: Gauge, box: HTMLElement, value: HTMLElement, note: HTMLElement, picture: SVGElement }} Shown */
 
-/** Small charts of processor, memory and load in `element`. */
+/** Small charts of processor, memory and load in `element`, and of the temperature where there is one. */
 export class Gauges {
   /** @param {HTMLElement} element */
   constructor(element) {
@@ -42,8 +44,10 @@ export class Gauges {
         makeSvg("path", { class: "gap" }), makeSvg("path", { class: "span" }), makeSvg("path", { class: "mean" }),
       );
       const head = make("div", { class: "gauge-head" }, make("h3", {}, gauge.name), value, note);
-      element.append(make("div", { class: "gauge" }, head, picture));
-      return { gauge, value, note, picture };
+      const box = make("div", { class: "gauge" }, head, picture);
+      box.hidden = Boolean(gauge.isRare);
+      element.append(box);
+      return { gauge, box, value, note, picture };
     });
   }
 
@@ -70,7 +74,11 @@ export class Gauges {
    * @param {Api.HostMetrics | null} metrics
    */
   show(metrics) {
-    for (const { gauge, value } of this.shown) setText(value, gauge.words(metrics?.[gauge.now] ?? null));
+    for (const { gauge, box, value } of this.shown) {
+      const now = metrics?.[gauge.now] ?? null;
+      if (now != null) box.hidden = false;
+      setText(value, gauge.words(now));
+    }
   }
 
   /**
@@ -78,14 +86,15 @@ export class Gauges {
    * @param {Api.GaugeSparkline["data"]} data
    * @param {Period} period
    */
-  draw({ gauge, note, picture }, data, period) {
+  draw({ gauge, box, note, picture }, data, period) {
     /** @type {{ max: number, timestamp: string } | null} */
     let peak = null;
     for (const { max, timestamp } of data) if (max != null && (!peak || max > peak.max)) peak = { max, timestamp };
+    if (peak) box.hidden = false;
     const ceiling = Math.max(gauge.ceiling, peak?.max ?? 0);
     const step = WIDTH / data.length;
     /** @param {number | null} value */
-    const y = (value) => (HEIGHT - 1 - ((value ?? 0) / ceiling) * (HEIGHT - 2)).toFixed(1);
+    const y = (value) => (HEIGHT - 1 - (Math.max(0, value ?? 0) / ceiling) * (HEIGHT - 2)).toFixed(1);
     const [gap, span, mean] = picture.children;
     const paths = { gap: "", span: "", mean: "" };
     let isOn = false;

@@ -54,6 +54,14 @@ export function percent(value) {
 }
 
 /**
+ * Degrees Celsius.
+ * @param {Known} value
+ */
+export function celsius(value) {
+  return value == null ? NOTHING : `${value.toFixed(1)}\u00a0°C`;
+}
+
+/**
  * A span of seconds in its two largest units: "3 d 4 h", "5 min", "12 s".
  * @param {Known} seconds
  */
