@@ -61,15 +61,27 @@ BEGIN
         aggregate.width, pieces.from_tail, tail);
 END $$;
 
--- What keeps the finished buckets, as it stands after FROM.
+-- What keeps the finished buckets, as it stands after FROM. Several parts are grouped and not joined: a range of buckets
+-- reaches the chunks of every branch of a union, but of a join those of one side alone.
 CREATE OR REPLACE FUNCTION linkbeat.finished_buckets(of_relation text, only_part integer) RETURNS text
-LANGUAGE sql STABLE
-RETURN (
-    SELECT string_agg(CASE WHEN k.part IN (1, only_part) THEN k.kept::text
-                           ELSE format('LEFT JOIN %s USING (%s, bucket)', k.kept, a.series) END, ' ' ORDER BY k.part)
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    grouped text := (SELECT string_agg(from_buckets, ', ' ORDER BY ordinal) FROM linkbeat.kept_columns WHERE relation = of_relation);
+    parts   record;
+BEGIN
+    SELECT count(*) AS many, min(k.kept::text) AS only_one, min(a.series) AS series,
+           string_agg(format('SELECT bucket, %s, %s AS part, %s FROM %s', a.series, k.part, (
+               SELECT string_agg(CASE c.part WHEN k.part THEN quote_ident(c.name) ELSE format('NULL::%s AS %I', c.type, c.name) END, ', ' ORDER BY c.ordinal)
+               FROM linkbeat.kept_columns c WHERE c.relation = of_relation), k.kept), ' UNION ALL ' ORDER BY k.part) AS branches
+    INTO parts
     FROM linkbeat.kept k JOIN linkbeat.aggregates a USING (relation)
-    WHERE k.relation = of_relation AND k.part = coalesce(only_part, k.part)
-);
+    WHERE k.relation = of_relation AND k.part = coalesce(only_part, k.part);
+    IF parts.many = 1 THEN
+        RETURN parts.only_one;
+    END IF;
+    RETURN format('(SELECT bucket, %1$s, %2$s FROM (%3$s) AS parts GROUP BY bucket, %1$s HAVING bool_or(part = 1)) AS finished',
+                  parts.series, grouped, parts.branches);
+END $$;
 
 DO $views$
 DECLARE

@@ -9,7 +9,8 @@ SELECT family, ordinal, name,
        format('(%s)::%s AS %I', of_row, type, name) AS of_row,
        format('%I %s', name, type) AS definition,
        -- Of a bucket that may have no row in the part that keeps the column.
-       CASE WHEN of_older IS NULL THEN quote_ident(name) ELSE format('coalesce(%I, %s)::%s AS %1$I', name, of_older, type) END AS of_part
+       CASE WHEN of_older IS NULL THEN quote_ident(name) ELSE format('coalesce(%I, %s)::%s AS %1$I', name, of_older, type) END AS of_part,
+       type
 FROM linkbeat.family_columns;
 
 -- Every aggregate, with the pieces of SQL that it is made of. Read by what creates, refreshes and shows them.

@@ -5,7 +5,7 @@
 -- yet, in whatever order the policies run. sql/view/aggregates.sql gives each of the views a body of its own.
 --
 -- A continuous aggregate cannot gain a column: those that a family gains stand in another one, the next part, with views
--- of its own in schema linkbeat. The relation that is read joins the parts.
+-- of its own in schema linkbeat. The relation that is read groups the parts.
 
 -- What an aggregate's part is called: the first has the name that is read.
 CREATE OR REPLACE FUNCTION linkbeat.part_name(of_relation text, of_part integer) RETURNS text
