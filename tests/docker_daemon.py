@@ -19,8 +19,8 @@ START_SECONDS = 60.0
 STOP_SECONDS = 60.0
 BUILD_SECONDS = 1800.0
 _BRIDGE = "linkbeat-drill"
-# For documentation (RFC 5737): machines use one of them at most.
-_NETWORKS = ("198.51.100.0/24", "203.0.113.0/24", "192.0.2.0/24")
+# Private, as Docker's own are: with an address from elsewhere, a mirror or name server there would be out of reach.
+_NETWORKS = ("172.31.213.0/28", "192.168.213.0/28", "10.213.213.0/28")
 
 
 class NoDaemon(Exception):
@@ -127,7 +127,9 @@ def _started(directory: Path) -> Iterator["subprocess.Popen[bytes]"]:
 def _bridge() -> Iterator[None]:
     """A bridge with a network that this machine is not in."""
     subprocess.run(["ip", "link", "delete", _BRIDGE], capture_output=True, check=False)  # of a run that was killed
-    ours = next(network for network in map(ipaddress.ip_network, _NETWORKS) if not _is_used(network))
+    ours = next((network for network in map(ipaddress.ip_network, _NETWORKS) if not _is_used(network)), None)
+    if ours is None:
+        raise NoDaemon(f"this machine has routes to all of {', '.join(_NETWORKS)}, of which the drill needs one")
     address = f"{next(ours.hosts())}/{ours.prefixlen}"
     made = subprocess.run(["ip", "link", "add", _BRIDGE, "type", "bridge"], capture_output=True, text=True, check=False)
     if made.returncode != 0:

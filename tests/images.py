@@ -40,10 +40,15 @@ RELEASE = "trixie"  # of the Dockerfiles' BASE
 
 
 def bootstrap(directory: Path) -> None:
-    """What debian:trixie-slim is made of, less what only saves space; by debootstrap, from this machine's mirror."""
+    """What debian:trixie-slim is made of, less what only saves space; by debootstrap, from this machine's mirror.
+
+    Raises OSError with debootstrap's last lines where it fails.
+    """
     mirrors = host_mirrors(Path("/etc/apt"), RELEASE)
     command = ["debootstrap", "--variant=minbase", RELEASE, str(directory), *(mirror.uri for mirror in mirrors[:1])]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode != 0:
+        raise OSError("debootstrap failed:\n" + "\n".join(done.stdout.splitlines()[-5:]))
     # The authorities that this machine trusts beyond Debian's: its mirrors may have certificates of theirs.
     local = Path("/usr/local/share/ca-certificates")
     if local.is_dir():

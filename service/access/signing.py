@@ -24,7 +24,7 @@ class Signing:
     """Signs and reads; every process with the same secret key and fleet key reads the same texts."""
 
     def __init__(self, secret: bytes, fleet_key: str) -> None:
-        """`secret`: 64 bytes. With the fleet key end the texts that were signed for it."""
+        """`secret`: 64 bytes. A text that was signed for the fleet key is invalid for another one."""
         self._secret = blake2b(secret, person=b"linkbeat signing").digest()
         self._fleet_key = fleet_key
 
@@ -34,7 +34,7 @@ class Signing:
 
     def read(self, text: str, *purpose: str | None) -> Signed | None:
         """What `sign` was given; None for a text that it did not make for that purpose."""
-        # itsdangerous encodes the text first, and a lone surrogate raises what is no BadSignature.
+        # itsdangerous encodes the text first, and would raise UnicodeEncodeError for a lone surrogate.
         if len(text) > _MOST_CHARACTERS or not text.isascii():
             return None
         signer = self._signer(text.partition(".")[0], purpose)

@@ -120,17 +120,8 @@ def test_compose_serves_the_page_and_its_agent_reports(docker: Docker, images: d
 def test_run_keeps_its_data_in_docker_where_the_data_directory_says_so(docker: Docker, tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     container = embedded_docker.container_name(data_dir)
-    count = (
-        "exec",
-        container,
-        "psql",
-        "-U",
-        "linkbeat",
-        "-d",
-        "linkbeat",
-        "-Atc",
-        "SELECT count(*) FROM server_samples",
-    )
+    psql = ("exec", container, "psql", "--username=linkbeat", "--no-align", "--tuples-only", "--command")
+    count = (*psql, "SELECT count(*) FROM server_samples")
 
     def run(why: str, least: int) -> int:
         """Until so many heartbeats are stored; how many are."""
@@ -162,7 +153,7 @@ def test_tests_run_on_a_temporary_container(docker: Docker) -> None:
     before = docker("ps", "--all", "--quiet")
 
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/integration/test_calendar.py"],
+        [sys.executable, "-m", "pytest", "-q", "-s", "tests/integration/test_ready.py"],
         cwd=REPOSITORY, env=environ, capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
 
