@@ -105,8 +105,8 @@ class _Known(NamedTuple):
 class LinkTable:
     """Reads /sys/class/net, and keeps of one heartbeat for the next what cannot change while an interface exists.
 
-    An interface is the same one while the entry in /sys/class/net is: sysfs gives a new inode to one that is created
-    anew or renamed. What is asked of each one at every heartbeat is `operstate`, and `speed` where it says something.
+    An interface is the same one while the entry in /sys/class/net is: sysfs gives a new inode to one that is re-created
+    or renamed. What is asked of each one at every heartbeat is `operstate`, and `speed` where it says something.
     """
 
     def __init__(self) -> None:

@@ -77,7 +77,7 @@ class Agent:
         self._delivery.start()
         while (cause := self._signals.wait_until(self._tick)) != "stop":
             if not self._delivery.is_alive():
-                log.error("a sending thread has died; the agent stops, so that its supervisor starts it anew")
+                log.error("a sending thread has died; the agent stops, so that its supervisor restarts it")
                 self._spool.close()
                 return 1
             if cause == "reload":

@@ -173,7 +173,7 @@ def _accepts_gzip(headers: http.client.HTTPMessage) -> bool:
 class _AnswerDeadline:
     """Hangs up on an answer that is not complete in time, and raises TimeoutError then.
 
-    A socket's own timeout starts anew with every byte: an answer of a byte a second would hold delivery for days.
+    A socket's own timeout starts again with every byte: an answer of a byte a second would hold delivery for days.
     """
 
     def __init__(self, connection: http.client.HTTPConnection) -> None:

@@ -26,11 +26,15 @@ def _plausible(roots: Roots) -> Iterator[float]:
 
 
 def _sensors(classes: Path) -> Iterator[Path]:
-    """Files of millidegrees, but not of a sensor that its driver calls faulty."""
+    """Files of millidegrees, but not of a sensor that its driver calls faulty, nor of a disk."""
     try:
-        for path in classes.glob("hwmon/hwmon*/temp*_input"):
-            if _text(path.with_name(path.name.replace("_input", "_fault"))).strip() != "1":
-                yield path
+        for chip in classes.glob("hwmon/hwmon*"):
+            # A question restarts the spin-down timer of some disks (Documentation/hwmon/drivetemp): they would never rest.
+            if _text(chip / "name").strip() == "drivetemp":
+                continue
+            for path in chip.glob("temp*_input"):
+                if _text(path.with_name(path.name.replace("_input", "_fault"))).strip() != "1":
+                    yield path
         yield from classes.glob("thermal/thermal_zone*/temp")
     except OSError:
         return  # a device that went while it was listed

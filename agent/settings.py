@@ -262,7 +262,7 @@ def load(environ: Mapping[str, str], config_path: str | None = None) -> Settings
 
 
 def reload(running: Settings, environ: Mapping[str, str]) -> Reloaded:
-    """The settings anew, from the same file. Never raises: where it is wrong now, those that run stay.
+    """Reads the settings again from their file. Never raises: where it is wrong now, those that run stay.
 
     What cannot change while the agent runs (`fixed`) keeps its value; the complaints say so.
     """

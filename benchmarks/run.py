@@ -96,7 +96,7 @@ def _sparklines(linkbeat: Service, series: Series, paths: Path) -> None:
 
 
 def _pictures(linkbeat: Service, series: Series, paths: Path) -> None:
-    """Each beside its JSON form in turns: computed anew, and as many widgets find it, kept."""
+    """Each beside its JSON form in turns: recomputed, and as many widgets find it, kept."""
     for connections in (1, 16):
         for period in PERIODS:
             for is_kept in (False, True):

@@ -69,7 +69,7 @@ class Form(NamedTuple):
 
     key        all that the form depends on but the answer
     headers    beside the ETag
-    may_renew  whether the client may have the answer made anew
+    may_renew  whether the client may have the answer made again
     """
 
     key: Hashable
@@ -149,7 +149,7 @@ class Answers:
         """
         answer = self._kept.get(key)
         now = asyncio.get_running_loop().time()
-        # What a client says by no-cache, as browsers do where a page is loaded anew (RFC 9111, 5.2.1.4).
+        # What a client says by no-cache, as browsers do where a page is reloaded (RFC 9111, 5.2.1.4).
         is_new = "no-cache" in request.headers.get("cache-control", "") and (form is None or form.may_renew)
         is_shared = answer is not None and answer.until >= now and not is_new
         if answer is None or not is_shared:

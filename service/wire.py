@@ -206,7 +206,7 @@ class Quota(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     bytes         octets in a month
     direction     what counts: `in`, `out`, their `sum`, or the greater of the two (`max`)
-    billing_day   day on which it starts anew, at midnight in time_zone; in shorter months, their last
+    billing_day   day on which it starts again, at midnight in time_zone; in shorter months, their last
     time_zone     IANA name
     interface     the interface that counts; null: the server's own traffic, each byte once
     near_percent  from this share on its state is `near`

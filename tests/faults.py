@@ -241,7 +241,7 @@ class Load:
 
 
 class HangingPath:
-    """A way to a database that can hang: what is connected stays so and hears nothing more; what connects anew does."""
+    """A way to a database that can hang: what is connected hears nothing more; what connects again does."""
 
     def __init__(self, url: str) -> None:
         self._to = urlsplit(url)

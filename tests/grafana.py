@@ -1,4 +1,4 @@
-"""What Grafana makes of a query before the database sees it, written anew from its documentation and for these tests.
+"""What Grafana makes of a query before the database sees it, written again from its documentation and for these tests.
 
 Its browser part puts the variables in (`${name:sqlstring}`, `$name`), its server part the interval, and its PostgreSQL
 data source, with TimescaleDB switched on, the macros (pkg/tsdb/grafana-postgresql-datasource/macros.go).

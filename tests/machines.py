@@ -54,7 +54,7 @@ class Link:
         ]
 
     def restart(self, rng: random.Random) -> None:
-        """Its counters begin anew: a driver was loaded again, or the machine booted."""
+        """Its counters begin again: a driver was loaded again, or the machine booted."""
         if self.ifindex is not None:
             self.ifindex += rng.choice([0, 1])
         received = rng.choice([0, rng.randint(0, 10**6), rng.randint(0, 2**33)]) % 2**self.bits
@@ -191,7 +191,7 @@ class Machine:
             self.absent.append(self.links.pop(self.rng.randrange(len(self.links))))
 
     def come_back(self) -> None:
-        """With its counters, or made anew."""
+        """With its counters, or made again."""
         if self.absent:
             one = self.absent.pop()
             if self.rng.random() < 0.5:

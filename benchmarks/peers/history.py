@@ -102,7 +102,7 @@ def _report_all(instance: Linkbeat, number: int) -> None:
 
 
 def _settle(instance: Linkbeat) -> None:
-    """What autovacuum does within minutes: plans that were made for a handful of servers are made anew for them all."""
+    """What autovacuum does within minutes: plans that were made for a handful of servers are made again for all."""
     execute(instance.url, "VACUUM ANALYZE")
 
 

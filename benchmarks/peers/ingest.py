@@ -25,7 +25,7 @@ class Ingested:
 
 
 def ingest(linkbeats: Sequence[System[Ingests]], peers: Sequence[System[Ingests]], plan: Plan) -> None:
-    """Every round starts each system anew, with empty data; every other round in the opposite order."""
+    """Every round starts each system again, with empty data; every other round in the opposite order."""
     found: dict[str, list[Ingested]] = {system.name: [] for system in (*linkbeats, *peers)}
     for number in range(plan.rounds):
         for system in [*linkbeats, *peers][:: -1 if number % 2 else 1]:

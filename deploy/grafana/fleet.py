@@ -190,7 +190,7 @@ LIMIT 20
             "Quotas, in the billing month under way",
             f"""
 SELECT state, server_id AS server, used_percent AS "share", used_bytes AS used, bytes AS quota,
-       expected_bytes AS expected, until AS "begins anew"
+       expected_bytes AS expected, until AS "starts again"
 FROM quota_usage(now())
 WHERE {CHOSEN}
 ORDER BY used_percent DESC, server_id

@@ -62,7 +62,7 @@ LIMIT 200
 """,
     ),
     annotation(
-        "Counters begun anew",
+        "Counter resets",
         BAD,
         f"""
 SELECT time, string_agg(interface_name || ': ' || delta_kind, ', ' ORDER BY interface_name) AS text
@@ -275,7 +275,7 @@ ORDER BY since
             "Quota, in the billing month under way",
             f"""
 SELECT state, used_percent AS share, used_bytes AS used, bytes AS quota, expected_bytes AS expected, direction,
-       coalesce(interface_name, 'all, each byte once') AS interface, until AS "begins anew"
+       coalesce(interface_name, 'all, each byte once') AS interface, until AS "starts again"
 FROM quota_usage(now())
 WHERE {SERVER}
 """,

@@ -112,7 +112,7 @@ class Totals(msgspec.Struct, frozen=True):
 
     rx_bps_max, tx_bps_max  highest rate between two samples, in bits per second; null: none is known
     samples                 heartbeats that brought it
-    resets                  times that its counters began anew; rejected, those that no line could have carried
+    resets                  times that its counters restarted; rejected, those that no line could have carried
     """
 
     since: datetime

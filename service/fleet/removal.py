@@ -105,7 +105,7 @@ def router(writing: Database, tokens: Tokens, removals: Removals, answers: Answe
     async def delete_server(server_id: FromPath[str], request: Request[Any, Caller, Any]) -> Response[None]:
         """Its tokens are revoked at once. 204: all is gone; 202: much was stored, and goes on being erased.
 
-        A heartbeat that comes afterwards, by a fleet token or the fleet key, registers the server anew.
+        A heartbeat that comes afterwards, by a fleet token or the fleet key, registers the server again.
         """
         known = storable(server_id)
         (row,) = await writing.fetch(_REMOVE, known)

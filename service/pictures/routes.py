@@ -197,6 +197,6 @@ def _form(request: Request[Any, Caller, Any], asked: Asked, charting: charts.Cha
             # An <img> may show it in any page, and in those too that isolate themselves (COEP).
             "Cross-Origin-Resource-Policy": "cross-origin",
         },
-        # A token's bearer may have it made anew; who has a link could have the database asked each time.
+        # A token's bearer may have it made again; who has a link could have the database asked each time.
         may_renew=not is_linked,
     )

@@ -1,4 +1,4 @@
-"""What makes a range of traffic other than plain: counters that began anew, what no line could have carried, and wrong
+"""What makes a range of traffic other than plain: counters that restarted, what no line could have carried, and wrong
 readings that later ones corrected."""
 
 from datetime import datetime, timedelta
@@ -41,7 +41,7 @@ Kind = Literal["reboot", "reset", "rejected", "glitch"]
 class TrafficEvent(msgspec.Struct, frozen=True):
     """A sample of a server that is not counted plainly, of all its interfaces of which that is so.
 
-    kind             reboot: counters began anew with the machine; reset: without it; what they show since counts.
+    kind             reboot: counters restarted with the machine; reset: without it; what they show since counts.
                      rejected: more than the line can carry; nothing of it counts. glitch: a wrong reading, which later
                      ones corrected; nothing was lost. Told of one interface, in a range of 25 hours at most
     elapsed_seconds  since the sample before: what was counted before a reset and after it, is not known; null: there is

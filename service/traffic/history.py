@@ -65,7 +65,7 @@ class TrafficBucket(msgspec.Struct, frozen=True, gc=False):
     samples                 heartbeats in it; expected_samples, how many there should be by the agent's interval
     coverage                samples of expected_samples, 0 to 1: below 1, heartbeats are missing
     up_samples              of them found the interface up
-    resets                  times that its counters began anew; rejected, those that no line could have carried
+    resets                  times that its counters restarted; rejected, those that no line could have carried
     """
 
     timestamp: datetime

@@ -43,7 +43,7 @@ CREATE OR REPLACE FUNCTION linkbeat.ingest_heartbeats(
 ) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
 -- A plan that was made while there were few servers must not read all of them when there are many.
 SET enable_seqscan = off
--- Of a hypertable, planning a look-up anew costs ten times what the look-up does; chunks are left out at execution too.
+-- Of a hypertable, planning a look-up again costs ten times what the look-up does; chunks are left out at execution too.
 SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     beats     integer;

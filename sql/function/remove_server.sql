@@ -16,8 +16,8 @@ END $$;
 
 -- What the server was, chunk by chunk, a transaction each, while it may still report; at last, with its row locked so
 -- that its heartbeats wait for an instant, what came meanwhile and the row itself. So what is left of a server is always
--- what its row can be counted on from, and a heartbeat after the end finds nothing: it registers the server anew.
--- What was interrupted goes on where it was. Rows before aggregates: a bucket of theirs would be made anew.
+-- what its row can be counted on from, and a heartbeat after the end finds nothing: it registers the server again.
+-- What was interrupted goes on where it was. Rows before aggregates: a bucket of theirs would be made again.
 -- By a session that is alone at it (service/fleet/removal.py), and no function's caller: it commits.
 CREATE OR REPLACE PROCEDURE linkbeat.erase_removed() LANGUAGE plpgsql AS $$
 DECLARE

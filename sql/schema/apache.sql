@@ -2,7 +2,7 @@
 -- finished buckets (sql/function/apache/), and work for the service. Structure: run once, frozen on release.
 
 -- From `watermark` to `taking` a refresh is at work; otherwise they are equal. `floor` is what retention has dropped
--- the buckets below of, in the level or rows that it is made of: they cannot be computed anew.
+-- the buckets below of, in the level or rows that it is made of: they cannot be recomputed.
 CREATE TABLE linkbeat.watermarks (
     relation  text PRIMARY KEY,
     watermark timestamptz NOT NULL,

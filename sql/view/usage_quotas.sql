@@ -9,7 +9,7 @@ COMMENT ON VIEW public.quotas IS 'What servers may move in a billing month; quot
 COMMENT ON COLUMN public.quotas.server_id IS 'The name under which the machine reports.';
 COMMENT ON COLUMN public.quotas.bytes IS 'Octets in a billing month.';
 COMMENT ON COLUMN public.quotas.direction IS 'What counts: in, out, their sum, or the greater of the two (max).';
-COMMENT ON COLUMN public.quotas.billing_day IS 'Day of the month on which it starts anew; in shorter months, their last.';
+COMMENT ON COLUMN public.quotas.billing_day IS 'Day of the month on which it starts again; in shorter months, their last.';
 COMMENT ON COLUMN public.quotas.time_zone IS 'IANA name of the zone whose midnight it is.';
 COMMENT ON COLUMN public.quotas.interface_name IS 'The interface that counts; null: the server, each byte once.';
 COMMENT ON COLUMN public.quotas.near_percent IS 'From this share on its state is near, in percent.';

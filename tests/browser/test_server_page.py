@@ -122,8 +122,8 @@ async def test_a_reboot_a_reset_and_what_was_rejected_are_marked_with_words(site
     await opened(page)
 
     events = page.locator("#events")
-    await expect(events).to_contain_text(re.compile(r"Reboot: the counters of eth0, eth1, eth2 began anew"))
-    await expect(events).to_contain_text("The counters of eth1 began anew without a reboot")
+    await expect(events).to_contain_text(re.compile(r"Reboot: the counters of eth0, eth1, eth2 restarted"))
+    await expect(events).to_contain_text("The counters of eth1 restarted without a reboot")
     await expect(events).to_contain_text("eth0 showed more than the line can carry: not counted.")
     await page.goto(zoom(last, 40, 0).replace("?", "?interface=eth0&"))
     await expect(events.locator(".reboot")).to_have_count(1)

@@ -112,7 +112,7 @@ def test_two_hundred_kills_lose_nothing_and_invent_nothing(ledger: Ledger, tmp_p
 
 def rearrange(spool: Path) -> None:
     """The same records and acknowledgements in one segment each, so that a start has some to delete; in the last,
-    bytes that are nothing, so that it has one to write anew."""
+    bytes that are nothing, so that it has one to write again."""
     acknowledged = frozenset[int]().union(*map(read_acknowledged, spool.glob("*.seg")))
     records = on_disk(spool)
     for path in [*spool.glob("*.seg"), *spool.glob("*.ack")]:

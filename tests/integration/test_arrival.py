@@ -110,7 +110,7 @@ async def test_a_batch_that_mixes_everything(service: Client, database: asyncpg.
     assert await database.fetchval("SELECT count(*) FROM servers") == 12
 
 
-async def test_a_server_that_is_deleted_while_it_reports_begins_anew(
+async def test_a_server_that_is_deleted_while_it_reports_begins_again(
     service: Client, database: asyncpg.Connection, other: asyncpg.Connection
 ) -> None:
     for n in range(2):

@@ -130,7 +130,9 @@ class TestFirst:
 
         assert await deltas(database, name="wlan0") == [(0, "first"), (50, "normal"), (20, "normal")]
 
-    async def test_an_interface_that_is_made_anew_is_reset(self, service: Client, database: asyncpg.Connection) -> None:
+    async def test_an_interface_that_is_made_again_is_reset(
+        self, service: Client, database: asyncpg.Connection
+    ) -> None:
         await service.post(heartbeat(at=at(0), tun0=(5_000, 0)))
         await service.post(heartbeat(at=at(30)))
         await service.post(heartbeat(at=at(60), tun0=(70, 0)))

@@ -126,7 +126,7 @@ async def test_however_many_look_it_costs_a_statement_a_second_and_nothing_while
     assert len([one for one in statements if one.query == overview.LOOK]) <= len(looks) + 1
 
 
-async def test_a_cursor_that_is_too_old_is_told_to_begin_anew(service: Client) -> None:
+async def test_a_cursor_that_is_too_old_is_told_to_begin_again(service: Client) -> None:
     found = await service.get("/fleet", since=(hours_ago(1)).isoformat())
 
     assert (found["servers"], found["is_whole"]) == ([], False)

@@ -246,7 +246,7 @@ async def test_annotations_mark_reboots_and_resets(analyst: asyncpg.Connection) 
     )
 
     assert [(row["time"], row["timeend"]) for row in marks["Reboots"]] == [fleet.REBOOT]
-    assert [(row["time"], row["text"]) for row in marks["Counters begun anew"]] == [(fleet.RESET, "eth0: reset")]
+    assert [(row["time"], row["text"]) for row in marks["Counter resets"]] == [(fleet.RESET, "eth0: reset")]
     wrong = marks["Wrong readings, corrected since"]
     assert [(row["time"], row["text"]) for row in wrong] == [(fleet.GLITCH, "eth1: a wrong reading")]
     assert [row["time"] for row in of_fleet] == [fleet.REBOOT[0]]

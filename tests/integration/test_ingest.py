@@ -275,7 +275,7 @@ async def test_after_the_end_nothing_is_taken_in(database_url: str) -> None:
         await ingest.store(beat, now)
 
 
-async def test_connections_that_the_database_ends_are_made_anew(service: Client, database: asyncpg.Connection) -> None:
+async def test_connections_that_the_database_ends_are_made_again(service: Client, database: asyncpg.Connection) -> None:
     await service.post(heartbeat(at=T0, eth0=(0, 0)))
 
     for n in range(1, 11):

@@ -14,7 +14,7 @@ import pytest
 
 from service.app import create_app
 from service.settings import Settings
-from tests.accounts import check_levels, check_servers
+from tests.accounts import Sent, check_levels, check_servers
 from tests.arrivals import Fleet, fleet, send
 from tests.conftest import in_process
 from tests.shrinking import describe
@@ -73,22 +73,22 @@ class TestRandomHistories:
         async def one(each: Fleet) -> None:
             async with turns:
                 stored = await send(services, each)
-            if any(service.posted_again for service in services):  # what arrived twice counts as duplicates
-                for sent in each.sent.values():
-                    sent.is_all = False
+            every = each.sent
+            if any(service.posted_again for service in services):
+                for sent in every.values():
+                    sent.is_all = False  # what was posted again counts as duplicates
             else:
-                beats = sum(len(sent.beats) for sent in each.sent.values())
-                assert stored == beats, f"LINKBEAT_LAW_SEED={each.seed}"
+                assert stored == sum(len(sent.beats) for sent in every.values()), f"LINKBEAT_LAW_SEED={each.seed}"
             async with alone:
-                await self.check(services[0], database, each)
+                await self.check(services[0], database, each, every)
                 if each.seed % (FLEETS // REFRESHES) == 0:
                     moment = until - SINCE * random.Random(each.seed).random()
                     await database.execute(f"CALL linkbeat.refresh_aggregates('{moment}')")
 
         await asyncio.gather(*(one(each) for each in fleets))
 
-    async def check(self, service: Client, database: asyncpg.Connection, each: Fleet) -> None:
-        wrong = await check_servers(database, each.sent, SERIES_BUDGET)
+    async def check(self, service: Client, database: asyncpg.Connection, each: Fleet, every: dict[str, Sent]) -> None:
+        wrong = await check_servers(database, every, SERIES_BUDGET)
         for server_id in wrong:
             smallest = await describe(service, database, each.arrivals[server_id], SERIES_BUDGET)
             smallest = "\n".join(wrong[server_id][:5]) + "\n" + smallest

@@ -136,7 +136,7 @@ async def test_answers_that_are_kept_go_with_it(service: Client, database: async
     assert (await service.http.get("/api/v1/metrics/sparkline/nas/network")).status_code == 404
 
 
-async def test_its_tokens_end_and_by_the_fleet_key_it_registers_anew(
+async def test_its_tokens_end_and_by_the_fleet_key_it_registers_again(
     service: Client, database: asyncpg.Connection
 ) -> None:
     token = (await create(service, kind="server", server_id="nas"))["token"]
@@ -145,10 +145,10 @@ async def test_its_tokens_end_and_by_the_fleet_key_it_registers_anew(
 
     await removed(service, database, "nas")
     by_token = await report(service, token)
-    anew = await service.post(heartbeat(at=hours_ago(0.5), eth0=(5000, 5000)))
+    again = await service.post(heartbeat(at=hours_ago(0.5), eth0=(5000, 5000)))
 
     assert by_token.status_code == 401
-    assert anew["server_registered"] is True
+    assert again["server_registered"] is True
     rows = await database.fetch("SELECT rx_bytes_delta, delta_kind FROM network_interface_metrics")
     assert [tuple(row) for row in rows] == [(0, "first")], "it is counted from nothing that was before"
 

@@ -88,11 +88,11 @@ def beat(server_id: str, reading: Reading) -> dict[str, object]:
     return body
 
 
-async def compress(database: asyncpg.Connection, *, anew: bool = False) -> bool:
+async def compress(database: asyncpg.Connection, *, again: bool = False) -> bool:
     """Everything before yesterday; whether the edition can."""
     if await database.fetchval("SELECT edition FROM linkbeat.installation") == "apache":
         return False
-    if anew:
+    if again:
         await database.execute(
             "SELECT decompress_chunk(chunk, true) FROM show_chunks('network_interface_metrics') AS chunk"
         )
@@ -144,7 +144,7 @@ async def test_counters_are_told_as_they_were_sent_whatever_comes_before_and_aft
         await service.post_batch([beat(f"split-{number}", reading) for reading in arrival[:first]])
     sent = [(reading.time, reading.counters) for reading in history]
     assert await told(database, f"whole-{number}") == sent
-    await compress(database, anew=True)
+    await compress(database, again=True)
     if first < len(arrival):
         await service.post_batch([beat(f"split-{number}", reading) for reading in arrival[first:]])
 
@@ -186,7 +186,7 @@ async def test_the_counters_of_plain_rows_are_left_out_and_no_aggregate_changes(
     assert await differing_rows(database) == RIGHT
     await database.execute("CALL linkbeat.refresh_aggregates(now())")
     assert await levels(database) == before
-    if is_thinned:  # all of it computed anew
+    if is_thinned:  # all of it recomputed
         for level in RIGHT:
             await database.execute(
                 f"CALL refresh_continuous_aggregate('network_traffic_{level}', NULL, now(), force => true)"

@@ -14,7 +14,7 @@ START = hours_ago(4).replace(minute=0)
 
 
 async def post_two_servers(service: Client) -> None:
-    """Three hours, a heartbeat a minute: on nas, eth0 carries wg0; on pi, eth0 begins anew after an hour."""
+    """Three hours, a heartbeat a minute: on nas, eth0 carries wg0; on pi, eth0 begins again after an hour."""
     beats = []
     for n in range(180):
         at = START + n * MINUTE

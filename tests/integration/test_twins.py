@@ -186,7 +186,7 @@ async def test_an_interface_that_the_other_one_had_first_begins_at_zero(
     assert await deltas(database, name="wlan0") == [(0, "first"), (0, "first"), (9, "normal"), (1, "normal")]
 
 
-async def test_interfaces_that_a_backlog_does_not_name_are_counted_anew_too(
+async def test_interfaces_that_a_backlog_does_not_name_are_counted_again_too(
     service: Client, database: asyncpg.Connection
 ) -> None:
     """With it, it was the other machine that began while this one ran."""
@@ -217,7 +217,7 @@ async def test_an_interface_that_one_machine_did_not_have_at_first_is_the_other_
 async def test_a_late_sample_counts_wherever_ids_that_may_flicker_are_told_apart(
     service: Client, database: asyncpg.Connection
 ) -> None:
-    """Of the last 20 samples, half an hour: with one more, the fall from the first to the second is none of them."""
+    """The last 20 samples decide. With one more, the fall from the first to the second is no longer among them."""
     counters = [100_000, 5_000, *(10_000 + 1_000 * n for n in range(18))]
     readings = [(100 * n, "two" if n == 1 else "one", rx) for n, rx in enumerate(counters)]
     readings += [(2_000, "two", 40_000)]

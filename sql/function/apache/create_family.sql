@@ -5,7 +5,7 @@
 -- the finer levels and the rows say from there on. So nothing is ever missing, whether or not the watermark moves.
 -- refresh_aggregates moves it (refresh.sql): one grouped pass over the new rows, where an upsert per heartbeat and level
 -- would cost more than the ingest itself. Rows that change below the watermark (late, repaired, deleted) have their
--- buckets computed anew by a trigger (recompute.sql), in the same transaction.
+-- buckets recomputed by a trigger (recompute.sql), in the same transaction.
 
 -- Writers share this lock, from the moment at which they have looked at the watermarks to their commit; a refresh has
 -- it alone while it says how far it will go. A row that landed below that unseen would be in no bucket.
@@ -50,7 +50,7 @@ BEGIN
 
         -- Called immutable so that the planner sees a constant and leaves out the chunks on its far side. A plan that
         -- outlives a move of the watermark reads more of what is below it, with the same result. A function for each,
-        -- because with the name as a parameter the query within would be planned anew at every call; by its owner's
+        -- because with the name as a parameter the query within would be planned again at every call; by its owner's
         -- rights, because a view calls it by those of who reads the view.
         EXECUTE format($sql$
             CREATE OR REPLACE FUNCTION linkbeat.watermark_%1$s() RETURNS timestamptz

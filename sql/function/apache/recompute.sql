@@ -1,4 +1,4 @@
--- Rows that change below a watermark have their buckets computed anew, at every level and in the same transaction: a
+-- Rows that change below a watermark have their buckets recomputed, at every level and in the same transaction: a
 -- late heartbeat shows at once. Replaceable: reapplied on every upgrade.
 --
 -- Each family has a trigger function for its inserts and deletes, and one for its updates. They look at the rows in

@@ -83,7 +83,7 @@ BEGIN
         -- was materialized between the two would be in neither half of that, and missing in all buckets made of it.
         -- Called immutable so that the planner sees a constant and leaves out the chunks on its far side. A plan that
         -- outlives a move of the watermark reads more of what is below it, with the same result. A function for each,
-        -- because with the name as a parameter the query within would be planned anew at every call.
+        -- because with the name as a parameter the query within would be planned again at every call.
         -- Of all parts it is that of the one furthest behind. A part that has materialized nothing yet knows what was
         -- finished before it was made: nothing of its columns was reported then.
         of_parts := NULL;

@@ -210,7 +210,7 @@ def test_backoff_grows_from_a_second_to_a_minute_without_end(
     assert len(setup.spool) == 1
 
 
-def test_backoff_starts_anew_after_a_success(make: Make) -> None:
+def test_backoff_starts_again_after_a_success(make: Make) -> None:
     setup = make(waiting=1)
     setup.service.answer = lambda bodies: Failed("x", "x")
     for _ in range(5):

@@ -206,7 +206,7 @@ def test_what_an_interface_is_is_looked_up_once_and_what_it_is_built_on_is_seen_
     assert links["eth0"].kind == "physical"
 
 
-def test_an_interface_that_is_made_anew_under_the_same_name_is_looked_up_anew(tmp_path: Path) -> None:
+def test_an_interface_that_is_made_again_under_the_same_name_is_looked_up_again(tmp_path: Path) -> None:
     sysfs = Sysfs(tmp_path)
     sysfs.add("x0", driver="igb")
     table = LinkTable()

@@ -37,6 +37,9 @@ def machine(sys: Path, files: dict[str, str]) -> Roots:
         # A driver that calls its sensor faulty, and one that does not.
         ({"hwmon/hwmon0/temp1_input": "99000", "hwmon/hwmon0/temp1_fault": "1\n"}, None),
         ({"hwmon/hwmon0/temp1_input": "99000", "hwmon/hwmon0/temp1_fault": "0\n"}, 99.0),
+        # A disk, which is not woken nor kept awake.
+        ({"hwmon/hwmon0/name": "drivetemp\n", "hwmon/hwmon0/temp1_input": "52000"}, None),
+        ({"hwmon/hwmon0/name": "coretemp\n", "hwmon/hwmon0/temp1_input": "51000"}, 51.0),
         # Limits and other quantities of the same chip.
         ({"hwmon/hwmon0/temp1_crit": "105000", "hwmon/hwmon0/fan1_input": "90000"}, None),
     ],

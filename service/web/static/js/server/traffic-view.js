@@ -13,8 +13,8 @@ const MOST_NOTES = 6;
 
 /** @type {Record<string, (event: Event) => string>} */
 const EVENT_WORDS = {
-  reboot: (event) => `Reboot: the counters of ${names(event.interfaces)} began anew${lost(event)}.`,
-  reset: (event) => `The counters of ${names(event.interfaces)} began anew without a reboot${lost(event)}.`,
+  reboot: (event) => `Reboot: the counters of ${names(event.interfaces)} restarted${lost(event)}.`,
+  reset: (event) => `The counters of ${names(event.interfaces)} restarted without a reboot${lost(event)}.`,
   rejected: (event) => `${names(event.interfaces)} showed more than the line can carry: not counted.`,
   glitch: (event) => `${names(event.interfaces)} showed a wrong reading, which later ones corrected: nothing is missing.`,
 };
