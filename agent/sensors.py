@@ -29,7 +29,7 @@ def _sensors(classes: Path) -> Iterator[Path]:
     """Files of millidegrees, but not of a sensor that its driver calls faulty, nor of a disk."""
     try:
         for chip in classes.glob("hwmon/hwmon*"):
-            # A question restarts the spin-down timer of some disks (Documentation/hwmon/drivetemp): they would never rest.
+            # Reading restarts the spin-down timer of some disks (Documentation/hwmon/drivetemp): they would never rest.
             if _text(chip / "name").strip() == "drivetemp":
                 continue
             for path in chip.glob("temp*_input"):
