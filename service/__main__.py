@@ -1,4 +1,4 @@
-"""`python -m service`, installed as `linkbeat`: serve, migrate, run, psql, token, recount, agent."""
+"""`python -m service`, installed as `linkbeat`: serve, migrate, run, psql, token, recount, verify, agent."""
 
 import argparse
 import asyncio
@@ -27,7 +27,7 @@ from service.http.limits import Peers
 from service.http.listen import listen
 from service.http.log_limit import LimitedFilter
 from service.http.protocol import Server, protocol
-from service.operations import recount
+from service.operations import recount, verify
 from service.run import run_all
 from service.settings import Settings, SettingsError
 
@@ -52,6 +52,8 @@ def main() -> int:
             return token_command.run(settings, arguments, say)
         if arguments.command == "recount":
             return recount.run(settings, arguments, say)
+        if arguments.command == "verify":
+            return verify.run(settings, arguments, say)
         return {"serve": serve, "migrate": migrate, "run": run_all, "psql": psql}[arguments.command](settings)
     except (SettingsError, SchemaError, EmbeddedError) as raised:
         print(f"linkbeat: {raised}", file=sys.stderr)
@@ -74,6 +76,8 @@ def argument_parser() -> argparse.ArgumentParser:
     token_command.add_arguments(commands.add_parser("token", help=words, description=words))
     words = "judge a server's stored samples again by today's rules (docs/counters.md)"
     recount.add_arguments(commands.add_parser("recount", help=words, description=words))
+    words = "compare all aggregates with what their rows come to; exit status 1 where they differ (docs/backup.md)"
+    verify.add_arguments(commands.add_parser("verify", help=words, description=words))
     # Listed here only: main() hands all that follows to the agent's own parser.
     commands.add_parser("agent", add_help=False, help=f"report this machine: {COMMAND} agent --help")
     return parser

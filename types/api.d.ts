@@ -551,6 +551,7 @@ declare namespace Api {
     "duplicates": number;
     "conflicts": number;
     "retention_days": Record<string, number>;
+    "maintenance": string;
   }
   interface Talker {
     "server_id": string;

@@ -30,10 +30,16 @@ SELECT job, state, every, last_success, last_failure, consecutive_failures, last
 ORDER BY state = 'ok', state = 'taken over', consecutive_failures DESC, job
 """
 _STATE = "SELECT edition, (SELECT version_num FROM linkbeat.schema_version) AS revision FROM linkbeat.installation"
+# Whether TimescaleDB's scheduler runs jobs of ours, whatever LINKBEAT_MAINTENANCE says.
+_SCHEDULED = """
+current_setting('timescaledb.max_background_workers')::integer > 0 AND EXISTS (
+    SELECT FROM timescaledb_information.jobs
+    WHERE scheduled AND (hypertable_schema IS NOT NULL OR proc_schema = 'linkbeat'))
+"""
 _INFO = f"""
 SELECT i.edition, v.version_num AS revision, current_setting('server_version') AS postgresql_version,
        (SELECT extversion FROM pg_extension WHERE extname = 'timescaledb') AS timescaledb_version,
-       pg_database_size(current_database()) AS database_bytes, i.installed, s.*
+       pg_database_size(current_database()) AS database_bytes, i.installed, {_SCHEDULED} AS is_scheduled, s.*
 FROM linkbeat.installation i, linkbeat.schema_version v, (
     SELECT count(*) AS servers, count(*) FILTER (WHERE {ONLINE}) AS servers_online,
            coalesce(sum(cardinality(s.interfaces)), 0)::bigint AS interfaces,
@@ -51,8 +57,8 @@ class Alive(msgspec.Struct, frozen=True):
 class Readiness(msgspec.Struct, frozen=True):
     """What the service needs, each `ok` or what is wrong with it.
 
-    jobs   the work in the background: refresh of the aggregates, compression, retention. Where it fails, heartbeats
-           are stored and answers are right all the same; so this alone leaves the service ready.
+    jobs   the work in the background: refresh of the aggregates, compression, retention. Where it fails or is off,
+           heartbeats are stored and answers are right all the same; so this alone leaves the service ready.
     """
 
     status: Literal["ready", "not ready"]
@@ -98,6 +104,7 @@ class SystemInfo(msgspec.Struct, frozen=True):
     schema_revision of the database's migrations
     started_at      when this process did
     retention_days  how long rows and buckets are kept, and when they are compressed (docs/settings.md)
+    maintenance     on; or off by LINKBEAT_MAINTENANCE, and whether TimescaleDB's own jobs run all the same
     interfaces      whose newest state is remembered, gone ones included
     duplicates      heartbeats that were sent again; conflicts, those of them whose values differed
     """
@@ -116,6 +123,7 @@ class SystemInfo(msgspec.Struct, frozen=True):
     duplicates: int
     conflicts: int
     retention_days: dict[str, float]
+    maintenance: str
 
 
 class _Found(msgspec.Struct):
@@ -126,6 +134,7 @@ class _Found(msgspec.Struct):
     ingest: str = "ok"
     edition: str = "unknown"
     jobs: list[asyncpg.Record] | None = None
+    is_scheduled: bool = False
 
     @property
     def is_ready(self) -> bool:
@@ -146,6 +155,8 @@ def routers(
         try:
             rows = await reader.database.fetch(_STATE)
             found.jobs = await reader.database.fetch(_JOBS)
+            if settings.maintenance == "off":
+                found.is_scheduled = (await reader.database.fetch(f"SELECT {_SCHEDULED} AS it_is"))[0]["it_is"]
         except Problem as problem:
             found.database = problem.detail
         except asyncpg.PostgresError as raised:
@@ -178,6 +189,8 @@ def routers(
     async def ready() -> Response[Readiness]:
         found = await look()
         told = "unknown" if found.jobs is None else _told([job for job in found.jobs if job["state"] != "ok"])
+        if found.jobs is not None and settings.maintenance == "off":
+            told = _maintenance(settings, is_scheduled=found.is_scheduled)
         status: Literal["ready", "not ready"] = "ready" if found.is_ready else "not ready"
         return Response(
             Readiness(status, found.database, found.schema, found.ingest, told, found.edition),
@@ -235,6 +248,7 @@ def routers(
                 duplicates=row["duplicates"],
                 conflicts=row["conflicts"],
                 retention_days=settings.database_configuration(),
+                maintenance=_maintenance(settings, is_scheduled=row["is_scheduled"]),
             )
 
         return await reader.answers.get(request, "info", read, keep_seconds=LONGEST_SECONDS)
@@ -248,6 +262,18 @@ def routers(
         Router("/", route_handlers=[health, ready, public_metrics], tags=["system"]),
         Router("/system", route_handlers=[system_health, info, system_metrics], tags=["system"]),
     )
+
+
+def _maintenance(settings: Settings, *, is_scheduled: bool) -> str:
+    """`on`, or what LINKBEAT_MAINTENANCE=off has switched off, and what it has not."""
+    if settings.maintenance == "on":
+        return "on"
+    if is_scheduled:
+        return (
+            "off (LINKBEAT_MAINTENANCE), but TimescaleDB's own jobs run: "
+            "set timescaledb.max_background_workers = 0 in its server"
+        )
+    return "off (LINKBEAT_MAINTENANCE)"
 
 
 def _told(jobs: list[asyncpg.Record]) -> str:
