@@ -179,7 +179,12 @@ def test_d20_a_moment_before_the_disaster_is_restored_on_an_empty_host(tmp_path:
         second = Host(directory, repository, "second")
         second.configure(None)
         second.make_empty()
-        target = ("--type=time", f"--target={moment.isoformat()}", "--target-action=promote", "--archive-mode=off")
+        target = (
+            "--type=time",
+            f"--target={moment:%Y-%m-%d %H:%M:%S.%f}+00",
+            "--target-action=promote",
+            "--archive-mode=off",
+        )
         second.pgbackrest("restore", *target)
         second.append("timescaledb.max_background_workers = 0\n")
         with second.running() as cluster:

@@ -67,6 +67,7 @@ class Node:
         self.patroni: Guarded | None = None
         self._stopped: list[int] = []
         self.tags: dict[str, bool] = {}
+        self.parameters: dict[str, str] = {}  # of this node's PostgreSQL alone
 
     def start(self) -> None:
         """Starts Patroni, and returns at once."""
@@ -197,7 +198,7 @@ class Node:
                 "bin_dir": str(self._cluster.programs.postgres_bin),
                 "pgpass": str(self.directory / "pgpass"),
                 "authentication": {"superuser": account, "replication": account, "rewind": account},
-                "parameters": {"unix_socket_directories": str(self.directory)},
+                "parameters": {"unix_socket_directories": str(self.directory), **self.parameters},
                 "pg_hba": [
                     "host all all 127.0.0.1/32 scram-sha-256",
                     "host replication all 127.0.0.1/32 scram-sha-256",
@@ -304,7 +305,7 @@ class HaCluster:
                 finally:
                     connection.terminate()
                 is_synchronous = self.dcs.get("synchronous_mode", "quorum") != "off"
-                named = names.count("node") if is_synchronous else 2
+                named = names.count("node") if is_synchronous else standbys
                 if len(states) >= standbys and named >= standbys:
                     return primary
             assert time.monotonic() < deadline, f"{states}\n{self.logs()}"
@@ -356,6 +357,7 @@ class HaCluster:
 
     def configure(self, **settings: Any) -> None:
         """Changes the cluster's dynamic configuration (`patronictl edit-config`)."""
+        self.dcs = self.dcs | settings
         changes = [f"--set={name}={json.dumps(value)}" for name, value in settings.items()]
         self.ctl("edit-config", "linkbeat", "--force", "--quiet", *changes)
 
