@@ -30,7 +30,7 @@ from service.http.log_limit import limited
 from service.ingest import agent_config
 from service.openapi import complete
 from service.settings import Settings
-from tests.support import KEY, Client
+from tests.helpers.support import KEY, Client
 
 # Files of more than a minute. They begin first: at the end, one worker would be busy with them and the others idle.
 LONG = (
