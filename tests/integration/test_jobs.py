@@ -126,6 +126,7 @@ async def test_a_policy_that_the_scheduler_does_not_run_is_taken_over(
         "SELECT alter_job(job_id, next_start => now() - INTERVAL '1 day') "
         f"FROM timescaledb_information.jobs WHERE {REFRESH}"
     )
+    await database.execute("UPDATE linkbeat.maintenance SET last_start = NULL, last_success = NULL")
 
     assert await maintain(database_url)
 
