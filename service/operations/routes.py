@@ -59,6 +59,9 @@ class Readiness(msgspec.Struct, frozen=True):
 
     jobs   the work in the background: refresh of the aggregates, compression, retention. Where it fails or is off,
            heartbeats are stored and answers are right all the same; so this alone leaves the service ready.
+    durability           whether 200 can mean what LINKBEAT_DURABILITY says
+    durability_in_force  what the database's commits are worth: local, on the primary's disk; replicated, on a
+                         synchronous standby's too; none, nothing is acknowledged
     """
 
     status: Literal["ready", "not ready"]
@@ -67,6 +70,9 @@ class Readiness(msgspec.Struct, frozen=True):
     ingest: str
     jobs: str
     edition: str
+    durability: str
+    durability_asked: Literal["local", "replicated"]
+    durability_in_force: Literal["local", "replicated", "none"]
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -86,12 +92,14 @@ class SystemHealth(msgspec.Struct, frozen=True):
 
     status            ok; degraded: jobs do not work, heartbeats and answers do; failing: it cannot do its work
     queue_heartbeats  heartbeats that wait for the database
+    durability        as in /health/ready
     """
 
     status: Literal["ok", "degraded", "failing"]
     database: str
     schema: str
     ingest: str
+    durability: str
     edition: str
     queue_heartbeats: int
     jobs: list[Job]
@@ -107,6 +115,7 @@ class SystemInfo(msgspec.Struct, frozen=True):
     maintenance     on; or off by LINKBEAT_MAINTENANCE, and whether TimescaleDB's own jobs run all the same
     interfaces      whose newest state is remembered, gone ones included
     duplicates      heartbeats that were sent again; conflicts, those of them whose values differed
+    durability      what 200 is to mean for a heartbeat (LINKBEAT_DURABILITY), and what it can mean now
     """
 
     version: str
@@ -124,6 +133,8 @@ class SystemInfo(msgspec.Struct, frozen=True):
     conflicts: int
     retention_days: dict[str, float]
     maintenance: str
+    durability_asked: Literal["local", "replicated"]
+    durability_in_force: Literal["local", "replicated", "none"]
 
 
 class _Found(msgspec.Struct):
@@ -132,13 +143,14 @@ class _Found(msgspec.Struct):
     database: str = "ok"
     schema: str = "unknown"
     ingest: str = "ok"
+    durability: str = "ok"
     edition: str = "unknown"
     jobs: list[asyncpg.Record] | None = None
     is_scheduled: bool = False
 
     @property
     def is_ready(self) -> bool:
-        return self.database == self.schema == self.ingest == "ok"
+        return self.database == self.schema == self.ingest == self.durability == "ok"
 
 
 def routers(
@@ -168,6 +180,11 @@ def routers(
             found.schema = "ok" if revision == expected else f"at {revision or 'no revision'}, expected {expected}"
         if not ingest.is_connected:
             found.ingest = "no connection to the database"
+        state = ingest.durability
+        if state.asked == "replicated" and state.reason:
+            found.durability = state.reason
+            if ingest.is_reached:
+                found.ingest = "ok"  # it has its connection, and does not acknowledge by it
         return found
 
     async def exposition(request: Request[Any, Any, Any]) -> Response[bytes]:
@@ -193,7 +210,17 @@ def routers(
             told = _maintenance(settings, is_scheduled=found.is_scheduled)
         status: Literal["ready", "not ready"] = "ready" if found.is_ready else "not ready"
         return Response(
-            Readiness(status, found.database, found.schema, found.ingest, told, found.edition),
+            Readiness(
+                status,
+                found.database,
+                found.schema,
+                found.ingest,
+                told,
+                found.edition,
+                found.durability,
+                ingest.durability.asked,
+                ingest.durability.in_force,
+            ),
             status_code=200 if found.is_ready else 503,
         )
 
@@ -225,7 +252,9 @@ def routers(
             "failing" if not found.is_ready else "ok" if works else "degraded"
         )
         return Response(
-            SystemHealth(status, found.database, found.schema, found.ingest, found.edition, ingest.queued, jobs),
+            SystemHealth(
+                status, found.database, found.schema, found.ingest, found.durability, found.edition, ingest.queued, jobs
+            ),
             status_code=200 if found.is_ready else 503,
         )
 
@@ -249,6 +278,8 @@ def routers(
                 conflicts=row["conflicts"],
                 retention_days=settings.database_configuration(),
                 maintenance=_maintenance(settings, is_scheduled=row["is_scheduled"]),
+                durability_asked=ingest.durability.asked,
+                durability_in_force=ingest.durability.in_force,
             )
 
         return await reader.answers.get(request, "info", read, keep_seconds=LONGEST_SECONDS)

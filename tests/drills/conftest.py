@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.ha.cluster import HaCluster
+from tests.helpers.ha.cluster import HaCluster
 
 # Patroni's shortest; deploy/ha/patroni.yml has 30, 10 and 10.
 QUICK = {"ttl": 20, "loop_wait": 5, "retry_timeout": 5}

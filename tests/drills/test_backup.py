@@ -25,11 +25,11 @@ from service.embedded.cluster import Cluster
 from service.embedded.installation import Installation
 from service.embedded.places import reachable_directory
 from tests.conftest import NO_BACKGROUND, run_on, with_database
-from tests.ha.backup import pgbackrest
-from tests.ha.programs import installation
-from tests.history import write_rows
-from tests.processes import KillableService, killable_service
-from tests.support import KEY, boot_id, connected, heartbeat, hours_ago
+from tests.helpers.ha.backup import pgbackrest
+from tests.helpers.ha.programs import installation
+from tests.helpers.history import write_rows
+from tests.helpers.processes import KillableService, killable_service
+from tests.helpers.support import KEY, boot_id, connected, heartbeat, hours_ago
 
 TABLES = ("network_interface_metrics", "server_metrics", "filesystem_metrics", "servers")
 OLDEST = hours_ago(20 * 24)  # retention drops rows after 14 days

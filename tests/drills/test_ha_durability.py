@@ -6,9 +6,9 @@ from pathlib import Path
 
 import httpx
 
-from tests.faults import Load
-from tests.ha.cluster import HaCluster
-from tests.ha.drill import (
+from tests.helpers.faults import Load
+from tests.helpers.ha.cluster import HaCluster
+from tests.helpers.ha.drill import (
     AGENTS,
     SLACK,
     answered,
@@ -18,7 +18,7 @@ from tests.ha.drill import (
     emptied,
     percentile,
 )
-from tests.processes import killable_service
+from tests.helpers.processes import killable_service
 
 MEASURED_SECONDS = 15
 CANCELS = 100

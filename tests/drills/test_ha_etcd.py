@@ -5,10 +5,10 @@ import os
 import time
 from pathlib import Path
 
-from tests.faults import Load
-from tests.ha.cluster import HaCluster
-from tests.ha.drill import AGENTS, answered, check, check_acknowledged, emptied
-from tests.processes import killable_service
+from tests.helpers.faults import Load
+from tests.helpers.ha.cluster import HaCluster
+from tests.helpers.ha.drill import AGENTS, answered, check, check_acknowledged, emptied
+from tests.helpers.processes import killable_service
 
 GONE_SECONDS = float(os.environ.get("LINKBEAT_DRILL_ETCD_SECONDS", "300"))
 

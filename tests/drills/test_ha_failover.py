@@ -1,6 +1,6 @@
 """High availability: primaries that are killed, switched and stopped, under load; nothing acknowledged is lost.
 
-Real Patroni, etcd, HAProxy and PostgreSQL, three nodes on one machine (tests/ha/). `make drill-ha` runs all of
+Real Patroni, etcd, HAProxy and PostgreSQL, three nodes on one machine (tests/helpers/ha/). `make drill-ha` runs all of
 test_ha_*.py; each prints its counts and times. The numbers of drills are those of docs/scaling.md.
 """
 
@@ -11,10 +11,10 @@ import re
 import time
 from pathlib import Path
 
-from tests.faults import UNREACHED, Load
-from tests.ha.cluster import HaCluster
-from tests.ha.drill import AGENTS, SLACK, check, check_acknowledged, connected, emptied, longest_gap, shown
-from tests.processes import killable_service
+from tests.helpers.faults import UNREACHED, Load
+from tests.helpers.ha.cluster import HaCluster
+from tests.helpers.ha.drill import AGENTS, SLACK, check, check_acknowledged, connected, emptied, longest_gap, shown
+from tests.helpers.processes import killable_service
 
 KILLS = int(os.environ.get("LINKBEAT_DRILL_KILLS", "20"))
 STOPPED_SECONDS = 60

@@ -12,11 +12,11 @@ import pytest
 
 from service.database import schema
 from service.operations.verify import verify
-from tests.ha.cluster import HaCluster, Node
-from tests.ha.drill import SLACK, connected, emptied
-from tests.history import write_rows
-from tests.processes import killable_service
-from tests.support import hours_ago
+from tests.helpers.ha.cluster import HaCluster, Node
+from tests.helpers.ha.drill import SLACK, connected, emptied
+from tests.helpers.history import write_rows
+from tests.helpers.processes import killable_service
+from tests.helpers.support import hours_ago
 
 # Of the jobs that the service does itself; TimescaleDB's own have theirs.
 INTERVALS = 2

@@ -6,11 +6,11 @@ import time
 from pathlib import Path
 
 from service.operations.verify import verify
-from tests.agents import AgentProcess
-from tests.ha.cluster import HaCluster
-from tests.ha.drill import SLACK, connected, emptied
-from tests.processes import killable_service
-from tests.support import KEY
+from tests.helpers.agents import AgentProcess
+from tests.helpers.ha.cluster import HaCluster
+from tests.helpers.ha.drill import SLACK, connected, emptied
+from tests.helpers.processes import killable_service
+from tests.helpers.support import KEY
 
 AGENTS = 4
 LAG_SECONDS = 3.0

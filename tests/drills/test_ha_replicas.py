@@ -8,12 +8,12 @@ from pathlib import Path
 
 import httpx
 
-from tests.faults import Load
-from tests.ha.cluster import SUPERUSER, HaCluster
-from tests.ha.drill import AGENTS, SLACK, check, connected, emptied, percentile
-from tests.history import write_rows
-from tests.processes import killable_service
-from tests.support import hours_ago
+from tests.helpers.faults import Load
+from tests.helpers.ha.cluster import SUPERUSER, HaCluster
+from tests.helpers.ha.drill import AGENTS, SLACK, check, connected, emptied, percentile
+from tests.helpers.history import write_rows
+from tests.helpers.processes import killable_service
+from tests.helpers.support import hours_ago
 
 BOUND_SECONDS = 2.0
 PAUSED_SECONDS = 10.0

@@ -9,8 +9,8 @@ import msgspec
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import in_process
-from tests.history import write_rows
-from tests.support import KEY, Client, heartbeat, hours_ago
+from tests.helpers.history import write_rows
+from tests.helpers.support import KEY, Client, heartbeat, hours_ago
 
 OFF = "off (LINKBEAT_MAINTENANCE)"
 # Of the service's own: on Community they are TimescaleDB's, and none of its is scheduled in tests.

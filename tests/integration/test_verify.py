@@ -12,9 +12,9 @@ import asyncpg
 import pytest
 
 from service.operations.verify import SHOWN, Compared, verify
-from tests.aggregates import RELATIONS
-from tests.history import write_rows
-from tests.support import connected, differing_rows, hours_ago
+from tests.helpers.aggregates import RELATIONS
+from tests.helpers.history import write_rows
+from tests.helpers.support import connected, differing_rows, hours_ago
 
 REPOSITORY = Path(__file__).parents[2]
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)

@@ -11,7 +11,7 @@ import asyncpg
 import httpx
 
 from service.operations import verify
-from tests.aggregates import COLUMNS, LEVELS
+from tests.helpers.aggregates import COLUMNS, LEVELS
 
 KEY = "a-fleet-key-for-tests"
 

@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from concurrent.futures import Future
 from typing import Self
 
-from tests.processes import free_port
+from tests.helpers.processes import free_port
 
 
 class Gate:

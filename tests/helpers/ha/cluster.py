@@ -24,11 +24,11 @@ from service.embedded.accounts import give_to, program_environment, signal_as
 from service.embedded.guarded import Guarded
 from service.embedded.places import reachable_directory
 from service.embedded.postmaster import processes_in
-from tests.ha.gates import Gate, Network
-from tests.ha.programs import Programs, programs
-from tests.processes import free_port
+from tests.helpers.ha.gates import Gate, Network
+from tests.helpers.ha.programs import Programs, programs
+from tests.helpers.processes import free_port
 
-DEPLOYED = Path(__file__).parents[2] / "deploy" / "ha"
+DEPLOYED = Path(__file__).parents[3] / "deploy" / "ha"
 SUPERUSER, PASSWORD = "postgres", "drill"
 DATABASE = "linkbeat"
 # Outer limits: the machine may be busy with other work.

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
-from tests.faults import Load
-from tests.ha.cluster import HaCluster, Node
+from tests.helpers.faults import Load
+from tests.helpers.ha.cluster import HaCluster, Node
 
 # The expected times are those of an idle machine; on a busy one, a multiple of them is allowed.
 SLACK = float(os.environ.get("LINKBEAT_DRILL_SLACK", "1"))
