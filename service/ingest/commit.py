@@ -17,8 +17,10 @@ from typing import Self
 
 import asyncpg
 
+from service.database.hosts import distrust
 from service.database.pool import RETRY_AFTER_SECONDS, UNREACHABLE
 from service.http.errors import FieldError, Problem
+from service.http.log_limit import limited
 from service.ingest.batch import CALL, Pending, Stored, arguments
 from service.ingest.durability import Durability, DurabilityState
 from service.ingest.queue import Queue
@@ -258,7 +260,11 @@ class Ingest:
                     await self._write_batch(writer, batch)
             except UNREACHABLE as raised:
                 count_reconnects(self.counts, raised)
-                log.warning("connection to the database lost: %s: %s", type(raised).__name__, raised)
+                name = type(raised).__name__
+                limited(logging.WARNING, ("writer", name), "connection to the database lost: %s: %s", name, raised)
+                if isinstance(raised, asyncpg.ReadOnlySQLTransactionError):
+                    distrust(self._url)
+                    await asyncio.sleep(RECONNECT_SECONDS)  # it lets us in, and would refuse the next batch too
             finally:
                 self._joined.discard(writer)
                 writer.connection.terminate()
