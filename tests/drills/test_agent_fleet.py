@@ -35,6 +35,7 @@ class CountingSpool:
     """What waits in a spool, without the heartbeats."""
 
     dropped = 0
+    epoch = ""
 
     def __init__(self, backlog: int) -> None:
         self._last = backlog
@@ -56,7 +57,16 @@ class CountingSpool:
     def latest(self, before: int) -> list[Record]:
         raise AssertionError("nothing is refused here")
 
-    def acknowledge(self, sequences: list[int]) -> None:
+    def discard(self, sequences: list[int]) -> None:
+        raise AssertionError("nothing is refused here")
+
+    def again(self, count: int, max_bytes: int) -> list[Record]:
+        return []
+
+    def due(self) -> int:
+        return 0
+
+    def acknowledge(self, sequences: list[int], epoch: str = "", *, asked: str = "") -> None:
         self._done.update(sequences)
         while self._done_to + 1 in self._done:
             self._done_to += 1
