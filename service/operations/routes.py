@@ -29,12 +29,15 @@ _JOBS = """
 SELECT job, state, every, last_success, last_failure, consecutive_failures, last_error FROM linkbeat.jobs
 ORDER BY state = 'ok', state = 'taken over', consecutive_failures DESC, job
 """
-_STATE = "SELECT edition, (SELECT version_num FROM linkbeat.schema_version) AS revision FROM linkbeat.installation"
 # Whether TimescaleDB's scheduler runs jobs of ours, whatever LINKBEAT_MAINTENANCE says.
 _SCHEDULED = """
 current_setting('timescaledb.max_background_workers')::integer > 0 AND EXISTS (
     SELECT FROM timescaledb_information.jobs
     WHERE scheduled AND (hypertable_schema IS NOT NULL OR proc_schema = 'linkbeat'))
+"""
+_STATE = f"""
+SELECT edition, (SELECT version_num FROM linkbeat.schema_version) AS revision, {_SCHEDULED} AS is_scheduled
+FROM linkbeat.installation
 """
 _INFO = f"""
 SELECT i.edition, v.version_num AS revision, current_setting('server_version') AS postgresql_version,
@@ -167,8 +170,6 @@ def routers(
         try:
             rows = await reader.database.fetch(_STATE)
             found.jobs = await reader.database.fetch(_JOBS)
-            if settings.maintenance == "off":
-                found.is_scheduled = (await reader.database.fetch(f"SELECT {_SCHEDULED} AS it_is"))[0]["it_is"]
         except Problem as problem:
             found.database = problem.detail
         except asyncpg.PostgresError as raised:
@@ -176,6 +177,7 @@ def routers(
             found.schema = "cannot be read"
         else:
             found.edition = rows[0]["edition"] if rows else "unknown"
+            found.is_scheduled = bool(rows) and rows[0]["is_scheduled"]
             revision = rows[0]["revision"] if rows else None
             found.schema = "ok" if revision == expected else f"at {revision or 'no revision'}, expected {expected}"
         if not ingest.is_connected:
@@ -205,9 +207,7 @@ def routers(
     @get("/health/ready", scope="open", summary="Can it store and answer?", responses={503: not_ready})
     async def ready() -> Response[Readiness]:
         found = await look()
-        told = "unknown" if found.jobs is None else _told([job for job in found.jobs if job["state"] != "ok"])
-        if found.jobs is not None and settings.maintenance == "off":
-            told = _maintenance(settings, is_scheduled=found.is_scheduled)
+        told = _told(found, settings)
         status: Literal["ready", "not ready"] = "ready" if found.is_ready else "not ready"
         return Response(
             Readiness(
@@ -307,8 +307,13 @@ def _maintenance(settings: Settings, *, is_scheduled: bool) -> str:
     return "off (LINKBEAT_MAINTENANCE)"
 
 
-def _told(jobs: list[asyncpg.Record]) -> str:
-    """`refresh network_traffic_1m failing (3 times in a row, last success 2026-01-29T10:00:00Z); …`, or `ok`."""
+def _told(found: _Found, settings: Settings) -> str:
+    """`refresh network_traffic_1m failing (3 times in a row, last success 2026-01-29T10:00:00Z); …`, `ok` or `off …`."""
+    if found.jobs is None:
+        return "unknown"
+    if settings.maintenance == "off":
+        return _maintenance(settings, is_scheduled=found.is_scheduled)
+    jobs = [job for job in found.jobs if job["state"] != "ok"]
     words = []
     for job in jobs[:JOBS_NAMED]:
         last = f"{job['last_success']:%Y-%m-%dT%H:%M:%SZ}" if job["last_success"] else "never"
