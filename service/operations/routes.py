@@ -176,9 +176,8 @@ def routers(
             log.warning("the schema cannot be read: %s", raised)
             found.schema = "cannot be read"
         else:
-            found.edition = rows[0]["edition"] if rows else "unknown"
-            found.is_scheduled = bool(rows) and rows[0]["is_scheduled"]
-            revision = rows[0]["revision"] if rows else None
+            edition, revision, found.is_scheduled = rows[0] if rows else ("unknown", None, False)
+            found.edition = edition
             found.schema = "ok" if revision == expected else f"at {revision or 'no revision'}, expected {expected}"
         if not ingest.is_connected:
             found.ingest = "no connection to the database"
@@ -308,7 +307,7 @@ def _maintenance(settings: Settings, *, is_scheduled: bool) -> str:
 
 
 def _told(found: _Found, settings: Settings) -> str:
-    """`refresh network_traffic_1m failing (3 times in a row, last success 2026-01-29T10:00:00Z); …`, `ok` or `off …`."""
+    """`refresh network_traffic_1m failing (3 times in a row, last success 2026-01-29T10:00:00Z); …`, `ok`, `off …`."""
     if found.jobs is None:
         return "unknown"
     if settings.maintenance == "off":
