@@ -18,6 +18,7 @@ import asyncpg
 import msgspec
 
 from service.database import schema
+from service.database.hosts import connect
 from service.embedded.choose import choose_database
 from service.operations.recomputed import COLUMNS, LEVELS, SERIES, comparison
 from service.operations.recount import time_argument
@@ -100,7 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(settings: Settings, arguments: argparse.Namespace, say: Callable[[str], None]) -> int:
     """Prints what differs on stdout, and how much; 1 where anything does."""
     with choose_database(settings, lambda _: None) as database:
-        asyncio.run(schema.check(database.url, settings))
+        asyncio.run(schema.check(database.url, settings, target="any"))
         try:
             found = asyncio.run(verify(database.url, arguments.since))
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as raised:
@@ -120,9 +121,10 @@ def run(settings: Settings, arguments: argparse.Namespace, say: Callable[[str], 
 
 async def verify(url: str, since: datetime | None = None) -> Compared:
     """Compares all aggregates from `since`, or from where rows and buckets are kept. It has no time limit."""
-    connection = await asyncpg.connect(
+    connection = await connect(
         url,
-        timeout=schema.CONNECT_SECONDS,
+        seconds=schema.CONNECT_SECONDS,
+        target="any",
         # Ranges are arguments: only a plan made for them leaves out the chunks outside.
         server_settings={
             "application_name": "linkbeat verify", "timezone": "UTC", "plan_cache_mode": "force_custom_plan",

@@ -8,7 +8,6 @@ dump.
 import asyncio
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -28,12 +27,11 @@ from tests.conftest import NO_BACKGROUND, run_on, with_database
 from tests.helpers.ha.backup import pgbackrest
 from tests.helpers.ha.programs import installation
 from tests.helpers.history import write_rows
-from tests.helpers.processes import KillableService, killable_service
+from tests.helpers.processes import KillableService, killable_service, linkbeat
 from tests.helpers.support import KEY, boot_id, connected, heartbeat, hours_ago
 
 TABLES = ("network_interface_metrics", "server_metrics", "filesystem_metrics", "servers")
 OLDEST = hours_ago(20 * 24)  # retention drops rows after 14 days
-REPOSITORY = Path(__file__).parents[2]
 
 
 class Host:
@@ -131,15 +129,6 @@ async def report(url: str, directory: Path, server: str, heartbeats: int) -> Non
             )
             answer = await http.post(f"{service.url}/api/v1/agents/heartbeat", json=body)
             assert answer.status_code == 200, answer.text
-
-
-def linkbeat(url: str, directory: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """`linkbeat …` on that database."""
-    return subprocess.run(
-        [sys.executable, "-m", "service", *arguments],
-        cwd=REPOSITORY, capture_output=True, text=True, timeout=600, check=False,
-        env=os.environ | {"LINKBEAT_DATABASE_URL": url, "LINKBEAT_DATA_DIR": str(directory)},
-    )  # fmt: skip
 
 
 def test_d20_a_moment_before_the_disaster_is_restored_on_an_empty_host(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ async def test_d6_the_list_of_standbys_is_emptied_during_a_wait(ha: HaCluster, t
         httpx.AsyncClient(trust_env=False, timeout=10) as http,
     ):
         async with Load([service.url], agents=AGENTS) as load:
-            await load.until_acknowledged(50)
+            await load.until_acknowledged(150)
             first, second = await ha.standbys()
             with first.stopped(), second.stopped():
                 await asyncio.sleep(3)
@@ -131,7 +131,7 @@ async def test_d6_the_list_of_standbys_is_emptied_during_a_wait(ha: HaCluster, t
                         await database.execute("SELECT pg_reload_conf()")
             taken = answered(load, 200, emptied_at, filled_at)
             refused = answered(load, 503, emptied_at, filled_at)
-            await load.until_acknowledged(20, within_seconds=120)
+            await load.until_acknowledged(100, within_seconds=120)
         load.check_answers(allowed=(200, 503))
         await check(load, ha)
     print(

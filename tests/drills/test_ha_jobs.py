@@ -15,7 +15,7 @@ from service.operations.verify import verify
 from tests.helpers.ha.cluster import HaCluster, Node
 from tests.helpers.ha.drill import SLACK, connected, emptied
 from tests.helpers.history import write_rows
-from tests.helpers.processes import killable_service
+from tests.helpers.processes import killable_service, linkbeat
 from tests.helpers.support import hours_ago
 
 # Of the jobs that the service does itself; TimescaleDB's own have theirs.
@@ -94,14 +94,20 @@ async def test_d14_the_primary_dies_meanwhile(ha: HaCluster, tmp_path: Path, wor
         found = await verify(after.url())
         assert found.wrong == 0, [line for one in found.differences for line in one.lines()]
         assert found.waiting == 0
-        on_standby = await verify(primary.url())  # the old primary, as a standby: nothing is written
+        # On the old primary, which is a standby now: it writes nothing.
+        on_standby = await asyncio.to_thread(linkbeat, primary.url(), tmp_path, "verify")
+        assert (on_standby.returncode, on_standby.stdout) == (0, "0 rows differ\n"), on_standby
     print(
         f"D14: {work}: killed {'in the middle' if was_at_it else 'after it had ended'}; new primary after "
         f"{elected:.1f} s; jobs in order {healthy - started:.1f} s after the service started; {found.compared} "
-        f"buckets, 0 differ; on the standby {on_standby.compared}, {on_standby.wrong} differ"
+        f"buckets, 0 differ, on a standby neither"
     )
-    assert on_standby.wrong == 0
     assert healthy - started <= INTERVALS * 30 * SLACK
+
+
+@pytest.mark.skip(reason="no alerts fire in this version: the drill comes with them (docs/specification.md)")
+async def test_d18_each_alert_is_delivered_through_a_failover() -> None:
+    raise NotImplementedError
 
 
 async def timed(work: Callable[[], Awaitable[None]]) -> float:

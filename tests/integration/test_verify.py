@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import os
 import subprocess
-import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -14,20 +12,15 @@ import pytest
 from service.operations.verify import SHOWN, Compared, verify
 from tests.helpers.aggregates import RELATIONS
 from tests.helpers.history import write_rows
+from tests.helpers.processes import linkbeat
 from tests.helpers.support import connected, differing_rows, hours_ago
 
-REPOSITORY = Path(__file__).parents[2]
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 
 
 def command(database_url: str, directory: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """`python -m service verify …`, as an administrator runs it."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("LINKBEAT_")}
-    ours = {"LINKBEAT_DATABASE_URL": database_url, "LINKBEAT_DATA_DIR": str(directory)}
-    return subprocess.run(
-        [sys.executable, "-m", "service", "verify", *arguments],
-        cwd=REPOSITORY, env=kept | ours, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    """`linkbeat verify …`, as an administrator runs it."""
+    return linkbeat(database_url, directory, "verify", *arguments)
 
 
 async def refresh(database: asyncpg.Connection, until: datetime | None = None) -> None:
