@@ -5,10 +5,12 @@ import json
 import subprocess
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
 
+from service.operations import verify as verify_module
 from service.operations.verify import SHOWN, Compared, verify
 from tests.helpers.aggregates import RELATIONS
 from tests.helpers.history import write_rows
@@ -191,6 +193,29 @@ async def test_buckets_that_outlive_their_rows_are_left_out(database: asyncpg.Co
     assert await database.fetchval("SELECT min(bucket) FROM network_traffic_1m") < hours_ago(4 * 24)
     assert result(found) == (0, 0)
     assert compared / 3 < found.compared < compared * 0.7
+
+
+async def test_rows_that_retention_drops_meanwhile_are_left_out(
+    database: asyncpg.Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await write_rows(database, hours_ago(5 * 24), hours_ago(0), timedelta(minutes=30))
+    await refresh(database)
+    compare = verify_module.compare
+    dropped: list[str] = []
+
+    async def after_retention(*arguments: Any) -> Compared:
+        if not dropped:
+            dropped.append("chunks")
+            for table in ("network_interface_metrics", "server_metrics", "filesystem_metrics"):
+                await database.execute(f"SELECT drop_chunks('{table}', $1::timestamptz)", hours_ago(2.5 * 24))
+        return await compare(*arguments)
+
+    monkeypatch.setattr(verify_module, "compare", after_retention)
+    found = await verify(database_url)
+
+    assert dropped
+    assert result(found) == (0, 0)
+    assert found.compared > 1_000
 
 
 async def test_nothing_is_called_wrong_while_late_rows_and_refreshes_come(

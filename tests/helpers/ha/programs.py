@@ -78,7 +78,7 @@ def installation() -> Installation:
     """The PostgreSQL of the nodes: the one that LINKBEAT_DRILL_POSTGRES_BIN names, or the embedded one."""
     if named := os.environ.get("LINKBEAT_DRILL_POSTGRES_BIN"):
         bin_dir = Path(named)
-        (control,) = bin_dir.parents[2].glob("**/extension/timescaledb.control")
+        (control,) = bin_dir.parents[3].glob("**/extension/timescaledb.control")
         version = re.search(r"default_version = '([^']+)'", control.read_text(encoding="utf-8"))
         assert version is not None, control
         return Installation(bin_dir, _version(None, bin_dir / "postgres").split()[1], version[1])
