@@ -56,8 +56,9 @@ class Removals(BackgroundTask):
     async def _run(self) -> None:
         while True:
             seconds = LOOK_SECONDS
+            # Also while nothing can be erased: left set, the wait below would return at once, again and again.
+            self._asked.clear()
             if self._is_reachable():
-                self._asked.clear()
                 try:
                     if await self._database.fetch(PENDING):
                         await erase(self._url)
