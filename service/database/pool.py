@@ -162,7 +162,7 @@ async def _leave_as_it_is(_: object) -> None:
     """Reads leave nothing behind in a session; asyncpg's own reset is a second round trip for each of them."""
 
 
-async def connect_ingest(url: str, *, waits_for_disk: bool) -> asyncpg.Connection:
+async def connect_writer(url: str, *, waits_for_disk: bool) -> asyncpg.Connection:
     """A connection for ingest: one plan for all batches, and limits that end a wait on the server too.
 
     waits_for_disk  whether a commit returns only when it is flushed, or replicated, as the server is set: the sealer's.
