@@ -77,6 +77,7 @@ def read(segment: Path, *, mend: bool = True) -> dict[int, Acknowledged]:
         with suppress(OSError):  # else all entries that are appended would be misaligned
             os.truncate(path_of(segment), whole)
     found: dict[int, Acknowledged] = {}
+    alike: dict[frozenset[int], frozenset[int]] = {}  # one set for all, of the thousands that are the same
     how = NOT_KEPT
     for content, crc in _ENTRY.iter_unpack(data[:whole]):
         if crc == _crc(_SEQUENCE, content):
@@ -84,7 +85,8 @@ def read(segment: Path, *, mend: bool = True) -> dict[int, Acknowledged]:
         elif crc == _crc(_TIME, content):
             how = Acknowledged(content, frozenset())
         elif crc == _crc(_EPOCH, content):
-            how = how._replace(epochs=how.epochs | {content})
+            epochs = how.epochs | {content}
+            how = how._replace(epochs=alike.setdefault(epochs, epochs))
         else:
             # It may have been an epoch. What may not be in the database is better sent once too often.
             how = Acknowledged(max(1, how.at_ms), frozenset())
