@@ -21,6 +21,7 @@ from .files import opened, read_regular, write
 _ENTRY = struct.Struct(">QI")
 _SEQUENCE, _TIME, _EPOCH = 0, zlib.crc32(b"time"), zlib.crc32(b"epoch")
 
+LATEST_MS = 2**53  # a file may hold anything
 UNKNOWN_EPOCH = 0  # of what was acknowledged before any answer carried an epoch
 
 
@@ -82,7 +83,7 @@ def read(segment: Path, *, mend: bool = True) -> dict[int, Acknowledged]:
     for content, crc in _ENTRY.iter_unpack(data[:whole]):
         if crc == _crc(_SEQUENCE, content):
             found[content] = found[content].and_again(how) if content in found else how
-        elif crc == _crc(_TIME, content):
+        elif crc == _crc(_TIME, content) and content <= LATEST_MS:
             how = Acknowledged(content, frozenset())
         elif crc == _crc(_EPOCH, content):
             epochs = how.epochs | {content}

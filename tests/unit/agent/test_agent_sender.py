@@ -466,6 +466,7 @@ def test_a_refusal_says_its_code_and_the_services_clock(date: str, expected: int
         (b',"epoch":null', ""),
         (b',"epoch":5', ""),
         (b',"epoch":["a"]', ""),
+        (b',"epoch":"\xc3\xa4\\n"', "\u00e4\n"),
         (b',"epoch":"' + b"x" * 200 + b'"', "x" * 200),
         (b',"epoch":"' + b"x" * 201 + b'"', ""),
     ],
