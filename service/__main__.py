@@ -23,7 +23,7 @@ from service.database.schema import SchemaError
 from service.embedded.choose import choose_database
 from service.embedded.problems import EmbeddedError
 from service.http.connections import Connections, raise_descriptor_limit
-from service.http.limits import Peers
+from service.http.limits import ClientAddress
 from service.http.listen import listen
 from service.http.log_limit import LimitedFilter
 from service.http.protocol import Server, protocol
@@ -86,7 +86,9 @@ def serve(settings: Settings) -> int:
     with choose_database(settings, words) as database:
         asyncio.run(schema.check(database.url, settings))
         app = create_app(settings, database_url=database.url, key=fleet_key(settings))
-        known = Connections(settings.connections_per_address, Peers(settings.trusted_proxies), raise_descriptor_limit())
+        known = Connections(
+            settings.connections_per_address, ClientAddress(settings.trusted_proxies), raise_descriptor_limit()
+        )
         listener = listen(settings.host, settings.port)
         config = uvicorn.Config(
             app,

@@ -66,7 +66,7 @@ class Links:
         if found.ends_at <= time.time():
             raise Problem("forbidden", "this link has expired")
         if found.token_id:
-            await tokens.at_most_old(MAX_AGE_SECONDS)
+            await tokens.refresh_if_older(MAX_AGE_SECONDS)
             if tokens.of_id(found.token_id) is None:
                 raise Problem("forbidden", "the token that this link was made with is not valid any more")
         return found.token_id

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.agents import AgentProcess, Ledger, LedgerHandler
+from tests.helpers.agents import AgentProcess, Ledger, LedgerHandler
 
 KILLS = 30
 SECONDS_TO_CATCH_UP = 120.0

@@ -18,7 +18,7 @@ import pytest
 
 from agent import acknowledged
 from agent.segments import Segment, encoded, find_records
-from tests.agents import AgentProcess, Ledger, LedgerHandler, Respond, on_disk, take
+from tests.helpers.agents import AgentProcess, Ledger, LedgerHandler, Respond, on_disk, take
 
 AGENTS = 2  # at once, each killed half of the times
 KILLS = 200

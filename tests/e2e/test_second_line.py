@@ -13,10 +13,10 @@ import asyncpg
 import pytest
 
 from agent.keeping import read_epochs
-from tests.agents import AgentProcess
-from tests.processes import KillableService, killable_service
-from tests.support import KEY, differing_rows
-from tests.two_servers import Pair, Server, Switch, two_servers
+from tests.helpers.agents import AgentProcess
+from tests.helpers.processes import KillableService, killable_service
+from tests.helpers.support import KEY, differing_rows
+from tests.helpers.two_servers import Pair, Server, Switch, two_servers
 
 SERVER = "second-line"
 # What an agent says of a moment; where nothing of it is missing, the deltas are the same too.

@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from service.ingest.commit import Ingest
-from tests.support import Client, heartbeat, hours_ago
+from tests.helpers.support import Client, heartbeat, hours_ago
 
 T0 = hours_ago(1)
 EPOCH = """
