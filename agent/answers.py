@@ -3,13 +3,14 @@
 import email.utils
 import http.client
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 RETRY_AFTER_SECONDS = (1.0, 300.0)  # a service's slip must neither make us spin nor silence us for a day
 
 
+LONGEST_EPOCH = 200  # characters; it goes into a file and into the log
 CLOCK_FUTURE = "clock_future"  # the service's code for a timestamp too far ahead of its clock
 
 
@@ -29,12 +30,14 @@ class Delivered(NamedTuple):
 
     config          what the service asks this agent to do differently: a JSON object, b"{}" if nothing.
     service_ms      the service's clock, in milliseconds since 1970, to the second; None where the answer has no date.
+    epoch           names the database that has them, "" if the answer does not say; compared for equality only.
     """
 
     rejected: list[RejectedHeartbeat]
     answer: str
     config: bytes = b"{}"
     service_ms: int | None = None
+    epoch: str = ""
 
 
 class Refused(NamedTuple):
@@ -82,6 +85,7 @@ class _Acknowledgement(msgspec.Struct):
     status: str
     rejected: list[_Rejection] = []
     config: msgspec.Raw = msgspec.Raw(b"{}")
+    epoch: Any = None
 
 
 class _FieldError(msgspec.Struct):
@@ -145,7 +149,9 @@ def _acknowledged(body: bytes, service_ms: int | None) -> Outcome:
     # Of another shape, as null is, it asks for nothing; the heartbeat is committed all the same.
     config = bytes(acknowledgement.config)
     asked = config if config.startswith(b"{") else b"{}"
-    return Delivered(rejected, body.decode("utf-8", "replace"), asked, service_ms)
+    epoch = acknowledgement.epoch
+    named = epoch if isinstance(epoch, str) and len(epoch) <= LONGEST_EPOCH else ""
+    return Delivered(rejected, body.decode("utf-8", "replace"), asked, service_ms, named)
 
 
 def _problem(body: bytes) -> _Problem | None:

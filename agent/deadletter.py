@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from .segments import SAFE_FLAGS
+from .files import SAFE_FLAGS
 
 log = logging.getLogger(__name__)
 

@@ -17,6 +17,7 @@ from .deadletter import DeadLetters
 from .heartbeat import DeliveryReport
 from .identity import ApiKey
 from .lanes import Backoff, Lane
+from .repetition import Kept, Repetition
 from .segments import Record
 from .spool import Spooled
 
@@ -43,7 +44,7 @@ class Transport(Protocol):
     def close(self) -> None: ...
 
 
-class Waiting(Protocol):
+class Waiting(Kept, Protocol):
     """What Delivery needs of a Spool."""
 
     dropped: int
@@ -51,7 +52,7 @@ class Waiting(Protocol):
     def newest(self) -> Record | None: ...
     def oldest(self, count: int, max_bytes: int, before: int) -> list[Record]: ...
     def latest(self, before: int) -> list[Record]: ...
-    def acknowledge(self, sequences: list[int]) -> None: ...
+    def discard(self, sequences: list[int]) -> None: ...
     def state(self) -> Spooled: ...
     def __len__(self) -> int: ...
 
@@ -68,7 +69,8 @@ class Delivery:
 
     A heartbeat leaves the spool only when the service has acknowledged it, or has refused it for good and it is in the
     file of dead letters. A live one that is refused as being in the future stays: when the clock is put right, it gets
-    its true time (agent/restamp.py).
+    its true time (agent/restamp.py). Those that the spool keeps after that are sent again when the answers name another
+    epoch, in the backlog's lane and at its pace, after all that was never acknowledged.
     """
 
     def __init__(
@@ -108,6 +110,8 @@ class Delivery:
         self._batch_limit = max(1, round(BATCH_HEARTBEATS * self._paced_seconds / 30))
         self._next_batch = 0.0  # monotonic
         self._sending_batch = False
+        self._is_spread = False  # the next batch has been put off for the sake of a fleet
+        self._repetition = Repetition(spool, destination)
         self._cause: str | None = None  # of the live lane's failure that was logged last
         self._backlog_cause: str | None = None
         self._is_new = True
@@ -170,13 +174,13 @@ class Delivery:
         self._live_sequence = newest.sequence
         outcome = self._live.heartbeat(newest.body)
         match outcome:
-            case Delivered(rejected, _, config):
+            case Delivered(rejected, _, config, _, epoch):
                 if rejected:
                     self._bury([(newest, rejected[0].reason)])
-                else:
-                    if self._timestamps:
-                        self._timestamps.accepted(newest)
-                    self._spool.acknowledge([newest.sequence])
+                elif self._timestamps:
+                    self._timestamps.accepted(newest)
+                self._spool.acknowledge([] if rejected else [newest.sequence], epoch)
+                self._note_epoch(epoch)
                 self._live_refused = 0
                 self._live_backoff.reset()
                 self._note_success()
@@ -221,15 +225,19 @@ class Delivery:
             if is_probe
             else self._spool.oldest(self._batch_limit, BATCH_BYTES, self._live_sequence)
         )
+        asked = ""
+        if not batch:
+            asked = self._spool.epoch
+            batch = self._spool.again(self._batch_limit, BATCH_BYTES)
         if not batch:
             return None
-        self._sending_batch = True
+        self._sending_batch, self._is_spread = True, False
         begin = self._monotonic()
         outcome = self._batches.heartbeats([each.body for each in batch])
         self._fit_limit(len(batch), self._monotonic() - begin)
         self._batches.close()  # the next is a minute away, and by then the service has hung up
         self._sending_batch = False
-        wait = self._settle(batch, outcome, is_probe=is_probe)
+        wait = self._settle(batch, outcome, asked, is_probe=is_probe)
         self._next_batch = self._monotonic() + wait
         return wait
 
@@ -245,24 +253,52 @@ class Delivery:
         elif seconds < longest / 2:
             self._batch_limit = min(BATCH_HEARTBEATS, self._batch_limit * 2)
 
-    def _settle(self, batch: list[Record], outcome: Outcome, *, is_probe: bool) -> float:
+    def _settle(self, batch: list[Record], outcome: Outcome, asked: str, *, is_probe: bool) -> float:
+        """`asked`: the epoch for which they were sent again, "" where they were not acknowledged before."""
         match outcome:
-            case Delivered(rejected, _, _, service_ms):
+            case Delivered(rejected, _, _, service_ms, epoch):
                 refused = {each.position: each for each in rejected if 0 <= each.position < len(batch)}
-                return self._after_answer(batch, refused, service_ms, is_probe=is_probe)
+                if asked:
+                    return self._after_repetition(batch, list(refused.values()), epoch, asked)
+                return self._after_answer(batch, refused, service_ms, epoch, is_probe=is_probe)
             case Refused(_, reason, code, service_ms):
                 if len(batch) > 1:
                     # Only one of them may be bad, or only all together too large: halve until that one is alone.
                     self._batch_limit = len(batch) // 2
                     return 0.0
-                return self._after_answer(batch, {0: RejectedHeartbeat(0, reason, code)}, service_ms, is_probe=is_probe)
+                refusal = RejectedHeartbeat(0, reason, code)
+                if asked:
+                    return self._after_repetition(batch, [refusal], "", asked)
+                return self._after_answer(batch, {0: refusal}, service_ms, "", is_probe=is_probe)
             case Failed(cause, _, _) if len(batch) > 1 and cause in ("TimeoutError", "HTTP 503", "HTTP 504"):
                 # A slow line may never carry the whole batch in time, nor a busy service store it.
                 self._batch_limit = len(batch) // 2
         return self._after_failure(outcome, self._backlog_backoff)
 
+    def _after_repetition(self, batch: list[Record], refused: list[RejectedHeartbeat], epoch: str, asked: str) -> float:
+        self._backlog_backoff.reset()
+        self._backlog_cause = None
+        self._repetition.settle(batch, refused, epoch, asked)
+        self._note_epoch(epoch)
+        return self._uniform(*PACE) * self._paced_seconds
+
+    def _note_epoch(self, epoch: str) -> None:
+        """An answer carried it. A fleet must not send again all at once; nor may databases that answer by turns put the
+        next batch off for ever.
+        """
+        now = self._monotonic()
+        if self._repetition.has_begun(epoch) and now >= self._next_batch and not self._is_spread:
+            self._next_batch = now + self._uniform(0.0, PACE[1]) * self._paced_seconds
+            self._is_spread = True
+
     def _after_answer(
-        self, batch: list[Record], refused: dict[int, RejectedHeartbeat], service_ms: int | None, *, is_probe: bool
+        self,
+        batch: list[Record],
+        refused: dict[int, RejectedHeartbeat],
+        service_ms: int | None,
+        epoch: str,
+        *,
+        is_probe: bool,
     ) -> float:
         """The service has judged each of the batch; those of `refused` it will never take as they are."""
         self._backlog_backoff.reset()
@@ -285,7 +321,8 @@ class Delivery:
                 return self._uniform(HOLD_SECONDS / 2, HOLD_SECONDS)
         dead = [(batch[each.position], each.reason) for each in refused.values()]
         self._bury([(record, reason) for record, reason in dead if record.sequence not in restamped])
-        self._spool.acknowledge([each.sequence for n, each in enumerate(batch) if n not in refused])
+        self._spool.acknowledge([each.sequence for n, each in enumerate(batch) if n not in refused], epoch)
+        self._note_epoch(epoch)
         return self._uniform(*PACE) * self._paced_seconds
 
     def _bury(self, refused: Sequence[tuple[Record, str]]) -> None:
@@ -293,7 +330,7 @@ class Delivery:
         if not refused:
             return
         self._letters.add([(reason, record.body) for record, reason in refused])
-        self._spool.acknowledge([record.sequence for record, _ in refused])
+        self._spool.discard([record.sequence for record, _ in refused])
         self.rejected += len(refused)
         log.warning(
             "%s will not take %d heartbeats (%d so far): %s",

@@ -8,18 +8,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from . import acknowledged
+from .acknowledged import Acknowledged
 from .deadletter import Quarantine
-from .segments import (
-    SAFE_FLAGS,
-    SEGMENT_NAME,
-    Found,
-    Record,
-    Segment,
-    find_records,
-    read_acknowledged,
-    read_regular,
-    rewrite,
-)
+from .files import SAFE_FLAGS, read_regular
+from .segments import SEGMENT_NAME, Found, Record, Segment, find_records, rewrite
 
 if sys.platform == "win32":
     import msvcrt
@@ -28,7 +21,7 @@ else:
 
 log = logging.getLogger(__name__)
 
-_LEFTOVER = re.compile(r"(\d{12}\.tmp|refused\.tmp)\Z")
+_LEFTOVER = re.compile(r"((\d{12}|refused|epoch)\.tmp)\Z")
 
 
 class SpoolInUse(Exception):
@@ -121,8 +114,11 @@ class Directory:
         self._number = max(numbers, default=0)
         paths = [self.path / f"{number:012}.seg" for number in numbers]
         # All together: a record may stand in two segments, when it was not known whether the first write was kept.
-        acknowledged = frozenset[int]().union(*map(read_acknowledged, paths))
-        self.highest_acknowledged = max(acknowledged, default=0)
+        notes: dict[int, Acknowledged] = {}
+        for path in paths:
+            for sequence, how in acknowledged.read(path).items():
+                notes[sequence] = notes[sequence].and_again(how) if sequence in notes else how
+        self.highest_acknowledged = max(notes, default=0)
         segments: list[Segment] = []
         newest: Record | None = None
         for path in paths:
@@ -139,7 +135,7 @@ class Directory:
             above = newest.sequence if newest else 0
             records = [record for record in found.records if record.sequence > above]
             newest = max([*records, *([newest] if newest else [])], key=lambda record: record.sequence, default=None)
-            segments.append(Segment.of(path, _rising(records), size, acknowledged))
+            segments.append(Segment.of(path, _rising(records), size, notes))
         self._tidy(names, numbers)
         return segments, newest
 

@@ -16,7 +16,7 @@ from . import __version__, remote
 from .filesystems import get_filesystem_metrics
 from .findings import Finding, found_within, user, written
 from .identity import identify
-from .kept import refused, spool, stamps
+from .kept import keeping, refused, spool, stamps
 from .loop import spool_directory
 from .network import get_network_interfaces
 from .primary import PrimaryInterface
@@ -62,6 +62,7 @@ def examine(environ: Mapping[str, str], config: str | None = None) -> list[Findi
         directory = spool_directory(settings, identify(settings))
         findings += found_within(LOOK_SECONDS, "spool", lambda: spool(directory))
         findings += found_within(LOOK_SECONDS, "timestamps", lambda: stamps(directory, time.time()))
+        findings += found_within(LOOK_SECONDS, "kept", lambda: keeping(directory))
         findings += found_within(LOOK_SECONDS, "refused", lambda: refused(directory, time.time()))
     findings += found_within(LOOK_SECONDS, "unit", unit)
     return findings

@@ -1,4 +1,4 @@
-"""What doctor reads in the spool: room, timestamps, and what the service refused. Nothing is changed."""
+"""What doctor reads in the spool: room, timestamps, what is kept, and what the service refused. Nothing is changed."""
 
 import contextlib
 import os
@@ -9,10 +9,14 @@ from pathlib import Path
 
 import msgspec
 
+from . import acknowledged
+from .acknowledged import Acknowledged
 from .answers import one_line
 from .clock import REFUSED_AHEAD_MS, rfc3339
+from .files import read_regular
 from .findings import Finding, user
-from .segments import SEGMENT_NAME, Record, find_records, read_acknowledged, read_regular
+from .keeping import read_epochs
+from .segments import SEGMENT_NAME, Record, find_records
 
 LOW_BYTES = 64 * 1024**2  # of free space for the spool
 RECENT_SECONDS = 86_400.0
@@ -53,9 +57,11 @@ def stamps(directory: Path, now: float) -> Iterator[Finding]:
 
     Says nothing where no heartbeat is on the disk, or none can be read: spool() says why.
     """
-    newest, waiting = _newest_and_waiting(directory)
-    if newest is None:
+    stored, noted = _stored(directory)
+    if not stored:
         return
+    newest = max(stored, key=lambda record: record.sequence)
+    waiting = [record for record in stored if record.sequence not in noted]
     now_ms = int(now * 1000)
     early = sum(record.stamp_ms - now_ms > REFUSED_AHEAD_MS for record in waiting)
     ahead_ms = newest.stamp_ms - now_ms
@@ -75,6 +81,22 @@ def stamps(directory: Path, now: float) -> Iterator[Finding]:
     else:
         remedy = "Nothing is to be done: the clock was set back, and the agent's time goes slower until that is even."
         yield Finding("timestamps", "warning", text, remedy)
+
+
+def keeping(directory: Path) -> Iterator[Finding]:
+    """How many acknowledged heartbeats would be sent again to another database, and which one the service had last.
+
+    Says nothing where there is no heartbeat on the disk, and no epoch.
+    """
+    epoch = read_epochs(directory / "epoch").current
+    stored, noted = _stored(directory)
+    stamps = [record.stamp_ms for record in stored if (how := noted.get(record.sequence)) is not None and how.at_ms]
+    if not stored and not epoch:
+        return
+    count = f"{len(stamps):,} acknowledged heartbeat{'s' * (len(stamps) != 1)}"
+    since = f", the oldest of {rfc3339(min(stamps))}" if stamps else ""
+    named = f"the service's database is {one_line(epoch)}" if epoch else "the service does not name its database"
+    yield Finding("kept", "ok", f"{count}{since}; {named}")
 
 
 def refused(directory: Path, now: float) -> Iterator[Finding]:
@@ -102,19 +124,16 @@ class _DeadLetter(msgspec.Struct):
     reason: str = ""
 
 
-def _newest_and_waiting(directory: Path) -> tuple[Record | None, list[Record]]:
-    """The heartbeat that was kept last, and those that wait, without their bodies."""
+def _stored(directory: Path) -> tuple[list[Record], dict[int, Acknowledged]]:
+    """The heartbeats on the disk, without their bodies, and which of them are acknowledged."""
     paths = []
     with contextlib.suppress(OSError):
         paths = sorted(path for path in directory.iterdir() if SEGMENT_NAME.match(path.name))
-    newest: Record | None = None
-    waiting: list[Record] = []
-    acknowledged = frozenset[int]().union(*(read_acknowledged(path, mend=False) for path in paths))
+    stored: list[Record] = []
+    noted: dict[int, Acknowledged] = {}
     for path in paths:
-        with contextlib.suppress(OSError):  # a running agent deletes what is delivered
-            for record in find_records(read_regular(path)).records:
-                bare = record._replace(body=b"")
-                newest = bare if newest is None or bare.sequence > newest.sequence else newest
-                if bare.sequence not in acknowledged:
-                    waiting.append(bare)
-    return newest, waiting
+        noted |= acknowledged.read(path, mend=False)
+    for path in paths:
+        with contextlib.suppress(OSError):  # a running agent deletes what is not needed any longer
+            stored += (record._replace(body=b"") for record in find_records(read_regular(path)).records)
+    return stored, noted

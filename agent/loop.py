@@ -172,6 +172,7 @@ def open_spool(settings: Settings, directory: Path) -> Spool:
             max_age_seconds=settings.spool_days * 86_400,
             memory_heartbeats=settings.backlog_heartbeats,
             delay_seconds=settings.spool_delay_seconds,
+            keep_seconds=settings.spool_keep_seconds,
         )
     except SpoolInUse as error:
         raise SettingsError(f"LINKBEAT_SPOOL_DIR: {error}; each agent needs a directory of its own") from None

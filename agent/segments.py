@@ -1,34 +1,33 @@
 """Segments: files of heartbeats, each with its length and checksum, and beside each file what was acknowledged.
 
 A segment is a row of records: a header (_HEADER, big-endian: magic, CRC-32 of all that follows it, length of the body,
-sequence, milliseconds since 1970), then the body. `<number>.ack` beside `<number>.seg` is a row of acknowledged
-sequences, each with its CRC-32. Both only grow.
+sequence, milliseconds since 1970), then the body. `<number>.ack` beside `<number>.seg` says what was acknowledged
+(agent/acknowledged.py). Both only grow.
 """
 
 import errno
 import os
 import re
-import stat
 import struct
 import zlib
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-MAX_RECORD_BYTES = 1 << 20  # what the service takes of one heartbeat
-MAX_FILE_BYTES = 8 << 20  # more than any segment: a stranger's file must not be read into memory
-SEGMENT_NAME = re.compile(r"(\d{12})\.seg\Z")
+from . import acknowledged
+from .acknowledged import Acknowledged
+from .files import opened, read_regular, sync_directory, write
 
-# No link is followed out of the directory, and no child inherits the file. Windows has other flags, and text files.
-SAFE_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+MAX_RECORD_BYTES = 1 << 20  # what the service takes of one heartbeat
+MOST_EPOCH_SETS = 256  # numbered by a byte each; without a database that changes all the time there are two or three
+SEGMENT_NAME = re.compile(r"(\d{12})\.seg\Z")
 
 _MAGIC = b"LbR1"
 _HEADER = struct.Struct(">4sIIQq")
 _CHECKED = struct.Struct(">IQq")
-_ACK = struct.Struct(">QI")
 
 
 class Record(NamedTuple):
@@ -98,44 +97,78 @@ def _is_cut_short(header: bytes, available: int) -> bool:
 
 
 class Segment:
-    """One file of records with rising sequences, and which of them still wait for their acknowledgement."""
+    """One file of records with rising sequences: which of them still wait for their acknowledgement, and which are kept
+    after it.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.size = 0
         self.newest_ms = 0
-        self.waiting = 0
-        # Of every record, in order: 16 octets each, so that a week of heartbeats is known by less than a megabyte.
+        self.waiting = self.kept = 0
+        self.acknowledged_ms = 0
+        """When the last of those that are kept was acknowledged."""
+        # Of every record, in order: 17 bytes each, so that a week of heartbeats is known by less than a megabyte.
         self._sequences = array("Q")
-        self._stamps = array("q")  # 0 where none waits
+        self._states = array("q")  # the timestamp of one that waits; less than 0: acknowledged then, and kept; or 0
+        self._places = array("B")  # of its epochs in the list of those that there are
+        self._epochs: list[frozenset[int]] = [frozenset()]
 
     @classmethod
-    def of(cls, path: Path, records: Iterable[Record], size: int, acknowledged: frozenset[int]) -> "Segment":
+    def of(
+        cls,
+        path: Path,
+        records: Iterable[Record],
+        size: int,
+        notes: Mapping[int, Acknowledged],
+    ) -> "Segment":
         """A file that exists, `size` bytes with these records."""
         segment = cls(path)
         segment.size = size
-        for record in records:
+        for place, record in enumerate(records):
             segment._note(record)
-            if record.sequence in acknowledged:
-                segment.forget(record.sequence)
+            if (how := notes.get(record.sequence)) is not None:
+                segment._keep(place, how)
         return segment
 
     def __contains__(self, sequence: int) -> bool:
         place = self._place(sequence)
-        return place is not None and self._stamps[place] != 0
+        return place is not None and self._states[place] > 0
+
+    def holds(self, sequence: int) -> bool:
+        """Whether it waits or is kept."""
+        place = self._place(sequence)
+        return place is not None and self._states[place] != 0
 
     @property
     def oldest_ms(self) -> int | None:
         """When the oldest that waits was collected."""
-        return next((stamp for stamp in self._stamps if stamp), None)
+        return next((state for state in self._states if state > 0), None)
 
     @property
     def has_acknowledged(self) -> bool:
         return self.waiting < len(self._sequences)
 
     @property
+    def newest_acknowledged(self) -> int | None:
+        """The highest sequence that does not wait."""
+        rows = zip(reversed(self._sequences), reversed(self._states), strict=True)
+        return next((sequence for sequence, state in rows if state <= 0), None)
+
+    @property
     def waiting_sequences(self) -> list[int]:
-        return [sequence for sequence, stamp in zip(self._sequences, self._stamps, strict=True) if stamp]
+        return [sequence for sequence, state in zip(self._sequences, self._states, strict=True) if state > 0]
+
+    def kept_sequences(self, is_wanted: Callable[[Acknowledged], bool]) -> list[int]:
+        """Those that are kept, and whose acknowledgement `is_wanted`."""
+        if not self.kept:
+            return []
+        rows = zip(self._sequences, self._states, self._places, strict=True)
+        return [
+            sequence
+            for sequence, state, place in rows
+            if state < 0 and is_wanted(Acknowledged(-state, self._epochs[place]))
+        ]
 
     def append(self, records: Sequence[Record]) -> None:
         """Returns when the records are on the disk.
@@ -144,11 +177,11 @@ class Segment:
         have forgotten pages that it could not write, so a second fsync that succeeds proves nothing.
         """
         data = b"".join(map(encoded, records))
-        with _opened(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT) as file:
+        with opened(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT) as file:
             if os.fstat(file).st_size != self.size:
                 raise OSError(errno.EIO, "the segment is not as it was left", str(self.path))
             try:
-                _write(file, data)
+                write(file, data)
                 os.fsync(file)
             except OSError:
                 with suppress(OSError):
@@ -160,9 +193,9 @@ class Segment:
         for record in records:
             self._note(record)
 
-    def read(self) -> list[Record]:
-        """The records that wait. Raises OSError."""
-        return [record for record in find_records(read_regular(self.path)).records if record.sequence in self]
+    def read(self, sequences: Container[int]) -> list[Record]:
+        """The records of these sequences. Raises OSError."""
+        return [record for record in find_records(read_regular(self.path)).records if record.sequence in sequences]
 
     def revise(self, change: Callable[[Record, bool], Record]) -> list[Record]:
         """Replaces each record, all at once or none, by `change` of it and of whether it waits; returns those that
@@ -181,29 +214,46 @@ class Segment:
         rewrite(self.path, revised)
         self.size = self.path.stat().st_size
         for record in changed:
-            if (place := self._place(record.sequence)) is not None and self._stamps[place]:
-                self._stamps[place] = max(1, record.stamp_ms)
+            if (place := self._place(record.sequence)) is not None and self._states[place] > 0:
+                self._states[place] = max(1, record.stamp_ms)
         self.newest_ms = max(record.stamp_ms for record in revised)
         return changed
 
-    def acknowledge(self, sequences: Iterable[int]) -> None:
+    def acknowledge(self, sequences: Iterable[int], how: Acknowledged) -> None:
         """Notes that these need not be sent again. Raises OSError where only this process will know of it."""
-        known = [sequence for sequence in sequences if sequence in self]
-        for sequence in known:
-            self.forget(sequence)
-        # Not flushed: one that a power failure takes is sent again, and is a duplicate then.
-        with _opened(_ack_path(self.path), os.O_WRONLY | os.O_APPEND | os.O_CREAT) as file:
-            _write(file, b"".join(_ACK.pack(sequence, _ack_crc(sequence)) for sequence in known))
+        known = [(sequence, place) for sequence in sequences if (place := self._place(sequence)) is not None]
+        held = [(sequence, place) for sequence, place in known if self._states[place]]
+        for _, place in held:
+            self._keep(place, how)
+        acknowledged.note(self.path, [sequence for sequence, _ in held], how)
 
     def forget(self, sequence: int) -> None:
-        """No longer waits for this one, which it holds."""
-        self._stamps[bisect_left(self._sequences, sequence)] = 0
-        self.waiting -= 1
+        """Neither waits for this one any longer nor keeps it."""
+        if (place := self._place(sequence)) is not None:
+            self._set(place, 0)
+
+    def reduce_to(self, records: Sequence[Record]) -> bool:
+        """Removes all other records; returns whether that made the file smaller.
+
+        Raises OSError: the file is as it was then.
+        """
+        size = sum(_HEADER.size + len(record.body) for record in records)
+        if size >= self.size:
+            return False
+        rewrite(self.path, records)
+        waiting = set(self.waiting_sequences)
+        self.size, self.waiting, self.kept = size, 0, 0
+        self._sequences, self._states, self._places = array("Q"), array("q"), array("B")
+        for record in records:
+            self._note(record)
+            if record.sequence not in waiting:
+                self.forget(record.sequence)
+        return True
 
     def delete(self) -> None:
         """Raises OSError if it cannot be."""
         self.path.unlink(missing_ok=True)
-        _ack_path(self.path).unlink(missing_ok=True)
+        acknowledged.path_of(self.path).unlink(missing_ok=True)
 
     def _place(self, sequence: int) -> int | None:
         place = bisect_left(self._sequences, sequence)
@@ -211,74 +261,36 @@ class Segment:
 
     def _note(self, record: Record) -> None:
         self._sequences.append(record.sequence)
-        self._stamps.append(max(1, record.stamp_ms))
+        self._states.append(max(1, record.stamp_ms))
+        self._places.append(0)
         self.newest_ms = max(self.newest_ms, record.stamp_ms)
         self.waiting += 1
 
+    def _keep(self, place: int, how: Acknowledged) -> None:
+        """What was acknowledged before in other epochs stays so."""
+        if self._states[place] < 0:
+            how = Acknowledged(-self._states[place], self._epochs[self._places[place]]).and_again(how)
+        if how.epochs not in self._epochs and len(self._epochs) < MOST_EPOCH_SETS:
+            self._epochs.append(how.epochs)
+        if not how.at_ms or how.epochs not in self._epochs:
+            self._set(place, 0)
+            return
+        self._places[place] = self._epochs.index(how.epochs)
+        self._set(place, -how.at_ms)
+        self.acknowledged_ms = max(self.acknowledged_ms, how.at_ms)
 
-def read_acknowledged(segment: Path, *, mend: bool = True) -> frozenset[int]:
-    """The sequences that the file beside `segment` acknowledges; whatever else it holds is skipped.
-
-    With `mend`, an unfinished one at the end is cut off.
-    """
-    try:
-        data = read_regular(_ack_path(segment))
-    except OSError:
-        return frozenset()
-    pairs = _ACK.iter_unpack(data[: len(data) - len(data) % _ACK.size])
-    if mend and len(data) % _ACK.size:
-        with suppress(OSError):  # else all that is appended would stand askew
-            os.truncate(_ack_path(segment), len(data) - len(data) % _ACK.size)
-    return frozenset(sequence for sequence, crc in pairs if crc == _ack_crc(sequence))
+    def _set(self, place: int, state: int) -> None:
+        was = self._states[place]
+        self._states[place] = state
+        self.waiting -= was > 0
+        self.kept += (state < 0) - (was < 0)
 
 
 def rewrite(path: Path, records: Iterable[Record]) -> None:
     """Replaces the file by one of these records, at once or not at all. Raises OSError."""
     unfinished = path.with_suffix(".tmp")
-    with _opened(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as file:
-        _write(file, b"".join(map(encoded, records)))
+    with opened(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as file:
+        write(file, b"".join(map(encoded, records)))
         os.fsync(file)
     unfinished.replace(path)
     sync_directory(path.parent)
-
-
-def read_regular(path: Path) -> bytes:
-    """A regular file of a size that we write ourselves; nothing that blocks or never ends. Raises OSError."""
-    with _opened(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)) as file:
-        found = os.fstat(file)
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
-        if found.st_size > MAX_FILE_BYTES:
-            raise OSError(errno.EFBIG, "larger than any file of the spool", str(path))
-        with os.fdopen(os.dup(file), "rb") as reader:
-            return reader.read(MAX_FILE_BYTES)
-
-
-def sync_directory(path: Path) -> None:
-    """A new name is on the disk only when its directory is. Raises OSError."""
-    if os.name == "posix":  # Windows cannot open one, and needs not
-        with _opened(path, os.O_RDONLY | os.O_DIRECTORY) as directory:
-            os.fsync(directory)
-
-
-def _ack_path(segment: Path) -> Path:
-    return segment.with_suffix(".ack")
-
-
-def _ack_crc(sequence: int) -> int:
-    return zlib.crc32(sequence.to_bytes(8, "big"))
-
-
-@contextmanager
-def _opened(path: Path, flags: int) -> Iterator[int]:
-    file = os.open(path, flags | SAFE_FLAGS, 0o600)
-    try:
-        yield file
-    finally:
-        os.close(file)
-
-
-def _write(file: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(file, view) :]

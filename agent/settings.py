@@ -209,6 +209,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             extra={"unit": "seconds", "fixed": True},
         ),
     ] = 0.0
+    spool_keep_seconds: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=86_400,
+            description="Heartbeats are kept for this long after their acknowledgement, as far as the spool has room, "
+            "and are sent again when the service's answers name another database, which may lack them: after a "
+            "failover, or after a backup was restored. 0: none are kept. A reload does not change it.",
+            extra={"unit": "seconds", "fixed": True},
+        ),
+    ] = 900.0
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="Least severe event to log, on stderr.")
     ] = "info"

@@ -48,6 +48,7 @@ declare namespace Api {
     "conflict": number;
     "rejected": Array<Rejected>;
     "server_time": string;
+    "epoch": string;
     "status"?: string;
   }
   interface Columns {
@@ -224,6 +225,7 @@ declare namespace Api {
     "server_registered": boolean;
     "duplicate": boolean;
     "server_time": string;
+    "epoch": string;
     "status"?: string;
     "pending_commands"?: Array<string>;
     "results_acknowledged"?: Array<string>;

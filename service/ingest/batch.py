@@ -66,11 +66,13 @@ Column = Sequence[Any] | None
 class Stored:
     """What became of one heartbeat: it is on the database's disk.
 
+    epoch       of the database that flushed it (ServerIdentity.epoch)
     registered  it made the server known
     duplicate   all of it was there before
     conflict    part of it was there before with other values; the first ones stay
     """
 
+    epoch: str
     registered: bool = False
     duplicate: bool = False
     conflict: bool = False

@@ -56,9 +56,6 @@ _POISON = (
 )
 
 
-_STORED = Stored()
-
-
 class Ingest:
     """The queue, its writers and the sealer. `async with Ingest(url, limit, …) as ingest: await ingest.store(…)`."""
 
@@ -361,6 +358,7 @@ class Ingest:
 
     def _answer(self, batch: Sequence[Pending], row: asyncpg.Record) -> None:
         self._on_stored([pending.heartbeat.server_id for pending in batch])
+        epoch = self.epoch  # now, and not when the answer goes out: by then another server may be the sealer's
         self.counts["heartbeats"] += len(batch)
         self.counts["batches"] += 1
         if row["registered"] or row["duplicate"]:
@@ -368,15 +366,16 @@ class Ingest:
             duplicates = Counter(row["duplicate"] or ())
             for place, pending in enumerate(batch, start=1):
                 samples = len(pending.heartbeat.network_interfaces or ())
-                stored = Stored(place in registered, duplicates[place] >= max(samples, 1), place in conflicts)
+                stored = Stored(epoch, place in registered, duplicates[place] >= max(samples, 1), place in conflicts)
                 self.counts["duplicates"] += stored.duplicate
                 self.counts["conflicts"] += stored.conflict
                 if not pending.answer.done():
                     pending.answer.set_result(stored)
             return
+        stored = Stored(epoch)
         for pending in batch:
             if not pending.answer.done():
-                pending.answer.set_result(_STORED)
+                pending.answer.set_result(stored)
 
 
 def _away() -> Problem:

@@ -14,6 +14,7 @@ import msgspec
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from service.access.identity import Caller, Identity
+from service.database.pool import RETRY_AFTER_SECONDS
 from service.http.body import ACCEPTED, JSON_TYPES, content, read
 from service.http.budget import SMALL_BYTES, Budget, Held
 from service.http.errors import MEDIA_TYPE, PRIVATE, FieldError, Problem
@@ -36,12 +37,14 @@ class HeartbeatAnswer(msgspec.Struct, frozen=True):
 
     server_registered  this heartbeat made the server known
     duplicate          it had been stored before
+    epoch              of the database: after another one, what was acknowledged before may have to be sent again
     config             what is set for the server, whole: what is missing in it, the agent's own settings say
     """
 
     server_registered: bool
     duplicate: bool
     server_time: datetime
+    epoch: str
     status: str = "ok"
     pending_commands: list[str] = []
     results_acknowledged: list[str] = []
@@ -57,13 +60,16 @@ class Rejected(msgspec.Struct, frozen=True):
 
 
 class BatchAnswer(msgspec.Struct, frozen=True):
-    """stored + duplicate + the rejected = the records sent; `conflict` of the duplicates differ from what is stored."""
+    """stored + duplicate + the rejected = the records sent; `conflict` of the duplicates differ from what is stored.
+    `epoch` is what it is in HeartbeatAnswer, of all that are stored.
+    """
 
     stored: int
     duplicate: int
     conflict: int
     rejected: list[Rejected]
     server_time: datetime
+    epoch: str
     status: str = "ok"
 
 
@@ -97,7 +103,9 @@ def routes(
         stored = await ingest.store(heartbeat, time or now, skew_ms=skew_ms)
         metrics.ingest_seconds.observe(perf_counter() - started)
         config = configs.of(heartbeat.server_id)
-        return _encode(HeartbeatAnswer(stored.registered, stored.duplicate, datetime.now(UTC), config=config))
+        return _encode(
+            HeartbeatAnswer(stored.registered, stored.duplicate, datetime.now(UTC), stored.epoch, config=config)
+        )
 
     async def many(scope: Scope, receive: Receive, caller: Caller, held: Held) -> bytes:
         media_type, is_gzip = content(scope, JSON_TYPES | _LINES_TYPES)
@@ -121,7 +129,8 @@ async def _store_batch(
 ) -> BatchAnswer:
     """Stores what can be stored; one bad record never rejects its neighbours.
 
-    Raises Problem (503) if any record's fate is not known: the whole batch may be sent again.
+    Raises Problem (503) if any record's fate is not known, or not all are in the same database: the whole batch may be
+    sent again.
     """
     now = datetime.now(UTC)
     rejected: list[Rejected] = []
@@ -152,6 +161,7 @@ async def _store_batch(
         return_exceptions=True,
     )
     duplicates = conflicts = 0
+    epochs = set()
     for (index, _), outcome in zip(accepted, outcomes, strict=True):
         if isinstance(outcome, Problem) and outcome.status < 500:
             rejected.append(Rejected(index, outcome.code, outcome.errors))
@@ -160,9 +170,14 @@ async def _store_batch(
         else:
             duplicates += outcome.duplicate
             conflicts += outcome.conflict
+            epochs.add(outcome.epoch)
+    if len(epochs) > 1:
+        # One epoch for all would tell the agent that the newer database has what only the older one is known to have.
+        raise Problem.retry("database_unavailable", "the database was replaced meanwhile", RETRY_AFTER_SECONDS)
     rejected.sort(key=lambda one: one.index)
     stored = len(records) - len(rejected) - duplicates
-    return BatchAnswer(stored, duplicates, conflicts, rejected, datetime.now(UTC))
+    epoch = epochs.pop() if epochs else ingest.epoch
+    return BatchAnswer(stored, duplicates, conflicts, rejected, datetime.now(UTC), epoch)
 
 
 async def _answer(

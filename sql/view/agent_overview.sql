@@ -45,7 +45,7 @@ COMMENT ON COLUMN public.agent_overview.conflicts IS 'Heartbeats that came again
 COMMENT ON COLUMN public.agent_overview.queued IS 'Heartbeats that the agent had not delivered yet; null: it does not say.';
 COMMENT ON COLUMN public.agent_overview.oldest_seconds IS 'Age of the oldest of those; null: there are none, or it does not say.';
 COMMENT ON COLUMN public.agent_overview.spool IS 'Where the agent keeps them: disk or memory; null: it does not say.';
-COMMENT ON COLUMN public.agent_overview.spool_bytes IS 'Bytes that they take there; null: it does not say.';
+COMMENT ON COLUMN public.agent_overview.spool_bytes IS 'Bytes of heartbeats there, with those that it keeps after their acknowledgement; null: it does not say.';
 COMMENT ON COLUMN public.agent_overview.dropped IS 'Heartbeats that the agent gave up for want of room, since its start; null: it does not say.';
 COMMENT ON COLUMN public.agent_overview.rejected IS 'Heartbeats that the service refused for good, since the agent''s start; null: it does not say.';
 COMMENT ON COLUMN public.agent_overview.is_truncated IS 'Interfaces were left out of the newest heartbeat to make it fit; null: it does not say.';

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.segments import Segment, encoded, find_records, read_acknowledged
+from agent import acknowledged
+from agent.segments import Segment, encoded, find_records
 from tests.helpers.agents import AgentProcess, Ledger, LedgerHandler, Respond, on_disk, take
 
 AGENTS = 2  # at once, each killed half of the times
@@ -113,15 +114,15 @@ def test_two_hundred_kills_lose_nothing_and_invent_nothing(ledger: Ledger, tmp_p
 def rearrange(spool: Path) -> None:
     """The same records and acknowledgements in one segment each, so that a start has some to delete; in the last,
     bytes that are nothing, so that it has one to write again."""
-    acknowledged = frozenset[int]().union(*map(read_acknowledged, spool.glob("*.seg")))
+    done = set[int]().union(*map(acknowledged.read, spool.glob("*.seg")))
     records = on_disk(spool)
     for path in [*spool.glob("*.seg"), *spool.glob("*.ack")]:
         path.unlink()
     for number, (sequence, record) in enumerate(sorted(records.items()), 1):
         segment = Segment(spool / f"{number:012}.seg")
         segment.append([record])
-        if sequence in acknowledged:
-            segment.acknowledge([sequence])
+        if sequence in done:
+            segment.acknowledge([sequence], acknowledged.NOT_KEPT)
     segment.path.write_bytes(b"?" * 7 + segment.path.read_bytes())
 
 

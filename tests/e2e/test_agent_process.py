@@ -92,8 +92,8 @@ class Agent:
     """A running `python -m agent run`, one heartbeat a second, the first at once."""
 
     def __init__(self, service_url: str, log: Path, **settings: str) -> None:
-        self._log = log
-        often = {"INTERVAL_SECONDS": "1", "START_JITTER_SECONDS": "0", "SPOOL_DIR": str(log.parent / "spool")}
+        self._log, self.spool = log, log.parent / "spool"
+        often = {"INTERVAL_SECONDS": "1", "START_JITTER_SECONDS": "0", "SPOOL_DIR": str(self.spool)}
         with log.open("wb") as stderr:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "agent", "run"],
@@ -297,6 +297,69 @@ def test_a_killed_agent_delivers_what_it_had_kept(service: Service, start: Start
     assert service.live[0]["timestamp"] > max(refused)
     assert service.live[0]["delivery"]["queued"] >= len(refused)
     assert service.live[0]["delivery"]["spool"] == "disk"
+
+
+def databases(*epochs: str) -> Callable[[str], Answer]:
+    """Acknowledgements by the last of these; the others have been."""
+
+    def answer(path: str) -> Answer:
+        ack = (BATCH_ACK if path.endswith("/heartbeats") else ACK) | {"epoch": epochs[-1]}
+        return 200, json.dumps(ack).encode(), {}
+
+    return answer
+
+
+def sent_in_batches(service: Service) -> list[str]:
+    return [beat["timestamp"] for batch in service.batches for beat in batch]
+
+
+@pytest.mark.parametrize("delay", ["0", "60"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_an_agent_that_was_restarted_sends_another_database_what_an_earlier_process_had_delivered(
+    service: Service, start: Start, number: signal.Signals, delay: str
+) -> None:
+    service.answer = databases("a.1")
+    agent = start(SPOOL_DELAY_SECONDS=delay)
+    service.wait_for(3)
+    agent.process.send_signal(number)
+    agent.process.wait(10)
+    delivered = [beat["timestamp"] for beat in service.live[:-1]]
+    assert service.batches == []
+    service.answer = databases("a.1", "a.2")
+
+    again = start(SPOOL_DELAY_SECONDS=delay)
+    if delay != "0" and number == signal.SIGKILL:
+        service.wait_for(len(service.requests) + 12, 20)  # what never was on the disk has gone with the process
+        again.stop()
+        assert service.batches == []
+        return
+    with service.arrived:
+        assert service.arrived.wait_for(lambda: set(delivered) <= set(sent_in_batches(service)), 40)
+    again.process.kill()
+    again.process.wait()
+    log = again.log
+    third = start()
+    service.wait_for(len(service.requests) + 12, 20)
+    third.stop()
+
+    sent = sent_in_batches(service)
+    assert [each for each in sent if each in delivered][: len(delivered)] == delivered
+    assert max(map(sent.count, delivered)) <= 2  # again, where the kill has cost the answer, and no more
+    assert "has another database now (a.2, was a.1)" in log
+    doctor = json.loads(command("doctor", "--json", SPOOL_DIR=str(third.spool)).stdout)
+    (kept,) = [each for each in doctor["findings"] if each["name"] == "kept"]
+    assert kept["text"].endswith("the service's database is a.2")
+
+
+def test_an_agent_that_keeps_nothing_sends_nothing_again(service: Service, start: Start) -> None:
+    service.answer = databases("a.1")
+    agent = start(SPOOL_KEEP_SECONDS="0")
+    service.wait_for(3)
+    service.answer = databases("a.2")
+    service.wait_for(15, 20)
+    agent.stop()
+
+    assert service.batches == []
 
 
 def test_a_second_agent_in_the_same_directory_is_told_who_has_it(

@@ -113,6 +113,16 @@ class Server:
         )
         until(lambda: primary.query(streams) == ["1"], f"{self.name} streams from {primary.name}")
 
+    def start_restored(self) -> None:
+        """Starts what follow() copied as a backup that is restored without an archive; returns when it takes writes, on
+        a new timeline.
+        """
+        run_as(self._files.account, ["rm", "-f", self.data_dir / "standby.signal"], timeout=DEADLINE_SECONDS)
+        self._files.write("recovery.signal", "\n")
+        self._configure("restore_command = 'false'\n")
+        self.start()
+        until(lambda: self.query("SELECT pg_is_in_recovery()") == ["f"], f"{self.name} takes writes")
+
     def start(self) -> None:
         """Returns when it accepts connections."""
         clear_remains(self.data_dir, self._files.account)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -51,7 +52,9 @@ class Service:
 class Setup:
     """A delivery whose jitter always takes the whole of its range, at moments that the test gives."""
 
-    def __init__(self, directory: Path, waiting: int = 0, interval_seconds: float = 30.0) -> None:
+    def __init__(
+        self, directory: Path, waiting: int = 0, interval_seconds: float = 30.0, delay_seconds: float = 1e9
+    ) -> None:
         self.service = Service()
         self.seconds = 0.0
         self.spool = Spool(
@@ -59,8 +62,10 @@ class Setup:
             max_bytes=1 << 20,
             max_age_seconds=1e9,
             memory_heartbeats=1000,
-            delay_seconds=1e9,
+            delay_seconds=delay_seconds,
+            keep_seconds=900.0,
             now_ms=lambda: 0,
+            monotonic=lambda: self.seconds,
         )
         self.key = ApiKey(Settings(api_key="k"))
         self.letters = directory / "refused.ndjson"
@@ -113,8 +118,8 @@ Make = Callable[..., Setup]
 def make(tmp_path: Path) -> Iterator[Make]:
     made: list[Setup] = []
 
-    def setup(waiting: int = 0, interval_seconds: float = 30.0) -> Setup:
-        made.append(Setup(tmp_path / f"spool-{len(made)}", waiting, interval_seconds))
+    def setup(waiting: int = 0, interval_seconds: float = 30.0, delay_seconds: float = 1e9) -> Setup:
+        made.append(Setup(tmp_path / f"spool-{len(made)}", waiting, interval_seconds, delay_seconds))
         return made[-1]
 
     yield setup
@@ -634,3 +639,160 @@ def test_a_dead_letter_that_is_no_json_or_cannot_be_written_harms_nothing(
 
     assert json.loads((tmp_path / "refused.ndjson").read_text())["heartbeat"] == "\ufffd{"
     assert "are not kept" in caplog.text
+
+
+def by(epoch: str, *rejected: RejectedHeartbeat) -> Delivered:
+    """An acknowledgement by the database of this epoch."""
+    return Delivered(list(rejected), "", epoch=epoch)
+
+
+def test_another_epoch_has_what_was_acknowledged_sent_again_in_order_after_what_never_was(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    setup = make(waiting=30)
+    setup.service.answer = lambda sent: by("a.1")
+    setup.drain()
+    setup.service.requests.clear()
+    for body in (b"30", b"31"):
+        setup.add(body)
+    setup.service.answer = lambda sent: by("a.2")
+
+    assert setup.delivery.step_live() == 0.0
+    assert setup.delivery.step_backlog() == 270  # spread over nine intervals, as after an outage
+    setup.drain()
+    setup.drain()
+
+    assert setup.service.requests == [bodies(31), bodies(30), bodies(*range(30))]
+    assert "has another database now (a.2, was a.1); 30 heartbeats that were acknowledged before" in caplog.text
+    assert caplog.text.count("all that was kept has been sent again") == 1
+    assert (setup.delivery.rejected, setup.spool.dropped, setup.buried()) == (0, 0, [])
+
+
+def test_answers_without_an_epoch_and_the_first_with_one_send_nothing_again(make: Make) -> None:
+    setup = make(waiting=3)
+    setup.drain()
+    setup.add(b"3")
+    setup.service.answer = lambda sent: by("a.1")
+    setup.drain()
+    setup.add(b"4")
+    setup.service.answer = lambda sent: OK
+    setup.drain()
+
+    assert setup.service.requests == [bodies(2), bodies(0, 1), bodies(3), bodies(4)]
+
+
+@pytest.mark.parametrize("way", ["rejected live", "a batch"])
+def test_every_answer_tells_of_another_epoch(make: Make, way: str) -> None:
+    setup = make(waiting=3)
+    setup.service.answer = lambda sent: by("a.1")
+    setup.drain()
+    setup.service.requests.clear()
+    setup.add(b"3")
+    setup.add(b"4")
+    refused = [RejectedHeartbeat(0, "no")]
+    setup.service.answer = lambda sent: by("a.2", *refused) if way == "rejected live" or len(sent) > 1 else by("a.1")
+    if way == "a batch":
+        refused.clear()
+        setup.add(b"5")
+
+    setup.delivery.step_live()
+    refused.clear()
+    setup.pass_by(270)
+    setup.pass_by(270)
+    setup.pass_by(270)
+
+    assert bodies(0, 1, 2) in [sorted(request)[:3] for request in setup.service.requests]
+
+
+def test_a_batch_that_is_sent_again_is_paced_halved_and_retried_as_any_other(make: Make) -> None:
+    setup = make(waiting=9)
+    setup.service.answer = lambda sent: by("a.1")
+    setup.drain()
+    setup.service.requests.clear()
+    setup.add(b"9")
+
+    def answer(sent: list[bytes]) -> Outcome:
+        return Failed("HTTP 503", "busy") if len(sent) > 5 else by("a.2")
+
+    setup.service.answer = answer
+    setup.delivery.step_live()
+    waits = [setup.pass_by(270), setup.pass_by(60), setup.pass_by(270)]
+    setup.drain()
+
+    assert waits == [1, 270, 270]
+    assert setup.service.requests == [bodies(9), bodies(*range(9)), bodies(*range(4)), bodies(*range(4, 9))]
+
+
+@pytest.mark.parametrize("way", ["each of a batch", "the batch as a whole"])
+def test_a_heartbeat_that_is_refused_when_it_is_sent_again_is_no_dead_letter(
+    make: Make, caplog: pytest.LogCaptureFixture, way: str
+) -> None:
+    setup = make(waiting=4)
+    setup.service.answer = lambda sent: by("a.1")
+    setup.drain()
+    setup.service.requests.clear()
+    setup.add(b"4")
+
+    def answer(sent: list[bytes]) -> Outcome:
+        if b"2" not in sent:
+            return by("a.2")
+        if way == "the batch as a whole":
+            return Refused("HTTP 422", "too old")
+        return by("a.2", RejectedHeartbeat(sent.index(b"2"), "too old"))
+
+    setup.service.answer = answer
+    for _ in range(3):
+        setup.drain()
+
+    arrived = {body for request in setup.service.requests for body in request}
+    assert arrived == set(bodies(0, 1, 2, 3, 4))
+    assert caplog.text.count("will not take 1 heartbeats again that were acknowledged before: too old") == 1
+    assert (setup.delivery.rejected, setup.buried()) == (0, [])
+    assert setup.spool.due() == 0
+
+
+@pytest.mark.parametrize("epochs", ["ab", "aabb", "abc", "aaaab"])
+def test_databases_that_answer_by_turns_get_each_heartbeat_once_each_and_backlog_goes_on(
+    make: Make, caplog: pytest.LogCaptureFixture, epochs: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    setup = make(interval_seconds=30)
+    rng = random.Random(epochs)
+    setup.service.answer = lambda sent: by(rng.choice(epochs))
+    for number in range(600):
+        setup.add(b"%d" % number)
+        setup.delivery.step_live()
+        setup.delivery.step_backlog()
+        setup.seconds += 30
+
+    sent = [body for request in setup.service.requests for body in request]
+    most = max(sent.count(b"%d" % number) for number in range(600))
+    assert most <= len(set(epochs))
+    assert len(sent) <= len(set(epochs)) * 600
+    # One that a database had while it was not asked for anything has grown too old by the time that it is.
+    assert sum(sent.count(b"%d" % number) > 1 for number in range(500)) > 50
+    assert caplog.text.count("answers for several databases by turns") == 1
+    assert caplog.text.count("has another database now") <= 3
+
+
+@pytest.mark.parametrize("delay_seconds", [0.0, 1e9])
+def test_a_restart_in_between_sends_the_rest_again(make: Make, tmp_path: Path, delay_seconds: float) -> None:
+    setup = make(waiting=20, delay_seconds=delay_seconds)
+    setup.service.answer = lambda sent: by("a.1")
+    setup.drain()
+    setup.add(b"20")
+    setup.service.answer = lambda sent: by("a.2") if len(sent) < 11 else Failed("HTTP 503", "busy")
+    setup.delivery.step_live()
+    setup.pass_by(270)
+    setup.pass_by(60)
+    assert setup.spool.due() == 10
+    setup.spool.close()
+
+    again = Setup(tmp_path / "spool-0", 0)
+    again.service.answer = lambda sent: by("a.2")
+    again.add(b"21")
+    again.drain()
+    again.spool.close()
+
+    assert again.service.requests == [bodies(21), bodies(*range(10, 20))]

@@ -14,7 +14,7 @@ from agent.clock import rfc3339
 from agent.deadletter import DeadLetters
 from agent.doctor import examine, machine
 from agent.findings import Finding, found_within, written
-from agent.kept import refused, spool, stamps
+from agent.kept import keeping, refused, spool, stamps
 from agent.reach import clock, judged
 from agent.settings import Settings
 from agent.spool import Spool
@@ -191,6 +191,34 @@ def test_without_a_heartbeat_on_the_disk_nothing_is_said_of_timestamps(tmp_path:
     (tmp_path / "000000000001.seg").write_bytes(b"no record")
 
     assert list(stamps(tmp_path, NOW)) == list(stamps(tmp_path / "none", NOW)) == []
+
+
+SINCE = f"the oldest of {rfc3339(int(NOW + 1) * 1000)}"
+
+
+@pytest.mark.parametrize(
+    ("keep_seconds", "epoch", "text"),
+    [
+        (900, "7123.4", f"3 acknowledged heartbeats, {SINCE}; the service's database is 7123.4"),
+        (900, "", f"3 acknowledged heartbeats, {SINCE}; the service does not name its database"),
+        (0, "7123.4", "0 acknowledged heartbeats; the service's database is 7123.4"),
+    ],
+)
+def test_what_is_kept_for_another_database_is_told(tmp_path: Path, keep_seconds: float, epoch: str, text: str) -> None:
+    left = Spool(tmp_path, max_bytes=1 << 20, max_age_seconds=1e12, memory_heartbeats=10, keep_seconds=keep_seconds)
+    for number in range(5):
+        left.append(b"{}", int((NOW + number) * 1000))
+    first, *others, _ = left.oldest(9, 1 << 20, 1 << 62)
+    left.discard([first.sequence])
+    left.acknowledge([record.sequence for record in others], epoch)
+    left.close()
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+    (found,) = keeping(tmp_path)
+
+    assert found == Finding("kept", "ok", text)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert list(keeping(tmp_path / "none")) == []
 
 
 @pytest.mark.parametrize(

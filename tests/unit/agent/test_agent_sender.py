@@ -453,7 +453,29 @@ def test_a_refusal_says_its_code_and_the_services_clock(date: str, expected: int
 
     assert isinstance(outcome, Refused)
     assert (outcome.code, outcome.service_ms) == ("clock_future", expected)
-    assert judge(200, headers(Date=date), ACK)[3:] == (expected,)
+    delivered = judge(200, headers(Date=date), ACK)
+    assert isinstance(delivered, Delivered)
+    assert delivered.service_ms == expected
+
+
+@pytest.mark.parametrize(
+    ("said", "epoch"),
+    [
+        (b"", ""),
+        (b',"epoch":"7123456789012345678.3"', "7123456789012345678.3"),
+        (b',"epoch":null', ""),
+        (b',"epoch":5', ""),
+        (b',"epoch":["a"]', ""),
+        (b',"epoch":"\xc3\xa4\\n"', "\u00e4\n"),
+        (b',"epoch":"' + b"x" * 200 + b'"', "x" * 200),
+        (b',"epoch":"' + b"x" * 201 + b'"', ""),
+    ],
+)
+def test_an_acknowledgement_names_its_database_or_not(said: bytes, epoch: str) -> None:
+    outcome = judge(200, headers(), b'{"status":"ok"' + said + b"}")
+
+    assert isinstance(outcome, Delivered)
+    assert outcome.epoch == epoch
 
 
 def test_the_rejected_of_a_batch_are_read_with_their_reasons() -> None:
