@@ -24,7 +24,7 @@ from service.cache import Answers, Reader, Watch
 from service.clock import Clock
 from service.database import roles
 from service.database.maintenance import Maintenance
-from service.database.pool import READERS_SHARE, Database
+from service.database.pool import LEAST_READERS, READERS, Database
 from service.database.zones import Zones
 from service.fleet import agents, interfaces, overview, removal, servers
 from service.fleet.removal import Removals
@@ -38,7 +38,8 @@ from service.metrics import Metrics
 from service.openapi import complete
 from service.operations import definitions
 from service.operations import routes as operations
-from service.operations.collectors import Exposition
+from service.operations.collectors import Exposition, Sharing
+from service.operations.shared_numbers import SharedNumbers
 from service.pictures import routes as pictures
 from service.pictures.links import Links
 from service.settings import Settings
@@ -99,15 +100,25 @@ def _private(send: Send) -> Send:
 class Parts:
     """All that works behind the routes. Nothing is opened before `opened`, and each part before those that need it."""
 
-    def __init__(self, settings: Settings, database_url: str, key: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database_url: str,
+        key: str,
+        clock: Clock,
+        shared: SharedNumbers | None,
+        processes: int,
+    ) -> None:
+        readers = max(LEAST_READERS, min(READERS, 2 * READERS // processes))
+        share = readers // 2  # the slow queries of one reader leave half of them to the others
         secret = secret_key(settings)
         self.hasher = Hasher(secret)
         self.sessions = Sessions(secret, key)
         self.links = Links(secret, key)
         self.metrics = Metrics()
         self.answers = Answers()
-        database = Database(database_url, share=READERS_SHARE)
-        sparklines = Database(database_url, plans="generic", share=READERS_SHARE)
+        database = Database(database_url, connections=readers, share=share)
+        sparklines = Database(database_url, connections=readers, plans="generic", share=share)
         self.reader = Reader(database, self.answers, clock)
         self.sparklines = Reader(sparklines, self.answers, clock)
         # Of their own: what exports wait for keeps nobody from a sparkline.
@@ -129,10 +140,11 @@ class Parts:
         self.removals = Removals(database_url, database, self._is_reachable)
         self.live = overview.live(database)
         self.zones = Zones(database)
-        self.exposed = Exposition(self.metrics, self.ingest, self.answers, (database, sparklines, self.writing))
+        self.exposed = Exposition(self.metrics, self.ingest, self.answers, (database, sparklines, self.writing), shared)
         self._opened: tuple[AbstractAsyncContextManager[object], ...] = (
-            database, sparklines, self.exporting, self.ingest, self.writing, following, self.configurations,
-            self.tokens, self.ended, self.removals, Watch(self.answers, database), self.live, Maintenance(database_url),
+            Sharing(self.exposed), database, sparklines, self.exporting, self.ingest, self.writing, following,
+            self.configurations, self.tokens, self.ended, self.removals, Watch(self.answers, database), self.live,
+            Maintenance(database_url),
         )  # fmt: skip
 
     @asynccontextmanager
@@ -151,10 +163,16 @@ class Parts:
         self.metrics.batch_heartbeats.observe(len(server_ids))
 
 
-def create_app(settings: Settings, *, database_url: str, key: str) -> Linkbeat:
-    """The service on the database at `database_url`, whose schema has been checked (service.database.schema.check)."""
+def create_app(
+    settings: Settings, *, database_url: str, key: str, shared: SharedNumbers | None = None, processes: int = 1
+) -> Linkbeat:
+    """The service on the database at `database_url`, whose schema has been checked (service.database.schema.check).
+
+    shared     the numbers for Prometheus, where several processes serve on one port
+    processes  how many do
+    """
     clock = Clock()
-    parts = Parts(settings, database_url, key, clock)
+    parts = Parts(settings, database_url, key, clock, shared, processes)
     files = pages.Files()
     database, writing = parts.reader.database, parts.writing
     at_root, system = operations.routers(parts.reader, parts.ingest, parts.exposed, settings)

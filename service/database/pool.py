@@ -19,8 +19,8 @@ ACQUIRE_SECONDS = 1.0
 READ_SECONDS = 4.0
 WRITE_SECONDS = 4.0
 RETRY_AFTER_SECONDS = 2
-READERS = 8  # connections of a pool for reads
-READERS_SHARE = READERS // 2  # of one token: the slow queries of one reader leave half of them to the others
+READERS = 8  # connections of a pool for reads; where more than two processes share a port, they share twice as many
+LEAST_READERS = 2
 
 # What the path to the database, and not the statement, is to blame for.
 UNREACHABLE = (

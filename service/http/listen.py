@@ -8,11 +8,15 @@ from service.settings import SettingsError
 BACKLOG = 2048
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises SettingsError where the address is not to be had."""
+def listen(host: str, port: int, *, is_shared: bool = False) -> socket.socket:
+    """A listening socket. Raises SettingsError where the address is not to be had.
+
+    is_shared  other sockets of this user may listen there too: the kernel gives each connection to one of them. What
+               listens there already is not noticed then: `check_free` is asked before the first.
+    """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG, reuse_port=is_shared)
     except OSError as raised:
         if raised.errno == errno.EADDRINUSE:
             raise SettingsError(

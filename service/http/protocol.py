@@ -6,6 +6,7 @@ import gc
 import socket
 import sys
 import termios
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -27,9 +28,17 @@ JOINED_BYTES = (
 )  # a larger answer is written as it is: a copy for each client that does not read it would add up
 
 
+# At the end, connections have so long for a last request, whose answer says that they are closed.
+LAST_REQUEST_SECONDS = 1.0
+
+
 class Server(uvicorn.Server):
     """uvicorn, which says its address once it answers, and before its end calls `ending`: requests that wait for
-    something to happen would otherwise keep it waiting for them."""
+    something to happen would otherwise keep it waiting for them.
+
+    At its end it listens no more, and each connection is closed by the answer to its next request: one that is closed
+    as a client sends a request leaves that without an answer.
+    """
 
     def __init__(self, config: uvicorn.Config, say: Callable[[str], None], ending: Callable[[], None]) -> None:
         super().__init__(config)
@@ -47,6 +56,14 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._ending()
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, Protocol):
+                connection.close_with_next_answer()
+        until = time.monotonic() + LAST_REQUEST_SECONDS
+        while self.server_state.connections and not self.force_exit and time.monotonic() < until:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
         await super().shutdown(sockets)
 
 
@@ -70,6 +87,7 @@ class Protocol(HttpToolsProtocol):
         self._head_bytes = 0  # of a head that has not ended
         self._is_in_body = False
         self._messages = 0
+        self._is_last = False  # the next answer is
         self._unread = 0  # bytes of answers, when that was last asked
         self._reading: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
@@ -96,6 +114,12 @@ class Protocol(HttpToolsProtocol):
 
     def close_idle(self) -> None:
         self.transport.close()
+
+    def close_with_next_answer(self) -> None:
+        """The answer that is being made, or else the next one, is the last, and says so."""
+        self._is_last = True
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
 
     def abort(self) -> None:
         """Ends it without sending what waits to be sent."""
@@ -171,6 +195,8 @@ class Protocol(HttpToolsProtocol):
             self.abort()  # nothing that could be said now would be the answer to this one
             return
         super().on_headers_complete()
+        if self._is_last and self.cycle is not None:
+            self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
         self._is_in_body = False

@@ -1,24 +1,28 @@
 """What Prometheus is told: the process's own counts, and what ingest, the cache, the pools and the database know."""
 
+import asyncio
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from agent import __version__
+from service.background import BackgroundTask
 from service.cache import Answers
 from service.database.pool import Database
+from service.http.log_limit import limited
 from service.ingest.commit import Ingest
 from service.metrics import Metrics
+from service.operations.shared_numbers import SHARE_SECONDS, SharedNumbers
 
 JOB_STATES = ("ok", "failing", "overdue", "taken over", "off")
 
 
 class Exposition:
-    """The numbers of one process, as text."""
+    """The numbers of one process, or of all that serve on its port, as text."""
 
     def __init__(
         self,
@@ -26,9 +30,17 @@ class Exposition:
         ingest: Ingest,
         answers: Answers,
         databases: Sequence[Database],
+        shared: SharedNumbers | None = None,
     ) -> None:
+        """`shared`: with the other processes on this port, where there are some."""
         self._registry = metrics.registry
         self._registry.register(_Observed(metrics, ingest, answers, databases))
+        self._shared = shared
+
+    def share(self, *, is_last: bool = False) -> None:
+        """Puts this process's numbers down for the others, where there are some. Raises OSError."""
+        if self._shared:
+            self._shared.write(self._registry.collect(), is_last=is_last)
 
     def text(self, accept: str, jobs: Iterable[str] | None, edition: str) -> tuple[bytes, str]:
         """All of it as `accept` wants it, OpenMetrics or Prometheus' own text; and its media type.
@@ -36,19 +48,44 @@ class Exposition:
         jobs   the state of each job in the background; None: the database is away
         """
         encode, media_type = choose_encoder(accept)
-        return encode(_Scrape(self._registry, jobs, edition)), media_type
+        self.share()  # nothing is told that does not stand in the file: the sum would fall with this process
+        own = self._shared.of_all() if self._shared else self._registry.collect()
+        return encode(_Scrape(own, jobs, edition)), media_type
+
+
+class Sharing(BackgroundTask):
+    """Puts the numbers down again and again, and at the end."""
+
+    def __init__(self, exposition: Exposition) -> None:
+        super().__init__("numbers")
+        self._exposition = exposition
+
+    async def __aexit__(self, *of: object) -> None:
+        await super().__aexit__(*of)
+        self._share(is_last=True)
+
+    async def _run(self) -> None:
+        while True:
+            self._share()
+            await asyncio.sleep(SHARE_SECONDS)
+
+    def _share(self, *, is_last: bool = False) -> None:
+        try:
+            self._exposition.share(is_last=is_last)
+        except OSError as raised:
+            limited(logging.WARNING, ("numbers",), "the numbers for /metrics cannot be shared: %s", raised)
 
 
 class _Scrape(Collector):
-    """The registry, and what only the database knows."""
+    """What processes count, and what only the database knows."""
 
-    def __init__(self, registry: CollectorRegistry, jobs: Iterable[str] | None, edition: str) -> None:
-        self._registry = registry
+    def __init__(self, own: Iterable[Metric], jobs: Iterable[str] | None, edition: str) -> None:
+        self._own = own
         self._jobs = jobs
         self._edition = edition
 
     def collect(self) -> Iterator[Metric]:
-        yield from self._registry.collect()
+        yield from self._own
         yield InfoMetricFamily("linkbeat", "Version and edition.", {"version": __version__, "edition": self._edition})
         yield GaugeMetricFamily("linkbeat_database_up", "1: the database answers.", float(self._jobs is not None))
         if self._jobs is not None:

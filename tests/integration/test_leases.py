@@ -85,10 +85,13 @@ async def test_work_whose_lease_is_lost_is_ended(
 
 
 async def test_work_that_fails_gives_its_lease_back(database_url: str, database: asyncpg.Connection) -> None:
-    with pytest.raises(asyncpg.DivisionByZeroError):
+    async def work() -> None:
         async with leased(database_url, "work", command_seconds=20, settings={}) as connection:
             assert connection is not None
             await connection.execute("SELECT 1 / 0")
+
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await work()
 
     assert await database.fetch("SELECT FROM linkbeat.leases") == []
 

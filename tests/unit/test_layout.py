@@ -23,7 +23,8 @@ ORDER = (
     ("fleet", "pictures", "web"),
     ("operations", "openapi"),
     ("app", "single"),
-    ("run",),
+    ("serving",),
+    ("run", "workers"),
     ("__main__",),
 )
 LEVELS = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
