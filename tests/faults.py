@@ -277,12 +277,13 @@ class HangingPath:
             server_reader, server_writer = await asyncio.open_connection(self._to.hostname, self._to.port)
         self._ends += [writer, server_writer]
         self._passing += [
-            asyncio.create_task(_pass(reader, server_writer)),
-            asyncio.create_task(_pass(server_reader, writer)),
+            asyncio.create_task(passed_on(reader, server_writer)),
+            asyncio.create_task(passed_on(server_reader, writer)),
         ]
 
 
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def passed_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Everything that comes in goes out, until the end."""
     with contextlib.suppress(OSError):
         while data := await reader.read(1 << 16):
             writer.write(data)

@@ -165,6 +165,8 @@ class Tokens(Followed):
         token.server_guid = guid
         token.last_used_at = time.time()
         self._used.add(token)
+        # With the next poll: until it stands in the database, another process may pin another one.
+        self._noted = float("-inf")
 
     async def take(self) -> None:
         while True:

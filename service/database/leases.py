@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 
 import asyncpg
 
+from service.database.hosts import connect
 from service.database.pool import CONNECT_SECONDS, UNREACHABLE, WRITE_SECONDS
 
 LEASE_SECONDS = 30.0
@@ -79,9 +80,9 @@ async def _extend(keeping: asyncpg.Connection, name: str, holder: str, working: 
 
 
 async def _connect(url: str, command_seconds: float, settings: Mapping[str, str]) -> asyncpg.Connection:
-    return await asyncpg.connect(
+    return await connect(
         url,
-        timeout=CONNECT_SECONDS,
+        seconds=CONNECT_SECONDS,
         command_timeout=command_seconds,
         server_settings={"lock_timeout": "5s", "timezone": "UTC", **settings},
     )

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 import asyncpg
 
 from service.database import roles
+from service.database.hosts import connect
 from service.database.shares import Shares
 from service.http.errors import Problem
 from service.http.log_limit import limited
@@ -33,6 +34,7 @@ UNREACHABLE = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
+    asyncpg.ReadOnlySQLTransactionError,  # it has become a standby
 )
 
 # The database is there and cannot do it now: out of memory, disk or time, or in conflict with a writer.
@@ -84,7 +86,7 @@ class Database:
             self._url,
             min_size=0,  # asyncpg's keeping up of a floor fills the log with tracebacks while the database is away
             max_size=self._connections,
-            timeout=CONNECT_SECONDS,
+            connect=partial(connect, seconds=CONNECT_SECONDS),
             command_timeout=self._seconds,
             init=partial(roles.take, role=self._role),  # whatever goes wrong in a read, it cannot write
             reset=_leave_as_it_is,
@@ -149,9 +151,9 @@ async def connect_writer(url: str, *, waits_for_disk: bool) -> asyncpg.Connectio
     waits_for_disk  whether a commit returns only when it is flushed, or replicated, as the server is set
     """
     asynchronous = {} if waits_for_disk else {"synchronous_commit": "off"}
-    connection = await asyncpg.connect(
+    connection = await connect(
         url,
-        timeout=CONNECT_SECONDS,
+        seconds=CONNECT_SECONDS,
         # The server ends a statement that is too slow first, and the connection stays; this is for a path that hangs.
         command_timeout=WRITE_SECONDS + 0.5,
         server_settings={

@@ -5,6 +5,7 @@ differ, and so are the settings that the database itself works by (linkbeat.conf
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import asyncpg
@@ -13,13 +14,13 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from service.command import COMMAND
-from service.database import migrating, replaceable, roles
+from service.database import migrating, pooler, replaceable, roles
+from service.database.hosts import connect, reason
 from service.database.migrating import Turn
 from service.settings import Settings, variable
 
@@ -48,19 +49,19 @@ async def migrate(url: str, say: Callable[[str], None], settings: Settings = DEF
     config = _config()
     newest = head()
     try:
-        found = await _found(url)
-        if found is not None and found.revision not in _known():
-            raise SchemaError(_unknown(found.revision))
+        await pooler.require_sessions(url, seconds=CONNECT_SECONDS)
+        found = await _found_known(url)
         wanted = settings.database_configuration()
         if found is not None and found.is_current(newest, wanted):
             say(f"Schema: up to date at {newest}")
             return
         turn = Turn(say)
         await _install_extension(url, turn)
+        # SQLAlchemy reads a URL of several hosts its own way; whom it connects to is settled here as elsewhere.
         engine = create_async_engine(
-            make_url(url).set(drivername="postgresql+asyncpg"),
+            "postgresql+asyncpg://",
             poolclass=NullPool,
-            connect_args={"timeout": CONNECT_SECONDS, "server_settings": migrating.SESSION},
+            async_creator=partial(connect, url, seconds=CONNECT_SECONDS, server_settings=migrating.SESSION),
         )
         try:
             async with engine.begin() as connection:
@@ -69,7 +70,7 @@ async def migrate(url: str, say: Callable[[str], None], settings: Settings = DEF
                 # By SQLAlchemy, so that its transaction has begun.
                 await connection.execute(text("SELECT 1"))
                 await turn.take(driver)
-                found = await _found(url)  # what another one has done meanwhile
+                found = await _found_known(url)  # what another one has done meanwhile
                 if found is not None and found.is_current(newest, wanted):
                     say(f"Schema: up to date at {newest}")
                     return
@@ -79,11 +80,11 @@ async def migrate(url: str, say: Callable[[str], None], settings: Settings = DEF
         migrated = await _found(url)
         assert migrated is not None
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as raised:
-        raise SchemaError(f"the database cannot be migrated: {raised}") from raised
+        raise SchemaError(f"the database cannot be migrated: {reason(raised)}") from raised
     except SQLAlchemyError as raised:
         # The driver's own words: SQLAlchemy adds the statement, a class name and a link to its manual.
-        reason = getattr(getattr(raised, "orig", None), "__cause__", None) or raised
-        raise SchemaError(f"the database cannot be migrated: {reason}") from raised
+        cause = getattr(getattr(raised, "orig", None), "__cause__", None) or raised
+        raise SchemaError(f"the database cannot be migrated: {cause}") from raised
     if found is None:
         say(f"Schema: installed, now at {newest}")
     elif not found.is_newest(newest):
@@ -104,6 +105,7 @@ async def check(url: str, settings: Settings = DEFAULTS) -> str:
     has changed since.
     """
     try:
+        await pooler.require_sessions(url, seconds=CONNECT_SECONDS)
         found = await _found(url)
         if found is None:
             raise SchemaError(f"the database has no Linkbeat schema; run: {MIGRATE}")
@@ -127,7 +129,7 @@ async def check(url: str, settings: Settings = DEFAULTS) -> str:
                 f"{_differing(wanted, found.configuration)}; run: {MIGRATE}"
             )
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as raised:
-        raise SchemaError(f"the database cannot be used: {raised}") from raised
+        raise SchemaError(f"the database cannot be used: {reason(raised)}") from raised
     return found.edition
 
 
@@ -160,7 +162,7 @@ class _Found:
 
 
 async def _found(url: str) -> _Found | None:
-    connection = await asyncpg.connect(url, timeout=CONNECT_SECONDS, command_timeout=CONNECT_SECONDS)
+    connection = await connect(url, seconds=CONNECT_SECONDS, command_timeout=CONNECT_SECONDS)
     try:
         if await connection.fetchval("SELECT to_regclass('linkbeat.schema_version')") is None:
             return None
@@ -181,10 +183,18 @@ async def _found(url: str) -> _Found | None:
         await connection.close(timeout=CONNECT_SECONDS)
 
 
+async def _found_known(url: str) -> _Found | None:
+    """Raises SchemaError where it is of a later version."""
+    found = await _found(url)
+    if found is not None and found.revision not in _known():
+        raise SchemaError(_unknown(found.revision))
+    return found
+
+
 async def _install_extension(url: str, turn: Turn) -> None:
     """Before the migration, because the edition can only be asked for where the extension is there."""
-    connection = await asyncpg.connect(
-        url, timeout=CONNECT_SECONDS, command_timeout=INSTALL_SECONDS, server_settings=migrating.SESSION
+    connection = await connect(
+        url, seconds=CONNECT_SECONDS, command_timeout=INSTALL_SECONDS, server_settings=migrating.SESSION
     )
     try:
         if await connection.fetchval("SELECT 1 FROM pg_available_extensions WHERE name = 'timescaledb'") is None:
