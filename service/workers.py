@@ -1,10 +1,10 @@
 """`serve --workers N`: processes that serve on one port of this machine, and one that starts and ends them.
 
-Each has a listening socket of its own (SO_REUSEPORT), by which the kernel shares the connections out. This process
-holds the sockets too: connections that wait in the queue of a process that ends are its successor's.
+Each has a socket of its own (SO_REUSEPORT), by which the kernel shares the connections out, and listens on it once it
+can answer: nobody waits for a process that is starting. This process holds the sockets too, to hand them on.
 
-SIGTERM and SIGINT end all in order. SIGHUP replaces them one after the other, each once its successor answers: so a new
-version is taken up without a moment in which nobody listens.
+SIGTERM and SIGINT end all in order. SIGHUP replaces them one after the other: once the successor answers on the same
+socket, the old one is ended. So a new version is taken up, and no connection is refused or waits.
 """
 
 import fcntl
@@ -23,7 +23,7 @@ from types import FrameType
 from service.command import python_module
 from service.embedded.guarded import Guarded
 from service.embedded.handle import DatabaseHandle
-from service.http.listen import check_free, listen
+from service.http.listen import bind_shared, check_free
 from service.serving import DRAIN_SECONDS, Place
 from service.settings import Settings, SettingsError
 
@@ -77,7 +77,7 @@ class _Worker:
 
 
 class _Seat:
-    """A listening socket, and who serves on it; `next_start` where nobody does."""
+    """A socket of the port, and the process that serves on it; `next_start` where there is none."""
 
     def __init__(self, listener: socket.socket) -> None:
         self.listener: socket.socket | None = listener
@@ -100,7 +100,7 @@ class Workers:
         self._is_ending = False
         self._is_to_renew = False
         check_free(settings.host, settings.port)
-        self._seats = [_Seat(self._listen()) for _ in range(count)]
+        self._seats = [_Seat(self._bind()) for _ in range(count)]
         self._leaving: list[_Worker] = []
 
     def run(self) -> int:
@@ -162,18 +162,19 @@ class Workers:
                 self._put_off(seat, f"worker {worker.number} ended by itself with status {worker.status}")
             if seat.worker is None and now >= seat.next_start:
                 try:
-                    seat.listener = seat.listener or self._listen()
+                    seat.listener = seat.listener or self._bind()
                     seat.worker = self._start(seat)
                 except (OSError, SettingsError) as raised:
                     seat.failures += 1
                     self._put_off(seat, f"a worker cannot be started: {raised}")
 
     def _put_off(self, seat: _Seat, reason: str) -> None:
-        pause = 0.0 if seat.failures <= 1 else min(BACKOFF_SECONDS * 2 ** (seat.failures - 2), MOST_BACKOFF_SECONDS)
+        # The exponent is bounded, because it may fail for weeks.
+        pause = min(BACKOFF_SECONDS * 2 ** min(seat.failures - 2, 10), MOST_BACKOFF_SECONDS) if seat.failures > 1 else 0
         seat.next_start = time.monotonic() + pause
         log.error("%s; %s", reason, f"next start in {pause:.1f} s" if pause else "starting another")
-        if pause and seat.listener:
-            # Nobody would answer those who wait there for as long; connected again, they come to another process.
+        if seat.listener:
+            # Who waits there would wait for the next start; connected again, they come to another process.
             _close(seat.listener)
             seat.listener = None
 
@@ -239,9 +240,9 @@ class Workers:
         for worker in workers:
             worker.end(until)
 
-    def _listen(self) -> socket.socket:
-        listener = listen(self._settings.host, self._settings.port, is_shared=True)
-        return socket.socket(fileno=_inheritable(listener.detach()))
+    def _bind(self) -> socket.socket:
+        bound = bind_shared(self._settings.host, self._settings.port)
+        return socket.socket(fileno=_inheritable(bound.detach()))
 
 
 def run_workers(settings: Settings, database: DatabaseHandle, count: int, say: Callable[[str], None]) -> int:
