@@ -23,9 +23,9 @@ from service.http.listen import listen
 from service.http.log_limit import LimitedFilter
 from service.operations import recount
 from service.run import run_all
-from service.serving import Place, serve_on
+from service.serving.process import Place, serve_on
+from service.serving.workers import MOST_WORKERS, run_workers
 from service.settings import Settings, SettingsError
-from service.workers import MOST_WORKERS, run_workers
 
 log = logging.getLogger("linkbeat")
 
@@ -74,7 +74,9 @@ def argument_parser() -> argparse.ArgumentParser:
                 metavar="N",
                 help="processes that share the port (docs/many-services.md); 1 unless given",
             )
-            command.add_argument("--worker", default="", help=argparse.SUPPRESS)  # one of them: service/workers.py
+            command.add_argument(
+                "--worker", default="", help=argparse.SUPPRESS
+            )  # one of them: service/serving/workers.py
     words = "make, list and revoke tokens (docs/identity.md)"
     token_command.add_arguments(commands.add_parser("token", help=words, description=words))
     words = "judge a server's stored samples again by today's rules (docs/counters.md)"
@@ -140,7 +142,7 @@ def _worker_count(text: str) -> int:
 
 
 def _log_to_stderr(level: str, worker: str) -> None:
-    """`worker`: its place (service/serving.py), "" for a process that serves alone."""
+    """`worker`: its place (service/serving/process.py), "" for a process that serves alone."""
     of = f"worker {worker.partition(':')[0]}: " if worker else ""
     logging.basicConfig(
         level=level.upper(),

@@ -1,4 +1,4 @@
-"""What processes that serve on one port (service/workers.py) tell Prometheus: whichever is asked answers for all.
+"""What processes on one port (service/serving/workers.py) tell Prometheus: whichever is asked answers for all.
 
 As Prometheus' own client does for several processes: counters and histograms are sums, and a gauge has a series for
 each process, with its number as `worker`. A sum that fell, as where a process ends and takes its counts along, would

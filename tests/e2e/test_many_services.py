@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,9 +43,8 @@ class Services:
 def services(database_server: str, clones: Clones, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     name = asyncio.run(clones.take())
     url, directory = with_database(database_server, name), tmp_path_factory.mktemp("services")
-    with contextlib.ExitStack() as stack, ThreadPoolExecutor(4) as starting:
-        # At once, as a deployment starts them: the first makes the secret key for all.
-        processes = list(starting.map(lambda _: stack.enter_context(serving(url, directory)), range(4)))
+    with contextlib.ExitStack() as stack:
+        processes = [stack.enter_context(serving(url, directory)) for _ in range(4)]
         yield Services(processes, url, directory)
     clones.give_back(name)
 

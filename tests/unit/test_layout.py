@@ -24,7 +24,7 @@ ORDER = (
     ("operations", "openapi"),
     ("app", "single"),
     ("serving",),
-    ("run", "workers"),
+    ("run",),
     ("__main__",),
 )
 LEVELS = {room: level for level, rooms in enumerate(ORDER) for room in rooms}

@@ -24,7 +24,7 @@ from service.command import python_module
 from service.embedded.guarded import Guarded
 from service.embedded.handle import DatabaseHandle
 from service.http.listen import bind_shared, check_free
-from service.serving import DRAIN_SECONDS, Place
+from service.serving.process import DRAIN_SECONDS, Place
 from service.settings import Settings, SettingsError
 
 log = logging.getLogger("linkbeat")
@@ -32,7 +32,7 @@ log = logging.getLogger("linkbeat")
 MOST_WORKERS = 64
 POLL_SECONDS = 0.05
 READY_SECONDS = 60.0
-STOP_SECONDS = DRAIN_SECONDS + 5.0
+STOP_SECONDS = DRAIN_SECONDS + 8.0  # what is queued is stored after the last answer
 STEADY_SECONDS = 60.0  # a process that lived for as long has not failed at its start
 BACKOFF_SECONDS = 0.5
 MOST_BACKOFF_SECONDS = 30.0

@@ -24,7 +24,7 @@ DRAIN_SECONDS = 10
 
 
 class Place:
-    """Of a process that serves beside others on one port: what service/workers.py hands it.
+    """Of a process that serves beside others on one port: what service/serving/workers.py hands it.
 
     number      by which its lines in the log and its numbers for Prometheus are told from the others'
     processes   how many there are
