@@ -18,6 +18,7 @@ from service.ingest.commit import Ingest
 from service.metrics import Metrics
 from service.operations.shared_numbers import SHARE_SECONDS, SharedNumbers
 
+FAILURES = ("retry ", "refused ", "reconnect ", "seal_", "not_flushed", "not_replicated", "other_server")
 JOB_STATES = ("ok", "failing", "overdue", "taken over", "off")
 
 
@@ -125,8 +126,17 @@ class _Observed(Collector):
         yield _counter(
             "linkbeat_heartbeats_rejected", "Heartbeats not taken, by reason.", "reason", self._metrics.rejected
         )
-        failures = {name.replace(" ", "_"): n for name, n in counts.items() if name.startswith(("retry ", "refused "))}
+        failures = {name.replace(" ", "_"): n for name, n in counts.items() if name.startswith(FAILURES)}
         yield _counter("linkbeat_ingest_failures", "Batches that the database did not take at once.", "kind", failures)
+        state = ingest.durability
+        yield InfoMetricFamily(
+            "linkbeat_durability",
+            "What 200 is to mean for a heartbeat, and what it can mean now: local, replicated or none.",
+            {"asked": state.asked, "in_force": state.in_force},
+        )
+        yield GaugeMetricFamily(
+            "linkbeat_durability_in_force", "1: 200 means what was asked for.", float(not state.reason)
+        )
         yield GaugeMetricFamily(
             "linkbeat_ingest_queue_heartbeats", "Heartbeats that wait for the database.", ingest.queued
         )

@@ -53,6 +53,9 @@ class Readiness(msgspec.Struct, frozen=True):
 
     jobs   the work in the background: refresh of the aggregates, compression, retention. Where it fails, heartbeats
            are stored and answers are right all the same; so this alone leaves the service ready.
+    durability           whether 200 can mean what LINKBEAT_DURABILITY says
+    durability_in_force  what the database's commits are worth: local, on the primary's disk; replicated, on a
+                         synchronous standby's too; none, nothing is acknowledged
     """
 
     status: Literal["ready", "not ready"]
@@ -61,6 +64,9 @@ class Readiness(msgspec.Struct, frozen=True):
     ingest: str
     jobs: str
     edition: str
+    durability: str
+    durability_asked: Literal["local", "replicated"]
+    durability_in_force: Literal["local", "replicated", "none"]
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -80,12 +86,14 @@ class SystemHealth(msgspec.Struct, frozen=True):
 
     status            ok; degraded: jobs do not work, heartbeats and answers do; failing: it cannot do its work
     queue_heartbeats  heartbeats that wait for the database
+    durability        as in /health/ready
     """
 
     status: Literal["ok", "degraded", "failing"]
     database: str
     schema: str
     ingest: str
+    durability: str
     edition: str
     queue_heartbeats: int
     jobs: list[Job]
@@ -100,6 +108,7 @@ class SystemInfo(msgspec.Struct, frozen=True):
     retention_days  how long rows and buckets are kept, and when they are compressed (docs/settings.md)
     interfaces      whose newest state is remembered, gone ones included
     duplicates      heartbeats that were sent again; conflicts, those of them whose values differed
+    durability      what 200 is to mean for a heartbeat (LINKBEAT_DURABILITY), and what it can mean now
     """
 
     version: str
@@ -116,6 +125,8 @@ class SystemInfo(msgspec.Struct, frozen=True):
     duplicates: int
     conflicts: int
     retention_days: dict[str, float]
+    durability_asked: Literal["local", "replicated"]
+    durability_in_force: Literal["local", "replicated", "none"]
 
 
 class _Found(msgspec.Struct):
@@ -124,12 +135,13 @@ class _Found(msgspec.Struct):
     database: str = "ok"
     schema: str = "unknown"
     ingest: str = "ok"
+    durability: str = "ok"
     edition: str = "unknown"
     jobs: list[asyncpg.Record] | None = None
 
     @property
     def is_ready(self) -> bool:
-        return self.database == self.schema == self.ingest == "ok"
+        return self.database == self.schema == self.ingest == self.durability == "ok"
 
 
 def routers(
@@ -157,6 +169,11 @@ def routers(
             found.schema = "ok" if revision == expected else f"at {revision or 'no revision'}, expected {expected}"
         if not ingest.is_connected:
             found.ingest = "no connection to the database"
+        state = ingest.durability
+        if state.asked == "replicated" and state.reason:
+            found.durability = state.reason
+            if ingest.is_reached:
+                found.ingest = "ok"  # it has its connection, and does not acknowledge by it
         return found
 
     async def exposition(request: Request[Any, Any, Any]) -> Response[bytes]:
@@ -180,7 +197,17 @@ def routers(
         told = "unknown" if found.jobs is None else _told([job for job in found.jobs if job["state"] != "ok"])
         status: Literal["ready", "not ready"] = "ready" if found.is_ready else "not ready"
         return Response(
-            Readiness(status, found.database, found.schema, found.ingest, told, found.edition),
+            Readiness(
+                status,
+                found.database,
+                found.schema,
+                found.ingest,
+                told,
+                found.edition,
+                found.durability,
+                ingest.durability.asked,
+                ingest.durability.in_force,
+            ),
             status_code=200 if found.is_ready else 503,
         )
 
@@ -212,7 +239,9 @@ def routers(
             "failing" if not found.is_ready else "ok" if works else "degraded"
         )
         return Response(
-            SystemHealth(status, found.database, found.schema, found.ingest, found.edition, ingest.queued, jobs),
+            SystemHealth(
+                status, found.database, found.schema, found.ingest, found.durability, found.edition, ingest.queued, jobs
+            ),
             status_code=200 if found.is_ready else 503,
         )
 
@@ -235,6 +264,8 @@ def routers(
                 duplicates=row["duplicates"],
                 conflicts=row["conflicts"],
                 retention_days=settings.database_configuration(),
+                durability_asked=ingest.durability.asked,
+                durability_in_force=ingest.durability.in_force,
             )
 
         return await reader.answers.get(request, "info", read, keep_seconds=LONGEST_SECONDS)
