@@ -60,7 +60,7 @@ class Server:
         self.port = free_port()
         self.data_dir = directory / name
         self._installation = installation
-        self._password = ""
+        self.password = ""
         self._running: Guarded | None = None
 
     @property
@@ -70,7 +70,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        return f"postgresql://{ROLE}:{self._password}@{self.address}/{DATABASE}"
+        return f"postgresql://{ROLE}:{self.password}@{self.address}/{DATABASE}"
 
     @property
     def address(self) -> str:
@@ -87,9 +87,9 @@ class Server:
 
     def follow(self, primary: "Server") -> None:
         """Becomes a standby of `primary`, with a copy of its data; returns when it streams."""
-        self._password = primary._password
+        self.password = primary.password
         self._empty()
-        login = {"PGPASSWORD": self._password}
+        login = {"PGPASSWORD": self.password}
         source = ("-h", "127.0.0.1", "-p", str(primary.port), "-U", ROLE)
         copied = run_as(
             self._files.account,
@@ -104,7 +104,7 @@ class Server:
         self._files.write("postgresql.auto.conf", "")
         self._files.write("standby.signal", "\n")
         self._configure(
-            f"primary_conninfo = 'host=127.0.0.1 port={primary.port} user={ROLE} password={self._password} "
+            f"primary_conninfo = 'host=127.0.0.1 port={primary.port} user={ROLE} password={self.password} "
             f"application_name={self.name}'\n"
         )
         self.start()
@@ -116,7 +116,7 @@ class Server:
     def start(self) -> None:
         """Returns when it accepts connections."""
         clear_remains(self.data_dir, self._files.account)
-        self._password = self._files.password
+        self.password = self._files.password
         self._running = Guarded(
             [self._installation.program("postgres"), "-D", self.data_dir],
             program_environment(),
@@ -191,7 +191,7 @@ class Server:
                 "PGPORT": str(self.port),
                 "PGUSER": ROLE,
                 "PGDATABASE": DATABASE,
-                "PGPASSWORD": self._password,
+                "PGPASSWORD": self.password,
             },
         )
 
@@ -265,20 +265,43 @@ class Pair:
 @contextlib.contextmanager
 def two_servers() -> Iterator[Pair]:
     """A migrated pair; where none can be had, the test is skipped with the reason and its remedy."""
+    with _installed() as (installation, directory):
+        pair = Pair(installation, directory)
+        try:
+            _start_migrated(pair.primary)
+            pair.restore()
+            yield pair
+        finally:
+            pair.stop()
+
+
+@contextlib.contextmanager
+def one_server() -> Iterator[Server]:
+    """A migrated server without a standby, that listens on TCP."""
+    with _installed() as (installation, directory):
+        server = Server(installation, directory, "a")
+        try:
+            _start_migrated(server)
+            yield server
+        finally:
+            server.stop()
+
+
+@contextlib.contextmanager
+def _installed() -> Iterator[tuple[Installation, Path]]:
+    """The programs, and a directory that is gone afterwards, also where we were killed."""
     try:
         installation = packages.prepare(default_cache_dir(), print)
     except (UnsupportedHostError, MirrorError) as error:
         pytest.skip(f"no servers of its own to kill: {error}")
     with throwaway_directory(server_config.machine_memory_bytes()) as directory:
-        pair = Pair(installation, directory)
-        try:
-            pair.primary.initialise()
-            pair.primary.start()
-            asyncio.run(schema.migrate(pair.primary.url, print))
-            pair.restore()
-            yield pair
-        finally:
-            pair.stop()
+        yield installation, directory
+
+
+def _start_migrated(server: Server) -> None:
+    server.initialise()
+    server.start()
+    asyncio.run(schema.migrate(server.url, print))
 
 
 class Switch:

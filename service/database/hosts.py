@@ -98,22 +98,25 @@ def split(url: str) -> dict[str, str]:
     """
     parts = urlsplit(url)
     login, at, places = parts.netloc.rpartition("@")
-    query = parse_qsl(parts.query, keep_blank_values=True)
     if places:
         return {place: urlunsplit(parts._replace(netloc=f"{login}{at}{place}")) for place in places.split(",")}
+    query = parse_qsl(parts.query, keep_blank_values=True)
     named = dict(query)
     hosts, ports = (named.get(name, "").split(",") for name in ("host", "port"))
+    if hosts == [""]:
+        return {"": url}
     if len(ports) == 1:
         ports *= len(hosts)
     if len(ports) != len(hosts):
         raise asyncpg.ClientConfigurationError(f"the database's URL has {len(hosts)} hosts and {len(ports)} ports")
     others = [(name, value) for name, value in query if name not in ("host", "port")]
-    return {
-        f"{host}:{port}" if port else host: urlunsplit(
-            parts._replace(query=urlencode([*others, *(("host", host),) * bool(host), *(("port", port),) * bool(port)]))
+    urls = {}
+    for host, port in zip(hosts, ports, strict=True):
+        own = [("host", host), ("port", port)] if port else [("host", host)]
+        urls[f"{host}:{port}" if port else host] = (
+            f"{parts.scheme}://{parts.netloc}{parts.path}?{urlencode(others + own)}"
         )
-        for host, port in zip(hosts, ports, strict=True)
-    }
+    return urls
 
 
 def reason(raised: BaseException) -> str:

@@ -17,8 +17,12 @@ REFUSAL = (
     "itself, or set pool_mode = session for this database (docs/durability.md)"
 )
 
-# Of prepared statements that another session has, or this one no longer.
-_MIXED_UP = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
+# Prepared statements that another session has, or this one no longer; and no BEGIN where statements are pooled.
+_MIXED_UP = (
+    asyncpg.InvalidSQLStatementNameError,
+    asyncpg.DuplicatePreparedStatementError,
+    asyncpg.ConnectionDoesNotExistError,
+)
 
 
 class PoolerError(ConnectionError):
@@ -30,19 +34,18 @@ async def require_sessions(url: str, *, seconds: float) -> None:
 
     Raises PoolerError, and whatever hosts.connect raises.
     """
+    first = await _connect(url, seconds)
     try:
-        first = await _connect(url, seconds)
-        try:
-            if await _is_pooled(url, first):
-                second = await _connect(url, seconds)
-                try:
-                    await _require_own(first, second)
-                finally:
-                    second.terminate()
-        finally:
-            first.terminate()
-    except _MIXED_UP as raised:
-        raise PoolerError(f"{REFUSAL}: {reason(raised)}") from raised
+        if await _is_pooled(url, first):
+            second = await _connect(url, seconds)
+            try:
+                await _require_own(first, second)
+            except _MIXED_UP as raised:
+                raise PoolerError(f"{REFUSAL}: {reason(raised)}") from raised
+            finally:
+                second.terminate()
+    finally:
+        first.terminate()
 
 
 async def _connect(url: str, seconds: float) -> asyncpg.Connection:

@@ -77,6 +77,9 @@ def named(url: str, origin: Origin, release: Callable[[], None] | None = None) -
         program = str(prefix.program("psql"))
     shown, password = without_password(url)
     environment = {"PGPASSWORD": password} if password else {}
+    if "," in shown:
+        # Of several hosts, the one that the service writes to; libpq gives each its own time, and by itself no end.
+        environment |= {"PGTARGETSESSIONATTRS": "primary", "PGCONNECT_TIMEOUT": "3"}
     psql = [program, shown] if program else None
     return DatabaseHandle(url, origin, psql, release or _nothing, psql_environment=environment)
 

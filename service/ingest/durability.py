@@ -82,7 +82,9 @@ class SealerSession:
         try:
             if asked == "local":
                 await connection.execute(_WAIT_FOR_DISK)
-            return cls(connection, await ServerIdentity.read(connection), asked)
+            session = cls(connection, await ServerIdentity.read(connection), asked)
+            session._note(await session._row(_SETTINGS))
+            return session
         except BaseException:
             connection.terminate()
             raise

@@ -16,6 +16,7 @@ import asyncpg
 from service.database.hosts import NoHostError, distrust, reason
 from service.database.pool import UNREACHABLE
 from service.database.server import ServerIdentity
+from service.http.log_limit import limited
 from service.ingest.batch import Pending
 from service.ingest.durability import Durability, DurabilityState, NotSealedError, SealerSession
 
@@ -77,10 +78,10 @@ class Sealer:
 
     @property
     def state(self) -> DurabilityState:
-        if self.session is None:
-            return DurabilityState(self._asked, self._in_force, self._reason or "no connection to the database")
         if self._asked == "replicated" and self._waiting_seconds() > SLOW_SECONDS:
             return DurabilityState(self._asked, "none", _UNCONFIRMED)
+        if self.session is None:
+            return DurabilityState(self._asked, self._in_force, self._reason or "no connection to the database")
         return DurabilityState(self._asked, self.session.in_force, "")
 
     def add(self, batch: list[Pending], row: asyncpg.Record, session: SealerSession) -> None:
@@ -172,7 +173,8 @@ class Sealer:
             self._executed[:0] = batches  # the next session has them written again
             raise
         except asyncpg.PostgresError as raised:
-            log.error("the database cannot flush its log: %s: %s", type(raised).__name__, raised)
+            name = type(raised).__name__
+            limited(logging.ERROR, ("seal", name), "the database cannot flush its log: %s: %s", name, raised)
             self._counts[f"refused {raised.sqlstate}"] += 1
             for batch, _ in batches:
                 self._refuse(batch)
@@ -193,10 +195,11 @@ class Sealer:
 
     def _note_failure(self, raised: BaseException, session: SealerSession | None) -> None:
         distrust(self._url)
-        self._in_force, self._reason = "none", reason(raised)
+        # Clients see the reason: of other errors, which may name hosts and logins, the log has the words.
+        self._in_force, self._reason = "none", ""
         if isinstance(raised, NotSealedError):
             self._counts[raised.kind] += 1
-            self._in_force = raised.in_force
+            self._in_force, self._reason = raised.in_force, str(raised)
         elif isinstance(raised, TimeoutError) and session is not None and session.in_force == "replicated":
             self._reason = _UNCONFIRMED
         else:

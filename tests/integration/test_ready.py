@@ -21,6 +21,7 @@ async def test_ready_says_what_it_found(service: Client, database: asyncpg.Conne
     # Of jobs: test_jobs.py.
     assert answer.json() | {"jobs": ""} == {
         "status": "ready", "database": "ok", "schema": "ok", "ingest": "ok", "jobs": "", "edition": edition,
+        "durability": "ok", "durability_asked": "local", "durability_in_force": "local",
     }  # fmt: skip
 
 
