@@ -13,6 +13,7 @@ from agent import __version__
 from service.background import BackgroundTask
 from service.cache import Answers
 from service.database.pool import Database
+from service.database.replicas import Replicas
 from service.http.log_limit import limited
 from service.ingest.commit import Ingest
 from service.metrics import Metrics
@@ -32,10 +33,13 @@ class Exposition:
         answers: Answers,
         databases: Sequence[Database],
         shared: SharedNumbers | None = None,
+        replicas: Replicas | None = None,
     ) -> None:
         """`shared`: with the other processes on this port, where there are some."""
         self._registry = metrics.registry
         self._registry.register(_Observed(metrics, ingest, answers, databases))
+        if replicas:
+            self._registry.register(_Read(replicas))
         self._shared = shared
 
     def share(self, *, is_last: bool = False) -> None:
@@ -151,6 +155,30 @@ class _Observed(Collector):
         )  # fmt: skip
         told = {name: self._answers.counts[name] for name in ("hits", "misses", "not_modified")}
         yield _counter("linkbeat_answers", "Requests for answers that are kept.", "result", told)
+
+
+class _Read(Collector):
+    """What replicas are read for."""
+
+    def __init__(self, replicas: Replicas) -> None:
+        self._replicas = replicas
+
+    def collect(self) -> Iterator[Metric]:
+        replicas = self._replicas
+        behind = GaugeMetricFamily(
+            "linkbeat_replica_behind_seconds", "How far a replica may be behind; +Inf: not known.", labels=["replica"]
+        )
+        for name, seconds in replicas.behind_seconds().items():
+            behind.add_metric([name], seconds)
+        yield behind
+        yield _counter(
+            "linkbeat_replica_reads", "Statements that a replica may answer, by the server that did.", "server",
+            replicas.reads,
+        )  # fmt: skip
+        yield _counter(
+            "linkbeat_replica_retries", "Those that another server answered, by the replica that could not.", "server",
+            replicas.retries,
+        )  # fmt: skip
 
 
 def _counter(name: str, words: str, label: str | None, values: "Counter[str] | dict[str, int]") -> Metric:
