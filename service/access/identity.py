@@ -221,9 +221,7 @@ class Identity:
         if not session.token_id:
             caller = Caller("key", "", None, None, peer)
         else:
-            tokens = self._tokens
-            await tokens.at_most_old(MAX_AGE_SECONDS)
-            found = tokens.of_id(session.token_id)
+            found = await self._tokens.of_id(session.token_id)
             if found is None:
                 return None
             caller = Caller(found.kind, found.token_id, found.server_id, None, peer)

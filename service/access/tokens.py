@@ -135,9 +135,16 @@ class Tokens(Followed):
         token = self._of.get(credential[_ID], _NOBODYS)
         return self._used_now(token) if token.is_of(self._hasher(credential)) else None
 
-    def of_id(self, token_id: str) -> Token | None:
-        """The valid token of this id, for whoever has shown it before (service/access/sessions.py)."""
-        token = self._of.get(token_id.encode())
+    async def of_id(self, token_id: str) -> Token | None:
+        """The valid token of this id, for whoever has shown it before (service/access/sessions.py).
+
+        Raises Problem (503) where tokens cannot be known because the database is away.
+        """
+        await self.at_most_old(MAX_AGE_SECONDS)
+        place = token_id.encode()
+        if place not in self._of:
+            await self.look_again()
+        token = self._of.get(place)
         return self._used_now(token) if token else None
 
     def _used_now(self, token: Token) -> Token | None:
