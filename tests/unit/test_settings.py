@@ -29,6 +29,8 @@ WRONG = [
     ("LINKBEAT_DATABASE_URL", "host=db password=s3cret-password"),
     ("LINKBEAT_DATABASE", "postgres"),
     ("LINKBEAT_DATABASE", "Docker"),
+    ("LINKBEAT_DURABILITY", "synchronous"),
+    ("LINKBEAT_DURABILITY", "Replicated"),
     ("LINKBEAT_DATABASE_PORT", "65536"),
     ("LINKBEAT_DATABASE_PORT", "-1"),
     ("LINKBEAT_API_KEY", "s3cret-password"),
