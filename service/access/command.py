@@ -1,4 +1,4 @@
-"""`linkbeat token`: making, listing and revoking tokens on the machine that has the database's URL."""
+"""`linkbeat token`: creates, lists and revokes tokens on a machine that knows the database's URL."""
 
 import argparse
 import asyncio
@@ -28,22 +28,26 @@ T = TypeVar("T", NewToken, NewEnrolment)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The subcommands of `token`."""
     commands = parser.add_subparsers(dest="action", required=True, metavar="action")
-    made = commands.add_parser("create", help="make a token; it is printed once, on stdout")
+    made = commands.add_parser("create", help="create a token and print it, once, on stdout")
     made.add_argument("--kind", required=True, choices=["server", "fleet", "read", "admin"])
-    made.add_argument("--server", metavar="ID", help="the server that a token of kind server reports for")
-    made.add_argument("--name", default="", help="what it is for")
-    made.add_argument("--expires-days", type=float, metavar="DAYS", help="without it, valid until it is revoked")
-    enrolment = commands.add_parser("enrol", help="make an enrolment token; agents get their own tokens with it")
-    enrolment.add_argument("--uses", type=int, default=1, help="how many agents (1)")
-    enrolment.add_argument("--expires-minutes", type=float, default=60.0, metavar="MINUTES", help="for how long (60)")
-    enrolment.add_argument("--name", default="", help="what it is for")
+    made.add_argument("--server", metavar="ID", help="server that a token of kind server reports for")
+    made.add_argument("--name", default="", help="a description")
+    made.add_argument("--expires-days", type=float, metavar="DAYS", help="lifetime (default: until it is revoked)")
+    enrolment = commands.add_parser(
+        "enrol", help="create an enrolment token, which agents exchange for tokens of their own"
+    )
+    enrolment.add_argument("--uses", type=int, default=1, help="number of agents (default 1)")
+    enrolment.add_argument(
+        "--expires-minutes", type=float, default=60.0, metavar="MINUTES", help="lifetime (default 60)"
+    )
+    enrolment.add_argument("--name", default="", help="a description")
     commands.add_parser("list", help="list all tokens")
     revoked = commands.add_parser("revoke", help="revoke a token: every service refuses it within seconds")
-    revoked.add_argument("id", help="the token's id, as list shows it")
+    revoked.add_argument("id", help="id of the token, as shown by list")
 
 
 def run(settings: Settings, arguments: argparse.Namespace, say: Callable[[str], None]) -> int:
-    """Does what the arguments say. A token goes to stdout alone, so that it can be piped into a file."""
+    """Runs the command. Only the token goes to stdout, so that it can be redirected into a file."""
     hasher = Hasher(secret_key(settings))
     with choose_database(settings, lambda _: None) as database:
         asyncio.run(schema.check(database.url, settings))
@@ -71,7 +75,7 @@ async def _run(url: str, hasher: Hasher, arguments: argparse.Namespace, say: Cal
         elif arguments.action == "list":
             _list(await connection.fetch(LIST, None, None, "", 2**31))
         elif not await connection.fetchval(REVOKE, arguments.id.replace("\0", "")):
-            say(f"linkbeat: there is no token {arguments.id!r}")
+            say(f"linkbeat: no token {arguments.id!r} exists")
             return 1
     finally:
         await connection.close(timeout=schema.CONNECT_SECONDS)
@@ -89,7 +93,9 @@ def _checked(expected: type[T], **values: Any) -> T:
 
 def _show(new: Created, say: Callable[[str], None]) -> None:
     until = f", until {new.expires_at:%Y-%m-%d %H:%M} UTC" if new.expires_at else ""
-    say(f"Token {new.id} ({new.kind}{f' {new.server_id}' if new.server_id else ''}{until}). It is not shown again:")
+    say(
+        f"Token {new.id} ({new.kind}{f' {new.server_id}' if new.server_id else ''}{until}). It will not be shown again:"
+    )
     print(new.token, flush=True)
 
 
@@ -104,5 +110,5 @@ def _list(rows: list[asyncpg.Record]) -> None:
 def _written(value: Any) -> str:
     if value is None or value == "":
         return "-"
-    # Names from before control characters were refused: a terminal would obey them.
+    # Names that are older than the check for control characters: a terminal would execute their escape sequences.
     return value.strftime("%Y-%m-%d %H:%M") if hasattr(value, "strftime") else _CONTROL.sub("\ufffd", str(value))

@@ -1,4 +1,4 @@
-"""Sessions that were signed out and codes that were used: every process refuses them, also after a restart."""
+"""Sessions that were signed out and codes that were used. Every process refuses them, also after a restart."""
 
 import time
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from collections.abc import Callable
 import asyncpg
 
 from service.access.sessions import Session
-from service.database.follow import Followed
+from service.database.follow import PolledCache
 from service.database.pool import Database
 
 CHANGED = """
@@ -16,8 +16,8 @@ FROM linkbeat.ended_sessions WHERE revision > $1 ORDER BY revision
 _END = "SELECT linkbeat.end_session(of_session => $1, would_end => to_timestamp($2))"
 
 
-class EndedSessions(Followed):
-    """What the database says has ended, as this process knows it; forgotten once it would have ended by itself."""
+class EndedSessions(PolledCache):
+    """The ended sessions, cached from the database. Entries are dropped once the session would have expired."""
 
     def __init__(self, database: Database, writing: Database, is_reachable: Callable[[], bool]) -> None:
         super().__init__(database, is_reachable, "ended sessions")
@@ -29,7 +29,7 @@ class EndedSessions(Followed):
         return session.digest in self._ends_at
 
     async def end(self, session: Session) -> bool:
-        """Ends it for every process. False where that was done before. Raises Problem (503)."""
+        """Ends the session for every process. Returns False if it had ended before. Raises Problem (503)."""
         if session in self:
             return False
         rows = await self._writing.fetch(_END, session.digest, session.ends_at)

@@ -1,7 +1,7 @@
-"""Who may speak to the service, and what each may do.
+"""Authentication and authorization: whose request it is, and what its token permits.
 
-A route names what it asks for, as `@get(…, scope="admin")`: one of SCOPES. A route that says nothing asks for `read`,
-and for `admin` if it is not a GET: what was forgotten is closed.
+A route names the permission that it requires, as `@get(…, scope="admin")`: one of SCOPES. A route without a scope
+requires `read`, and `admin` if it is not a GET, so that a forgotten scope never opens a route.
 """
 
 import logging
@@ -23,12 +23,12 @@ from service.database.reading import Reading, reading
 from service.database.shares import reader
 from service.http.body import content
 from service.http.errors import Problem
-from service.http.limits import Buckets, Peers, Recent
+from service.http.limits import ClientAddress, RateLimiter, Recent
 from service.http.log_limit import limited
 from service.settings import Settings
 from service.wire import Heartbeat
 
-# open: anyone. enrol: with an enrolment token.
+# open: no token needed. enrol: an enrolment token.
 ScopeName = Literal["open", "read", "ingest", "enrol", "admin"]
 SCOPES: frozenset[str] = frozenset(get_args(ScopeName))
 MAY: dict[str, frozenset[str]] = {
@@ -39,12 +39,12 @@ MAY: dict[str, frozenset[str]] = {
     "read": frozenset({"read"}),
     "enrolment": frozenset({"enrol"}),
 }
-# Requests under way with one token: an agent has two, a dashboard some for each of its pages. Fleet tokens and the
-# fleet key stand for many machines and have no such bound.
+# Concurrent requests with one token: an agent makes two, a dashboard several for each of its pages. Fleet tokens and
+# the fleet key serve many machines and have no such limit.
 IN_FLIGHT = {"server": 16, "enrolment": 64, "read": 64, "admin": 64, "link": 64}
-# Of a read token: each session that is signed out is remembered until its end, for up to a week.
+# With one read token: each session that is signed out is remembered until it expires, for up to a week.
 SIGN_INS_PER_MINUTE = 10
-# What a session of a browser may: for reporting and enrolling there are tokens.
+# The permissions of a browser's session. Reporting and enrolling need a token.
 _IN_SESSION = frozenset({"read", "admin"})
 _UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _GUID = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,255}")  # as service/access/issue.py
@@ -52,12 +52,12 @@ _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="linkbeat"'}
 
 
 class Caller:
-    """Whose request it is.
+    """The authenticated sender of a request.
 
     name        for the log; no secret
-    server_id   the one server that it may report for; None: any
-    guid        X-Server-GUID, where the agent sends one; what it reports must agree
-    peer        the address that it comes from
+    server_id   the only server that it may report for; None: any
+    guid        X-Server-GUID, if the agent sends it; the heartbeat's server_guid must match
+    peer        the client's address
     """
 
     __slots__ = ("guid", "is_counted", "is_session", "kind", "name", "peer", "server_id", "token_id")
@@ -68,21 +68,22 @@ class Caller:
         self.server_id = server_id
         self.guid = guid
         self.peer = peer
-        self.is_counted = False  # among those under way
-        self.is_session = False  # of a browser, by its cookie
+        self.is_counted = False  # among the concurrent requests of its token
+        self.is_session = False  # known by a browser's cookie
         self.name = f"token {token_id} ({kind})" if token_id else "the fleet key"
 
     @property
     def machine(self) -> tuple[str, str]:
-        """Whose requests have a bound together: a server's; of a token that many share, those of one address."""
+        """The key of the limit on large bodies: the token of a server; for a shared token, the token and the
+        address."""
         return self.token_id, "" if self.kind == "server" else self.peer
 
     def check_report(self, heartbeat: Heartbeat) -> None:
-        """Raises Problem (403) where the caller may not report this."""
+        """Raises Problem (403) if the caller may not report this heartbeat."""
         if self.server_id is not None and heartbeat.server_id != self.server_id:
-            self._refuse(heartbeat, f"this token is {self.server_id!r}'s")
+            self._refuse(heartbeat, f"this token belongs to server {self.server_id!r}")
         if self.guid is not None and heartbeat.server_guid not in (None, self.guid):
-            self._refuse(heartbeat, "server_guid is not what X-Server-GUID says")
+            self._refuse(heartbeat, "server_guid does not match X-Server-GUID")
 
     def _refuse(self, heartbeat: Heartbeat, reason: str) -> None:
         message = "%s from %s may not report %s: %s"
@@ -92,10 +93,10 @@ class Caller:
 
 
 class Identity:
-    """Checks what a request carries: `Authorization: Bearer …`; from agents in the field also `X-API-Key`, or
-    `X-Agent-Token` with `X-Server-GUID`; from browsers, where it carries none of these, the cookie of a session.
+    """Authenticates requests by `Authorization: Bearer …`; agents in the field also send `X-API-Key`, or
+    `X-Agent-Token` with `X-Server-GUID`; a browser that sends none of these is known by its session cookie.
 
-    The fleet key does everything. Checking costs some microseconds and no statement (service/access/tokens.py).
+    The fleet key has every permission. A check takes some microseconds and no query (service/access/tokens.py).
     """
 
     def __init__(self, key: str, settings: Settings, tokens: Tokens, sessions: Sessions, ended: EndedSessions) -> None:
@@ -109,20 +110,20 @@ class Identity:
             *([b"x-agent-token"] if settings.accept_x_agent_token else []),
         }
         self._has_replicas = bool(settings.read_database_url)
-        self._peers = Peers(settings.trusted_proxies)
-        self._failures = Buckets(settings.failed_tokens_per_minute)
-        self._servers = Buckets(settings.server_requests_per_minute)
-        self._readers = Buckets(settings.read_requests_per_minute)
+        self._peers = ClientAddress(settings.trusted_proxies)
+        self._failures = RateLimiter(settings.failed_tokens_per_minute)
+        self._servers = RateLimiter(settings.server_requests_per_minute)
+        self._readers = RateLimiter(settings.read_requests_per_minute)
         self._limits = {"server": self._servers, "read": self._readers, "admin": self._readers}
-        self._sign_ins = Buckets(SIGN_INS_PER_MINUTE)
+        self._sign_ins = RateLimiter(SIGN_INS_PER_MINUTE)
         self._in_flight: dict[tuple[str, str], int] = {}
-        self._welcome = Recent()
+        self._known_good = Recent()
 
     async def admit(self, scope: Scope, wanted: str, *, takes_cookies: bool = False) -> Caller:
-        """Who sent it, before its body is read. Whoever asked calls `leave` once the request has been answered.
+        """Authenticates a request before its body is read. The caller of this method calls `leave` after the response.
 
-        Raises Problem: 401 without a valid token, 403 where it may not do what is wanted, 429 past a limit, 503 where
-        tokens cannot be known because the database is away.
+        Raises Problem: 401 without a valid token, 403 without the permission `wanted`, 429 above a limit, 503 if
+        tokens cannot be checked because the database is unavailable.
         """
         peer = self._peers.of(scope)
         sent, guid = self._sent(scope)
@@ -134,26 +135,26 @@ class Identity:
             raise Problem("unauthorized", "send a valid token as 'Authorization: Bearer …'", headers=_CHALLENGE)
         limit = self._limits.get(caller.kind)
         if limit is not None and (seconds := limit.take(caller.token_id)):
-            raise _too_many("this token's requests are too many", seconds)
+            raise _too_many("too many requests with this token", seconds)
         if wanted not in MAY[caller.kind]:
-            raise Problem("forbidden", f"it takes a token that may {wanted}")
+            raise Problem("forbidden", f"this needs a token with the '{wanted}' permission")
         self._enter(caller)
         return caller
 
     def _enter(self, caller: Caller) -> None:
-        """Raises Problem (429) where too many requests of this token are under way."""
+        """Counts the request. Raises Problem (429) if too many requests with this token are in progress."""
         most = IN_FLIGHT.get(caller.kind)
         if most is None:
             return
         key = (caller.kind, caller.token_id)
         under_way = self._in_flight.get(key, 0)
         if under_way >= most:
-            raise _too_many(f"{most} requests with this token are under way", 1)
+            raise _too_many(f"{most} requests with this token are already in progress", 1)
         self._in_flight[key] = under_way + 1
         caller.is_counted = True
 
     def leave(self, caller: Caller) -> None:
-        """Ends what `admit` began, once the request has been answered."""
+        """Undoes the count of `admit`, after the response has been sent."""
         if caller.is_counted:
             caller.is_counted = False
             key = (caller.kind, caller.token_id)
@@ -162,7 +163,7 @@ class Identity:
                 del self._in_flight[key]
 
     async def guard(self, connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-        """`admit` as Litestar's guard, for every route; the caller is then `request.auth`."""
+        """`admit` as Litestar's guard of every route; sets `request.auth` to the caller."""
         reader.set(None)
         reading.set(None)
         wanted = scope_of(handler, connection.scope.get("method", "GET"))  # type: ignore[arg-type]  # of requests
@@ -190,9 +191,9 @@ class Identity:
         return caller.kind in ("read", "link") or (caller.is_session and not self._sessions.has_written(scope))
 
     async def sign_in(self, scope: Scope, token: str, *, is_code: bool) -> Caller:
-        """Who signs in with this token, or with a code that stands for the fleet key.
+        """Authenticates a sign-in with this token, or with a code that stands for the fleet key.
 
-        Raises Problem as `admit` does: wrong ones are counted with the wrong tokens of their address.
+        Raises Problem as `admit` does: a wrong token counts toward the limit of its address.
         """
         peer = self._peers.of(scope)
         if is_code:
@@ -201,21 +202,24 @@ class Identity:
         if caller is None:
             raise Problem("unauthorized", "this token is not valid")
         if "read" not in MAY[caller.kind]:
-            raise Problem("forbidden", f"this is a token of kind {caller.kind}, and signing in takes one that may read")
+            raise Problem(
+                "forbidden",
+                f"signing in needs a token with the 'read' permission, and this token is of kind '{caller.kind}'",
+            )
         if caller.kind == "read" and (seconds := self._sign_ins.take(caller.token_id)):
-            raise _too_many("sign-ins with this token are too many", seconds)
+            raise _too_many("too many sign-ins with this token", seconds)
         return caller
 
     async def _in_session(self, scope: Scope, wanted: str, peer: str) -> Caller | None:
-        """Who the request's cookie stands for, while that token is valid.
+        """The caller that the session cookie stands for, while its token is valid.
 
-        Raises Problem (403, 415) where it may change something and is not what the dashboard's own pages send.
+        Raises Problem (403, 415) for a request that may change data and that the dashboard's own pages do not send.
         """
         session = self._sessions.of(scope)
         if session is None:
             return None
         ended = self._ended
-        await ended.at_most_old(MAX_AGE_SECONDS)
+        await ended.refresh_if_older(MAX_AGE_SECONDS)
         if session in ended:
             return None
         if not session.token_id:
@@ -227,11 +231,11 @@ class Identity:
             caller = Caller(found.kind, found.token_id, found.server_id, None, peer)
         if scope.get("method") in _UNSAFE:
             check_same_origin(scope)
-            # A form of another page can send none.
+            # A form on another page cannot send JSON.
             if scope.get("method") != "DELETE":
                 content(scope, {b"application/json"})
         if wanted not in _IN_SESSION:
-            raise Problem("forbidden", f"a session may not {wanted}: send a token")
+            raise Problem("forbidden", f"a session does not have the '{wanted}' permission: send a token")
         caller.is_session = True
         return caller
 
@@ -240,31 +244,32 @@ class Identity:
         connection: ASGIConnection[Any, Any, Any, Any],
         maker: Callable[[ASGIConnection[Any, Any, Any, Any]], Awaitable[str]],
     ) -> Caller:
-        """Who comes with a signed link, and with nothing else: whatever token is there beside it does not count.
+        """The caller of a request with a signed link. A token in the same request is ignored.
 
-        maker  says whose link it is (service/pictures), or raises Problem (403), which counts as a wrong token does
+        maker  returns the id of the token that made the link (service/pictures), or raises Problem (403), which
+               counts as a wrong token does
         """
         peer = self._peers.of(connection.scope)
-        mark = hash((peer, connection.query_params["link"]))
-        if (seconds := self._failures.wait_seconds(peer)) and mark not in self._welcome:
-            self._tell(peer)
-            raise _too_many("too many tokens from this address were wrong", seconds)
+        fingerprint = hash((peer, connection.query_params["link"]))
+        if (seconds := self._failures.wait_seconds(peer)) and fingerprint not in self._known_good:
+            self._warn(peer)
+            raise _too_many("too many wrong tokens from this address", seconds)
         try:
             token_id = await maker(connection)
         except Problem as refused:
             if refused.code == "forbidden":
                 self._failures.take(peer)
             raise
-        self._welcome.add(mark)
-        # Apart from the token's own: a page that many look at does not keep its maker out.
+        self._known_good.add(fingerprint)
+        # Counted separately from the token's own requests, so that a popular page does not lock out the token's owner.
         if seconds := self._readers.take(("link", token_id)):
-            raise _too_many("requests by this token's links are too many", seconds)
+            raise _too_many("too many requests with links of this token", seconds)
         caller = Caller("link", token_id, None, None, peer)
         self._enter(caller)
         return caller
 
     def _sent(self, scope: Scope) -> tuple[list[tuple[bytes, bool]], str | None]:
-        """What the request carries as a token, each with whether it asks for X-Server-GUID; and that."""
+        """The tokens that the request carries, each with whether it requires X-Server-GUID; and that GUID."""
         sent: list[tuple[bytes, bool]] = []
         guid: str | None = None
         for name, value in scope["headers"]:
@@ -283,31 +288,31 @@ class Identity:
     async def _caller(self, sent: list[tuple[bytes, bool]], guid: str | None, peer: str) -> Caller | None:
         """Raises Problem (429) for an address that failed too often, before anything is hashed.
 
-        What was right from there before is not kept out: a fleet behind one address must not fall silent because one
-        of its machines has a wrong token.
+        Tokens that were valid from that address before are still accepted: a fleet behind one address must not fall
+        silent because one of its machines has a wrong token.
         """
         seconds = self._failures.wait_seconds(peer)
-        looked_again = False
+        refreshed = False
         while True:
             for place, (token, is_agents) in enumerate(sent):
-                mark = hash((peer, token))
-                if seconds and mark not in self._welcome:
+                fingerprint = hash((peer, token))
+                if seconds and fingerprint not in self._known_good:
                     continue
                 caller = await self._verified(token, guid, peer, is_agents=is_agents)
                 if caller is not None:
-                    self._welcome.add(mark)
+                    self._known_good.add(fingerprint)
                     if place and not seconds:
                         # A right one beside them does not make guesses free: what was tried before it was wrong.
                         self._failures.take(peer, float(place))
                     return caller
             if seconds:
-                self._tell(peer)
-                raise _too_many("too many tokens from this address were wrong", seconds)
-            if looked_again or not any(Tokens.is_well_formed(token) for token, _ in sent):
+                self._warn(peer)
+                raise _too_many("too many wrong tokens from this address", seconds)
+            if refreshed or not any(Tokens.is_well_formed(token) for token, _ in sent):
                 self._failures.take(peer)
                 return None
-            await self._tokens.look_again()
-            looked_again = True
+            await self._tokens.refresh_for_missing()
+            refreshed = True
 
     async def _verified(self, token: bytes, guid: str | None, peer: str, *, is_agents: bool) -> Caller | None:
         if is_agents and guid is None:
@@ -318,7 +323,7 @@ class Identity:
         if not Tokens.is_well_formed(token):
             return None
         tokens = self._tokens
-        await tokens.at_most_old(MAX_AGE_SECONDS)
+        await tokens.refresh_if_older(MAX_AGE_SECONDS)
         found = tokens.find(token)
         if found is None:
             return None
@@ -328,18 +333,20 @@ class Identity:
 
     @staticmethod
     def _check_guid(tokens: Tokens, token: Token, guid: str) -> None:
-        """A server's token is of one machine: the one it was made for, or else the first to name its GUID."""
+        """A server's token belongs to one machine: the one it was made for, or else the first that sends its GUID."""
         if token.kind != "server":
             return
         if token.server_guid is None:
             if not _GUID.fullmatch(guid):
-                raise Problem("forbidden", "X-Server-GUID has a control character, or more than 255 characters")
+                raise Problem(
+                    "forbidden", "X-Server-GUID contains a control character, or has more than 255 characters"
+                )
             tokens.pin(token, guid)
         elif token.server_guid != guid:
-            raise Problem("forbidden", "X-Server-GUID is not that of this token's server")
+            raise Problem("forbidden", "X-Server-GUID does not match the server of this token")
 
-    def _tell(self, peer: str) -> None:
-        message = "too many wrong tokens from %s: it is told to wait"
+    def _warn(self, peer: str) -> None:
+        message = "too many wrong tokens from %s: its requests get 429 for a while"
         limited(logging.WARNING, ("wrong tokens", peer), message, peer or "a local socket")
 
 
@@ -352,12 +359,12 @@ def _named(connection: ASGIConnection[Any, Any, Any, Any]) -> list[str]:
 
 
 def scope_of(handler: BaseRouteHandler, method: str) -> str:
-    """What a route asks for; `read`, or `admin` where it can change something, unless it says otherwise."""
+    """The permission that a route requires; by default `read`, or `admin` if it can change data."""
     return str(handler.opt.get("scope") or ("admin" if method in _UNSAFE else "read"))
 
 
 def scopes(app: Litestar) -> dict[tuple[str, str], str]:
-    """Of every path and method of Litestar's, what it asks for. Raises ValueError for a scope that there is not."""
+    """The permission that each path and method of Litestar requires. Raises ValueError for an unknown scope."""
     found = {}
     for route in app.routes:
         for handler in getattr(route, "route_handlers", []):
@@ -365,7 +372,9 @@ def scopes(app: Litestar) -> dict[tuple[str, str], str]:
                 for method in handler.http_methods:
                     wanted = scope_of(handler, method)
                     if wanted not in SCOPES:
-                        raise ValueError(f"{method} {route.path}: no scope {wanted!r}; one of {sorted(SCOPES)}")
+                        raise ValueError(
+                            f"{method} {route.path}: unknown scope {wanted!r}, expected one of {sorted(SCOPES)}"
+                        )
                     found[route.path_format or "/", str(method)] = wanted
     return found
 

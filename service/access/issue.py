@@ -1,4 +1,4 @@
-"""Making tokens: what the REST routes and the commands share."""
+"""Creating tokens, for the REST routes and the commands."""
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -28,7 +28,7 @@ _ENROL = (
 )
 
 Name = Annotated[
-    str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f]{0,255}\Z", description="What it is for; up to 255 characters.")
+    str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f]{0,255}\Z", description="A description, up to 255 characters.")
 ]
 Guid = Annotated[
     str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f]{1,255}\Z", description="The machine's GUID, as its agent sends it.")
@@ -37,11 +37,11 @@ Hostname = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f]{1,255}\Z")]
 
 
 class NewToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A token to be made.
+    """A token to create.
 
-    kind          server and fleet report, read reads, admin does everything
-    server_id     the one server that a token of kind server reports for
-    server_guid   what X-Server-GUID must name; without it, the first that comes
+    kind          server and fleet tokens report, a read token reads, an admin token has every permission
+    server_id     the only server that a token of kind server reports for
+    server_guid   the X-Server-GUID to accept; without it, the first one that an agent sends
     expires_days  without it, the token is valid until it is revoked
     """
 
@@ -53,7 +53,7 @@ class NewToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class NewEnrolment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A token with which so many agents can each get a token of their own, for so long."""
+    """A token that `uses` agents can each exchange for a token of their own, within `expires_minutes`."""
 
     uses: Annotated[int, Meta(ge=1, le=100_000)] = 1
     expires_minutes: Annotated[float, Meta(gt=0, le=1440)] = 60.0
@@ -61,7 +61,7 @@ class NewEnrolment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class NewServer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A server that is about to report. It is listed from its first heartbeat on."""
+    """A server to register. Lists show it from its first heartbeat on."""
 
     server_id: ServerId
     server_guid: Guid | None = None
@@ -69,7 +69,7 @@ class NewServer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Enrolling(msgspec.Struct, frozen=True):
-    """What an agent says of itself when it asks for a token; what is not known is skipped, as in a heartbeat."""
+    """The agent's description of itself when it asks for a token. Unknown fields are skipped, as in a heartbeat."""
 
     server_id: ServerId
     hostname: Hostname
@@ -77,7 +77,7 @@ class Enrolling(msgspec.Struct, frozen=True):
 
 
 class Created(msgspec.Struct, frozen=True):
-    """A new token, shown this once: what is stored does not tell it."""
+    """A new token. It is shown only in this response: the database stores a hash of it."""
 
     id: str
     kind: Kind
@@ -90,11 +90,11 @@ class Created(msgspec.Struct, frozen=True):
 
 
 async def create(fetch: Fetch, hasher: Hasher, new: NewToken) -> Created:
-    """Raises Problem (422) where kind and server do not go together."""
+    """Raises Problem (422) if `server_id` or `server_guid` does not fit the kind."""
     if (new.kind == "server") != (new.server_id is not None):
-        raise Problem.invalid("server_id", "is what a token of kind server needs, and no other has")
+        raise Problem.invalid("server_id", "is required for a token of kind server, and not allowed for any other")
     if new.server_guid is not None and new.kind != "server":
-        raise Problem.invalid("server_guid", "is for a token of kind server")
+        raise Problem.invalid("server_guid", "is only allowed for a token of kind server")
     expires = None if new.expires_days is None else datetime.now(UTC) + timedelta(days=new.expires_days)
     made = Made(new.kind, hasher)
     await fetch(
@@ -121,20 +121,21 @@ async def create_enrolment(fetch: Fetch, hasher: Hasher, new: NewEnrolment) -> C
 
 
 async def register(fetch: Fetch, hasher: Hasher, new: NewServer) -> Created:
-    """Raises Problem (409) where the server is known, or has a token."""
+    """Raises Problem (409) if the server exists or has a token."""
     made = Made("server", hasher)
     (row,) = await fetch(_REGISTER, new.server_id, new.server_guid, made.token_id, new.name, made.hash, made.key_id)
     if not row["is_new"]:
         raise Problem(
-            "server_exists", f"{new.server_id!r} is already known; create another token for it with POST /api/v1/tokens"
+            "server_exists",
+            f"server {new.server_id!r} already exists; POST /api/v1/tokens creates another token for it",
         )
     return Created(made.token_id, "server", made.text, new.server_id, None)
 
 
 async def enrol(fetch: Fetch, hasher: Hasher, agent: Enrolling, enrolment: str | None) -> Created:
-    """A server's own token. `enrolment` is the id of the token that it comes with; None: an administrator's.
+    """Creates a server's own token. `enrolment` is the id of the enrolment token; None: the caller is an administrator.
 
-    Raises Problem: 403 where the enrolment token is used up, 409 where the server is another machine's.
+    Raises Problem: 403 if the enrolment token is used up, 409 if the server belongs to another machine.
     """
     made = Made("server", hasher)
     (row,) = await fetch(
@@ -145,7 +146,7 @@ async def enrol(fetch: Fetch, hasher: Hasher, agent: Enrolling, enrolment: str |
     if row["outcome"] == "exists":
         raise Problem(
             "server_exists",
-            f"server {agent.server_id!r} already exists: if it is this machine, have an administrator make it a token; "
-            "or choose another id",
+            f"server {agent.server_id!r} already exists: if it is this machine, ask an administrator for a token; "
+            "otherwise choose another id",
         )
     return Created(made.token_id, "server", made.text, agent.server_id, None)

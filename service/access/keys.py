@@ -1,4 +1,4 @@
-"""The secrets that the service keeps beside its data: the fleet key, and the key that tokens are hashed with."""
+"""The secrets in the data directory: the fleet key, and the key that tokens are hashed with."""
 
 import logging
 import os
@@ -21,28 +21,30 @@ _SECRET = re.compile(r"[\x21-\x7e]{32,}")  # as LINKBEAT_SECRET_KEY
 
 
 def fleet_key(settings: Settings) -> str:
-    """LINKBEAT_API_KEY, or the key kept in the data directory, made there at the first start.
+    """LINKBEAT_API_KEY, or the key in the data directory, which the first start creates.
 
-    Raises SettingsError where the directory cannot be used.
+    Raises SettingsError if the directory cannot be used.
     """
     if settings.api_key:
         return settings.api_key
     path = key_path(settings)
     key = _kept(path)
     if not _USABLE.match(key):
-        raise SettingsError(f"LINKBEAT_API_KEY: {path} does not hold {API_KEY_ALLOWED}; remove it to have a key made")
+        raise SettingsError(
+            f"LINKBEAT_API_KEY: {path} does not contain {API_KEY_ALLOWED}; remove it, and the next start creates a key"
+        )
     return key
 
 
 def key_path(settings: Settings) -> Path:
-    """Where the key is kept that nobody chose."""
+    """The file of the generated fleet key."""
     return settings.data_path / KEY_FILE
 
 
 def secret_key(settings: Settings) -> bytes:
-    """64 bytes made of LINKBEAT_SECRET_KEY, of LINKBEAT_SECRET_KEY_FILE, or of the key kept in the data directory.
+    """64 bytes derived from LINKBEAT_SECRET_KEY, LINKBEAT_SECRET_KEY_FILE, or the key in the data directory.
 
-    Raises SettingsError where it cannot be read.
+    Raises SettingsError if the key cannot be read.
     """
     return blake2b(_secret_text(settings).encode(), person=b"linkbeat key").digest()
 
@@ -60,12 +62,12 @@ def _secret_text(settings: Settings) -> str:
         path, variable = settings.data_path / SECRET_FILE, "LINKBEAT_SECRET_KEY"
         key = _kept(path)
     if not _SECRET.fullmatch(key):
-        raise SettingsError(f"{variable}: {path} does not hold at least 32 visible ASCII characters")
+        raise SettingsError(f"{variable}: {path} does not contain at least 32 visible ASCII characters")
     return key
 
 
 def _kept(path: Path) -> str:
-    """What the file holds, which is made where it is not there."""
+    """The contents of the file, which is created if it is missing."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _create(path)
@@ -75,14 +77,15 @@ def _kept(path: Path) -> str:
 
 
 def _read(path: Path, variable: str, *, is_ours: bool) -> str:
-    """A key that nobody else can have put there.
+    """Reads a key from a file that no other account can have written.
 
-    is_ours     made by us: not a link, and for its owner alone. Another file may be one that an administrator or a
-                container's platform mounts, which everybody inside may read.
+    is_ours     created by `_create`: not a link, and readable by its owner only. Any other file may be mounted by an
+                administrator or a container platform, and be readable by everybody in the container.
 
-    Raises OSError, and SettingsError where the file's owner or mode let another account choose the key, or read ours.
+    Raises OSError, and SettingsError if the owner or mode of the file lets another account choose the key, or read
+    ours.
     """
-    # Not to wait for a writer where somebody put a pipe.
+    # O_NONBLOCK: a named pipe would wait for a writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | (os.O_NOFOLLOW if is_ours else 0))
     with os.fdopen(descriptor, encoding="latin-1") as file:
         found = os.fstat(descriptor)
@@ -91,13 +94,13 @@ def _read(path: Path, variable: str, *, is_ours: bool) -> str:
         if found.st_uid not in (os.geteuid(), 0):
             owner = account_name(found.st_uid)
             if os.geteuid() != 0 or found.st_uid != path.parent.stat().st_uid:
-                raise SettingsError(f"{variable}: {path} belongs to {owner}, who knows that key and can change it")
-            log.warning("%s belongs to %s, as does its directory: that account knows the key, and can change it",
+                raise SettingsError(f"{variable}: {path} belongs to {owner}, who knows the key and can change it")
+            log.warning("%s and its directory belong to %s: that account knows the key and can change it",
                         path, owner)  # fmt: skip
         if found.st_mode & (0o007 if is_ours else 0o002):
-            raise SettingsError(f"{variable}: {path} is open to every user; run: chmod 600 {path}")
+            raise SettingsError(f"{variable}: {path} is accessible to every user; run: chmod 600 {path}")
         if is_ours and found.st_mode & 0o070:
-            log.warning("%s is open to its group, who then has every right of the key; chmod 600 closes it", path)
+            log.warning("%s is accessible to its group, which gets every right of the key; run: chmod 600 on it", path)
         return file.read().strip()
 
 
@@ -108,10 +111,10 @@ def _create(path: Path) -> None:
     if os.geteuid() == 0 and (owner := path.parent.stat().st_uid) != 0:
         raise SettingsError(
             f"LINKBEAT_DATA_DIR: {path.parent} belongs to {account_name(owner)}, who could replace the keys that root "
-            "makes there; start as that account, or take a directory of root's"
+            "creates there; start as that account, or set a directory that belongs to root"
         )
-    # A name of its own each time: one made of the process id would meet, in a container, what a start that was
-    # killed has left behind.
+    # A unique name each time: in a container, a name derived from the process id would collide with the file that a
+    # killed start has left behind.
     descriptor, name = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
     new = Path(name)
     try:

@@ -1,4 +1,4 @@
-"""Tokens by REST: making, listing and revoking them, registering servers, and agents that enrol."""
+"""The REST routes for tokens: create, list and revoke them, register servers, enrol agents."""
 
 import logging
 from collections.abc import Awaitable
@@ -45,12 +45,12 @@ ORDER BY token_id LIMIT $4
 
 
 class TokenInfo(msgspec.Struct, frozen=True):
-    """What is known of a token: everything but the token.
+    """A token without its secret.
 
-    server_id     of kind server: the server that it reports for
-    state         spent: an enrolment token without uses left
-    last_used_at  to some minutes; null: never
-    uses_left     of an enrolment token
+    server_id     for kind server: the server that it reports for
+    state         spent: an enrolment token that has no uses left
+    last_used_at  accurate to a few minutes; null: never used
+    uses_left     for an enrolment token
     """
 
     id: str
@@ -66,7 +66,7 @@ class TokenInfo(msgspec.Struct, frozen=True):
 
 
 class TokenPage(msgspec.Struct, frozen=True):
-    """Tokens by id; `next` continues after the last of them, null at the end."""
+    """Tokens in order of their id; `next` continues after the last one, null at the end."""
 
     tokens: list[TokenInfo]
     next: str | None
@@ -76,18 +76,18 @@ def router(database: Database, writing: Database, tokens: Tokens, hasher: Hasher
     """/tokens, /enrolments, POST /servers and /agents/enroll."""
     made = problems(400, 408, 413, 415, 422, 503)
 
-    @post("/tokens", scope="admin", summary="Make a token", responses=made)
+    @post("/tokens", scope="admin", summary="Create a token", responses=made)
     async def create_token(request: Request[Any, Caller, Any]) -> Response[Created]:
-        """Its text is in this answer and nowhere else. A server's third token revokes its oldest."""
+        """The token is in this response and nowhere else. A third token for one server revokes the oldest."""
         new = await body(request, NewToken)
         return await issued(request, create(writing.fetch, hasher, new))
 
     @get("/tokens", scope="admin", summary="List tokens", responses=problems(422, 503))
     async def list_tokens(
-        server_id: Annotated[str | None, QueryParameter(description="Only this server's.")] = None,
-        kind: Annotated[Kind | None, QueryParameter(description="Only of this kind.")] = None,
+        server_id: Annotated[str | None, QueryParameter(description="Only tokens of this server.")] = None,
+        kind: Annotated[Kind | None, QueryParameter(description="Only tokens of this kind.")] = None,
         limit: Limit = 100,
-        after: Annotated[str, QueryParameter(description="`next` of the page before.", max_length=100)] = "",
+        after: Annotated[str, QueryParameter(description="`next` of the previous page.", max_length=100)] = "",
     ) -> TokenPage:
         of_server = None if server_id is None else storable(server_id)
         rows = await database.fetch(LIST, of_server, kind, storable(after), limit + 1)
@@ -96,31 +96,31 @@ def router(database: Database, writing: Database, tokens: Tokens, hasher: Hasher
 
     @delete("/tokens/{token_id:str}", scope="admin", summary="Revoke a token", responses=problems(404, 503))
     async def revoke_token(
-        token_id: Annotated[str, PathParameter(description="As the list of tokens has it.")],
+        token_id: Annotated[str, PathParameter(description="The id, as in the list of tokens.")],
         request: Request[Any, Caller, Any],
     ) -> None:
-        """Every process refuses it within seconds."""
+        """Every process refuses the token within seconds."""
         (row,) = await writing.fetch(REVOKE, storable(token_id))
         if not row["is_known"]:
-            raise Problem("not_found", f"there is no token {token_id!r}")
+            raise Problem("not_found", f"no token {token_id!r} exists")
         log.info("token %s revoked by %s from %s", storable(token_id)[:20], request.auth.name, request.auth.peer)
         await refresh()
 
-    @post("/enrolments", scope="admin", summary="Make an enrolment token", responses=made)
+    @post("/enrolments", scope="admin", summary="Create an enrolment token", responses=made)
     async def create_enrolment_token(request: Request[Any, Caller, Any]) -> Response[Created]:
-        """With it, so many agents can each get a token of their own at their first contact."""
+        """Each of `uses` agents exchanges it for a token of its own at its first contact."""
         new = await body(request, NewEnrolment)
         return await issued(request, create_enrolment(writing.fetch, hasher, new))
 
     @post("/servers", scope="admin", summary="Register a server", responses=made | problems(409))
     async def register_server(request: Request[Any, Caller, Any]) -> Response[Created]:
-        """Returns its token, once. The server is listed from its first heartbeat on."""
+        """Returns the server's token, once. Lists show the server from its first heartbeat on."""
         new = await body(request, NewServer)
         return await issued(request, register(writing.fetch, hasher, new))
 
-    @post("/agents/enroll", scope="enrol", summary="Get an agent its own token", responses=made | problems(409))
+    @post("/agents/enroll", scope="enrol", summary="Exchange an enrolment token", responses=made | problems(409))
     async def enroll(request: Request[Any, Caller, Any]) -> Response[Created]:
-        """With an enrolment token as the bearer. 409: the server has a token, or may be another machine's."""
+        """Takes an enrolment token as the bearer. 409: the server has a token, or may belong to another machine."""
         agent = await body(request, Enrolling)
         caller = request.auth
         enrolment = caller.token_id if caller.kind == "enrolment" else None
@@ -129,12 +129,12 @@ def router(database: Database, writing: Database, tokens: Tokens, hasher: Hasher
     async def issued(request: Request[Any, Caller, Any], making: Awaitable[Created]) -> Response[Created]:
         new = await making
         words = f"{new.kind} {new.server_id}" if new.server_id else new.kind
-        log.info("token %s (%s) made by %s from %s", new.id, words, request.auth.name, request.auth.peer)
+        log.info("token %s (%s) created by %s from %s", new.id, words, request.auth.name, request.auth.peer)
         await refresh()
         return Response(new, status_code=201, headers={"Cache-Control": "no-store"})
 
     async def refresh() -> None:
-        with suppress(Problem):  # it is done: where this fails, this process sees it when the others do
+        with suppress(Problem):  # the change is committed: if this fails, this process sees it with its next poll
             await tokens.refresh()
 
     handlers = [create_token, list_tokens, revoke_token, create_enrolment_token, register_server, enroll]

@@ -1,7 +1,7 @@
-"""Sessions of browsers: a signed cookie that names a token and holds nothing else of it (service/access/signing.py).
+"""Sessions of browsers: a signed cookie that holds the id of a token, and no secret (service/access/signing.py).
 
-It is valid while the token is: Identity looks the token up with every request, so a session ends with its token. One
-that was signed out stands in the database (service/access/ended_sessions.py).
+A session is valid while its token is: Identity looks the token up with every request. Sessions that were signed out are
+recorded in the database (service/access/ended_sessions.py).
 """
 
 import time
@@ -15,18 +15,18 @@ from service.http.errors import Problem
 
 SESSION_SECONDS = 7 * 86_400
 CODE_SECONDS = 900
-# Where one browser signs in to several installations on one machine, the ports do not tell their cookies apart.
+# Cookies ignore the port: a browser that signs in to several installations on one machine needs a name for each.
 _COOKIE = "linkbeat_{}"
 _LIFE = "; Path=/; HttpOnly; SameSite=Strict"
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What a cookie or a code says, once its signature has been checked.
+    """The contents of a cookie or a code whose signature is valid.
 
     token_id  "" for the fleet key
     ends_at   seconds since 1970
-    digest    by which the database knows that it was ended
+    digest    identifies the session in the database once it has ended
     """
 
     token_id: str
@@ -37,17 +37,17 @@ class Session:
 class Sessions:
     """Makes and reads cookies, and the short-lived codes that `make run` prints.
 
-    What is signed here, every process with the same secret key takes.
+    Every process with the same secret key accepts them.
     """
 
     def __init__(self, secret: bytes, key: str) -> None:
-        """`secret`: 64 bytes that cookies are signed with; `key`: the fleet key, with which its sessions end."""
+        """`secret`: 64 bytes that cookies are signed with; `key`: the fleet key; its sessions end when it changes."""
         self._signing = Signing(secret, key)
         self.cookie = _COOKIE.format(blake2b(secret, digest_size=4, person=b"linkbeat cookie").hexdigest())
 
     def start(self, token_id: str) -> str:
         """A new cookie's value."""
-        # To the microsecond: no two sessions of a token are the same, so each is signed out alone.
+        # To the microsecond: no two sessions of a token are equal, so each can be signed out separately.
         return self._signing.sign(token_id, time.time() + SESSION_SECONDS, "session")
 
     def of(self, scope: Scope) -> Session | None:
@@ -56,11 +56,11 @@ class Sessions:
         return None if text is None else self._read(text, "session")
 
     def code(self) -> str:
-        """Stands for the fleet key at sign-in, once and within CODE_SECONDS."""
+        """A code that signs in as the fleet key, once and within CODE_SECONDS."""
         return self._signing.sign("", time.time() + CODE_SECONDS, "code")
 
     def of_code(self, text: str) -> Session | None:
-        """What a code starts; None if it is not valid. The caller ends it with its first use."""
+        """The session that a code stands for; None if it is invalid. The caller ends the code with its first use."""
         return self._read(text, "code")
 
     def has_written(self, scope: Scope) -> bool:
@@ -96,10 +96,10 @@ class Sessions:
 
 
 def check_same_origin(scope: Scope) -> None:
-    """Raises Problem (403) where a page of another origin makes the request.
+    """Raises Problem (403) if a page of another origin makes the request.
 
-    Browsers say by themselves where a request comes from; over plain HTTP, which Sec-Fetch-Site is not sent over, by
-    Origin. A program that says neither carries no cookie that somebody else could make use of.
+    Browsers send Sec-Fetch-Site over HTTPS and Origin over plain HTTP. A program that sends neither has no cookie that
+    another page could exploit.
     """
     headers = dict(scope["headers"])
     site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
@@ -110,10 +110,10 @@ def check_same_origin(scope: Scope) -> None:
     else:
         is_ours = True
     if not is_ours:
-        raise Problem("forbidden", "a page of another origin may not do this")
+        raise Problem("forbidden", "requests from pages of another origin are not allowed")
 
 
 def _secure(scope: Scope) -> str:
-    """Over https alone, where the page came by it: what a proxy in front speaks, the browser's Origin tells."""
+    """The Secure attribute if the page came over https; behind a proxy, the browser's Origin shows that."""
     origin = next((value for name, value in scope["headers"] if name == b"origin"), b"")
     return "; Secure" if scope.get("scheme") == "https" or origin.startswith(b"https://") else ""

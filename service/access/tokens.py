@@ -1,7 +1,7 @@
-"""Tokens: what they look like, how they are kept, and all of them as this process knows them.
+"""Tokens: their format, their storage, and a cache of all valid tokens.
 
-A token is `lb_<kind>_<id>_<secret>`: a letter for its kind, 12 characters that it is looked up by, and 43 that are
-random, 256 bits. The database has the id and a hash of the whole, keyed with a key that the database has not.
+A token is `lb_<kind>_<id>_<secret>`: a letter for its kind, an id of 12 characters, and 43 random characters, 256 bits.
+The database stores the id and a keyed hash of the whole token; the key is not in the database.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from typing import Literal
 
 import asyncpg
 
-from service.database.follow import Followed
+from service.database.follow import PolledCache
 from service.database.pool import Database
 from service.http.errors import Problem
 
@@ -32,9 +32,10 @@ _ID_LETTERS = string.digits + string.ascii_lowercase
 _SECRET_LETTERS = string.digits + string.ascii_letters
 _LENGTH = 61
 
-# While the database is away, a token that was revoked elsewhere is taken for so long at most.
+# While the database is unavailable, a token that another process revoked is accepted for this long at most.
 MAX_AGE_SECONDS = 30.0
-# A token made by another process may come before the next poll: who is not found is looked for again, so often at most.
+# A token that another process made may be used before the next poll: an unknown token triggers a refresh, at most this
+# often.
 MISSED_SECONDS = 0.1
 NOTE_SECONDS = 60.0
 COARSE_SECONDS = 300.0
@@ -62,7 +63,7 @@ class Hasher:
 
 
 class Made:
-    """A new token. `text` is shown once; what is stored is the rest."""
+    """A new token. `text` is shown once; the other attributes are stored."""
 
     def __init__(self, kind: Kind, hasher: Hasher) -> None:
         self.token_id = "".join(secrets.choice(_ID_LETTERS) for _ in range(12))
@@ -73,7 +74,7 @@ class Made:
 
 
 class Token:
-    """A token as this process knows it; times in seconds since 1970."""
+    """A cached token; times in seconds since 1970."""
 
     __slots__ = ("_hash", "expires_at", "kind", "last_used_at", "server_guid", "server_id", "token_id")
 
@@ -96,19 +97,19 @@ class Token:
         self.last_used_at = last_used_at
 
     def is_of(self, digest: bytes) -> bool:
-        """In constant time: a comparison tells nothing of the hash."""
+        """Compares in constant time, so that the time reveals nothing about the hash."""
         return compare_digest(self._hash, digest)
 
     def __repr__(self) -> str:
         return f"<token {self.token_id}, {self.kind} {self.server_id or ''}>"
 
 
-# What an unknown id is compared with, so that it takes the same path as a wrong secret.
+# An unknown id is compared with this, so that it takes as long as a wrong secret.
 _NOBODYS = Token("", "read", None, None, secrets.token_bytes(32), 0.0, 0.0)
 
 
-class Tokens(Followed):
-    """Every valid token. Of those that are not, no statement is made: guesses cost the database nothing."""
+class Tokens(PolledCache):
+    """A cache of every valid token. An invalid token causes no query, so guesses cost the database nothing."""
 
     def __init__(self, database: Database, writing: Database, is_reachable: Callable[[], bool], hasher: Hasher) -> None:
         super().__init__(database, is_reachable, "tokens")
@@ -131,24 +132,24 @@ class Tokens(Followed):
         return len(credential) == _LENGTH and credential.startswith(PREFIX)
 
     def find(self, credential: bytes) -> Token | None:
-        """The valid token that these bytes are."""
+        """The valid token with this text."""
         token = self._of.get(credential[_ID], _NOBODYS)
         return self._used_now(token) if token.is_of(self._hasher(credential)) else None
 
     async def of_id(self, token_id: str) -> Token | None:
-        """The valid token of this id, for whoever has shown it before (service/access/sessions.py).
+        """The valid token with this id, for a session that was started with it (service/access/sessions.py).
 
-        Raises Problem (503) where tokens cannot be known because the database is away.
+        Raises Problem (503) if tokens cannot be checked because the database is unavailable.
         """
-        await self.at_most_old(MAX_AGE_SECONDS)
+        await self.refresh_if_older(MAX_AGE_SECONDS)
         place = token_id.encode()
         if place not in self._of:
-            await self.look_again()
+            await self.refresh_for_missing()
         token = self._of.get(place)
         return self._used_now(token) if token else None
 
     def _used_now(self, token: Token) -> Token | None:
-        """The token, unless it has ended."""
+        """The token, unless it has expired."""
         now = time.time()
         if token.expires_at <= now:
             return None
@@ -157,18 +158,18 @@ class Tokens(Followed):
             self._used.add(token)
         return token
 
-    async def look_again(self) -> None:
-        """For a token that was not found: another process may just have made it.
+    async def refresh_for_missing(self) -> None:
+        """Refreshes for a token that was not found: another process may just have made it.
 
-        Whoever is not found waits until all are looked for together.
+        Concurrent callers wait and share one refresh.
         """
         came = time.monotonic()
         await asyncio.sleep(max(0.0, self._seen + MISSED_SECONDS - came))
         with suppress(Problem):
-            await self.at_most_old(time.monotonic() - came)
+            await self.refresh_if_older(time.monotonic() - came)
 
     def pin(self, token: Token, guid: str) -> None:
-        """The GUID of the token's server is this one from now on; the database's, if another process was first."""
+        """Binds the token to this GUID, unless another process has bound it to one in the database."""
         token.server_guid = guid
         token.last_used_at = time.time()
         self._used.add(token)
@@ -189,7 +190,7 @@ class Tokens(Followed):
             self._of.pop(place, None)
             if row["is_valid"] and not self._is_key_doubted:
                 self._is_key_doubted = True
-                log.warning("tokens made with another LINKBEAT_SECRET_KEY, such as %s, are refused", row["token_id"])
+                log.warning("tokens made with another LINKBEAT_SECRET_KEY, such as %s, are rejected", row["token_id"])
         elif not row["is_valid"]:
             self._of.pop(place, None)
         else:
@@ -204,7 +205,7 @@ class Tokens(Followed):
             await self.note_use()
 
     async def note_use(self) -> None:
-        """Writes when tokens were last used. Raises Problem (503), and what was to be written stays to be."""
+        """Writes when tokens were last used. Raises Problem (503) and keeps the values for the next attempt."""
         self._noted = time.monotonic()
         used = list(self._used)
         if used:

@@ -15,7 +15,7 @@ POLL_SECONDS = 1.0
 FAILED_SECONDS = 1.0
 
 
-class Followed(BackgroundTask):
+class PolledCache(BackgroundTask):
     """POLL_SECONDS old at most while the database is there.
 
     Asked again and again rather than listened for: what a process missed while its connection was away, it sees the
@@ -39,7 +39,7 @@ class Followed(BackgroundTask):
         async with self._refreshing:  # in turns: what was read first must not replace what was read last
             await self._refresh()
 
-    async def at_most_old(self, seconds: float) -> None:
+    async def refresh_if_older(self, seconds: float) -> None:
         """Refreshes what is older. Raises Problem (503), at once where it has just failed."""
         if time.monotonic() - self._seen <= seconds:
             return

@@ -1,4 +1,4 @@
-"""Bodies: of a request, its type, its encoding, and its bytes, never more than allowed; of an answer, its encoding."""
+"""Reads the bodies of requests: checks type and encoding, and never reads more bytes than allowed."""
 
 import asyncio
 import zlib
@@ -12,23 +12,24 @@ from service.http.errors import Problem
 
 BODY_SECONDS = 8.0
 JSON_TYPES = {b"application/json", b""}
-INFLATED_AT_ONCE = 256 << 10  # a millisecond's work: others have their turn between
-# gzip files may be put one after the other. Each costs before its first byte, and without an end eight megabytes of
-# nothing would be 400,000 of them.
+INFLATED_AT_ONCE = 256 << 10  # about a millisecond's work, after which other tasks get a turn
+# A gzip file may consist of several members. Each member has a fixed cost, and without a limit eight megabytes of empty
+# members would be 400,000 of them.
 MAX_MEMBERS = 100
-# What the ingest routes take beside plain bytes, said in each of their answers (RFC 9110 section 12.5.3, RFC 7694).
+# The content coding that the ingest routes accept; each of their responses names it (RFC 9110 section 12.5.3, RFC
+# 7694).
 ACCEPTED = (b"accept-encoding", b"gzip")
 
-# The rest of the body is not worth reading; on an open connection it would be.
+# Closing the connection saves reading the rest of the body.
 _CLOSE = {"Connection": "close"}
 _GZIP = 16 + zlib.MAX_WBITS
 _bodies = Deadlines(BODY_SECONDS)
 
 
 def content(scope: Scope, allowed: set[bytes]) -> tuple[bytes, bool]:
-    """The body's media type, "" if none is named, and whether it is gzip.
+    """The body's media type, "" if none is named, and whether the body is gzip.
 
-    Raises Problem (415) where type or encoding is not understood.
+    Raises Problem (415) if the type or the encoding is not supported.
     """
     media_type = encoding = b""
     for name, value in scope["headers"]:
@@ -45,15 +46,15 @@ def content(scope: Scope, allowed: set[bytes]) -> tuple[bytes, bool]:
 def _is_gzip(encoding: bytes) -> bool:
     applied = [one for one in map(bytes.strip, encoding.lower().split(b",")) if one not in (b"", b"identity")]
     if applied and applied not in ([b"gzip"], [b"x-gzip"]):
-        raise Problem("unsupported_media_type", "a body comes plain, or once through gzip")
+        raise Problem("unsupported_media_type", "Content-Encoding must be gzip or identity")
     return bool(applied)
 
 
 async def read(scope: Scope, receive: Receive, limit: int, *, is_gzip: bool, held: Held | None = None) -> bytes:
-    """The whole body, as it was before it was compressed; `held` is what it is counted by.
+    """The whole body, decompressed; `held` accounts for its memory.
 
-    Raises Problem: 413 past `limit` bytes, of what travels and of what comes out; 400 where it is not the gzip that it
-    should be; 408 where it does not arrive in time; 503 and 429 as `held` does.
+    Raises Problem: 413 above `limit` bytes, compressed or decompressed; 400 if it is not valid gzip; 408 if it does not
+    arrive in time; 503 and 429 as `held` does.
     """
     length = None
     for name, value in scope["headers"]:
@@ -91,7 +92,8 @@ async def read(scope: Scope, receive: Receive, limit: int, *, is_gzip: bool, hel
 
 
 async def _inflated(chunks: list[bytes], limit: int, held: Held | None) -> list[bytes]:
-    """What comes out of a complete body: one that does not end holds what came of it, and not a thousand times that."""
+    """Decompresses a complete body. An incomplete body holds only its compressed bytes, not a thousand times as
+    many."""
     pieces: list[bytes] = []
     size = 0
     member, members = zlib.decompressobj(_GZIP), 1
@@ -102,7 +104,7 @@ async def _inflated(chunks: list[bytes], limit: int, held: Held | None) -> list[
             if member.eof:
                 member, members = zlib.decompressobj(_GZIP), members + 1
                 if members > MAX_MEMBERS:
-                    raise _not_gzip(f"it has more than {MAX_MEMBERS} members")
+                    raise _not_gzip(f"more than {MAX_MEMBERS} members")
             try:
                 pieces.append(member.decompress(rest, min(INFLATED_AT_ONCE, limit + 1 - size)))
             except zlib.error as raised:
@@ -123,12 +125,12 @@ async def _inflated(chunks: list[bytes], limit: int, held: Held | None) -> list[
 async def _next(receive: Receive) -> Any:
     message = await receive()
     if message["type"] == "http.disconnect":
-        raise Problem("bad_request", "the connection ended before the body did")
+        raise Problem("bad_request", "the connection was closed before the end of the body")
     return message
 
 
 def _not_gzip(reason: str) -> Problem:
-    return Problem("invalid_gzip", f"the body is not gzip, as its Content-Encoding says: {reason}", headers=_CLOSE)
+    return Problem("invalid_gzip", f"Content-Encoding is gzip, but the body is not: {reason}", headers=_CLOSE)
 
 
 def _too_large(limit: int) -> Problem:

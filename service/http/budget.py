@@ -1,39 +1,39 @@
-"""What the bodies of requests may take of the process, together and by sender; said before they are read."""
+"""Limits the memory that bodies of requests take, in total and for each sender, before the bodies are read."""
 
 from collections.abc import Hashable
 from math import ceil
 
 from service.http.errors import Problem
-from service.http.limits import Buckets
+from service.http.limits import RateLimiter
 
-# Heartbeats of this size have bytes of their own: however many large bodies come, the fleet reports on.
+# Heartbeats up to this size have a budget of their own, so that large bodies never stop the fleet from reporting.
 SMALL_BYTES = 64 << 10
 ALL_SMALL_BYTES = 16 << 20
 ALL_LARGE_BYTES = 48 << 20
 SENDERS_LARGE_BYTES = 16 << 20  # two batches
-# Beyond the small ones. A machine that replays its spool sends 64 MiB in all (LINKBEAT_SPOOL_MIB).
+# Of large bodies. A machine that replays its spool sends 64 MiB in total (LINKBEAT_SPOOL_MIB).
 LARGE_BYTES_PER_MINUTE = 64 << 20
 
 RETRY_AFTER_SECONDS = 2
-# What is not read of the body must not be taken for the next request.
+# The unread rest of the body must not be parsed as the next request.
 _CLOSE = {"Connection": "close"}
 
 
 class Budget:
-    """The bytes of bodies that this process holds, from their arrival to the answer."""
+    """The bytes of bodies that this process holds, from their arrival to the response."""
 
     def __init__(self, large_bytes_per_minute: float = LARGE_BYTES_PER_MINUTE) -> None:
         self.small_bytes = 0
         self.large_bytes = 0
-        self.of_sender: dict[Hashable, int] = {}  # of the large ones
-        self.rates = Buckets(large_bytes_per_minute)
+        self.of_sender: dict[Hashable, int] = {}  # large bodies only
+        self.rates = RateLimiter(large_bytes_per_minute)
 
 
 class Held:
-    """What one request holds of the budget; `release` gives it back.
+    """The share of the budget that one request holds, until `release`.
 
-    sender      whose it is: a server's token, or a machine that shares a token with others
-    is_limited  whether the sender's large bodies are also limited by the minute: it is one machine
+    sender      a server's token, or the token and address of a machine that shares a token with others
+    is_limited  whether the sender's large bodies are also limited per minute: only if it is one machine
     """
 
     __slots__ = ("_budget", "_is_limited", "_reserved", "_sender", "bytes")
@@ -46,16 +46,16 @@ class Held:
         self.bytes = 0
 
     def expect(self, length: int | None) -> None:
-        """Before a body is read: `length`, None where that is not known, or it is compressed.
+        """Reserves `length` bytes before a body is read; None: the length is unknown, or the body is compressed.
 
-        Raises Problem: 503 where there is no room for it, 429 where the sender has sent too much.
+        Raises Problem: 503 if there is no room, 429 if the sender has sent too much.
         """
         if length is not None and length <= SMALL_BYTES:
             return
         if self._is_limited and (seconds := self._budget.rates.wait_seconds(self._sender)):
             raise Problem(
                 "too_many_requests",
-                "this token's large bodies are too many",
+                "too many large bodies with this token",
                 headers={"Retry-After": str(max(1, ceil(seconds))), **_CLOSE},
             )
         if length is not None:
@@ -63,7 +63,7 @@ class Held:
             self._reserved = length
 
     def arrived(self, more: int) -> None:
-        """So many bytes came, of which what was expected is held already. Raises Problem (503)."""
+        """Counts `more` bytes that arrived, except those that `expect` reserved. Raises Problem (503)."""
         if self._reserved:
             covered = min(more, self._reserved)
             self._reserved -= covered
@@ -72,7 +72,7 @@ class Held:
             self.grow(more)
 
     def grow(self, more: int) -> None:
-        """Raises Problem (503) where there is no room for it."""
+        """Takes `more` bytes of the budget. Raises Problem (503) if there is no room."""
         budget, size = self._budget, self.bytes + more
         if size <= SMALL_BYTES:
             if budget.small_bytes + more > ALL_SMALL_BYTES:
@@ -93,7 +93,7 @@ class Held:
         self.bytes = size
 
     def is_read(self) -> None:
-        """The body is complete."""
+        """Counts the complete body toward the sender's rate."""
         if self._is_limited and self.bytes > SMALL_BYTES:
             self._budget.rates.take(self._sender, self.bytes)
 
@@ -112,6 +112,6 @@ class Held:
 def _no_room() -> Problem:
     return Problem(
         "overloaded",
-        "the bodies of other requests take all the memory that they may",
+        "other requests use all the memory for bodies",
         headers={"Retry-After": str(RETRY_AFTER_SECONDS), **_CLOSE},
     )

@@ -1,4 +1,4 @@
-"""Answers that a client has already, or takes through gzip."""
+"""Conditional requests and content coding: entity tags, and whether the client accepts gzip."""
 
 import re
 from hashlib import blake2b
@@ -6,7 +6,7 @@ from hashlib import blake2b
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import Scope
 
-NOT_MODIFIED = {304: ResponseSpec(None, generate_examples=False, description="What the client has is still right.")}
+NOT_MODIFIED = {304: ResponseSpec(None, generate_examples=False, description="The client's copy is still current.")}
 
 
 def tag_of(body: bytes) -> str:
@@ -21,7 +21,7 @@ def has_tag(if_none_match: str, etag: str) -> bool:
 
 
 def accepts_gzip(scope: Scope) -> bool:
-    """Whether the answer may come through gzip (RFC 9110, 12.5.3); `q=0` says that it may not."""
+    """Whether the client accepts gzip (RFC 9110, 12.5.3); `q=0` rejects it."""
     for name, value in scope["headers"]:
         if name == b"accept-encoding":
             for one in value.lower().split(b","):

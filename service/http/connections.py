@@ -1,28 +1,28 @@
-"""The connections of this process: how many there may be, of one address and in all, and what clients leave unread."""
+"""Limits the connections of this process: for each address, in total, and by the bytes that clients leave unread."""
 
 import resource
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Protocol
 
-from service.http.limits import Peers
+from service.http.limits import ClientAddress
 
-# Kept free for the database's connections, the log and files: a service that cannot reach its database is useless.
+# Reserved for connections to the database, the log and files: a service that cannot reach its database is useless.
 RESERVED_DESCRIPTORS = 128
 MOST_CONNECTIONS = 16_384
 CLOSED_AT_ONCE = 16
 
 UNREAD_SECONDS = 30.0
-UNREAD_LEAST_BYTES = 64 << 10  # that a client takes within them, or is gone
+UNREAD_LEAST_BYTES = 64 << 10  # a client that reads less than this within UNREAD_SECONDS is disconnected
 ALL_UNREAD_BYTES = 64 << 20
 
 
 class Connection(Protocol):
-    """What is asked of one."""
+    """The methods of a connection that Connections needs."""
 
     @property
     def is_idle(self) -> bool:
-        """No request of it is being worked on, and nothing of an answer waits to be sent."""
+        """No request is being processed, and no part of a response waits to be sent."""
 
     def close_idle(self) -> None: ...
 
@@ -30,18 +30,18 @@ class Connection(Protocol):
 
 
 class Connections:
-    """Who is connected.
+    """The open connections.
 
-    per_address  connections of one address; trusted proxies have no such bound
-    most         all together
+    per_address  limit for one address; trusted proxies have no limit
+    most         limit in total
     """
 
-    def __init__(self, per_address: int, peers: Peers, most: int) -> None:
+    def __init__(self, per_address: int, peers: ClientAddress, most: int) -> None:
         self._per_address = per_address
         self._peers = peers
         self._most = max(most, 1)
         self._count = 0
-        # In the order of their beginning; an idle client that makes room is the oldest of its address.
+        # In the order in which they were opened: the oldest idle connection of an address is closed first.
         self._of: dict[str, dict[Connection, None]] = {}
         self._unread: dict[Connection, int] = {}
         self._unread_bytes = 0
@@ -50,7 +50,8 @@ class Connections:
         return self._count
 
     def add(self, connection: Connection, host: str) -> bool:
-        """Whether it may stay; an idle one of its address, or of the address that has the most, is closed for it."""
+        """Whether the connection may stay. At a limit, an idle connection of its address, or of the address that has
+        the most, is closed for it."""
         address, is_proxy = self._peers.connected(host)
         own = self._of.setdefault(address, {})
         may_stay = True
@@ -74,7 +75,8 @@ class Connections:
         self.is_read(connection)
 
     def is_unread(self, connection: Connection, size_bytes: int) -> None:
-        """So much of its answers waits to be sent. Past ALL_UNREAD_BYTES, whoever has waited the longest is dropped."""
+        """Records that `size_bytes` of responses wait to be sent. Above ALL_UNREAD_BYTES, the connection that has
+        waited longest is aborted."""
         self._unread_bytes += size_bytes - self._unread.pop(connection, 0)
         self._unread[connection] = size_bytes
         while self._unread_bytes > ALL_UNREAD_BYTES and len(self._unread) > 1:
@@ -87,7 +89,7 @@ class Connections:
 
 
 def _close_idle(connections: Iterable[Connection], most: int) -> bool:
-    """Closes so many of those that are idle; whether there were any."""
+    """Closes up to `most` idle connections. Returns whether there were any."""
     idle: Iterator[Connection] = (one for one in list(connections) if one.is_idle)
     was_any = False
     for one in islice(idle, most):
@@ -97,13 +99,13 @@ def _close_idle(connections: Iterable[Connection], most: int) -> bool:
 
 
 def raise_descriptor_limit() -> int:
-    """Takes all the descriptors that the process may have; how many connections fit into them."""
+    """Raises the soft limit of descriptors to the hard limit. Returns the number of connections that fit into it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
             soft = hard
         except (OSError, ValueError):
-            pass  # a hard limit above what the kernel gives a process: what there was stays
+            pass  # the hard limit exceeds what the kernel allows a process: the soft limit stays
     known = MOST_CONNECTIONS + RESERVED_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
     return min(MOST_CONNECTIONS, max(known - RESERVED_DESCRIPTORS, known // 2))

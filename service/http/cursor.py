@@ -1,4 +1,4 @@
-"""Cursors: where a list goes on, as text that clients hand back as it was given to them."""
+"""Cursors: the position at which a list continues, as text that clients send back unchanged."""
 
 import base64
 import binascii
@@ -12,13 +12,13 @@ T = TypeVar("T")
 
 
 def write(*values: Any) -> str:
-    """Values as a cursor."""
+    """Encodes values as a cursor."""
     return base64.urlsafe_b64encode(msgspec.json.encode(values)).decode()
 
 
 def read(cursor: str, kind: type[T], parameter: str = "after") -> T:
-    """The values that `write` was given, as a tuple of type `kind`. Raises Problem (422) for one that was made up."""
+    """The values that `write` was given, as a tuple of type `kind`. Raises Problem (422) for an invalid cursor."""
     try:
         return msgspec.json.decode(base64.urlsafe_b64decode(cursor.encode()), type=kind)
     except (ValueError, OverflowError, binascii.Error, msgspec.MsgspecError, UnicodeError) as raised:
-        raise Problem.invalid(parameter, "is not a `next` of this list") from raised
+        raise Problem.invalid(parameter, "is not the `next` of a page of this list") from raised

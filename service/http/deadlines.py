@@ -1,4 +1,4 @@
-"""A deadline for thousands of short waits a second, at the price of a set: asyncio.timeout costs more than the wait."""
+"""Deadlines for thousands of short waits per second, at the cost of a set: asyncio.timeout costs more than the wait."""
 
 import asyncio
 from types import TracebackType
@@ -23,7 +23,7 @@ class Deadlines:
         loop = task.get_loop()
         self._waiting[task] = loop.time() + self._seconds
         if self._timer is None:
-            self._timer = loop.call_later(self._seconds / 4, self._look, loop)
+            self._timer = loop.call_later(self._seconds / 4, self._cancel_overdue, loop)
         return self
 
     def __exit__(
@@ -37,10 +37,10 @@ class Deadlines:
             if task.uncancel() == 0 and kind is asyncio.CancelledError:
                 raise TimeoutError from None
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _cancel_overdue(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
         for task, deadline in self._waiting.items():
             if deadline < now and task not in self._overdue:
                 self._overdue.add(task)
                 task.cancel()
-        self._timer = loop.call_later(self._seconds / 4, self._look, loop) if self._waiting else None
+        self._timer = loop.call_later(self._seconds / 4, self._cancel_overdue, loop) if self._waiting else None

@@ -1,4 +1,4 @@
-"""Bytes to what a person or a script sends; errors are said field by field."""
+"""Decodes bodies that a person or a script sends, and reports errors field by field."""
 
 from functools import cache
 from typing import TypeVar
@@ -11,11 +11,9 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 
 def decode(body: bytes, expected: type[S]) -> S:
-    """The struct that a person or a script sends.
+    """Decodes `body` into `expected`, a struct whose types express all of its constraints.
 
-    Only for structs that nothing can be wrong with that the types do not say.
-
-    Raises Problem: 400 where the body is not JSON, 422 with every field that is not as specified.
+    Raises Problem: 400 if the body is not JSON, 422 with every invalid field.
     """
     try:
         decoded: S = _decoder(expected).decode(body)

@@ -1,4 +1,4 @@
-"""What goes wrong, as clients see it: problem details (RFC 9457) with a stable code."""
+"""Errors as clients see them: problem details (RFC 9457) with a stable code."""
 
 import logging
 import re
@@ -13,37 +13,37 @@ from litestar.types import ExceptionHandlersMap
 from service.http.log_limit import limited
 
 MEDIA_TYPE = "application/problem+json"
-# Of every answer that says nothing else of itself, errors among them: it is for who asked, and what it says it is.
+# Headers of every response that sets no others, errors among them: no cache keeps it, and no browser guesses its type.
 PRIVATE = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 
 # code: status and title. The codes are a contract; the wording of a title is not.
 CODES: dict[str, tuple[int, str]] = {
     "invalid_json": (400, "The body is not JSON"),
     "invalid_gzip": (400, "The body is not gzip"),
-    "bad_request": (400, "The request cannot be read"),
-    "unauthorized": (401, "A valid token is needed"),
+    "bad_request": (400, "The request is malformed"),
+    "unauthorized": (401, "A valid token is required"),
     "forbidden": (403, "The token does not allow this"),
-    "not_found": (404, "There is no such resource"),
-    "unknown_server": (404, "No server of this id ever sent a heartbeat"),
-    "method_not_allowed": (405, "The resource has no such method"),
-    "server_exists": (409, "The server is already known"),
+    "not_found": (404, "The resource does not exist"),
+    "unknown_server": (404, "The server is unknown"),
+    "method_not_allowed": (405, "The resource does not support this method"),
+    "server_exists": (409, "The server already exists"),
     "request_timeout": (408, "The body did not arrive in time"),
     "too_large": (413, "The body is too large"),
-    "unsupported_media_type": (415, "The body is of a type that is not understood"),
-    "invalid": (422, "The request is not as specified"),
-    "clock_future": (422, "The timestamp lies in the future"),
+    "unsupported_media_type": (415, "The type of the body is not supported"),
+    "invalid": (422, "The request is invalid"),
+    "clock_future": (422, "The timestamp is in the future"),
     "too_old": (422, "The timestamp is too old"),
     "too_many_requests": (429, "Too many requests"),
-    "too_many_exports": (429, "Too many exports are under way"),
-    "internal": (500, "The service failed"),
+    "too_many_exports": (429, "Too many exports are running"),
+    "internal": (500, "Internal error"),
     "parquet_missing": (501, "Parquet is not installed"),
     "overloaded": (503, "Too many heartbeats are waiting"),
-    "database_unavailable": (503, "The database is away"),
+    "database_unavailable": (503, "The database is unavailable"),
 }
 
 
 class FieldError(msgspec.Struct, frozen=True):
-    """One field that is not as specified: `network_interfaces[0].rx_bytes`, `expected int, got str`."""
+    """An invalid field: `network_interfaces[0].rx_bytes`, `expected int, got str`."""
 
     path: str
     reason: str
@@ -62,7 +62,7 @@ class ProblemBody(msgspec.Struct, frozen=True, omit_defaults=True):
 
 @dataclass
 class Problem(Exception):
-    """An answer that is an error. `code` is one of CODES."""
+    """An error response. `code` is one of CODES."""
 
     code: str
     detail: str = ""
@@ -71,7 +71,7 @@ class Problem(Exception):
 
     @classmethod
     def invalid(cls, path: str, reason: str, code: str = "invalid") -> "Problem":
-        """One field is not as specified."""
+        """One field is invalid."""
         return cls(code, f"{path}: {reason}" if path else reason, [FieldError(path, reason)])
 
     @classmethod
@@ -91,7 +91,7 @@ class Problem(Exception):
 
 
 def field_error(raised: msgspec.ValidationError, path: str) -> FieldError:
-    """msgspec's words as ours: "Expected `int`, got `str` - at `$.a`" is a, "expected int, got str"."""
+    """Converts a message of msgspec: "Expected `int`, got `str` - at `$.a`" becomes a, "expected int, got str"."""
     reason, _, place = str(raised).partition(" - at `$")
     reason = reason.replace("`", "")
     return FieldError(f"{path}{place.rstrip('`')}".lstrip("."), reason[:1].lower() + reason[1:])
@@ -109,7 +109,7 @@ _BY_STATUS = {
 }
 
 
-# Of a parameter that is not there, Litestar says so in words alone.
+# Litestar reports a missing parameter in the text of the exception only.
 _MISSING = re.compile(r"^Missing required \w+ parameter '([^']+)'")
 
 
@@ -118,12 +118,12 @@ def _response(problem: Problem) -> Response[bytes]:
 
 
 def on_problem(_: Request[Any, Any, Any], problem: Problem) -> Response[bytes]:
-    """What a handler raised on purpose."""
+    """A problem that a handler raised."""
     return _response(problem)
 
 
 def on_validation(_: Request[Any, Any, Any], raised: ValidationException) -> Response[bytes]:
-    """A parameter that Litestar could not read: 422 with its name, where Litestar itself says 400."""
+    """A parameter that Litestar could not parse: 422 with its name instead of Litestar's own 400."""
     if missing := _MISSING.search(raised.detail):
         return _response(Problem.invalid(missing[1], "is required"))
     errors = [
@@ -135,20 +135,20 @@ def on_validation(_: Request[Any, Any, Any], raised: ValidationException) -> Res
 
 
 def on_http_exception(_: Request[Any, Any, Any], raised: HTTPException) -> Response[bytes]:
-    """What the framework raised: no such route, no such method."""
+    """An exception of the framework: no such route, no such method."""
     code = _BY_STATUS.get(raised.status_code, "internal" if raised.status_code >= 500 else "bad_request")
     return _response(Problem(code, raised.detail, headers=dict(raised.headers or {})))
 
 
 def on_bug(request: Request[Any, Any, Any], raised: Exception) -> Response[bytes]:
-    """The last resort. The client learns nothing of the inside; the log has it all."""
+    """Any other exception. The response reveals nothing of it; the log has the traceback."""
     key = ("bug", type(raised).__name__, request.method)
     limited(logging.ERROR, key, "%s %s failed", request.method, request.url.path, exc_info=raised)
     return _response(Problem("internal", "the error is in the log"))
 
 
 def _reason(message: str) -> str:
-    """msgspec's words as ours: "Expected `int`, got `str`" is "expected int, got str"."""
+    """Converts a message of msgspec: "Expected `int`, got `str`" becomes "expected int, got str"."""
     plain = message.split(" - at `", maxsplit=1)[0].replace("`", "")
     return plain[:1].lower() + plain[1:]
 

@@ -1,4 +1,4 @@
-"""JSON that a person or a script sends, read and decoded by Linkbeat itself."""
+"""Reads and decodes JSON that a person or a script sends."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ MAX_BODY_BYTES = 16 << 10
 
 
 async def body(request: Request[Any, Any, Any], expected: type[S], limit_bytes: int = MAX_BODY_BYTES) -> S:
-    """What a person or a script sends. Raises Problem as service.http.body.read and service.http.decode.decode do."""
-    # Not by Litestar, which takes "30" for 30, and answers 500 to what is nested deeply or is not UTF-8.
+    """The decoded body. Raises Problem as service.http.body.read and service.http.decode.decode do."""
+    # Not by Litestar, which accepts "30" for 30 and answers 500 to deep nesting or invalid UTF-8.
     _, is_gzip = content(request.scope, JSON_TYPES)
     return decode(await read(request.scope, request.receive, limit_bytes, is_gzip=is_gzip), expected)

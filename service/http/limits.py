@@ -1,4 +1,4 @@
-"""How often something may be done: by address, by token. Memory is bounded, whoever asks."""
+"""Rate limits by address or token. Their memory is bounded, however many clients there are."""
 
 import ipaddress
 from collections import OrderedDict
@@ -9,25 +9,25 @@ from time import monotonic
 from litestar.types import Scope
 
 REMEMBERED = 65_536
-MAX_FORWARDED = 32  # addresses of X-Forwarded-For that are looked at
+MAX_FORWARDED = 32  # addresses of X-Forwarded-For that are examined
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-class Buckets:
-    """A token bucket for each key: `per_minute` at once, and as many a minute after that.
+class RateLimiter:
+    """A token bucket for each key: a burst of `per_minute`, refilled at `per_minute` per minute.
 
-    Of keys that are not remembered the bucket is full. The one not asked for the longest is forgotten first.
+    The bucket of a key that is not remembered is full. The least recently used key is dropped first.
     """
 
     def __init__(self, per_minute: float, remembered: int = REMEMBERED) -> None:
         self._size = per_minute
         self._rate = per_minute / 60
         self._remembered = remembered
-        self._levels: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()  # what was in it, and when
+        self._levels: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()  # level, and when it was measured
 
     def wait_seconds(self, key: Hashable) -> float:
-        """How long until the key may; 0: it may now."""
+        """Seconds until the key is allowed; 0: it is allowed now."""
         found = self._levels.get(key)
         if found is None:
             return 0.0
@@ -35,9 +35,9 @@ class Buckets:
         return max(0.0, (1 - level) / self._rate - (monotonic() - at))
 
     def take(self, key: Hashable, cost: float = 1.0) -> float:
-        """Counts one, or what it costs, if the key may; else how long until it may.
+        """Takes `cost` from the bucket and returns 0; if the bucket is empty, returns the seconds until it is not.
 
-        What costs more than is left is taken all the same, and waited for afterwards.
+        A cost above the level is taken as well; the key then waits until the debt is paid off.
         """
         now = monotonic()
         level, at = self._levels.get(key, (self._size, now))
@@ -52,7 +52,7 @@ class Buckets:
 
 
 class Recent:
-    """The keys that were last added."""
+    """The most recently added keys."""
 
     def __init__(self, remembered: int = REMEMBERED) -> None:
         self._remembered = remembered
@@ -68,15 +68,15 @@ class Recent:
             self._keys.popitem(last=False)
 
 
-class Peers:
-    """Who sent a request: who connected, or whom a trusted proxy names."""
+class ClientAddress:
+    """The address of a client: the address that connected, or the one that a trusted proxy names."""
 
     def __init__(self, trusted_proxies: Sequence[str]) -> None:
-        """`trusted_proxies`: networks, as 192.0.2.0/24 or a single address."""
+        """`trusted_proxies`: networks such as 192.0.2.0/24, or single addresses."""
         self._trusted = tuple(ipaddress.ip_network(one, strict=False) for one in trusted_proxies)
 
     def of(self, scope: Scope) -> str:
-        """The address; of IPv6 its /64, which is one customer's. "" for a socket that has none."""
+        """The address; for IPv6 its /64, which belongs to one customer; "" for a Unix socket."""
         client = scope.get("client")
         if not client:
             return ""
@@ -85,17 +85,17 @@ class Peers:
         return _limited(client[0])
 
     def connected(self, host: str) -> tuple[str, bool]:
-        """The address that connected, as `of` has it, and whether it is a trusted proxy's."""
+        """The address that connected, in the form of `of`, and whether it is a trusted proxy."""
         return _limited(host), bool(self._trusted) and _is_in(host, self._trusted)
 
     def _forwarded_for(self, scope: Scope, proxy: str) -> str:
-        """The right-most address that is no trusted proxy's: what stands left of it, the client may have written."""
+        """The right-most address that is not a trusted proxy: the client may have forged everything to its left."""
         named = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for")
         last = proxy
         for one in reversed(named.decode("latin-1").rsplit(",", MAX_FORWARDED)[-MAX_FORWARDED:]):
             address = _bare(one)
             if address is None:
-                break  # not an address: nobody trusted wrote it
+                break  # not an address: no trusted proxy wrote it
             last = address
             if not _is_in(address, self._trusted):
                 break

@@ -11,7 +11,7 @@ BACKLOG = 2048
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises SettingsError where the address is not to be had."""
+    """A listening socket. Raises SettingsError if the address cannot be bound."""
     with _refused(host, port):
         return _set_up(socket.create_server((host, port), family=_family(host, port), backlog=BACKLOG))
 
@@ -19,8 +19,8 @@ def listen(host: str, port: int) -> socket.socket:
 def bind_shared(host: str, port: int) -> socket.socket:
     """A socket on which nobody listens yet; others of this user may be bound and listen there too.
 
-    The kernel gives each connection to one of those that listen. What listens there already is not noticed: ask
-    `check_free` before the first. Raises SettingsError where the address is not to be had.
+    The kernel gives each connection to one of those that listen. A program that listens there already is not
+    noticed: ask `check_free` before the first. Raises SettingsError if the address cannot be bound.
     """
     with _refused(host, port):
         bound = socket.socket(_family(host, port), socket.SOCK_STREAM)
@@ -37,7 +37,7 @@ def bind_shared(host: str, port: int) -> socket.socket:
 
 
 def check_free(host: str, port: int) -> None:
-    """Raises SettingsError where the address is not to be had; better before a database is started than after."""
+    """Raises SettingsError if the address cannot be bound, before a database is started for nothing."""
     listen(host, port).close()
 
 
@@ -46,8 +46,8 @@ def _family(host: str, port: int) -> socket.AddressFamily:
 
 
 def _set_up(one: socket.socket) -> socket.socket:
-    # Inherited by every connection. Event loops set it on sockets that name their protocol, which this one does not;
-    # without it an answer in two writes waits 40 ms for the client's delayed acknowledgement.
+    # Every connection inherits it. Event loops set it only on sockets that name their protocol, and this one does not;
+    # without it, a response in two writes waits 40 ms for the client's delayed acknowledgement.
     one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return one
 
@@ -59,6 +59,6 @@ def _refused(host: str, port: int) -> Iterator[None]:
     except OSError as raised:
         if raised.errno == errno.EADDRINUSE:
             raise SettingsError(
-                f"LINKBEAT_PORT: {port} is in use on {host}; stop what uses it, or set another"
+                f"LINKBEAT_PORT: {port} is already in use on {host}; stop the program that uses it, or set another port"
             ) from None
         raise SettingsError(f"LINKBEAT_HOST: cannot listen on {host}:{port}: {raised.strerror}") from None

@@ -1,4 +1,4 @@
-"""Log lines that clients cause: one a minute for each cause and sender, and how many more there were."""
+"""Rate-limits log lines that clients cause: one per minute for each cause and sender, with a count of the others."""
 
 import asyncio
 import logging
@@ -22,8 +22,8 @@ class _Window:
 
 
 class LogLimit:
-    """Logs the first line of each key at once. Those that follow within WINDOW_SECONDS are counted, and said at its end
-    in one line, with the last of them."""
+    """Logs the first line of each key at once. Further lines within WINDOW_SECONDS are counted; at the end of the
+    window the last one is logged with their number."""
 
     def __init__(self, log: logging.Logger, remembered: int = REMEMBERED) -> None:
         self._log = log
@@ -33,7 +33,7 @@ class LogLimit:
     def __call__(
         self, level: int, key: Hashable, message: str, *arguments: Any, exc_info: BaseException | None = None
     ) -> None:
-        """`key` is the cause, and who is behind it: an address or a token's id."""
+        """`key`: the cause, and the sender: an address or a token's id."""
         now = monotonic()
         window = self._windows.get(key)
         if window is not None and now - window.begins < WINDOW_SECONDS:
@@ -51,7 +51,7 @@ class LogLimit:
         self._log.log(level, message, *arguments, exc_info=exc_info)
 
     def forget(self) -> None:
-        """As if nothing had been logged."""
+        """Resets the limit of every key."""
         for window in self._windows.values():
             if window.timer is not None:
                 window.timer.cancel()
@@ -61,7 +61,7 @@ class LogLimit:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            return None  # the next line of this key says it
+            return None  # the next line of this key logs the count
         return loop.call_later(seconds, self._close, key, window)
 
     def _close(self, key: Hashable, window: _Window) -> None:
@@ -78,7 +78,7 @@ limited = LogLimit(logging.getLogger("linkbeat"))
 
 
 class LimitedFilter(logging.Filter):
-    """The same for a logger of another library, whose lines name no sender: its messages are the causes."""
+    """LogLimit for the logger of another library, whose lines name no sender: each message is a cause."""
 
     def __init__(self, logger: logging.Logger) -> None:
         super().__init__()

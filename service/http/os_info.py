@@ -1,4 +1,4 @@
-"""os_info: an object of whatever an agent knows of its system, bounded before it is decoded."""
+"""os_info: an object with whatever an agent knows about its system; its size is checked before it is decoded."""
 
 import re
 from typing import Any
@@ -12,18 +12,18 @@ _Scalar = str | int | float | bool | None
 _Value: Any = _Scalar
 for _ in range(MAX_NESTING - 1):
     _Value = _Scalar | list[_Value] | dict[str, _Value]
-# The type itself bounds the depth, so that no walk in Python has to.
+# The type bounds the depth, so that no recursion in Python has to.
 _decode = msgspec.json.Decoder(dict[str, _Value]).decode
 _encode = msgspec.json.Encoder().encode
-# Whole escapes before it are skipped: in "\\\\u0000" a backslash is escaped, and no NUL.
+# Complete escapes before it are skipped: "\\\\u0000" is an escaped backslash, not a NUL.
 _ESCAPED_NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 
 
 def checked(raw: msgspec.Raw) -> tuple[FieldError | None, msgspec.Raw | None]:
-    """What is wrong with it; or what is stored of it, in the shortest JSON and without NUL, which jsonb cannot hold.
+    """The error in it, or the value to store: compact JSON without NUL, which jsonb cannot hold.
 
-    Raises msgspec.DecodeError, UnicodeDecodeError or RecursionError where it is not JSON: the decoder of the whole body
-    skips it without looking into its strings.
+    Raises msgspec.DecodeError, UnicodeDecodeError or RecursionError if it is not JSON: the decoder of the whole body
+    skips it without checking its strings.
     """
     text = bytes(raw)
     if text == b"null":

@@ -1,4 +1,4 @@
-"""Query parameters that many routes take."""
+"""Query parameters that many routes share."""
 
 from typing import Annotated
 
@@ -6,21 +6,21 @@ from litestar.params import QueryParameter
 
 MAX_NAMES = 500
 
-Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="Entries a page.")]
+Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="Maximum number of entries per page.")]
 
-Rows = Annotated[int, QueryParameter(ge=1, le=10_000, description="Rows a page.")]
+Rows = Annotated[int, QueryParameter(ge=1, le=10_000, description="Maximum number of rows per page.")]
 
-# A name of 255 letters takes up to 1,360 characters of it.
+# A name of 255 letters takes up to 1,360 characters of a cursor.
 After = Annotated[
     str | None,
-    QueryParameter(description="`next` of the page before; all other parameters as they were.", max_length=4_000),
+    QueryParameter(description="`next` of the previous page; all other parameters must be the same.", max_length=4_000),
 ]
 
 ServerFilter = Annotated[str | None, QueryParameter(description="Only this server.", max_length=255)]
 
 ServerNames = Annotated[
     list[str] | None,
-    QueryParameter(description=f"Only these servers; may be repeated, {MAX_NAMES} times."),
+    QueryParameter(description=f"Only these servers; may be repeated up to {MAX_NAMES} times."),
 ]
 
 InterfaceFilter = Annotated[str | None, QueryParameter(description="Only this interface.", max_length=255)]
@@ -28,7 +28,7 @@ InterfaceFilter = Annotated[str | None, QueryParameter(description="Only this in
 TimeZone = Annotated[
     str,
     QueryParameter(
-        description="IANA name of the time zone whose midnights days and months begin at, such as Europe/Berlin.",
+        description="IANA name of the time zone in which days and months begin, such as Europe/Berlin.",
         max_length=64,
     ),
 ]

@@ -8,41 +8,48 @@ from litestar.openapi.spec import Example
 
 from service.http.errors import MEDIA_TYPE, Problem, ProblemBody
 
-_WORDS = {
-    400: "The body cannot be read: it is not JSON, or not the gzip that it says.",
-    401: "No valid token.",
-    403: "The token does not allow this.",
-    404: "There is no such server, or token.",
-    409: "The server is already known.",
-    408: "The body did not arrive in time.",
-    413: "The body is too large.",
-    415: "The body's type is not understood.",
-    422: "Not as specified: `errors` names every field.",
-    429: "Too many requests with this token, wrong ones from this address, or exports; `Retry-After` says when.",
-    501: "What it needs is not installed: `detail` says how to.",
-    503: "The database is away; come again after `Retry-After` seconds.",
-}
-
-_PROBLEMS = {
-    400: Problem("invalid_json", "at byte 17: unexpected end of data"),
-    403: Problem("forbidden", "it takes a token that may read"),
-    409: Problem(
-        "server_exists", "'mediaserver' is already known; create another token for it with POST /api/v1/tokens"
+# Of each status: its description, and an example.
+_DOCUMENTS: dict[int, tuple[str, Problem]] = {
+    400: (
+        "The body cannot be read: it is not JSON, or not gzip as its Content-Encoding says.",
+        Problem("invalid_json", "at byte 17: unexpected end of data"),
     ),
-    429: Problem("too_many_requests", "this token's requests are too many"),
-    401: Problem("unauthorized", "send a valid token as 'Authorization: Bearer …'"),
-    404: Problem("unknown_server", "no server 'mediaserver' ever sent a heartbeat"),
-    408: Problem("request_timeout", "the body did not arrive in time"),
-    413: Problem("too_large", "at most 1048576 bytes are taken"),
-    415: Problem("unsupported_media_type", "send application/json"),
-    422: Problem.invalid("network_interfaces[0].rx_bytes", "expected int, got str"),
-    501: Problem("parquet_missing", "pip install 'linkbeat[parquet]'"),
-    503: Problem("database_unavailable", "the database did not answer in time"),
+    401: ("No valid token.", Problem("unauthorized", "send a valid token as 'Authorization: Bearer …'")),
+    403: ("The token does not allow this.", Problem("forbidden", "this needs a token with the 'read' permission")),
+    404: (
+        "There is no such server or token.",
+        Problem("unknown_server", "no server 'mediaserver' ever sent a heartbeat"),
+    ),
+    408: ("The body did not arrive in time.", Problem("request_timeout", "the body did not arrive in time")),
+    409: (
+        "The server already exists.",
+        Problem(
+            "server_exists", "server 'mediaserver' already exists; POST /api/v1/tokens creates another token for it"
+        ),
+    ),
+    413: ("The body is too large.", Problem("too_large", "the body may have at most 1048576 bytes")),
+    415: ("The type of the body is not supported.", Problem("unsupported_media_type", "send application/json")),
+    422: (
+        "The request is invalid: `errors` names every invalid field.",
+        Problem.invalid("network_interfaces[0].rx_bytes", "expected int, got str"),
+    ),
+    429: (
+        "Too many requests, wrong tokens or concurrent exports; retry after `Retry-After` seconds.",
+        Problem("too_many_requests", "too many requests with this token"),
+    ),
+    501: (
+        "An optional package is not installed: `detail` names the command that installs it.",
+        Problem("parquet_missing", "Parquet needs pyarrow: pip install 'linkbeat[parquet]'"),
+    ),
+    503: (
+        "The database is unavailable; retry after `Retry-After` seconds.",
+        Problem("database_unavailable", "the database did not answer in time"),
+    ),
 }
 
 
 class Documented(ResponseSpec):
-    """An answer that many routes have. Litestar copies routers with all that their handlers hold, again and again."""
+    """A response that many routes share. It is not copied, because Litestar copies each router many times."""
 
     def __deepcopy__(self, _: object) -> Self:
         return self
@@ -52,11 +59,11 @@ _DOCUMENTED = {
     status: Documented(
         ProblemBody,
         generate_examples=False,
-        description=_WORDS[status],
+        description=description,
         media_type=MEDIA_TYPE,
         examples=[Example(value=json.loads(problem.body()))],
     )
-    for status, problem in _PROBLEMS.items()
+    for status, (description, problem) in _DOCUMENTS.items()
 }
 
 

@@ -1,4 +1,4 @@
-"""uvicorn tuned for Linkbeat: one write per answer, fewer garbage-collection passes, and an end to every wait."""
+"""uvicorn tuned for Linkbeat: one write per response, fewer garbage-collection passes, and a timeout for every wait."""
 
 import asyncio
 import fcntl
@@ -17,27 +17,26 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from service.http.connections import UNREAD_LEAST_BYTES, UNREAD_SECONDS, Connections
 from service.http.errors import MEDIA_TYPE, Problem
 
-# Nothing that a heartbeat leaves behind is in a cycle; to look for it after every 700 objects is a twelfth of all work.
+# A heartbeat creates no reference cycles; collecting after every 700 objects would be a twelfth of all work.
 COLLECT_AFTER_OBJECTS = 50_000
 
 HEAD_SECONDS = 10.0
 HEAD_BYTES = 64 << 10
-MAX_PIPELINED = 16  # requests that wait for the answer before theirs
-JOINED_BYTES = (
-    64 << 10
-)  # a larger answer is written as it is: a copy for each client that does not read it would add up
+MAX_PIPELINED = 16  # requests that wait for an earlier response on their connection
+# A larger response is not joined: a copy for each client that does not read it would add up.
+JOINED_BYTES = 64 << 10
 
 
-# At the end, connections have so long for a last request, whose answer says that they are closed.
+# During shutdown, connections have this long for a last request, whose response says that they are closed.
 LAST_REQUEST_SECONDS = 1.0
 
 
 class Server(uvicorn.Server):
-    """uvicorn, which says its address once it answers, and before its end calls `ending`: requests that wait for
-    something to happen would otherwise keep it waiting for them.
+    """uvicorn, which prints its address once it accepts connections, and calls `ending` before it shuts down: otherwise
+    it would wait for long-polling requests to end.
 
-    At its end it listens no more, and each connection is closed by the answer to its next request: one that is closed
-    as a client sends a request leaves that without an answer.
+    As it shuts down, it stops listening, and the response to a connection's next request closes that connection. If it
+    closed one while a client sends a request, that request would have no response.
     """
 
     def __init__(self, config: uvicorn.Config, say: Callable[[str], None], ending: Callable[[], None]) -> None:
@@ -60,7 +59,7 @@ class Server(uvicorn.Server):
             server.close()
         for connection in list(self.server_state.connections):
             if isinstance(connection, Protocol):
-                connection.close_with_next_answer()
+                connection.close_after_response()
         until = time.monotonic() + LAST_REQUEST_SECONDS
         while self.server_state.connections and not self.force_exit and time.monotonic() < until:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
@@ -68,12 +67,12 @@ class Server(uvicorn.Server):
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1, with an end to what a client can keep open and have remembered.
+    """uvicorn's HTTP/1.1 protocol, with limits on the connections and memory that a client can hold.
 
-    It writes an answer's headers and its body at once, of which uvicorn makes two system calls and two packets. And
-    where uvicorn waits for ever, it closes a connection that does not bring a whole head within HEAD_SECONDS, or brings
-    more than HEAD_BYTES without an end of it, or trickles a body whose answer has gone out, or does not read its
-    answers (service/http/connections.py). The body of a request that is being worked on is its reader's to limit
+    It writes headers and body of a response at once, for which uvicorn makes two system calls and two packets. Where
+    uvicorn waits forever, it closes a connection whose request head is not complete within HEAD_SECONDS or exceeds
+    HEAD_BYTES, whose body continues slowly after the response, or whose client does not read its responses
+    (service/http/connections.py). The body of a request that is being processed is limited by its reader
     (service/http/body.py).
     """
 
@@ -81,14 +80,14 @@ class Protocol(HttpToolsProtocol):
         super().__init__(*arguments, **more)
         self._known = known
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         self._gathering = _Gathering(transport, self.loop, self._is_closing)
-        super().connection_made(self._gathering)  # type: ignore[arg-type]  # what it uses of one
-        self._head_bytes = 0  # of a head that has not ended
+        super().connection_made(self._gathering)  # type: ignore[arg-type]  # it has the methods that uvicorn uses
+        self._head_bytes = 0  # of an incomplete head
         self._is_in_body = False
         self._messages = 0
-        self._is_last = False  # the next answer is
-        self._unread = 0  # bytes of answers, when that was last asked
+        self._is_last = False  # the next response is
+        self._unread = 0  # bytes of responses that waited at the last check
         self._reading: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._host = self.client[0] if self.client else ""
@@ -102,9 +101,10 @@ class Protocol(HttpToolsProtocol):
         self._end_reading()
         self._known.remove(self, self._host)
         super().connection_lost(exc)
-        # They refer to each other: what a connection has received would stay until garbage is collected.
+        # They refer to each other: without this, the received data would stay in memory until the next garbage
+        # collection.
         self._gathering.forget()
-        self.cycle = None  # type: ignore[assignment]  # as uvicorn begins
+        self.cycle = None  # type: ignore[assignment]  # as uvicorn initializes it
         self.pipeline.clear()
 
     @property
@@ -115,14 +115,14 @@ class Protocol(HttpToolsProtocol):
     def close_idle(self) -> None:
         self.transport.close()
 
-    def close_with_next_answer(self) -> None:
-        """The answer that is being made, or else the next one, is the last, and says so."""
+    def close_after_response(self) -> None:
+        """The response in progress, or else the next one, is the last, and says so."""
         self._is_last = True
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.keep_alive = False
 
     def abort(self) -> None:
-        """Ends it without sending what waits to be sent."""
+        """Closes the connection without sending the data that waits."""
         self._end_reading()
         self.transport.abort()
 
@@ -136,12 +136,12 @@ class Protocol(HttpToolsProtocol):
             self._end_reading()
 
     def _is_closing(self) -> None:
-        """It is closed once all has been sent, which may be never."""
+        """Limits the wait for the client: the connection is closed only after everything has been sent."""
         if self._reading is None and self.transport.get_write_buffer_size():
             self._await_reading()
 
     def _await_reading(self) -> None:
-        """Gives the client UNREAD_SECONDS to take UNREAD_LEAST_BYTES of what waits, again and again."""
+        """Gives the client UNREAD_SECONDS to read the next UNREAD_LEAST_BYTES."""
         self._unread = self._outstanding()
         if self._reading is not None:
             self._reading.cancel()
@@ -156,15 +156,15 @@ class Protocol(HttpToolsProtocol):
             self._await_reading()
 
     def _outstanding(self) -> int:
-        """Bytes of answers that the client has not acknowledged, here and in the kernel's buffer.
+        """Bytes of responses that the client has not acknowledged, in this process and in the kernel's buffer.
 
-        Of megabytes in the latter, the kernel asks for more only when a third has gone: seen from here alone, a client
-        on a slow line would look like one that does not read.
+        The kernel accepts more data only once a third of its buffer is free: without the kernel's part, a client on a
+        slow line would look like a client that does not read.
         """
         queued = self.transport.get_write_buffer_size()
         try:
             kernel = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, b"\0" * 4)
-        except (OSError, ValueError):  # closed by now
+        except (OSError, ValueError):  # already closed
             return queued
         return queued + int.from_bytes(kernel, sys.byteorder)
 
@@ -179,12 +179,12 @@ class Protocol(HttpToolsProtocol):
         super().data_received(data)
         if self.transport.is_closing():
             return
-        # What was read in one piece with the end of a message is not counted: it may be of whole ones.
+        # Data that arrived together with the end of a message is not counted: it may hold complete messages.
         self._head_bytes = 0 if self._is_in_body or self._messages != passed else self._head_bytes + len(data)
-        if self._head_bytes > HEAD_BYTES:  # the parser itself keeps a header of any length until its end
-            self._refuse("431 Request Header Fields Too Large", "bad_request", "the head is too large")
+        if self._head_bytes > HEAD_BYTES:  # the parser itself buffers a header of any length
+            self._refuse("431 Request Header Fields Too Large", "bad_request", "the request head is too large")
             return
-        # A head that came in one piece, as almost every one does, is being worked on by now, and costs no timer.
+        # A head that arrived in one piece, as almost all do, is already being processed and needs no timer.
         if self._deadline is None and (self.cycle is None or self.cycle.response_complete):
             self._deadline = self.loop.call_later(HEAD_SECONDS, self._give_up)
 
@@ -192,7 +192,7 @@ class Protocol(HttpToolsProtocol):
         self._end_deadline()
         self._is_in_body = True
         if len(self.pipeline) >= MAX_PIPELINED:
-            self.abort()  # nothing that could be said now would be the answer to this one
+            self.abort()  # an error sent now would be taken for the response to an earlier request
             return
         super().on_headers_complete()
         if self._is_last and self.cycle is not None:
@@ -204,7 +204,7 @@ class Protocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """What is no HTTP is told so in the words of everything else."""
+        """Invalid HTTP gets the same error format as every other request."""
         self._refuse("400 Bad Request", "bad_request", msg)
 
     def _give_up(self) -> None:
@@ -212,7 +212,7 @@ class Protocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self._head_bytes and not self._is_in_body:
-            self._refuse("408 Request Timeout", "request_timeout", "the head did not arrive in time")
+            self._refuse("408 Request Timeout", "request_timeout", "the request head did not arrive in time")
         else:
             self.transport.close()
 
@@ -233,12 +233,12 @@ class Protocol(HttpToolsProtocol):
 
 
 def protocol(known: Connections) -> Any:
-    """Protocol for uvicorn, which only calls it."""
+    """A factory of Protocol, for uvicorn."""
     return partial(Protocol, known=known)
 
 
 class _Gathering:
-    """A transport that writes once for all that is written in one turn of the loop."""
+    """A transport that joins all writes of one iteration of the event loop."""
 
     def __init__(
         self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, is_closing: Callable[[], None]

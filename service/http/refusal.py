@@ -1,6 +1,6 @@
-"""What is wrong with a body, field by field, where a decoder stops at the first error.
+"""Finds every error in a body, field by field; a decoder stops at the first.
 
-Found in the bytes themselves: a body of a megabyte of brackets is never made into objects.
+The search works on the bytes: a body of a megabyte of brackets is never decoded into objects.
 """
 
 import re
@@ -16,12 +16,12 @@ from service.http.errors import FieldError, Problem, field_error
 from service.http.os_info import checked
 from service.wire import HINTS, MAX_COUNTER, MAX_STACKED_ON, NetworkInterface
 
-MAX_ERRORS = 100  # listed of one body: a megabyte of {} holds two million
-LISTED_BYTES = 256 << 10  # of a larger body the first error alone is said: to seek the others takes as long again
-MAX_PATH = 250  # characters: keys are the client's, and as long as it likes
+MAX_ERRORS = 100  # listed for one body: a megabyte of {} could hold two million
+LISTED_BYTES = 256 << 10  # for a larger body only the first error is reported: finding the others takes as long again
+MAX_PATH = 250  # characters: the client chooses the keys and their length
 
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
-NAMES = ("hostname", "server_guid")  # text without a pattern of its own in which no control character may be
+NAMES = ("hostname", "server_guid")  # texts without a pattern in which control characters are not allowed
 
 _decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -29,7 +29,7 @@ _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class _Below(msgspec.Struct, frozen=True):
-    """Of an interface what is compared with the others of its heartbeat."""
+    """The fields of an interface that are compared with those of the other interfaces of its heartbeat."""
 
     name: str | None = None
     stacked_on: msgspec.Raw = msgspec.Raw(b"null")
@@ -40,7 +40,7 @@ _decode_names = msgspec.json.Decoder(list[str] | None).decode
 
 
 def not_json(raised: Exception) -> Problem:
-    """400, for what a decoder raised that is no ValidationError."""
+    """400, for an exception of a decoder that is not a ValidationError."""
     if isinstance(raised, RecursionError):
         return Problem("invalid_json", "the body is nested too deeply")
     if isinstance(raised, UnicodeDecodeError):
@@ -51,16 +51,16 @@ def not_json(raised: Exception) -> Problem:
 def not_as_specified(
     body: bytes, first: msgspec.ValidationError | FieldError, expected: type[msgspec.Struct]
 ) -> Problem:
-    """422 with every field that is wrong, MAX_ERRORS at most, `first` where none is found; 400 where it is not JSON.
+    """422 with up to MAX_ERRORS invalid fields, or `first` if none is found; 400 if the body is not JSON.
 
-    Of a body above LISTED_BYTES, `first` alone.
+    For a body above LISTED_BYTES, `first` only.
     """
     only = [first if isinstance(first, FieldError) else field_error(first, "")]
     if len(body) > LISTED_BYTES:
         return _invalid(only)
     try:
         _decode_raw(body)
-        body.decode()  # which skips what strings hold
+        body.decode()  # the decoder of Raw does not check strings
         errors = list(islice(_wrong(body.lstrip(), expected, ""), MAX_ERRORS))
     except _NOT_JSON as raised:
         return not_json(raised)
@@ -74,7 +74,7 @@ def _invalid(errors: list[FieldError]) -> Problem:
 
 
 class _Field(NamedTuple):
-    """A field of a struct: `decode` for its value, whose items, where it is a list of structs, are `items`."""
+    """A field of a struct: `decode` decodes its value; `items` is the type of its items if it is a list of structs."""
 
     name: str
     is_required: bool
@@ -87,7 +87,7 @@ class _Field(NamedTuple):
 
 @cache
 def _fields(struct: type[msgspec.Struct]) -> tuple[_Field, ...]:
-    """All but the hints: each costs itself alone."""
+    """All fields except hints: an invalid hint is ignored."""
     hints = HINTS.get(struct, ())
     return tuple(_field(one) for one in msgspec.structs.fields(struct) if one.name not in hints)
 
@@ -113,22 +113,22 @@ def _is_struct(kind: Any) -> bool:
 
 @cache
 def _loose(struct: type[msgspec.Struct]) -> msgspec.json.Decoder[Any]:
-    """The values of a struct's fields, each still as it came; what it does not know is skipped."""
+    """Decodes the fields of a struct as raw JSON and skips unknown ones."""
     fields = [(one.name, msgspec.Raw, None) for one in _fields(struct)]
     return msgspec.json.Decoder(msgspec.defstruct(f"_Loose{struct.__name__}", fields))
 
 
 @cache
 def _items(most: int) -> msgspec.json.Decoder[Any]:
-    """The items of an array, each still as it came, as far as so many and one more: the others are skipped."""
+    """Decodes up to `most` + 1 items of an array as raw JSON and skips the others."""
     fields = [(f"item_{n}", msgspec.Raw, None) for n in range(most + 1)]
     return msgspec.json.Decoder(msgspec.defstruct("_Items", fields, array_like=True))
 
 
 def _wrong(raw: bytes, struct: type[msgspec.Struct], path: str) -> Iterator[FieldError]:
-    """The errors in what should be such a struct."""
+    """The errors in `raw`, which should be a `struct`."""
     if raw[:1] != b"{":
-        return  # said by whoever decoded it
+        return  # the caller reports the wrong type
     is_strict = struct.__struct_config__.forbid_unknown_fields
     members = _decode_members(raw) if is_strict else msgspec.structs.asdict(_loose(struct).decode(raw))
     for field in _fields(struct):
@@ -168,7 +168,7 @@ def _wrong_items(raw: bytes, struct: type[msgspec.Struct], most: int, path: str)
     items = [bytes(item) for item in found if item is not None]
     if len(items) > most:
         yield FieldError(path, f"has more than {most} items")
-        return  # what is wrong with each is not sought
+        return  # the items are not checked
     decode = _decoder(struct)
     for index, item in enumerate(items):
         if item[:1] == b"{":
@@ -194,16 +194,16 @@ def _compared(interfaces: list[bytes], path: str) -> Iterator[FieldError]:
         try:
             one = _decode_below(raw)
         except msgspec.ValidationError:
-            continue  # said already
-        with suppress(msgspec.ValidationError):  # a hint that makes no sense
+            continue  # already reported
+        with suppress(msgspec.ValidationError):  # an invalid hint
             stacked += len(_decode_names(one.stacked_on) or ())
         if one.name is None:
             continue
         if one.name in seen:
-            yield FieldError(f"{path}[{index}].name", f"{one.name!r} stands twice")
+            yield FieldError(f"{path}[{index}].name", f"{one.name!r} appears twice")
         seen.add(one.name)
     if stacked > MAX_STACKED_ON:
-        yield FieldError(path, f"stacked_on has more than {MAX_STACKED_ON} names in all")
+        yield FieldError(path, f"stacked_on has more than {MAX_STACKED_ON} names in total")
 
 
 def _below(path: str, step: str) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from service.database.follow import POLL_SECONDS, Followed
+from service.database.follow import POLL_SECONDS, PolledCache
 from service.database.pool import Database
 from service.wire import AgentConfig
 
@@ -21,7 +21,7 @@ FROM linkbeat.installation i LEFT JOIN linkbeat.server_config c ON i.config_revi
 _NOTHING: Any = msgspec.Raw(b"{}")
 
 
-class Configurations(Followed):
+class Configurations(PolledCache):
     """What is set for every server, as this process knows it."""
 
     def __init__(self, database: Database, is_reachable: Callable[[], bool]) -> None:

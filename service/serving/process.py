@@ -14,7 +14,7 @@ from service.access.keys import fleet_key
 from service.app import create_app
 from service.embedded.handle import DatabaseHandle
 from service.http.connections import Connections, raise_descriptor_limit
-from service.http.limits import Peers
+from service.http.limits import ClientAddress
 from service.http.listen import BACKLOG
 from service.http.protocol import Server, protocol
 from service.operations.shared_numbers import SharedNumbers
@@ -77,7 +77,9 @@ def serve_on(
         shared=SharedNumbers(place.directory, place.number) if place else None,
         processes=place.processes if place else 1,
     )
-    known = Connections(settings.connections_per_address, Peers(settings.trusted_proxies), raise_descriptor_limit())
+    known = Connections(
+        settings.connections_per_address, ClientAddress(settings.trusted_proxies), raise_descriptor_limit()
+    )
     config = uvicorn.Config(
         app,
         http=protocol(known),

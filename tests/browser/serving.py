@@ -18,11 +18,11 @@ from service.access.keys import secret_key
 from service.access.sessions import Sessions
 from service.app import Linkbeat, create_app
 from service.http.connections import Connections
-from service.http.limits import Peers
+from service.http.limits import ClientAddress
 from service.http.listen import listen
 from service.http.protocol import protocol
 from service.settings import Settings
-from tests.support import KEY, Client
+from tests.helpers.support import KEY, Client
 
 STOP_SECONDS = 10.0
 REMEDY = "there is no Chromium to look at the dashboard with: apt install chromium"
@@ -61,7 +61,7 @@ async def served(database_url: str, settings: Settings, port: int = 0) -> AsyncI
     """The service, until the end or `stop`. With `port`, one may follow another."""
     app = create_app(settings, database_url=database_url, key=KEY)
     config = uvicorn.Config(
-        app, http=protocol(Connections(2_000, Peers(()), 2_000)),
+        app, http=protocol(Connections(2_000, ClientAddress(()), 2_000)),
         ws="none", lifespan="on", log_config=None, access_log=False, server_header=False,
         timeout_graceful_shutdown=2,
     )  # fmt: skip

@@ -7,7 +7,7 @@ from playwright.async_api import Page, expect
 from service.access.keys import secret_key
 from service.access.sessions import Sessions
 from tests.browser.serving import Served, violations
-from tests.support import KEY
+from tests.helpers.support import KEY
 
 
 async def signed_out(contexts: Any) -> tuple[Page, Any]:
@@ -41,7 +41,7 @@ async def test_a_token_that_only_reports_is_told_what_is_needed(site: Served, co
     await page.get_by_label("Token").fill(fleet)
     await page.get_by_role("button", name="Sign in").click()
 
-    await expect(page.get_by_role("alert")).to_contain_text("signing in takes one that may read")
+    await expect(page.get_by_role("alert")).to_contain_text("signing in needs a token with the 'read' permission")
 
 
 async def test_the_link_of_make_run_signs_in_by_itself_and_leaves_no_code_in_the_address(

@@ -19,12 +19,12 @@ import pytest
 from service.access.keys import secret_key
 from service.access.sessions import Sessions
 from service.settings import Settings
-from tests.balancer import Balancer
 from tests.conftest import Clones, with_database
 from tests.e2e.conftest import ServiceProcess, serving
-from tests.faults import Load
-from tests.processes import KillableService
-from tests.support import KEY, heartbeat
+from tests.helpers.balancer import Balancer
+from tests.helpers.faults import Load
+from tests.helpers.processes import KillableService
+from tests.helpers.support import KEY, heartbeat
 
 PATIENCE = 10
 ADMIN = {"Authorization": f"Bearer {KEY}"}

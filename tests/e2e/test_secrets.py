@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 
 from tests.e2e.conftest import REPOSITORY, serving
-from tests.support import KEY, heartbeat
+from tests.helpers.support import KEY, heartbeat
 
 TOKEN = re.compile(r"lb_[sfrae]_[0-9a-z]{12}_[0-9A-Za-z]{43}")
 SECRET_KEY = "a-secret-key-of-more-than-thirty-two-characters"
@@ -65,7 +65,7 @@ def test_the_command_makes_lists_and_revokes_what_a_running_service_accepts(data
 
     for wrong, says in (
         (("revoke", "nobodys"), "there is no token 'nobodys'"),
-        (("create", "--kind", "server"), "server_id: is what a token of kind server needs"),
+        (("create", "--kind", "server"), "server_id: is required for a token of kind server"),
         (("create", "--kind", "read", "--expires-days", "nan"), "not finite"),
         (("create", "--kind", "server", "--server", "a b"), "server_id"),
         (("enrol", "--uses", "0"), "uses"),

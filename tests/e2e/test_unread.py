@@ -12,7 +12,7 @@ import uvicorn
 from service.http import connections
 from service.http import protocol as http_protocol
 from service.http.connections import Connections
-from service.http.limits import Peers
+from service.http.limits import ClientAddress
 from service.http.protocol import MAX_PIPELINED, Server, protocol
 
 BODY = bytes(8 << 20)
@@ -23,7 +23,7 @@ class Served:
     def __init__(self, port: int) -> None:
         self.port = port
         self.requests = 0
-        self.known = Connections(1_000, Peers([]), 1_000)
+        self.known = Connections(1_000, ClientAddress([]), 1_000)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":

@@ -13,9 +13,9 @@ from pathlib import Path
 import asyncpg
 import httpx
 
-from tests.faults import UNREACHED, Load
-from tests.processes import ROOT, START_SECONDS, KillableService, free_port, killable_service
-from tests.support import KEY
+from tests.helpers.faults import UNREACHED, Load
+from tests.helpers.processes import ROOT, START_SECONDS, KillableService, free_port, killable_service
+from tests.helpers.support import KEY
 
 TOTAL = re.compile(r'^linkbeat_heartbeats_total{result="stored"} (\S+)$', re.MULTILINE)
 
@@ -132,7 +132,7 @@ async def test_a_port_that_another_service_has_is_not_shared(database_url: str, 
         assert service.is_running
 
     assert (second.returncode, second.stderr) == (
-        1, f"linkbeat: LINKBEAT_PORT: {port} is in use on 127.0.0.1; stop what uses it, or set another\n",
+        1, f"linkbeat: LINKBEAT_PORT: {port} is already in use on 127.0.0.1; stop the program that uses it, or set another port\n",
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from service.database import leases, schema
 from service.database.leases import leased
 from service.database.maintenance import LEASE, maintain
 from service.fleet.removal import erase
-from tests.support import Client, heartbeat
+from tests.helpers.support import Client, heartbeat
 
 TAKE = "SELECT linkbeat.take_lease('work', $1, $2)"
 EXTEND = "SELECT linkbeat.extend_lease('work', $1, $2)"

@@ -25,9 +25,9 @@ from service.embedded.guarded import Guarded
 from service.embedded.places import reachable_directory
 from service.settings import Settings
 from tests.conftest import in_process
-from tests.processes import free_port
-from tests.support import KEY, heartbeat
-from tests.two_servers import Server, one_server
+from tests.helpers.processes import free_port
+from tests.helpers.support import KEY, heartbeat
+from tests.helpers.two_servers import Server, one_server
 
 PROGRAM = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/bin")
 # What asyncpg and the service begin a session with, as an administrator would list it who was told of each in turn.

@@ -1,6 +1,6 @@
 """Reads on a replica: within the bound, never for who has just written, and nothing that a standby cannot do.
 
-The replica is the synchronous standby of a primary of its own (tests/two_servers.py).
+The replica is the synchronous standby of a primary of its own (tests/helpers/two_servers.py).
 """
 
 import asyncio
@@ -21,8 +21,8 @@ from service.database.reading import Reading, reading
 from service.database.replicas import Replicas, ReplicatedDatabase
 from service.settings import Settings
 from tests.conftest import in_process
-from tests.support import KEY, Client, heartbeat, hours_ago
-from tests.two_servers import Pair, two_servers
+from tests.helpers.support import KEY, Client, heartbeat, hours_ago
+from tests.helpers.two_servers import Pair, two_servers
 
 AS_OF = "Linkbeat-As-Of"
 COUNT = re.compile(r'^linkbeat_replica_(reads|retries)_total{server="([^"]+)"} (\S+)$', re.MULTILINE)

@@ -10,7 +10,7 @@ import pytest
 from service.database import roles, schema
 from service.database.pool import Database, connect_ingest
 from service.database.roles import ANALYST, INGEST, READ
-from tests.support import as_login, connected
+from tests.helpers.support import as_login, connected
 
 ROLES = (INGEST, READ, ANALYST)
 FILES = sorted((schema.ROOT / "sql" / "role").glob("*.sql"))

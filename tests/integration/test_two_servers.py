@@ -1,6 +1,6 @@
 """A primary, its standby and a service: what was answered 200 survives the primary; and several hosts in one URL.
 
-Of the Apache edition always (tests/two_servers.py).
+Of the Apache edition always (tests/helpers/two_servers.py).
 """
 
 import asyncio
@@ -26,10 +26,10 @@ from service.ingest.durability import Durability
 from service.ingest.heartbeat import decode_heartbeat
 from service.settings import Settings
 from tests.conftest import in_process
-from tests.faults import Load
-from tests.processes import free_port, killable_service
-from tests.support import KEY, Client, as_login, connected, heartbeat
-from tests.two_servers import Pair, Server, Switch, silent_host, two_servers, until
+from tests.helpers.faults import Load
+from tests.helpers.processes import free_port, killable_service
+from tests.helpers.support import KEY, Client, as_login, connected, heartbeat
+from tests.helpers.two_servers import Pair, Server, Switch, silent_host, two_servers, until
 
 PATH = "/api/v1/agents/heartbeat"
 WAITING = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND application_name = 'linkbeat ingest'"

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import pytest
 
 from service.http.connections import ALL_UNREAD_BYTES, RESERVED_DESCRIPTORS, Connections, raise_descriptor_limit
-from service.http.limits import Peers
+from service.http.limits import ClientAddress
 
-PEERS = Peers(["10.0.0.0/8"])
+PEERS = ClientAddress(["10.0.0.0/8"])
 
 
 class Connection:

@@ -6,9 +6,11 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import yaml  # type: ignore[import-untyped]
 
 from agent import __version__
+from service.traffic.periods import PERIODS
 
 REPOSITORY = Path(__file__).parents[2]
 SPECIFICATION = REPOSITORY / "docs/specification.md"
@@ -155,6 +157,13 @@ def test_the_changelog_has_this_version_first() -> None:
     headings = re.findall(r"^## (\S+)", (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
 
     assert next(heading for heading in headings if heading != "Unreleased") == __version__
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/api.md", "docs/pictures.md", "docs/specification.md"])
+def test_a_page_that_lists_the_periods_lists_all_of_them(page: str) -> None:
+    text = (REPOSITORY / page).read_text(encoding="utf-8")
+
+    assert [name for name in PERIODS if f"`{name}`" not in text] == []
 
 
 def test_contributing_names_what_there_is() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from service.http import limits
-from service.http.limits import Buckets, Peers, Recent
+from service.http.limits import ClientAddress, RateLimiter, Recent
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_a_bucket_lets_so_many_through_at_once_and_so_many_a_minute(clock: list[float]) -> None:
-    buckets = Buckets(60)
+    buckets = RateLimiter(60)
 
     assert [buckets.take("a") for _ in range(60)] == [0.0] * 60
     assert buckets.take("a") == pytest.approx(1.0)
@@ -32,7 +32,7 @@ def test_a_bucket_lets_so_many_through_at_once_and_so_many_a_minute(clock: list[
 
 
 def test_asking_how_long_counts_nothing(clock: list[float]) -> None:
-    buckets = Buckets(1)
+    buckets = RateLimiter(1)
 
     assert [buckets.wait_seconds("a") for _ in range(5)] == [0.0] * 5
     assert buckets.take("a") == 0.0
@@ -40,7 +40,7 @@ def test_asking_how_long_counts_nothing(clock: list[float]) -> None:
 
 
 def test_memory_is_bounded_and_the_oldest_is_forgotten() -> None:
-    buckets, recent = Buckets(1, remembered=100), Recent(100)
+    buckets, recent = RateLimiter(1, remembered=100), Recent(100)
 
     for n in range(100_000):
         buckets.take(n)
@@ -87,4 +87,4 @@ TRUSTED = ("10.0.0.0/8", "2001:db8:1::/48")
 def test_the_peer_is_who_connected_or_whom_a_trusted_proxy_names(
     trusted: tuple[str, ...], client: str | None, forwarded: list[str], expected: str
 ) -> None:
-    assert Peers(trusted).of(scope(client, *forwarded)) == expected
+    assert ClientAddress(trusted).of(scope(client, *forwarded)) == expected

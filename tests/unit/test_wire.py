@@ -29,7 +29,7 @@ from service.wire import (
     HostMetrics,
     NetworkInterface,
 )
-from tests.support import interface
+from tests.helpers.support import interface
 
 NOW = datetime(2026, 1, 29, 10, tzinfo=UTC)
 OLDEST = timedelta(days=14)
@@ -370,7 +370,7 @@ def test_a_primary_interface_is_one_that_is_reported() -> None:
 def test_an_interface_that_stands_twice_is_named() -> None:
     body = changed("network_interfaces.1.name", "eth0")
 
-    assert errors(body) == ["network_interfaces[1].name: 'eth0' stands twice"]
+    assert errors(body) == ["network_interfaces[1].name: 'eth0' appears twice"]
 
 
 def test_every_error_of_a_body_is_listed_whatever_its_kind() -> None:
@@ -393,7 +393,7 @@ def test_every_error_of_a_body_is_listed_whatever_its_kind() -> None:
         "network_interfaces[0].tx_bytes: expected int <= 18446744073709551615",
         "network_interfaces[0].is_up: expected bool, got null",
         "network_interfaces[2]: expected object, got int",
-        "network_interfaces[1].name: 'eth0' stands twice",
+        "network_interfaces[1].name: 'eth0' appears twice",
     ]
 
 
@@ -571,7 +571,7 @@ def test_the_names_that_interfaces_are_stacked_on_have_a_bound_together() -> Non
 
     bridges.append(interface("one-more", 1, stacked_on=["eth0"]))
     assert errors(changed("network_interfaces", bridges)) == [
-        "network_interfaces: stacked_on has more than 10000 names in all"
+        "network_interfaces: stacked_on has more than 10000 names in total"
     ]
     bridges[0]["stacked_on"] = [*below, "eth0"]  # a hint that makes no sense is not counted
     assert decode(changed("network_interfaces", bridges))

@@ -1,7 +1,7 @@
 // The machine itself: how busy it was, and how full its filesystems are.
 
 import { get } from "../shared/api.js";
-import { definitions } from "../shared/definitions.js";
+import { definitions, periodOf } from "../shared/definitions.js";
 import { make, makeSvg, setText } from "../shared/dom.js";
 import { bytes, celsius, clock, moment, NOTHING, percent } from "../shared/format.js";
 
@@ -113,7 +113,7 @@ export class Gauges {
     gap?.setAttribute("d", paths.gap);
     span?.setAttribute("d", paths.span);
     mean?.setAttribute("d", paths.mean);
-    const when = period === "1h" || period === "24h" ? clock : moment;
+    const when = periodOf(period).seconds <= 86_400 ? clock : moment;
     const words = peak ? `most ${gauge.words(peak.max)}, ${when(peak.timestamp)}` : "no data";
     setText(note, words);
     picture.setAttribute("aria-label", `${gauge.name} over ${period}: ${words}`);

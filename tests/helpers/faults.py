@@ -27,7 +27,7 @@ from service.embedded.places import reachable_directory
 from service.embedded.postmaster import processes_in
 from service.embedded.problems import MirrorError, UnsupportedHostError
 from service.embedded.sockets import socket_path
-from tests.support import KEY, differing_rows, heartbeat, hours_ago
+from tests.helpers.support import KEY, differing_rows, heartbeat, hours_ago
 
 UNREACHED = 0  # the status of a request whose answer never came
 

@@ -27,8 +27,8 @@ from service.embedded.installation import Installation
 from service.embedded.postmaster import clear_remains, processes_in
 from service.embedded.problems import MirrorError, UnsupportedHostError
 from service.embedded.throwaway import throwaway_directory
-from tests.faults import passed_on
-from tests.processes import free_port
+from tests.helpers.faults import passed_on
+from tests.helpers.processes import free_port
 
 DEADLINE_SECONDS = 60.0  # of each wait here, for a busy machine
 MEMORY_BYTES = 256 << 20

@@ -5,7 +5,7 @@ import itertools
 from typing import Self
 from urllib.parse import urlsplit
 
-from tests.faults import passed_on
+from tests.helpers.faults import passed_on
 
 
 class Balancer:
