@@ -131,9 +131,8 @@ async def test_a_port_that_another_service_has_is_not_shared(database_url: str, 
         second = await asyncio.to_thread(serve, port, tmp_path, database_url)
         assert service.is_running
 
-    assert (second.returncode, second.stderr) == (
-        1, f"linkbeat: LINKBEAT_PORT: {port} is already in use on 127.0.0.1; stop the program that uses it, or set another port\n",
-    )  # fmt: skip
+    taken = f"linkbeat: LINKBEAT_PORT: {port} is already in use on 127.0.0.1; "
+    assert (second.returncode, second.stderr) == (1, f"{taken}stop the program that uses it, or set another port\n")
 
 
 async def test_processes_that_cannot_start_end_the_command_with_the_reason(database_url: str, tmp_path: Path) -> None:
