@@ -43,7 +43,10 @@ def measure(server: str, numbers: Sequence[int], seconds: int) -> None:
     """Each on an empty database."""
     for number in numbers:
         with database(server) as url, harness.service(url, workers=number) as service:
-            print(f"  {number} processes: {ingested(Linkbeat(service, postmaster(url)), seconds)}", flush=True)
+            print(
+                f"  {number} process{'es' * (number > 1)}: {ingested(Linkbeat(service, postmaster(url)), seconds)}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
