@@ -99,6 +99,10 @@ screenshots: .venv/development ## Writes docs/images/: each page of the dashboar
 bench-peers: .venv/development ## The same beside InfluxDB, VictoriaMetrics and Prometheus; BENCH="--only ingest"
 	$(BIN)/python -u -m benchmarks.peers $(BENCH)
 
+.PHONY: bench-workers
+bench-workers: .venv/development ## Heartbeats per second, and what each costs, with 1, 2 and 4 processes on one database
+	$(BIN)/python -u -m benchmarks.workers $(BENCH)
+
 .PHONY: bench-evidence
 bench-evidence: .venv/development ## What heartbeats with resets and reboots cost the database; BENCH="--tree ../older"
 	$(BIN)/python -u -m benchmarks.evidence $(BENCH)

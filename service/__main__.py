@@ -10,30 +10,24 @@ from contextlib import suppress
 from types import FrameType
 
 import asyncpg
-import uvicorn
 
 from agent import __version__
 from service.access import command as token_command
-from service.access.keys import fleet_key
-from service.app import create_app
 from service.command import COMMAND, python_module
 from service.database import schema
 from service.database.roles import analyst_session
 from service.database.schema import SchemaError
 from service.embedded.choose import choose_database
 from service.embedded.problems import EmbeddedError
-from service.http.connections import Connections, raise_descriptor_limit
-from service.http.limits import ClientAddress
 from service.http.listen import listen
 from service.http.log_limit import LimitedFilter
-from service.http.protocol import Server, protocol
 from service.operations import recount
 from service.run import run_all
+from service.serving.process import Place, serve_on
+from service.serving.workers import MOST_WORKERS, run_workers
 from service.settings import Settings, SettingsError
 
 log = logging.getLogger("linkbeat")
-
-DRAIN_SECONDS = 10
 
 
 def main() -> int:
@@ -47,12 +41,14 @@ def main() -> int:
         signal.signal(number, _end)
     try:
         settings = Settings.from_environment(os.environ)
-        _log_to_stderr(settings.log_level)
+        _log_to_stderr(settings.log_level, getattr(arguments, "worker", ""))
         if arguments.command == "token":
             return token_command.run(settings, arguments, say)
         if arguments.command == "recount":
             return recount.run(settings, arguments, say)
-        return {"serve": serve, "migrate": migrate, "run": run_all, "psql": psql}[arguments.command](settings)
+        if arguments.command == "serve":
+            return serve(settings, arguments)
+        return {"migrate": migrate, "run": run_all, "psql": psql}[arguments.command](settings)
     except (SettingsError, SchemaError, EmbeddedError) as raised:
         print(f"linkbeat: {raised}", file=sys.stderr)
         return 1
@@ -69,7 +65,18 @@ def argument_parser() -> argparse.ArgumentParser:
         ("run", "database, schema, service and an agent on this machine, until Ctrl-C"),
         ("psql", "open psql on the database, as analyst"),
     ):
-        commands.add_parser(name, help=words, description=words)
+        command = commands.add_parser(name, help=words, description=words)
+        if name == "serve":
+            command.add_argument(
+                "--workers",
+                type=_worker_count,
+                default=1,
+                metavar="N",
+                help="processes that share the port (docs/many-services.md); 1 unless given",
+            )
+            command.add_argument(
+                "--worker", default="", help=argparse.SUPPRESS
+            )  # one of them: service/serving/workers.py
     words = "make, list and revoke tokens (docs/identity.md)"
     token_command.add_arguments(commands.add_parser("token", help=words, description=words))
     words = "judge a server's stored samples again by today's rules (docs/counters.md)"
@@ -79,52 +86,20 @@ def argument_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def serve(settings: Settings) -> int:
+def serve(settings: Settings, arguments: argparse.Namespace) -> int:
     """Serves until SIGTERM or SIGINT; what was taken in by then is stored and answered."""
+    if arguments.worker:
+        place = Place.parse(arguments.worker)
+        with choose_database(settings, log.debug) as database, place.socket() as listener:
+            asyncio.run(schema.check(database.url, settings))
+            return serve_on(listener, settings, database, say, place)
     # Which one was named needs no saying: `run` has just said where it found it.
     words = log.debug if settings.database_url else say
     with choose_database(settings, words) as database:
         asyncio.run(schema.check(database.url, settings))
-        app = create_app(settings, database_url=database.url, key=fleet_key(settings))
-        known = Connections(
-            settings.connections_per_address, ClientAddress(settings.trusted_proxies), raise_descriptor_limit()
-        )
-        listener = listen(settings.host, settings.port)
-        config = uvicorn.Config(
-            app,
-            http=protocol(known),
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            timeout_graceful_shutdown=DRAIN_SECONDS,
-            backlog=2048,
-        )
-        server = Server(config, say, app.end_waits)
-        # What works beside the event loop gives it its turn after half a millisecond, and not after five.
-        sys.setswitchinterval(0.0005)
-        # As uvicorn sets them while it serves. At its end it raises what came once more, and that must not end the
-        # process: the database is still to be stopped.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, server.handle_exit)
-        failures: list[str] = []
-
-        def give_up(failure: str) -> None:
-            """Called from the thread that watches the database; ends the service in order, as the signal does."""
-            failures.append(failure)
-            os.kill(os.getpid(), signal.SIGTERM)
-
-        with (
-            listener,
-            database.watched(say, give_up),
-            asyncio.Runner(loop_factory=config.get_loop_factory()) as runner,
-        ):
-            runner.run(server.serve([listener]))
-    for failure in failures:
-        say(f"linkbeat: {failure}")
-    return 0 if server.started and not failures else 1
+        if arguments.workers > 1:
+            return run_workers(settings, database, arguments.workers, say)
+        return serve_on(listen(settings.host, settings.port), settings, database, say)
 
 
 def migrate(settings: Settings) -> int:
@@ -159,10 +134,19 @@ def _end(number: int, _: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-def _log_to_stderr(level: str) -> None:
+def _worker_count(text: str) -> int:
+    count = int(text) if text.isdigit() else 0
+    if not 1 <= count <= MOST_WORKERS:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to {MOST_WORKERS}, got {text!r}")
+    return count
+
+
+def _log_to_stderr(level: str, worker: str) -> None:
+    """`worker`: its place (service/serving/process.py), "" for a process that serves alone."""
+    of = f"worker {worker.partition(':')[0]}: " if worker else ""
     logging.basicConfig(
         level=level.upper(),
-        format="%(asctime)s %(levelname)s %(message)s",
+        format=f"%(asctime)s %(levelname)s {of}%(message)s",
         datefmt="%Y-%m-%dT%H:%M:%S%z",
     )
     # What clients cause, such as a request that is no HTTP.

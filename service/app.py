@@ -2,7 +2,9 @@
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from math import ceil
 from typing import Any
 
 from litestar import Litestar, Router
@@ -11,7 +13,7 @@ from litestar.exceptions import NotFoundException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
-from litestar.types import ASGIApp, Send
+from litestar.types import ASGIApp, Scope, Send
 
 from agent import __version__
 from service.access import routes as access
@@ -24,7 +26,9 @@ from service.cache import Answers, Reader, Watch
 from service.clock import Clock
 from service.database import roles
 from service.database.maintenance import Maintenance
-from service.database.pool import READERS_SHARE, Database
+from service.database.pool import LEAST_READERS, READERS, Database
+from service.database.reading import reading, wall_time
+from service.database.replicas import Replicas, ReplicatedDatabase
 from service.database.zones import Zones
 from service.fleet import agents, interfaces, overview, removal, servers
 from service.fleet.removal import Removals
@@ -35,10 +39,11 @@ from service.ingest import routes as ingest
 from service.ingest.agent_config import Configurations
 from service.ingest.commit import Ingest
 from service.metrics import Metrics
-from service.openapi import complete
+from service.openapi import AS_OF, complete
 from service.operations import definitions
 from service.operations import routes as operations
-from service.operations.collectors import Exposition
+from service.operations.collectors import Exposition, Sharing
+from service.operations.shared_numbers import SharedNumbers
 from service.pictures import routes as pictures
 from service.pictures.links import Links
 from service.settings import Settings
@@ -54,6 +59,7 @@ class Linkbeat(Litestar):
 
     end_waits   answers those whose requests wait for something to happen; called when the service is about to end
     leave       told of the caller once a request has been answered
+    wrote       the Set-Cookie header for a browser that has changed something, where there are replicas
     """
 
     def __init__(
@@ -62,9 +68,11 @@ class Linkbeat(Litestar):
         beside: dict[str, ASGIApp],
         end_waits: Callable[[], None],
         leave: Callable[[Caller], None],
+        wrote: Callable[[Scope], str] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
+        self._wrote = wrote
         self._beside = beside
         self._leave = leave
         self.end_waits = end_waits
@@ -78,19 +86,34 @@ class Linkbeat(Litestar):
             await handler(scope, receive, send)
             return
         try:
-            await super().__call__(scope, receive, _private(send))
+            await super().__call__(scope, receive, _private(send, scope, self._wrote))
         finally:
             if caller := scope.get("auth"):
                 self._leave(caller)
 
 
-def _private(send: Send) -> Send:
-    """Says of an answer that says nothing else of itself that it is kept nowhere, and is what its type says."""
+def _private(send: Send, scope: Scope, wrote: Callable[[Scope], str] | None) -> Send:
+    """Says of an answer that says nothing else of itself that it is kept nowhere, and is what its type says.
+
+    Where there are replicas, also how old what was read may be; and to a browser, that it has written something.
+    """
 
     async def sent(message: Any) -> None:
         if message["type"] == "http.response.start":
             named = {name.lower() for name, _ in message["headers"]}
             message["headers"] = [*message["headers"], *(one for one in PRIVATE if one[0] not in named)]
+            if (found := reading.get()) and found.as_of is not None:
+                as_of = datetime.fromtimestamp(wall_time(found.as_of), UTC)
+                text = as_of.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+                message["headers"].append((AS_OF.lower().encode(), text.encode()))
+            caller = scope.get("auth")
+            if (
+                wrote
+                and isinstance(caller, Caller)
+                and caller.is_session
+                and scope.get("method") not in ("GET", "HEAD")
+            ):
+                message["headers"].append((b"set-cookie", wrote(scope).encode()))
         await send(message)
 
     return sent
@@ -99,19 +122,35 @@ def _private(send: Send) -> Send:
 class Parts:
     """All that works behind the routes. Nothing is opened before `opened`, and each part before those that need it."""
 
-    def __init__(self, settings: Settings, database_url: str, key: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database_url: str,
+        key: str,
+        clock: Clock,
+        shared: SharedNumbers | None,
+        processes: int,
+    ) -> None:
+        readers = max(LEAST_READERS, min(READERS, 2 * READERS // processes))
+        share = readers // 2  # the slow queries of one reader leave half of them to the others
         secret = secret_key(settings)
         self.hasher = Hasher(secret)
         self.sessions = Sessions(secret, key)
         self.links = Links(secret, key)
         self.metrics = Metrics()
         self.answers = Answers()
-        database = Database(database_url, share=READERS_SHARE)
-        sparklines = Database(database_url, plans="generic", share=READERS_SHARE)
+        self.replicas = (
+            Replicas(settings.read_database_url, database_url, settings.read_lag_seconds)
+            if settings.read_database_url
+            else None
+        )
+        reads = partial(ReplicatedDatabase, replicas=self.replicas) if self.replicas else Database
+        database = reads(database_url, connections=readers, share=share)
+        sparklines = reads(database_url, connections=readers, plans="generic", share=share)
         self.reader = Reader(database, self.answers, clock)
         self.sparklines = Reader(sparklines, self.answers, clock)
         # Of their own: what exports wait for keeps nobody from a sparkline.
-        self.exporting = Database(database_url, connections=EXPORTS_AT_ONCE, seconds=PAGE_SECONDS)
+        self.exporting = reads(database_url, connections=EXPORTS_AT_ONCE, seconds=PAGE_SECONDS)
         self.ingest = Ingest(
             database_url,
             settings.queue_heartbeats,
@@ -131,11 +170,14 @@ class Parts:
         self.removals = Removals(database_url, database, self._is_reachable)
         self.live = overview.live(database)
         self.zones = Zones(database)
-        self.exposed = Exposition(self.metrics, self.ingest, self.answers, (database, sparklines, self.writing))
+        self.exposed = Exposition(
+            self.metrics, self.ingest, self.answers, (database, sparklines, self.writing), shared, self.replicas
+        )
         self.databases = (database, sparklines, self.exporting, self.writing, following)
         self._opened: tuple[AbstractAsyncContextManager[object], ...] = (
-            *self.databases, self.ingest, self.configurations, self.tokens, self.ended, self.removals,
-            Watch(self.answers, database), self.live, Maintenance(database_url),
+            Sharing(self.exposed), *([self.replicas] if self.replicas else []), *self.databases, self.ingest,
+            self.configurations, self.tokens, self.ended,
+            self.removals, Watch(self.answers, database), self.live, Maintenance(database_url),
         )  # fmt: skip
 
     @asynccontextmanager
@@ -154,14 +196,24 @@ class Parts:
             database.disconnect()
 
     def _on_stored(self, server_ids: Sequence[str]) -> None:
+        if self.replicas:
+            self.replicas.note_stored(server_ids)
         self.answers.forget(server_ids)
         self.metrics.batch_heartbeats.observe(len(server_ids))
 
 
-def create_app(settings: Settings, *, database_url: str, key: str) -> Linkbeat:
-    """The service on the database at `database_url`, whose schema has been checked (service.database.schema.check)."""
+def create_app(
+    settings: Settings, *, database_url: str, key: str, shared: SharedNumbers | None = None, processes: int = 1
+) -> Linkbeat:
+    """The service on the database at `database_url`, whose schema has been checked (service.database.schema.check).
+
+    shared     the numbers for Prometheus, where several processes serve on one port
+    processes  how many do
+    """
     clock = Clock()
-    parts = Parts(settings, database_url, key, clock)
+    parts = Parts(settings, database_url, key, clock, shared, processes)
+    # Within the bound, every replica in use has what the browser wrote; a cookie's age is in whole seconds.
+    wrote = partial(parts.sessions.set_written, seconds=ceil(settings.read_lag_seconds) + 1)
     files = pages.Files()
     database, writing = parts.reader.database, parts.writing
     at_root, system = operations.routers(parts.reader, parts.ingest, parts.exposed, settings)
@@ -172,6 +224,7 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Linkbeat:
         ),
         end_waits=parts.live.end,
         leave=parts.identity.leave,
+        wrote=wrote if parts.replicas else None,
         route_handlers=[
             at_root,
             Router(
@@ -250,6 +303,6 @@ def _cross_origin(origins: Sequence[str]) -> CORSConfig | None:
         allow_origins=list(origins),
         allow_methods=["GET", "PUT", "POST", "DELETE"],
         allow_headers=["Authorization", "Content-Type", "If-None-Match"],
-        expose_headers=["ETag", "Retry-After"],
+        expose_headers=["ETag", "Retry-After", AS_OF],
         max_age=600,
     )

@@ -25,6 +25,7 @@ from litestar import MediaType, Request, Response
 from service.background import BackgroundTask
 from service.clock import Clock
 from service.database.pool import Database
+from service.database.reading import may_lag, reading
 from service.http.conditional import accepts_gzip, has_tag, tag_of
 from service.http.errors import Problem
 from service.http.numbers import plain_json
@@ -83,6 +84,7 @@ class _Answer:
     """One answer, while it is made and after; `forms` by their keys, each as bytes and ETag."""
 
     __slots__ = (
+        "as_of",
         "body",
         "confirmed_by",
         "etag",
@@ -102,6 +104,7 @@ class _Answer:
         self.made = made
         self.confirmed_by = -1  # the look that last found that nothing had come
         self.started = started
+        self.as_of: float | None = None  # of what was read, where that may be older than `started`
         self.keep_seconds = keep_seconds
         self.until = float("inf")
         self.body = b""
@@ -147,6 +150,9 @@ class Answers:
 
         Raises what `make` raises, to all who wait for it; a failure is not kept.
         """
+        asked = key
+        if may_lag():  # who must see what was just written has a response of another key
+            key = (asked, "may lag")
         answer = self._kept.get(key)
         now = asyncio.get_running_loop().time()
         # What a client says by no-cache, as browsers do where a page is reloaded (RFC 9111, 5.2.1.4).
@@ -165,7 +171,9 @@ class Answers:
             if not is_shared or refused.code != "too_many_requests":
                 raise
             # Another token's share of the database was used up, and not the one of this request.
-            return await self.get(request, key, make, keep_seconds=keep_seconds, servers=servers, form=form)
+            return await self.get(request, asked, make, keep_seconds=keep_seconds, servers=servers, form=form)
+        if (wanted := reading.get()) and answer.as_of is not None:
+            wanted.note(answer.as_of)
         if form is None:
             body, headers = answer.body, {"ETag": answer.etag, **_HEADERS}
         else:
@@ -227,7 +235,8 @@ class Answers:
         for key in {key for server_id in servers for key in self._of_server.get(server_id, ())}:
             answer = self._kept[key]
             # What it read, it read after the look before, or that one found it right.
-            was_right = since <= answer.started or answer.confirmed_by == look - 1
+            read_at = answer.started if answer.as_of is None else answer.as_of
+            was_right = since <= read_at or answer.confirmed_by == look - 1
             if answer.etag and was_right and servers.issuperset(answer.servers):
                 answer.confirmed_by = look
                 answer.until = min(until + answer.keep_seconds, answer.started + MOST_SECONDS)
@@ -254,6 +263,9 @@ class Answers:
     async def _make(
         self, key: Hashable, answer: _Answer, make: Callable[[], Awaitable[msgspec.Struct | bytes]]
     ) -> None:
+        wanted = reading.get()
+        mine = wanted.apart() if wanted else None
+        reading.set(mine)  # of this task alone: whoever asked first is one of many
         try:
             made = await make()
             body = made if isinstance(made, bytes) else plain_json(made)
@@ -270,6 +282,7 @@ class Answers:
             return
         answer.body = body
         answer.etag = etag
+        answer.as_of = mine.as_of if mine else None
         answer.until = answer.started + answer.keep_seconds  # from when it was asked for: what came since may lack
         answer.made.set_result(None)
         if self._kept.get(key) is answer:

@@ -12,6 +12,8 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.spec import (
     Example,
     OpenAPI,
+    OpenAPIFormat,
+    OpenAPIHeader,
     OpenAPIMediaType,
     OpenAPIResponse,
     OpenAPIType,
@@ -31,6 +33,7 @@ from service.pictures.links import NewPicture
 from service.traffic.export_formats import described as export_types
 from service.wire import MAX_NESTING, MAX_OS_INFO_BYTES, AgentConfig, Heartbeat, Quota
 
+AS_OF = "Linkbeat-As-Of"
 EXAMPLES = Path(__file__).with_name("examples.json")
 
 _IN_PATH = {
@@ -45,6 +48,7 @@ def complete(document: OpenAPI, scopes: Mapping[tuple[str, str], str]) -> None:
     _describe_bodies(document)
     _describe_access(document, scopes)
     _describe_files(document)
+    _describe_age(document)
     for item in (document.paths or {}).values():
         for operation in (item.get, item.post, item.put, item.delete):
             # Litestar's own words for a bad parameter, which here is a 422 (service.http.errors.on_validation).
@@ -75,6 +79,17 @@ def _describe_files(document: OpenAPI) -> None:
             types = ["image/svg+xml"] if is_picture else export_types()
             words = "The picture." if is_picture else "The file."
             item.get.responses["200"] = OpenAPIResponse(words, content=dict.fromkeys(types, file))
+
+
+def _describe_age(document: OpenAPI) -> None:
+    header = OpenAPIHeader(
+        schema=Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.DATE_TIME),
+        description="Where replicas are read (LINKBEAT_READ_DATABASE_URL): all that was acknowledged by then is in it.",
+    )
+    for item in (document.paths or {}).values():
+        found = item.get and item.get.security and (item.get.responses or {}).get("200")
+        if isinstance(found, OpenAPIResponse):
+            found.headers = {**(found.headers or {}), AS_OF: header}
 
 
 def _describe_access(document: OpenAPI, scopes: Mapping[tuple[str, str], str]) -> None:

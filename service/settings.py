@@ -80,6 +80,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "With 0, it is reached by a Unix socket alone, in a directory that is closed to other users.",
         ),
     ] = 0
+    read_database_url: Annotated[
+        str,
+        Meta(
+            pattern=r"^postgres(ql)?://\S+\Z",
+            description="Streaming replicas of the same database for reads; several hosts are separated by commas "
+            "(docs/many-services.md). Without it, the primary answers everything.",
+            extra={"allowed": "a URL such as postgresql://user:password@host:5432,host2:5432/database", "secret": True},
+        ),
+    ] = ""
+    read_lag_seconds: Annotated[
+        float,
+        Meta(
+            ge=0.5,
+            le=3_600,
+            description="A replica that may be further behind the primary is not read.",
+            extra={"unit": "seconds"},
+        ),
+    ] = 2.0
     durability: Annotated[
         Literal["local", "replicated"],
         Meta(

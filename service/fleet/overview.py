@@ -211,7 +211,8 @@ def router(
 ) -> Router:
     """GET /fleet, /fleet/peaks and /fleet/sparklines."""
 
-    @get("/", summary="The fleet at a glance", responses=problems(401, 422, 503) | NOT_MODIFIED)
+    # By the primary: `at` is the cursor of what changes after it, and a replica's clock is ahead of what it has.
+    @get("/", is_fresh=True, summary="The fleet at a glance", responses=problems(401, 422, 503) | NOT_MODIFIED)
     async def fleet(
         request: Request[Any, Any, Any], since: Since = None, limit: Limit = 500, after: AfterServer = ""
     ) -> Response[Fleet]:

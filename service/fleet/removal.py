@@ -15,9 +15,9 @@ from service.access.identity import Caller
 from service.access.tokens import Tokens
 from service.background import BackgroundTask
 from service.cache import Answers
-from service.database.hosts import connect
+from service.database.leases import leased
 from service.database.names import storable, unknown_server
-from service.database.pool import CONNECT_SECONDS, UNREACHABLE, Database
+from service.database.pool import UNREACHABLE, Database
 from service.http.errors import Problem
 from service.http.problems import problems
 
@@ -27,7 +27,7 @@ LOOK_SECONDS = 60.0  # for what another process left behind
 RETRY_SECONDS = 5.0
 LIMIT_SECONDS = 3_600.0
 ANSWER_SECONDS = 3.0
-_LOCK = "linkbeat.removals"
+LEASE = "removal"
 
 _REMOVE = "SELECT linkbeat.remove_server($1) AS is_known"
 _PENDING = "SELECT server_id FROM linkbeat.removals"
@@ -73,24 +73,15 @@ class Removals(BackgroundTask):
 
 async def erase(url: str) -> bool:
     """Erases all servers that are to be; False where another process is at it."""
-    connection = await connect(
-        url,
-        seconds=CONNECT_SECONDS,
-        command_timeout=LIMIT_SECONDS,
-        server_settings={
-            "application_name": "linkbeat removal",
-            "lock_timeout": "5s",
-            "timezone": "UTC",
-            "timescaledb.max_tuples_decompressed_per_dml_transaction": "0",
-        },
-    )
-    try:
-        if not await connection.fetchval("SELECT pg_try_advisory_lock($1::regclass::oid::bigint)", _LOCK):
+    settings = {
+        "application_name": "linkbeat removal",
+        "timescaledb.max_tuples_decompressed_per_dml_transaction": "0",
+    }
+    async with leased(url, LEASE, command_seconds=LIMIT_SECONDS, settings=settings) as connection:
+        if connection is None:
             return False
         await connection.execute("CALL linkbeat.erase_removed()")
         return True
-    finally:
-        connection.terminate()  # which gives the lock back, whatever state the connection is in
 
 
 def router(writing: Database, tokens: Tokens, removals: Removals, answers: Answers) -> Router:

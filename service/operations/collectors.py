@@ -1,25 +1,30 @@
 """What Prometheus is told: the process's own counts, and what ingest, the cache, the pools and the database know."""
 
+import asyncio
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from agent import __version__
+from service.background import BackgroundTask
 from service.cache import Answers
 from service.database.pool import Database
+from service.database.replicas import Replicas
+from service.http.log_limit import limited
 from service.ingest.commit import Ingest
 from service.metrics import Metrics
+from service.operations.shared_numbers import SHARE_SECONDS, SharedNumbers
 
 FAILURES = ("retry ", "refused ", "reconnect ", "seal_", "not_flushed", "not_replicated", "other_server")
 JOB_STATES = ("ok", "failing", "overdue", "taken over", "off")
 
 
 class Exposition:
-    """The numbers of one process, as text."""
+    """The numbers of one process, or of all that serve on its port, as text."""
 
     def __init__(
         self,
@@ -27,9 +32,20 @@ class Exposition:
         ingest: Ingest,
         answers: Answers,
         databases: Sequence[Database],
+        shared: SharedNumbers | None = None,
+        replicas: Replicas | None = None,
     ) -> None:
+        """`shared`: with the other processes on this port, where there are some."""
         self._registry = metrics.registry
         self._registry.register(_Observed(metrics, ingest, answers, databases))
+        if replicas:
+            self._registry.register(_Read(replicas))
+        self._shared = shared
+
+    def share(self, *, is_last: bool = False) -> None:
+        """Puts this process's numbers down for the others, where there are some. Raises OSError."""
+        if self._shared:
+            self._shared.write(self._registry.collect(), is_last=is_last)
 
     def text(self, accept: str, jobs: Iterable[str] | None, edition: str) -> tuple[bytes, str]:
         """All of it as `accept` wants it, OpenMetrics or Prometheus' own text; and its media type.
@@ -37,19 +53,44 @@ class Exposition:
         jobs   the state of each job in the background; None: the database is away
         """
         encode, media_type = choose_encoder(accept)
-        return encode(_Scrape(self._registry, jobs, edition)), media_type
+        self.share()  # nothing is told that does not stand in the file: the sum would fall with this process
+        own = self._shared.of_all() if self._shared else self._registry.collect()
+        return encode(_Scrape(own, jobs, edition)), media_type
+
+
+class Sharing(BackgroundTask):
+    """Puts the numbers down again and again, and at the end."""
+
+    def __init__(self, exposition: Exposition) -> None:
+        super().__init__("numbers")
+        self._exposition = exposition
+
+    async def __aexit__(self, *of: object) -> None:
+        await super().__aexit__(*of)
+        self._share(is_last=True)
+
+    async def _run(self) -> None:
+        while True:
+            self._share()
+            await asyncio.sleep(SHARE_SECONDS)
+
+    def _share(self, *, is_last: bool = False) -> None:
+        try:
+            self._exposition.share(is_last=is_last)
+        except OSError as raised:
+            limited(logging.WARNING, ("numbers",), "the numbers for /metrics cannot be shared: %s", raised)
 
 
 class _Scrape(Collector):
-    """The registry, and what only the database knows."""
+    """What processes count, and what only the database knows."""
 
-    def __init__(self, registry: CollectorRegistry, jobs: Iterable[str] | None, edition: str) -> None:
-        self._registry = registry
+    def __init__(self, own: Iterable[Metric], jobs: Iterable[str] | None, edition: str) -> None:
+        self._own = own
         self._jobs = jobs
         self._edition = edition
 
     def collect(self) -> Iterator[Metric]:
-        yield from self._registry.collect()
+        yield from self._own
         yield InfoMetricFamily("linkbeat", "Version and edition.", {"version": __version__, "edition": self._edition})
         yield GaugeMetricFamily("linkbeat_database_up", "1: the database answers.", float(self._jobs is not None))
         if self._jobs is not None:
@@ -114,6 +155,30 @@ class _Observed(Collector):
         )  # fmt: skip
         told = {name: self._answers.counts[name] for name in ("hits", "misses", "not_modified")}
         yield _counter("linkbeat_answers", "Requests for answers that are kept.", "result", told)
+
+
+class _Read(Collector):
+    """What replicas are read for."""
+
+    def __init__(self, replicas: Replicas) -> None:
+        self._replicas = replicas
+
+    def collect(self) -> Iterator[Metric]:
+        replicas = self._replicas
+        behind = GaugeMetricFamily(
+            "linkbeat_replica_behind_seconds", "How far a replica may be behind; +Inf: not known.", labels=["replica"]
+        )
+        for name, seconds in replicas.behind_seconds().items():
+            behind.add_metric([name], seconds)
+        yield behind
+        yield _counter(
+            "linkbeat_replica_reads", "Statements that a replica may answer, by the server that did.", "server",
+            replicas.reads,
+        )  # fmt: skip
+        yield _counter(
+            "linkbeat_replica_retries", "Those that another server answered, by the replica that could not.", "server",
+            replicas.retries,
+        )  # fmt: skip
 
 
 def _counter(name: str, words: str, label: str | None, values: "Counter[str] | dict[str, int]") -> Metric:

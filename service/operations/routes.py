@@ -217,6 +217,7 @@ def routers(
         media_type="text/plain",
         responses={} if settings.metrics_public else problems(401),
         scope="open" if settings.metrics_public else "read",
+        is_fresh=True,
     )
     async def public_metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
         """OpenMetrics where `Accept` asks for it. Without a key only where LINKBEAT_METRICS_PUBLIC says so."""
@@ -224,7 +225,7 @@ def routers(
 
     failing = ResponseSpec(SystemHealth, generate_examples=False, description="It cannot; the fields say why.")
 
-    @get("/health", summary="Everything that it needs", responses=problems(401) | {503: failing})
+    @get("/health", is_fresh=True, summary="Everything that it needs", responses=problems(401) | {503: failing})
     async def system_health() -> Response[SystemHealth]:
         found = await look()
         jobs = [
@@ -270,7 +271,13 @@ def routers(
 
         return await reader.answers.get(request, "info", read, keep_seconds=LONGEST_SECONDS)
 
-    @get("/metrics", summary="Numbers for Prometheus", media_type="text/plain", responses=problems(401))
+    @get(
+        "/metrics",
+        is_fresh=True,
+        summary="Numbers for Prometheus",
+        media_type="text/plain",
+        responses=problems(401),
+    )
     async def system_metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
         """The same as `/metrics`, always with a key."""
         return await exposition(request)

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from service.access.signing import Signing
-from service.access.tokens import MAX_AGE_SECONDS, Tokens
+from service.access.tokens import Tokens
 from service.http.errors import Problem
 from service.wire import ServerId
 
@@ -65,8 +65,6 @@ class Links:
             raise Problem("forbidden", "this link is not one to this picture")
         if found.ends_at <= time.time():
             raise Problem("forbidden", "this link has expired")
-        if found.token_id:
-            await tokens.refresh_if_older(MAX_AGE_SECONDS)
-            if tokens.of_id(found.token_id) is None:
-                raise Problem("forbidden", "the token that this link was made with is not valid any more")
+        if found.token_id and await tokens.of_id(found.token_id) is None:
+            raise Problem("forbidden", "the token that this link was made with is not valid any more")
         return found.token_id

@@ -25,7 +25,9 @@ RUN = (sys.executable, "-m", "service", "run")
 class KillableService:
     """`python -m service serve` on a database; start() and kill() as often as wanted, on the same port."""
 
-    def __init__(self, database_url: str, directory: Path, **environ: str) -> None:
+    def __init__(self, database_url: str, directory: Path, arguments: Sequence[str] = (), **environ: str) -> None:
+        """`arguments`: of `serve`."""
+        self._arguments = arguments
         self._log = directory / "service.log"
         self._environment = os.environ | {
             "LINKBEAT_DATABASE_URL": database_url,
@@ -61,7 +63,7 @@ class KillableService:
     def _launch(self) -> None:
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "service", "serve"],
+                [sys.executable, "-m", "service", "serve", *self._arguments],
                 cwd=ROOT,
                 env=self._environment,
                 stdout=log,
@@ -82,9 +84,11 @@ class KillableService:
 
 
 @contextlib.asynccontextmanager
-async def killable_service(database_url: str, directory: Path, **environ: str) -> AsyncIterator[KillableService]:
+async def killable_service(
+    database_url: str, directory: Path, arguments: Sequence[str] = (), **environ: str
+) -> AsyncIterator[KillableService]:
     """A service that answers; killed at the end if it still runs."""
-    service = KillableService(database_url, directory, **environ)
+    service = KillableService(database_url, directory, arguments, **environ)
     try:
         await service.start()
         yield service

@@ -23,6 +23,7 @@ ORDER = (
     ("fleet", "pictures", "web"),
     ("operations", "openapi"),
     ("app", "single"),
+    ("serving",),
     ("run",),
     ("__main__",),
 )

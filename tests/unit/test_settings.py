@@ -69,6 +69,9 @@ WRONG = [
     ("LINKBEAT_CORS_ORIGINS", "https://a.example,dash.example.net"),
     ("LINKBEAT_CORS_ORIGINS", "https://a.example/path"),
     ("LINKBEAT_METRICS_PUBLIC", "perhaps"),
+    ("LINKBEAT_READ_DATABASE_URL", "mysql://reader:s3cret@host/db"),
+    ("LINKBEAT_READ_LAG_SECONDS", "0.1"),
+    ("LINKBEAT_READ_LAG_SECONDS", "soon"),
     ("LINKBEAT_LOG_LEVEL", "loud"),
     ("LINKBEAT_LOG_LEVEL", "INFO"),
 ]
@@ -128,7 +131,9 @@ def test_every_setting_has_a_wrong_value_here() -> None:
 def test_secrets_are_marked() -> None:
     secrets = {one.variable for described in DESCRIBED.values() for one in described if one.secret}
 
-    assert secrets == {"LINKBEAT_API_KEY", "LINKBEAT_DATABASE_URL", "LINKBEAT_SECRET_KEY"}
+    assert secrets == {
+        "LINKBEAT_API_KEY", "LINKBEAT_DATABASE_URL", "LINKBEAT_READ_DATABASE_URL", "LINKBEAT_SECRET_KEY",
+    }  # fmt: skip
 
 
 def test_secrets_are_not_shown() -> None:
