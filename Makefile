@@ -18,6 +18,14 @@ psql: .venv/runtime ## Opens psql on the same database, as analyst
 test: lint ## The whole suite, on a real TimescaleDB
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
+.PHONY: coverage
+coverage: .venv/development ## What part of the code the suite runs, by package; TESTS="tests/unit" for a part of it
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(TESTS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage json --quiet -o .coverage.json
+	$(BIN)/python -m tests.helpers.coverage_report .coverage.json
+
 .PHONY: lint
 lint: .venv/development lint-js ## Types and style
 	$(BIN)/ruff check .
@@ -132,7 +140,7 @@ lock-js: ## Locks the newest tsc and Biome (needs npm)
 
 .PHONY: clean
 clean: ## Removes the virtual environment and caches; data stays
-	rm -rf .venv node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
 
 .venv/runtime: requirements.lock requirements-embedded.lock
 	@./bootstrap "$(PYTHON)" requirements.lock requirements-embedded.lock
