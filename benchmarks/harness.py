@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from benchmarks.processes import free_port, started
+from benchmarks.processes import started
 from benchmarks.sql import execute, fetchval
 from service.database import schema
 from service.embedded.choose import choose_test_database
 from service.settings import Settings
+from tests.helpers.processes import free_port
 
 HERE = Path(__file__).parent
 KEY = "benchmarks-fleet-key-1"
