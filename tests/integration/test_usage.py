@@ -334,7 +334,7 @@ class TestBadInput:
 
     async def test_a_cursor_that_is_none_is_422(self, service: Client, subtests: pytest.Subtests) -> None:
         for after in self.CURSORS:
-            with subtests.test(after):
+            with subtests.test(repr(after)):
                 answer = await service.http.get("/api/v1/usage", params={"after": after})
 
                 assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, "after")
