@@ -17,11 +17,12 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
-from benchmarks.processes import START_SECONDS, free_port, started
+from benchmarks.processes import START_SECONDS, started
 from benchmarks.sql import execute, fetchval
 from service.database import schema
 from service.embedded.choose import choose_test_database
 from service.settings import Settings
+from tests.helpers.processes import free_port
 
 HERE = Path(__file__).parent
 KEY = "benchmarks-fleet-key-1"

@@ -2,8 +2,6 @@
 
 import contextlib
 import os
-import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.processes import free_port, stop
 from tests.helpers.support import KEY
 
 REPOSITORY = Path(__file__).parents[2]
@@ -77,20 +76,7 @@ def serving(database_url: str, directory: Path, port: int | None = None, **setti
         _await_ready(started)
         yield started
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def free_port() -> int:
-    """A port of the loopback interface that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        stop(process, STOP_SECONDS)
 
 
 def _await_ready(service: ServiceProcess) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import free_port
+from tests.helpers.processes import free_port
 
 REPOSITORY = Path(__file__).parents[2]
 

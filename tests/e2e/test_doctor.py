@@ -15,7 +15,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.e2e.conftest import ServiceProcess, free_port
+from tests.e2e.conftest import ServiceProcess
+from tests.helpers.processes import free_port
 from tests.helpers.support import KEY
 
 REPOSITORY = Path(__file__).parents[2]

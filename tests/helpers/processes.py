@@ -142,6 +142,17 @@ class Run:
         return children + [f"postgres {pid}" for pid in servers]
 
 
+def stop(process: "subprocess.Popen[bytes]", within_seconds: float) -> None:
+    """SIGTERM, and SIGKILL where that does not end it in time."""
+    process.terminate()
+    try:
+        process.wait(within_seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 def free_port() -> int:
+    """A TCP port of the loopback address that nothing listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
