@@ -14,6 +14,10 @@ run: .venv/runtime ## Database, schema, service and an agent on this machine; Ct
 psql: .venv/runtime ## Opens psql on the same database, as analyst
 	@exec $(BIN)/python -m service psql
 
+.PHONY: verify
+verify: .venv/runtime ## Compares all aggregates with what their rows come to
+	@exec $(BIN)/python -m service verify
+
 .PHONY: test
 test: lint ## The whole suite, on a real TimescaleDB
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
@@ -51,7 +55,7 @@ js-tools: ## Installs tsc and Biome into node_modules, as package-lock.json has 
 
 .PHONY: drill
 drill: .venv/development ## Kills service, database, run and agents again and again, for minutes; loses nothing
-	$(BIN)/python -m pytest tests/drills
+	$(BIN)/python -m pytest tests/drills --ignore-glob='*/test_ha_*.py' --ignore=tests/drills/test_backup.py
 
 .PHONY: drill-agent
 drill-agent: .venv/development ## The agent through kills, full disks, an outage of a day and a thousand at once
@@ -72,6 +76,14 @@ drill-packages: .venv/development ## Builds the wheel, the one-file agent and th
 .PHONY: drill-docker
 drill-docker: .venv/development ## Both images, Compose, run and tests on a Docker daemon of its own, for minutes (root)
 	$(BIN)/python -m pytest -s tests/drills/test_docker.py
+
+.PHONY: drill-ha
+drill-ha: .venv/development ## Three nodes under Patroni: killed, stopped, cut off; for an hour (etcd-server, haproxy)
+	$(BIN)/python -m pytest -s tests/drills/test_ha_*.py
+
+.PHONY: drill-backup
+drill-backup: .venv/development ## pgBackRest to a moment in the past, on an empty host; with TEST_DATABASE_URL a dump
+	$(BIN)/python -m pytest -s tests/drills/test_backup.py
 
 .PHONY: laws
 laws: .venv/development ## 10,000 histories of true traffic seen through faulty sources, in any order; for minutes

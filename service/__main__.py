@@ -1,4 +1,4 @@
-"""`python -m service`, installed as `linkbeat`: serve, migrate, run, psql, token, recount, agent."""
+"""`python -m service`, installed as `linkbeat`: serve, migrate, run, psql, token, recount, verify, agent."""
 
 import argparse
 import asyncio
@@ -21,7 +21,7 @@ from service.embedded.choose import choose_database
 from service.embedded.problems import EmbeddedError
 from service.http.listen import listen
 from service.http.log_limit import LimitedFilter
-from service.operations import recount
+from service.operations import recount, verify
 from service.run import run_all
 from service.serving.process import Place, serve_on
 from service.serving.workers import MOST_WORKERS, run_workers
@@ -46,6 +46,8 @@ def main() -> int:
             return token_command.run(settings, arguments, say)
         if arguments.command == "recount":
             return recount.run(settings, arguments, say)
+        if arguments.command == "verify":
+            return verify.run(settings, arguments, say)
         if arguments.command == "serve":
             return serve(settings, arguments)
         return {"migrate": migrate, "run": run_all, "psql": psql}[arguments.command](settings)
@@ -81,6 +83,8 @@ def argument_parser() -> argparse.ArgumentParser:
     token_command.add_arguments(commands.add_parser("token", help=words, description=words))
     words = "judge a server's stored samples again by today's rules (docs/counters.md)"
     recount.add_arguments(commands.add_parser("recount", help=words, description=words))
+    words = "compare all aggregates with what their rows come to; exit status 1 where they differ (docs/backup.md)"
+    verify.add_arguments(commands.add_parser("verify", help=words, description=words))
     # Listed here only: main() hands all that follows to the agent's own parser.
     commands.add_parser("agent", add_help=False, help=f"report this machine: {COMMAND} agent --help")
     return parser

@@ -1,7 +1,7 @@
 """The app: the only module that knows all the others."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from math import ceil
@@ -167,7 +167,8 @@ class Parts:
         self.tokens = Tokens(following, self.writing, self._is_reachable, self.hasher)
         self.ended = EndedSessions(following, self.writing, self._is_reachable)
         self.identity = Identity(key, settings, self.tokens, self.sessions, self.ended)
-        self.removals = Removals(database_url, database, self._is_reachable)
+        is_maintained = settings.maintenance == "on"
+        self.removals = Removals(database_url, database, lambda: is_maintained and self._is_reachable())
         self.live = overview.live(database)
         self.zones = Zones(database)
         self.exposed = Exposition(
@@ -177,7 +178,8 @@ class Parts:
         self._opened: tuple[AbstractAsyncContextManager[object], ...] = (
             Sharing(self.exposed), *([self.replicas] if self.replicas else []), *self.databases, self.ingest,
             self.configurations, self.tokens, self.ended,
-            self.removals, Watch(self.answers, database), self.live, Maintenance(database_url),
+            self.removals, Watch(self.answers, database), self.live,
+            Maintenance(database_url) if is_maintained else nullcontext(),
         )  # fmt: skip
 
     @asynccontextmanager

@@ -235,6 +235,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             extra={"unit": "heartbeats"},
         ),
     ] = 5_000
+    maintenance: Annotated[
+        Literal["on", "off"],
+        Meta(
+            description="off: this process refreshes, compresses, drops and erases nothing, for a copy of the database "
+            "that was restored from a backup (docs/backup.md). TimescaleDB's own jobs are switched off in its server.",
+            extra={"allowed": "on or off"},
+        ),
+    ] = "on"
     max_series: Annotated[
         int,
         Meta(

@@ -557,6 +557,7 @@ declare namespace Api {
     "duplicates": number;
     "conflicts": number;
     "retention_days": Record<string, number>;
+    "maintenance": string;
     "durability_asked": "local" | "replicated";
     "durability_in_force": "local" | "replicated" | "none";
   }

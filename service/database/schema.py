@@ -20,7 +20,7 @@ from sqlalchemy.pool import NullPool
 
 from service.command import COMMAND
 from service.database import migrating, pooler, replaceable, roles
-from service.database.hosts import connect, reason
+from service.database.hosts import Target, connect, reason
 from service.database.migrating import Turn
 from service.settings import Settings, variable
 
@@ -98,7 +98,7 @@ async def migrate(url: str, say: Callable[[str], None], settings: Settings = DEF
         )
 
 
-async def check(url: str, settings: Settings = DEFAULTS) -> str:
+async def check(url: str, settings: Settings = DEFAULTS, *, target: Target = "primary") -> str:
     """The edition that the schema was installed for, if the schema is this service's own.
 
     Raises SchemaError, with the command to run, where it is older or newer, works by other settings, or the edition
@@ -106,7 +106,7 @@ async def check(url: str, settings: Settings = DEFAULTS) -> str:
     """
     try:
         await pooler.require_sessions(url, seconds=CONNECT_SECONDS)
-        found = await _found(url)
+        found = await _found(url, target)
         if found is None:
             raise SchemaError(f"the database has no Linkbeat schema; run: {MIGRATE}")
         if found.revision not in _known():
@@ -161,8 +161,8 @@ class _Found:
         return self.is_newest(newest) and self.configuration == configuration and not self.wanting_roles
 
 
-async def _found(url: str) -> _Found | None:
-    connection = await connect(url, seconds=CONNECT_SECONDS, command_timeout=CONNECT_SECONDS)
+async def _found(url: str, target: Target = "primary") -> _Found | None:
+    connection = await connect(url, seconds=CONNECT_SECONDS, target=target, command_timeout=CONNECT_SECONDS)
     try:
         if await connection.fetchval("SELECT to_regclass('linkbeat.schema_version')") is None:
             return None

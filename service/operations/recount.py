@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("server", metavar="SERVER", help="the server's id")
     parser.add_argument(
         "--since",
-        type=_time,
+        type=time_argument,
         metavar="TIME",
         help="from this time on, such as 2026-01-29T10:00Z; without it, from the oldest sample",
     )
@@ -86,7 +86,8 @@ async def recount(url: str, server_id: str, since: datetime | None, *, is_dry: b
     return msgspec.json.decode(counted, type=list[Recounted])
 
 
-def _time(text: str) -> datetime:
+def time_argument(text: str) -> datetime:
+    """A time as it is typed, UTC where it names no zone."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError:

@@ -29,11 +29,20 @@ _JOBS = """
 SELECT job, state, every, last_success, last_failure, consecutive_failures, last_error FROM linkbeat.jobs
 ORDER BY state = 'ok', state = 'taken over', consecutive_failures DESC, job
 """
-_STATE = "SELECT edition, (SELECT version_num FROM linkbeat.schema_version) AS revision FROM linkbeat.installation"
+# Whether TimescaleDB's scheduler runs jobs of ours, whatever LINKBEAT_MAINTENANCE says.
+_SCHEDULED = """
+current_setting('timescaledb.max_background_workers')::integer > 0 AND EXISTS (
+    SELECT FROM timescaledb_information.jobs
+    WHERE scheduled AND (hypertable_schema IS NOT NULL OR proc_schema = 'linkbeat'))
+"""
+_STATE = f"""
+SELECT edition, (SELECT version_num FROM linkbeat.schema_version) AS revision, {_SCHEDULED} AS is_scheduled
+FROM linkbeat.installation
+"""
 _INFO = f"""
 SELECT i.edition, v.version_num AS revision, current_setting('server_version') AS postgresql_version,
        (SELECT extversion FROM pg_extension WHERE extname = 'timescaledb') AS timescaledb_version,
-       pg_database_size(current_database()) AS database_bytes, i.installed, s.*
+       pg_database_size(current_database()) AS database_bytes, i.installed, {_SCHEDULED} AS is_scheduled, s.*
 FROM linkbeat.installation i, linkbeat.schema_version v, (
     SELECT count(*) AS servers, count(*) FILTER (WHERE {ONLINE}) AS servers_online,
            coalesce(sum(cardinality(s.interfaces)), 0)::bigint AS interfaces,
@@ -51,8 +60,8 @@ class Alive(msgspec.Struct, frozen=True):
 class Readiness(msgspec.Struct, frozen=True):
     """What the service needs, each `ok` or what is wrong with it.
 
-    jobs   the work in the background: refresh of the aggregates, compression, retention. Where it fails, heartbeats
-           are stored and answers are right all the same; so this alone leaves the service ready.
+    jobs   the work in the background: refresh of the aggregates, compression, retention. Where it fails or is off,
+           heartbeats are stored and answers are right all the same; so this alone leaves the service ready.
     durability           whether 200 can mean what LINKBEAT_DURABILITY says
     durability_in_force  what the database's commits are worth: local, on the primary's disk; replicated, on a
                          synchronous standby's too; none, nothing is acknowledged
@@ -106,6 +115,7 @@ class SystemInfo(msgspec.Struct, frozen=True):
     schema_revision of the database's migrations
     started_at      when this process did
     retention_days  how long rows and buckets are kept, and when they are compressed (docs/settings.md)
+    maintenance     on; or off by LINKBEAT_MAINTENANCE, and whether TimescaleDB's own jobs run all the same
     interfaces      whose newest state is remembered, gone ones included
     duplicates      heartbeats that were sent again; conflicts, those of them whose values differed
     durability      what 200 is to mean for a heartbeat (LINKBEAT_DURABILITY), and what it can mean now
@@ -125,6 +135,7 @@ class SystemInfo(msgspec.Struct, frozen=True):
     duplicates: int
     conflicts: int
     retention_days: dict[str, float]
+    maintenance: str
     durability_asked: Literal["local", "replicated"]
     durability_in_force: Literal["local", "replicated", "none"]
 
@@ -138,6 +149,7 @@ class _Found(msgspec.Struct):
     durability: str = "ok"
     edition: str = "unknown"
     jobs: list[asyncpg.Record] | None = None
+    is_scheduled: bool = False
 
     @property
     def is_ready(self) -> bool:
@@ -164,8 +176,8 @@ def routers(
             log.warning("the schema cannot be read: %s", raised)
             found.schema = "cannot be read"
         else:
-            found.edition = rows[0]["edition"] if rows else "unknown"
-            revision = rows[0]["revision"] if rows else None
+            edition, revision, found.is_scheduled = rows[0] if rows else ("unknown", None, False)
+            found.edition = edition
             found.schema = "ok" if revision == expected else f"at {revision or 'no revision'}, expected {expected}"
         if not ingest.is_connected:
             found.ingest = "no connection to the database"
@@ -194,7 +206,7 @@ def routers(
     @get("/health/ready", scope="open", summary="Can it store and answer?", responses={503: not_ready})
     async def ready() -> Response[Readiness]:
         found = await look()
-        told = "unknown" if found.jobs is None else _told([job for job in found.jobs if job["state"] != "ok"])
+        told = _told(found, settings)
         status: Literal["ready", "not ready"] = "ready" if found.is_ready else "not ready"
         return Response(
             Readiness(
@@ -265,6 +277,7 @@ def routers(
                 duplicates=row["duplicates"],
                 conflicts=row["conflicts"],
                 retention_days=settings.database_configuration(),
+                maintenance=_maintenance(settings, is_scheduled=row["is_scheduled"]),
                 durability_asked=ingest.durability.asked,
                 durability_in_force=ingest.durability.in_force,
             )
@@ -288,8 +301,25 @@ def routers(
     )
 
 
-def _told(jobs: list[asyncpg.Record]) -> str:
-    """`refresh network_traffic_1m failing (3 times in a row, last success 2026-01-29T10:00:00Z); …`, or `ok`."""
+def _maintenance(settings: Settings, *, is_scheduled: bool) -> str:
+    """`on`, or what LINKBEAT_MAINTENANCE=off has switched off, and what it has not."""
+    if settings.maintenance == "on":
+        return "on"
+    if is_scheduled:
+        return (
+            "off (LINKBEAT_MAINTENANCE), but TimescaleDB's own jobs run: "
+            "set timescaledb.max_background_workers = 0 in its server"
+        )
+    return "off (LINKBEAT_MAINTENANCE)"
+
+
+def _told(found: _Found, settings: Settings) -> str:
+    """`refresh network_traffic_1m failing (3 times in a row, last success 2026-01-29T10:00:00Z); …`, `ok`, `off …`."""
+    if found.jobs is None:
+        return "unknown"
+    if settings.maintenance == "off":
+        return _maintenance(settings, is_scheduled=found.is_scheduled)
+    jobs = [job for job in found.jobs if job["state"] != "ok"]
     words = []
     for job in jobs[:JOBS_NAMED]:
         last = f"{job['last_success']:%Y-%m-%dT%H:%M:%SZ}" if job["last_success"] else "never"

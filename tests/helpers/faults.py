@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import asyncpg
@@ -79,9 +79,21 @@ class Load:
     `async with Load(urls) as load:` and do harm meanwhile; afterwards `await load.settle()` and `await load.check(…)`.
 
     others  ids of servers that report besides, which are not checked.
+    prefix  of the ids of its servers: two loads one after another on one database need different ones
     """
 
-    def __init__(self, urls: Sequence[str], *, agents: int = 16, seed: int = 0, others: Sequence[str] = ()) -> None:
+    headers: ClassVar[dict[str, str]] = {"Authorization": f"Bearer {KEY}"}
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        *,
+        agents: int = 16,
+        seed: int = 0,
+        others: Sequence[str] = (),
+        prefix: str = "server",
+    ) -> None:
+        self._prefix = prefix
         self._urls = urls
         self._others = list(others)
         self._agents = agents
@@ -96,12 +108,12 @@ class Load:
 
     async def __aenter__(self) -> Self:
         self._http = httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {KEY}"},
+            headers=self.headers,
             timeout=15,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
             trust_env=False,
         )
-        self._tasks = [asyncio.create_task(self._report(f"server-{n:02}")) for n in range(self._agents)]
+        self._tasks = [asyncio.create_task(self._report(f"{self._prefix}-{n:02}")) for n in range(self._agents)]
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -152,6 +152,16 @@ def stop(process: "subprocess.Popen[bytes]", within_seconds: float) -> None:
         process.wait()
 
 
+def linkbeat(url: str, directory: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """`python -m service …` on a database, to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "service", *arguments],
+        cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
+        env={name: value for name, value in os.environ.items() if not name.startswith("LINKBEAT_")}
+        | {"LINKBEAT_DATABASE_URL": url, "LINKBEAT_DATA_DIR": str(directory)},
+    )  # fmt: skip
+
+
 def free_port() -> int:
     """A TCP port of the loopback address that nothing listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -68,6 +68,7 @@ WRONG = [
     ("LINKBEAT_FOLD_MINUTES", "an hour"),
     ("LINKBEAT_CORS_ORIGINS", "https://a.example,dash.example.net"),
     ("LINKBEAT_CORS_ORIGINS", "https://a.example/path"),
+    ("LINKBEAT_MAINTENANCE", "false"),
     ("LINKBEAT_METRICS_PUBLIC", "perhaps"),
     ("LINKBEAT_READ_DATABASE_URL", "mysql://reader:s3cret@host/db"),
     ("LINKBEAT_READ_LAG_SECONDS", "0.1"),
