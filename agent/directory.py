@@ -52,12 +52,12 @@ class Directory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.damaged = 0
-        """Stretches of bytes that are no records, since the start."""
+        """Byte ranges without a valid record, since the start."""
         self.is_last_whole = False
         self.highest_acknowledged = 0
-        """The highest sequence that an acknowledgement is noted of, whether or not its record is still there."""
+        """The highest sequence with a recorded acknowledgement, whether or not its record still exists."""
         self.is_mended = False
-        """Records may have been lost to damage, whose sequences nobody knows."""
+        """Damage may have destroyed records with unknown sequences."""
         self._quarantine = Quarantine(path / "damaged")
         self._lock: int | None = None
         self._number = 0
@@ -90,7 +90,7 @@ class Directory:
     def keep_damaged(self, path: Path) -> None:
         """Counts a file that has lost records, and keeps a copy aside."""
         self.damaged += 1
-        log.warning("%s is damaged; what can be read of it is sent", path)
+        log.warning("%s is damaged; the readable heartbeats are sent", path)
         with suppress(OSError):
             self._quarantine.keep(path.name, read_regular(path))
 
@@ -151,7 +151,7 @@ class Directory:
         try:
             if found.is_torn and not found.damaged and is_last:
                 # Never counted as kept: the process ended while it wrote.
-                log.info("%s: an unfinished record of %d bytes is cut off", path, len(data) - found.whole)
+                log.info("%s: removed an incomplete record of %d bytes", path, len(data) - found.whole)
                 os.truncate(path, found.whole)
                 return True, found.whole
             self.damaged += found.damaged + found.is_torn
@@ -160,7 +160,7 @@ class Directory:
             rewrite(path, found.records)
             return True, path.stat().st_size
         except OSError as error:
-            log.warning("%s cannot be mended (%s) and is left as it is", path, error.strerror)
+            log.warning("%s cannot be repaired (%s) and is left unchanged", path, error.strerror)
             return False, len(data)
 
     def _tidy(self, names: list[str], numbers: list[int]) -> None:

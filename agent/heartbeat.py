@@ -164,8 +164,8 @@ class Collector:
         if interfaces or filesystems:
             self._complaints.about(
                 "truncated",
-                "too many to report: %d interfaces and %d filesystems are left out; LINKBEAT_EXCLUDE_INTERFACES says "
-                "which interfaces are not wanted",
+                "too many to report: left out %d interfaces and %d filesystems; exclude interfaces with "
+                "LINKBEAT_EXCLUDE_INTERFACES",
                 interfaces,
                 filesystems,
             )

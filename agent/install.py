@@ -36,9 +36,9 @@ def main(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     os.umask(0o022)  # a directory that root's own umask closes would be closed to the agent's user
     try:
         if not sys.platform.startswith("linux"):
-            raise InstallError("this is for Linux; elsewhere, let the system's own service manager start 'run'")
+            raise InstallError("install supports only Linux; elsewhere, start 'run' with the system's service manager")
         if root == Path("/") and not dry_run and os.geteuid() != 0:
-            raise InstallError(f"{options.command} needs root; with sudo, it is sudo {_invocation()} …")
+            raise InstallError(f"{options.command} needs root; run: sudo {_invocation()} …")
         work = Work(root, dry_run=dry_run)
         if options.command == "install":
             install(work, options, environ)
@@ -67,7 +67,7 @@ def install(work: Work, options: argparse.Namespace, environ: Mapping[str, str])
     work.write(COMMAND, f'#!/bin/sh\nexec {python} -I -S /{LIBRARY} "$@"\n'.encode(), 0o755)
     if (work.root / CONFIG).exists():
         given = [variable for variable in _chosen(settings, environ) if variable != "url" or options.url]
-        kept = f"; it does not get {', '.join(given)} of this call" if given else ""
+        kept = f"; {', '.join(given)} of this call is not applied" if given else ""
         work.say(f"keep       {work.root / CONFIG}{kept}")
     else:
         # Readable by the unit's own user, who has no number yet; it holds no secret.
@@ -125,9 +125,9 @@ def unit_text(python: str) -> str:
 def config_text(chosen: Mapping[str, Any]) -> str:
     """A configuration file with every setting in it: those of `chosen` set, the others as comments."""
     lines = [
-        "# Settings of Linkbeat's agent. After a change: systemctl reload linkbeat-agent",
-        f"# The token stands in /{TOKEN}; after a change of it: systemctl restart linkbeat-agent",
-        "# Is all well? As root: linkbeat-agent doctor",
+        "# Settings of the Linkbeat agent. After a change, run: systemctl reload linkbeat-agent",
+        f"# The token is in /{TOKEN}. After changing it, run: systemctl restart linkbeat-agent",
+        "# To check the agent, run as root: linkbeat-agent doctor",
     ]
     defaults = Settings()
     for setting in described():
@@ -181,7 +181,7 @@ def _interpreter() -> str:
     for place in (real, *real.parents):
         if not place.stat().st_mode & stat.S_IXOTH:
             raise InstallError(
-                f"{real} cannot be run by the agent's own user, because {place} is closed to others; "
+                f"{real} cannot be run by the agent's user, because other users may not enter {place}; "
                 "install with the system's Python (/usr/bin/python3), or name one with --python"
             )
     lasting = real.with_name("python3")
@@ -194,7 +194,7 @@ def _prepare(work: Work, python: str) -> None:
     Raises InstallError where that cannot: an older Python, or one for which there is no msgspec.
     """
     if not Path(python).exists():
-        work.say(f"{python} is not there: whether it starts the agent is not tried")
+        work.say(f"{python} does not exist here: not tested whether it can start the agent")
         return
     library = str(work.root / LIBRARY)
     work.run(python, "-I", "-m", "compileall", "-q", "-s", library, "-p", f"/{LIBRARY}", library, must=False)
@@ -207,11 +207,11 @@ def _start(work: Work, *, has_token: bool) -> None:
         work.run("systemctl", "enable", UNIT_NAME)
         work.run("systemctl", "restart", UNIT_NAME)
     elif work.root == Path("/"):
-        work.say(f"systemd does not run here: let your service manager run 'linkbeat-agent run' (/{COMMAND})")
+        work.say(f"systemd is not running: start 'linkbeat-agent run' (/{COMMAND}) with your service manager")
     if not has_token:
-        work.say(f"There is no token yet: put it into /{TOKEN}, then systemctl restart {UNIT_NAME}")
+        work.say(f"There is no token yet: write it to /{TOKEN}, then run: systemctl restart {UNIT_NAME}")
     if work.root == Path("/"):
-        work.say("Is all well? As root: linkbeat-agent doctor")
+        work.say("To check the agent, run as root: linkbeat-agent doctor")
 
 
 def _files(directory: Traversable, prefix: str) -> Iterator[tuple[str, Traversable]]:

@@ -73,17 +73,17 @@ class Agent:
             jitter,
         )
         if len(self._spool):
-            log.info("%d heartbeats of before wait in %s", len(self._spool), self._directory)
+            log.info("%d heartbeats from an earlier run wait in %s", len(self._spool), self._directory)
         self._delivery.start()
         while (cause := self._signals.wait_until(self._tick)) != "stop":
             if not self._delivery.is_alive():
-                log.error("a sending thread has died; the agent stops, so that its supervisor restarts it")
+                log.error("a sending thread has died; stopping, so that the supervisor restarts the agent")
                 self._spool.close()
                 return 1
             if cause == "reload":
                 self._reload()
             if self._delivery.config != self._asked:
-                self._obey()
+                self._apply_remote_config()
             if cause is None:
                 self._report()
         self._delivery.stop(within_seconds=FLUSH_SECONDS)
@@ -112,18 +112,18 @@ class Agent:
         try:
             delivery = self._new_delivery(found.settings)
         except SettingsError as error:
-            log.warning("%s; the settings of before stay", error)
+            log.warning("%s; the previous settings stay in effect", error)
             return
         self._delivery.stop(within_seconds=FLUSH_SECONDS)
         delivery.rejected, delivery.config = self._delivery.rejected, self._delivery.config
         self._settings, self._delivery = found.settings, delivery
         logging.getLogger().setLevel(found.settings.log_level.upper())
-        log.info("settings read again; reports to %s every %g s", found.settings.url, found.settings.interval_seconds)
-        self._obey()
+        log.info("settings reloaded; reports to %s every %g s", found.settings.url, found.settings.interval_seconds)
+        self._apply_remote_config()
         delivery.start()
 
-    def _obey(self) -> None:
-        """Works from now on by what the service asks for, as far as the settings allow."""
+    def _apply_remote_config(self) -> None:
+        """Applies the remote configuration within the bounds of the settings."""
         self._asked = self._delivery.config
         config, complaint = remote.parse(self._asked)
         effective = remote.apply(self._settings, config)
@@ -133,7 +133,7 @@ class Agent:
         before = self._collector.effective
         self._collector.effective = effective
         if effective.remote != before.remote:
-            log.info("the service asks for: %s", effective.remote.words() or "nothing but the agent's own settings")
+            log.info("remote configuration: %s", effective.remote.words() or "none")
         interval = effective.settings.interval_seconds
         self._delivery.keep_pace(interval)
         # Never later than was planned: the service counts an agent as gone three of the intervals that it last told.
@@ -174,7 +174,7 @@ def open_spool(settings: Settings, directory: Path) -> Spool:
             delay_seconds=settings.spool_delay_seconds,
         )
     except SpoolInUse as error:
-        raise SettingsError(f"LINKBEAT_SPOOL_DIR: {error}; each agent needs a directory of its own") from None
+        raise SettingsError(f"LINKBEAT_SPOOL_DIR: {error}; each agent needs its own directory") from None
 
 
 def next_tick(tick: float, interval_seconds: float, now: float) -> float:
@@ -206,7 +206,7 @@ def warn_of_open_token(settings: Settings, key: ApiKey) -> None:
     host = parts.hostname or ""
     is_loopback = host in ("localhost", "::1") or host.startswith("127.")
     if key.value and parts.scheme == "http" and not is_loopback:
-        log.warning("LINKBEAT_URL is not https: whoever can read the traffic to %s can read the token", host)
+        log.warning("LINKBEAT_URL is not https: anybody who can read the traffic to %s can read the token", host)
 
 
 def warn_if_contained(settings: Settings, interfaces: int, complaints: Complaints) -> None:
@@ -215,6 +215,6 @@ def warn_if_contained(settings: Settings, interfaces: int, complaints: Complaint
     if in_container and not settings.roots.is_foreign and interfaces <= 1:
         complaints.about(
             "container",
-            "this is a container with a network of its own, and only that is reported; for the host's, use the host's "
+            "this container has its own network, and only that is reported; to report the host's, use the host's "
             "network, or mount its /proc and /sys and set LINKBEAT_PROC and LINKBEAT_SYS",
         )

@@ -163,10 +163,10 @@ def parse_net_dev(text: str) -> list[Counters]:
             continue
         counters = _parse_line(line)
         if counters is None:
-            log.debug("/proc/net/dev line %d is malformed and skipped: %r", number + 1, line)
+            log.debug("/proc/net/dev: skipped malformed line %d: %r", number + 1, line)
         elif found.setdefault(counters.name, counters) is not counters:
             # The file is read in pieces: an interface that moves meanwhile shows twice.
-            log.debug("/proc/net/dev line %d repeats %r and is skipped", number + 1, counters.name)
+            log.debug("/proc/net/dev: skipped line %d, which repeats %r", number + 1, counters.name)
     return list(found.values())
 
 

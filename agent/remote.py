@@ -81,7 +81,7 @@ def parse(config: bytes) -> Parsed:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         fields = None
     if not isinstance(fields, dict):
-        return Parsed(RemoteConfig(), "the service's configuration is not an object, and ignored")
+        return Parsed(RemoteConfig(), "ignored the remote configuration: it is not an object")
     usable: dict[str, Any] = {}
     unusable = []
     for name in RemoteConfig.__struct_fields__:
@@ -93,14 +93,14 @@ def parse(config: bytes) -> Parsed:
             unusable.append(name)
         else:
             usable[name] = read
-    complaint = f"the service's configuration has no usable {', '.join(unusable)}: ignored" if unusable else ""
+    complaint = f"ignored invalid keys of the remote configuration: {', '.join(unusable)}" if unusable else ""
     return Parsed(RemoteConfig(**usable), complaint)
 
 
 def apply(settings: Settings, remote: RemoteConfig) -> Effective:
     """`remote` within the bounds that `settings` set."""
     if not settings.remote_config:
-        forbidden = ("the service sets a configuration, which remote_config = false forbids",)
+        forbidden = ("ignored the remote configuration, because remote_config is false",)
         held_back = forbidden if remote != RemoteConfig() else ()
         return Effective(settings=settings, remote=RemoteConfig(), held_back=held_back)
     asked = remote.interval_seconds
@@ -110,7 +110,7 @@ def apply(settings: Settings, remote: RemoteConfig) -> Effective:
     held_back = ()
     if interval != asked:
         bound = "min_interval_seconds" if asked < interval else "max_interval_seconds"
-        held_back = (f"the service asks for an interval of {asked:g} s; {bound} makes it {interval:g} s",)
+        held_back = (f"the service sets an interval of {asked:g} s; {bound} makes it {interval:g} s",)
     found = msgspec.structs.replace(settings, interval_seconds=interval)
     return Effective(settings=found, remote=remote, held_back=held_back)
 

@@ -56,7 +56,7 @@ class Timekeeper:
             self._clock.go_back(revision.last)
         if changed or was_ms - (revision.last or wall).stamp_ms > REFUSED_AHEAD_MS:
             log.warning(
-                "the clock was %.0f s ahead and has been put right; %d heartbeats that waited got their true time",
+                "the clock was %.0f s ahead and has been corrected; corrected the time of %d waiting heartbeats",
                 (was_ms - wall.stamp_ms) / 1000,
                 len(changed),
             )

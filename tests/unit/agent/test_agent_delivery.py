@@ -633,4 +633,4 @@ def test_a_dead_letter_that_is_no_json_or_cannot_be_written_harms_nothing(
     DeadLetters(tmp_path / "no" / "refused.ndjson").add([("why", b"{}")])
 
     assert json.loads((tmp_path / "refused.ndjson").read_text())["heartbeat"] == "\ufffd{"
-    assert "are not kept" in caplog.text
+    assert "were not saved" in caplog.text
