@@ -1,4 +1,4 @@
-"""Whether the service lives, whether it can do its work, and what it says of itself."""
+"""Liveness, readiness, health, version information and metrics of the service."""
 
 import logging
 from contextlib import suppress
@@ -24,7 +24,7 @@ from service.settings import Settings
 log = logging.getLogger("linkbeat")
 
 JOBS_NAMED = 5
-# What works in the background; nothing that is stored or read depends on it at once. What does not work stands first.
+# Background jobs; storing and reading do not depend on them immediately. Failing jobs come first.
 _JOBS = """
 SELECT job, state, every, last_success, last_failure, consecutive_failures, last_error FROM linkbeat.jobs
 ORDER BY state = 'ok', state = 'taken over', consecutive_failures DESC, job
@@ -43,16 +43,16 @@ FROM linkbeat.installation i, linkbeat.schema_version v, (
 
 
 class Alive(msgspec.Struct, frozen=True):
-    """The process answers."""
+    """The process is alive."""
 
     status: Literal["ok"] = "ok"
 
 
 class Readiness(msgspec.Struct, frozen=True):
-    """What the service needs, each `ok` or what is wrong with it.
+    """The dependencies of the service, each `ok` or a description of the problem.
 
-    jobs   the work in the background: refresh of the aggregates, compression, retention. Where it fails, heartbeats
-           are stored and answers are right all the same; so this alone leaves the service ready.
+    jobs   background jobs: refresh of the aggregates, compression, retention. If they fail, heartbeats are still stored
+           and responses are still correct, so the service stays ready.
     """
 
     status: Literal["ready", "not ready"]
@@ -64,7 +64,7 @@ class Readiness(msgspec.Struct, frozen=True):
 
 
 class Job(msgspec.Struct, frozen=True):
-    """Work in the background. `state`: ok, failing, overdue, off, or taken over by the service from TimescaleDB."""
+    """A background job. `state`: ok, failing, overdue, off, or taken over (by the service from TimescaleDB)."""
 
     job: str
     state: str
@@ -76,9 +76,10 @@ class Job(msgspec.Struct, frozen=True):
 
 
 class SystemHealth(msgspec.Struct, frozen=True):
-    """What the service needs, each `ok` or what is wrong with it; and each job in the background.
+    """The dependencies of the service, each `ok` or a description of the problem; and each background job.
 
-    status            ok; degraded: jobs do not work, heartbeats and answers do; failing: it cannot do its work
+    status            ok; degraded: background jobs fail, but heartbeats are stored and responses are correct; failing:
+                      the service cannot store or read
     queue_heartbeats  heartbeats that wait for the database
     """
 
@@ -92,14 +93,14 @@ class SystemHealth(msgspec.Struct, frozen=True):
 
 
 class SystemInfo(msgspec.Struct, frozen=True):
-    """What is installed, and how much there is of it.
+    """Versions, sizes and counts of the installation.
 
-    edition         of TimescaleDB: apache or community
-    schema_revision of the database's migrations
-    started_at      when this process did
-    retention_days  how long rows and buckets are kept, and when they are compressed (docs/settings.md)
-    interfaces      whose newest state is remembered, gone ones included
-    duplicates      heartbeats that were sent again; conflicts, those of them whose values differed
+    edition         edition of TimescaleDB: apache or community
+    schema_revision revision of the database's migrations
+    started_at      start of this process
+    retention_days  retention of rows and buckets, and when they are compressed (docs/settings.md)
+    interfaces      interfaces whose newest state is stored, including those that have disappeared
+    duplicates      heartbeats that were received again; conflicts, duplicates whose values differed
     """
 
     version: str
@@ -119,7 +120,7 @@ class SystemInfo(msgspec.Struct, frozen=True):
 
 
 class _Found(msgspec.Struct):
-    """What a look at the database, the schema and ingest showed."""
+    """The result of checking the database, the schema and ingest."""
 
     database: str = "ok"
     schema: str = "unknown"
@@ -141,7 +142,7 @@ def routers(
     """/health, /health/ready and /metrics, at the root; and /system, which belongs below /api/v1 with its guards."""
     expected, started_at = schema.head(), datetime.now(UTC)
 
-    async def look() -> _Found:
+    async def check() -> _Found:
         found = _Found()
         try:
             rows = await reader.database.fetch(_STATE)
@@ -149,7 +150,7 @@ def routers(
         except Problem as problem:
             found.database = problem.detail
         except asyncpg.PostgresError as raised:
-            log.warning("the schema cannot be read: %s", raised)
+            log.warning("cannot read the schema: %s", raised)
             found.schema = "cannot be read"
         else:
             found.edition = rows[0]["edition"] if rows else "unknown"
@@ -168,38 +169,40 @@ def routers(
         text, media_type = exposed.text(request.headers.get("accept", ""), jobs, edition)
         return Response(text, media_type=media_type)
 
-    @get("/health", scope="open", summary="Is the process alive?")
+    @get("/health", scope="open", summary="Liveness")
     async def health() -> Alive:
         return Alive()
 
-    not_ready = ResponseSpec(Readiness, generate_examples=False, description="It cannot; the fields say why.")
+    not_ready = ResponseSpec(Readiness, generate_examples=False, description="Not ready; the fields have the reason.")
 
-    @get("/health/ready", scope="open", summary="Can it store and answer?", responses={503: not_ready})
+    @get(
+        "/health/ready", scope="open", summary="Readiness: can the service store and read?", responses={503: not_ready}
+    )
     async def ready() -> Response[Readiness]:
-        found = await look()
-        told = "unknown" if found.jobs is None else _told([job for job in found.jobs if job["state"] != "ok"])
+        found = await check()
+        summary = "unknown" if found.jobs is None else _summary([job for job in found.jobs if job["state"] != "ok"])
         status: Literal["ready", "not ready"] = "ready" if found.is_ready else "not ready"
         return Response(
-            Readiness(status, found.database, found.schema, found.ingest, told, found.edition),
+            Readiness(status, found.database, found.schema, found.ingest, summary, found.edition),
             status_code=200 if found.is_ready else 503,
         )
 
     @get(
         "/metrics",
-        summary="Numbers for Prometheus",
+        summary="Metrics for Prometheus",
         media_type="text/plain",
         responses={} if settings.metrics_public else problems(401),
         scope="open" if settings.metrics_public else "read",
     )
     async def public_metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
-        """OpenMetrics where `Accept` asks for it. Without a key only where LINKBEAT_METRICS_PUBLIC says so."""
+        """OpenMetrics if `Accept` requests it. Needs a token unless LINKBEAT_METRICS_PUBLIC is true."""
         return await exposition(request)
 
-    failing = ResponseSpec(SystemHealth, generate_examples=False, description="It cannot; the fields say why.")
+    failing = ResponseSpec(SystemHealth, generate_examples=False, description="Failing; the fields have the reason.")
 
-    @get("/health", summary="Everything that it needs", responses=problems(401) | {503: failing})
+    @get("/health", summary="Health of dependencies and background jobs", responses=problems(401) | {503: failing})
     async def system_health() -> Response[SystemHealth]:
-        found = await look()
+        found = await check()
         jobs = [
             Job(
                 job["job"], job["state"], job["every"].total_seconds(), job["last_success"], job["last_failure"],
@@ -216,7 +219,7 @@ def routers(
             status_code=200 if found.is_ready else 503,
         )
 
-    @get("/info", summary="What is installed, and how much there is of it", responses=problems(401, 503) | NOT_MODIFIED)
+    @get("/info", summary="Versions, sizes and counts", responses=problems(401, 503) | NOT_MODIFIED)
     async def info(request: Request[Any, Any, Any]) -> Response[SystemInfo]:
         async def read() -> SystemInfo:
             (row,) = await reader.database.fetch(_INFO)
@@ -239,9 +242,9 @@ def routers(
 
         return await reader.answers.get(request, "info", read, keep_seconds=LONGEST_SECONDS)
 
-    @get("/metrics", summary="Numbers for Prometheus", media_type="text/plain", responses=problems(401))
+    @get("/metrics", summary="Metrics for Prometheus", media_type="text/plain", responses=problems(401))
     async def system_metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
-        """The same as `/metrics`, always with a key."""
+        """The same as `/metrics`, but always needs a token."""
         return await exposition(request)
 
     return (
@@ -250,7 +253,7 @@ def routers(
     )
 
 
-def _told(jobs: list[asyncpg.Record]) -> str:
+def _summary(jobs: list[asyncpg.Record]) -> str:
     """`refresh network_traffic_1m failing (3 times in a row, last success 2026-01-29T10:00:00Z); …`, or `ok`."""
     words = []
     for job in jobs[:JOBS_NAMED]:
