@@ -196,7 +196,7 @@ def test_without_a_heartbeat_on_the_disk_nothing_is_said_of_timestamps(tmp_path:
 @pytest.mark.parametrize(
     ("reason", "remedy"),
     [
-        ("timestamp: lies more than 5 minutes ahead of the service's clock, 2026-01-29T10:00:00Z", "let NTP set it"),
+        ("timestamp: is more than 5 minutes ahead of the service's clock, 2026-01-29T10:00:00Z", "let NTP set it"),
         ("HTTP 422: timestamp: is more than 7 days before the service's clock", "let NTP set it"),
         ("network_interfaces[0].rx_bytes: expected int, got str", "newer or older than the service"),
     ],
