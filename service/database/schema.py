@@ -1,7 +1,7 @@
-"""The database's schema: bringing it up to date, and refusing one that is not.
+"""The schema of the database: upgrades it, and rejects an outdated one.
 
-Structure is migrated by Alembic (migrations/); functions, views and roles (sql/order.txt) are reapplied whenever they
-differ, and so are the settings that the database itself works by (linkbeat.configure).
+Alembic migrates tables (migrations/); functions, views and roles (sql/order.txt) are reapplied whenever they differ,
+and so are the settings that the database uses (linkbeat.configure).
 """
 
 from collections.abc import Callable
@@ -26,21 +26,21 @@ ROOT = Path(__file__).resolve().parents[2]
 MIGRATE = f"{COMMAND} migrate"
 CONNECT_SECONDS = 10.0
 BEFORE_RELEASE = "0001"
-# The fixes that continuous aggregates and replays into compressed chunks depend on came with it.
+# The first version with the fixes that continuous aggregates and replays into compressed chunks need.
 COMMUNITY_AT_LEAST = (2, 29, 1)
 DEFAULTS = Settings()
 
 
 class SchemaError(Exception):
-    """The database cannot be used as it is; the message says what to do."""
+    """The database cannot be used; the message has the remedy."""
 
 
 async def migrate(url: str, say: Callable[[str], None], settings: Settings = DEFAULTS) -> None:
-    """Brings the schema, and what the database works by, up to date; what is up to date is left alone.
+    """Upgrades the schema and the settings in the database, if they are outdated.
 
-    A login that may not make the roles of sql/role/ is told so by a line, and does without them.
+    If the login may not create the roles of sql/role/, a line reports that, and the service works without them.
 
-    Raises SchemaError where the database has a newer schema than this service knows, or cannot be migrated.
+    Raises SchemaError if the database has a newer schema than this service knows, or cannot be migrated.
     """
     config = _config()
     newest = head()
@@ -69,7 +69,7 @@ async def migrate(url: str, say: Callable[[str], None], settings: Settings = DEF
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as raised:
         raise SchemaError(f"the database cannot be migrated: {raised}") from raised
     except SQLAlchemyError as raised:
-        # The driver's own words: SQLAlchemy adds the statement, a class name and a link to its manual.
+        # The message of the driver: SQLAlchemy adds the statement, a class name and a link to its manual.
         reason = getattr(getattr(raised, "orig", None), "__cause__", None) or raised
         raise SchemaError(f"the database cannot be migrated: {reason}") from raised
     if found is None:
@@ -86,10 +86,10 @@ async def migrate(url: str, say: Callable[[str], None], settings: Settings = DEF
 
 
 async def check(url: str, settings: Settings = DEFAULTS) -> str:
-    """The edition that the schema was installed for, if the schema is this service's own.
+    """Returns the edition of the schema, if the schema has this service's version.
 
-    Raises SchemaError, with the command to run, where it is older or newer, works by other settings, or the edition
-    has changed since.
+    Raises SchemaError, with the command to run, if it is older or newer, has other settings, or the edition has
+    changed.
     """
     try:
         found = await _found(url)
@@ -162,11 +162,11 @@ async def _found(url: str) -> _Found | None:
 
 
 async def _install_extension(url: str) -> None:
-    """Before the migration, because the edition can only be asked for where the extension is there."""
+    """Runs before the migration, because only an installed extension shows its edition."""
     connection = await asyncpg.connect(url, timeout=CONNECT_SECONDS, command_timeout=CONNECT_SECONDS)
     try:
         if await connection.fetchval("SELECT 1 FROM pg_available_extensions WHERE name = 'timescaledb'") is None:
-            raise SchemaError("the database's server has no TimescaleDB; install its extension package there")
+            raise SchemaError("TimescaleDB is not installed on the database server; install its package there")
         try:
             await connection.execute("SET client_min_messages = 'error'; CREATE EXTENSION IF NOT EXISTS timescaledb")
         except asyncpg.PostgresError as raised:
@@ -198,7 +198,7 @@ def _upgrade(connection: Connection, config: Config, configuration: dict[str, fl
 
 
 def _differing(wanted: dict[str, float], found: dict[str, float]) -> str:
-    """The settings that differ, as the variables that make them what is wanted."""
+    """The settings that differ, as variables with the required values."""
     return ", ".join(f"{variable(name)} = {days:g}" for name, days in wanted.items() if found.get(name) != days)
 
 
