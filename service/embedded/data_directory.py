@@ -123,9 +123,7 @@ class DataDirectory:
         if self.account is None or self.account.name not in SHARED or self._owner != self.account.uid:
             return
         own = own_account()
-        self._say(
-            f"The cluster in {self.path} belongs to the account {self.account.name}: giving it to {own.name}"
-        )
+        self._say(f"The cluster in {self.path} belongs to the account {self.account.name}: giving it to {own.name}")
         change_owner(self.path, self.account, own)
         self.account = own
 
