@@ -1,4 +1,4 @@
-"""The spool's directory: whose it is, and what a start finds in it."""
+"""The spool's directory: its lock, and its contents at start."""
 
 import logging
 import os
@@ -32,11 +32,11 @@ _LEFTOVER = re.compile(r"(\d{12}\.tmp|refused\.tmp)\Z")
 
 
 class SpoolInUse(Exception):
-    """Another process has the directory; the message says which."""
+    """Another process uses the directory; the message names it."""
 
 
 def default_directory(server_id: str, environ: Mapping[str, str], uid: int) -> Path:
-    """Where an agent's spool is if no setting says so; agents of several server ids have one each."""
+    """The default directory of the spool, different for each server id."""
     if state := environ.get("STATE_DIRECTORY", "").partition(":")[0]:  # systemd.exec(5)
         base = Path(state)
     elif uid == 0:
@@ -67,10 +67,10 @@ class Directory:
         return self._lock is not None
 
     def open(self) -> tuple[list[Segment], Record | None]:
-        """Takes the directory. Returns its segments and the newest record of all, waiting or not.
+        """Locks the directory. Returns its segments and the newest record, waiting or not.
 
-        Whatever is in it, what can be read is read; the rest is moved aside and counted. `is_last_whole` says whether
-        the last segment can be appended to.
+        Everything readable is read; the rest is moved aside and counted. `is_last_whole`: the last segment can be
+        appended to.
 
         Raises SpoolInUse, and OSError if the directory cannot be used at all.
         """
@@ -83,7 +83,7 @@ class Directory:
             raise
 
     def next_path(self) -> Path:
-        """Where no segment is yet."""
+        """The path of a new segment."""
         self._number += 1
         return self.path / f"{self._number:012}.seg"
 
@@ -103,7 +103,7 @@ class Directory:
         lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | SAFE_FLAGS, 0o600)
         try:
             _lock(lock)
-            with suppress(OSError):  # on a full disk, who holds it stays unsaid
+            with suppress(OSError):  # on a full disk, the lock file does not name its holder
                 os.ftruncate(lock, 0)
                 os.write(lock, b"process %d" % os.getpid())
         except BlockingIOError:
@@ -120,7 +120,7 @@ class Directory:
         numbers = [int(match[1]) for name in names if (match := SEGMENT_NAME.match(name))]
         self._number = max(numbers, default=0)
         paths = [self.path / f"{number:012}.seg" for number in numbers]
-        # All together: a record may stand in two segments, when it was not known whether the first write was kept.
+        # All together: a record may be in two segments, if it was unknown whether the first write was stored.
         acknowledged = frozenset[int]().union(*map(read_acknowledged, paths))
         self.highest_acknowledged = max(acknowledged, default=0)
         segments: list[Segment] = []
@@ -144,13 +144,13 @@ class Directory:
         return segments, newest
 
     def _made_whole(self, path: Path, data: bytes, found: Found, *, is_last: bool) -> tuple[bool, int]:
-        """Whether the file now holds nothing but these records; and its size."""
+        """Whether the file now contains only these records; and its size."""
         if found.whole == len(data) and not found.damaged:
             return True, len(data)
         self.is_mended = True
         try:
             if found.is_torn and not found.damaged and is_last:
-                # Never counted as kept: the process ended while it wrote.
+                # Never counted as stored: the process ended while writing it.
                 log.info("%s: removed an incomplete record of %d bytes", path, len(data) - found.whole)
                 os.truncate(path, found.whole)
                 return True, found.whole
@@ -164,7 +164,7 @@ class Directory:
             return False, len(data)
 
     def _tidy(self, names: list[str], numbers: list[int]) -> None:
-        """Removes what an interrupted deletion or replacement left behind."""
+        """Removes files that an interrupted deletion or replacement left behind."""
         wanted = {f"{number:012}.ack" for number in numbers}
         for name in names:
             if _LEFTOVER.match(name) or (name.endswith(".ack") and name not in wanted):
@@ -173,7 +173,7 @@ class Directory:
 
 
 def _lock(file: int) -> None:
-    """For as long as the file is open. Raises BlockingIOError if another process has it."""
+    """Locks the file for as long as it is open. Raises BlockingIOError if another process has locked it."""
     if sys.platform == "win32":
         try:
             msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
@@ -184,7 +184,7 @@ def _lock(file: int) -> None:
 
 
 def _rising(records: list[Record]) -> list[Record]:
-    """Without those that do not come after the one before them: a file may hold anything."""
+    """Drops records that are not in order: a file may contain anything."""
     rising: list[Record] = []
     for record in records:
         if not rising or record.sequence > rising[-1].sequence:

@@ -1,4 +1,4 @@
-"""The agent's life: collects at every tick, until it is told to stop."""
+"""The main loop of the agent: collects a heartbeat at every tick until a signal stops it."""
 
 import logging
 import math
@@ -38,7 +38,7 @@ def run(settings: Settings) -> int:
 
 
 class Agent:
-    """What runs: the settings that hold now, the heartbeats' collector, and their way to the service by the spool."""
+    """The running agent: its current settings, the collector of heartbeats, the spool and the delivery."""
 
     def __init__(self, settings: Settings, signals: Signals) -> None:
         """Raises SettingsError if the settings cannot be used on this machine."""
@@ -46,7 +46,7 @@ class Agent:
         self._identity = identify(settings)
         self._directory = spool_directory(settings, self._identity)
         self._enrolment = Enrolment(self._identity, self._directory / "token")
-        # What is wrong with it is said before the spool is touched.
+        # Errors in it are reported before the spool is opened.
         open_sender(settings, ApiKey(settings), self._enrolment)
         self._spool = open_spool(settings, self._directory)
         self._letters = DeadLetters(self._directory / "refused.ndjson")
@@ -60,7 +60,7 @@ class Agent:
         self._last = self._tick = time.monotonic()
 
     def run(self) -> int:
-        """Until a signal says to stop; returns the exit status."""
+        """Runs until a signal stops it; returns the exit status."""
         settings = self._settings
         jitter = random.uniform(0, min(settings.start_jitter_seconds, settings.interval_seconds))
         self._tick += jitter
@@ -103,12 +103,12 @@ class Agent:
         self._tick = next_tick(self._tick, self._collector.effective.settings.interval_seconds, time.monotonic())
 
     def _reload(self) -> None:
-        """Takes the settings as they are now, if they can be used; what waits in the spool stays there."""
+        """Applies the reloaded settings, if they are valid; waiting heartbeats stay in the spool."""
         found = reload(self._settings, os.environ)
         for complaint in found.complaints:
             log.warning("%s", complaint)
         if found.settings is self._settings:
-            return  # the file is wrong, which is said now
+            return  # the file is invalid, and the error has been logged
         try:
             delivery = self._new_delivery(found.settings)
         except SettingsError as error:
@@ -136,7 +136,7 @@ class Agent:
             log.info("remote configuration: %s", effective.remote.words() or "none")
         interval = effective.settings.interval_seconds
         self._delivery.keep_pace(interval)
-        # Never later than was planned: the service counts an agent as gone three of the intervals that it last told.
+        # Never later than planned: the service counts an agent as offline after three of its last reported intervals.
         self._tick = max(time.monotonic(), min(self._tick, self._last + interval))
 
     def _new_delivery(self, settings: Settings) -> Delivery:
@@ -178,9 +178,9 @@ def open_spool(settings: Settings, directory: Path) -> Spool:
 
 
 def next_tick(tick: float, interval_seconds: float, now: float) -> float:
-    """The first moment after both `tick` and `now` on the grid of `tick` and the interval; monotonic seconds.
+    """The first time after both `tick` and `now` on the grid of `tick` and the interval; monotonic seconds.
 
-    Ticks that passed meanwhile are skipped: after a stall, several heartbeats at once would say nothing new.
+    Missed ticks are skipped: after a stall, several heartbeats at once would contain nothing new.
     """
     missed = max(0, math.floor((now - tick) / interval_seconds))
     return tick + (missed + 1) * interval_seconds
@@ -201,7 +201,7 @@ def open_sender(settings: Settings, key: ApiKey, enrolment: Enrolment) -> Sender
 
 
 def warn_of_open_token(settings: Settings, key: ApiKey) -> None:
-    """Says so when the token will cross a network unencrypted."""
+    """Warns if the token will cross a network unencrypted."""
     parts = urlsplit(settings.url)
     host = parts.hostname or ""
     is_loopback = host in ("localhost", "::1") or host.startswith("127.")
@@ -210,7 +210,7 @@ def warn_of_open_token(settings: Settings, key: ApiKey) -> None:
 
 
 def warn_if_contained(settings: Settings, interfaces: int, complaints: Complaints) -> None:
-    """Says so when the counters are probably those of a container and not of its host."""
+    """Warns if the counters are probably those of a container and not of its host."""
     in_container = Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()
     if in_container and not settings.roots.is_foreign and interfaces <= 1:
         complaints.about(
