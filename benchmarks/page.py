@@ -21,7 +21,7 @@ from playwright.async_api import Browser
 from benchmarks.harness import KEY, database, machine, service
 from service.embedded.choose import choose_test_database
 from tests.browser.serving import REMEDY, chromium, launched
-from tests.showcase import Link, Machine, report
+from tests.helpers.showcase import Link, Machine, report
 
 FIRST_PAINT_MS = 1_000
 WIRE_BYTES = 300_000

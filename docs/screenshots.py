@@ -1,7 +1,7 @@
 """Writes docs/images/: `make screenshots`, which is python -m docs.screenshots.
 
-A service in this process and a browser look at a fleet that real heartbeats have told of (tests/showcase.py), on a
-database of TEST_DATABASE_URL or the one that tests would have.
+A service in this process and a browser look at a fleet that real heartbeats have told of (tests/helpers/showcase.py),
+on a database of TEST_DATABASE_URL or the one that tests would have.
 """
 
 import argparse
@@ -21,8 +21,8 @@ from benchmarks.harness import database
 from service.embedded.choose import choose_test_database
 from service.settings import Settings
 from tests.browser.serving import REMEDY, Served, chromium, launched, served
-from tests.showcase import machines, report
-from tests.support import KEY, connected
+from tests.helpers.showcase import machines, report
+from tests.helpers.support import KEY, connected
 
 IMAGES = Path(__file__).with_name("images")
 MAX_BYTES = 250_000

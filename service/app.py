@@ -117,7 +117,9 @@ class Parts:
             settings.queue_heartbeats,
             series_budget=settings.max_series,
             fold_seconds=round(settings.fold_minutes * 60),
+            durability=settings.durability,
             on_stored=self._on_stored,
+            on_server=self._on_server,
         )
         self.writing = Database(database_url, connections=1, role=roles.INGEST)
         # A separate pool: a revoked token is refused in time, however many reads wait. Each cache polls with one
@@ -131,9 +133,10 @@ class Parts:
         self.live = overview.live(database)
         self.zones = Zones(database)
         self.exposed = Exposition(self.metrics, self.ingest, self.answers, (database, sparklines, self.writing))
+        self.databases = (database, sparklines, self.exporting, self.writing, following)
         self._opened: tuple[AbstractAsyncContextManager[object], ...] = (
-            database, sparklines, self.exporting, self.ingest, self.writing, following, self.configurations,
-            self.tokens, self.ended, self.removals, Watch(self.answers, database), self.live, Maintenance(database_url),
+            *self.databases, self.ingest, self.configurations, self.tokens, self.ended, self.removals,
+            Watch(self.answers, database), self.live, Maintenance(database_url),
         )  # fmt: skip
 
     @asynccontextmanager
@@ -145,7 +148,11 @@ class Parts:
             yield
 
     def _is_reachable(self) -> bool:
-        return self.ingest.is_connected
+        return self.ingest.is_reached
+
+    def _on_server(self) -> None:
+        for database in self.databases:
+            database.disconnect()
 
     def _on_stored(self, server_ids: Sequence[str]) -> None:
         self.answers.forget(server_ids)

@@ -57,8 +57,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Meta(
             pattern=r"^postgres(ql)?://\S+\Z",
-            description="TimescaleDB to use. Without it: the one that LINKBEAT_DATABASE selects.",
-            extra={"allowed": "a URL such as postgresql://user:password@host:5432/database", "secret": True},
+            description="TimescaleDB to use; of several hosts, separated by commas, the primary. "
+            "Without it: the one that LINKBEAT_DATABASE selects.",
+            extra={"allowed": "a URL such as postgresql://user:password@host:5432,host2:5432/database", "secret": True},
         ),
     ] = ""
     database: Annotated[
@@ -79,6 +80,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "only on a Unix socket, in a directory that other users cannot access.",
         ),
     ] = 0
+    durability: Annotated[
+        Literal["local", "replicated"],
+        Meta(
+            description="What 200 means for a heartbeat: that it is on the disk of the database's primary, or on that "
+            "of a synchronous standby too. With replicated, 503 while the database does not replicate (durability.md).",
+        ),
+    ] = "local"
     api_key: Annotated[
         str,
         Meta(

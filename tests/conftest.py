@@ -16,21 +16,18 @@ import httpx
 import pytest
 from asyncpg.connection import LoggedQuery
 from litestar import Litestar
-from litestar._openapi.plugin import OpenAPIPlugin
-from litestar.openapi.spec import OpenAPI
 
 from service import cache
 from service.access import ended_sessions, tokens
-from service.access.identity import scopes
-from service.app import Linkbeat, create_app
+from service.app import create_app
 from service.database import pool, schema
 from service.embedded.choose import choose_test_database
 from service.fleet import removal
 from service.http.log_limit import limited
 from service.ingest import agent_config
-from service.openapi import complete
 from service.settings import Settings
-from tests.support import KEY, Client
+from tests.helpers.quick_apps import quick_apps
+from tests.helpers.support import KEY, Client
 
 # Files of more than a minute. They begin first: at the end, one worker would be busy with them and the others idle.
 LONG = (
@@ -51,22 +48,8 @@ def with_database(url: str, name: str) -> str:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _described_once() -> Iterator[None]:
-    """The API's description is the same for every app, and half of what making one takes: a thousand tests share it."""
-    build = OpenAPIPlugin._build_openapi
-    made: dict[str, OpenAPI] = {}
-
-    def built(plugin: OpenAPIPlugin) -> OpenAPI:
-        if not isinstance(plugin.app, Linkbeat):  # `complete` has one of its own
-            return build(plugin)
-        if not made:
-            made["document"] = build(plugin)
-            complete(made["document"], scopes(plugin.app))
-        return made["document"]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(OpenAPIPlugin, "_build_openapi", built)
-        patch.setattr("service.app.complete", lambda *_: None)
+def _quick_apps() -> Iterator[None]:
+    with quick_apps():
         yield
 
 
@@ -86,8 +69,23 @@ def _patient_reads(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def database_server() -> Iterator[str]:
     """A server to make databases on: TEST_DATABASE_URL, Docker, one on this host, or the embedded one."""
-    with choose_test_database(os.environ.get("TEST_DATABASE_URL") or None, _say) as handle:
+    given = os.environ.get("TEST_DATABASE_URL") or None
+    with choose_test_database(given, _say) as handle:
+        if given is None:
+            asyncio.run(_make_passwords_cheap(handle.url))
         yield handle.url
+
+
+async def _make_passwords_cheap(url: str) -> None:
+    """A service opens eight connections, and four thousand rounds of a hash in each cost more than all else in it."""
+    login = urlsplit(url)
+    await run_on(
+        url,
+        "ALTER SYSTEM SET scram_iterations = 1",
+        "SELECT pg_reload_conf()",
+        "SET scram_iterations = 1",
+        f"ALTER ROLE {login.username} PASSWORD '{login.password}'",
+    )
 
 
 @pytest.fixture(scope="session")
@@ -95,7 +93,8 @@ def template(database_server: str) -> Iterator[str]:
     """A database with the migrated schema, to be cloned; without connections, so that it can be.
 
     The Community edition's policies are off in it: a test itself says when the background works. They never ran in it
-    either: what a policy has refreshed once, empty as it was, it takes for late data in the clones.
+    either: what a policy has refreshed once, empty as it was, it takes for late data in the clones. The service's own
+    work in the background, on the Apache edition all of it, is not due.
     """
     name = f"linkbeat_template_{uuid.uuid4().hex[:8]}"
     asyncio.run(run_on(database_server, f"CREATE DATABASE {name}"))
@@ -105,7 +104,7 @@ def template(database_server: str) -> Iterator[str]:
         "SELECT alter_job(job_id, scheduled => false) FROM timescaledb_information.jobs "
         "WHERE (hypertable_schema IS NOT NULL OR proc_schema = 'linkbeat')"
     )
-    asyncio.run(run_on(with_database(database_server, name), policies))
+    asyncio.run(run_on(with_database(database_server, name), policies, NO_MAINTENANCE))
     asyncio.run(
         run_on(
             database_server,
@@ -119,6 +118,10 @@ def template(database_server: str) -> Iterator[str]:
 
 # TimescaleDB's scheduler would run policies from the moment on at which `migrate` makes them.
 NO_BACKGROUND = ("CREATE EXTENSION timescaledb", "SELECT _timescaledb_functions.stop_background_workers()")
+# A service would begin with it in each test, at the cost of ten statements.
+NO_MAINTENANCE = (
+    "UPDATE linkbeat.maintenance SET last_start = now() + INTERVAL '1 day', last_success = now() + INTERVAL '1 day'"
+)
 
 
 class Clones:

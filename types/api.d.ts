@@ -477,6 +477,9 @@ declare namespace Api {
     "ingest": string;
     "jobs": string;
     "edition": string;
+    "durability": string;
+    "durability_asked": "local" | "replicated";
+    "durability_in_force": "local" | "replicated" | "none";
   }
   interface Rejected {
     "index": number;
@@ -532,6 +535,7 @@ declare namespace Api {
     "database": string;
     "schema": string;
     "ingest": string;
+    "durability": string;
     "edition": string;
     "queue_heartbeats": number;
     "jobs": Array<Job>;
@@ -551,6 +555,8 @@ declare namespace Api {
     "duplicates": number;
     "conflicts": number;
     "retention_days": Record<string, number>;
+    "durability_asked": "local" | "replicated";
+    "durability_in_force": "local" | "replicated" | "none";
   }
   interface Talker {
     "server_id": string;

@@ -16,6 +16,7 @@ from service.access.keys import secret_key
 from service.access.routes import LIST, REVOKE
 from service.access.tokens import Hasher
 from service.database import schema
+from service.database.hosts import connect
 from service.embedded.choose import choose_database
 from service.http.errors import Problem
 from service.settings import Settings
@@ -58,7 +59,7 @@ def run(settings: Settings, arguments: argparse.Namespace, say: Callable[[str], 
 
 
 async def _run(url: str, hasher: Hasher, arguments: argparse.Namespace, say: Callable[[str], None]) -> int:
-    connection = await asyncpg.connect(url, timeout=schema.CONNECT_SECONDS, command_timeout=schema.CONNECT_SECONDS)
+    connection = await connect(url, seconds=schema.CONNECT_SECONDS, command_timeout=schema.CONNECT_SECONDS)
     try:
         if arguments.action == "create":
             new = _checked(

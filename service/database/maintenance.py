@@ -11,6 +11,7 @@ import logging
 import asyncpg
 
 from service.background import BackgroundTask
+from service.database.hosts import connect
 from service.database.pool import CONNECT_SECONDS, UNREACHABLE
 
 log = logging.getLogger("linkbeat")
@@ -57,9 +58,9 @@ async def maintain(url: str) -> bool:
 
     A job that fails is written down as failed, and does not keep the others from their turn.
     """
-    connection = await asyncpg.connect(
+    connection = await connect(
         url,
-        timeout=CONNECT_SECONDS,
+        seconds=CONNECT_SECONDS,
         command_timeout=LIMIT_SECONDS,
         server_settings={"application_name": "linkbeat maintenance", "lock_timeout": "5s", "timezone": "UTC"},
     )

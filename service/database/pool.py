@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, Literal, Self
+from weakref import WeakSet
 
 import asyncpg
 
 from service.database import roles
+from service.database.hosts import connect
 from service.database.shares import Shares
 from service.http.errors import Problem
 from service.http.log_limit import limited
@@ -33,6 +35,7 @@ UNREACHABLE = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
+    asyncpg.ReadOnlySQLTransactionError,  # it has become a standby
 )
 
 # The database is there and cannot do it now: out of memory, disk or time, or in conflict with a writer.
@@ -78,13 +81,14 @@ class Database:
         self._shares = Shares(share)
         self.queries = 0
         self.failures = 0  # that the database, or the path to it, is to blame for
+        self._open: WeakSet[asyncpg.Connection] = WeakSet()
 
     async def __aenter__(self) -> Self:
         self._pool: asyncpg.Pool = await asyncpg.create_pool(
             self._url,
             min_size=0,  # asyncpg's keeping up of a floor fills the log with tracebacks while the database is away
             max_size=self._connections,
-            timeout=CONNECT_SECONDS,
+            connect=self._connect,
             command_timeout=self._seconds,
             init=partial(roles.take, role=self._role),  # whatever goes wrong in a read, it cannot write
             reset=_leave_as_it_is,
@@ -104,6 +108,17 @@ class Database:
             await asyncio.wait_for(self._pool.close(), ACQUIRE_SECONDS)
         except TimeoutError:
             self._pool.terminate()
+
+    def disconnect(self) -> None:
+        """Ends every connection, those in use too: the database has become another server."""
+        # The pool's own way, expire_connections(), waits for a server that does not answer to say goodbye.
+        for connection in self._open:
+            connection.terminate()
+
+    async def _connect(self, *arguments: Any, **options: Any) -> asyncpg.Connection:
+        connection = await connect(*arguments, seconds=CONNECT_SECONDS, **options)
+        self._open.add(connection)
+        return connection
 
     async def fetch(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
         """All rows. Raises Problem: 503 while the database is away, 429 where the token's share is used up."""
@@ -127,8 +142,12 @@ class Database:
     async def _connection(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy]:
         async with self._shares.taken():
             with self._counted(), unavailable():
-                async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-                    yield connection
+                try:
+                    async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+                        yield connection
+                except asyncpg.ReadOnlySQLTransactionError:
+                    self.disconnect()
+                    raise
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -143,15 +162,17 @@ async def _leave_as_it_is(_: object) -> None:
     """Reads leave nothing behind in a session; asyncpg's own reset is a second round trip for each of them."""
 
 
-async def connect_writer(url: str, *, waits_for_disk: bool) -> asyncpg.Connection:
+async def connect_ingest(url: str, *, waits_for_disk: bool) -> asyncpg.Connection:
     """A connection for ingest: one plan for all batches, and limits that end a wait on the server too.
 
-    waits_for_disk  whether a commit returns only when it is flushed, or replicated, as the server is set
+    waits_for_disk  whether a commit returns only when it is flushed, or replicated, as the server is set: the sealer's.
+                    It writes no rows and keeps the login's own role, which may be allowed to see replication; and it
+                    hears warnings, however the login is set
     """
-    asynchronous = {} if waits_for_disk else {"synchronous_commit": "off"}
-    connection = await asyncpg.connect(
+    own = {"client_min_messages": "warning"} if waits_for_disk else {"synchronous_commit": "off"}
+    connection = await connect(
         url,
-        timeout=CONNECT_SECONDS,
+        seconds=CONNECT_SECONDS,
         # The server ends a statement that is too slow first, and the connection stays; this is for a path that hangs.
         command_timeout=WRITE_SECONDS + 0.5,
         server_settings={
@@ -165,14 +186,15 @@ async def connect_writer(url: str, *, waits_for_disk: bool) -> asyncpg.Connectio
             "timescaledb.max_tuples_decompressed_per_dml_transaction": "0",
             # Compiling a batch's few milliseconds of work would cost more than the work.
             "jit": "off",
-            **asynchronous,
+            **own,
         },
     )
-    try:
-        await roles.take(connection, roles.INGEST)
-    except BaseException:
-        connection.terminate()
-        raise
+    if not waits_for_disk:
+        try:
+            await roles.take(connection, roles.INGEST)
+        except BaseException:
+            connection.terminate()
+            raise
     return connection
 
 

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from service.command import COMMAND
+from service.database.hosts import connect
 
 CONNECT_SECONDS = 10.0
 INGEST = "linkbeat_ingest"
@@ -51,7 +52,7 @@ async def analyst_session(url: str) -> tuple[str, str]:
 
     If the login cannot be an analyst, there are no options, and the line has the reason.
     """
-    connection = await asyncpg.connect(url, timeout=CONNECT_SECONDS, command_timeout=CONNECT_SECONDS)
+    connection = await connect(url, seconds=CONNECT_SECONDS, command_timeout=CONNECT_SECONDS)
     try:
         login = await connection.fetchval("SELECT current_user")
         if "options=" in urlsplit(url).query:

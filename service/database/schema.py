@@ -5,6 +5,7 @@ and so are the settings that the database uses (linkbeat.configure).
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import asyncpg
@@ -13,13 +14,13 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from service.command import COMMAND
-from service.database import replaceable, roles
+from service.database import pooler, replaceable, roles
+from service.database.hosts import connect, reason
 from service.settings import Settings, variable
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,6 +46,7 @@ async def migrate(url: str, say: Callable[[str], None], settings: Settings = DEF
     config = _config()
     newest = head()
     try:
+        await pooler.require_sessions(url, seconds=CONNECT_SECONDS)
         found = await _found(url)
         if found is not None and found.revision not in _known():
             raise SchemaError(_unknown(found.revision))
@@ -54,10 +56,13 @@ async def migrate(url: str, say: Callable[[str], None], settings: Settings = DEF
             say(f"Schema: up to date at {newest}")
             return
         await _install_extension(url)
+        # SQLAlchemy reads a URL of several hosts its own way; whom it connects to is settled here as elsewhere.
         engine = create_async_engine(
-            make_url(url).set(drivername="postgresql+asyncpg"),
+            "postgresql+asyncpg://",
             poolclass=NullPool,
-            connect_args={"timeout": CONNECT_SECONDS, "server_settings": {"application_name": "linkbeat migrate"}},
+            async_creator=partial(
+                connect, url, seconds=CONNECT_SECONDS, server_settings={"application_name": "linkbeat migrate"}
+            ),
         )
         try:
             async with engine.begin() as connection:
@@ -67,11 +72,11 @@ async def migrate(url: str, say: Callable[[str], None], settings: Settings = DEF
         migrated = await _found(url)
         assert migrated is not None
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as raised:
-        raise SchemaError(f"the database cannot be migrated: {raised}") from raised
+        raise SchemaError(f"the database cannot be migrated: {reason(raised)}") from raised
     except SQLAlchemyError as raised:
         # The message of the driver: SQLAlchemy adds the statement, a class name and a link to its manual.
-        reason = getattr(getattr(raised, "orig", None), "__cause__", None) or raised
-        raise SchemaError(f"the database cannot be migrated: {reason}") from raised
+        cause = getattr(getattr(raised, "orig", None), "__cause__", None) or raised
+        raise SchemaError(f"the database cannot be migrated: {cause}") from raised
     if found is None:
         say(f"Schema: installed, now at {newest}")
     elif not is_newest:
@@ -92,6 +97,7 @@ async def check(url: str, settings: Settings = DEFAULTS) -> str:
     changed.
     """
     try:
+        await pooler.require_sessions(url, seconds=CONNECT_SECONDS)
         found = await _found(url)
         if found is None:
             raise SchemaError(f"the database has no Linkbeat schema; run: {MIGRATE}")
@@ -115,7 +121,7 @@ async def check(url: str, settings: Settings = DEFAULTS) -> str:
                 f"{_differing(wanted, found.configuration)}; run: {MIGRATE}"
             )
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as raised:
-        raise SchemaError(f"the database cannot be used: {raised}") from raised
+        raise SchemaError(f"the database cannot be used: {reason(raised)}") from raised
     return found.edition
 
 
@@ -140,7 +146,7 @@ class _Found:
 
 
 async def _found(url: str) -> _Found | None:
-    connection = await asyncpg.connect(url, timeout=CONNECT_SECONDS, command_timeout=CONNECT_SECONDS)
+    connection = await connect(url, seconds=CONNECT_SECONDS, command_timeout=CONNECT_SECONDS)
     try:
         if await connection.fetchval("SELECT to_regclass('linkbeat.schema_version')") is None:
             return None
@@ -163,7 +169,7 @@ async def _found(url: str) -> _Found | None:
 
 async def _install_extension(url: str) -> None:
     """Runs before the migration, because only an installed extension shows its edition."""
-    connection = await asyncpg.connect(url, timeout=CONNECT_SECONDS, command_timeout=CONNECT_SECONDS)
+    connection = await connect(url, seconds=CONNECT_SECONDS, command_timeout=CONNECT_SECONDS)
     try:
         if await connection.fetchval("SELECT 1 FROM pg_available_extensions WHERE name = 'timescaledb'") is None:
             raise SchemaError("TimescaleDB is not installed on the database server; install its package there")

@@ -15,6 +15,7 @@ from service.access.identity import Caller
 from service.access.tokens import Tokens
 from service.background import BackgroundTask
 from service.cache import Answers
+from service.database.hosts import connect
 from service.database.names import storable, unknown_server
 from service.database.pool import CONNECT_SECONDS, UNREACHABLE, Database
 from service.http.errors import Problem
@@ -72,9 +73,9 @@ class Removals(BackgroundTask):
 
 async def erase(url: str) -> bool:
     """Erases every server marked for removal. Returns False if another process is already doing so."""
-    connection = await asyncpg.connect(
+    connection = await connect(
         url,
-        timeout=CONNECT_SECONDS,
+        seconds=CONNECT_SECONDS,
         command_timeout=LIMIT_SECONDS,
         server_settings={
             "application_name": "linkbeat removal",

@@ -47,8 +47,10 @@ ARGUMENTS = {
     "series_budget": "int",
     "fold_seconds": "int",
 }
-CALL = "SELECT registered, duplicate, conflict FROM linkbeat.ingest_heartbeats({})".format(
-    ", ".join(f"{name} => ${n}::{kind}" for n, (name, kind) in enumerate(ARGUMENTS.items(), start=1))
+# `lsn`: how far the server's log goes then, which a flush must reach.
+CALL = "SELECT registered, duplicate, conflict, pg_current_wal_insert_lsn() AS lsn FROM {}({})".format(
+    "linkbeat.ingest_heartbeats",
+    ", ".join(f"{name} => ${n}::{kind}" for n, (name, kind) in enumerate(ARGUMENTS.items(), start=1)),
 )
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-?)(?:[0-9a-fA-F]{4}\1){3}[0-9a-fA-F]{12}")

@@ -1,9 +1,10 @@
 """Group commit: heartbeats that arrive while a transaction runs are gathered into the next one.
 
 There is no timer: the running transaction is the timer. Writers execute batches without waiting for the disk; beside
-them a sealer flushes the write-ahead log, which makes all batches durable that were executed before, and only then are
-their heartbeats answered. So an answer of 200 means that the heartbeat is on the database's disk, while the database
-works on the next batch instead of waiting for the disk. Nothing waits without a bound.
+them a sealer (service/ingest/sealing.py) flushes the write-ahead log, which makes all batches durable that were
+executed before, and only then are their heartbeats answered. So an answer of 200 means that the heartbeat is on the
+database's disk, and on a standby's too where that is asked for, while the database works on the next batch instead of
+waiting for the disk. Nothing waits without a bound.
 """
 
 import asyncio
@@ -16,10 +17,15 @@ from typing import Self
 
 import asyncpg
 
-from service.database.pool import RETRY_AFTER_SECONDS, UNREACHABLE, connect_writer
+from service.database.hosts import distrust
+from service.database.pool import RETRY_AFTER_SECONDS, UNREACHABLE
 from service.http.errors import FieldError, Problem
+from service.http.log_limit import limited
 from service.ingest.batch import CALL, Pending, Stored, arguments
+from service.ingest.durability import Durability, DurabilityState
 from service.ingest.queue import Queue
+from service.ingest.sealing import RECONNECT_SECONDS, Sealer, count_reconnects
+from service.ingest.writer import Writer, join
 from service.wire import Heartbeat
 
 log = logging.getLogger("linkbeat")
@@ -30,11 +36,6 @@ STALLED_SECONDS = 0.05  # a batch that waits for a lock does not keep the others
 KNOWN_SERVERS = 1_000_000  # remembered, some 100 bytes each; past it they are learned again
 ANSWER_SECONDS = 5.0
 ATTEMPTS = 4
-RECONNECT_SECONDS = 0.5
-
-# Returns when the log is flushed up to its own commit, so up to all that were executed before. A transaction, and not a
-# bare flush, so that it waits for synchronous standbys too, where there are any.
-SEAL = "SELECT pg_logical_emit_message(true, 'linkbeat', '')"
 
 # Another writer or a migration was in the way: the same batch passes when tried again.
 _PASSING = (
@@ -69,47 +70,64 @@ class Ingest:
         series_budget: int,
         fold_seconds: int,
         writers: int = 2,
+        durability: Durability = "local",
         on_stored: Callable[[Sequence[str]], None] = lambda _: None,
+        on_server: Callable[[], None] = lambda: None,
     ) -> None:
+        """durability  what 200 is to mean
+        on_stored   called with the servers, before their heartbeats are answered
+        on_server   called when the database is another server than before, or has been restarted
+        """
         self._url = url
-        self._on_stored = on_stored  # told of which servers, before their heartbeats are answered
+        self._on_stored = on_stored
+        self._on_server = on_server
         self._folding = {"series_budget": series_budget, "fold_seconds": fold_seconds}
         self._known: set[str] = set()  # servers that the database has a row of
         self._queue = Queue(queue_heartbeats)
         self._unanswered: set[Pending] = set()
         self._writers = writers
-        self._connected = 0
         self._idle: list[asyncio.Future[list[Pending]]] = []  # writers that wait for a batch
         self._executing = 0
         self._started = 0.0  # when the newest batch was given to a writer, by the event loop's clock
         self._is_dispatching = False
-        self._executed: list[tuple[list[Pending], asyncpg.Record]] = []
-        self._unsealed = asyncio.Event()
-        self._is_sealing = False
+        self._joined: set[Writer] = set()
+        self._may_connect = asyncio.Event()
         self._closing = False
-        self._written = False  # nothing is executed any more
         self.counts: Counter[str] = Counter()
+        self._sealer = Sealer(
+            url,
+            durability,
+            self.counts,
+            answer=self._answer,
+            put_back=self._queue.put_back,
+            refuse=lambda batch: _refuse(batch, _away()),
+            began=self._begin,
+            ended=self._end_writers,
+            failed=lambda: _refuse(self._unanswered, self._unavailable()),
+        )
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        self._closing = self._written = False
-        tried = [asyncio.Event() for _ in range(self._writers + 1)]
-        self._tasks = [asyncio.create_task(self._write(event), name="linkbeat writer") for event in tried[1:]]
-        self._sealer = asyncio.create_task(self._seal(tried[0]), name="linkbeat sealer")
+        self._closing = False
+        self._tried = [asyncio.Event() for _ in range(self._writers)]
+        self._sealing = asyncio.create_task(self._sealer.run(), name="linkbeat sealer")
+        self._tasks = [asyncio.create_task(self._write(event), name="linkbeat writer") for event in self._tried]
         self._watch = asyncio.create_task(self._look(), name="linkbeat overdue heartbeats")
-        for event in tried:
-            await event.wait()
+        await self._sealer.tried.wait()
+        if self._sealer.session is not None:
+            for event in self._tried:
+                await event.wait()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """What is queued is written first, as long as the database takes it."""
         self._closing = True
+        self._may_connect.set()
         self._dispatch()
         await asyncio.wait(self._tasks, timeout=ANSWER_SECONDS)
-        self._written = True
-        self._unsealed.set()
-        await asyncio.wait([self._sealer], timeout=1.0)
-        everything = (*self._tasks, self._sealer, self._watch)
+        self._sealer.finish()
+        await asyncio.wait([self._sealing], timeout=1.0)
+        everything = (*self._tasks, self._sealing, self._watch)
         for task in everything:
             task.cancel()
         await asyncio.gather(*everything, return_exceptions=True)
@@ -118,7 +136,22 @@ class Ingest:
     @property
     def is_connected(self) -> bool:
         """Whether heartbeats can be written now."""
-        return self._connected > 0 and self._is_sealing
+        return bool(self._joined) and self._sealer.session is not None
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether the database can be reached, if only to be read."""
+        return self._sealer.is_reached
+
+    @property
+    def durability(self) -> DurabilityState:
+        """What 200 is to mean, and what the database offers now."""
+        return self._sealer.state
+
+    @property
+    def epoch(self) -> str:
+        """Of the server that the last acknowledgements are from (ServerIdentity.epoch); "" before the first."""
+        return self._sealer.server.epoch if self._sealer.server else ""
 
     @property
     def queued(self) -> int:
@@ -131,8 +164,8 @@ class Ingest:
         Raises Problem: 503 where that is not known within ANSWER_SECONDS, at once where it cannot be; 422 where the
         database refuses the heartbeat's values.
         """
-        if not self._connected or not self._is_sealing or self._closing:
-            raise _away()
+        if not self.is_connected or self._closing:
+            raise self._unavailable()
         self.check_room(heartbeat.server_id)
         loop = self._loop
         pending = Pending(heartbeat, time, loop.time() + ANSWER_SECONDS, loop.create_future(), skew_ms)
@@ -188,38 +221,56 @@ class Ingest:
             overdue = [pending for pending in self._unanswered if pending.deadline < now]
             if overdue:
                 _refuse(overdue, _away())
+            self._sealer.poll(now)
             if self._queue:
                 self._dispatch()
 
-    async def _write(self, tried: asyncio.Event) -> None:
-        """One writer: connects, executes batch after batch, connects again when the connection is lost."""
-        while not self._closing:
-            connection = await self._connect(tried, waits_for_disk=False)
-            if connection is None:
-                continue
-            self._connected += 1
-            try:
-                while batch := await self._next_batch():
-                    await self._write_batch(connection, batch)
-            except UNREACHABLE as raised:
-                log.warning("connection to the database lost: %s: %s", type(raised).__name__, raised)
-            finally:
-                self._connected -= 1
-                connection.terminate()
+    def _begin(self, is_other_server: bool) -> None:
+        """The sealer has a session: writers may join it."""
+        if is_other_server:
+            self._known.clear()  # the newest may not have come there
+            self._on_server()
+        self._may_connect.set()
 
-    async def _connect(self, tried: asyncio.Event, *, waits_for_disk: bool) -> asyncpg.Connection | None:
-        """A connection, or None after a while."""
-        try:
-            connection = await connect_writer(self._url, waits_for_disk=waits_for_disk)
-        except (*UNREACHABLE, asyncpg.PostgresError) as raised:
-            log.log(logging.DEBUG if tried.is_set() else logging.WARNING, "no connection to the database: %s", raised)
-            if not self.is_connected:
-                _refuse(self._unanswered, _away())
+    def _end_writers(self) -> None:
+        """The sealer's session is over: what its writers execute from here on, nobody would vouch for."""
+        if not self._closing:
+            self._may_connect.clear()
+        while self._idle:
+            self._idle.pop().set_result([])
+        for writer in self._joined:
+            writer.connection.terminate()
+        for event in self._tried:
+            event.set()
+
+    async def _write(self, tried: asyncio.Event) -> None:
+        """One writer: joins the sealer, executes batch after batch, and joins it again when a connection is lost."""
+        while not self._closing:
+            session = self._sealer.session
+            if session is None:
+                await self._may_connect.wait()
+                continue
+            writer = await join(session, self._url, self.counts)
             tried.set()
-            await asyncio.sleep(RECONNECT_SECONDS)
-            return None
-        tried.set()
-        return connection
+            if writer is None:
+                if not self.is_connected:
+                    _refuse(self._unanswered, _away())
+                await asyncio.sleep(RECONNECT_SECONDS)
+                continue
+            self._joined.add(writer)
+            try:
+                while session is self._sealer.session and (batch := await self._next_batch()):
+                    await self._write_batch(writer, batch)
+            except UNREACHABLE as raised:
+                count_reconnects(self.counts, raised)
+                name = type(raised).__name__
+                limited(logging.WARNING, ("writer", name), "connection to the database lost: %s: %s", name, raised)
+                if isinstance(raised, asyncpg.ReadOnlySQLTransactionError):
+                    distrust(self._url)
+                    await asyncio.sleep(RECONNECT_SECONDS)  # it lets us in, and would refuse the next batch too
+            finally:
+                self._joined.discard(writer)
+                writer.connection.terminate()
 
     async def _next_batch(self) -> list[Pending]:
         """Empty only at the end."""
@@ -228,10 +279,10 @@ class Ingest:
         self._wake()
         return await waiting
 
-    async def _write_batch(self, connection: asyncpg.Connection, batch: list[Pending]) -> None:
+    async def _write_batch(self, writer: Writer, batch: list[Pending]) -> None:
         """Raises one of UNREACHABLE when the connection is lost; the batch is then queued again."""
         try:
-            await self._execute(connection, batch)
+            await self._execute(writer, batch)
         except TimeoutError:
             # It has had all the time that its clients wait for: written again, it would take a writer as long again.
             log.warning("a batch of %d heartbeats took too long", len(batch))
@@ -252,53 +303,12 @@ class Ingest:
             self._executing -= 1
             self._queue.release(batch)
 
-    async def _seal(self, tried: asyncio.Event) -> None:
-        """Makes what was executed durable, and answers it."""
-        while not self._written or self._executed:
-            connection = await self._connect(tried, waits_for_disk=True)
-            if connection is None:
-                continue
-            # What was executed before this session began, a server may have executed that has crashed since: this
-            # session's flush tells nothing of it. Writing it again does.
-            for batch, _ in self._executed:
-                self._queue.put_back(batch)
-            self._executed.clear()
-            self._is_sealing = True
-            self._wake()
-            try:
-                while not self._written or self._executed:
-                    await self._unsealed.wait()
-                    self._unsealed.clear()
-                    await self._seal_executed(connection)
-            except UNREACHABLE as raised:
-                log.warning("connection to the database lost: %s: %s", type(raised).__name__, raised)
-            finally:
-                self._is_sealing = False
-                connection.terminate()
-
-    async def _seal_executed(self, connection: asyncpg.Connection) -> None:
-        batches, self._executed = self._executed, []
-        try:
-            if batches:
-                await connection.execute(SEAL)
-        except UNREACHABLE:
-            self._executed[:0] = batches  # the next session has them written again
-            raise
-        except asyncpg.PostgresError as raised:
-            log.error("the database cannot flush its log: %s: %s", type(raised).__name__, raised)
-            self.counts[f"refused {raised.sqlstate}"] += 1
-            for batch, _ in batches:
-                _refuse(batch, _away())
-        else:
-            for batch, row in batches:
-                self._answer(batch, row)
-
-    async def _execute(self, connection: asyncpg.Connection, batch: Sequence[Pending]) -> None:
+    async def _execute(self, writer: Writer, batch: Sequence[Pending]) -> None:
         """Executes the batch and leaves it to the sealer. Raises one of UNREACHABLE when the connection is lost."""
         for attempt in range(1, ATTEMPTS + 1):
             servers = {pending.heartbeat.server_id for pending in batch}
             try:
-                row = await connection.fetchrow(
+                row = await writer.connection.fetchrow(
                     CALL, *arguments(batch, may_register=not servers <= self._known, **self._folding)
                 )
             except _PASSING as raised:
@@ -313,7 +323,7 @@ class Ingest:
                 if not batch:
                     return  # all were told to come again while a lock was waited for
             except _POISON as raised:
-                await self._isolate(connection, batch, raised)
+                await self._isolate(writer, batch, raised)
                 return
             except UNREACHABLE:
                 raise
@@ -327,21 +337,27 @@ class Ingest:
                 self._known |= servers
                 if len(self._known) > KNOWN_SERVERS:
                     self._known = servers
-                self._executed.append((list(batch), row))
-                self._unsealed.set()
+                self._sealer.add(list(batch), row, writer.session)
                 return
 
-    async def _isolate(self, connection: asyncpg.Connection, batch: Sequence[Pending], raised: Exception) -> None:
+    async def _isolate(self, writer: Writer, batch: Sequence[Pending], raised: Exception) -> None:
         """One record that the database cannot take must not fail its neighbours: halves, until it stands alone."""
         if len(batch) > 1:
             middle = len(batch) // 2
-            await self._execute(connection, batch[:middle])
-            await self._execute(connection, batch[middle:])
+            await self._execute(writer, batch[:middle])
+            await self._execute(writer, batch[middle:])
             return
         log.error("the database cannot take a heartbeat of %s: %s", batch[0].heartbeat.server_id, raised)
         self.counts["poisoned"] += 1
         reason = "holds a value that the database cannot take"
         _refuse(batch, Problem("invalid", reason, [FieldError("", reason)]))
+
+    def _unavailable(self) -> Problem:
+        state = self.durability
+        if state.asked == "replicated" and state.reason:
+            detail = f"heartbeats are to be replicated before they are acknowledged, and cannot be: {state.reason}"
+            return Problem.retry("database_unavailable", detail, RETRY_AFTER_SECONDS)
+        return _away()
 
     def _answer(self, batch: Sequence[Pending], row: asyncpg.Record) -> None:
         self._on_stored([pending.heartbeat.server_id for pending in batch])

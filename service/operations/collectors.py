@@ -14,6 +14,7 @@ from service.database.pool import Database
 from service.ingest.commit import Ingest
 from service.metrics import Metrics
 
+FAILURES = ("retry ", "refused ", "reconnect ", "seal_", "not_flushed", "not_replicated", "other_server")
 JOB_STATES = ("ok", "failing", "overdue", "taken over", "off")
 
 
@@ -90,8 +91,17 @@ class _Observed(Collector):
         yield _counter(
             "linkbeat_heartbeats_rejected", "Rejected heartbeats, by reason.", "reason", self._metrics.rejected
         )
-        failures = {name.replace(" ", "_"): n for name, n in counts.items() if name.startswith(("retry ", "refused "))}
+        failures = {name.replace(" ", "_"): n for name, n in counts.items() if name.startswith(FAILURES)}
         yield _counter("linkbeat_ingest_failures", "Failed attempts to execute a batch.", "kind", failures)
+        state = ingest.durability
+        yield InfoMetricFamily(
+            "linkbeat_durability",
+            "Requested and effective durability of acknowledged heartbeats: local, replicated or none.",
+            {"asked": state.asked, "in_force": state.in_force},
+        )
+        yield GaugeMetricFamily(
+            "linkbeat_durability_in_force", "1 if the requested durability is effective.", float(not state.reason)
+        )
         yield GaugeMetricFamily(
             "linkbeat_ingest_queue_heartbeats", "Heartbeats that wait for the database.", ingest.queued
         )

@@ -11,6 +11,7 @@ import asyncpg
 import msgspec
 
 from service.database import schema
+from service.database.hosts import connect
 from service.embedded.choose import choose_database
 from service.settings import Settings
 
@@ -70,7 +71,7 @@ async def recount(url: str, server_id: str, since: datetime | None, *, is_dry: b
 
     Raises asyncpg.NoDataFoundError for an unknown server.
     """
-    connection = await asyncpg.connect(url, timeout=schema.CONNECT_SECONDS)
+    connection = await connect(url, seconds=schema.CONNECT_SECONDS)
     try:
         server_id = server_id.replace("\0", "")
         counted = await connection.fetchval(_RECOUNT, server_id, since, is_dry)

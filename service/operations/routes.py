@@ -53,6 +53,9 @@ class Readiness(msgspec.Struct, frozen=True):
 
     jobs   background jobs: refresh of the aggregates, compression, retention. If they fail, heartbeats are still stored
            and responses are still correct, so the service stays ready.
+    durability           whether the durability of LINKBEAT_DURABILITY is effective
+    durability_in_force  durability of the database's commits: local, on the primary's disk; replicated, also on a
+                         synchronous standby's; none, nothing is acknowledged
     """
 
     status: Literal["ready", "not ready"]
@@ -61,6 +64,9 @@ class Readiness(msgspec.Struct, frozen=True):
     ingest: str
     jobs: str
     edition: str
+    durability: str
+    durability_asked: Literal["local", "replicated"]
+    durability_in_force: Literal["local", "replicated", "none"]
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -81,12 +87,14 @@ class SystemHealth(msgspec.Struct, frozen=True):
     status            ok; degraded: background jobs fail, but heartbeats are stored and responses are correct; failing:
                       the service cannot store or read
     queue_heartbeats  heartbeats that wait for the database
+    durability        as in /health/ready
     """
 
     status: Literal["ok", "degraded", "failing"]
     database: str
     schema: str
     ingest: str
+    durability: str
     edition: str
     queue_heartbeats: int
     jobs: list[Job]
@@ -101,6 +109,7 @@ class SystemInfo(msgspec.Struct, frozen=True):
     retention_days  retention of rows and buckets, and when they are compressed (docs/settings.md)
     interfaces      interfaces whose newest state is stored, including those that have disappeared
     duplicates      heartbeats that were received again; conflicts, duplicates whose values differed
+    durability      requested durability of acknowledged heartbeats (LINKBEAT_DURABILITY), and the effective one
     """
 
     version: str
@@ -117,6 +126,8 @@ class SystemInfo(msgspec.Struct, frozen=True):
     duplicates: int
     conflicts: int
     retention_days: dict[str, float]
+    durability_asked: Literal["local", "replicated"]
+    durability_in_force: Literal["local", "replicated", "none"]
 
 
 class _Found(msgspec.Struct):
@@ -125,12 +136,13 @@ class _Found(msgspec.Struct):
     database: str = "ok"
     schema: str = "unknown"
     ingest: str = "ok"
+    durability: str = "ok"
     edition: str = "unknown"
     jobs: list[asyncpg.Record] | None = None
 
     @property
     def is_ready(self) -> bool:
-        return self.database == self.schema == self.ingest == "ok"
+        return self.database == self.schema == self.ingest == self.durability == "ok"
 
 
 def routers(
@@ -158,6 +170,11 @@ def routers(
             found.schema = "ok" if revision == expected else f"at {revision or 'no revision'}, expected {expected}"
         if not ingest.is_connected:
             found.ingest = "no connection to the database"
+        state = ingest.durability
+        if state.asked == "replicated" and state.reason:
+            found.durability = state.reason
+            if ingest.is_reached:
+                found.ingest = "ok"  # it has its connection, and does not acknowledge by it
         return found
 
     async def exposition(request: Request[Any, Any, Any]) -> Response[bytes]:
@@ -183,7 +200,17 @@ def routers(
         summary = "unknown" if found.jobs is None else _summary([job for job in found.jobs if job["state"] != "ok"])
         status: Literal["ready", "not ready"] = "ready" if found.is_ready else "not ready"
         return Response(
-            Readiness(status, found.database, found.schema, found.ingest, summary, found.edition),
+            Readiness(
+                status,
+                found.database,
+                found.schema,
+                found.ingest,
+                summary,
+                found.edition,
+                found.durability,
+                ingest.durability.asked,
+                ingest.durability.in_force,
+            ),
             status_code=200 if found.is_ready else 503,
         )
 
@@ -215,7 +242,9 @@ def routers(
             "failing" if not found.is_ready else "ok" if works else "degraded"
         )
         return Response(
-            SystemHealth(status, found.database, found.schema, found.ingest, found.edition, ingest.queued, jobs),
+            SystemHealth(
+                status, found.database, found.schema, found.ingest, found.durability, found.edition, ingest.queued, jobs
+            ),
             status_code=200 if found.is_ready else 503,
         )
 
@@ -238,6 +267,8 @@ def routers(
                 duplicates=row["duplicates"],
                 conflicts=row["conflicts"],
                 retention_days=settings.database_configuration(),
+                durability_asked=ingest.durability.asked,
+                durability_in_force=ingest.durability.in_force,
             )
 
         return await reader.answers.get(request, "info", read, keep_seconds=LONGEST_SECONDS)

@@ -6,7 +6,7 @@ from typing import Any
 from playwright.async_api import Locator, Page
 
 from tests.browser.serving import Served
-from tests.support import heartbeat, interface
+from tests.helpers.support import heartbeat, interface
 
 
 def beat(

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.browser.serving import Served
-from tests.support import boot_id, heartbeat, interface
+from tests.helpers.support import boot_id, heartbeat, interface
 
 MINUTE = timedelta(minutes=1)
 # Of nas, minutes before the last heartbeat: it is silent after the first and reports again at the second.

@@ -22,7 +22,7 @@ from service.http.limits import ClientAddress
 from service.http.listen import listen
 from service.http.protocol import protocol
 from service.settings import Settings
-from tests.support import KEY, Client
+from tests.helpers.support import KEY, Client
 
 STOP_SECONDS = 10.0
 REMEDY = "there is no Chromium to look at the dashboard with: apt install chromium"

@@ -10,7 +10,7 @@ from playwright.async_api import Page, expect
 
 from tests.browser.fleet_page import beat, choose, order, row, tell
 from tests.browser.serving import Served, violations
-from tests.support import interface
+from tests.helpers.support import interface
 
 PHONE = {"width": 360, "height": 740}
 EVIL = "<img onerror=alert(1) src=x>"

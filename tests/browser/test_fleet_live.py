@@ -11,7 +11,7 @@ from service.settings import Settings
 from tests.browser.conftest import Complaints
 from tests.browser.fleet_page import go_on, order, row, tell
 from tests.browser.serving import Served, served
-from tests.support import connected
+from tests.helpers.support import connected
 
 
 async def test_a_heartbeat_shows_within_two_seconds_from_whichever_process(

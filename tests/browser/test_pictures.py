@@ -20,7 +20,7 @@ from service.pictures.figures import bits
 from service.traffic.periods import grid
 from service.traffic.sparkline import Point, Sparkline
 from tests.browser.serving import Served
-from tests.support import heartbeat, hours_ago
+from tests.helpers.support import heartbeat, hours_ago
 
 Colour = tuple[int, int, int]
 SCALE = 4

@@ -15,7 +15,7 @@ from tests.browser.machines import GAP, nas
 from tests.browser.server_page import NOTHING, PLOT, bytes_of, opened, said, zoom
 from tests.browser.serving import Served, served, violations
 from tests.conftest import Clones, with_database
-from tests.support import KEY
+from tests.helpers.support import KEY
 
 
 @pytest_asyncio.fixture(loop_scope="session", scope="module")

@@ -12,7 +12,7 @@ from tests.browser.conftest import Complaints
 from tests.browser.machines import MARKUP, MINUTE, REBOOTED, RESET, beat, filesystem, minute_now, nas
 from tests.browser.server_page import NOTHING, PLOT, opened, zoom
 from tests.browser.serving import Served, served, violations
-from tests.support import heartbeat, interface
+from tests.helpers.support import heartbeat, interface
 
 
 async def test_it_says_at_once_whether_the_server_lives_and_what_it_moves(site: Served, page: Page) -> None:

@@ -7,7 +7,7 @@ from playwright.async_api import Page, expect
 from service.access.keys import secret_key
 from service.access.sessions import Sessions
 from tests.browser.serving import Served, violations
-from tests.support import KEY
+from tests.helpers.support import KEY
 
 
 async def signed_out(contexts: Any) -> tuple[Page, Any]:

@@ -1,7 +1,7 @@
 """Clients that have a token and misbehave, and one that has none: make drill-abuse. Nobody else may notice.
 
-Each does what took the service away from everybody before it was bounded; beside it the canary (tests/canary.py)
-reports and reads. All of it goes to a service of its own on loopback, for some seconds each.
+Each does what took the service away from everybody before it was bounded; beside it the canary
+(tests/helpers/canary.py) reports and reads. All of it goes to a service of its own on loopback, for some seconds each.
 """
 
 import contextlib
@@ -22,10 +22,10 @@ import pytest
 
 from service.http.connections import UNREAD_SECONDS
 from service.http.protocol import MAX_PIPELINED
-from tests.bombs import bomb
-from tests.canary import Canary
 from tests.e2e.conftest import ServiceProcess, serving
-from tests.support import KEY, interface
+from tests.helpers.bombs import bomb
+from tests.helpers.canary import Canary
+from tests.helpers.support import KEY, interface
 
 ONE, MANY = "/api/v1/agents/heartbeat", "/api/v1/agents/heartbeats"
 ATTACKER = "127.0.0.66"

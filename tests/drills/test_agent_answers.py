@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.agents import TAKEN, AgentProcess, Ledger, LedgerHandler, Respond, on_disk, take
+from tests.helpers.agents import TAKEN, AgentProcess, Ledger, LedgerHandler, Respond, on_disk, take
 
 FAULT_SECONDS = 12.0
 SECONDS_TO_CATCH_UP = 90.0

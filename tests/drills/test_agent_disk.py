@@ -17,7 +17,7 @@ import pytest
 from agent import spool as agent_spool
 from agent.segments import encoded, find_records
 from agent.spool import Spool
-from tests.agents import AgentProcess, Ledger, on_disk
+from tests.helpers.agents import AgentProcess, Ledger, on_disk
 
 TMPFS_MIB = 16
 HUGE = 2**62

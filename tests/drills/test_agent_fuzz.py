@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.kernel_files import fuzzed_heartbeats
+from tests.helpers.kernel_files import fuzzed_heartbeats
 
 TEXTS = 10_000
 SEED = 20260129

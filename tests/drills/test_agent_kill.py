@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from agent.segments import Segment, encoded, find_records, read_acknowledged
-from tests.agents import AgentProcess, Ledger, LedgerHandler, Respond, on_disk, take
+from tests.helpers.agents import AgentProcess, Ledger, LedgerHandler, Respond, on_disk, take
 
 AGENTS = 2  # at once, each killed half of the times
 KILLS = 200

@@ -28,10 +28,10 @@ from agent.loop import next_tick
 from agent.sender import Sender
 from agent.settings import Settings
 from agent.spool import Spool
-from tests.machines import STAYING, Link, Machine, body
-from tests.oracle import Beat
-from tests.processes import KillableService, free_port
-from tests.support import KEY, differing_rows
+from tests.helpers.machines import STAYING, Link, Machine, body
+from tests.helpers.oracle import Beat
+from tests.helpers.processes import KillableService, free_port
+from tests.helpers.support import KEY, differing_rows
 
 DAY = 2_880  # heartbeats, one every 30 s
 INTERVAL_MS = 30_000

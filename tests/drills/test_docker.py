@@ -16,9 +16,9 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from service.embedded import docker as embedded_docker
-from tests.docker_daemon import Docker, NoDaemon, daemon
-from tests.processes import Run, free_port
-from tests.support import KEY
+from tests.helpers.docker_daemon import Docker, NoDaemon, daemon
+from tests.helpers.processes import Run, free_port
+from tests.helpers.support import KEY
 
 REPOSITORY = Path(__file__).parents[2]
 COMPOSE = REPOSITORY / "deploy/compose.yaml"

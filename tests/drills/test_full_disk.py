@@ -15,9 +15,9 @@ from service.embedded.accounts import server_account
 from service.embedded.places import reachable_directory
 from service.embedded.postmaster import find_postmaster
 from tests.drills.test_kill import REPORTING, START_SECONDS, THIS_MACHINE, check_data, run_with, stop
-from tests.faults import Load
-from tests.processes import free_port
-from tests.rooted import require_root
+from tests.helpers.faults import Load
+from tests.helpers.processes import free_port
+from tests.helpers.rooted import require_root
 
 DISK_MEGABYTES = 260
 ROUNDS = 3

@@ -23,9 +23,9 @@ from service.embedded.cluster import Cluster
 from service.embedded.places import reachable_directory
 from service.embedded.postmaster import find_postmaster
 from service.settings import Settings
-from tests.faults import UNREACHED, Load, frozen, kill_server, own_cluster
-from tests.processes import Run, free_port, killable_service
-from tests.support import KEY, heartbeat
+from tests.helpers.faults import UNREACHED, Load, frozen, kill_server, own_cluster
+from tests.helpers.processes import Run, free_port, killable_service
+from tests.helpers.support import KEY, heartbeat
 
 SERVICE_KILLS = 50
 DATABASE_KILLS = 20

@@ -1,4 +1,4 @@
-"""Both images, built of their Dockerfiles in a Debian of its own, and run as a container is: see tests/images.py."""
+"""Both images, built of their Dockerfiles in a Debian of its own (tests/helpers/images.py), and run like containers."""
 
 import asyncio
 import json
@@ -14,8 +14,8 @@ import httpx
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from tests.images import Stage, bootstrap, build, container
-from tests.processes import free_port
+from tests.helpers.images import Stage, bootstrap, build, container
+from tests.helpers.processes import free_port
 
 REPOSITORY = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((REPOSITORY / "deploy/compose.yaml").read_text(encoding="utf-8"))["services"]

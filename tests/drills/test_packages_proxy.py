@@ -15,8 +15,8 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.processes import free_port, killable_service
-from tests.support import KEY, heartbeat
+from tests.helpers.processes import free_port, killable_service
+from tests.helpers.support import KEY, heartbeat
 
 CONFIGURATION = Path(__file__).parents[2] / "deploy/proxy/nginx.conf"
 NAME = "linkbeat.example.net"  # in it

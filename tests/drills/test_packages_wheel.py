@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import Run, free_port
+from tests.helpers.processes import Run, free_port
 
 REPOSITORY = Path(__file__).parents[2]
 SHOWN = re.compile(r"^Linkbeat is running\. .+$", re.MULTILINE)

@@ -30,13 +30,13 @@ import msgspec
 
 from service.database import schema
 from service.embedded.cluster import Cluster
-from tests.accounts import Sent, check_levels, check_servers
 from tests.conftest import with_database
-from tests.faults import kill_server, own_cluster
-from tests.machines import FOLDING, STAYING, Link, Machine, body
-from tests.oracle import Beat
-from tests.processes import KillableService, killable_service
-from tests.support import KEY, differing_rows, hours_ago
+from tests.helpers.accounts import Sent, check_levels, check_servers
+from tests.helpers.faults import kill_server, own_cluster
+from tests.helpers.machines import FOLDING, STAYING, Link, Machine, body
+from tests.helpers.oracle import Beat
+from tests.helpers.processes import KillableService, killable_service
+from tests.helpers.support import KEY, differing_rows, hours_ago
 
 SERVERS = 200
 HEARTBEATS = 2_880  # of a server: 24 hours at 30 s

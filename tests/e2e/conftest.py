@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import KEY
+from tests.helpers.support import KEY
 
 REPOSITORY = Path(__file__).parents[2]
 READY_SECONDS = 20.0
@@ -24,7 +24,7 @@ STOP_SECONDS = 15.0
 
 @dataclass(frozen=True)
 class ServiceProcess:
-    """A running `python -m service serve`. Its fleet key is tests.support.KEY.
+    """A running `python -m service serve`. Its fleet key is tests.helpers.support.KEY.
 
     url           http://127.0.0.1:<port>
     log_path      what it has said on stderr

@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e.conftest import ServiceProcess
 from tests.e2e.test_agent_process import REPOSITORY, environment
-from tests.support import KEY
+from tests.helpers.support import KEY
 
 YEAR_SECONDS = 365 * 86_400.0
 # The agent as it is, but the wall clock is ahead by what a file says.

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.e2e.conftest import ServiceProcess
-from tests.support import KEY, heartbeat
+from tests.helpers.support import KEY, heartbeat
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "api.md").read_text(encoding="utf-8")

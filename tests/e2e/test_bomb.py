@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from tests.bombs import bomb
 from tests.e2e.conftest import ServiceProcess
-from tests.support import KEY, heartbeat
+from tests.helpers.bombs import bomb
+from tests.helpers.support import KEY, heartbeat
 
 ONE = "/api/v1/agents/heartbeat"
 MANY = "/api/v1/agents/heartbeats"

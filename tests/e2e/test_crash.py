@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from service.embedded.cluster import Cluster
-from tests.faults import UNREACHED, HangingPath, Load, frozen, kill_server, own_cluster
-from tests.processes import KillableService, killable_service
-from tests.support import KEY, heartbeat
+from tests.helpers.faults import UNREACHED, HangingPath, Load, frozen, kill_server, own_cluster
+from tests.helpers.processes import KillableService, killable_service
+from tests.helpers.support import KEY, heartbeat
 
 # Proposals for a machine of its own are 3 s and 2 s; this one may be shared.
 START_SECONDS = 15.0

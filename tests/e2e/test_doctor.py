@@ -16,7 +16,7 @@ import asyncpg
 import pytest
 
 from tests.e2e.conftest import ServiceProcess, free_port
-from tests.support import KEY
+from tests.helpers.support import KEY
 
 REPOSITORY = Path(__file__).parents[2]
 

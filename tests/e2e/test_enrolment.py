@@ -7,9 +7,9 @@ from pathlib import Path
 
 import httpx
 
-from tests.agents import AgentProcess
 from tests.e2e.conftest import ServiceProcess
-from tests.support import KEY
+from tests.helpers.agents import AgentProcess
+from tests.helpers.support import KEY
 
 
 def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:

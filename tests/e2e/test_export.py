@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from tests.e2e.conftest import ServiceProcess
-from tests.history import write_rows
-from tests.support import KEY, hours_ago
+from tests.helpers.history import write_rows
+from tests.helpers.support import KEY, hours_ago
 
 PATH = "/api/v1/export/traffic?format=ndjson&bucket=raw"
 T0 = hours_ago(1)

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 
 from tests.e2e.conftest import ServiceProcess
-from tests.support import KEY
+from tests.helpers.support import KEY
 
 HEADERS = {"Authorization": f"Bearer {KEY}"}
 

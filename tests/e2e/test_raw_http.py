@@ -21,7 +21,7 @@ from service.http.body import BODY_SECONDS
 from service.http.protocol import HEAD_BYTES, HEAD_SECONDS
 from tests.conftest import with_database
 from tests.e2e.conftest import ServiceProcess, serving
-from tests.support import KEY, heartbeat
+from tests.helpers.support import KEY, heartbeat
 
 ONE = "/api/v1/agents/heartbeat"
 MANY = "/api/v1/agents/heartbeats"

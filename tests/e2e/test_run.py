@@ -24,7 +24,7 @@ from service.embedded.accounts import server_account
 from service.embedded.places import reachable_directory
 from service.embedded.postmaster import find_postmaster
 from service.settings import Settings
-from tests.processes import Run, free_port
+from tests.helpers.processes import Run, free_port
 
 STOP_SECONDS = 30.0
 # The first start of all on a machine fetches 40 MB of packages before the 60 seconds begin.

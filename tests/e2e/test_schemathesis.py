@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 
 from tests.e2e.conftest import ServiceProcess, serving
-from tests.support import KEY, heartbeat
+from tests.helpers.support import KEY, heartbeat
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 EXAMPLES = int(os.environ.get("LINKBEAT_SCHEMATHESIS_EXAMPLES", "5"))

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 
 from tests.e2e.conftest import REPOSITORY, serving
-from tests.support import KEY, heartbeat
+from tests.helpers.support import KEY, heartbeat
 
 TOKEN = re.compile(r"lb_[sfrae]_[0-9a-z]{12}_[0-9A-Za-z]{43}")
 SECRET_KEY = "a-secret-key-of-more-than-thirty-two-characters"

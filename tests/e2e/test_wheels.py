@@ -10,7 +10,7 @@ import pytest
 
 from agent import __version__
 from deploy.build_agent import REPOSITORY
-from tests.wheels import REMEDY, TAKEN, Environment, Wheels, build, can_build, strangers
+from tests.helpers.wheels import REMEDY, TAKEN, Environment, Wheels, build, can_build, strangers
 
 pytestmark = pytest.mark.skipif(not can_build(), reason=REMEDY)
 

@@ -14,7 +14,7 @@ import pytest
 
 from service.access.identity import MAY
 from service.settings import Settings
-from tests.support import KEY, Client, heartbeat
+from tests.helpers.support import KEY, Client, heartbeat
 
 # Who may do what, said once more and independently of service/access/identity.py.
 ALLOWED = {

@@ -6,7 +6,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.support import Client, heartbeat, hours_ago
+from tests.helpers.support import Client, heartbeat, hours_ago
 
 T0 = hours_ago(1)
 SAID: dict[str, Any] = {

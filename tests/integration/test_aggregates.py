@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 import asyncpg
 import pytest
 
-from tests.aggregates import COLUMNS, LEVELS, RELATIONS
-from tests.history import TABLES, write_rows
-from tests.support import differing_rows, hours_ago
+from tests.helpers.aggregates import COLUMNS, LEVELS, RELATIONS
+from tests.helpers.history import TABLES, write_rows
+from tests.helpers.support import differing_rows, hours_ago
 
 RIGHT = {"1m": 0, "15m": 0, "1h": 0, "1d": 0}
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)

@@ -17,7 +17,7 @@ from service.database.pool import Database
 from service.settings import Settings
 from service.traffic import sparkline
 from tests.conftest import in_process
-from tests.support import KEY, Client, heartbeat, hours_ago
+from tests.helpers.support import KEY, Client, heartbeat, hours_ago
 
 PATH = "/api/v1/metrics/sparkline/nas/network"
 CLIENTS = 100

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import asyncpg
 import pytest
 
-from tests.support import Client, boot_id, deltas, heartbeat, hours_ago, interface
+from tests.helpers.support import Client, boot_id, deltas, heartbeat, hours_ago, interface
 
 T0 = hours_ago(20)
 

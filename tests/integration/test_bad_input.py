@@ -21,7 +21,7 @@ import pytest_asyncio
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import running, with_database
-from tests.support import KEY, Client, heartbeat, hours_ago, interface
+from tests.helpers.support import KEY, Client, heartbeat, hours_ago, interface
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

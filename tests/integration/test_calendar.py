@@ -8,7 +8,7 @@ from service.database.pool import Database
 from service.database.zones import Zones
 from service.fleet.calendar import day_and_month
 from service.http.errors import Problem
-from tests.support import Client, heartbeat
+from tests.helpers.support import Client, heartbeat
 
 HOUR = timedelta(hours=1)
 

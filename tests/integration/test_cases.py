@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.support import Client, differing_rows
+from tests.helpers.support import Client, differing_rows
 
 CASES = Path(__file__).resolve().parent.parent / "cases"
 EQUAL = {"1m": 0, "15m": 0, "1h": 0, "1d": 0}

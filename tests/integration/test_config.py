@@ -13,7 +13,7 @@ from service.app import create_app
 from service.ingest.agent_config import POLL_SECONDS
 from service.settings import Settings
 from tests.conftest import in_process
-from tests.support import KEY, Client, heartbeat, hours_ago
+from tests.helpers.support import KEY, Client, heartbeat, hours_ago
 
 WHOLE: dict[str, Any] = {
     "interval_seconds": 2.5, "include_interfaces": ["eth*", "veth[0-9]"], "exclude_interfaces": [], "paused": True,

@@ -15,9 +15,9 @@ import pytest
 from service.database.roles import ANALYST
 from service.embedded.choose import choose_database
 from service.settings import Settings
-from tests import fleet
-from tests.grafana import Asked, expanded
-from tests.support import as_login, connected
+from tests.helpers import fleet
+from tests.helpers.grafana import Asked, expanded
+from tests.helpers.support import as_login, connected
 
 PAGE = (Path(__file__).parents[2] / "docs" / "connect.md").read_text(encoding="utf-8")
 OWNER, LOGIN, PANEL = re.findall(r"^```sql\n(.+?)\n```$", PAGE, re.MULTILINE | re.DOTALL)

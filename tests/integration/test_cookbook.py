@@ -9,8 +9,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests import fleet
-from tests.fleet import (
+from tests.helpers import fleet
+from tests.helpers.fleet import (
     BUSY,
     DIPS,
     FEBRUARY,

@@ -1,4 +1,4 @@
-"""The three laws of docs/counters.md, held against what truly crossed (tests/truth.py):
+"""The three laws of docs/counters.md, held against what truly crossed (tests/helpers/truth.py):
 
 1. never invented: no more than crossed, but for what the busiest interval carried;
 2. never lost: all that truthful readings showed;
@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import in_process
-from tests.machines import body
-from tests.oracle import Beat
-from tests.support import KEY, Client, differing_rows, hours_ago
-from tests.truth import BOOT_IDS, EVENTS, FAULTS, SPEEDS, history
+from tests.helpers.machines import body
+from tests.helpers.oracle import Beat
+from tests.helpers.support import KEY, Client, differing_rows, hours_ago
+from tests.helpers.truth import BOOT_IDS, EVENTS, FAULTS, SPEEDS, history
 
 HISTORIES = int(os.environ.get("LINKBEAT_LAW_HISTORIES", "400"))
 AT_ONCE = 20

@@ -9,8 +9,8 @@ from typing import Any
 import asyncpg
 
 from service.ingest.batch import boot_fingerprint
-from tests.oracle import COUNTERS, JUMBO_FRAME, MIB, ROW_COUNTERS, WRAP, Beat, Boots, Sample, account
-from tests.support import boot_id, hours_ago
+from tests.helpers.oracle import COUNTERS, JUMBO_FRAME, MIB, ROW_COUNTERS, WRAP, Beat, Boots, Sample, account
+from tests.helpers.support import boot_id, hours_ago
 
 START = hours_ago(20) - timedelta(days=60)
 SERIES = int(os.environ.get("LINKBEAT_LAW_SERIES", "600"))  # make laws: 2,000

@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.support import Client, boot_id, deltas, heartbeat, hours_ago, interface
+from tests.helpers.support import Client, boot_id, deltas, heartbeat, hours_ago, interface
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "counters.md"
 START = hours_ago(3)

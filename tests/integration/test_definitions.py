@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 import asyncpg
 import pytest
 
-from tests.support import Client, heartbeat
+from tests.helpers.support import Client, heartbeat
 
 
 @pytest.mark.parametrize("interval_seconds", [None, 10, 3600])

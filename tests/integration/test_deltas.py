@@ -5,9 +5,9 @@ from datetime import datetime, timedelta
 import asyncpg
 import pytest
 
-from tests.aggregates import LEVELS
-from tests.evidence import T0, at, report
-from tests.support import Client, deltas, heartbeat
+from tests.helpers.aggregates import LEVELS
+from tests.helpers.evidence import T0, at, report
+from tests.helpers.support import Client, deltas, heartbeat
 
 
 async def report_packets(service: Client, *readings: tuple[float, str, int, int]) -> None:

@@ -15,7 +15,7 @@ from service.embedded.places import reachable_directory
 from service.embedded.problems import MirrorError, NoDatabase, UnsupportedHostError
 from service.embedded.remembered import NOTE, Kind
 from service.settings import Settings
-from tests.docker_stand_in import docker_stand_in
+from tests.helpers.docker_stand_in import docker_stand_in
 
 
 @pytest.fixture(scope="module")

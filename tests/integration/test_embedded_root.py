@@ -30,8 +30,8 @@ from service.embedded.problems import (
 )
 from service.settings import Settings
 from service.single import single_run
-from tests.processes import free_port
-from tests.rooted import act_as, acting_as, require_root
+from tests.helpers.processes import free_port
+from tests.helpers.rooted import act_as, acting_as, require_root
 
 SECRET = "root's own text\n"
 NOBODY = 65534

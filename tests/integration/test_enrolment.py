@@ -7,8 +7,8 @@ import asyncpg
 import httpx
 import pytest
 
+from tests.helpers.support import Client, heartbeat
 from tests.integration.test_tokens import bearer, create, report
-from tests.support import Client, heartbeat
 
 WAITING_FOR_TURN = """
 SELECT EXISTS (SELECT FROM pg_stat_activity

@@ -8,8 +8,8 @@ from typing import Any
 
 import asyncpg
 
-from tests.evidence import COUNTERS, INTERVAL, PACKET, STEP, Reading, changed, check, lowered, restarted, steady
-from tests.support import Client
+from tests.helpers.evidence import COUNTERS, INTERVAL, PACKET, STEP, Reading, changed, check, lowered, restarted, steady
+from tests.helpers.support import Client
 
 RX = ("rx_bytes",)
 FIRST = (0, "first")

@@ -18,8 +18,8 @@ import pytest
 
 from service.http.errors import Problem
 from service.traffic import export, export_formats
-from tests.history import write_rows
-from tests.support import Client, heartbeat, hours_ago, interface
+from tests.helpers.history import write_rows
+from tests.helpers.support import Client, heartbeat, hours_ago, interface
 
 T0 = hours_ago(3)
 PATH = "/api/v1/export/traffic"

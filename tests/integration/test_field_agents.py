@@ -11,8 +11,8 @@ import pytest
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import in_process
+from tests.helpers.support import KEY, Client
 from tests.integration.test_tokens import create
-from tests.support import KEY, Client
 
 GUID = "550e8400-e29b-41d4-a716-446655440001"
 BEAT: dict[str, Any] = {

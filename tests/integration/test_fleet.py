@@ -13,7 +13,7 @@ from service.app import create_app
 from service.fleet import changes, overview
 from service.settings import Settings
 from tests.conftest import in_process
-from tests.support import KEY, Client, heartbeat, hours_ago, interface
+from tests.helpers.support import KEY, Client, heartbeat, hours_ago, interface
 
 
 def names(server: dict[str, Any]) -> list[str]:

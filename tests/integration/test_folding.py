@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from service.settings import Settings
-from tests.support import KEY, Client, differing_rows, heartbeat, hours_ago, interface
+from tests.helpers.support import KEY, Client, differing_rows, heartbeat, hours_ago, interface
 
 T0 = hours_ago(25)
 BUDGET = 8

@@ -10,8 +10,8 @@ from asyncpg.connection import LoggedQuery
 from service.clock import Clock
 from service.traffic import gauges
 from service.traffic.periods import PERIODS
-from tests.plans import old_chunks_read
-from tests.support import Client, heartbeat, hours_ago
+from tests.helpers.plans import old_chunks_read
+from tests.helpers.support import Client, heartbeat, hours_ago
 
 NOW = hours_ago(0) + timedelta(seconds=30)
 HIGHEST = 2**64 - 1

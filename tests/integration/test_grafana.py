@@ -21,11 +21,11 @@ import yaml  # type: ignore[import-untyped]
 
 from deploy.grafana.generate import DASHBOARDS, dashboards, text
 from deploy.grafana.panels import COLUMNS, DATASOURCE
-from tests import fleet
 from tests.conftest import run_on, with_database
-from tests.fleet import BUSY, GAP, NOW, QUARTER
-from tests.grafana import Asked, expanded, ranges
-from tests.support import as_login, connected
+from tests.helpers import fleet
+from tests.helpers.fleet import BUSY, GAP, NOW, QUARTER
+from tests.helpers.grafana import Asked, expanded, ranges
+from tests.helpers.support import as_login, connected
 
 PROVISIONING = DASHBOARDS.parent / "provisioning"
 FLEET, SERVER = dashboards()["fleet.json"], dashboards()["server.json"]

@@ -10,8 +10,8 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.bombs import bomb
-from tests.support import Client, deltas, heartbeat, hours_ago
+from tests.helpers.bombs import bomb
+from tests.helpers.support import Client, deltas, heartbeat, hours_ago
 
 ONE = "/api/v1/agents/heartbeat"
 MANY = "/api/v1/agents/heartbeats"

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.support import Client, heartbeat
 from tests.integration.test_tokens import bearer, create
-from tests.support import Client, heartbeat
 
 READS = [
     "/api/v1/servers", "/api/v1/servers/nas", "/api/v1/servers/nas/interfaces", "/api/v1/servers/nas/interfaces/eth0",

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import asyncpg
 
-from tests.support import Client, deltas, heartbeat, hours_ago, interface
+from tests.helpers.support import Client, deltas, heartbeat, hours_ago, interface
 
 T0 = hours_ago(1)
 

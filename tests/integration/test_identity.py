@@ -12,7 +12,7 @@ import pytest
 
 from service.access.keys import KEY_FILE, fleet_key
 from service.settings import Settings, SettingsError
-from tests.support import KEY, Client, heartbeat
+from tests.helpers.support import KEY, Client, heartbeat
 
 OPEN = {"/health", "/health/ready"}
 

@@ -18,7 +18,7 @@ from service.ingest.commit import Ingest
 from service.ingest.heartbeat import decode_heartbeat
 from service.settings import Settings
 from tests.conftest import running
-from tests.support import KEY, Client, heartbeat, hours_ago
+from tests.helpers.support import KEY, Client, heartbeat, hours_ago
 
 T0 = hours_ago(1)
 PATH = "/api/v1/agents/heartbeat"

@@ -11,8 +11,8 @@ from asyncpg.connection import LoggedQuery
 from service.clock import Clock
 from service.fleet import interfaces
 from service.fleet.calendar import Range, day_and_month
-from tests.plans import old_chunks_read
-from tests.support import Client, heartbeat, hours_ago, interface
+from tests.helpers.plans import old_chunks_read
+from tests.helpers.support import Client, heartbeat, hours_ago, interface
 
 MINUTE = timedelta(minutes=1)
 

@@ -7,8 +7,8 @@ import asyncpg
 import pytest
 
 from service.database.maintenance import maintain
-from tests.history import write_rows
-from tests.support import Client, differing_rows, hours_ago
+from tests.helpers.history import write_rows
+from tests.helpers.support import Client, differing_rows, hours_ago
 
 RIGHT = {"1m": 0, "15m": 0, "1h": 0, "1d": 0}
 SECONDS = 60  # for TimescaleDB's scheduler to come to a job three times
@@ -126,6 +126,7 @@ async def test_a_policy_that_the_scheduler_does_not_run_is_taken_over(
         "SELECT alter_job(job_id, next_start => now() - INTERVAL '1 day') "
         f"FROM timescaledb_information.jobs WHERE {REFRESH}"
     )
+    await database.execute("UPDATE linkbeat.maintenance SET last_start = NULL, last_success = NULL")
 
     assert await maintain(database_url)
 

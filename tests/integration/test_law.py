@@ -14,11 +14,11 @@ import pytest
 
 from service.app import create_app
 from service.settings import Settings
-from tests.accounts import Sent, check_levels, check_servers
-from tests.arrivals import Fleet, fleet, send
 from tests.conftest import in_process
-from tests.shrinking import describe
-from tests.support import KEY, Client, differing_rows, heartbeat, hours_ago
+from tests.helpers.accounts import Sent, check_levels, check_servers
+from tests.helpers.arrivals import Fleet, fleet, send
+from tests.helpers.shrinking import describe
+from tests.helpers.support import KEY, Client, differing_rows, heartbeat, hours_ago
 
 T0 = hours_ago(20)
 EQUAL = {"1m": 0, "15m": 0, "1h": 0, "1d": 0}

@@ -17,8 +17,8 @@ from service.app import create_app
 from service.database.pool import Database
 from service.settings import Settings
 from tests.conftest import running
+from tests.helpers.support import KEY, Client
 from tests.integration.test_tokens import bearer, create, report
-from tests.support import KEY, Client
 
 GUESSES = 10_000
 FAILURES = 50

@@ -4,9 +4,9 @@ from typing import Any
 
 import asyncpg
 
-from tests.aggregates import LEVELS
-from tests.evidence import report
-from tests.support import Client, deltas
+from tests.helpers.aggregates import LEVELS
+from tests.helpers.evidence import report
+from tests.helpers.support import Client, deltas
 
 GIGABIT: dict[str, Any] = {"kind": "physical", "speed_mbps": 1_000}
 GBIT_SECOND = 125_000_000  # bytes in a second at 1 Gbit/s

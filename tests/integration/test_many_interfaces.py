@@ -13,7 +13,7 @@ import pytest
 from service.ingest.batch import CALL, Pending, arguments
 from service.ingest.heartbeat import decode_heartbeat
 from service.wire import MAX_INTERFACES
-from tests.support import boot_id, connected, deltas, differing_rows, heartbeat, hours_ago, interface
+from tests.helpers.support import boot_id, connected, deltas, differing_rows, heartbeat, hours_ago, interface
 
 T0 = hours_ago(2)
 MAX_REMEMBERED = 2 * MAX_INTERFACES

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from service.http.errors import MEDIA_TYPE
-from tests.support import Client
+from tests.helpers.support import Client
 
 TYPES = {"array", "boolean", "integer", "null", "number", "object", "string"}
 

@@ -11,7 +11,7 @@ import pytest
 from agent import __version__
 from agent.install import program
 from service.web import agent_file, pages
-from tests.support import Client
+from tests.helpers.support import Client
 
 PAGES = {"/": "Fleet", "/servers/nas": "Server", "/servers/never-seen": "Server", "/sign-in": "Sign in"}
 POLICY = {

@@ -25,7 +25,7 @@ from service.pictures.drawing import Chart, Look, draw
 from service.settings import Settings
 from service.traffic.periods import PERIODS, Period
 from tests.conftest import in_process
-from tests.support import KEY, Client, heartbeat, hours_ago
+from tests.helpers.support import KEY, Client, heartbeat, hours_ago
 
 pytestmark = pytest.mark.usefixtures("statements")  # before `service`, whose statements they are
 

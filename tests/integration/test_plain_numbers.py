@@ -11,8 +11,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.support import Client, heartbeat, hours_ago, interface
-from tests.tokens import exponents, numbers
+from tests.helpers.support import Client, heartbeat, hours_ago, interface
+from tests.helpers.tokens import exponents, numbers
 
 HIGHEST = 2**64 - 1
 NOW = hours_ago(0)

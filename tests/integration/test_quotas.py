@@ -7,7 +7,7 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.support import Client, heartbeat, hours_ago
+from tests.helpers.support import Client, heartbeat, hours_ago
 
 DEFAULTS = {
     "direction": "sum", "billing_day": 1, "time_zone": "UTC", "interface": None, "near_percent": 80.0,

@@ -4,7 +4,7 @@ import asyncpg
 import pytest
 
 from service.database.schema import head
-from tests.support import Client
+from tests.helpers.support import Client
 
 
 async def test_health_says_that_the_process_answers(service: Client) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from service.operations import recount
 from service.operations.recount import Recounted
-from tests.support import Client, boot_id, connected, deltas, differing_rows, heartbeat, hours_ago, interface
+from tests.helpers.support import Client, boot_id, connected, deltas, differing_rows, heartbeat, hours_ago, interface
 
 EQUAL = {"1m": 0, "15m": 0, "1h": 0, "1d": 0}
 T0 = hours_ago(20)

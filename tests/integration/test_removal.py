@@ -11,10 +11,10 @@ import pytest
 from service.app import create_app
 from service.fleet.removal import erase
 from service.settings import Settings
-from tests import fleet
 from tests.conftest import in_process
+from tests.helpers import fleet
+from tests.helpers.support import KEY, Client, differing_rows, heartbeat, hours_ago, interface
 from tests.integration.test_tokens import bearer, create, report
-from tests.support import KEY, Client, differing_rows, heartbeat, hours_ago, interface
 
 MINUTE = timedelta(minutes=1)
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import asyncpg
 
-from tests.evidence import INTERVAL, STEP, Reading, changed, check, lowered, restarted, steady
-from tests.support import Client, boot_id
+from tests.helpers.evidence import INTERVAL, STEP, Reading, changed, check, lowered, restarted, steady
+from tests.helpers.support import Client, boot_id
 
 FIRST = (0, "first")
 NORMAL = (STEP, "normal")

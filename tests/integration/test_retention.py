@@ -4,9 +4,9 @@ from datetime import datetime, timedelta
 
 import asyncpg
 
-from tests.aggregates import LEVELS
-from tests.history import TABLES, write_rows
-from tests.support import differing_rows, hours_ago
+from tests.helpers.aggregates import LEVELS
+from tests.helpers.history import TABLES, write_rows
+from tests.helpers.support import differing_rows, hours_ago
 
 RIGHT = {"1m": 0, "15m": 0, "1h": 0, "1d": 0}
 DAY = timedelta(days=1)

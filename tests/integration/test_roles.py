@@ -8,9 +8,9 @@ import asyncpg
 import pytest
 
 from service.database import roles, schema
-from service.database.pool import Database, connect_writer
+from service.database.pool import Database, connect_ingest
 from service.database.roles import ANALYST, INGEST, READ
-from tests.support import as_login, connected
+from tests.helpers.support import as_login, connected
 
 ROLES = (INGEST, READ, ANALYST)
 FILES = sorted((schema.ROOT / "sql" / "role").glob("*.sql"))
@@ -154,7 +154,7 @@ async def test_an_analysts_login_is_refused_what_it_may_not_do(
 async def test_the_service_reads_and_stores_in_its_roles(database_url: str) -> None:
     async with Database(database_url) as database:
         reader = await database.fetch("SELECT current_user AS name")
-    writer = await connect_writer(database_url, waits_for_disk=True)
+    writer = await connect_ingest(database_url, waits_for_disk=True)
     try:
         name = await writer.fetchval("SELECT current_user")
         with pytest.raises(asyncpg.InsufficientPrivilegeError):

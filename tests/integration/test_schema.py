@@ -13,8 +13,8 @@ import pytest
 from service.database import schema
 from service.database.schema import SchemaError
 from service.settings import Settings
-from tests.aggregates import RELATIONS
 from tests.conftest import with_database
+from tests.helpers.aggregates import RELATIONS
 
 COMMAND = "python -m service migrate"
 TABLES = ("servers", "server_boots", "network_interface_metrics", "server_metrics", "filesystem_metrics")

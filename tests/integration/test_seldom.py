@@ -12,7 +12,7 @@ from service.clock import Clock
 from service.fleet import overview
 from service.traffic import gauges, sparkline
 from service.traffic.periods import PERIODS
-from tests.support import Client, hours_ago, interface
+from tests.helpers.support import Client, hours_ago, interface
 
 NOW = hours_ago(0) + timedelta(seconds=30)
 BPS = 96_000_000

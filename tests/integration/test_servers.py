@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from service.fleet import listing
-from tests.support import Client, boot_id, heartbeat, hours_ago, interface
+from tests.helpers.support import Client, boot_id, heartbeat, hours_ago, interface
 
 T0 = hours_ago(1)
 

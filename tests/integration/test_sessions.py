@@ -19,7 +19,7 @@ from service.database.follow import POLL_SECONDS
 from service.pictures.links import Links, Picture
 from service.settings import Settings
 from tests.conftest import in_process
-from tests.support import KEY, Client, heartbeat
+from tests.helpers.support import KEY, Client, heartbeat
 
 JSON = {"Content-Type": "application/json"}
 OURS = {"Sec-Fetch-Site": "same-origin"}

@@ -17,9 +17,9 @@ from service.http.errors import Problem
 from service.settings import Settings
 from service.traffic.sparkline import Series
 from tests.conftest import running
+from tests.helpers.support import KEY, connected, heartbeat
 from tests.integration.test_limits import from_address
 from tests.integration.test_tokens import bearer, create
-from tests.support import KEY, connected, heartbeat
 
 WAITING = (
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' "

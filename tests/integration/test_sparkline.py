@@ -16,7 +16,7 @@ from asyncpg.connection import LoggedQuery
 from service.clock import Clock
 from service.traffic import sparkline
 from service.traffic.periods import PERIODS, grid
-from tests.support import Client, heartbeat, hours_ago, interface
+from tests.helpers.support import Client, heartbeat, hours_ago, interface
 
 pytestmark = pytest.mark.usefixtures("statements")  # before `service`, whose statements they are
 

@@ -11,7 +11,7 @@ import pytest
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import in_process
-from tests.support import KEY, Client, heartbeat
+from tests.helpers.support import KEY, Client, heartbeat
 
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
 

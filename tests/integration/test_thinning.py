@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from service.database.maintenance import maintain
-from tests.support import Client, boot_id, differing_rows, heartbeat
+from tests.helpers.support import Client, boot_id, differing_rows, heartbeat
 
 MIDNIGHT = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=2)
 T0 = MIDNIGHT - timedelta(minutes=40)  # so that chunks and hours end within

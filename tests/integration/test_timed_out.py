@@ -9,7 +9,7 @@ import pytest
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import in_process
-from tests.support import KEY, deltas, heartbeat, hours_ago
+from tests.helpers.support import KEY, deltas, heartbeat, hours_ago
 
 SLOW = """
 CREATE SEQUENCE public.executed;

@@ -19,8 +19,8 @@ from service.app import create_app
 from service.database.follow import POLL_SECONDS
 from service.settings import Settings
 from tests.conftest import in_process
-from tests.faults import HangingPath
-from tests.support import KEY, Client, heartbeat, hours_ago
+from tests.helpers.faults import HangingPath
+from tests.helpers.support import KEY, Client, heartbeat, hours_ago
 
 FORMAT = re.compile(r"lb_[sfrae]_[0-9a-z]{12}_[0-9A-Za-z]{43}")
 

@@ -6,8 +6,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.plans import old_chunks_read
-from tests.support import Client, heartbeat, hours_ago, interface
+from tests.helpers.plans import old_chunks_read
+from tests.helpers.support import Client, heartbeat, hours_ago, interface
 
 MINUTE = timedelta(minutes=1)
 START = hours_ago(4).replace(minute=0)

@@ -4,10 +4,10 @@ from datetime import datetime, timedelta
 
 import asyncpg
 
-from tests.accounts import Sent, check_servers
-from tests.machines import body
-from tests.oracle import Beat, Sample
-from tests.support import Client, boot_id, deltas, heartbeat, hours_ago, interface
+from tests.helpers.accounts import Sent, check_servers
+from tests.helpers.machines import body
+from tests.helpers.oracle import Beat, Sample
+from tests.helpers.support import Client, boot_id, deltas, heartbeat, hours_ago, interface
 
 T0 = hours_ago(20)
 

@@ -14,11 +14,11 @@ import pytest
 from service.app import create_app
 from service.database import schema
 from service.settings import Settings
-from tests import released
-from tests.aggregates import RELATIONS
 from tests.conftest import in_process, run_on, with_database
-from tests.history import write_rows
-from tests.support import KEY, boot_id, connected, differing_rows, heartbeat, hours_ago, interface
+from tests.helpers import released
+from tests.helpers.aggregates import RELATIONS
+from tests.helpers.history import write_rows
+from tests.helpers.support import KEY, boot_id, connected, differing_rows, heartbeat, hours_ago, interface
 
 RIGHT = {"1m": 0, "15m": 0, "1h": 0, "1d": 0}
 STORED = (

@@ -22,8 +22,8 @@ from service.clock import Clock
 from service.database import schema
 from service.settings import Settings
 from tests.conftest import in_process
-from tests.oracle import COUNTERS, Account, Beat, Sample, account
-from tests.support import KEY, Client, boot_id, connected, heartbeat, hours_ago
+from tests.helpers.oracle import COUNTERS, Account, Beat, Sample, account
+from tests.helpers.support import KEY, Client, boot_id, connected, heartbeat, hours_ago
 
 # In it the clock goes forward by 30 minutes on Lord Howe (5 October), and back in Berlin (26th) and New York (2nd).
 SINCE, UNTIL = datetime(2025, 9, 29, tzinfo=UTC), datetime(2025, 11, 6, tzinfo=UTC)

@@ -7,8 +7,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests import fleet
-from tests.support import Client, boot_id, heartbeat, hours_ago, interface
+from tests.helpers import fleet
+from tests.helpers.support import Client, boot_id, heartbeat, hours_ago, interface
 
 MINUTE = timedelta(minutes=1)
 HIGHEST = 2**64 - 1

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from service.http.body import INFLATED_AT_ONCE, JSON_TYPES, MAX_MEMBERS, content, read
 from service.http.budget import Budget, Held
 from service.http.errors import Problem
-from tests.bombs import bomb
+from tests.helpers.bombs import bomb
 
 LIMIT = 1 << 20
 SCOPE: Any = {"headers": []}

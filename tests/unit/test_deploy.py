@@ -20,7 +20,7 @@ from agent.__main__ import argument_parser as agent_parser
 from agent.settings import described as agent_settings
 from service.__main__ import argument_parser as service_parser
 from service.settings import described as service_settings
-from tests.images import Instruction, instructions
+from tests.helpers.images import Instruction, instructions
 
 REPOSITORY = Path(__file__).parents[2]
 DEPLOY = REPOSITORY / "deploy"

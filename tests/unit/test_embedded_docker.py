@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from service.embedded import docker
-from tests.docker_stand_in import StandIn, docker_stand_in
+from tests.helpers.docker_stand_in import StandIn, docker_stand_in
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.http.numbers import plain, plain_json
-from tests.tokens import exponents
+from tests.helpers.tokens import exponents
 
 
 class Row(msgspec.Struct):

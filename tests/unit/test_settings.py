@@ -67,6 +67,7 @@ WRONG = [
     ("LINKBEAT_CORS_ORIGINS", "https://a.example,dash.example.net"),
     ("LINKBEAT_CORS_ORIGINS", "https://a.example/path"),
     ("LINKBEAT_METRICS_PUBLIC", "perhaps"),
+    ("LINKBEAT_DURABILITY", "paranoid"),
     ("LINKBEAT_LOG_LEVEL", "loud"),
     ("LINKBEAT_LOG_LEVEL", "INFO"),
 ]

@@ -10,7 +10,7 @@ from service import run
 from service.access.keys import secret_key
 from service.access.sessions import Sessions
 from service.settings import Settings
-from tests.support import KEY
+from tests.helpers.support import KEY
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.access.signing import Signed, Signing
-from tests.support import KEY
+from tests.helpers.support import KEY
 
 SECRET = bytes(range(64))
 ENDS_AT = 1_800_000_000.25

@@ -29,7 +29,7 @@ from service.wire import (
     HostMetrics,
     NetworkInterface,
 )
-from tests.support import interface
+from tests.helpers.support import interface
 
 NOW = datetime(2026, 1, 29, 10, tzinfo=UTC)
 OLDEST = timedelta(days=14)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.kernel_files import fuzzed_heartbeats
+from tests.helpers.kernel_files import fuzzed_heartbeats
 
 
 def test_fuzzed_files_give_a_valid_heartbeat_each(tmp_path: Path) -> None:

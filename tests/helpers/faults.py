@@ -27,7 +27,7 @@ from service.embedded.places import reachable_directory
 from service.embedded.postmaster import processes_in
 from service.embedded.problems import MirrorError, UnsupportedHostError
 from service.embedded.sockets import socket_path
-from tests.support import KEY, differing_rows, heartbeat, hours_ago
+from tests.helpers.support import KEY, differing_rows, heartbeat, hours_ago
 
 UNREACHED = 0  # the status of a request whose answer never came
 
@@ -277,12 +277,13 @@ class HangingPath:
             server_reader, server_writer = await asyncio.open_connection(self._to.hostname, self._to.port)
         self._ends += [writer, server_writer]
         self._passing += [
-            asyncio.create_task(_pass(reader, server_writer)),
-            asyncio.create_task(_pass(server_reader, writer)),
+            asyncio.create_task(passed_on(reader, server_writer)),
+            asyncio.create_task(passed_on(server_reader, writer)),
         ]
 
 
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def passed_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Everything that comes in goes out, until the end."""
     with contextlib.suppress(OSError):
         while data := await reader.read(1 << 16):
             writer.write(data)

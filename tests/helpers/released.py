@@ -16,7 +16,7 @@ from service.ingest.batch import ARGUMENTS, Pending, arguments
 from service.ingest.heartbeat import decode_heartbeat
 from service.settings import Settings
 
-FOLDER = Path(__file__).parent / "upgrade"
+FOLDER = Path(__file__).parents[1] / "upgrade"
 _PARAMETERS = """
 SELECT proargnames[1:pronargs] FROM pg_proc WHERE oid = 'linkbeat.ingest_heartbeats'::regproc
 """

@@ -6,10 +6,10 @@ from itertools import count
 
 import asyncpg
 
-from tests.accounts import Sent, check_servers
-from tests.arrivals import send_post
-from tests.oracle import COUNTERS, Beat
-from tests.support import Client
+from tests.helpers.accounts import Sent, check_servers
+from tests.helpers.arrivals import send_post
+from tests.helpers.oracle import COUNTERS, Beat
+from tests.helpers.support import Client
 
 ATTEMPTS = 300
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from tests.oracle import COUNTERS, WRAP, Beat, Sample
-from tests.support import boot_id
+from tests.helpers.oracle import COUNTERS, WRAP, Beat, Sample
+from tests.helpers.support import boot_id
 
 INTERVAL = 30
 Counts = list[int]

@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 
-from tests.support import Client, boot_id, deltas, differing_rows, heartbeat, hours_ago, interface
+from tests.helpers.support import Client, boot_id, deltas, differing_rows, heartbeat, hours_ago, interface
 
 T0 = hours_ago(20)
 EQUAL = {"1m": 0, "15m": 0, "1h": 0, "1d": 0}

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from tests.accounts import Sent
-from tests.machines import body, history
-from tests.oracle import Beat
-from tests.support import Client
+from tests.helpers.accounts import Sent
+from tests.helpers.machines import body, history
+from tests.helpers.oracle import Beat
+from tests.helpers.support import Client
 
 Post = list[tuple[str, Beat]]  # one is sent by itself, several as a batch
 

@@ -19,7 +19,7 @@ import msgspec
 
 from agent.segments import Record, find_records
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 TAKEN = b'{"status":"ok"}'
 
 Respond = Callable[["LedgerHandler"], None]

@@ -15,9 +15,9 @@ import httpx
 
 from service.embedded.accounts import server_account
 from service.embedded.postmaster import processes_in
-from tests.support import KEY
+from tests.helpers.support import KEY
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 START_SECONDS = 30.0
 RUN = (sys.executable, "-m", "service", "run")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 REMEDY = "hatchling builds the wheels and is missing; make lint installs it"
 TAKEN = "this is somebody else's package"
 

@@ -1,6 +1,6 @@
 """Another server's agent and a reader, as a process of their own: what they see while somebody else misbehaves.
 
-python -m tests.canary PORT KEY SERVER: posts and polls until its input ends, and then prints what it saw.
+python -m tests.helpers.canary PORT KEY SERVER: posts and polls until its input ends, and then prints what it saw.
 """
 
 import http.client
@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.support import heartbeat
+from tests.helpers.support import heartbeat
 
 PAUSE_SECONDS = 0.05
 TIMEOUT_SECONDS = 10
@@ -23,13 +23,13 @@ class Canary:
     """`with Canary(port, key) as canary: …`; afterwards `statuses`, and `milliseconds` of each request."""
 
     def __init__(self, port: int, key: str, server_id: str = "canary") -> None:
-        self._command = [sys.executable, "-m", "tests.canary", str(port), key, server_id]
+        self._command = [sys.executable, "-m", "tests.helpers.canary", str(port), key, server_id]
         self.statuses: dict[str, int] = {}
         self.milliseconds: dict[str, list[float]] = {}
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            self._command, cwd=Path(__file__).parents[1], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            self._command, cwd=Path(__file__).parents[2], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         return self
 

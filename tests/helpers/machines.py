@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
-from tests.oracle import COUNTERS, WRAP, Beat, Sample
-from tests.support import boot_id
+from tests.helpers.oracle import COUNTERS, WRAP, Beat, Sample
+from tests.helpers.support import boot_id
 
 # Names with the kinds that agents give them; those below FOLDING come and go on top of another, and are folded while
 # they are young.

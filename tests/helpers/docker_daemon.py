@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.images import RELEASE, bootstrap
+from tests.helpers.images import RELEASE, bootstrap
 
 BASE = f"debian:{RELEASE}-slim"  # of the Dockerfiles
 REMEDY = "apt-get install docker.io debootstrap iproute2"

@@ -10,7 +10,7 @@ from uuid import NAMESPACE_OID, uuid5
 import asyncpg
 import httpx
 
-from tests.aggregates import COLUMNS, LEVELS, difference
+from tests.helpers.aggregates import COLUMNS, LEVELS, difference
 
 KEY = "a-fleet-key-for-tests"
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import asyncpg
 
-from tests.aggregates import LEVELS
-from tests.oracle import COUNTERS, Beat, account
+from tests.helpers.aggregates import LEVELS
+from tests.helpers.oracle import COUNTERS, Beat, account
 
 
 class Sent:

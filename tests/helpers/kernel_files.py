@@ -10,7 +10,7 @@ from agent.heartbeat import Collector, encode
 from agent.settings import Settings
 from service.ingest.heartbeat import decode_heartbeat
 
-FIXTURES = Path(__file__).parent / "unit/agent/fixtures"
+FIXTURES = Path(__file__).parents[1] / "unit/agent/fixtures"
 
 NET_DEV = [path.read_bytes() for path in sorted(FIXTURES.glob("net_dev_*.txt"))]
 MOUNTS = (FIXTURES / "mounts_server.txt").read_bytes()
