@@ -31,9 +31,9 @@ log = logging.getLogger("linkbeat")
 
 
 def main() -> int:
-    """Runs a command; what went wrong is one line on stderr, and exit status 1."""
+    """Runs a command; an error is one line on stderr, and exit status 1."""
     if sys.argv[1:2] == ["agent"]:
-        # In place of this process, which holds several times the memory that an agent may have.
+        # Replaces this process, which uses several times the memory of an agent.
         agent = python_module("agent", *sys.argv[2:])
         os.execv(agent[0], agent)  # noqa: S606 - no shell
     arguments = argument_parser().parse_args()
@@ -57,14 +57,14 @@ def main() -> int:
 
 
 def argument_parser() -> argparse.ArgumentParser:
-    """What can be typed after the command."""
+    """The parser of the command line."""
     parser = argparse.ArgumentParser(prog=COMMAND, description="Linkbeat's service.")
     parser.add_argument("--version", action="version", version=f"linkbeat {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name, words in (
         ("serve", "serve the API on LINKBEAT_HOST:LINKBEAT_PORT"),
         ("migrate", "bring the database's schema up to date"),
-        ("run", "database, schema, service and an agent on this machine, until Ctrl-C"),
+        ("run", "run database, schema, service and an agent on this machine, until Ctrl-C"),
         ("psql", "open psql on the database, as analyst"),
     ):
         command = commands.add_parser(name, help=words, description=words)
@@ -81,7 +81,7 @@ def argument_parser() -> argparse.ArgumentParser:
             )  # one of them: service/serving/workers.py
     words = "make, list and revoke tokens (docs/identity.md)"
     token_command.add_arguments(commands.add_parser("token", help=words, description=words))
-    words = "judge a server's stored samples again by today's rules (docs/counters.md)"
+    words = "recompute the deltas of a server's stored samples (docs/counters.md)"
     recount.add_arguments(commands.add_parser("recount", help=words, description=words))
     words = "compare all aggregates with what their rows come to; exit status 1 where they differ (docs/backup.md)"
     verify.add_arguments(commands.add_parser("verify", help=words, description=words))
@@ -114,27 +114,27 @@ def migrate(settings: Settings) -> int:
 
 
 def psql(settings: Settings) -> int:
-    """Opens psql as analyst, where there is that role; while it is open, the embedded database runs."""
+    """Opens psql as analyst, if that role exists; the embedded database runs while it is open."""
     with choose_database(settings, say) as database:
         if database.psql is None:
             print("linkbeat: no psql found; install postgresql-client", file=sys.stderr)
             return 1
         options = ""
-        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # psql itself will tell
+        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # psql reports the error
             options, who = asyncio.run(analyst_session(database.url))
             say(who)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is psql's: it cancels a query
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C cancels a query in psql
         with database.watched(say, say):
             return asyncio.run(_interactive(database.psql, database.psql_environment, options))
 
 
 def say(line: str) -> None:
-    """A line for the person who started the command."""
+    """Prints a line for the user of the command."""
     print(line, file=sys.stderr, flush=True)
 
 
 def _end(number: int, _: FrameType | None) -> None:
-    """Ends the command, by way of whatever must be stopped first."""
+    """Ends the command after running its cleanup."""
     raise SystemExit(128 + number)
 
 
@@ -153,17 +153,17 @@ def _log_to_stderr(level: str, worker: str) -> None:
         format=f"%(asctime)s %(levelname)s {of}%(message)s",
         datefmt="%Y-%m-%dT%H:%M:%S%z",
     )
-    # What clients cause, such as a request that is no HTTP.
+    # Messages that clients cause, such as invalid HTTP.
     uvicorn_log = logging.getLogger("uvicorn.error")
     uvicorn_log.addFilter(LimitedFilter(uvicorn_log))
     if level == "info":
-        # What they tell of their everyday doings is told in our words.
+        # The service logs its own messages for their routine events.
         for name in ("uvicorn.error", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
 
 
 async def _interactive(command: list[str], connection: dict[str, str], options: str) -> int:
-    """psql, which learns by its environment what no other user may see in a list of processes."""
+    """Runs psql; the password is in its environment, because other users can list command lines."""
     options = f"{os.environ.get('PGOPTIONS', '')} {options}".strip()
     process = await asyncio.create_subprocess_exec(*command, env=os.environ | connection | {"PGOPTIONS": options})
     return await process.wait()

@@ -1,4 +1,4 @@
-"""The app: the only module that knows all the others."""
+"""The application: the only module that imports all the others."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
@@ -55,7 +55,7 @@ from service.web import agent_file, pages, sign_in
 
 
 class Linkbeat(Litestar):
-    """Litestar, and beside it the routes that are taken thousands of times a second.
+    """Litestar, and the routes outside it that are requested thousands of times per second.
 
     end_waits   answers those whose requests wait for something to happen; called when the service is about to end
     leave       told of the caller once a request has been answered
@@ -120,7 +120,7 @@ def _private(send: Send, scope: Scope, wrote: Callable[[Scope], str] | None) -> 
 
 
 class Parts:
-    """All that works behind the routes. Nothing is opened before `opened`, and each part before those that need it."""
+    """The parts of the service behind the routes. `opened` opens them, each before those that need it."""
 
     def __init__(
         self,
@@ -161,7 +161,8 @@ class Parts:
             on_server=self._on_server,
         )
         self.writing = Database(database_url, connections=1, role=roles.INGEST)
-        # Of their own: however many reads wait, a revoked token is refused in time. Each polls one at a time.
+        # A separate pool: a revoked token is refused in time, however many reads wait. Each cache polls with one
+        # connection.
         following = Database(database_url, connections=3)
         self.configurations = Configurations(following, self._is_reachable)
         self.tokens = Tokens(following, self.writing, self._is_reachable, self.hasher)
@@ -184,7 +185,7 @@ class Parts:
 
     @asynccontextmanager
     async def opened(self, _: Litestar) -> AsyncIterator[None]:
-        """The app's lifespan."""
+        """The lifespan of the application."""
         async with AsyncExitStack() as stack:
             for part in self._opened:
                 await stack.enter_async_context(part)
@@ -266,7 +267,7 @@ def create_app(
         cors_config=_cross_origin(settings.cors_origins),
         exception_handlers={**EXCEPTION_HANDLERS, NotFoundException: pages.unknown(files, on_http_exception)},
         openapi_config=_described(),
-        logging_config=None,  # the one that __main__ set up stays
+        logging_config=None,  # keep the configuration of __main__
         debug=False,
     )  # fmt: skip
     complete(app.openapi_schema, scopes(app))
@@ -277,20 +278,20 @@ def _described() -> OpenAPIConfig:
     return OpenAPIConfig(
         title="Linkbeat",
         version=__version__,
-        description="What crosses every network interface of a fleet, exact to the byte.",
+        description="Traffic of every network interface of a fleet, exact to the byte.",
         path="/schema",
         openapi_router=Router("/schema", route_handlers=[], opt={"scope": "open"}, include_in_schema=False),
         render_plugins=[ReferencePlugin(), JsonRenderPlugin(path="/openapi.json")],
         components=Components(
             security_schemes={
                 "key": SecurityScheme(
-                    type="http", scheme="bearer", description="The fleet key, or a token that may do what is named."
+                    type="http", scheme="bearer", description="The fleet key, or a token with the listed permission."
                 ),
                 "link": SecurityScheme(
                     type="apiKey",
                     name="link",
                     security_scheme_in="query",
-                    description="What POST /api/v1/pictures has signed: for that picture alone.",
+                    description="The signature from POST /api/v1/pictures, valid for one picture.",
                 ),
             }
         ),
@@ -298,7 +299,8 @@ def _described() -> OpenAPIConfig:
 
 
 def _cross_origin(origins: Sequence[str]) -> CORSConfig | None:
-    """Of pages elsewhere: no cookies are theirs to send, and the ingest routes, beside Litestar, do not answer them."""
+    """For pages on other origins: cookies are not allowed, and the ingest routes, outside Litestar, do not support
+    CORS."""
     if not origins:
         return None
     return CORSConfig(

@@ -1,7 +1,7 @@
-"""The database's schema: bringing it up to date, and refusing one that is not.
+"""The schema of the database: upgrades it, and rejects an outdated one.
 
-Structure is migrated by Alembic (migrations/); functions, views and roles (sql/order.txt) are reapplied whenever they
-differ, and so are the settings that the database itself works by (linkbeat.configure).
+Alembic migrates tables (migrations/); functions, views and roles (sql/order.txt) are reapplied whenever they differ,
+and so are the settings that the database uses (linkbeat.configure).
 """
 
 from collections.abc import Callable
@@ -29,22 +29,22 @@ MIGRATE = f"{COMMAND} migrate"
 CONNECT_SECONDS = 10.0
 INSTALL_SECONDS = 120.0
 BEFORE_RELEASE = "0001"
-# The fixes that continuous aggregates and replays into compressed chunks depend on came with it.
+# The first version with the fixes that continuous aggregates and replays into compressed chunks need.
 COMMUNITY_AT_LEAST = (2, 29, 1)
 DEFAULTS = Settings()
 
 
 class SchemaError(Exception):
-    """The database cannot be used as it is; the message says what to do."""
+    """The database cannot be used; the message has the remedy."""
 
 
 async def migrate(url: str, say: Callable[[str], None], settings: Settings = DEFAULTS) -> None:
-    """Brings the schema, and what the database works by, up to date; what is up to date is left alone.
+    """Upgrades the schema and the settings in the database, if they are outdated.
 
     Of several that migrate at once one works; the others say so, wait, and find it done. A login that may not make the
     roles of sql/role/ is told so by a line, and does without them.
 
-    Raises SchemaError where the database has a newer schema than this service knows, or cannot be migrated.
+    Raises SchemaError if the database has a newer schema than this service knows, or cannot be migrated.
     """
     config = _config()
     newest = head()
@@ -82,7 +82,7 @@ async def migrate(url: str, say: Callable[[str], None], settings: Settings = DEF
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as raised:
         raise SchemaError(f"the database cannot be migrated: {reason(raised)}") from raised
     except SQLAlchemyError as raised:
-        # The driver's own words: SQLAlchemy adds the statement, a class name and a link to its manual.
+        # The message of the driver: SQLAlchemy adds the statement, a class name and a link to its manual.
         cause = getattr(getattr(raised, "orig", None), "__cause__", None) or raised
         raise SchemaError(f"the database cannot be migrated: {cause}") from raised
     if found is None:
@@ -101,8 +101,8 @@ async def migrate(url: str, say: Callable[[str], None], settings: Settings = DEF
 async def check(url: str, settings: Settings = DEFAULTS, *, target: Target = "primary") -> str:
     """The edition that the schema was installed for, if the schema is this service's own.
 
-    Raises SchemaError, with the command to run, where it is older or newer, works by other settings, or the edition
-    has changed since.
+    Raises SchemaError, with the command to run, if it is older or newer, has other settings, or the edition has
+    changed.
     """
     try:
         await pooler.require_sessions(url, seconds=CONNECT_SECONDS)
@@ -198,7 +198,7 @@ async def _install_extension(url: str, turn: Turn) -> None:
     )
     try:
         if await connection.fetchval("SELECT 1 FROM pg_available_extensions WHERE name = 'timescaledb'") is None:
-            raise SchemaError("the database's server has no TimescaleDB; install its extension package there")
+            raise SchemaError("TimescaleDB is not installed on the database server; install its package there")
         try:
             # Two that make it at once would both find it missing.
             async with connection.transaction():
@@ -235,7 +235,7 @@ def _upgrade(connection: Connection, config: Config, configuration: dict[str, fl
 
 
 def _differing(wanted: dict[str, float], found: dict[str, float]) -> str:
-    """The settings that differ, as the variables that make them what is wanted."""
+    """The settings that differ, as variables with the required values."""
     return ", ".join(f"{variable(name)} = {days:g}" for name, days in wanted.items() if found.get(name) != days)
 
 

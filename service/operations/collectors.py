@@ -1,4 +1,4 @@
-"""What Prometheus is told: the process's own counts, and what ingest, the cache, the pools and the database know."""
+"""Metrics for Prometheus: of the process, ingest, the response cache, the pools and the database."""
 
 import asyncio
 import logging
@@ -48,9 +48,9 @@ class Exposition:
             self._shared.write(self._registry.collect(), is_last=is_last)
 
     def text(self, accept: str, jobs: Iterable[str] | None, edition: str) -> tuple[bytes, str]:
-        """All of it as `accept` wants it, OpenMetrics or Prometheus' own text; and its media type.
+        """The metrics in the format that `accept` requests, OpenMetrics or Prometheus' text format; and its media type.
 
-        jobs   the state of each job in the background; None: the database is away
+        jobs   the state of each background job; None: the database is unavailable
         """
         encode, media_type = choose_encoder(accept)
         self.share()  # nothing is told that does not stand in the file: the sum would fall with this process
@@ -92,17 +92,19 @@ class _Scrape(Collector):
     def collect(self) -> Iterator[Metric]:
         yield from self._own
         yield InfoMetricFamily("linkbeat", "Version and edition.", {"version": __version__, "edition": self._edition})
-        yield GaugeMetricFamily("linkbeat_database_up", "1: the database answers.", float(self._jobs is not None))
+        yield GaugeMetricFamily(
+            "linkbeat_database_up", "1 if the database is available.", float(self._jobs is not None)
+        )
         if self._jobs is not None:
             found = Counter(self._jobs)
-            jobs = GaugeMetricFamily("linkbeat_jobs", "Jobs in the background, by state.", labels=["state"])
+            jobs = GaugeMetricFamily("linkbeat_jobs", "Background jobs, by state.", labels=["state"])
             for state in JOB_STATES:
                 jobs.add_metric([state], found[state])
             yield jobs
 
 
 class _Observed(Collector):
-    """Numbers that others keep."""
+    """Metrics that other parts count."""
 
     def __init__(
         self,
@@ -120,41 +122,41 @@ class _Observed(Collector):
         ingest, databases = self._ingest, self._databases
         counts = ingest.counts
         yield _counter(
-            "linkbeat_heartbeats", "Heartbeats acknowledged, by what they were.", "result",
+            "linkbeat_heartbeats", "Acknowledged heartbeats, by result.", "result",
             {"stored": counts["heartbeats"] - counts["duplicates"], "duplicate": counts["duplicates"]},
         )  # fmt: skip
         yield _counter(
-            "linkbeat_heartbeats_conflicting", "Of the duplicates, those whose values differ.", None,
+            "linkbeat_heartbeats_conflicting", "Duplicates whose values differ.", None,
             {"": counts["conflicts"]},
         )  # fmt: skip
         yield _counter(
-            "linkbeat_heartbeats_rejected", "Heartbeats not taken, by reason.", "reason", self._metrics.rejected
+            "linkbeat_heartbeats_rejected", "Rejected heartbeats, by reason.", "reason", self._metrics.rejected
         )
         failures = {name.replace(" ", "_"): n for name, n in counts.items() if name.startswith(FAILURES)}
-        yield _counter("linkbeat_ingest_failures", "Batches that the database did not take at once.", "kind", failures)
+        yield _counter("linkbeat_ingest_failures", "Failed attempts to execute a batch.", "kind", failures)
         state = ingest.durability
         yield InfoMetricFamily(
             "linkbeat_durability",
-            "What 200 is to mean for a heartbeat, and what it can mean now: local, replicated or none.",
+            "Requested and effective durability of acknowledged heartbeats: local, replicated or none.",
             {"asked": state.asked, "in_force": state.in_force},
         )
         yield GaugeMetricFamily(
-            "linkbeat_durability_in_force", "1: 200 means what was asked for.", float(not state.reason)
+            "linkbeat_durability_in_force", "1 if the requested durability is effective.", float(not state.reason)
         )
         yield GaugeMetricFamily(
             "linkbeat_ingest_queue_heartbeats", "Heartbeats that wait for the database.", ingest.queued
         )
-        yield GaugeMetricFamily("linkbeat_ingest_up", "1: heartbeats can be written.", float(ingest.is_connected))
+        yield GaugeMetricFamily("linkbeat_ingest_up", "1 if heartbeats can be stored.", float(ingest.is_connected))
         yield _counter(
-            "linkbeat_read_queries", "Statements that reads have sent to the database.", None,
+            "linkbeat_read_queries", "Queries for reads.", None,
             {"": sum(one.queries for one in databases)},
         )  # fmt: skip
         yield _counter(
-            "linkbeat_read_failures", "Those of them that were not answered in time.", None,
+            "linkbeat_read_failures", "Queries for reads that failed or timed out.", None,
             {"": sum(one.failures for one in databases)},
         )  # fmt: skip
         told = {name: self._answers.counts[name] for name in ("hits", "misses", "not_modified")}
-        yield _counter("linkbeat_answers", "Requests for answers that are kept.", "result", told)
+        yield _counter("linkbeat_answers", "Requests to the response cache.", "result", told)
 
 
 class _Read(Collector):

@@ -1,4 +1,4 @@
-"""Whether the service lives, whether it can do its work, and what it says of itself."""
+"""Liveness, readiness, health, version information and metrics of the service."""
 
 import logging
 from contextlib import suppress
@@ -24,7 +24,7 @@ from service.settings import Settings
 log = logging.getLogger("linkbeat")
 
 JOBS_NAMED = 5
-# What works in the background; nothing that is stored or read depends on it at once. What does not work stands first.
+# Background jobs; storing and reading do not depend on them immediately. Failing jobs come first.
 _JOBS = """
 SELECT job, state, every, last_success, last_failure, consecutive_failures, last_error FROM linkbeat.jobs
 ORDER BY state = 'ok', state = 'taken over', consecutive_failures DESC, job
@@ -52,13 +52,13 @@ FROM linkbeat.installation i, linkbeat.schema_version v, (
 
 
 class Alive(msgspec.Struct, frozen=True):
-    """The process answers."""
+    """The process is alive."""
 
     status: Literal["ok"] = "ok"
 
 
 class Readiness(msgspec.Struct, frozen=True):
-    """What the service needs, each `ok` or what is wrong with it.
+    """The dependencies of the service, each `ok` or a description of the problem.
 
     jobs   the work in the background: refresh of the aggregates, compression, retention. Where it fails or is off,
            heartbeats are stored and answers are right all the same; so this alone leaves the service ready.
@@ -79,7 +79,7 @@ class Readiness(msgspec.Struct, frozen=True):
 
 
 class Job(msgspec.Struct, frozen=True):
-    """Work in the background. `state`: ok, failing, overdue, off, or taken over by the service from TimescaleDB."""
+    """A background job. `state`: ok, failing, overdue, off, or taken over (by the service from TimescaleDB)."""
 
     job: str
     state: str
@@ -91,9 +91,10 @@ class Job(msgspec.Struct, frozen=True):
 
 
 class SystemHealth(msgspec.Struct, frozen=True):
-    """What the service needs, each `ok` or what is wrong with it; and each job in the background.
+    """The dependencies of the service, each `ok` or a description of the problem; and each background job.
 
-    status            ok; degraded: jobs do not work, heartbeats and answers do; failing: it cannot do its work
+    status            ok; degraded: background jobs fail, but heartbeats are stored and responses are correct; failing:
+                      the service cannot store or read
     queue_heartbeats  heartbeats that wait for the database
     durability        as in /health/ready
     """
@@ -109,7 +110,7 @@ class SystemHealth(msgspec.Struct, frozen=True):
 
 
 class SystemInfo(msgspec.Struct, frozen=True):
-    """What is installed, and how much there is of it.
+    """Versions, sizes and counts of the installation.
 
     edition         of TimescaleDB: apache or community
     schema_revision of the database's migrations
@@ -141,7 +142,7 @@ class SystemInfo(msgspec.Struct, frozen=True):
 
 
 class _Found(msgspec.Struct):
-    """What a look at the database, the schema and ingest showed."""
+    """The result of checking the database, the schema and ingest."""
 
     database: str = "ok"
     schema: str = "unknown"
@@ -165,7 +166,7 @@ def routers(
     """/health, /health/ready and /metrics, at the root; and /system, which belongs below /api/v1 with its guards."""
     expected, started_at = schema.head(), datetime.now(UTC)
 
-    async def look() -> _Found:
+    async def check() -> _Found:
         found = _Found()
         try:
             rows = await reader.database.fetch(_STATE)
@@ -173,7 +174,7 @@ def routers(
         except Problem as problem:
             found.database = problem.detail
         except asyncpg.PostgresError as raised:
-            log.warning("the schema cannot be read: %s", raised)
+            log.warning("cannot read the schema: %s", raised)
             found.schema = "cannot be read"
         else:
             edition, revision, found.is_scheduled = rows[0] if rows else ("unknown", None, False)
@@ -197,13 +198,15 @@ def routers(
         text, media_type = exposed.text(request.headers.get("accept", ""), jobs, edition)
         return Response(text, media_type=media_type)
 
-    @get("/health", scope="open", summary="Is the process alive?")
+    @get("/health", scope="open", summary="Liveness")
     async def health() -> Alive:
         return Alive()
 
-    not_ready = ResponseSpec(Readiness, generate_examples=False, description="It cannot; the fields say why.")
+    not_ready = ResponseSpec(Readiness, generate_examples=False, description="Not ready; the fields have the reason.")
 
-    @get("/health/ready", scope="open", summary="Can it store and answer?", responses={503: not_ready})
+    @get(
+        "/health/ready", scope="open", summary="Readiness: can the service store and read?", responses={503: not_ready}
+    )
     async def ready() -> Response[Readiness]:
         found = await look()
         told = _told(found, settings)
@@ -214,7 +217,7 @@ def routers(
                 found.database,
                 found.schema,
                 found.ingest,
-                told,
+                summary,
                 found.edition,
                 found.durability,
                 ingest.durability.asked,
@@ -225,21 +228,21 @@ def routers(
 
     @get(
         "/metrics",
-        summary="Numbers for Prometheus",
+        summary="Metrics for Prometheus",
         media_type="text/plain",
         responses={} if settings.metrics_public else problems(401),
         scope="open" if settings.metrics_public else "read",
         is_fresh=True,
     )
     async def public_metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
-        """OpenMetrics where `Accept` asks for it. Without a key only where LINKBEAT_METRICS_PUBLIC says so."""
+        """OpenMetrics if `Accept` requests it. Needs a token unless LINKBEAT_METRICS_PUBLIC is true."""
         return await exposition(request)
 
-    failing = ResponseSpec(SystemHealth, generate_examples=False, description="It cannot; the fields say why.")
+    failing = ResponseSpec(SystemHealth, generate_examples=False, description="Failing; the fields have the reason.")
 
     @get("/health", is_fresh=True, summary="Everything that it needs", responses=problems(401) | {503: failing})
     async def system_health() -> Response[SystemHealth]:
-        found = await look()
+        found = await check()
         jobs = [
             Job(
                 job["job"], job["state"], job["every"].total_seconds(), job["last_success"], job["last_failure"],
@@ -258,7 +261,7 @@ def routers(
             status_code=200 if found.is_ready else 503,
         )
 
-    @get("/info", summary="What is installed, and how much there is of it", responses=problems(401, 503) | NOT_MODIFIED)
+    @get("/info", summary="Versions, sizes and counts", responses=problems(401, 503) | NOT_MODIFIED)
     async def info(request: Request[Any, Any, Any]) -> Response[SystemInfo]:
         async def read() -> SystemInfo:
             (row,) = await reader.database.fetch(_INFO)
@@ -292,7 +295,7 @@ def routers(
         responses=problems(401),
     )
     async def system_metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
-        """The same as `/metrics`, always with a key."""
+        """The same as `/metrics`, but always needs a token."""
         return await exposition(request)
 
     return (

@@ -199,7 +199,7 @@ def test_retry_after_is_obeyed_and_nothing_is_lost(service: Service, start: Star
     [
         (401, b'{"detail":"token unknown"}', {}, "refuses the token"),
         (403, b"", {}, "refuses the token"),
-        (200, b"<html>Please log in</html>", {}, "not an answer of Linkbeat"),
+        (200, b"<html>Please log in</html>", {}, "not a response of Linkbeat"),
         (302, b"", {"Location": "/elsewhere"}, "not followed"),
         (404, b"", {}, "HTTP 404"),
     ],
@@ -292,7 +292,7 @@ def test_a_killed_agent_delivers_what_it_had_kept(service: Service, start: Start
         assert service.arrived.wait_for(lambda: service.batches, 10)
     again.stop()
 
-    assert "heartbeats of before wait in" in again.log
+    assert "heartbeats from an earlier run wait in" in again.log
     assert {beat["timestamp"] for batch in service.batches for beat in batch} >= refused
     assert service.live[0]["timestamp"] > max(refused)
     assert service.live[0]["delivery"]["queued"] >= len(refused)
@@ -373,7 +373,7 @@ def test_a_second_agent_in_the_same_directory_is_told_who_has_it(
     assert second.returncode == 2
     assert second.stderr.splitlines()[-1] == (
         f'LINKBEAT_SPOOL_DIR: "{tmp_path}/spool" is in use by process {agent.process.pid}; '
-        "each agent needs a directory of its own"
+        "each agent needs its own directory"
     )
 
 
@@ -407,7 +407,7 @@ def test_sighup_reads_the_settings_again_and_a_mistake_in_them_changes_nothing(
     service.wait_for(len(service.requests) + 3)
     agent.stop()
     assert service.live[-1]["network_interfaces"] == []
-    assert f'{config}: "interval_second" is no setting' in agent.log
+    assert f'{config}: "interval_second" is not a setting' in agent.log
     assert agent.log.count("settings read again") == 1
     assert "Traceback" not in agent.log
     assert service.live[-1]["delivery"]["queued"] == 0
@@ -461,9 +461,9 @@ def test_the_service_sets_interval_and_pause_within_the_settings_bounds(service:
     # One more at the pace that the service counts by, and it says which pace comes next.
     assert (back["status"], back["interval_seconds"]) == ("online", 3600.0)
     assert back["network_interfaces"]
-    assert "the service asks for an interval of 0.1 s; min_interval_seconds makes it 1 s" in agent.log
-    assert "the service asks for: a pause; a heartbeat every 1 s" in agent.log
-    assert "nothing but the agent's own settings" in agent.log
+    assert "the service sets an interval of 0.1 s; min_interval_seconds makes it 1 s" in agent.log
+    assert "remote configuration: a pause; a heartbeat every 1 s" in agent.log
+    assert "remote configuration: none" in agent.log
 
 
 def test_once_sends_one_heartbeat_and_prints_the_answer(service: Service) -> None:

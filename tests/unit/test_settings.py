@@ -195,7 +195,7 @@ def test_ages_that_do_not_follow_each_other_are_refused_naming_both(
     with pytest.raises(SettingsError) as raised:
         Settings.from_environment({f"LINKBEAT_{changed}_DAYS": value})
 
-    assert str(raised.value) == f"LINKBEAT_{refused}_DAYS: {says}, which LINKBEAT_{by}_DAYS asks for"
+    assert str(raised.value) == f"LINKBEAT_{refused}_DAYS: {says}, which LINKBEAT_{by}_DAYS requires"
 
 
 def test_ages_may_be_as_close_as_a_refresh_allows() -> None:

@@ -167,7 +167,7 @@ def test_where_no_token_can_be_kept_none_is_asked_for(serve: Callable[[Respond],
     outcome = enrolling(tmp_path / "file" / "token", server.url).heartbeat(b"{}")
 
     assert isinstance(outcome, Failed)
-    assert "could not be kept" in outcome.reason
+    assert "could not be saved" in outcome.reason
     assert server.seen == []
 
 

@@ -114,7 +114,7 @@ def test_every_setting_is_described() -> None:
         allowed="a number of seconds from 1 to 3600",
         unit="seconds",
         default="30",
-        description="From one heartbeat to the next.",
+        description="Time between heartbeats.",
         secret=False,
     )
     assert found["LINKBEAT_API_KEY"].secret

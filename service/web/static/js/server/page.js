@@ -58,7 +58,7 @@ function showUsage() {
   showQuota(byId("quota-state"), usage.quota);
   setText(find(byId("quota"), "summary", HTMLElement), usage.quota ? "Change the quota" : "Set a quota");
   form.show(usage.quota);
-  setText(byId("usage-zone"), `months of ${months.time_zone}`);
+  setText(byId("usage-zone"), `months in ${months.time_zone}`);
   showMonths(byIdAs("months", HTMLTableElement), months, choice("units"));
 }
 
@@ -120,7 +120,7 @@ async function showDetail(signal) {
     ["Today's packets", today && `↓ ${count(today.rx_packets)} ↑ ${count(today.tx_packets)}`],
     ["Errors today", today && count(today.rx_errors + today.tx_errors)],
     ["Drops today", today && count(today.rx_dropped + today.tx_dropped)],
-    ["Counted", one.is_lowest ? null : `in ${one.stacked_on?.join(", ") || "those below it"} too`],
+    ["Counted", one.is_lowest ? null : `also in ${one.stacked_on?.join(", ") || "the interfaces below it"}`],
   ]);
 }
 

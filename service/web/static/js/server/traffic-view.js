@@ -15,8 +15,8 @@ const MOST_NOTES = 6;
 const EVENT_WORDS = {
   reboot: (event) => `Reboot: the counters of ${names(event.interfaces)} restarted${lost(event)}.`,
   reset: (event) => `The counters of ${names(event.interfaces)} restarted without a reboot${lost(event)}.`,
-  rejected: (event) => `${names(event.interfaces)} showed more than the line can carry: not counted.`,
-  glitch: (event) => `${names(event.interfaces)} showed a wrong reading, which later ones corrected: nothing is missing.`,
+  rejected: (event) => `${names(event.interfaces)} had an implausible gain: not counted.`,
+  glitch: (event) => `${names(event.interfaces)} had a wrong reading, corrected by later ones: no traffic is missing.`,
 };
 
 export class TrafficView {
@@ -93,7 +93,7 @@ export class TrafficView {
     const words = found.map((note) => note.words);
     if (this.missing.some((gap) => start >= gap.since && start < gap.until)) words.unshift("no data");
     // Before the first that there is, nothing was counted.
-    if (this.missing.some((gap) => gap.until === start && gap.since > since)) words.unshift("all that crossed the gap, at its mean rate");
+    if (this.missing.some((gap) => gap.until === start && gap.since > since)) words.unshift("all traffic of the gap, at its mean rate");
     return words;
   }
 
@@ -130,7 +130,7 @@ export class TrafficView {
     if (!details.open || !this.traffic) return;
     const { starts, width, rx, tx, rxBytes, txBytes } = this.traffic;
     const units = choice("units");
-    setText(byId("numbers-caption"), `Traffic of ${this.name ?? "all interfaces"}, in steps of ${duration(width)}, the newest first`);
+    setText(byId("numbers-caption"), `Traffic of ${this.name ?? "all interfaces"}, in buckets of ${duration(width)}, newest first`);
     /** @param {string} text */
     const number = (text) => make("td", { class: "number" }, text);
     const rows = starts.map((start, index) => make(
@@ -169,5 +169,5 @@ function names(interfaces) {
 
 /** @param {Event} event */
 function lost({ elapsed_seconds: elapsed }) {
-  return elapsed ? `; what moved before it, for up to ${duration(elapsed)}, is not known` : "";
+  return elapsed ? `; the traffic before it, for up to ${duration(elapsed)}, is unknown` : "";
 }
