@@ -61,11 +61,11 @@ def examine(environ: Mapping[str, str], config: str | None = None) -> list[Findi
     findings += found_within(CHECK_SECONDS, "machine", lambda: machine(settings))
     with contextlib.suppress(SettingsError):  # without a name there is no directory, and machine() has reported that
         directory = spool_directory(settings, identify(settings))
-        findings += found_within(LOOK_SECONDS, "spool", lambda: spool(directory))
-        findings += found_within(LOOK_SECONDS, "timestamps", lambda: stamps(directory, time.time()))
-        findings += found_within(LOOK_SECONDS, "kept", lambda: keeping(directory))
-        findings += found_within(LOOK_SECONDS, "refused", lambda: refused(directory, time.time()))
-    findings += found_within(LOOK_SECONDS, "unit", unit)
+        findings += found_within(CHECK_SECONDS, "spool", lambda: spool(directory))
+        findings += found_within(CHECK_SECONDS, "timestamps", lambda: stamps(directory, time.time()))
+        findings += found_within(CHECK_SECONDS, "kept", lambda: keeping(directory))
+        findings += found_within(CHECK_SECONDS, "refused", lambda: refused(directory, time.time()))
+    findings += found_within(CHECK_SECONDS, "unit", unit)
     return findings
 
 

@@ -235,9 +235,9 @@ class Answers:
         """
         for key in {key for server_id in servers for key in self._of_server.get(server_id, ())}:
             answer = self._kept[key]
-            # What it read, it read after the look before, or that one found it right.
+            # It was read after the previous poll, or that poll confirmed it.
             read_at = answer.started if answer.as_of is None else answer.as_of
-            was_right = since <= read_at or answer.confirmed_by == look - 1
+            was_right = since <= read_at or answer.confirmed_by == poll - 1
             if answer.etag and was_right and servers.issuperset(answer.servers):
                 answer.confirmed_by = poll
                 answer.until = min(until + answer.keep_seconds, answer.started + MOST_SECONDS)

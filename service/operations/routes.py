@@ -208,7 +208,7 @@ def routers(
         "/health/ready", scope="open", summary="Readiness: can the service store and read?", responses={503: not_ready}
     )
     async def ready() -> Response[Readiness]:
-        found = await look()
+        found = await check()
         told = _told(found, settings)
         status: Literal["ready", "not ready"] = "ready" if found.is_ready else "not ready"
         return Response(
@@ -217,7 +217,7 @@ def routers(
                 found.database,
                 found.schema,
                 found.ingest,
-                summary,
+                told,
                 found.edition,
                 found.durability,
                 ingest.durability.asked,

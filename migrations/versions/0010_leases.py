@@ -2,7 +2,7 @@
 
 from migrations.sql import run_file
 
-revision = "0011"
+revision = "0010"
 down_revision = "0009"
 
 
