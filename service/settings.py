@@ -237,6 +237,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             extra={"allowed": "a comma-separated list of origins such as https://dash.example.net"},
         ),
     ] = ()
+    alerts_file: Annotated[
+        str,
+        Meta(
+            pattern=r"^/[^\x00]*\Z",
+            description="TOML file with rules and channels of alerts (docs/alerts.md), applied at the start and at "
+            "SIGHUP. Over REST they are read-only; those that leave the file are deleted.",
+            extra={"allowed": "an absolute path"},
+        ),
+    ] = ""
+    alert_private_addresses: Annotated[
+        bool,
+        Meta(
+            description="Whether channels of alerts may reach addresses inside the network: private, loopback and "
+            "link-local ones."
+        ),
+    ] = False
     metrics_public: Annotated[
         bool,
         Meta(description="Whether /metrics answers without a key. It names no server; it tells how busy the fleet is."),

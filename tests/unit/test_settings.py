@@ -66,6 +66,8 @@ WRONG = [
     ("LINKBEAT_FOLD_MINUTES", "an hour"),
     ("LINKBEAT_CORS_ORIGINS", "https://a.example,dash.example.net"),
     ("LINKBEAT_CORS_ORIGINS", "https://a.example/path"),
+    ("LINKBEAT_ALERTS_FILE", "alerts.toml"),
+    ("LINKBEAT_ALERT_PRIVATE_ADDRESSES", "some"),
     ("LINKBEAT_METRICS_PUBLIC", "perhaps"),
     ("LINKBEAT_LOG_LEVEL", "loud"),
     ("LINKBEAT_LOG_LEVEL", "INFO"),
