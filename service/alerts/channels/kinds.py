@@ -70,7 +70,7 @@ class ChannelOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     enabled: bool = True
 
 
-class Webhook(ChannelOptions, frozen=True, kw_only=True):
+class WebhookChannel(ChannelOptions, frozen=True, kw_only=True):
     """POST with JSON.
 
     url     write-only but for scheme, host and port: a path is often the receiver's secret
@@ -82,7 +82,7 @@ class Webhook(ChannelOptions, frozen=True, kw_only=True):
     secret: Secret | None = None
 
 
-class Email(ChannelOptions, frozen=True, kw_only=True):
+class EmailChannel(ChannelOptions, frozen=True, kw_only=True):
     """Mail by SMTP.
 
     security  `starttls` (never without it), `tls` from the first byte, or `none`
@@ -100,7 +100,7 @@ class Email(ChannelOptions, frozen=True, kw_only=True):
     password: Secret | None = None
 
 
-class Alertmanager(ChannelOptions, frozen=True, kw_only=True):
+class AlertmanagerChannel(ChannelOptions, frozen=True, kw_only=True):
     """Prometheus' Alertmanager (API v2), which groups, silences and sends by itself.
 
     urls  of every instance of a cluster, as its peers do not pass alerts on; write-only but for scheme, host and port
@@ -110,7 +110,7 @@ class Alertmanager(ChannelOptions, frozen=True, kw_only=True):
     urls: Annotated[list[Url], Meta(min_length=1, max_length=MAX_INSTANCES)]
 
 
-class Ping(ChannelOptions, frozen=True, kw_only=True):
+class PingChannel(ChannelOptions, frozen=True, kw_only=True):
     """A dead man's switch: GET after every evaluation, while messages are delivered. No rule can name it.
 
     url  write-only but for scheme, host and port
@@ -120,7 +120,7 @@ class Ping(ChannelOptions, frozen=True, kw_only=True):
     url: Url
 
 
-class Apprise(ChannelOptions, frozen=True, kw_only=True):
+class AppriseChannel(ChannelOptions, frozen=True, kw_only=True):
     """A service that Apprise knows (`pip install 'linkbeat[apprise]'`).
 
     urls  write-only but for the scheme
@@ -133,17 +133,18 @@ class Apprise(ChannelOptions, frozen=True, kw_only=True):
     ]
 
 
-Channel = Webhook | Email | Alertmanager | Ping | Apprise
+Channel = WebhookChannel | EmailChannel | AlertmanagerChannel | PingChannel | AppriseChannel
 KINDS: dict[str, type[Channel]] = {
-    "webhook": Webhook, "email": Email, "alertmanager": Alertmanager, "ping": Ping, "apprise": Apprise,
+    "webhook": WebhookChannel, "email": EmailChannel, "alertmanager": AlertmanagerChannel, "ping": PingChannel,
+    "apprise": AppriseChannel,
 }  # fmt: skip
 SECRETS = ("url", "urls", "secret", "password")
-_DEFAULT_PORTS = {"starttls": 587, "tls": 465, "none": 25}
+DEFAULT_PORTS = {"starttls": 587, "tls": 465, "none": 25}
 
 
-def smtp_port(channel: Email) -> int:
+def smtp_port(channel: EmailChannel) -> int:
     """The port that mail is handed over at."""
-    return channel.port or _DEFAULT_PORTS[channel.security]
+    return channel.port or DEFAULT_PORTS[channel.security]
 
 
 def shown_url(url: str) -> str:
@@ -153,12 +154,12 @@ def shown_url(url: str) -> str:
 
 def check(channel: Channel, *, allows_private: bool) -> None:
     """Raises Problem (422) for what the types do not say: a URL that cannot be called, an address in the network."""
-    if isinstance(channel, Webhook | Ping):
+    if isinstance(channel, WebhookChannel | PingChannel):
         _check_url(channel.url, "url", allows_private=allows_private)
-    elif isinstance(channel, Alertmanager):
+    elif isinstance(channel, AlertmanagerChannel):
         for place, url in enumerate(channel.urls):
             _check_url(url, f"urls[{place}]", allows_private=allows_private)
-    elif isinstance(channel, Email):
+    elif isinstance(channel, EmailChannel):
         _check_host(channel.host, "host", allows_private=allows_private)
 
 
@@ -219,7 +220,7 @@ def _kept(urls: list[str], old: list[str]) -> list[str]:
 
 def _is_same_account(channel: Channel, before: Channel | None) -> bool:
     """Whether a stored password may be used: never at another host, where it would be handed to a stranger."""
-    if isinstance(channel, Email) and isinstance(before, Email):
+    if isinstance(channel, EmailChannel) and isinstance(before, EmailChannel):
         return (channel.host, smtp_port(channel), channel.security, channel.username) == (
             before.host, smtp_port(before), before.security, before.username,
         )  # fmt: skip
