@@ -64,6 +64,25 @@ async def store(database: asyncpg.Connection, rows: Iterable[Row]) -> None:
         await arrive(database, server_id, row.time, row.interval_seconds, sorted(names[server_id]))
 
 
+async def store_late(database: asyncpg.Connection, rows: Iterable[Row], at: datetime) -> None:
+    """Writes rows that arrive at `at`, in no order; what ingest would note of them is noted (test_alerts_late.py)."""
+    rows = list(rows)
+    for server_id in {row.server_id for row in rows}:
+        of_server = [row for row in rows if row.server_id == server_id]
+        last_seen = await database.fetchval("SELECT last_seen FROM servers WHERE server_id = $1", server_id)
+        late = [row.time for row in of_server if at - row.time > 10 * SECOND or (last_seen and row.time <= last_seen)]
+        await store(database, of_server)
+        if last_seen:
+            await database.execute(
+                "UPDATE servers SET last_seen = greatest(last_seen, $2) WHERE server_id = $1", server_id, last_seen
+            )
+        if late:
+            await database.executemany(
+                "INSERT INTO linkbeat.late_arrivals (server_id, since, until) VALUES ($1, $2, $2)",
+                [(server_id, moment) for moment in late],
+            )
+
+
 async def arrive(
     database: asyncpg.Connection,
     server_id: str,
@@ -102,7 +121,13 @@ async def begin(database: asyncpg.Connection, at: datetime) -> None:
 
 
 async def set_rule(
-    database: asyncpg.Connection, rule_id: str, kind: str, *, severity: str = "warning", enabled: bool = True, **spec: Any
+    database: asyncpg.Connection,
+    rule_id: str,
+    kind: str,
+    *,
+    severity: str = "warning",
+    enabled: bool = True,
+    **spec: Any,
 ) -> bool:
     return bool(
         await database.fetchval(
@@ -163,6 +188,10 @@ class Episode:
     cleared_at: datetime | None
     resolved_at: datetime | None
 
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.server_id, self.subject
+
 
 async def recorded(database: asyncpg.Connection, rule_id: str | None = None) -> list[Episode]:
     """Episodes as turns recorded them, of one rule or of all."""
@@ -213,5 +242,3 @@ def told(payloads: Iterable[dict[str, Any]]) -> list[tuple[str, str]]:
 def samples(start: datetime, rates: Sequence[float], **more: Any) -> list[Row]:
     """Rows every 30 seconds from `start` on, with these receive rates."""
     return [Row(start + 30 * number * SECOND, rate, **more) for number, rate in enumerate(rates)]
-
-

@@ -26,7 +26,9 @@ BEGIN
         RETURN;
     END IF;
     RETURN QUERY EXECUTE format($sql$
-        SELECT p.rule_id, m.server_id, m.interface_name, max(m.time + p.window + 2 * m.interval_ms * INTERVAL '1 millisecond')
+        SELECT p.rule_id, m.server_id, m.interface_name,
+               max(m.time + greatest(p.window, CASE p.kind WHEN 'link' THEN linkbeat.alert_interval(p.spec, 'down_seconds', 60) END)
+                   + 3 * m.interval_ms * INTERVAL '1 millisecond')
         FROM (
             SELECT m.*, m.elapsed_ms BETWEEN 1 AND 2147483646 AND m.delta_kind NOT IN ('rejected', 'glitch') AS counts,
                    coalesce(m.rx_errors_delta, 0) + coalesce(m.tx_errors_delta, 0) + coalesce(m.rx_dropped_delta, 0) + coalesce(m.tx_dropped_delta, 0) AS faults
@@ -46,8 +48,9 @@ BEGIN
                   ELSE b.bytes * 8000.0 > p.bound * m.elapsed_ms END
               -- The first sample of a window may begin before it; so each has a share of half of the number at most.
               WHEN 'errors' THEN 2 * m.faults * (1000 * extract(epoch FROM p.window) + m.elapsed_ms) >= p.count * m.elapsed_ms AND m.faults > 0
+              -- It went down, or was found down after a gap, in which it is not watched.
               WHEN 'link' THEN NOT m.is_up AND coalesce((
-                  SELECT b.is_up FROM public.network_interface_metrics b
+                  SELECT b.is_up OR m.time - b.time > 3 * m.interval_ms * INTERVAL '1 millisecond' FROM public.network_interface_metrics b
                   WHERE b.server_id = m.server_id AND b.interface_name = m.interface_name
                     AND b.time < m.time AND b.time > m.time - INTERVAL '1 day'
                   ORDER BY b.time DESC LIMIT 1), false)
