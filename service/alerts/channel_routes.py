@@ -110,11 +110,12 @@ def router(database: Database, writing: Database, zones: Zones, network: Network
         """Replaces the one of this id. A secret that is left out, or null, stays as it is stored."""
         channel = await body_by_kind(request, KINDS, MAX_BODY_BYTES)
         check_name(channel_id)
-        kinds.check(channel, allows_private=network.allows_private)
         await zones.check(channel.time_zone)
         before, managed_by = await store.stored_channel(writing.fetch, channel_id)
         store.check_writable(managed_by, channel_id)
-        await store.set_channel(writing.fetch, channel_id, channel, before, "api")
+        channel = kinds.completed(channel, before)
+        kinds.check(channel, allows_private=network.allows_private)
+        await store.set_channel(writing.fetch, channel_id, channel, "api")
         log.info("alert channel %s set by %s from %s", channel_id, request.auth.name, request.auth.peer)
         return await stored(channel_id)
 

@@ -50,11 +50,9 @@ def bad_pattern() -> Problem:
     return Problem.invalid("scope", "one of its patterns has a [range] that cannot be read")
 
 
-async def set_channel(
-    fetch: Fetch, channel_id: str, channel: Channel, before: Channel | None, managed_by: ManagedBy
-) -> None:
-    """Writes a channel that was checked (kinds.check); secrets that are not sent stay those of `before`."""
-    public, secret = kinds.split(channel, before)
+async def set_channel(fetch: Fetch, channel_id: str, channel: Channel, managed_by: ManagedBy) -> None:
+    """Writes a channel that is complete and was checked (kinds.completed, kinds.check)."""
+    public, secret = kinds.split(channel)
     spec = {name: value for name, value in public.items() if name not in CHANNEL_COLUMNS}
     await fetch(
         _SET_CHANNEL, channel_id, channel.kind, json_of(spec), msgspec.json.encode(secret, order="deterministic"),

@@ -4,9 +4,9 @@
 
 -- Channels with their secrets, for the service alone: it sends with them, and keeps those that a change leaves out.
 CREATE OR REPLACE FUNCTION linkbeat.alert_channel_secrets(of_channel text DEFAULT NULL)
-RETURNS TABLE (channel_id text, kind text, spec jsonb, secret bytea, managed_by text)
+RETURNS TABLE (channel_id text, kind text, spec jsonb, secret bytea, time_zone text, managed_by text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
-    SELECT c.channel_id, c.kind, c.spec, c.secret, c.managed_by FROM linkbeat.alert_channels c
+    SELECT c.channel_id, c.kind, c.spec, c.secret, c.time_zone, c.managed_by FROM linkbeat.alert_channels c
     WHERE of_channel IS NULL AND c.enabled OR c.channel_id = of_channel
 $$;
 

@@ -76,6 +76,12 @@ BEGIN
     GRANT SELECT (channel_id, kind, min_severity, sends_resolved, sends_late, digest, time_zone, enabled, managed_by)
         ON linkbeat.alert_channels TO linkbeat_read;
 
+    -- For the routes and the delivery of alerts. The service puts a channel's secrets into `secret`, never into `spec`.
+    GRANT SELECT (spec) ON linkbeat.alert_channels TO linkbeat_read;
+    GRANT EXECUTE ON FUNCTION linkbeat.is_muted, linkbeat.is_mute_on, linkbeat.globs_regex TO linkbeat_read;
+    GRANT EXECUTE ON FUNCTION linkbeat.alert_channel_secrets, linkbeat.oldest_undelivered, linkbeat.standing_alerts TO linkbeat_ingest;
+    GRANT SELECT (message_id, created_at) ON linkbeat.outbox TO linkbeat_ingest;
+
     GRANT USAGE ON SCHEMA public TO linkbeat_read, analyst;
     GRANT SELECT ON
         public.agent_overview, public.server_overview, public.server_reboots, public.server_samples,

@@ -178,32 +178,44 @@ def _check_host(host: str, path: str, *, allows_private: bool) -> None:
         raise Problem.invalid(path, refusal(host))
 
 
-def split(channel: Channel, before: Channel | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What of a channel may be shown, and its secrets; a secret that was not sent is the one of `before`."""
+def completed(channel: Channel, before: Channel | None) -> Channel:
+    """The channel with the secrets that were not sent: those of `before`, the one that is stored.
+
+    Raises Problem (422) for a URL as an answer shows it that is not one of those stored.
+    """
+    old = before if type(before) is type(channel) else None
+    if isinstance(channel, WebhookChannel | PingChannel):
+        (url,) = _kept([channel.url], [getattr(old, "url", "")], "url")
+        channel = msgspec.structs.replace(channel, url=url)
+    elif isinstance(channel, AlertmanagerChannel | AppriseChannel):
+        channel = msgspec.structs.replace(channel, urls=_kept(channel.urls, getattr(old, "urls", []), "urls"))
+    if isinstance(channel, WebhookChannel) and channel.secret is None:
+        channel = msgspec.structs.replace(channel, secret=getattr(old, "secret", None))
+    if isinstance(channel, EmailChannel) and channel.password is None and _is_same_account(channel, old):
+        channel = msgspec.structs.replace(channel, password=getattr(old, "password", None))
+    return channel
+
+
+def split(channel: Channel) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What of a channel may be shown, and its secrets."""
     public: dict[str, Any] = {}
     secret: dict[str, Any] = {}
-    old = {} if before is None or type(before) is not type(channel) else msgspec.to_builtins(before)
     for name, value in msgspec.to_builtins(channel).items():
         if name not in SECRETS:
             public[name] = value
-        elif name == "url":
-            (secret[name],) = _kept([value], [old.get(name, "")])
-            public[name] = shown_url(secret[name])
+            continue
+        secret[name] = value
+        if name == "url":
+            public[name] = shown_url(value)
         elif name == "urls":
-            secret[name] = _kept(value, old.get(name, []))
-            public[name] = [shown_url(one) for one in secret[name]]
+            public[name] = [shown_url(one) for one in value]
         else:
-            is_kept = value is None and _is_same_account(channel, before)
-            secret[name] = old.get(name) if is_kept else value
-            public[f"has_{name}"] = bool(secret[name])
+            public[f"has_{name}"] = bool(value)
     return public, secret
 
 
-def _kept(urls: list[str], old: list[str]) -> list[str]:
-    """The URLs; in the place of those that were shown, the stored ones that they stand for.
-
-    Raises Problem (422) for one that stands for none.
-    """
+def _kept(urls: list[str], old: list[str], field: str) -> list[str]:
+    """The URLs; in the place of those that were shown, the stored ones that they stand for."""
     waiting, kept = list(old), []
     for place, url in enumerate(urls):
         if not url.endswith("…"):
@@ -211,20 +223,20 @@ def _kept(urls: list[str], old: list[str]) -> list[str]:
             continue
         stored = next((one for one in waiting if one and shown_url(one) == url), None)
         if stored is None:
-            path = "url" if len(urls) == 1 and old[:1] == [""] else f"urls[{place}]"
+            path = field if field == "url" else f"{field}[{place}]"
             raise Problem.invalid(path, "ends in …, as an answer shows a URL, and is not one of those stored")
         waiting.remove(stored)
         kept.append(stored)
     return kept
 
 
-def _is_same_account(channel: Channel, before: Channel | None) -> bool:
+def _is_same_account(channel: EmailChannel, before: Channel | None) -> bool:
     """Whether a stored password may be used: never at another host, where it would be handed to a stranger."""
-    if isinstance(channel, EmailChannel) and isinstance(before, EmailChannel):
+    if isinstance(before, EmailChannel):
         return (channel.host, smtp_port(channel), channel.security, channel.username) == (
             before.host, smtp_port(before), before.security, before.username,
         )  # fmt: skip
-    return True
+    return False
 
 
 def joined(public: dict[str, Any], secret: dict[str, Any]) -> Channel:
