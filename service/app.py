@@ -23,6 +23,8 @@ from service.access.tokens import Hasher, Tokens
 from service.alerts import channel_routes, current, mutes, rule_routes
 from service.alerts.channels.network import Network
 from service.alerts.deliver import Delivery
+from service.alerts.evaluate import Alerts
+from service.alerts.pulse import Pulse
 from service.alerts.rule_routes import BACKTEST_SECONDS
 from service.cache import Answers, Reader, Watch
 from service.clock import Clock
@@ -137,11 +139,13 @@ class Parts:
         self.delivering = Database(database_url, connections=2, role=roles.INGEST)
         self.testing = Database(database_url, connections=1, seconds=BACKTEST_SECONDS)
         delivery = Delivery(self.delivering, self.network, self._is_reachable)
+        pulse = Pulse(self.delivering, self.network)
         self.exposed = Exposition(self.metrics, self.ingest, self.answers, (database, sparklines, self.writing))
         self._opened: tuple[AbstractAsyncContextManager[object], ...] = (
             database, sparklines, self.exporting, self.ingest, self.writing, following, self.configurations,
             self.tokens, self.ended, self.removals, Watch(self.answers, database), self.live, Maintenance(database_url),
-            self.delivering, self.testing, delivery,
+            self.delivering, self.testing, delivery, pulse,
+            Alerts(database_url, settings.alert_seconds, self._is_reachable, pulse.beat),
         )  # fmt: skip
 
     @asynccontextmanager

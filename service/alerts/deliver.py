@@ -34,10 +34,9 @@ DRAIN_SECONDS = 5.0
 REPORT_SECONDS = 15.0
 
 CLAIM = """
-SELECT c.message_id, c.channel_id, c.channel_kind AS kind, c.channel_spec::text AS spec, c.secret, c.time_zone,
-       c.payload::text, c.attempts, o.created_at, clock_timestamp() AS now
-FROM linkbeat.claim_messages(at_most => $1) c JOIN linkbeat.outbox o USING (message_id)
-ORDER BY o.created_at
+SELECT message_id, channel_id, kind, spec::text, secret, time_zone, payload::text, attempts, created_at,
+       clock_timestamp() AS now
+FROM linkbeat.claim_deliveries(at_most => $1)
 """
 _DELIVERED = "SELECT linkbeat.message_delivered(of_message => $1, status => $2)"
 _FAILED = "SELECT linkbeat.message_failed(of_message => $1, status => $2, error => $3, retry_after => $4) AS next"

@@ -3,7 +3,10 @@
 import asyncio
 import logging
 import time
+from collections.abc import Coroutine
+from contextlib import suppress
 from datetime import timedelta
+from typing import Any, Self
 
 import asyncpg
 import msgspec
@@ -35,8 +38,22 @@ class Pulse:
         self._told_at: dict[str, float] = {}  # of each Alertmanager, by the monotonic clock
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Ends what is being sent."""
+        for task in list(self._tasks.values()):
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
     async def beat(self) -> None:
-        """After a turn that was committed. Raises Problem (503) while the database is away."""
+        """After a turn that was committed."""
+        with suppress(Problem, asyncpg.PostgresError):  # the pool has logged it
+            await self._beat()
+
+    async def _beat(self) -> None:
+        """Raises Problem (503) while the database is away."""
         rows = [
             row for row in await self._writing.fetch(store.SECRETS, None) if row["kind"] in ("ping", "alertmanager")
         ]
@@ -54,12 +71,6 @@ class Pulse:
             elif isinstance(channel, AlertmanagerChannel) and self._is_due(name):
                 self._begin(name, self._repeat(name, channel, state))
 
-    async def close(self) -> None:
-        """Ends what is being sent."""
-        for task in list(self._tasks.values()):
-            task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-
     def _is_due(self, name: str) -> bool:
         now = time.monotonic()
         # A turn earlier rather than one later: a minute is what an Alertmanager's own timing is made for.
@@ -68,7 +79,7 @@ class Pulse:
         self._told_at[name] = now
         return True
 
-    def _begin(self, name: str, sending: "asyncio._CoroutineLike[None]") -> None:
+    def _begin(self, name: str, sending: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(sending, name=f"linkbeat {name}")
         self._tasks[name] = task
         task.add_done_callback(lambda _: self._tasks.pop(name, None))

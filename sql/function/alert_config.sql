@@ -10,6 +10,24 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     WHERE of_channel IS NULL AND c.enabled OR c.channel_id = of_channel
 $$;
 
+-- claim_messages, with when each message was begun. By statements of their own: a message that the claim has just put in
+-- another's place is not there for the statement that claims.
+CREATE OR REPLACE FUNCTION linkbeat.claim_deliveries(at_most integer, at timestamptz DEFAULT clock_timestamp())
+RETURNS TABLE (
+    message_id uuid, channel_id text, kind text, spec jsonb, secret bytea, time_zone text, payload jsonb, attempts integer,
+    created_at timestamptz
+) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    claimed record;
+BEGIN
+    FOR claimed IN SELECT * FROM linkbeat.claim_messages(at_most, claim_deliveries.at) LOOP
+        RETURN QUERY
+        SELECT claimed.message_id, claimed.channel_id, claimed.channel_kind, claimed.channel_spec, claimed.secret, claimed.time_zone,
+               claimed.payload, claimed.attempts, o.created_at
+        FROM linkbeat.outbox o WHERE o.message_id = claimed.message_id;
+    END LOOP;
+END $$;
+
 -- Since when the oldest message that should have been delivered by now has waited; null: there is none.
 CREATE OR REPLACE FUNCTION linkbeat.oldest_undelivered(at timestamptz DEFAULT clock_timestamp()) RETURNS timestamptz
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$

@@ -48,7 +48,7 @@ BEGIN
                 -- Before the ledger begins, the service counts as having listened.
                 SELECT l.opened, l.closed FROM linkbeat.listened(past_points.since, past_points.until) l
                 UNION ALL
-                SELECT '-infinity', min(since) FROM linkbeat.listening HAVING min(since) > past_points.since
+                SELECT '-infinity', min(f.since) FROM linkbeat.listening f HAVING min(f.since) > past_points.since
             ), missed AS (
                 SELECT h.at, h.next, l.opened, l.closed,
                        sum(least(l.closed, h.next) - greatest(l.opened, h.at)) OVER (PARTITION BY h.at ORDER BY l.opened) AS during

@@ -158,7 +158,7 @@ BEGIN
         RETURN NULL;
     END IF;
     seconds := least(5 * 2 ^ least(message.attempts - 1, 20), 900);
-    seconds := greatest(seconds / 2 * (1 + random()), least(retry_after, 86400));
+    seconds := greatest(seconds / 2 * (1 + random()), least(coalesce(retry_after, 0), 86400));
     UPDATE linkbeat.outbox SET
         lease_until = NULL, last_status = status, last_error = left(error, 500),
         next_attempt_at = message_failed.at + seconds * INTERVAL '1 second',

@@ -79,8 +79,8 @@ BEGIN
     -- For the routes and the delivery of alerts. The service puts a channel's secrets into `secret`, never into `spec`.
     GRANT SELECT (spec) ON linkbeat.alert_channels TO linkbeat_read;
     GRANT EXECUTE ON FUNCTION linkbeat.is_muted, linkbeat.is_mute_on, linkbeat.globs_regex TO linkbeat_read;
-    GRANT EXECUTE ON FUNCTION linkbeat.alert_channel_secrets, linkbeat.oldest_undelivered, linkbeat.standing_alerts TO linkbeat_ingest;
-    GRANT SELECT (message_id, created_at) ON linkbeat.outbox TO linkbeat_ingest;
+    GRANT EXECUTE ON FUNCTION linkbeat.alert_channel_secrets, linkbeat.claim_deliveries, linkbeat.oldest_undelivered, linkbeat.standing_alerts
+    TO linkbeat_ingest;
 
     GRANT USAGE ON SCHEMA public TO linkbeat_read, analyst;
     GRANT SELECT ON

@@ -187,7 +187,9 @@ async def test_an_address_inside_the_network_is_not_connected_to(
     connected: list[Any] = []
     monkeypatch.setattr(asyncio, "open_connection", lambda *arguments, **_: connected.append(arguments))
 
-    outcome = await webhook.send(OUTSIDE, WebhookChannel(kind="webhook", url=f"http://{host}:{receiver.port}/"), message())
+    outcome = await webhook.send(
+        OUTSIDE, WebhookChannel(kind="webhook", url=f"http://{host}:{receiver.port}/"), message()
+    )
 
     assert "LINKBEAT_ALERT_PRIVATE_ADDRESSES=true" in outcome.error or "cannot be resolved" in outcome.error
     assert (connected, receiver.received) == ([], [])

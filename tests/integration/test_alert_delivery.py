@@ -27,8 +27,9 @@ INSIDE = Network(allows_private=True)
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
+    """No turn comes by itself."""
     values = {name: getattr(settings, name) for name in settings.__struct_fields__}
-    return Settings(**values | {"alert_private_addresses": True})
+    return Settings(**values | {"alert_private_addresses": True, "alert_seconds": 300})
 
 
 @pytest.fixture
@@ -305,17 +306,15 @@ async def test_a_ping_follows_every_turn_and_stops_while_messages_are_not_delive
 ) -> None:
     await add_channel(service, "hc", kind="ping", url=receiver.url)
     await add_channel(service, "away", kind="webhook", url="http://127.0.0.1:1/")
-    pulse = Pulse(writing, INSIDE)
-
-    await pulse.beat()
-    await receiver.until(1)
-    await write(database, "away", uuid4())
-    await until(database, "last_error IS NOT NULL AND lease_until IS NULL FROM linkbeat.outbox")
-    await pulse.beat()
-    await receiver.until(2)
-    await database.execute("UPDATE linkbeat.outbox SET created_at = created_at - INTERVAL '10 minutes'")
-    await pulse.beat()
-    await pulse.close()
+    async with Pulse(writing, INSIDE) as pulse:
+        await pulse.beat()
+        await receiver.until(1)
+        await write(database, "away", uuid4())
+        await until(database, "last_error IS NOT NULL AND lease_until IS NULL FROM linkbeat.outbox")
+        await pulse.beat()
+        await receiver.until(2)
+        await database.execute("UPDATE linkbeat.outbox SET created_at = created_at - INTERVAL '10 minutes'")
+        await pulse.beat()
 
     assert [one.method for one in receiver.received] == ["GET", "GET"]
 
@@ -335,16 +334,16 @@ async def test_every_alertmanager_is_told_of_what_fires_again_and_for_a_while_of
             await database.execute(
                 "INSERT INTO linkbeat.alert_events (episode, sequence, rule_id, server_id, subject, severity, "
                 "from_state, to_state, at, recorded_at, active_at, cleared_at, is_late, is_told) "
-                "SELECT $1, 2, 'silent', 'pi', '', 'critical', 'firing', 'resolved', t, t, t, t, false, true FROM (SELECT now() - $2 * INTERVAL '1 minute' AS t) x",
+                "SELECT $1, 2, 'silent', 'pi', '', 'critical', 'firing', 'resolved', t, t, t, t, false, true "
+                "FROM (SELECT now() - $2 * INTERVAL '1 minute' AS t) x",
                 episode, float(minutes),
             )  # fmt: skip
-        pulse = Pulse(writing, INSIDE)
 
-        await pulse.beat()
-        await receiver.until(1)
-        await second.until(1)
-        await pulse.beat()  # not again within the minute
-        await pulse.close()
+        async with Pulse(writing, INSIDE) as pulse:
+            await pulse.beat()
+            await receiver.until(1)
+            await second.until(1)
+            await pulse.beat()  # not again within the minute
 
         assert len(receiver.received) == len(second.received) == 1
     told = {one["labels"]["episode"]: one for one in json.loads(receiver.received[0].body)}

@@ -7,7 +7,18 @@ from datetime import datetime, timedelta
 import asyncpg
 
 from tests.alerts import (
-    MEGABIT, MINUTE, SECOND, Episode, Row, backtest, begin, recorded, set_rule, store, store_late, turn,
+    MEGABIT,
+    MINUTE,
+    SECOND,
+    Episode,
+    Row,
+    backtest,
+    begin,
+    recorded,
+    set_rule,
+    store,
+    store_late,
+    turn,
 )  # fmt: skip
 from tests.support import hours_ago
 

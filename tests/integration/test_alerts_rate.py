@@ -6,7 +6,21 @@ import asyncpg
 import pytest
 
 from tests.alerts import (
-    MEGABIT, MINUTE, SECOND, TURN, Row, backtest, begin, events, recorded, samples, set_rule, states, store, turn, turns,
+    MEGABIT,
+    MINUTE,
+    SECOND,
+    TURN,
+    Row,
+    backtest,
+    begin,
+    events,
+    recorded,
+    samples,
+    set_rule,
+    states,
+    store,
+    turn,
+    turns,
 )  # fmt: skip
 from tests.support import hours_ago
 
