@@ -15,6 +15,8 @@ import uvicorn
 from agent import __version__
 from service.access import command as token_command
 from service.access.keys import fleet_key
+from service.alerts import command as alerts_command
+from service.alerts import follow_file
 from service.app import create_app
 from service.command import COMMAND, python_module
 from service.database import schema
@@ -50,6 +52,8 @@ def main() -> int:
         _log_to_stderr(settings.log_level)
         if arguments.command == "token":
             return token_command.run(settings, arguments, say)
+        if arguments.command == "alerts":
+            return alerts_command.run(settings, arguments, say)
         if arguments.command == "recount":
             return recount.run(settings, arguments, say)
         return {"serve": serve, "migrate": migrate, "run": run_all, "psql": psql}[arguments.command](settings)
@@ -72,6 +76,8 @@ def argument_parser() -> argparse.ArgumentParser:
         commands.add_parser(name, help=words, description=words)
     words = "make, list and revoke tokens (docs/identity.md)"
     token_command.add_arguments(commands.add_parser("token", help=words, description=words))
+    words = "apply a file of alert rules and channels, and write one (docs/alerts.md)"
+    alerts_command.add_arguments(commands.add_parser("alerts", help=words, description=words))
     words = "judge a server's stored samples again by today's rules (docs/counters.md)"
     recount.add_arguments(commands.add_parser("recount", help=words, description=words))
     # Listed here only: main() hands all that follows to the agent's own parser.
@@ -85,6 +91,8 @@ def serve(settings: Settings) -> int:
     words = log.debug if settings.database_url else say
     with choose_database(settings, words) as database:
         asyncio.run(schema.check(database.url, settings))
+        if settings.alerts_file:
+            asyncio.run(follow_file.apply(database.url, settings))
         app = create_app(settings, database_url=database.url, key=fleet_key(settings))
         known = Connections(settings.connections_per_address, Peers(settings.trusted_proxies), raise_descriptor_limit())
         listener = listen(settings.host, settings.port)

@@ -24,6 +24,7 @@ from service.alerts import channel_routes, current, mutes, rule_routes
 from service.alerts.channels.network import Network
 from service.alerts.deliver import Delivery
 from service.alerts.evaluate import Alerts
+from service.alerts.follow_file import FollowedFile
 from service.alerts.pulse import Pulse
 from service.alerts.rule_routes import BACKTEST_SECONDS
 from service.cache import Answers, Reader, Watch
@@ -144,7 +145,7 @@ class Parts:
         self._opened: tuple[AbstractAsyncContextManager[object], ...] = (
             database, sparklines, self.exporting, self.ingest, self.writing, following, self.configurations,
             self.tokens, self.ended, self.removals, Watch(self.answers, database), self.live, Maintenance(database_url),
-            self.delivering, self.testing, delivery, pulse,
+            self.delivering, self.testing, delivery, pulse, FollowedFile(database_url, settings),
             Alerts(database_url, settings.alert_seconds, self._is_reachable, pulse.beat),
         )  # fmt: skip
 

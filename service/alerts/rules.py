@@ -65,7 +65,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     repeat_seconds: Annotated[int, Meta(ge=60, le=2_592_000)] | None = None
     enabled: bool = True
     note: Text = ""
-    runbook: Annotated[str, Meta(max_length=2_000, pattern=r"^(https?://[!-~]+)?\Z")] = ""
+    runbook: Annotated[str, Meta(max_length=2_000, pattern=r"^(https?:[/]{2}[!-~]+)?\Z")] = ""
 
 
 class SilentRule(Rule, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -18,6 +18,7 @@ from service.app import create_app
 from service.database import roles
 from service.database.pool import Database
 from service.settings import Settings
+from tests.alert_messages import ALL_DELIVERED, retry_now, until, write
 from tests.conftest import in_process
 from tests.receivers import HttpReceiver, http_receiver, smtp_receiver
 from tests.support import KEY, Client
@@ -47,48 +48,6 @@ async def writing(database_url: str) -> AsyncIterator[Database]:
 async def add_channel(service: Client, channel_id: str, **channel: Any) -> None:
     answer = await service.http.put(f"/api/v1/alert-channels/{channel_id}", json=channel)
     assert answer.status_code == 200, answer.text
-
-
-async def write(
-    database: asyncpg.Connection,
-    channel_id: str,
-    *episodes: UUID,
-    transition: str = "firing",
-    sequence: int = 1,
-    reason: str | None = None,
-    seconds_ago: float = 11,
-) -> None:
-    """As a turn writes a message, which is due at once; one of ten seconds later does not join it."""
-    at = datetime.now(UTC) - timedelta(seconds=seconds_ago)
-    state = transition if transition in ("resolved", "closed") else "firing"
-    until = at if state != "firing" else None
-    shown = [
-        json.dumps({
-            "id": f"{one}.{sequence}", "episode": str(one), "state": state, "rule": "busy", "severity": "critical",
-            "server_id": "nas", "subject": "eth0", "value": 9e8, "peak": 9e8,
-            "since": (at - timedelta(minutes=5)).isoformat(), "until": until and until.isoformat(), "reason": reason,
-        })
-        for one in episodes
-    ]  # fmt: skip
-    count = len(episodes)
-    await database.execute(
-        "SELECT linkbeat.write_messages($1, $2, $3, $4, $5::jsonb[], $6)",
-        [channel_id] * count, list(episodes), [sequence] * count, [transition] * count, shown, at,
-    )  # fmt: skip
-
-
-async def until(database: asyncpg.Connection, condition: str, *arguments: Any) -> None:
-    """Waits until it is so in the outbox."""
-    async with asyncio.timeout(60):
-        while not await database.fetchval(f"SELECT {condition}", *arguments):  # noqa: ASYNC110 - it tells nobody
-            await asyncio.sleep(0.05)
-
-
-ALL_DELIVERED = "bool_and(delivered_at IS NOT NULL) FROM linkbeat.outbox"
-
-
-async def retry_now(database: asyncpg.Connection) -> None:
-    await database.execute("UPDATE linkbeat.outbox SET next_attempt_at = clock_timestamp() - INTERVAL '1 second'")
 
 
 async def test_a_message_reaches_its_channel_once_and_is_listed_as_delivered(

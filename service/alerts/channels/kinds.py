@@ -24,9 +24,8 @@ Url = Annotated[
     Meta(
         min_length=1,
         max_length=2_000,
-        pattern=r"^https?://[!-~]+…?\Z",
-        description="http:// or https://, with user:password@ where the receiver asks for them (Basic).",
-        examples=["https://alerts.example.net/linkbeat"],
+        pattern=r"^https?:[/]{2}[!-~]+…?\Z",
+        description="Of http or https, with user:password@ where the receiver asks for them (Basic).",
     ),
 ]
 Secret = Annotated[str, Meta(max_length=1_000, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")]
@@ -128,7 +127,9 @@ class AppriseChannel(ChannelOptions, frozen=True, kw_only=True):
 
     kind: Literal["apprise"]
     urls: Annotated[
-        list[Annotated[str, Meta(max_length=2_000, pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://[^\x00-\x1f\x7f-\x9f]+\Z")]],
+        list[
+            Annotated[str, Meta(max_length=2_000, pattern=r"^[A-Za-z][A-Za-z0-9+.-]*:[/]{2}[^\x00-\x1f\x7f-\x9f]+\Z")]
+        ],
         Meta(min_length=1, max_length=MAX_INSTANCES),
     ]
 
