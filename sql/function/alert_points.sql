@@ -155,7 +155,7 @@ BEGIN
             SELECT w.place::integer, w.time, c.is_true, NOT c.is_true, w.percent, NULL::timestamptz,
                    3 * w.interval_ms * INTERVAL '1 millisecond',
                    CASE WHEN w.is_unreachable THEN 'unreachable'
-                        WHEN w.percent >= $8 THEN format('%%s %%% used', round(w.percent::numeric, 1))
+                        WHEN w.percent >= $8 THEN format('%%s %%%% used', round(w.percent::numeric, 1))
                         WHEN w.available < $9 THEN format('%%s bytes available', w.available)
                         WHEN c.is_true THEN format('full in %%s hours', round(t.hours::numeric, 1)) END, false
             FROM sampled w LEFT JOIN trend t USING (place, moment)

@@ -53,11 +53,15 @@ BEGIN
     FROM deleted d WHERE (d.a).state = 'firing';
     closed := ARRAY(SELECT linkbeat.with_next_sequence(e) FROM unnest(closed) AS e);
     PERFORM linkbeat.record_events(closed);
+END $$;
+
+-- After what is new was judged.
+CREATE OR REPLACE FUNCTION linkbeat.hold_alerts(at timestamptz) RETURNS void LANGUAGE sql AS $$
     -- A server that is silent says nothing of its subjects: neither clock runs, and nothing resolves.
     UPDATE linkbeat.alerts a SET held = true
     WHERE a.state IN ('pending', 'firing') AND NOT a.held
-      AND a.seen_at + greatest(a.step, INTERVAL '60 seconds') < close_alerts.at - INTERVAL '60 seconds';
-END $$;
+      AND a.seen_at + greatest(a.step, INTERVAL '60 seconds') < hold_alerts.at - INTERVAL '60 seconds'
+$$;
 
 CREATE OR REPLACE FUNCTION linkbeat.with_next_sequence(e linkbeat.alert_events) RETURNS linkbeat.alert_events
 LANGUAGE plpgsql IMMUTABLE AS $$

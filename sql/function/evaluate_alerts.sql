@@ -29,6 +29,9 @@ BEGIN
     since := CASE WHEN isfinite(previous) THEN greatest(previous, at - INTERVAL '1 hour') ELSE at - every END;
     SELECT array_agg(p ORDER BY p.rule_id) INTO plans FROM linkbeat.alert_plans p;
 
+    -- First: a quota's new month would resolve what belongs to the old one.
+    PERFORM linkbeat.close_alerts(at);
+
     -- A bounded number of servers a turn, so that a fleet that replays a day does not hold up the others.
     WITH taken AS (
         DELETE FROM linkbeat.late_arrivals l
@@ -68,7 +71,7 @@ BEGIN
         END IF;
         PERFORM linkbeat.fold_alerts(plan, previous, at);
     END LOOP;
-    PERFORM linkbeat.close_alerts(at);
+    PERFORM linkbeat.hold_alerts(at);
     PERFORM linkbeat.tell_alerts(at);
 
     took_seconds := extract(epoch FROM clock_timestamp() - began);
