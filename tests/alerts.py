@@ -196,7 +196,8 @@ class Episode:
 async def recorded(database: asyncpg.Connection, rule_id: str | None = None) -> list[Episode]:
     """Episodes as turns recorded them, of one rule or of all."""
     rows = await database.fetch(
-        "SELECT f.server_id, f.subject, f.active_at, f.at AS fired_at, e.cleared_at, e.at AS resolved_at FROM public.alert_events f "
+        "SELECT f.server_id, f.subject, f.active_at, f.at AS fired_at, e.cleared_at, e.at AS resolved_at "
+        "FROM public.alert_events f "
         "LEFT JOIN public.alert_events e ON e.episode = f.episode AND e.to_state <> 'firing' "
         "WHERE f.to_state = 'firing' AND f.rule_id = coalesce($1, f.rule_id)",
         rule_id,

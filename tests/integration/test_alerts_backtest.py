@@ -3,6 +3,7 @@
 import random
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import asyncpg
 
@@ -24,9 +25,9 @@ from tests.support import hours_ago
 
 T0 = hours_ago(5)
 SPAN = 40 * MINUTE
-RULES = {
-    "rate": {"above_bps": 50 * MEGABIT, "window_seconds": 120, "for_seconds": 90, "keep_seconds": 120, "direction": "max"},
-    "low": {"below_bps": 50 * MEGABIT, "window_seconds": 120, "for_seconds": 60, "keep_seconds": 60, "direction": "sum"},
+RULES: dict[str, dict[str, Any]] = {
+    "rate": {"above_bps": 50 * MEGABIT, "window_seconds": 120, "for_seconds": 90, "keep_seconds": 120},
+    "low": {"below_bps": 50 * MEGABIT, "window_seconds": 90, "for_seconds": 60, "keep_seconds": 60, "direction": "sum"},
     "errors": {"count": 60, "percent": 0.1, "window_seconds": 120, "packets": 100, "keep_seconds": 60},
     "link": {"down_seconds": 60, "flaps": 4, "window_seconds": 300, "keep_seconds": 60},
 }  # fmt: skip
@@ -41,10 +42,9 @@ def history(seed: int) -> list[Row]:
         at, ends = T0 + rng.randint(0, 29) * SECOND, T0 + SPAN
         load, faults, is_up, elapsed, kind = 0.0, 0, True, 0.0, "first"
         while at < ends:
-            rows.append(
-                Row(at, load * rng.uniform(0.9, 1.1), load * rng.uniform(0, 1), server_id, name, elapsed, 30, is_up, kind,
-                    faults, rng.choice([50, 10_000]))
-            )  # fmt: skip
+            received, sent = load * rng.uniform(0.9, 1.1), load * rng.uniform(0, 1)
+            packets = rng.choice([50, 10_000])
+            rows.append(Row(at, received, sent, server_id, name, elapsed, 30, is_up, kind, faults, packets))
             if rng.random() < 0.2:
                 load = rng.choice([0, 10, 45, 55, 300]) * MEGABIT
                 faults = rng.choice([0, 0, 5, 20, 200])

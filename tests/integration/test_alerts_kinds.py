@@ -126,7 +126,8 @@ async def filesystem(
     await database.copy_records_to_table(
         "filesystem_metrics",
         columns=(
-            "time", "server_id", "mount_point", "device", "fs_type", "total_bytes", "used_bytes", "available_bytes", "percent",
+            "time", "server_id", "mount_point", "device", "fs_type", "total_bytes", "used_bytes",
+            "available_bytes", "percent",
         ),
         records=[
             (at, "nas", mount, "sda", "ext4", total, total - round(available), round(available), percent)

@@ -33,7 +33,7 @@ from tests.support import connected, hours_ago
 T0 = hours_ago(6)
 HOUR = timedelta(hours=1)
 BUSY, QUIET = 95.0 * MEGABIT, 5.0 * MEGABIT
-RULE = {"above_bps": 90 * MEGABIT, "window_seconds": 30, "keep_seconds": 0}
+RULE: dict[str, Any] = {"above_bps": 90 * MEGABIT, "window_seconds": 30, "keep_seconds": 0}
 
 
 @pytest.fixture(autouse=True)
@@ -74,9 +74,11 @@ async def test_a_message_has_what_a_receiver_needs(database: asyncpg.Connection)
 
     (episode,) = await recorded(database)
     assert payload | {"message_id": ""} == {
-        "id": f"{payload['episode']}.1", "episode": payload["episode"], "message_id": "", "state": "firing", "rule": "busy",
+        "id": f"{payload['episode']}.1", "episode": payload["episode"], "message_id": "", "state": "firing",
+        "rule": "busy",
         "severity": "warning", "server_id": "nas", "subject": "eth0", "value": pytest.approx(BUSY, rel=1e-6),
-        "peak": pytest.approx(BUSY, rel=1e-6), "since": episode.active_at.isoformat(), "until": None, "reason": None, "count": 1,
+        "peak": pytest.approx(BUSY, rel=1e-6), "since": episode.active_at.isoformat(), "until": None,
+        "reason": None, "count": 1,
     }  # fmt: skip
 
 
@@ -103,8 +105,9 @@ async def test_many_alerts_of_a_turn_are_one_message_of_a_bounded_size(database:
     """1,000 of them, with names as long as they can be."""
     long = "é" * 250
     await database.execute(
-        "INSERT INTO linkbeat.alerts (rule_id, server_id, subject, state, active_at, fired_at, seen_at, episode, severity, "
-        "sequence, reason) SELECT 'busy', 'server-' || n, $2 || n, 'firing', $1, $1, $1, gen_random_uuid(), 'warning', 1, "
+        "INSERT INTO linkbeat.alerts (rule_id, server_id, subject, state, active_at, fired_at, seen_at, episode, "
+        "severity, sequence, reason) SELECT 'busy', 'server-' || n, $2 || n, 'firing', $1, $1, $1, gen_random_uuid(), "
+        "'warning', 1, "
         "repeat($2, 3) FROM generate_series(1, 1000) AS n",
         T0,
         long,
@@ -264,6 +267,7 @@ async def test_a_request_that_is_wrong_is_tried_three_times_and_another_channel_
     row = await database.fetchrow(
         "SELECT state, last_status, attempts FROM public.alert_messages WHERE channel_id = 'ops'"
     )
+    assert row is not None
     assert tuple(row) == ("dead", status, attempts)
     (letter,) = await claim(database, at)
     assert (letter["channel_id"], letter["kind"], letter["payload"]["state"]) == ("mail", "dead_letter", "undelivered")
@@ -352,7 +356,8 @@ async def test_a_third_episode_within_an_hour_is_flapping_and_the_next_are_told_
 
     assert len(await recorded(database)) == 5
     assert [(payload["state"], payload.get("is_flapping", False)) for payload in payloads] == [
-        ("firing", False), ("resolved", False), ("firing", False), ("resolved", False), ("firing", True), ("resolved", False),
+        ("firing", False), ("resolved", False), ("firing", False), ("resolved", False), ("firing", True),
+        ("resolved", False),
         ("resolved", False), ("resolved", False),
     ]  # fmt: skip
 
@@ -360,10 +365,12 @@ async def test_a_third_episode_within_an_hour_is_flapping_and_the_next_are_told_
 async def test_ten_thousand_interfaces_are_one_message(database: asyncpg.Connection) -> None:
     """A23; how long a turn takes, benchmarks/alerts.py measures."""
     await database.execute(
-        "INSERT INTO network_interface_metrics (time, server_id, interface_name, rx_bytes, tx_bytes, rx_packets, tx_packets, "
-        "rx_bytes_delta, tx_bytes_delta, rx_packets_delta, tx_packets_delta, elapsed_ms, is_up, counts_64bit, delta_kind) "
-        "SELECT $1::timestamptz + n * INTERVAL '30 s', 's' || s, 'eth' || i, 0, 0, 0, 0, 375000000, 0, 0, 0, 30000, true, "
-        "true, 'normal' FROM generate_series(0, 2) AS n, generate_series(1, 100) AS s, generate_series(1, 100) AS i",
+        "INSERT INTO network_interface_metrics (time, server_id, interface_name, rx_bytes, tx_bytes, rx_packets, "
+        "tx_packets, rx_bytes_delta, tx_bytes_delta, rx_packets_delta, tx_packets_delta, elapsed_ms, is_up, "
+        "counts_64bit, delta_kind) "
+        "SELECT $1::timestamptz + n * INTERVAL '30 s', 's' || s, 'eth' || i, 0, 0, 0, 0, 375000000, 0, 0, 0, 30000, "
+        "true, true, 'normal' "
+        "FROM generate_series(0, 2) AS n, generate_series(1, 100) AS s, generate_series(1, 100) AS i",
         T0,
     )
     for number in range(1, 101):

@@ -1,6 +1,7 @@
 """Alerts on rates: when they fire and end, and that a backtest says the same."""
 
 from datetime import timedelta
+from typing import Any
 
 import asyncpg
 import pytest
@@ -33,7 +34,13 @@ async def _begun(database: asyncpg.Connection) -> None:
 
 
 BUSY, QUIET = 95 * MEGABIT, 5 * MEGABIT
-RULE = {"above_bps": 90 * MEGABIT, "window_seconds": 60, "for_seconds": 300, "direction": "rx", "keep_seconds": 60}
+RULE: dict[str, Any] = {
+    "above_bps": 90 * MEGABIT,
+    "window_seconds": 60,
+    "for_seconds": 300,
+    "direction": "rx",
+    "keep_seconds": 60,
+}
 
 
 @pytest.mark.parametrize(("busy", "fires"), [(10, False), (11, True)])

@@ -36,6 +36,7 @@ from tests.support import Client, connected, heartbeat, hours_ago
 
 T0 = hours_ago(6)
 HOUR = timedelta(hours=1)
+ELSEWHERE = '{"scope": {"servers": ["web-*"]}}'
 BUSY, QUIET = 95.0 * MEGABIT, 5.0 * MEGABIT
 RULE: dict[str, Any] = {"above_bps": 90 * MEGABIT, "window_seconds": 30, "keep_seconds": 0}
 
@@ -90,8 +91,7 @@ class TestRules:
                 "rule_disabled",
             ),
             (
-                'SELECT linkbeat.set_alert_rule(\'busy\', kind, spec || \'{"scope": {"servers": ["web-*"]}}\') '
-                "FROM linkbeat.alert_rules",
+                f"SELECT linkbeat.set_alert_rule('busy', kind, spec || '{ELSEWHERE}') FROM linkbeat.alert_rules",
                 "out_of_scope",
             ),
             ("WITH rows AS (DELETE FROM network_interface_metrics) DELETE FROM servers", "server_removed"),
@@ -107,6 +107,7 @@ class TestRules:
 
         assert await states(database) == {}
         closed = await database.fetchrow("SELECT to_state, reason FROM public.alert_events ORDER BY event_id DESC")
+        assert closed is not None
         assert tuple(closed) == ("closed", reason)
         (message,) = await deliver(database, at + MINUTE)
         assert (message["state"], message["reason"]) == ("closed", reason)

@@ -1,6 +1,7 @@
-"""Alerts on silence: only time in which the service could hear counts, and most of a fleet falling silent is one message."""
+"""Alerts on silence: only time in which the service could hear counts, and a fleet's silence is one message."""
 
 from datetime import datetime, timedelta
+from typing import Any
 
 import asyncpg
 import pytest
@@ -209,7 +210,7 @@ async def test_five_of_many_are_told_one_by_one(database: asyncpg.Connection) ->
 
 async def test_silence_holds_the_other_alerts_of_a_server_and_their_messages(database: asyncpg.Connection) -> None:
     """A17: held while the server is silent, and resolved once, after its return."""
-    rule = {"above_bps": 90 * MEGABIT, "window_seconds": 60, "keep_seconds": 60}
+    rule: dict[str, Any] = {"above_bps": 90 * MEGABIT, "window_seconds": 60, "keep_seconds": 60}
     await set_rule(database, "busy", "rate", **rule)
     await listen(database, T0 - HOUR, T0 + 3 * HOUR)
     await store(database, samples(T0, [95.0 * MEGABIT] * 10))

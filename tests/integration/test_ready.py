@@ -20,7 +20,8 @@ async def test_ready_says_what_it_found(service: Client, database: asyncpg.Conne
     assert answer.status_code == 200
     # Of jobs: test_jobs.py.
     assert answer.json() | {"jobs": "", "alerts": ""} == {
-        "status": "ready", "database": "ok", "schema": "ok", "ingest": "ok", "jobs": "", "alerts": "", "edition": edition,
+        "status": "ready", "database": "ok", "schema": "ok", "ingest": "ok", "jobs": "", "alerts": "",
+        "edition": edition,
     }  # fmt: skip
 
 
