@@ -235,7 +235,7 @@ async def export(connection: asyncpg.Connection) -> str:
         public, _ = kinds.split(channel)
         columns = {name: row[name] for name in ("kind", "min_severity", "sends_resolved", "sends_late", "enabled")}
         digest = round(row["digest"].total_seconds()) if row["digest"] else 10
-        values = columns | {"time_zone": row["time_zone"], "digest_seconds": digest} | public
+        values = public | columns | {"time_zone": row["time_zone"], "digest_seconds": digest}
         lines = [f"[channels.{_key(row['channel_id'])}]"]
         for name, value in values.items():
             if name in ("url", "urls"):
