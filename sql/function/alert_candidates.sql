@@ -80,12 +80,15 @@ BEGIN
             OFFSET 0
         ) m
         JOIN unnest($1) AS p ON p.kind = 'filesystem'
+        LEFT JOIN public.servers x ON x.server_id = m.server_id
         WHERE (m.state IS NOT DISTINCT FROM 'unreachable'
                OR m.percent >= coalesce(linkbeat.alert_number(p.spec, 'above_percent'),
                                         CASE WHEN NOT p.spec ?| '{below_bytes,full_within_hours}' THEN 90 END)
                OR linkbeat.unsigned(m.available_bytes) < linkbeat.alert_number(p.spec, 'below_bytes')::numeric
                OR (p.spec ? 'full_within_hours' OR NOT p.spec ?| '{above_percent,below_bytes}') AND m.percent >= 60
-                  AND linkbeat.trend_moment(m.server_id, m.time) > linkbeat.trend_moment(m.server_id, $2))
+                  -- The first row, or the second, for which the trend was worked out again.
+                  AND linkbeat.trend_moment(m.server_id, m.time)
+                      > linkbeat.trend_moment(m.server_id, m.time - 2 * coalesce(x.interval_seconds, 30) * INTERVAL '1 second'))
           AND (p.servers IS NULL OR m.server_id ~ p.servers) AND (p.interfaces IS NULL OR m.mount_point ~ p.interfaces)
         GROUP BY 1, 2, 3 $sql$, CASE WHEN of_server IS NULL THEN 'true' ELSE 'm.server_id = $6' END)
     USING plans, since, until,
