@@ -21,19 +21,19 @@ from service.embedded.choose import choose_test_database
 HISTORY = timedelta(minutes=12)
 TURN = timedelta(seconds=15)
 FIRING_AT_ONCE = 10_000
-INTERFACES = "{eth0,eth1,docker0,wg0}"
+INTERFACES = ["eth0", "eth1", "docker0", "wg0"]
 
 _SERVERS = """
 INSERT INTO servers (server_id, hostname, first_seen, last_seen, received_at, live_at, interval_seconds,
     interface_names, interfaces)
-SELECT format('bench-%s', s), format('bench-%s.example', s), $2, $2, $2, $2, 30, $3::text[],
+SELECT format('bench-%s', s), format('bench-%s.example', s), $2::timestamptz, $2, $2, $2, 30, $3::text[],
        (SELECT array_agg(jsonb_populate_record(NULL::linkbeat.interface_state, jsonb_build_object(
             'interface_name', name, 'time', $2, 'rx_bytes', 5000000000 + s, 'tx_bytes', s, 'rx_packets', s,
             'tx_packets', s, 'rx_bytes_delta', 3000000, 'tx_bytes_delta', 1000000, 'elapsed_ms', 30000, 'is_up', true,
             'counts_64bit', true,
             'is_lowest', true, 'is_folded', false, 'delta_kind', 'normal', 'kind', 'physical', 'speed_mbps', 1000)))
         FROM unnest($3::text[]) AS name)
-FROM generate_series(1, $1) AS s
+FROM generate_series(1, $1::integer) AS s
 """
 # Each machine has its own moment of the half minute. `busy`: one in so many series is above the bound.
 _ROWS = """
@@ -41,18 +41,20 @@ INSERT INTO network_interface_metrics (time, server_id, interface_name, rx_bytes
     rx_bytes_delta, tx_bytes_delta, rx_packets_delta, tx_packets_delta, rx_errors_delta, tx_errors_delta,
     rx_dropped_delta, tx_dropped_delta, elapsed_ms, interval_ms, is_up, counts_64bit, delta_kind, speed_mbps)
 SELECT t, format('bench-%s', s), name, 5000000000, 5000000000, 5000000, 5000000,
-       CASE WHEN (s * 4 + place) % $5 = 0 OR (s * 4 + place) % 10000 = 1 AND extract(minute FROM t)::integer % 5 = 0
+       CASE WHEN (s * 4 + place) % $5::integer = 0
+                 OR (s * 4 + place) % 10000 = 1 AND extract(minute FROM t)::integer % 5 = 0
             THEN 3600000000 ELSE 3000000 END,
        1000000, 4000, 3000, 0, 0, CASE WHEN (s + place) % 50 = 0 THEN 1 ELSE 0 END, 0, 30000, 30000,
        (s + place) % 40 > 0, true, 'normal', 1000
-FROM generate_series(1, $1) AS s, unnest($4::text[]) WITH ORDINALITY AS i(name, place),
-     generate_series($2::timestamptz - ((s * 7919) % 30000) * INTERVAL '1 millisecond', $3, INTERVAL '30 seconds') AS t
+FROM generate_series(1, $1::integer) AS s, unnest($4::text[]) WITH ORDINALITY AS i(name, place),
+     generate_series(date_trunc('minute', $2::timestamptz) - ((s::bigint * 7919) % 30000) * INTERVAL '1 millisecond',
+                     $3::timestamptz, INTERVAL '30 seconds') AS t
 WHERE t > $2 AND t <= $3
 ORDER BY t
 """
 _ARRIVED = """
-UPDATE servers SET last_seen = $1, received_at = $1, live_at = $1
-WHERE (substr(server_id, 7)::integer * 7919) % 30000 < 15000 = $2
+UPDATE servers SET last_seen = $1::timestamptz, received_at = $1, live_at = $1
+WHERE ((substr(server_id, 7)::bigint * 7919) % 30000 < 15000) = $2::boolean
 """
 
 
@@ -76,7 +78,7 @@ async def measure(url: str, servers: int, rules: int, turns: int) -> None:
     try:
         # Triggers would count the rows into aggregates, which is not what is measured.
         await connection.execute("SET session_replication_role = replica")
-        at = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
+        at = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(hours=1)
         await connection.execute(_SERVERS, servers, at, INTERFACES)
         await connection.execute(_ROWS, servers, at - HISTORY, at, INTERFACES, 1_000)
         await connection.execute("VACUUM ANALYZE network_interface_metrics")
@@ -98,7 +100,7 @@ async def measure(url: str, servers: int, rules: int, turns: int) -> None:
                 took.append(seconds)
             await connection.execute(_ROWS, servers, at, at + TURN, INTERFACES, 1_000)
             at += TURN
-            await connection.execute(_ARRIVED, at, number % 2 == 0)
+            await connection.execute(_ARRIVED, at, number % 2 == 1)
         rows = await connection.fetch("SELECT state, count(*) AS alerts FROM linkbeat.alerts GROUP BY 1")
         print(
             f"{servers} servers, {rules} rules: a turn takes {statistics.median(took):.3f} s, at most {max(took):.3f} s"

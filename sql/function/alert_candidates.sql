@@ -55,7 +55,8 @@ BEGIN
                     AND b.time < m.time AND b.time > m.time - INTERVAL '1 day'
                   ORDER BY b.time DESC LIMIT 1), false)
               ELSE false END
-          AND linkbeat.in_scope(p, m.server_id, m.interface_name)
+          AND (p.servers IS NULL OR m.server_id ~ p.servers) AND (p.interfaces IS NULL OR m.interface_name ~ p.interfaces)
+          AND (p.kinds IS NULL OR linkbeat.in_scope(p, m.server_id, m.interface_name))
         GROUP BY 1, 2, 3 $sql$, CASE WHEN of_server IS NULL THEN 'true' ELSE 'm.server_id = $8' END, filters)
     USING plans, since, until,
           (SELECT min(bound) FROM unnest(plans) WHERE kind = 'rate' AND NOT is_below AND NOT is_percent),
@@ -80,12 +81,15 @@ BEGIN
             OFFSET 0
         ) m
         JOIN unnest($1) AS p ON p.kind = 'filesystem'
+        LEFT JOIN public.servers x ON x.server_id = m.server_id
         WHERE (m.state IS NOT DISTINCT FROM 'unreachable'
                OR m.percent >= coalesce(linkbeat.alert_number(p.spec, 'above_percent'),
                                         CASE WHEN NOT p.spec ?| '{below_bytes,full_within_hours}' THEN 90 END)
                OR linkbeat.unsigned(m.available_bytes) < linkbeat.alert_number(p.spec, 'below_bytes')::numeric
                OR (p.spec ? 'full_within_hours' OR NOT p.spec ?| '{above_percent,below_bytes}') AND m.percent >= 60
-                  AND linkbeat.trend_moment(m.server_id, m.time) > linkbeat.trend_moment(m.server_id, $2))
+                  -- The first row, or the second, for which the trend was worked out again.
+                  AND linkbeat.trend_moment(m.server_id, m.time)
+                      > linkbeat.trend_moment(m.server_id, m.time - 2 * coalesce(x.interval_seconds, 30) * INTERVAL '1 second'))
           AND (p.servers IS NULL OR m.server_id ~ p.servers) AND (p.interfaces IS NULL OR m.mount_point ~ p.interfaces)
         GROUP BY 1, 2, 3 $sql$, CASE WHEN of_server IS NULL THEN 'true' ELSE 'm.server_id = $6' END)
     USING plans, since, until,
@@ -106,7 +110,10 @@ BEGIN
           AND (plan.servers IS NULL OR s.server_id ~ plan.servers);
     ELSIF plan.kind = 'agent' THEN
         RETURN QUERY SELECT s.server_id, '' FROM public.servers s LEFT JOIN linkbeat.alert_marks m USING (server_id)
-        WHERE linkbeat.agent_troubles(s, m, server_candidates.at) <> '{}' AND (plan.servers IS NULL OR s.server_id ~ plan.servers);
+        -- What most servers have nothing of, before each trouble is put into words.
+        WHERE (s.agent_report ->> 'spool' = 'memory' OR s.agent_report ? 'truncated' OR m.server_id IS NOT NULL
+               OR s.last_seen < s.received_at - INTERVAL '15 minutes')
+          AND linkbeat.agent_troubles(s, m, server_candidates.at) <> '{}' AND (plan.servers IS NULL OR s.server_id ~ plan.servers);
     ELSIF plan.kind = 'account' THEN
         RETURN QUERY SELECT s.server_id, '' FROM public.servers s LEFT JOIN linkbeat.alert_marks m USING (server_id)
         WHERE (s.shared_since IS NOT NULL OR m.server_id IS NOT NULL)

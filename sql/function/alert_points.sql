@@ -35,16 +35,23 @@ CREATE OR REPLACE FUNCTION linkbeat.alert_rows(kind text, on_minutes boolean) RE
              FROM public.network_interface_metrics
              WHERE server_id = s.server_id AND interface_name = s.subject AND NOT is_folded AND %1$s' END,
         -- The lowest bound is a constant to the planner, which leaves out the chunks before it.
-        replace('$ > s.since - $5 AND $ > $6 AND $ <= $4', '$ ', CASE WHEN on_minutes THEN 'bucket ' ELSE 'time ' END))
+        replace('$ > s.since - $5 AND $ > $6 AND $ <= $4 OFFSET 0', '$ ', CASE WHEN on_minutes THEN 'bucket ' ELSE 'time ' END))
 $$;
 
 CREATE OR REPLACE FUNCTION linkbeat.alert_points(
     plan linkbeat.alert_plans, of_servers text[], of_subjects text[], since timestamptz[], until timestamptz,
     at timestamptz DEFAULT NULL, on_minutes boolean DEFAULT false
-) RETURNS SETOF linkbeat.alert_point LANGUAGE plpgsql STABLE AS $$
+) RETURNS SETOF linkbeat.alert_point LANGUAGE plpgsql STABLE
+-- Of the newest rows the planner knows nothing, and would read all of them for each subject, by their time: the index by
+-- subject and time is always right. With OFFSET 0 it is searched for each subject.
+SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 DECLARE
     rows   CONSTANT text := linkbeat.alert_rows(plan.kind, on_minutes);
-    reach  CONSTANT interval := plan.window + INTERVAL '15 minutes';  -- one row more than the window, where they are not rare
+    -- How far back of a point rows are read: a window; of what is told by a change, so far that the row before it is there.
+    reach  CONSTANT interval := CASE plan.kind
+        WHEN 'link' THEN plan.window + INTERVAL '15 minutes'
+        WHEN 'filesystem' THEN linkbeat.alert_interval(plan.spec, 'unreachable_seconds', 600) + INTERVAL '15 minutes'
+        ELSE plan.window END;
     spec   CONSTANT jsonb := plan.spec;
     oldest CONSTANT timestamptz := (SELECT min(s) FROM unnest(since) AS s);
 BEGIN

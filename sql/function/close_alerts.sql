@@ -38,12 +38,17 @@ BEGIN
     WITH plans AS MATERIALIZED (
         SELECT * FROM linkbeat.alert_plans
     ), closing AS (
-        -- The question costs tenths of a millisecond: asked where the answer can be anything but null.
-        SELECT a, linkbeat.why_closed(a, close_alerts.at) AS why
-        FROM linkbeat.alerts a LEFT JOIN plans p USING (rule_id) LEFT JOIN public.servers s USING (server_id)
-        WHERE p.rule_id IS NULL OR s.server_id IS NULL OR p.kind = 'quota' OR p.kinds IS NOT NULL
-           OR s.last_seen - a.seen_at > INTERVAL '24 hours' OR a.server_id !~ p.servers OR a.subject !~ p.interfaces
-           OR linkbeat.is_of_samples(p.kind) = (a.subject = '')
+        -- The question costs tenths of a millisecond: asked where the answer can be anything but null. OFFSET 0, or it would
+        -- be asked of every alert, before the joins.
+        SELECT c.a, linkbeat.why_closed(c.a, close_alerts.at) AS why
+        FROM (
+            SELECT a
+            FROM linkbeat.alerts a LEFT JOIN plans p USING (rule_id) LEFT JOIN public.servers s USING (server_id)
+            WHERE p.rule_id IS NULL OR s.server_id IS NULL OR p.kind = 'quota' OR p.kinds IS NOT NULL
+               OR s.last_seen - a.seen_at > INTERVAL '24 hours' OR a.server_id !~ p.servers OR a.subject !~ p.interfaces
+               OR linkbeat.is_of_samples(p.kind) = (a.subject = '')
+            OFFSET 0
+        ) c
     ), deleted AS (
         DELETE FROM linkbeat.alerts a USING closing c
         WHERE c.why IS NOT NULL AND (a.rule_id, a.server_id, a.subject) = ((c.a).rule_id, (c.a).server_id, (c.a).subject)

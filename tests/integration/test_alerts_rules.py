@@ -3,6 +3,7 @@
 import asyncio
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -10,6 +11,7 @@ import asyncpg
 import pytest
 
 from service.database.roles import ANALYST, READ
+from service.settings import Settings
 from tests.alerts import (
     MEGABIT,
     MINUTE,
@@ -32,7 +34,7 @@ from tests.alerts import (
     turn,
     turns,
 )
-from tests.support import Client, connected, heartbeat, hours_ago
+from tests.support import KEY, Client, connected, heartbeat, hours_ago
 
 T0 = hours_ago(6)
 HOUR = timedelta(hours=1)
@@ -240,6 +242,11 @@ class TestMutes:
 
 
 class TestLateData:
+    @pytest.fixture
+    def settings(self, tmp_path: Path) -> Settings:
+        """The service has one turn, at its start; the others are the test's, later than that."""
+        return Settings(api_key=KEY, data_dir=str(tmp_path), alert_seconds=300)
+
     @pytest.fixture(autouse=True)
     async def _begun(self, database: asyncpg.Connection) -> None:
         await database.execute("DELETE FROM linkbeat.alert_rules")
@@ -259,12 +266,13 @@ class TestLateData:
             at = start + number * 30 * SECOND
             counter += round((BUSY if busy[0] < at <= busy[1] else QUIET) * 30 / 8)
             beats.append(heartbeat(at=at, eth0=(counter, 0)))
-        await turn(database, now)
+        later = datetime.now(UTC) + MINUTE
+        assert await turn(database, later)
 
         await service.post_batch(beats[120:])
-        await turn(database, now + TURN)
+        assert await turn(database, later + TURN)
         await service.post_batch(beats[:120])
-        await turn(database, now + 2 * TURN)
+        assert await turn(database, later + 2 * TURN)
 
         (episode,) = await recorded(database)
         assert (episode.active_at, episode.cleared_at) == (busy[0] + 60 * SECOND, busy[1] + 30 * SECOND)
@@ -278,7 +286,8 @@ class TestLateData:
     async def test_a_backlog_in_order_is_late_too(self, service: Client, database: asyncpg.Connection) -> None:
         """Oldest first, without a live heartbeat: each is the newest when it comes, and old."""
         now = hours_ago(0)
-        await turn(database, now)
+        later = datetime.now(UTC) + MINUTE
+        assert await turn(database, later)
         start, counter, beats = now - 3 * HOUR, 0, []
         for number in range(100):
             counter += round((BUSY if 40 <= number < 60 else QUIET) * 30 / 8)
@@ -286,7 +295,7 @@ class TestLateData:
 
         for first in range(0, 100, 20):
             await service.post_batch(beats[first : first + 20])
-            await turn(database, now + (first + 20) * SECOND)
+            assert await turn(database, later + (first + 20) * SECOND)
 
         (episode,) = await recorded(database)
         assert episode.active_at == start + 41 * 30 * SECOND
