@@ -20,6 +20,7 @@ from service.access.identity import Caller, Identity, scopes
 from service.access.keys import secret_key
 from service.access.sessions import Sessions
 from service.access.tokens import Hasher, Tokens
+from service.alerts.evaluate import Alerts
 from service.cache import Answers, Reader, Watch
 from service.clock import Clock
 from service.database import roles
@@ -133,6 +134,7 @@ class Parts:
         self._opened: tuple[AbstractAsyncContextManager[object], ...] = (
             database, sparklines, self.exporting, self.ingest, self.writing, following, self.configurations,
             self.tokens, self.ended, self.removals, Watch(self.answers, database), self.live, Maintenance(database_url),
+            Alerts(database_url, settings.alert_seconds, self._is_reachable),
         )  # fmt: skip
 
     @asynccontextmanager

@@ -229,6 +229,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             extra={"unit": "minutes"},
         ),
     ] = 60.0
+    alert_seconds: Annotated[
+        float,
+        Meta(
+            ge=5,
+            le=300,
+            description="How often alerts are evaluated, by one process of all on a database. A turn that takes "
+            "longer is said in /health/ready.",
+            extra={"unit": "seconds"},
+        ),
+    ] = 15.0
     cors_origins: Annotated[
         tuple[Annotated[str, Meta(pattern=r"^(\*|https?://[^/\s,]+)\Z")], ...],
         Meta(

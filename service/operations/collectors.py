@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
+import asyncpg
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
@@ -30,21 +31,32 @@ class Exposition:
         self._registry = metrics.registry
         self._registry.register(_Observed(metrics, ingest, answers, databases))
 
-    def text(self, accept: str, jobs: Iterable[str] | None, edition: str) -> tuple[bytes, str]:
+    def text(
+        self, accept: str, jobs: Iterable[str] | None, alerts: Sequence[asyncpg.Record] | None, edition: str
+    ) -> tuple[bytes, str]:
         """All of it as `accept` wants it, OpenMetrics or Prometheus' own text; and its media type.
 
         jobs   the state of each job in the background; None: the database is away
+        alerts how many there are of each rule, severity and state, each row with the clock of their evaluation;
+               None: it is not known
         """
         encode, media_type = choose_encoder(accept)
-        return encode(_Scrape(self._registry, jobs, edition)), media_type
+        return encode(_Scrape(self._registry, jobs, alerts, edition)), media_type
 
 
 class _Scrape(Collector):
     """The registry, and what only the database knows."""
 
-    def __init__(self, registry: CollectorRegistry, jobs: Iterable[str] | None, edition: str) -> None:
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        jobs: Iterable[str] | None,
+        alerts: Sequence[asyncpg.Record] | None,
+        edition: str,
+    ) -> None:
         self._registry = registry
         self._jobs = jobs
+        self._alerts = alerts
         self._edition = edition
 
     def collect(self) -> Iterator[Metric]:
@@ -57,6 +69,27 @@ class _Scrape(Collector):
             for state in JOB_STATES:
                 jobs.add_metric([state], found[state])
             yield jobs
+        if self._alerts:
+            yield from _of_alerts(self._alerts)
+
+
+def _of_alerts(rows: Sequence[asyncpg.Record]) -> Iterator[Metric]:
+    """Counts by rule, because /metrics names no server."""
+    yield GaugeMetricFamily(
+        "linkbeat_alert_evaluation_seconds", "How long evaluating alerts last took.", rows[0]["took_seconds"]
+    )
+    if rows[0]["evaluated_at"] is not None:
+        yield GaugeMetricFamily(
+            "linkbeat_alert_evaluated_timestamp_seconds", "When alerts were last evaluated, by any process.",
+            rows[0]["evaluated_at"].timestamp(),
+        )  # fmt: skip
+    alerts = GaugeMetricFamily(
+        "linkbeat_alerts", "Alerts that fire, or are about to.", labels=["alertname", "severity", "alertstate"]
+    )
+    for row in rows:
+        if row["rule_id"] is not None:
+            alerts.add_metric([row["rule_id"], row["severity"], row["state"]], row["alerts"])
+    yield alerts
 
 
 class _Observed(Collector):

@@ -29,6 +29,14 @@ _JOBS = """
 SELECT job, state, every, last_success, last_failure, consecutive_failures, last_error FROM linkbeat.jobs
 ORDER BY state = 'ok', state = 'taken over', consecutive_failures DESC, job
 """
+# How evaluating alerts goes, and how many there are; one row without a rule where there are none.
+_ALERTS = """
+SELECT c.evaluated_at, extract(epoch FROM now() - c.evaluated_at)::float8 AS age_seconds,
+       extract(epoch FROM c.took)::float8 AS took_seconds, a.rule_id, a.severity, a.state, a.alerts
+FROM (SELECT nullif(evaluated_at, '-infinity') AS evaluated_at, took FROM linkbeat.alert_clock) c
+LEFT JOIN (SELECT rule_id, severity, state, count(*) AS alerts FROM public.alerts GROUP BY 1, 2, 3) a ON true
+"""
+LATE_TURNS = 4  # missed one after the other, before it is said
 _STATE = "SELECT edition, (SELECT version_num FROM linkbeat.schema_version) AS revision FROM linkbeat.installation"
 _INFO = f"""
 SELECT i.edition, v.version_num AS revision, current_setting('server_version') AS postgresql_version,
@@ -53,6 +61,7 @@ class Readiness(msgspec.Struct, frozen=True):
 
     jobs   the work in the background: refresh of the aggregates, compression, retention. Where it fails, heartbeats
            are stored and answers are right all the same; so this alone leaves the service ready.
+    alerts whether they are evaluated, and in time; the service is ready all the same
     """
 
     status: Literal["ready", "not ready"]
@@ -60,6 +69,7 @@ class Readiness(msgspec.Struct, frozen=True):
     schema: str
     ingest: str
     jobs: str
+    alerts: str
     edition: str
 
 
@@ -126,6 +136,7 @@ class _Found(msgspec.Struct):
     ingest: str = "ok"
     edition: str = "unknown"
     jobs: list[asyncpg.Record] | None = None
+    alerts: list[asyncpg.Record] | None = None
 
     @property
     def is_ready(self) -> bool:
@@ -146,6 +157,7 @@ def routers(
         try:
             rows = await reader.database.fetch(_STATE)
             found.jobs = await reader.database.fetch(_JOBS)
+            found.alerts = await reader.database.fetch(_ALERTS)
         except Problem as problem:
             found.database = problem.detail
         except asyncpg.PostgresError as raised:
@@ -160,12 +172,13 @@ def routers(
         return found
 
     async def exposition(request: Request[Any, Any, Any]) -> Response[bytes]:
-        jobs, edition = None, "unknown"
+        jobs, alerts, edition = None, None, "unknown"
         with suppress(Problem, asyncpg.PostgresError):
             rows = await reader.database.fetch(_STATE)
             edition = rows[0]["edition"] if rows else "unknown"
             jobs = [row["state"] for row in await reader.database.fetch(_JOBS)]
-        text, media_type = exposed.text(request.headers.get("accept", ""), jobs, edition)
+            alerts = await reader.database.fetch(_ALERTS)
+        text, media_type = exposed.text(request.headers.get("accept", ""), jobs, alerts, edition)
         return Response(text, media_type=media_type)
 
     @get("/health", scope="open", summary="Is the process alive?")
@@ -178,9 +191,10 @@ def routers(
     async def ready() -> Response[Readiness]:
         found = await look()
         told = "unknown" if found.jobs is None else _told([job for job in found.jobs if job["state"] != "ok"])
+        alerts = "unknown" if not found.alerts else _evaluated(found.alerts[0], settings.alert_seconds)
         status: Literal["ready", "not ready"] = "ready" if found.is_ready else "not ready"
         return Response(
-            Readiness(status, found.database, found.schema, found.ingest, told, found.edition),
+            Readiness(status, found.database, found.schema, found.ingest, told, alerts, found.edition),
             status_code=200 if found.is_ready else 503,
         )
 
@@ -248,6 +262,17 @@ def routers(
         Router("/", route_handlers=[health, ready, public_metrics], tags=["system"]),
         Router("/system", route_handlers=[system_health, info, system_metrics], tags=["system"]),
     )
+
+
+def _evaluated(clock: asyncpg.Record, seconds: float) -> str:
+    """What is wrong with the turns of alerts, which are due every `seconds`; or `ok`."""
+    if clock["evaluated_at"] is None:
+        return "not evaluated yet"
+    if clock["age_seconds"] > LATE_TURNS * seconds:
+        return f"last evaluated {clock['evaluated_at']:%Y-%m-%dT%H:%M:%SZ}"
+    if clock["took_seconds"] > seconds:
+        return f"a turn took {clock['took_seconds']:.1f} s; one is due every {seconds:g} s"
+    return "ok"
 
 
 def _told(jobs: list[asyncpg.Record]) -> str:

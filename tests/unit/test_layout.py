@@ -19,7 +19,7 @@ ORDER = (
     ("http",),
     ("database",),
     ("access", "cache"),
-    ("ingest", "usage", "traffic"),
+    ("alerts", "ingest", "usage", "traffic"),
     ("fleet", "pictures", "web"),
     ("operations", "openapi"),
     ("app", "single"),
