@@ -13,6 +13,8 @@ import asyncpg
 
 from agent import __version__
 from service.access import command as token_command
+from service.alerts import command as alerts_command
+from service.alerts import follow_file
 from service.command import COMMAND, python_module
 from service.database import schema
 from service.database.roles import analyst_session
@@ -44,6 +46,8 @@ def main() -> int:
         _log_to_stderr(settings.log_level, getattr(arguments, "worker", ""))
         if arguments.command == "token":
             return token_command.run(settings, arguments, say)
+        if arguments.command == "alerts":
+            return alerts_command.run(settings, arguments, say)
         if arguments.command == "recount":
             return recount.run(settings, arguments, say)
         if arguments.command == "verify":
@@ -81,6 +85,8 @@ def argument_parser() -> argparse.ArgumentParser:
             )  # one of them: service/serving/workers.py
     words = "make, list and revoke tokens (docs/identity.md)"
     token_command.add_arguments(commands.add_parser("token", help=words, description=words))
+    words = "apply or export a file of alert rules and channels (docs/alerts.md)"
+    alerts_command.add_arguments(commands.add_parser("alerts", help=words, description=words))
     words = "recompute the deltas of a server's stored samples (docs/counters.md)"
     recount.add_arguments(commands.add_parser("recount", help=words, description=words))
     words = "compare all aggregates with what their rows come to; exit status 1 where they differ (docs/backup.md)"
@@ -101,6 +107,8 @@ def serve(settings: Settings, arguments: argparse.Namespace) -> int:
     words = log.debug if settings.database_url else say
     with choose_database(settings, words) as database:
         asyncio.run(schema.check(database.url, settings))
+        if settings.alerts_file:
+            asyncio.run(follow_file.apply(database.url, settings))
         if arguments.workers > 1:
             return run_workers(settings, database, arguments.workers, say)
         return serve_on(listen(settings.host, settings.port), settings, database, say)

@@ -22,6 +22,13 @@ from service.access.identity import Caller, Identity, scopes
 from service.access.keys import secret_key
 from service.access.sessions import Sessions
 from service.access.tokens import Hasher, Tokens
+from service.alerts import channel_routes, current, mutes, rule_routes
+from service.alerts.channels.network import Network
+from service.alerts.deliver import Delivery
+from service.alerts.evaluate import Alerts
+from service.alerts.follow_file import FollowedFile
+from service.alerts.pulse import Pulse
+from service.alerts.rule_routes import BACKTEST_SECONDS
 from service.cache import Answers, Reader, Watch
 from service.clock import Clock
 from service.database import roles
@@ -175,12 +182,21 @@ class Parts:
         self.exposed = Exposition(
             self.metrics, self.ingest, self.answers, (database, sparklines, self.writing), shared, self.replicas
         )
-        self.databases = (database, sparklines, self.exporting, self.writing, following)
+        self.network = Network(allows_private=settings.alert_private_addresses)
+        self.delivering = Database(database_url, connections=2, role=roles.INGEST)
+        self.testing = Database(database_url, connections=1, seconds=BACKTEST_SECONDS)
+        delivery = Delivery(self.delivering, self.network, self._is_reachable)
+        pulse = Pulse(self.delivering, self.network)
+        self.databases = (
+            database, sparklines, self.exporting, self.writing, following, self.delivering, self.testing,
+        )  # fmt: skip
         self._opened: tuple[AbstractAsyncContextManager[object], ...] = (
             Sharing(self.exposed), *([self.replicas] if self.replicas else []), *self.databases, self.ingest,
             self.configurations, self.tokens, self.ended,
             self.removals, Watch(self.answers, database), self.live,
             Maintenance(database_url) if is_maintained else nullcontext(),
+            delivery, pulse, FollowedFile(database_url, settings),
+            Alerts(database_url, settings.alert_seconds, self._is_reachable, pulse.beat),
         )  # fmt: skip
 
     @asynccontextmanager
@@ -256,6 +272,10 @@ def create_app(
                     usage.router(database, parts.zones, clock, settings),
                     export.router(parts.exporting),
                     quotas.router(database, writing, parts.zones, clock),
+                    rule_routes.router(database, parts.testing, writing, clock),
+                    channel_routes.router(database, writing, parts.zones, parts.network, clock),
+                    mutes.router(database, writing, parts.zones, clock),
+                    current.router(database, writing),
                     system,
                     definitions.router(parts.answers),
                 ],

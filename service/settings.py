@@ -265,6 +265,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             extra={"unit": "minutes"},
         ),
     ] = 60.0
+    alert_seconds: Annotated[
+        float,
+        Meta(
+            ge=5,
+            le=300,
+            description="How often alerts are evaluated, by one process of all on a database. A turn that takes "
+            "longer is said in /health/ready.",
+            extra={"unit": "seconds"},
+        ),
+    ] = 15.0
     cors_origins: Annotated[
         tuple[Annotated[str, Meta(pattern=r"^(\*|https?://[^/\s,]+)\Z")], ...],
         Meta(
@@ -273,6 +283,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             extra={"allowed": "a comma-separated list of origins such as https://dash.example.net"},
         ),
     ] = ()
+    alerts_file: Annotated[
+        str,
+        Meta(
+            pattern=r"^/[^\x00]*\Z",
+            description="TOML file with rules and channels of alerts (docs/alerts.md), applied at the start and at "
+            "SIGHUP. Over REST they are read-only; those that leave the file are deleted.",
+            extra={"allowed": "an absolute path"},
+        ),
+    ] = ""
+    alert_private_addresses: Annotated[
+        bool,
+        Meta(
+            description="Whether channels of alerts may reach addresses inside the network: private, loopback and "
+            "link-local ones."
+        ),
+    ] = False
     metrics_public: Annotated[
         bool,
         Meta(description="Whether /metrics needs no token. It names no server, but shows how busy the fleet is."),

@@ -5,6 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
+import asyncpg
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -47,15 +48,19 @@ class Exposition:
         if self._shared:
             self._shared.write(self._registry.collect(), is_last=is_last)
 
-    def text(self, accept: str, jobs: Iterable[str] | None, edition: str) -> tuple[bytes, str]:
+    def text(
+        self, accept: str, jobs: Iterable[str] | None, alerts: Sequence[asyncpg.Record] | None, edition: str
+    ) -> tuple[bytes, str]:
         """The metrics in the format that `accept` requests, OpenMetrics or Prometheus' text format; and its media type.
 
-        jobs   the state of each background job; None: the database is unavailable
+        jobs     the state of each background job; None: the database is unavailable
+        alerts   how many alerts of each rule, severity and state there are, each row with the clock of their evaluation;
+                 None: unknown
         """
         encode, media_type = choose_encoder(accept)
         self.share()  # nothing is told that does not stand in the file: the sum would fall with this process
         own = self._shared.of_all() if self._shared else self._registry.collect()
-        return encode(_Scrape(own, jobs, edition)), media_type
+        return encode(_Scrape(own, jobs, alerts, edition)), media_type
 
 
 class Sharing(BackgroundTask):
@@ -84,9 +89,16 @@ class Sharing(BackgroundTask):
 class _Scrape(Collector):
     """What processes count, and what only the database knows."""
 
-    def __init__(self, own: Iterable[Metric], jobs: Iterable[str] | None, edition: str) -> None:
+    def __init__(
+        self,
+        own: Iterable[Metric],
+        jobs: Iterable[str] | None,
+        alerts: Sequence[asyncpg.Record] | None,
+        edition: str,
+    ) -> None:
         self._own = own
         self._jobs = jobs
+        self._alerts = alerts
         self._edition = edition
 
     def collect(self) -> Iterator[Metric]:
@@ -101,6 +113,27 @@ class _Scrape(Collector):
             for state in JOB_STATES:
                 jobs.add_metric([state], found[state])
             yield jobs
+        if self._alerts:
+            yield from _of_alerts(self._alerts)
+
+
+def _of_alerts(rows: Sequence[asyncpg.Record]) -> Iterator[Metric]:
+    """Counts by rule, because /metrics names no server."""
+    yield GaugeMetricFamily(
+        "linkbeat_alert_evaluation_seconds", "How long evaluating alerts last took.", rows[0]["took_seconds"]
+    )
+    if rows[0]["evaluated_at"] is not None:
+        yield GaugeMetricFamily(
+            "linkbeat_alert_evaluated_timestamp_seconds", "When alerts were last evaluated, by any process.",
+            rows[0]["evaluated_at"].timestamp(),
+        )  # fmt: skip
+    alerts = GaugeMetricFamily(
+        "linkbeat_alerts", "Alerts that fire, or are about to.", labels=["alertname", "severity", "alertstate"]
+    )
+    for row in rows:
+        if row["rule_id"] is not None:
+            alerts.add_metric([row["rule_id"], row["severity"], row["state"]], row["alerts"])
+    yield alerts
 
 
 class _Observed(Collector):

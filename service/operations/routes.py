@@ -39,6 +39,14 @@ _STATE = f"""
 SELECT edition, (SELECT version_num FROM linkbeat.schema_version) AS revision, {_SCHEDULED} AS is_scheduled
 FROM linkbeat.installation
 """
+# How evaluating alerts goes, and how many there are; one row without a rule where there are none.
+_ALERTS = """
+SELECT c.evaluated_at, extract(epoch FROM now() - c.evaluated_at)::float8 AS age_seconds,
+       extract(epoch FROM c.took)::float8 AS took_seconds, a.rule_id, a.severity, a.state, a.alerts
+FROM (SELECT nullif(evaluated_at, '-infinity') AS evaluated_at, took FROM linkbeat.alert_clock) c
+LEFT JOIN (SELECT rule_id, severity, state, count(*) AS alerts FROM public.alerts GROUP BY 1, 2, 3) a ON true
+"""
+LATE_TURNS = 4  # missed one after the other, before it is said
 _INFO = f"""
 SELECT i.edition, v.version_num AS revision, current_setting('server_version') AS postgresql_version,
        (SELECT extversion FROM pg_extension WHERE extname = 'timescaledb') AS timescaledb_version,
@@ -65,6 +73,7 @@ class Readiness(msgspec.Struct, frozen=True):
     durability           whether 200 can mean what LINKBEAT_DURABILITY says
     durability_in_force  what the database's commits are worth: local, on the primary's disk; replicated, on a
                          synchronous standby's too; none, nothing is acknowledged
+    alerts               whether alerts are evaluated, and in time; it leaves the service ready
     """
 
     status: Literal["ready", "not ready"]
@@ -72,6 +81,7 @@ class Readiness(msgspec.Struct, frozen=True):
     schema: str
     ingest: str
     jobs: str
+    alerts: str
     edition: str
     durability: str
     durability_asked: Literal["local", "replicated"]
@@ -151,6 +161,7 @@ class _Found(msgspec.Struct):
     edition: str = "unknown"
     jobs: list[asyncpg.Record] | None = None
     is_scheduled: bool = False
+    alerts: list[asyncpg.Record] | None = None
 
     @property
     def is_ready(self) -> bool:
@@ -171,6 +182,7 @@ def routers(
         try:
             rows = await reader.database.fetch(_STATE)
             found.jobs = await reader.database.fetch(_JOBS)
+            found.alerts = await reader.database.fetch(_ALERTS)
         except Problem as problem:
             found.database = problem.detail
         except asyncpg.PostgresError as raised:
@@ -190,12 +202,13 @@ def routers(
         return found
 
     async def exposition(request: Request[Any, Any, Any]) -> Response[bytes]:
-        jobs, edition = None, "unknown"
+        jobs, alerts, edition = None, None, "unknown"
         with suppress(Problem, asyncpg.PostgresError):
             rows = await reader.database.fetch(_STATE)
             edition = rows[0]["edition"] if rows else "unknown"
             jobs = [row["state"] for row in await reader.database.fetch(_JOBS)]
-        text, media_type = exposed.text(request.headers.get("accept", ""), jobs, edition)
+            alerts = await reader.database.fetch(_ALERTS)
+        text, media_type = exposed.text(request.headers.get("accept", ""), jobs, alerts, edition)
         return Response(text, media_type=media_type)
 
     @get("/health", scope="open", summary="Liveness")
@@ -210,6 +223,7 @@ def routers(
     async def ready() -> Response[Readiness]:
         found = await check()
         told = _told(found, settings)
+        alerts = "unknown" if not found.alerts else _evaluated(found.alerts[0], settings.alert_seconds)
         status: Literal["ready", "not ready"] = "ready" if found.is_ready else "not ready"
         return Response(
             Readiness(
@@ -218,6 +232,7 @@ def routers(
                 found.schema,
                 found.ingest,
                 told,
+                alerts,
                 found.edition,
                 found.durability,
                 ingest.durability.asked,
@@ -302,6 +317,17 @@ def routers(
         Router("/", route_handlers=[health, ready, public_metrics], tags=["system"]),
         Router("/system", route_handlers=[system_health, info, system_metrics], tags=["system"]),
     )
+
+
+def _evaluated(clock: asyncpg.Record, seconds: float) -> str:
+    """What is wrong with the turns of alerts, which are due every `seconds`; or `ok`."""
+    if clock["evaluated_at"] is None:
+        return "not evaluated yet"
+    if clock["age_seconds"] > LATE_TURNS * seconds:
+        return f"last evaluated {clock['evaluated_at']:%Y-%m-%dT%H:%M:%SZ}"
+    if clock["took_seconds"] > seconds:
+        return f"a turn took {clock['took_seconds']:.1f} s; one is due every {seconds:g} s"
+    return "ok"
 
 
 def _maintenance(settings: Settings, *, is_scheduled: bool) -> str:

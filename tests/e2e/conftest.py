@@ -39,6 +39,13 @@ class ServiceProcess:
     def log(self) -> str:
         return self.log_path.read_text()
 
+    def await_log(self, words: str, seconds: float = 60.0) -> None:
+        """Waits until it has said so."""
+        deadline = time.monotonic() + seconds
+        while words not in self.log:
+            assert time.monotonic() < deadline, self.log
+            time.sleep(0.05)
+
     @property
     def resident_bytes(self) -> int:
         """Memory that it holds now."""

@@ -20,6 +20,7 @@ ORDER = (
     ("database",),
     ("access", "cache"),
     ("ingest", "usage", "traffic"),
+    ("alerts",),
     ("fleet", "pictures", "web"),
     ("operations", "openapi"),
     ("app", "single"),
