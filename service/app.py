@@ -20,6 +20,10 @@ from service.access.identity import Caller, Identity, scopes
 from service.access.keys import secret_key
 from service.access.sessions import Sessions
 from service.access.tokens import Hasher, Tokens
+from service.alerts import channel_routes, current, mutes, rule_routes
+from service.alerts.channels.network import Network
+from service.alerts.deliver import Delivery
+from service.alerts.rule_routes import BACKTEST_SECONDS
 from service.cache import Answers, Reader, Watch
 from service.clock import Clock
 from service.database import roles
@@ -129,10 +133,15 @@ class Parts:
         self.removals = Removals(database_url, database, self._is_reachable)
         self.live = overview.live(database)
         self.zones = Zones(database)
+        self.network = Network(allows_private=settings.alert_private_addresses)
+        self.delivering = Database(database_url, connections=2, role=roles.INGEST)
+        self.testing = Database(database_url, connections=1, seconds=BACKTEST_SECONDS)
+        delivery = Delivery(self.delivering, self.network, self._is_reachable)
         self.exposed = Exposition(self.metrics, self.ingest, self.answers, (database, sparklines, self.writing))
         self._opened: tuple[AbstractAsyncContextManager[object], ...] = (
             database, sparklines, self.exporting, self.ingest, self.writing, following, self.configurations,
             self.tokens, self.ended, self.removals, Watch(self.answers, database), self.live, Maintenance(database_url),
+            self.delivering, self.testing, delivery,
         )  # fmt: skip
 
     @asynccontextmanager
@@ -193,6 +202,10 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Linkbeat:
                     usage.router(database, parts.zones, clock, settings),
                     export.router(parts.exporting),
                     quotas.router(database, writing, parts.zones, clock),
+                    rule_routes.router(database, parts.testing, writing, clock),
+                    channel_routes.router(database, writing, parts.zones, parts.network, clock),
+                    mutes.router(database, writing, parts.zones, clock),
+                    current.router(database, writing),
                     system,
                     definitions.router(parts.answers),
                 ],

@@ -23,6 +23,9 @@ from litestar.openapi.spec import (
 from litestar.params import FromPath, JSONBody
 
 from service.access.issue import Enrolling, NewEnrolment, NewServer, NewToken
+from service.alerts import rules
+from service.alerts.channels import kinds
+from service.alerts.mutes import Mute
 from service.command import PREFIX
 from service.http.errors import MEDIA_TYPE
 from service.http.problems import problems
@@ -165,15 +168,34 @@ def _describe_bodies(document: OpenAPI) -> None:
     def enroll(data: JSONBody[Enrolling]) -> None:
         raise NotImplementedError(data)
 
+    @put("/api/v1/alert-rules/{rule_id:str}", sync_to_thread=False)
+    def alert_rule(rule_id: FromPath[str], data: JSONBody[rules.AnyRule]) -> None:
+        raise NotImplementedError(rule_id, data)
+
+    @post("/api/v1/alert-rules/test", sync_to_thread=False)
+    def alert_rule_test(data: JSONBody[rules.AnyRule]) -> None:
+        raise NotImplementedError(data)
+
+    @put("/api/v1/alert-channels/{channel_id:str}", sync_to_thread=False)
+    def alert_channel(channel_id: FromPath[str], data: JSONBody[kinds.Channel]) -> None:
+        raise NotImplementedError(channel_id, data)
+
+    @put("/api/v1/alert-mutes/{mute_id:str}", sync_to_thread=False)
+    def alert_mute(mute_id: FromPath[str], data: JSONBody[Mute]) -> None:
+        raise NotImplementedError(mute_id, data)
+
     @post("/api/v1/pictures", sync_to_thread=False)
     def picture(data: JSONBody[NewPicture]) -> None:
         raise NotImplementedError(data)
 
     described = Litestar(
-        [heartbeat, heartbeats, config, quota, token, enrolment, server, enroll, picture],
+        [
+            heartbeat, heartbeats, config, quota, token, enrolment, server, enroll, picture,
+            alert_rule, alert_rule_test, alert_channel, alert_mute,
+        ],
         openapi_config=OpenAPIConfig(title="", version=""),
         logging_config=None,
-    ).openapi_schema
+    ).openapi_schema  # fmt: skip
     assert document.paths is not None
     assert described.paths is not None
     for path, item in described.paths.items():

@@ -27,6 +27,7 @@ CODES: dict[str, tuple[int, str]] = {
     "unknown_server": (404, "No server of this id ever sent a heartbeat"),
     "method_not_allowed": (405, "The resource has no such method"),
     "server_exists": (409, "The server is already known"),
+    "managed_by_file": (409, "The resource is set by a file"),
     "request_timeout": (408, "The body did not arrive in time"),
     "too_large": (413, "The body is too large"),
     "unsupported_media_type": (415, "The body is of a type that is not understood"),

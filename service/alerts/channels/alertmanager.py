@@ -12,11 +12,10 @@ from typing import Any
 import msgspec
 
 from service.alerts.channels import http
-from service.alerts.channels.kinds import Alertmanager
+from service.alerts.channels.kinds import AlertmanagerChannel
 from service.alerts.channels.message import Alert
 from service.alerts.channels.network import Network
 from service.alerts.channels.outcome import Outcome
-from service.alerts.channels.text import measure
 
 RESEND_SECONDS = 60.0
 RESOLVED_FOR = timedelta(minutes=15)
@@ -25,7 +24,7 @@ _BATCH = 500  # alerts of one request
 _HEADERS = {"Content-Type": "application/json"}
 
 
-async def send(network: Network, channel: Alertmanager, alerts: list[Alert], now: datetime) -> Outcome:
+async def send(network: Network, channel: AlertmanagerChannel, alerts: list[Alert], now: datetime) -> Outcome:
     """Tells every instance. Delivered where one of them took all: those that were away are told a minute later.
 
     now   by the database's clock, as the alerts' own times are
@@ -48,18 +47,15 @@ def posted(alert: Alert, now: datetime) -> dict[str, Any]:
     """A PostableAlert. Its labels are what Alertmanager tells alerts apart by, and stay the same until it ends."""
     is_over = alert.state in ("resolved", "closed")
     labels = {
-        "alertname": alert.rule,
-        "kind": alert.kind,
+        "alertname": alert.rule or "linkbeat",
         "severity": alert.severity,
         "server_id": alert.server_id or "",
         "subject": alert.subject or "",
-        "episode": alert.id.rpartition(".")[0],
+        "episode": alert.episode,
     }
     annotations = {
-        "value": measure(alert.kind, alert.value),
+        "value": "" if alert.value is None else f"{alert.value:.15g}",
         "reason": alert.reason or "",
-        "note": alert.note or "",
-        "runbook": alert.runbook or "",
     }
     return {
         "labels": {name: value for name, value in labels.items() if value},

@@ -8,7 +8,7 @@ import os
 
 import msgspec
 
-from service.alerts.channels.kinds import Apprise
+from service.alerts.channels.kinds import AppriseChannel
 from service.alerts.channels.message import Message
 from service.alerts.channels.network import Network
 from service.alerts.channels.outcome import Outcome
@@ -35,7 +35,7 @@ class Result(msgspec.Struct, frozen=True):
     error: str
 
 
-async def send(network: Network, channel: Apprise, message: Message) -> Outcome:
+async def send(network: Network, channel: AppriseChannel, message: Message) -> Outcome:
     """Delivers once to all of the channel's services."""
     job = Job(channel.urls, subject(message), text(message, channel.time_zone), network.allows_private)
     process = await asyncio.create_subprocess_exec(

@@ -70,7 +70,7 @@ class ChannelOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     enabled: bool = True
 
 
-class Webhook(ChannelOptions, frozen=True, kw_only=True):
+class WebhookChannel(ChannelOptions, frozen=True, kw_only=True):
     """POST with JSON.
 
     url     write-only but for scheme, host and port: a path is often the receiver's secret
@@ -82,7 +82,7 @@ class Webhook(ChannelOptions, frozen=True, kw_only=True):
     secret: Secret | None = None
 
 
-class Email(ChannelOptions, frozen=True, kw_only=True):
+class EmailChannel(ChannelOptions, frozen=True, kw_only=True):
     """Mail by SMTP.
 
     security  `starttls` (never without it), `tls` from the first byte, or `none`
@@ -100,7 +100,7 @@ class Email(ChannelOptions, frozen=True, kw_only=True):
     password: Secret | None = None
 
 
-class Alertmanager(ChannelOptions, frozen=True, kw_only=True):
+class AlertmanagerChannel(ChannelOptions, frozen=True, kw_only=True):
     """Prometheus' Alertmanager (API v2), which groups, silences and sends by itself.
 
     urls  of every instance of a cluster, as its peers do not pass alerts on; write-only but for scheme, host and port
@@ -110,7 +110,7 @@ class Alertmanager(ChannelOptions, frozen=True, kw_only=True):
     urls: Annotated[list[Url], Meta(min_length=1, max_length=MAX_INSTANCES)]
 
 
-class Ping(ChannelOptions, frozen=True, kw_only=True):
+class PingChannel(ChannelOptions, frozen=True, kw_only=True):
     """A dead man's switch: GET after every evaluation, while messages are delivered. No rule can name it.
 
     url  write-only but for scheme, host and port
@@ -120,7 +120,7 @@ class Ping(ChannelOptions, frozen=True, kw_only=True):
     url: Url
 
 
-class Apprise(ChannelOptions, frozen=True, kw_only=True):
+class AppriseChannel(ChannelOptions, frozen=True, kw_only=True):
     """A service that Apprise knows (`pip install 'linkbeat[apprise]'`).
 
     urls  write-only but for the scheme
@@ -133,17 +133,18 @@ class Apprise(ChannelOptions, frozen=True, kw_only=True):
     ]
 
 
-Channel = Webhook | Email | Alertmanager | Ping | Apprise
+Channel = WebhookChannel | EmailChannel | AlertmanagerChannel | PingChannel | AppriseChannel
 KINDS: dict[str, type[Channel]] = {
-    "webhook": Webhook, "email": Email, "alertmanager": Alertmanager, "ping": Ping, "apprise": Apprise,
+    "webhook": WebhookChannel, "email": EmailChannel, "alertmanager": AlertmanagerChannel, "ping": PingChannel,
+    "apprise": AppriseChannel,
 }  # fmt: skip
 SECRETS = ("url", "urls", "secret", "password")
-_DEFAULT_PORTS = {"starttls": 587, "tls": 465, "none": 25}
+DEFAULT_PORTS = {"starttls": 587, "tls": 465, "none": 25}
 
 
-def smtp_port(channel: Email) -> int:
+def smtp_port(channel: EmailChannel) -> int:
     """The port that mail is handed over at."""
-    return channel.port or _DEFAULT_PORTS[channel.security]
+    return channel.port or DEFAULT_PORTS[channel.security]
 
 
 def shown_url(url: str) -> str:
@@ -153,12 +154,12 @@ def shown_url(url: str) -> str:
 
 def check(channel: Channel, *, allows_private: bool) -> None:
     """Raises Problem (422) for what the types do not say: a URL that cannot be called, an address in the network."""
-    if isinstance(channel, Webhook | Ping):
+    if isinstance(channel, WebhookChannel | PingChannel):
         _check_url(channel.url, "url", allows_private=allows_private)
-    elif isinstance(channel, Alertmanager):
+    elif isinstance(channel, AlertmanagerChannel):
         for place, url in enumerate(channel.urls):
             _check_url(url, f"urls[{place}]", allows_private=allows_private)
-    elif isinstance(channel, Email):
+    elif isinstance(channel, EmailChannel):
         _check_host(channel.host, "host", allows_private=allows_private)
 
 
@@ -177,32 +178,44 @@ def _check_host(host: str, path: str, *, allows_private: bool) -> None:
         raise Problem.invalid(path, refusal(host))
 
 
-def split(channel: Channel, before: Channel | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What of a channel may be shown, and its secrets; a secret that was not sent is the one of `before`."""
+def completed(channel: Channel, before: Channel | None) -> Channel:
+    """The channel with the secrets that were not sent: those of `before`, the one that is stored.
+
+    Raises Problem (422) for a URL as an answer shows it that is not one of those stored.
+    """
+    old = before if type(before) is type(channel) else None
+    if isinstance(channel, WebhookChannel | PingChannel):
+        (url,) = _kept([channel.url], [getattr(old, "url", "")], "url")
+        channel = msgspec.structs.replace(channel, url=url)
+    elif isinstance(channel, AlertmanagerChannel | AppriseChannel):
+        channel = msgspec.structs.replace(channel, urls=_kept(channel.urls, getattr(old, "urls", []), "urls"))
+    if isinstance(channel, WebhookChannel) and channel.secret is None:
+        channel = msgspec.structs.replace(channel, secret=getattr(old, "secret", None))
+    if isinstance(channel, EmailChannel) and channel.password is None and _is_same_account(channel, old):
+        channel = msgspec.structs.replace(channel, password=getattr(old, "password", None))
+    return channel
+
+
+def split(channel: Channel) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What of a channel may be shown, and its secrets."""
     public: dict[str, Any] = {}
     secret: dict[str, Any] = {}
-    old = {} if before is None or type(before) is not type(channel) else msgspec.to_builtins(before)
     for name, value in msgspec.to_builtins(channel).items():
         if name not in SECRETS:
             public[name] = value
-        elif name == "url":
-            (secret[name],) = _kept([value], [old.get(name, "")])
-            public[name] = shown_url(secret[name])
+            continue
+        secret[name] = value
+        if name == "url":
+            public[name] = shown_url(value)
         elif name == "urls":
-            secret[name] = _kept(value, old.get(name, []))
-            public[name] = [shown_url(one) for one in secret[name]]
+            public[name] = [shown_url(one) for one in value]
         else:
-            is_kept = value is None and _is_same_account(channel, before)
-            secret[name] = old.get(name) if is_kept else value
-            public[f"has_{name}"] = bool(secret[name])
+            public[f"has_{name}"] = bool(value)
     return public, secret
 
 
-def _kept(urls: list[str], old: list[str]) -> list[str]:
-    """The URLs; in the place of those that were shown, the stored ones that they stand for.
-
-    Raises Problem (422) for one that stands for none.
-    """
+def _kept(urls: list[str], old: list[str], field: str) -> list[str]:
+    """The URLs; in the place of those that were shown, the stored ones that they stand for."""
     waiting, kept = list(old), []
     for place, url in enumerate(urls):
         if not url.endswith("…"):
@@ -210,20 +223,20 @@ def _kept(urls: list[str], old: list[str]) -> list[str]:
             continue
         stored = next((one for one in waiting if one and shown_url(one) == url), None)
         if stored is None:
-            path = "url" if len(urls) == 1 and old[:1] == [""] else f"urls[{place}]"
+            path = field if field == "url" else f"{field}[{place}]"
             raise Problem.invalid(path, "ends in …, as an answer shows a URL, and is not one of those stored")
         waiting.remove(stored)
         kept.append(stored)
     return kept
 
 
-def _is_same_account(channel: Channel, before: Channel | None) -> bool:
+def _is_same_account(channel: EmailChannel, before: Channel | None) -> bool:
     """Whether a stored password may be used: never at another host, where it would be handed to a stranger."""
-    if isinstance(channel, Email) and isinstance(before, Email):
+    if isinstance(before, EmailChannel):
         return (channel.host, smtp_port(channel), channel.security, channel.username) == (
             before.host, smtp_port(before), before.security, before.username,
         )  # fmt: skip
-    return True
+    return False
 
 
 def joined(public: dict[str, Any], secret: dict[str, Any]) -> Channel:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from email.message import EmailMessage
 from email.utils import format_datetime
 
-from service.alerts.channels.kinds import Email, smtp_port
+from service.alerts.channels.kinds import EmailChannel, smtp_port
 from service.alerts.channels.message import Message
 from service.alerts.channels.network import Network, Unreachable, reason, tls_context
 from service.alerts.channels.outcome import Outcome
@@ -18,7 +18,7 @@ DEADLINE_SECONDS = 30.0
 _threads = ThreadPoolExecutor(8, "linkbeat mail")
 
 
-async def send(network: Network, channel: Email, message: Message) -> Outcome:
+async def send(network: Network, channel: EmailChannel, message: Message) -> Outcome:
     """Hands the message over once. The Message-ID is the same whenever it is sent."""
     try:
         addresses = await network.addresses(channel.host, smtp_port(channel))
@@ -35,7 +35,7 @@ async def send(network: Network, channel: Email, message: Message) -> Outcome:
         session.end()  # which ends the thread's wait, too
 
 
-def written(channel: Email, message: Message) -> bytes:
+def written(channel: EmailChannel, message: Message) -> bytes:
     """The mail's bytes: a function of the message and the channel alone."""
     mail = EmailMessage()
     mail["From"] = channel.sender
@@ -51,7 +51,7 @@ def written(channel: Email, message: Message) -> bytes:
 class _Session:
     """One delivery, in a thread; `end` may be called from another."""
 
-    def __init__(self, channel: Email, addresses: list[str]) -> None:
+    def __init__(self, channel: EmailChannel, addresses: list[str]) -> None:
         self._channel = channel
         self._addresses = addresses
         self._socket: socket.socket | None = None

@@ -6,21 +6,17 @@ from zoneinfo import ZoneInfo
 from service.alerts.channels.message import Alert, Message
 
 MAX_SUBJECT = 200
-MAX_NOTE = 2_000
-_WORDS = {"firing": "firing", "resolved": "resolved", "closed": "closed", "flapping": "flapping"}
 
 
 def subject(message: Message) -> str:
     """One line: the alert, or how many there are of each state."""
-    if message.total == 1 and len(message.alerts) == 1:
+    if message.total == 1:
         alert = message.alerts[0]
-        line = f"[{_state(alert)}] {alert.rule}{_of(alert)}"
+        line = f"[{_state(alert)}] {alert.rule or 'Linkbeat'}{_of(alert)}"
     else:
-        counts = {state: sum(one.state == state for one in message.alerts) for state in _WORDS}
-        parts = [f"{count} {_WORDS[state]}" for state, count in counts.items() if count]
-        line = f"{message.total} alerts: {', '.join(parts)}"
-        line += ", and more" if message.total > len(message.alerts) else ""
-    return line[:MAX_SUBJECT]
+        first = message.alerts[0]
+        line = f"[{_state(first)}] {message.total} alerts, {first.rule or 'Linkbeat'}{_of(first)} and others"
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in line)[:MAX_SUBJECT]
 
 
 def text(message: Message, time_zone: str) -> str:
@@ -33,22 +29,25 @@ def text(message: Message, time_zone: str) -> str:
 
 
 def _paragraph(alert: Alert, zone: ZoneInfo) -> str:
-    lines = [f"{alert.rule}{_of(alert)}: {_state(alert)}"]
-    if measured := measure(alert.kind, alert.value):
-        lines.append(measured)
-    if alert.since is not None:
-        lines.append(f"from {_time(alert.since, zone)}" + (f" to {_time(alert.until, zone)}" if alert.until else ""))
+    lines = [f"{alert.rule or 'Linkbeat'}{_of(alert)}: {_state(alert)}"]
     if alert.reason:
         lines.append(alert.reason)
-    if alert.note:
-        lines.append(alert.note[:MAX_NOTE])
-    if alert.runbook:
-        lines.append(alert.runbook)
+    if alert.value is not None:
+        peak = "" if alert.peak in (None, alert.value) else f", peak {alert.peak:,.15g}"
+        lines.append(f"value {alert.value:,.15g}{peak}")
+    if alert.since is not None:
+        lines.append(f"from {_time(alert.since, zone)}" + (f" to {_time(alert.until, zone)}" if alert.until else ""))
     return "\n".join(lines)
 
 
 def _state(alert: Alert) -> str:
-    return f"{_WORDS[alert.state]}, {alert.severity}" if alert.state == "firing" else _WORDS[alert.state]
+    words = [alert.state]
+    if alert.state == "firing":
+        words.append(alert.severity)
+    words += ["flapping"] if alert.is_flapping else []
+    words += ["repeated"] if alert.is_repeated else []
+    words += ["in the past"] if alert.is_late else []
+    return ", ".join(words)
 
 
 def _of(alert: Alert) -> str:
@@ -57,24 +56,3 @@ def _of(alert: Alert) -> str:
 
 def _time(at: datetime, zone: ZoneInfo) -> str:
     return f"{at.astimezone(zone):%Y-%m-%d %H:%M:%S %Z}"
-
-
-def measure(kind: str, value: float | None) -> str:
-    """The value with its unit; "" where there is none."""
-    if value is None:
-        return ""
-    if kind == "silent":
-        return f"silent for {value:.0f} seconds"
-    if kind == "rate":
-        return f"{_bits(value)}/s"
-    if kind == "quota":
-        return f"{value:.1f} % of the quota"
-    return f"value {value:.15g}"
-
-
-def _bits(bps: float) -> str:
-    for unit in ("bit", "kbit", "Mbit", "Gbit", "Tbit"):
-        if abs(bps) < 1_000 or unit == "Tbit":
-            break
-        bps /= 1_000
-    return f"{bps:.4g} {unit}"

@@ -4,7 +4,7 @@ import hmac
 from hashlib import sha256
 
 from service.alerts.channels import http
-from service.alerts.channels.kinds import Webhook
+from service.alerts.channels.kinds import WebhookChannel
 from service.alerts.channels.message import Message
 from service.alerts.channels.network import Network
 from service.alerts.channels.outcome import Outcome
@@ -12,13 +12,12 @@ from service.alerts.channels.outcome import Outcome
 SIGNATURE = "X-Linkbeat-Signature"
 
 
-async def send(network: Network, channel: Webhook, message: Message) -> Outcome:
+async def send(network: Network, channel: WebhookChannel, message: Message) -> Outcome:
     """Delivers once; every repetition of a message is the same request, byte for byte."""
-    body = message.body()
     headers = {"Content-Type": "application/json", "Idempotency-Key": message.key}
     if channel.secret:
-        headers[SIGNATURE] = signature(channel.secret, body)
-    return await http.request(network, "POST", channel.url, body, headers)
+        headers[SIGNATURE] = signature(channel.secret, message.body)
+    return await http.request(network, "POST", channel.url, message.body, headers)
 
 
 def signature(secret: str, body: bytes) -> str:
