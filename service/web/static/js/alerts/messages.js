@@ -3,7 +3,9 @@
 import { make } from "../shared/dom.js";
 import { duration, moment } from "../shared/format.js";
 
-const STATES = /** @type {const} */ ({ waiting: ["warn", "waits"], delivered: ["ok", "delivered"], "given up": ["bad", "given up"] });
+const STATES = /** @type {const} */ ({
+  waiting: ["info", "waits"], retrying: ["warn", "not delivered yet"], delivered: ["ok", "delivered"], dead: ["bad", "given up"],
+});
 /** @type {Record<string, string>} */
 const KINDS = { alerts: "alerts", fleet: "most servers are silent", dead_letter: "another channel fails", test: "a test" };
 
@@ -36,6 +38,6 @@ export function messageTable(messages, now) {
 function trouble(one, now) {
   if (one.state === "delivered" || !one.error) return "";
   const next = (Date.parse(one.next_attempt_at) - now) / 1000;
-  const again = one.state === "waiting" && next > 0 ? `, again in ${duration(next)}` : "";
+  const again = one.state !== "dead" && next > 0 ? `, again in ${duration(next)}` : "";
   return `${one.error}${again} (attempt ${one.attempts})`;
 }

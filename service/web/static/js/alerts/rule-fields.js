@@ -58,7 +58,7 @@ const MAKERS = {
 
 /**
  * One bound of four, in its own unit.
- * @param {Extract<Rule, { kind: "rate" }> | null} rule
+ * @param {Rule | null} rule
  */
 function rate(rule) {
   const bounds = /** @type {(keyof typeof BOUNDS)[]} */ (Object.keys(BOUNDS));

@@ -3,7 +3,7 @@
 import { bytes, count, duration, NOTHING, percent, roundRate } from "../shared/format.js";
 
 /** @import { Units } from "../shared/choices.js" */
-/** @typedef {Api.AlertRules["rules"][number]} Rule */
+/** @typedef {Api.AlertRule} Rule what its kind does not have is missing or null */
 /** @typedef {Rule["kind"]} Kind */
 /** @typedef {Rule["severity"]} Severity */
 
@@ -40,7 +40,7 @@ export function condition(rule, units) {
     case "rate":
       return `${DIRECTIONS[rule.direction ?? "max"]} ${bound(rule, units)} over ${duration(rule.window_seconds ?? 300)}`;
     case "quota":
-      return [...(rule.percent ?? [80, 100]).map((one) => `${one} % used`), ...(rule.forecast === false ? [] : ["100 % expected"])].join(", ");
+      return [...[rule.percent ?? [80, 100]].flat().map((one) => `${one} % used`), ...(rule.forecast === false ? [] : ["100 % expected"])].join(", ");
     case "filesystem":
       return filesystem(rule);
     case "errors":
@@ -53,7 +53,7 @@ export function condition(rule, units) {
 }
 
 /**
- * @param {Extract<Rule, { kind: "rate" }>} rule
+ * @param {Rule} rule
  * @param {Units} units
  */
 function bound(rule, units) {
@@ -63,7 +63,7 @@ function bound(rule, units) {
   return `below ${rule.below_percent} % of the line`;
 }
 
-/** @param {Extract<Rule, { kind: "filesystem" }>} rule */
+/** @param {Rule} rule */
 function filesystem(rule) {
   const isDefault = rule.above_percent == null && rule.below_bytes == null && rule.full_within_hours == null;
   const above = isDefault ? 90 : rule.above_percent;
