@@ -126,15 +126,19 @@ function scaled(label, units, least, { value, hint, required }) {
   };
 }
 
+let labels = 0;
+
 /**
  * @param {string} label
- * @param {(Node | null)[]} inputs the first one is labelled
+ * @param {[HTMLElement, ...(Node | null)[]]} inputs the first one is labelled
  * @param {string} [hint]
  */
-function labelled(label, inputs, hint) {
+function labelled(label, [first, ...others], hint) {
+  labels += 1;
+  first.id = `field-${labels}`;
   return make(
     "div", { class: "field" },
-    make("label", {}, make("span", {}, label), inputs[0]), ...inputs.slice(1),
+    make("label", { for: first.id }, label), make("div", { class: "inputs" }, first, ...others),
     hint ? make("span", { class: "muted hint" }, hint) : null,
   );
 }

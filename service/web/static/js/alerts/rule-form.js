@@ -40,7 +40,7 @@ export function ruleForm(rule, { channels, onSaved }) {
     fields = fieldsOf(/** @type {Kind} */ (kind.input.value), rule);
     own.replaceChildren(...fields.elements);
     interfaces.element.hidden = !OF_INTERFACES.has(kind.input.value);
-    const label = interfaces.element.querySelector("label > span");
+    const label = interfaces.element.querySelector("label");
     if (label) setText(label, kind.input.value === "filesystem" ? "Mount points" : "Interfaces");
   };
   kind.input.addEventListener("change", showKind);

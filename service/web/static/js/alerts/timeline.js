@@ -68,7 +68,7 @@ function bar(one, { since, until }) {
   const element = make(
     "span", { class: `episode ${BADGES[one.severity]}${one.isLate ? " late" : ""}`, title: words }, make("span", { class: "unseen" }, words),
   );
-  element.style.left = `${(100 * (from - since)) / (until - since)}%`;
+  element.style.left = `min(${(100 * (from - since)) / (until - since)}%, 100% - 3px)`;
   element.style.width = `${Math.max(0, (100 * (to - from)) / (until - since))}%`;
   return element;
 }

@@ -46,7 +46,7 @@ export function condition(rule, units) {
     case "errors":
       return `${count(rule.count ?? 100)} errors and drops within ${duration(rule.window_seconds ?? 600)}, and ${rule.percent ?? 0.1} % of ${count(rule.packets ?? 10_000)} packets or more`;
     case "account":
-      return `${rule.resets ?? 1} counter resets within a day, a reading that is not plausible, or two machines under one id`;
+      return `${rule.resets ?? 1} or more counter resets within a day, a reading that is not plausible, or two machines under one id`;
     case "agent":
       return "heartbeats given up, refused or in memory only, lateness, or a wrong clock";
   }
