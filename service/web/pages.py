@@ -110,6 +110,10 @@ def handlers(files: Files) -> list[Any]:
     async def server(request: Request[Any, Any, Any]) -> Response[Any]:
         return files.answer(request, "server.html")
 
+    @get("/alerts", **pages)
+    async def alerts(request: Request[Any, Any, Any]) -> Response[Any]:
+        return files.answer(request, "alerts.html")
+
     @get("/sign-in", **pages)
     async def sign_in(request: Request[Any, Any, Any]) -> Response[Any]:
         return files.answer(request, "sign-in.html")
@@ -118,7 +122,7 @@ def handlers(files: Files) -> list[Any]:
     async def static(request: Request[Any, Any, Any], path: FromPath[str]) -> Response[Any]:
         return files.static(request, path.removeprefix("/"))
 
-    return [fleet, server, sign_in, static]
+    return [fleet, server, alerts, sign_in, static]
 
 
 def unknown(

@@ -1,11 +1,13 @@
 // The page of one server: what is asked for when, and where it is shown.
 
 import { ApiError, get } from "../shared/api.js";
+import { watchBell } from "../shared/bell.js";
 import { choice, onChoice } from "../shared/choices.js";
 import { now } from "../shared/clock.js";
 import { definitions, intervalOf, loadDefinitions } from "../shared/definitions.js";
 import { byId, byIdAs, find, make, setText } from "../shared/dom.js";
 import { bytes, count, moment, rate } from "../shared/format.js";
+import { loadEpisodes } from "../shared/episodes.js";
 import { Freshness } from "../shared/freshness.js";
 import { address, choosing, chosen, readAddress, zoomTo } from "./address.js";
 import { showFacts, showFigures, showHead, showStanding } from "./head.js";
@@ -17,11 +19,13 @@ import { bucketOf, events, load, loadAll, seconds } from "./traffic.js";
 import { TrafficView } from "./traffic-view.js";
 import { QuotaForm, showMonths, showQuota } from "./usage.js";
 
+/** @import { Episode } from "../shared/episodes.js" */
 /** @import { Period } from "../shared/definitions.js" */
 /** @import { Rates } from "./interface-rows.js" */
 
 const POLL_SECONDS = 1.5;
 const USAGE_SECONDS = 60;
+const ALERT_SECONDS = 15;
 const TOTAL = ""; // of the choice of an interface: all of them
 
 const id = decodeURIComponent(location.pathname.split("/")[2] ?? "");
@@ -35,6 +39,8 @@ let machine = null;
 let sums = null;
 /** @type {{ period: string, bucket: number, series: Map<string, Rates> } | null} */
 let ofPeriod = null; // `bucket`: the number of the one that the newest heartbeat is in
+/** @type {Episode[]} */
+let episodes = []; // of alerts
 
 const fresh = new Freshness(byId("stale"));
 const period = byId("period");
@@ -147,8 +153,16 @@ function timing() {
 const traffic = fresh.task(async (signal) => {
   const name = chosen.interface;
   const [series] = await Promise.all([load(id, chosen, timing(), signal), showDetail(signal)]);
-  view.show(name, series, await events(id, name, series, signal), timing());
+  view.show(name, series, { events: await events(id, name, series, signal), episodes }, timing());
 });
+
+const alerts = fresh.task(async (signal) => {
+  const days = 400; // the longest period of the chart
+  const found = await loadEpisodes({ server: id, since: now() - days * 86_400_000, until: now() }, signal);
+  const isNew = JSON.stringify(found) !== JSON.stringify(episodes);
+  episodes = found;
+  if (isNew) traffic.restart();
+}, ALERT_SECONDS);
 
 /** What shows the whole period, whatever the chart shows: the table's sparklines, and the machine's. */
 const wholePeriod = fresh.task(async (signal) => {
@@ -219,7 +233,10 @@ async function pollMachine(definitions, signal) {
   showInterfaces();
   traffic.restart();
   refreshPeriod();
-  if (!before) usage.soon();
+  if (!before) {
+    usage.soon();
+    alerts.soon();
+  }
 }
 
 // What the reader does
@@ -294,4 +311,5 @@ onChoice((name) => {
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => view.chart.rebuild());
 
 fresh.tick(() => machine && showStanding(machine.agent));
+watchBell(fresh);
 poll.soon();

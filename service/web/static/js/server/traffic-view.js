@@ -6,6 +6,7 @@ import { bytes, clock, count, duration, moment, NOTHING, rate, roundRate } from 
 import { Chart } from "./chart.js";
 import { gaps, summary } from "./traffic.js";
 
+/** @import { Episode } from "../shared/episodes.js" */
 /** @import { Event, Series, Span } from "./traffic.js" */
 /** @typedef {{ at: number, kind: string, words: string }} Note a gap or an event, `at` in seconds since 1970 */
 
@@ -41,16 +42,18 @@ export class TrafficView {
    * from `known` on: before, nothing can be missing.
    * @param {string | null} name
    * @param {Series} traffic
-   * @param {Event[]} events
+   * @param {{ events: Event[], episodes: Episode[] }} happened
    * @param {{ interval: number, known: number }} timing
    */
-  show(name, traffic, events, { interval, known }) {
+  show(name, traffic, { events, episodes }, { interval, known }) {
     const missing = gaps(traffic, interval);
+    const alerts = bandsOf(name, traffic, episodes);
     this.missing = missing;
     this.traffic = traffic;
     this.name = name;
     this.notes = [
       ...events.map((event) => ({ at: event.at, kind: event.kind, words: EVENT_WORDS[event.kind]?.(event) ?? event.kind })),
+      ...alerts.map((one) => ({ at: one.since, kind: "alert", words: one.words })),
       ...missing.filter(({ until }) => until > known + traffic.width).map(({ since, until }) => ({
         at: since, kind: "gap",
         words: `No data from ${moment(since * 1000)} to ${moment(until * 1000)}, ${duration(until - since)}.`,
@@ -59,7 +62,7 @@ export class TrafficView {
     const isEmpty = traffic.rx.every((bps) => bps == null);
     byId("empty").hidden = !isEmpty;
     byId("chart").hidden = isEmpty;
-    if (!isEmpty) this.chart.show(traffic, { gaps: missing, events }, choice("units") === "bytes" ? 8 : 1);
+    if (!isEmpty) this.chart.show(traffic, { gaps: missing, events, bands: alerts }, choice("units") === "bytes" ? 8 : 1);
     this.showSummary();
     this.showNotes(isEmpty);
     this.showNumbers();
@@ -142,6 +145,25 @@ export class TrafficView {
     ));
     find(details, "tbody", HTMLTableSectionElement).replaceChildren(...rows.reverse());
   }
+}
+
+/**
+ * The alerts of the server and of interface `name` (null: of all) that reach into the range of the series.
+ * @param {string | null} name
+ * @param {Series} traffic
+ * @param {Episode[]} episodes
+ */
+function bandsOf(name, traffic, episodes) {
+  return episodes
+    .filter((one) => name === null || one.subject === name || one.subject === "")
+    .map((one) => {
+      const since = one.since / 1000;
+      const until = one.until === null ? traffic.until : one.until / 1000;
+      const about = one.subject ? `${one.rule}, ${one.subject}` : one.rule;
+      const lasted = one.until === null ? "goes on" : `for ${duration(until - since)}`;
+      return { since, until, severity: one.severity, words: `Alert (${about}): ${lasted}.` };
+    })
+    .filter(({ since, until }) => since < traffic.until && until > traffic.since);
 }
 
 /**

@@ -115,7 +115,9 @@ async function call(method, route, { path = {}, query = {}, body, signal }) {
  */
 async function send(method, url, body, given) {
   const limit = AbortSignal.timeout(TIMEOUT_SECONDS * 1000);
-  const sent = body === undefined ? {} : { body: JSON.stringify(body), headers: { "Content-Type": "application/json" } };
+  // The service takes a session's posts as JSON alone, which no form of another site can send: an empty one, too.
+  const json = body === undefined && method === "POST" ? {} : body;
+  const sent = json === undefined ? {} : { body: JSON.stringify(json), headers: { "Content-Type": "application/json" } };
   let answer;
   let content;
   try {
