@@ -30,6 +30,12 @@ from service.serving.workers import MOST_WORKERS, run_workers
 from service.settings import Settings, SettingsError
 
 log = logging.getLogger("linkbeat")
+_WITH_ARGUMENTS = {
+    "alerts": alerts_command.run,
+    "recount": recount.run,
+    "token": token_command.run,
+    "verify": verify.run,
+}
 
 
 def main() -> int:
@@ -44,14 +50,8 @@ def main() -> int:
     try:
         settings = Settings.from_environment(os.environ)
         _log_to_stderr(settings.log_level, getattr(arguments, "worker", ""))
-        if arguments.command == "token":
-            return token_command.run(settings, arguments, say)
-        if arguments.command == "alerts":
-            return alerts_command.run(settings, arguments, say)
-        if arguments.command == "recount":
-            return recount.run(settings, arguments, say)
-        if arguments.command == "verify":
-            return verify.run(settings, arguments, say)
+        if arguments.command in _WITH_ARGUMENTS:
+            return _WITH_ARGUMENTS[arguments.command](settings, arguments, say)
         if arguments.command == "serve":
             return serve(settings, arguments)
         return {"migrate": migrate, "run": run_all, "psql": psql}[arguments.command](settings)

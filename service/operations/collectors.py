@@ -54,8 +54,7 @@ class Exposition:
         """The metrics in the format that `accept` requests, OpenMetrics or Prometheus' text format; and its media type.
 
         jobs     the state of each background job; None: the database is unavailable
-        alerts   how many alerts of each rule, severity and state there are, each row with the clock of their evaluation;
-                 None: unknown
+        alerts   counts by rule, severity and state, each row with the clock of their evaluation; None: unknown
         """
         encode, media_type = choose_encoder(accept)
         self.share()  # nothing is told that does not stand in the file: the sum would fall with this process

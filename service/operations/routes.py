@@ -175,31 +175,7 @@ def routers(
     settings: Settings,
 ) -> tuple[Router, Router]:
     """/health, /health/ready and /metrics, at the root; and /system, which belongs below /api/v1 with its guards."""
-    expected, started_at = schema.head(), datetime.now(UTC)
-
-    async def check() -> _Found:
-        found = _Found()
-        try:
-            rows = await reader.database.fetch(_STATE)
-            found.jobs = await reader.database.fetch(_JOBS)
-            found.alerts = await reader.database.fetch(_ALERTS)
-        except Problem as problem:
-            found.database = problem.detail
-        except asyncpg.PostgresError as raised:
-            log.warning("cannot read the schema: %s", raised)
-            found.schema = "cannot be read"
-        else:
-            edition, revision, found.is_scheduled = rows[0] if rows else ("unknown", None, False)
-            found.edition = edition
-            found.schema = "ok" if revision == expected else f"at {revision or 'no revision'}, expected {expected}"
-        if not ingest.is_connected:
-            found.ingest = "no connection to the database"
-        state = ingest.durability
-        if state.asked == "replicated" and state.reason:
-            found.durability = state.reason
-            if ingest.is_reached:
-                found.ingest = "ok"  # it has its connection, and does not acknowledge by it
-        return found
+    started_at = datetime.now(UTC)
 
     async def exposition(request: Request[Any, Any, Any]) -> Response[bytes]:
         jobs, alerts, edition = None, None, "unknown"
@@ -221,7 +197,7 @@ def routers(
         "/health/ready", scope="open", summary="Readiness: can the service store and read?", responses={503: not_ready}
     )
     async def ready() -> Response[Readiness]:
-        found = await check()
+        found = await _check(reader, ingest)
         told = _told(found, settings)
         alerts = "unknown" if not found.alerts else _evaluated(found.alerts[0], settings.alert_seconds)
         status: Literal["ready", "not ready"] = "ready" if found.is_ready else "not ready"
@@ -257,7 +233,7 @@ def routers(
 
     @get("/health", is_fresh=True, summary="Everything that it needs", responses=problems(401) | {503: failing})
     async def system_health() -> Response[SystemHealth]:
-        found = await check()
+        found = await _check(reader, ingest)
         jobs = [
             Job(
                 job["job"], job["state"], job["every"].total_seconds(), job["last_success"], job["last_failure"],
@@ -328,6 +304,32 @@ def _evaluated(clock: asyncpg.Record, seconds: float) -> str:
     if clock["took_seconds"] > seconds:
         return f"a turn took {clock['took_seconds']:.1f} s; one is due every {seconds:g} s"
     return "ok"
+
+
+async def _check(reader: Reader, ingest: Ingest) -> _Found:
+    found = _Found()
+    expected = schema.head()
+    try:
+        rows = await reader.database.fetch(_STATE)
+        found.jobs = await reader.database.fetch(_JOBS)
+        found.alerts = await reader.database.fetch(_ALERTS)
+    except Problem as problem:
+        found.database = problem.detail
+    except asyncpg.PostgresError as raised:
+        log.warning("cannot read the schema: %s", raised)
+        found.schema = "cannot be read"
+    else:
+        edition, revision, found.is_scheduled = rows[0] if rows else ("unknown", None, False)
+        found.edition = edition
+        found.schema = "ok" if revision == expected else f"at {revision or 'no revision'}, expected {expected}"
+    if not ingest.is_connected:
+        found.ingest = "no connection to the database"
+    state = ingest.durability
+    if state.asked == "replicated" and state.reason:
+        found.durability = state.reason
+        if ingest.is_reached:
+            found.ingest = "ok"  # it has its connection, and does not acknowledge by it
+    return found
 
 
 def _maintenance(settings: Settings, *, is_scheduled: bool) -> str:

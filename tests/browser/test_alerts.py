@@ -9,7 +9,7 @@ import asyncpg
 from playwright.async_api import Page, expect
 
 from tests.browser.serving import Served, violations
-from tests.support import heartbeat
+from tests.helpers.support import heartbeat
 
 PHONE = {"width": 360, "height": 740}
 BYTES = 750_000_000  # in 30 s: 200 Mbit/s
