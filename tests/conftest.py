@@ -31,10 +31,10 @@ from tests.helpers.support import KEY, Client
 
 # Files of more than a minute. They begin first: at the end, one worker would be busy with them and the others idle.
 LONG = (
-    "test_counter_laws.py", "test_law.py", "test_crash.py", "test_run.py", "test_embedded_root.py", "test_usage.py",
-    "test_pictures.py", "test_server_page.py", "test_fleet.py", "test_seldom.py", "test_wheels.py",
-    "test_embedded_watch.py", "test_embedded_cluster.py", "test_thinning.py", "test_sparkline.py",
-    "test_schemathesis.py", "test_secrets.py", "test_recount.py",
+    "test_crash.py", "test_run.py", "test_embedded_root.py", "test_counter_laws.py", "test_server_page.py",
+    "test_fleet.py", "test_wheels.py", "test_law.py", "test_embedded_watch.py", "test_embedded_cluster.py",
+    "test_usage.py", "test_thinning.py", "test_schemathesis.py", "test_secrets.py", "test_recount.py",
+    "test_agent_process.py", "test_server_chart.py", "test_seldom.py",
 )  # fmt: skip
 
 
