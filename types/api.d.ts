@@ -807,6 +807,7 @@ declare namespace Api {
     "schema": string;
     "ingest": string;
     "jobs": string;
+    "alerts": string;
     "edition": string;
     "durability": string;
     "durability_asked": "local" | "replicated";
