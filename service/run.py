@@ -27,8 +27,8 @@ from service.command import INSTALLED, python_module
 from service.database import schema
 from service.embedded.choose import choose_database
 from service.embedded.guarded import Guarded
+from service.serving.single import single_run
 from service.settings import Settings
-from service.single import single_run
 
 AGENT_INTERVAL_SECONDS = "5"
 READY_SECONDS = 30

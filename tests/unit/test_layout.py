@@ -23,7 +23,7 @@ ORDER = (
     ("alerts",),
     ("fleet", "pictures", "web"),
     ("operations", "openapi"),
-    ("app", "single"),
+    ("app",),
     ("serving",),
     ("run",),
     ("__main__",),

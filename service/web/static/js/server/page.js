@@ -25,7 +25,7 @@ import { QuotaForm, showMonths, showQuota } from "./usage.js";
 
 const POLL_SECONDS = 1.5;
 const USAGE_SECONDS = 60;
-const ALERT_SECONDS = 15;
+const [ALERT_SECONDS, MOST_DAYS] = [15, 400]; // days that the chart shows at most
 const TOTAL = ""; // of the choice of an interface: all of them
 
 const id = decodeURIComponent(location.pathname.split("/")[2] ?? "");
@@ -39,8 +39,7 @@ let machine = null;
 let sums = null;
 /** @type {{ period: string, bucket: number, series: Map<string, Rates> } | null} */
 let ofPeriod = null; // `bucket`: the number of the one that the newest heartbeat is in
-/** @type {Episode[]} */
-let episodes = []; // of alerts
+let episodes = /** @type {Episode[]} */ ([]); // of alerts
 
 const fresh = new Freshness(byId("stale"));
 const period = byId("period");
@@ -157,11 +156,10 @@ const traffic = fresh.task(async (signal) => {
 });
 
 const alerts = fresh.task(async (signal) => {
-  const days = 400; // the longest period of the chart
-  const found = await loadEpisodes({ server: id, since: now() - days * 86_400_000, until: now() }, signal);
-  const isNew = JSON.stringify(found) !== JSON.stringify(episodes);
+  const found = await loadEpisodes({ server: id, since: now() - MOST_DAYS * 86_400_000, until: now() }, signal);
+  if (JSON.stringify(found) === JSON.stringify(episodes)) return;
   episodes = found;
-  if (isNew) traffic.restart();
+  traffic.restart();
 }, ALERT_SECONDS);
 
 /** What shows the whole period, whatever the chart shows: the table's sparklines, and the machine's. */
@@ -233,10 +231,7 @@ async function pollMachine(definitions, signal) {
   showInterfaces();
   traffic.restart();
   refreshPeriod();
-  if (!before) {
-    usage.soon();
-    alerts.soon();
-  }
+  if (!before) for (const task of [usage, alerts]) task.soon();
 }
 
 // What the reader does
