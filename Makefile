@@ -22,6 +22,14 @@ verify: .venv/runtime ## Compares all aggregates with what their rows come to
 test: lint ## The whole suite, on a real TimescaleDB
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
+.PHONY: coverage
+coverage: .venv/development ## What part of the code the suite runs, by package; TESTS="tests/unit" for a part of it
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(TESTS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage json --quiet -o .coverage.json
+	$(BIN)/python -m tests.helpers.coverage_report .coverage.json
+
 .PHONY: lint
 lint: .venv/development lint-js ## Types and style
 	$(BIN)/ruff check .
@@ -79,7 +87,8 @@ drill-backup: .venv/development ## pgBackRest to a moment in the past, on an emp
 
 .PHONY: laws
 laws: .venv/development ## 10,000 histories of true traffic seen through faulty sources, in any order; for minutes
-	LINKBEAT_LAW_HISTORIES=10000 LINKBEAT_LAW_SERIES=2000 $(BIN)/python -m pytest -s tests/integration/test_counter_laws.py tests/integration/test_counters.py
+	LINKBEAT_LAW_HISTORIES=10000 LINKBEAT_LAW_SERIES=2000 LINKBEAT_LAW_FLEETS=25 $(BIN)/python -m pytest -s \
+	    tests/integration/test_counter_laws.py tests/integration/test_counters.py tests/integration/test_law.py
 
 .PHONY: fuzz-api
 fuzz-api: .venv/development ## Asks the whole API for whatever its OpenAPI document allows and forbids, for minutes
@@ -110,6 +119,10 @@ screenshots: .venv/development ## Writes docs/images/: each page of the dashboar
 .PHONY: bench-peers
 bench-peers: .venv/development ## The same beside InfluxDB, VictoriaMetrics and Prometheus; BENCH="--only ingest"
 	$(BIN)/python -u -m benchmarks.peers $(BENCH)
+
+.PHONY: bench-workers
+bench-workers: .venv/development ## Heartbeats per second, and what each costs, with 1, 2 and 4 processes on one database
+	$(BIN)/python -u -m benchmarks.workers $(BENCH)
 
 .PHONY: bench-evidence
 bench-evidence: .venv/development ## What heartbeats with resets and reboots cost the database; BENCH="--tree ../older"
@@ -143,7 +156,7 @@ lock-js: ## Locks the newest tsc and Biome (needs npm)
 
 .PHONY: clean
 clean: ## Removes the virtual environment and caches; data stays
-	rm -rf .venv node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
 
 .venv/runtime: requirements.lock requirements-embedded.lock
 	@./bootstrap "$(PYTHON)" requirements.lock requirements-embedded.lock

@@ -23,14 +23,14 @@ CPU_WINDOW_SECONDS = 0.25  # between two readings of the processor's ticks, when
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 done, 1 not delivered, not well or not installed, 2 a bad setting or argument."""
+    """Exit status: 0 success; 1 not delivered, a problem found, or not installed; 2 an invalid setting or argument."""
     parser = argument_parser()
     options = parser.parse_args(arguments)
     command = options.command or ("once" if options.once else None)
     if command is None:
         parser.print_help()
         return 0
-    # What a running agent has no use for is not in its memory.
+    # Imported here, so that a running agent does not hold them in memory.
     if command == "doctor":
         from . import doctor  # noqa: PLC0415
 
@@ -51,7 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def once(settings: Settings) -> int:
-    """Sends one heartbeat and prints the service's answer in one line; 1 and the reason on stderr if it failed."""
+    """Sends one heartbeat and prints the response in one line; returns 1 and prints the reason on stderr if it
+    failed."""
     key = ApiKey(settings)
     identity = identify(settings)
     enrolment = Enrolment(identity, loop.spool_directory(settings, identity) / "token")
@@ -79,44 +80,50 @@ def _one_heartbeat(settings: Settings) -> bytes:
 
 
 def argument_parser() -> argparse.ArgumentParser:
-    """What can be typed after the command."""
+    """The parser of the command line."""
     parser = argparse.ArgumentParser(
         prog=_command(),
         description="Linkbeat's agent: reports this machine's network counters and filesystems to the service.",
-        epilog="Settings are environment variables, or keys of the file (interval_seconds = 30):\n\n"
+        epilog="Settings are environment variables, or keys in the file (interval_seconds = 30):\n\n"
         + _settings_help(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"linkbeat agent {__version__}")
-    parser.add_argument("--config", metavar="FILE", help="TOML file of settings, instead of the one of LINKBEAT_CONFIG")
-    parser.add_argument("--once", action="store_true", help="the same as the command once")
+    parser.add_argument("--config", metavar="FILE", help="TOML file with settings; overrides LINKBEAT_CONFIG")
+    parser.add_argument("--once", action="store_true", help="same as the command once")
     commands = parser.add_subparsers(dest="command", metavar="run | once | print | doctor | install | uninstall")
 
     def command(name: str, words: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=words, description=words[0].upper() + words[1:] + ".")
-        # Where it is not given here, what stands before the command holds.
-        added.add_argument("--config", metavar="FILE", default=argparse.SUPPRESS, help="TOML file of settings")
+        # SUPPRESS keeps the value that stands before the command.
+        added.add_argument("--config", metavar="FILE", default=argparse.SUPPRESS, help="TOML file with settings")
         return added
 
     command("run", "report every interval until stopped")
     command("once", "send one heartbeat and print the service's answer")
-    command("print", "print the heartbeat that would be sent, and send nothing")
-    doctor = command("doctor", "check the settings, the way to the service, the token, the clock and what is visible")
-    doctor.add_argument("--json", action="store_true", help="for programs: every check with its state and remedy")
-    install = commands.add_parser("install", help="install the agent as a systemd service of this machine")
-    install.add_argument("--url", help="where the service listens; LINKBEAT_URL")
-    install.add_argument("--token-file", metavar="FILE", help="file that holds the token, - for stdin")
-    install.add_argument("--python", metavar="FILE", help="interpreter of the service, instead of the system's")
-    uninstall = commands.add_parser("uninstall", help="remove what install made; settings, token and spool stay")
-    uninstall.add_argument("--purge", action="store_true", help="and remove settings, token and spool")
+    command("print", "print the next heartbeat without sending it")
+    doctor = command(
+        "doctor", "check the settings, the connection to the service, the token, the clock and what the agent can read"
+    )
+    doctor.add_argument("--json", action="store_true", help="print every check with its state and remedy as JSON")
+    install = commands.add_parser("install", help="install the agent as a systemd service on this machine")
+    install.add_argument("--url", help="URL of the service (LINKBEAT_URL)")
+    install.add_argument("--token-file", metavar="FILE", help="file that contains the token, - for stdin")
+    install.add_argument(
+        "--python", metavar="FILE", help="Python interpreter of the systemd service (default: the system's)"
+    )
+    uninstall = commands.add_parser("uninstall", help="remove the agent, and keep settings, token and spool")
+    uninstall.add_argument("--purge", action="store_true", help="also remove settings, token and spool")
     for each in (install, uninstall):
-        each.add_argument("--root", metavar="DIR", default="/", help="do it below DIR and start nothing, for packages")
-        each.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+        each.add_argument(
+            "--root", metavar="DIR", default="/", help="work below DIR and start nothing, to build a package"
+        )
+        each.add_argument("--dry-run", action="store_true", help="print the changes without making them")
     return parser
 
 
 def _command() -> str:
-    """The command that was typed: linkbeat-agent, `linkbeat agent` of the service's wheel, or the module."""
+    """The name of the command: linkbeat-agent, `linkbeat agent` of the service's wheel, or the module."""
     if Path(sys.argv[0]).name.startswith("linkbeat-agent"):
         return "linkbeat-agent"
     return "linkbeat agent" if __package__ == "linkbeat.agent" else f"python -m {__package__}"

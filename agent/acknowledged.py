@@ -21,6 +21,7 @@ from .files import opened, read_regular, write
 _ENTRY = struct.Struct(">QI")
 _SEQUENCE, _TIME, _EPOCH = 0, zlib.crc32(b"time"), zlib.crc32(b"epoch")
 
+LATEST_MS = 2**53  # a file may hold anything
 UNKNOWN_EPOCH = 0  # of what was acknowledged before any answer carried an epoch
 
 
@@ -77,14 +78,16 @@ def read(segment: Path, *, mend: bool = True) -> dict[int, Acknowledged]:
         with suppress(OSError):  # else all entries that are appended would be misaligned
             os.truncate(path_of(segment), whole)
     found: dict[int, Acknowledged] = {}
+    alike: dict[frozenset[int], frozenset[int]] = {}  # one set for all, of the thousands that are the same
     how = NOT_KEPT
     for content, crc in _ENTRY.iter_unpack(data[:whole]):
         if crc == _crc(_SEQUENCE, content):
             found[content] = found[content].and_again(how) if content in found else how
-        elif crc == _crc(_TIME, content):
+        elif crc == _crc(_TIME, content) and content <= LATEST_MS:
             how = Acknowledged(content, frozenset())
         elif crc == _crc(_EPOCH, content):
-            how = how._replace(epochs=how.epochs | {content})
+            epochs = how.epochs | {content}
+            how = how._replace(epochs=alike.setdefault(epochs, epochs))
         else:
             # It may have been an epoch. What may not be in the database is better sent once too often.
             how = Acknowledged(max(1, how.at_ms), frozenset())

@@ -1,4 +1,4 @@
-"""What an answer of the service means for the heartbeats of the request."""
+"""Interprets responses of the service: what happens to the heartbeats of the request."""
 
 import email.utils
 import http.client
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-RETRY_AFTER_SECONDS = (1.0, 300.0)  # a service's slip must neither make us spin nor silence us for a day
+RETRY_AFTER_SECONDS = (1.0, 300.0)  # bounds a faulty Retry-After: neither a busy loop nor a day of silence
 
 
 LONGEST_EPOCH = 200  # characters; it goes into a file and into the log
@@ -15,9 +15,9 @@ CLOCK_FUTURE = "clock_future"  # the service's code for a timestamp too far ahea
 
 
 class RejectedHeartbeat(NamedTuple):
-    """A heartbeat of a batch that the service will never take as it is, by its place in the batch.
+    """A heartbeat of a batch that the service rejects permanently, by its position in the batch.
 
-    code            the service's word for the kind of error, "" if it gave none.
+    code            the service's code of the error, "" if it sent none.
     """
 
     position: int
@@ -26,7 +26,7 @@ class RejectedHeartbeat(NamedTuple):
 
 
 class Delivered(NamedTuple):
-    """The service has committed every heartbeat of the request, except `rejected`. `answer` is its text.
+    """The service has committed every heartbeat of the request, except `rejected`. `answer` is the response text.
 
     config          what the service asks this agent to do differently: a JSON object, b"{}" if nothing.
     service_ms      the service's clock, in milliseconds since 1970, to the second; None where the answer has no date.
@@ -41,10 +41,10 @@ class Delivered(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """422 or 413: the same request will never be taken; a part of it may be.
+    """422 or 413: the same request will always be rejected; parts of it may be accepted.
 
-    code            the service's word for the kind of error, "" if it gave none.
-    service_ms      as of Delivered.
+    code            the service's code of the error, "" if it sent none.
+    service_ms      as in Delivered.
     """
 
     cause: str
@@ -54,17 +54,17 @@ class Refused(NamedTuple):
 
 
 class Unauthorized(NamedTuple):
-    """401 or 403: nothing is wrong with the heartbeats; the token has to change."""
+    """401 or 403: the heartbeats are valid, but the token must change."""
 
     cause: str
     reason: str
 
 
 class Failed(NamedTuple):
-    """Anything else: unknown whether it arrived, to be sent again.
+    """Anything else: the heartbeats may not have arrived, and are sent again.
 
-    cause           what to compare: the same as long as the failure is the same.
-    retry_after     seconds that the service asked for, 1 .. 300, or None.
+    cause           equal for as long as the failure is the same.
+    retry_after     seconds from Retry-After, 1 .. 300, or None.
     """
 
     cause: str
@@ -103,9 +103,9 @@ class _Problem(msgspec.Struct):
 
 
 def judge(status: int, headers: http.client.HTTPMessage, body: bytes) -> Outcome:
-    """What an answer means. Only 200 with the service's own acknowledgement is a delivery.
+    """Interprets a response. Only 200 with the service's own acknowledgement is a delivery.
 
-    A captive portal or a proxy answers 200 with HTML: heartbeats that were forgotten on that would be lost.
+    A captive portal or a proxy may answer 200 with HTML: heartbeats deleted after that would be lost.
     """
     if status == 200:
         return _acknowledged(body, _date_ms(headers))
@@ -113,7 +113,7 @@ def judge(status: int, headers: http.client.HTTPMessage, body: bytes) -> Outcome
     phrase = http.client.responses.get(status, "")
     reason = f"{cause} {phrase}".rstrip()
     if 300 <= status < 400:
-        # Following it would hand the token to whoever the answer names.
+        # Following it would send the token to the host that the response names.
         target = one_line(headers.get("Location", "nowhere"))
         return Failed(
             cause, f"{reason}: redirected to {target}, which is not followed; set LINKBEAT_URL to the service"
@@ -129,7 +129,7 @@ def judge(status: int, headers: http.client.HTTPMessage, body: bytes) -> Outcome
 
 
 def one_line(text: str, limit: int = 300) -> str:
-    """`text` fit for one line of a log, whatever a stranger put into it."""
+    """`text` made safe for one line of a log."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
@@ -141,12 +141,12 @@ def _acknowledged(body: bytes, service_ms: int | None) -> Outcome:
         acknowledgement = None
     if acknowledgement is None or acknowledgement.status != "ok":
         said = one_line(body.decode("utf-8", "replace"), 80)
-        return Failed("no acknowledgement", f"HTTP 200, but not an answer of Linkbeat: {said or '(empty)'}")
+        return Failed("no acknowledgement", f"HTTP 200, but not a response of Linkbeat: {said or '(empty)'}")
     rejected = [
         RejectedHeartbeat(each.index, one_line(_errors_text(each.errors) or each.code or "no reason given"), each.code)
         for each in acknowledgement.rejected
     ]
-    # Of another shape, as null is, it asks for nothing; the heartbeat is committed all the same.
+    # Anything but an object, such as null, is an empty configuration; the heartbeat is committed in any case.
     config = bytes(acknowledgement.config)
     asked = config if config.startswith(b"{") else b"{}"
     epoch = acknowledgement.epoch
@@ -166,7 +166,7 @@ def _problem_text(problem: _Problem) -> str:
 
 
 def _errors_text(errors: list[msgspec.Raw]) -> str:
-    """`path: reason` of each; an entry of another shape as it came."""
+    """`path: reason` of each error; entries of another shape unchanged."""
     texts = []
     for raw in errors:
         try:
@@ -178,7 +178,7 @@ def _errors_text(errors: list[msgspec.Raw]) -> str:
 
 
 def _date_ms(headers: http.client.HTTPMessage) -> int | None:
-    """When the answer was made (RFC 9110, 6.6.1), in milliseconds since 1970."""
+    """The Date of the response (RFC 9110, 6.6.1), in milliseconds since 1970."""
     try:
         return int(email.utils.parsedate_to_datetime(headers.get("Date", "")).timestamp() * 1000)
     except (ValueError, OverflowError):

@@ -17,7 +17,7 @@ from types import ModuleType
 from zipimport import zipimporter
 
 if sys.version_info < (3, 11):  # noqa: UP036 - whoever starts this file may have any Python
-    sys.exit("linkbeat-agent: Python 3.11 or newer is needed, and this is {}.{}".format(*sys.version_info))
+    sys.exit("linkbeat-agent: Python 3.11 or newer is required, this is {}.{}".format(*sys.version_info))
 
 CORE = "msgspec._core"
 
@@ -59,7 +59,7 @@ def _load_core(archive: zipimporter) -> None:
     try:
         content = archive.get_data(f"msgspec/_core{suffix}")
     except OSError:
-        sys.exit(f"linkbeat-agent: this file has nothing for {suffix.strip('.')}; install the agent with pipx or pip")
+        sys.exit(f"linkbeat-agent: this file does not support {suffix.strip('.')}; install the agent with pipx or pip")
     reasons = []
     for place in (_in_memory, _in_directory):
         try:

@@ -34,7 +34,7 @@ class DeadLetters:
         try:
             self._append(b"".join(line + b"\n" for line in lines))
         except OSError as error:
-            log.warning("%s: %s; %d refused heartbeats are not kept", self._path, error.strerror, len(refused))
+            log.warning("%s: %s; %d rejected heartbeats were not saved", self._path, error.strerror, len(refused))
 
     def _append(self, lines: bytes) -> None:
         size = self._path.stat().st_size if self._path.exists() else 0

@@ -1,4 +1,4 @@
-"""The spool's directory: whose it is, and what a start finds in it."""
+"""The spool's directory: its lock, and its contents at start."""
 
 import logging
 import os
@@ -25,11 +25,11 @@ _LEFTOVER = re.compile(r"((\d{12}|refused|epoch)\.tmp)\Z")
 
 
 class SpoolInUse(Exception):
-    """Another process has the directory; the message says which."""
+    """Another process uses the directory; the message names it."""
 
 
 def default_directory(server_id: str, environ: Mapping[str, str], uid: int) -> Path:
-    """Where an agent's spool is if no setting says so; agents of several server ids have one each."""
+    """The default directory of the spool, different for each server id."""
     if state := environ.get("STATE_DIRECTORY", "").partition(":")[0]:  # systemd.exec(5)
         base = Path(state)
     elif uid == 0:
@@ -45,12 +45,12 @@ class Directory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.damaged = 0
-        """Stretches of bytes that are no records, since the start."""
+        """Byte ranges without a valid record, since the start."""
         self.is_last_whole = False
         self.highest_acknowledged = 0
-        """The highest sequence that an acknowledgement is noted of, whether or not its record is still there."""
+        """The highest sequence with a recorded acknowledgement, whether or not its record still exists."""
         self.is_mended = False
-        """Records may have been lost to damage, whose sequences nobody knows."""
+        """Damage may have destroyed records with unknown sequences."""
         self._quarantine = Quarantine(path / "damaged")
         self._lock: int | None = None
         self._number = 0
@@ -60,10 +60,10 @@ class Directory:
         return self._lock is not None
 
     def open(self) -> tuple[list[Segment], Record | None]:
-        """Takes the directory. Returns its segments and the newest record of all, waiting or not.
+        """Locks the directory. Returns its segments and the newest record, waiting or not.
 
-        Whatever is in it, what can be read is read; the rest is moved aside and counted. `is_last_whole` says whether
-        the last segment can be appended to.
+        Everything readable is read; the rest is moved aside and counted. `is_last_whole`: the last segment can be
+        appended to.
 
         Raises SpoolInUse, and OSError if the directory cannot be used at all.
         """
@@ -76,14 +76,14 @@ class Directory:
             raise
 
     def next_path(self) -> Path:
-        """Where no segment is yet."""
+        """The path of a new segment."""
         self._number += 1
         return self.path / f"{self._number:012}.seg"
 
     def keep_damaged(self, path: Path) -> None:
         """Counts a file that has lost records, and keeps a copy aside."""
         self.damaged += 1
-        log.warning("%s is damaged; what can be read of it is sent", path)
+        log.warning("%s is damaged; the readable heartbeats are sent", path)
         with suppress(OSError):
             self._quarantine.keep(path.name, read_regular(path))
 
@@ -96,7 +96,7 @@ class Directory:
         lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | SAFE_FLAGS, 0o600)
         try:
             _lock(lock)
-            with suppress(OSError):  # on a full disk, who holds it stays unsaid
+            with suppress(OSError):  # on a full disk, the lock file does not name its holder
                 os.ftruncate(lock, 0)
                 os.write(lock, b"process %d" % os.getpid())
         except BlockingIOError:
@@ -140,14 +140,14 @@ class Directory:
         return segments, newest
 
     def _made_whole(self, path: Path, data: bytes, found: Found, *, is_last: bool) -> tuple[bool, int]:
-        """Whether the file now holds nothing but these records; and its size."""
+        """Whether the file now contains only these records; and its size."""
         if found.whole == len(data) and not found.damaged:
             return True, len(data)
         self.is_mended = True
         try:
             if found.is_torn and not found.damaged and is_last:
-                # Never counted as kept: the process ended while it wrote.
-                log.info("%s: an unfinished record of %d bytes is cut off", path, len(data) - found.whole)
+                # Never counted as stored: the process ended while writing it.
+                log.info("%s: removed an incomplete record of %d bytes", path, len(data) - found.whole)
                 os.truncate(path, found.whole)
                 return True, found.whole
             self.damaged += found.damaged + found.is_torn
@@ -156,11 +156,11 @@ class Directory:
             rewrite(path, found.records)
             return True, path.stat().st_size
         except OSError as error:
-            log.warning("%s cannot be mended (%s) and is left as it is", path, error.strerror)
+            log.warning("%s cannot be repaired (%s) and is left unchanged", path, error.strerror)
             return False, len(data)
 
     def _tidy(self, names: list[str], numbers: list[int]) -> None:
-        """Removes what an interrupted deletion or replacement left behind."""
+        """Removes files that an interrupted deletion or replacement left behind."""
         wanted = {f"{number:012}.ack" for number in numbers}
         for name in names:
             if _LEFTOVER.match(name) or (name.endswith(".ack") and name not in wanted):
@@ -169,7 +169,7 @@ class Directory:
 
 
 def _lock(file: int) -> None:
-    """For as long as the file is open. Raises BlockingIOError if another process has it."""
+    """Locks the file for as long as it is open. Raises BlockingIOError if another process has locked it."""
     if sys.platform == "win32":
         try:
             msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
@@ -180,7 +180,7 @@ def _lock(file: int) -> None:
 
 
 def _rising(records: list[Record]) -> list[Record]:
-    """Without those that do not come after the one before them: a file may hold anything."""
+    """Drops records that are not in order: a file may contain anything."""
     rising: list[Record] = []
     for record in records:
         if not rising or record.sequence > rising[-1].sequence:

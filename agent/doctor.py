@@ -26,12 +26,13 @@ from .routes import read_default_routes
 from .settings import DEFAULT_CONFIG, TOKEN_FILE, Settings, SettingsError, described, load, warnings_about
 
 UNIT = "linkbeat-agent.service"
-LOOK_SECONDS = 10.0
+CHECK_SECONDS = 10.0
 NAMES_SHOWN = 8
 
 
 def main(environ: Mapping[str, str], config: str | None, *, as_json: bool) -> int:
-    """Prints what it finds; 0 where nothing keeps heartbeats from arriving, else 1. Never raises, never hangs."""
+    """Prints the findings; returns 0 if nothing prevents heartbeats from arriving, else 1. Never raises, never
+    hangs."""
     findings = examine(environ, config)
     is_well = all(each.state != "problem" for each in findings)
     if as_json:
@@ -39,58 +40,58 @@ def main(environ: Mapping[str, str], config: str | None, *, as_json: bool) -> in
         print(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
     else:
         print(written(findings))
-    # The threads that still hang must not hold the exit, and they are daemons: nothing else is left to do.
+    # Threads that still hang are daemons and do not delay the exit.
     sys.stdout.flush()
     return 0 if is_well else 1
 
 
 def examine(environ: Mapping[str, str], config: str | None = None) -> list[Finding]:
-    """Everything that can be looked at, in the order in which a heartbeat needs it."""
+    """Every check, in the order in which a heartbeat depends on it."""
     system = f"{platform.system()} {platform.release()} {platform.machine()}"
     findings = [Finding("version", "ok", f"agent {__version__}, Python {platform.python_version()}, {system}")]
     try:
         settings = load(environ, config)
     except SettingsError as error:
-        return [*findings, Finding("settings", "problem", str(error), "Until this is right, the agent does not start.")]
+        return [*findings, Finding("settings", "problem", str(error), "The agent does not start until this is fixed.")]
     findings += [Finding("settings", "ok", _sources(settings, environ))]
     findings += [Finding("settings", "warning", said) for said in warnings_about(settings)]
-    # Resolving, connecting, TLS and the answer have their time one after the other.
+    # Resolving, connecting, TLS and the response each have a timeout.
     reach_seconds = 4 * settings.timeout_seconds
     findings += found_within(reach_seconds, "service", lambda: service(settings, _no_token(settings)))
-    findings += found_within(LOOK_SECONDS, "machine", lambda: machine(settings))
-    with contextlib.suppress(SettingsError):  # without a name there is no directory, and machine() has said so
+    findings += found_within(CHECK_SECONDS, "machine", lambda: machine(settings))
+    with contextlib.suppress(SettingsError):  # without a name there is no directory, and machine() has reported that
         directory = spool_directory(settings, identify(settings))
-        findings += found_within(LOOK_SECONDS, "spool", lambda: spool(directory))
-        findings += found_within(LOOK_SECONDS, "timestamps", lambda: stamps(directory, time.time()))
-        findings += found_within(LOOK_SECONDS, "kept", lambda: keeping(directory))
-        findings += found_within(LOOK_SECONDS, "refused", lambda: refused(directory, time.time()))
-    findings += found_within(LOOK_SECONDS, "unit", unit)
+        findings += found_within(CHECK_SECONDS, "spool", lambda: spool(directory))
+        findings += found_within(CHECK_SECONDS, "timestamps", lambda: stamps(directory, time.time()))
+        findings += found_within(CHECK_SECONDS, "kept", lambda: keeping(directory))
+        findings += found_within(CHECK_SECONDS, "refused", lambda: refused(directory, time.time()))
+    findings += found_within(CHECK_SECONDS, "unit", unit)
     return findings
 
 
 def _sources(settings: Settings, environ: Mapping[str, str]) -> str:
-    """Which file, and which variables; their names only, since one of them is the token."""
+    """The file and the names of the variables; not their values, because one of them is the token."""
     variables = [one.variable for one in described() if environ.get(one.variable, "").strip()]
-    said = f"from {settings.config}" if settings.config else f"no file ({DEFAULT_CONFIG} is not there)"
+    said = f"from {settings.config}" if settings.config else f"no file ({DEFAULT_CONFIG} does not exist)"
     token = settings.api_key_file or ("a setting" if settings.api_key else "")
     return f"{said}; variables: {', '.join(variables) or 'none'}; {f'token from {token}' if token else 'no token'}"
 
 
 def _no_token(settings: Settings) -> str:
-    """Why there is no token, as far as it can be told; "" where there is one."""
+    """The remedy for a missing token; "" if there is a token."""
     if settings.api_key or settings.api_key_file:
         return ""
     path = Path(settings.config or DEFAULT_CONFIG).with_name(TOKEN_FILE)
     try:
         if path.stat().st_size:
-            return f"{path} is there, but {user()} may not read it; try again as root"
-        return f"{path} is empty; put the token into it, and restart the agent"
+            return f"{path} exists, but {user()} may not read it; try again as root"
+        return f"{path} is empty; write the token to it and restart the agent"
     except OSError:
-        return f"Put it into {path}, or name its file in LINKBEAT_API_KEY_FILE."
+        return f"Write it to {path}, or set LINKBEAT_API_KEY_FILE to its file."
 
 
 def machine(settings: Settings) -> Iterator[Finding]:
-    """What of this machine can be seen: name, interfaces, default route, filesystems, and what hides them."""
+    """What the agent can read of this machine: name, interfaces, default route, filesystems, and restrictions."""
     try:
         identity = identify(settings)
         yield Finding("name", "ok", f"reports as {identity.server_id}, hostname {identity.hostname}")
@@ -107,38 +108,47 @@ def machine(settings: Settings) -> Iterator[Finding]:
         filesystems = get_filesystem_metrics(settings.roots)
     if not interfaces:
         remedy = "Check LINKBEAT_INCLUDE_INTERFACES, LINKBEAT_EXCLUDE_INTERFACES and LINKBEAT_PROC."
-        yield Finding("interfaces", "problem", "none is reported", remedy)
+        yield Finding("interfaces", "problem", "none reported", remedy)
     else:
         yield Finding("interfaces", "ok", _listed(names))
-        how = "over which the default route goes" if primary in routes else "which has the most traffic"
-        main = f"{primary}, {how}" if primary else "none: no reported interface leads out of this machine"
+        how = "which has the default route" if primary in routes else "which has the most traffic"
+        main = f"{primary}, {how}" if primary else "none: no reported interface leaves this machine"
         yield Finding("primary", "ok", main)
     in_container = Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()
     if in_container and not settings.roots.is_foreign and len(interfaces) <= 1:
         yield Finding(
             "container",
             "warning",
-            "this is a container with a network of its own, and only that is reported",
+            "this container has its own network, and only that is reported",
             "Use the host's network, or mount its /proc and /sys and set LINKBEAT_PROC and LINKBEAT_SYS.",
         )
     yield Finding("filesystems", "ok", _listed([f"{each.mount_point} {each.percent:.0f} %" for each in filesystems]))
     for message in said:
-        yield Finding("filesystems", "warning", message, "It is left out, or reported as it was last; the rest is not.")
+        yield Finding(
+            "filesystems",
+            "warning",
+            message,
+            "It is left out or reported with its last values; the others are not affected.",
+        )
 
 
 def _hidden(settings: Settings) -> Iterator[Finding]:
-    """The kernel's files that cannot be read: a container's mounts, hidepid, or a service manager hide them."""
+    """Files of the kernel that cannot be read: a container, hidepid or a service manager may hide them."""
     roots = settings.roots
     proc = Path(roots.proc)
     for path in (roots.net / "dev", roots.mounts, proc / "stat", proc / "meminfo", proc / "uptime"):
         try:
             read_text(path)
         except OSError as error:
-            remedy = "With hidepid, the agent needs the group that gid= of the mount names." if _has_hidepid() else ""
+            remedy = (
+                "With hidepid, the agent needs the group that the mount option gid= names." if _has_hidepid() else ""
+            )
             yield Finding("kernel", "warning", f"{path}: {error.strerror}", remedy or "Check LINKBEAT_PROC.")
     if not Path(roots.sys, "class", "net").is_dir():
         path = Path(roots.sys, "class", "net")
-        yield Finding("kernel", "warning", f"{path} is not there: every interface counts as up", "Check LINKBEAT_SYS.")
+        yield Finding(
+            "kernel", "warning", f"{path} does not exist: every interface counts as up", "Check LINKBEAT_SYS."
+        )
 
 
 def _has_hidepid() -> bool:
@@ -152,7 +162,7 @@ def _has_hidepid() -> bool:
 
 @contextlib.contextmanager
 def _logged() -> Iterator[list[str]]:
-    """The warnings that the collectors log meanwhile, instead of on stderr."""
+    """Collects the warnings that the collectors log, instead of printing them to stderr."""
     messages: list[str] = []
 
     class Keeper(logging.Handler):
@@ -170,18 +180,18 @@ def _logged() -> Iterator[list[str]]:
 
 
 def unit() -> Iterator[Finding]:
-    """Whether the installed service runs; nothing where none is installed, or systemd does not run."""
+    """Whether the installed service runs; no finding if none is installed or systemd does not run."""
     systemctl = shutil.which("systemctl")
     if not systemctl or not Path("/run/systemd/system").is_dir() or not Path("/etc/systemd/system", UNIT).exists():
         return
     asked = [systemctl, "is-active", UNIT]
-    done = subprocess.run(asked, capture_output=True, text=True, timeout=LOOK_SECONDS, check=False)
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=CHECK_SECONDS, check=False)
     state = done.stdout.strip() or "unknown"
-    remedy = f"journalctl -u {UNIT} says why; systemctl restart {UNIT} starts it."
+    remedy = f"journalctl -u {UNIT} shows the reason; systemctl restart {UNIT} starts it."
     yield Finding("unit", "ok" if state == "active" else "problem", f"{UNIT} is {state}", remedy)
 
 
 def _listed(names: list[str]) -> str:
-    """`3: a, b, c`, cut where there are many."""
+    """`3: a, b, c`, shortened if there are many."""
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     return f"{len(names)}: {', '.join(names[:NAMES_SHOWN])}{more}" if names else "none"

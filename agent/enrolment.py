@@ -1,4 +1,4 @@
-"""An enrolment token turns into a token of this server's own, at the first contact with the service."""
+"""Exchanges an enrolment token for the server's own token at the first contact with the service."""
 
 import logging
 import os
@@ -17,7 +17,7 @@ _ENROLMENT = re.compile(r"(lb_e_[0-9a-z]{12})_[0-9A-Za-z]+\Z")
 
 
 class _Kept(msgspec.Struct):
-    """The file: the token, and the id of the enrolment token that it was given for."""
+    """The file: the token, and the id of the enrolment token that was exchanged for it."""
 
     enrolment: str
     token: str
@@ -28,30 +28,31 @@ class _Given(msgspec.Struct):
 
 
 class CannotKeep(Exception):
-    """A token of this server's own would be lost."""
+    """The token of this server cannot be saved, and would be lost."""
 
 
 class Enrolment:
-    """Asks for the server's own token, and keeps it. Whoever asks holds `lock`: a token that is given twice is lost."""
+    """Requests the server's own token and saves it. Callers hold `lock`, because a second token would replace the
+    first."""
 
     def __init__(self, identity: Identity, path: Path) -> None:
-        """`path`: the file that the token is kept in, of mode 0600."""
+        """`path`: the file of the token, with mode 0600."""
         self._identity, self._path = identity, path
         self._kept = _read(path)
         self.lock = threading.Lock()
 
     def token(self, configured: str) -> str:
-        """What `configured` was exchanged for; "" if it was not, or is no enrolment token."""
+        """The token that `configured` was exchanged for; "" if it was not, or is not an enrolment token."""
         is_ours = self._kept is not None and self._kept.enrolment == enrolment_id(configured)
         return self._kept.token if is_ours and self._kept else ""
 
     def request(self) -> bytes:
-        """The body that asks for a token. Raises CannotKeep."""
+        """The body of the request for a token. Raises CannotKeep."""
         self._write(b"")
         return msgspec.json.encode(self._identity)
 
     def keep(self, configured: str, answer: bytes) -> bool:
-        """Whether `answer` has a token; it is on the disk then. Raises CannotKeep."""
+        """Saves the token of `answer` to disk; returns whether it has one. Raises CannotKeep."""
         try:
             given = msgspec.json.decode(answer, type=_Given)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -59,7 +60,7 @@ class Enrolment:
         kept = _Kept(enrolment_id(configured), given.token)
         self._write(msgspec.json.encode(kept), replace=True)
         self._kept = kept
-        log.info("enrolled: %s has a token of its own, which is kept in %s", self._identity.server_id, self._path)
+        log.info("enrolled: %s has its own token, saved in %s", self._identity.server_id, self._path)
         return True
 
     def _write(self, content: bytes, *, replace: bool = False) -> None:
@@ -73,11 +74,11 @@ class Enrolment:
             if replace:
                 unfinished.replace(self._path)
         except OSError as error:
-            raise CannotKeep(f"a token of this server's own could not be kept: {error}") from error
+            raise CannotKeep(f"the token of this server could not be saved: {error}") from error
 
 
 def enrolment_id(token: str) -> str:
-    """Of an enrolment token, what may be written down; "" of any other."""
+    """The public part of an enrolment token; "" for any other token."""
     match = _ENROLMENT.match(token)
     return match[1] if match else ""
 
@@ -88,5 +89,5 @@ def _read(path: Path) -> _Kept | None:
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        log.warning("%s: %s; the token in it is not used", path, error)
+        log.warning("%s: %s; the token in this file is not used", path, error)
         return None

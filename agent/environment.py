@@ -82,15 +82,15 @@ def load(settings: type[S], environ: Mapping[str, str], file: ConfigFile | None 
 
 
 def read_file(path: Path) -> ConfigFile:
-    """A TOML file's keys and values.
+    """The keys and values of a TOML file.
 
-    Raises FileNotFoundError where there is none, and SettingsError where it cannot be read or is not TOML.
+    Raises FileNotFoundError if the file does not exist, and SettingsError if it cannot be read or is not TOML.
     """
     import tomllib  # noqa: PLC0415 - half a megabyte that an agent without a file can do without
 
     try:
         text = path.read_text(encoding="utf-8")
-        # With a line break at the end, also the last line has a number in what tomllib says of it.
+        # With a line break at the end, errors in the last line have a line number too.
         return ConfigFile(path, tomllib.loads(f"{text}\n"))
     except FileNotFoundError:
         raise
@@ -130,7 +130,8 @@ def _fields(settings: type[msgspec.Struct]) -> dict[str, tuple[Any, Any]]:
 
 
 def _checked(file: ConfigFile, fields: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
-    """The file's values in their types. Raises SettingsError for the first that is unknown or not allowed."""
+    """The values of the file, converted to their types. Raises SettingsError for the first unknown key or invalid
+    value."""
     known = {
         name: annotation for name, (annotation, _) in fields.items() if not _extra(annotation).get("environment_only")
     }
@@ -140,8 +141,8 @@ def _checked(file: ConfigFile, fields: Mapping[str, tuple[Any, Any]]) -> dict[st
             import difflib  # noqa: PLC0415 - for this one message
 
             close = difflib.get_close_matches(key, known, n=1)
-            meant = f'did you mean "{close[0]}"?' if close else f"there are {', '.join(known)}"
-            raise SettingsError(f'{file.path}: "{key}" is no setting; {meant}')
+            meant = f'did you mean "{close[0]}"?' if close else f"the settings are {', '.join(known)}"
+            raise SettingsError(f'{file.path}: "{key}" is not a setting; {meant}')
         if value == "":
             continue
         annotation = known[key]
@@ -154,9 +155,9 @@ def _checked(file: ConfigFile, fields: Mapping[str, tuple[Any, Any]]) -> dict[st
 
 
 def _place(text: str, problem: str) -> str:
-    """What a TOML parser says, with the line and, as far as it can be told, the key to which it happened.
+    """The message of a TOML parser with the line number and, if it can be determined, the key.
 
-    Never the line itself: it may hold a secret.
+    Never the line itself: it may contain a secret.
     """
     found = re.search(r"\(at line (\d+), column \d+\)", problem)
     if found is None:
@@ -170,7 +171,7 @@ def _shown(value: Any, annotation: Any) -> str:
     if _extra(annotation).get("secret"):
         return "the value"
     if not isinstance(value, str):
-        # Not the value itself where it is long or has parts: the key is enough to find it.
+        # Long and structured values are not shown: the key is enough to find them.
         return f"{value}".lower() if isinstance(value, bool | int | float) and abs(value) < 1e300 else "the value"
     stands_bare = _bare(annotation) in (int, float, bool)
     return f'"{value}"' + (" in quotes" if stands_bare else "")
@@ -192,7 +193,7 @@ def _extra(annotation: Any) -> dict[str, Any]:
 def _allowed(annotation: Any, *, in_file: bool = False) -> str:
     bare, extra = _bare(annotation), _extra(annotation)
     if in_file and typing.get_origin(bare) is tuple:
-        return 'an array of texts such as ["eth0", "veth*"]'
+        return 'an array of strings such as ["eth0", "veth*"]'
     if "allowed" in extra:
         return str(extra["allowed"])
     if bare in (int, float):

@@ -155,7 +155,7 @@ class FilesystemProbe:
         measurement = self._running[identity]
         point = wire_text(mount.mount_point)
         if not measurement.done.is_set():
-            self._complaints.about(identity, "%s: does not answer; reported as unreachable", point)
+            self._complaints.about(identity, "%s: does not respond; reported as unreachable", point)
             return self._unreachable(identity, mount)
         del self._running[identity]
         if measurement.error is not None and measurement.error.errno in _GONE:
@@ -164,7 +164,7 @@ class FilesystemProbe:
         if measurement.error is not None:
             self._complaints.about(identity, "%s: %s; skipped", point, measurement.error.strerror)
             return None
-        self._complaints.settled(identity, "%s: answers again", point)
+        self._complaints.settled(identity, "%s: responds again", point)
         sizes = measurement.usage
         if sizes is None:
             return None
@@ -204,7 +204,7 @@ class _Measurement(threading.Thread):
         try:
             self.start()
         except RuntimeError:
-            self.error = OSError(errno.EAGAIN, "no thread to measure it in")
+            self.error = OSError(errno.EAGAIN, "no free thread to measure it")
             self.done.set()
 
     def run(self) -> None:
@@ -232,7 +232,7 @@ def _is_sendable(filesystem: Filesystem) -> bool:
         max(len(filesystem.mount_point), len(filesystem.device)) > LONGEST_PATH
         or len(filesystem.fs_type) > LONGEST_TYPE
     ):
-        log.debug("%.100s…: its name is too long to be reported", filesystem.mount_point)
+        log.debug("%.100s…: the name is too long to be reported", filesystem.mount_point)
         return False
     return True
 
@@ -247,7 +247,7 @@ def _mounts(roots: Roots) -> tuple[Iterable[Mount], Path]:
             # hidepid hides process 1, or what is in it. What the host's tree is mounted as is among one's own mounts.
             with contextlib.suppress(OSError):
                 mounts = below(roots.root, parse_mounts(read_text(Path(roots.proc, "self", "mounts"))))
-                _complaints.about(path, "%s: %s; only what is mounted here is reported", path, error.strerror)
+                _complaints.about(path, "%s: %s; only the mounts of this process are reported", path, error.strerror)
                 return mounts, Path(roots.root)
         _complaints.about(path, "%s: %s; no filesystems are reported", path, error.strerror)
         return [], tree

@@ -30,15 +30,15 @@ def found_within(seconds: float, name: str, look: Callable[[], Iterable[Finding]
             for each in look():
                 findings.append(each)  # noqa: PERF402 - one by one: what was found before it hung is not lost
         except Exception as error:  # noqa: BLE001 - one look that fails must not cost the others
-            findings.append(Finding(name, "problem", f"cannot be looked at: {type(error).__name__}: {error}"))
+            findings.append(Finding(name, "problem", f"check failed: {type(error).__name__}: {error}"))
 
-    thread = threading.Thread(target=collect, name=f"look at {name}", daemon=True)
+    thread = threading.Thread(target=collect, name=f"check {name}", daemon=True)
     begin = time.monotonic()
     thread.start()
     thread.join(seconds)
     if thread.is_alive():
         took = f"{time.monotonic() - begin:.0f} s"
-        return [*findings, Finding(name, "problem", f"no result within {took}", "Something on the way hangs.")]
+        return [*findings, Finding(name, "problem", f"no result within {took}", "A system call or the network hangs.")]
     return findings
 
 
@@ -53,7 +53,7 @@ def written(findings: Iterable[Finding]) -> str:
             lines.append(f"{'':<8} {'':<{width}}  → {each.remedy}")
     counts = [(sum(each.state == state for each in kept), state) for state in ("problem", "warning")]
     summary = ", ".join(f"{count} {state}{'s' if count > 1 else ''}" for count, state in counts if count)
-    return "\n".join([*lines, "", summary or "All is well."])
+    return "\n".join([*lines, "", summary or "No problems found."])
 
 
 def user() -> str:

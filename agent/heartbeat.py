@@ -1,4 +1,4 @@
-"""The heartbeat: everything that the agent knows at one moment, as the service reads it."""
+"""The heartbeat: everything that the agent reports at one time, in the wire format."""
 
 import logging
 import sys
@@ -28,14 +28,14 @@ log = logging.getLogger(__name__)
 
 
 class DeliveryReport(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How delivery goes, so that a loss can be seen at the service.
+    """The state of delivery, so that losses are visible at the service.
 
     queued          heartbeats that wait for an acknowledgement.
     oldest_seconds  age of the oldest of them by the agent's clock; left out when there is none.
-    spool_bytes     of heartbeats on the agent's disk, those included that are acknowledged and not deleted yet.
-    dropped         heartbeats given up for want of room, since the agent started.
-    rejected        heartbeats that the service refused for good, since the agent started.
-    damaged         stretches of the spool that could not be read, since the agent started; left out when there is none.
+    spool_bytes     size of the spool, including acknowledged heartbeats that are not deleted yet.
+    dropped         heartbeats dropped for lack of space since the agent started.
+    rejected        heartbeats that the service rejected permanently since the agent started.
+    damaged         unreadable byte ranges of the spool since the agent started; left out if there are none.
     spool           where a new heartbeat waits; in "memory" only while the disk cannot be written.
     """
 
@@ -61,11 +61,11 @@ class DeliveryReport(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Presence(msgspec.Struct, frozen=True, kw_only=True):
-    """That one server is there, at one moment: all that a paused agent reports.
+    """A sign of life of one server: everything that a paused agent reports.
 
-    timestamp       UTC (RFC 3339, milliseconds); for one server and boot, no two heartbeats that are stored share one.
-    since_boot_ms   the same moment in milliseconds since the boot, by a clock that nothing sets (CLOCK_BOOTTIME); the
-                    service does not use it. Left out where the system has no such clock that runs through suspend.
+    timestamp       UTC (RFC 3339, milliseconds); unique among the stored heartbeats of one server and boot.
+    since_boot_ms   the same time in milliseconds since the boot, by a clock that is never set (CLOCK_BOOTTIME); the
+                    service does not use it. Left out if the system has no such clock that runs during suspend.
     """
 
     server_id: str
@@ -100,12 +100,12 @@ def stamp_ms(beat: Presence) -> int:
 
 
 class Collector:
-    """Makes heartbeats; keeps what one needs of the one before."""
+    """Collects heartbeats, and keeps the values that the next one needs."""
 
     def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
-        """Raises SettingsError if the machine's identity cannot be told."""
+        """Raises SettingsError if the machine's identity cannot be determined."""
         self.effective = remote.apply(settings, RemoteConfig())
-        """By what the next heartbeat is made; roots and identity stay."""
+        """The settings of the next heartbeat; roots and identity do not change."""
         self._clock = clock or Clock()
         self._roots = settings.roots
         self._cpu: CpuTimes | None = host.read_cpu_times(self._roots)
@@ -117,12 +117,13 @@ class Collector:
         self.identity = identify(settings)
 
     def collect(self, delivery: DeliveryReport | UnsetType = UNSET) -> Presence:
-        """What is to be sent now: a Heartbeat, unless the agent is paused."""
+        """The report to send now: a Heartbeat, unless the agent is paused."""
         return self._presence("paused", delivery) if self.effective.paused else self.measure(delivery)
 
     def measure(self, delivery: DeliveryReport | UnsetType = UNSET) -> Heartbeat:
-        """The machine as it is now. Takes milliseconds, and about a second when a mount has just stopped answering."""
-        # First what may take a second, so that the timestamp is that of the counters.
+        """The current state of the machine. Takes milliseconds, or about a second if a mount has just stopped
+        responding."""
+        # Measurements that may take a second come first, so that the timestamp is that of the counters.
         mounted = get_filesystem_metrics(self._roots, probe=self._filesystems)
         root = get_root_usage(self._roots, mounted, self._root)
         routes = read_default_routes(self._roots)
@@ -164,8 +165,8 @@ class Collector:
         if interfaces or filesystems:
             self._complaints.about(
                 "truncated",
-                "too many to report: %d interfaces and %d filesystems are left out; LINKBEAT_EXCLUDE_INTERFACES says "
-                "which interfaces are not wanted",
+                "too many to report: left out %d interfaces and %d filesystems; exclude interfaces with "
+                "LINKBEAT_EXCLUDE_INTERFACES",
                 interfaces,
                 filesystems,
             )

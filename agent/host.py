@@ -24,11 +24,11 @@ _ASSIGNMENT = re.compile(r"([A-Z][A-Z0-9_]*)=(?:\"(.*)\"|'(.*)'|(.*))")
 
 
 class Metrics(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the machine as a whole does; a value that cannot be read is left out.
+    """Metrics of the machine as a whole; a value that cannot be read is left out.
 
-    cpu_percent             of all cores together, since the heartbeat before.
-    memory_*_mb             MiB; used is total less what the kernel calls available.
-    disk_*_gb               GiB of the root filesystem; disk_percent as df counts it.
+    cpu_percent             of all cores together, since the previous heartbeat.
+    memory_*_mb             MiB; used is total minus the kernel's MemAvailable.
+    disk_*_gb               GiB of the root filesystem; disk_percent as shown by df.
     network_*_bytes         octets since boot, summed over the reported interfaces; left out beyond 2**64 - 1.
     load_*                  runnable tasks, averaged over 1, 5 and 15 minutes.
     temperature_celsius     of the hottest sensor.
@@ -87,7 +87,7 @@ def read_metrics(
 
 
 def read_cpu_times(roots: Roots) -> CpuTimes | None:
-    """The processors' ticks so far, or None where they cannot be read."""
+    """The processors' ticks since boot, or None if they cannot be read."""
     if sys.platform != "linux":
         times = importlib.import_module("psutil").cpu_times()
         return CpuTimes(busy=sum(times) - times.idle, total=sum(times))
@@ -126,7 +126,7 @@ def read_memory(roots: Roots) -> tuple[int, int] | None:
 def parse_memory(text: str) -> tuple[int, int] | None:
     """Total and used octets from the text of /proc/meminfo (proc(5); its kB are KiB), or None.
 
-    Kernels before 3.14 say no MemAvailable: free, buffers and page cache stand in for it.
+    Kernels before 3.14 have no MemAvailable: free, buffers and page cache are used instead.
     """
     kib: dict[str, int] = {}
     for line in text.split("\n"):
@@ -142,14 +142,14 @@ def parse_memory(text: str) -> tuple[int, int] | None:
 
 
 def read_boot_id(roots: Roots) -> str | None:
-    """The kernel's random id of this boot (random(4)): a change of it explains counters that start again."""
+    """The kernel's random id of this boot (random(4)): a change explains counters that restart."""
     return wire_text(_text(roots, "sys/kernel/random/boot_id").strip())[:255] or None
 
 
 def read_os_info(roots: Roots) -> dict[str, str]:
-    """Operating system, kernel and architecture, as far as they are known."""
+    """Operating system, kernel and architecture, if known."""
     release: dict[str, str] = {}
-    # os-release(5): /etc goes before /usr/lib.
+    # os-release(5): /etc takes precedence over /usr/lib.
     for path in (roots.tree / "etc/os-release", roots.tree / "usr/lib/os-release"):
         try:
             release = parse_os_release(read_text(path, limit_bytes=OS_RELEASE_LIMIT_BYTES))
@@ -182,7 +182,7 @@ def parse_os_release(text: str) -> dict[str, str]:
 
 
 def _sum(counters: Iterable[int]) -> int | None:
-    """None beyond 64 bits: the service would refuse the whole heartbeat for a number that it cannot keep."""
+    """None above 64 bits: the service would reject the whole heartbeat for a number that it cannot store."""
     total = sum(counters)
     return total if total <= COUNTER_MAX else None
 
@@ -218,7 +218,7 @@ def parse_uptime(text: str) -> int | None:
 
 
 def _text(roots: Roots, name: str) -> str:
-    """A file below /proc, or "" where it cannot be read."""
+    """A file below /proc, or "" if it cannot be read."""
     try:
         return read_text(Path(roots.proc, name))
     except OSError:

@@ -37,7 +37,9 @@ def identify(settings: Settings) -> Identity:
     guid = server_guid(settings.roots)
     server_id = settings.server_id or server_id_from(hostname)
     if not server_id:
-        raise SettingsError(f'LINKBEAT_SERVER_ID: is needed, because the hostname "{hostname}" gives no server id')
+        raise SettingsError(
+            f'LINKBEAT_SERVER_ID: is required, because no server id can be derived from the hostname "{hostname}"'
+        )
     return Identity(server_id=server_id, server_guid=guid, hostname=hostname)
 
 
@@ -89,7 +91,7 @@ class ApiKey:
         try:
             value = _read_token(self._path)
         except (OSError, ValueError) as error:
-            log.warning("LINKBEAT_API_KEY_FILE: %s: %s; the token that was read before is used on", self._path, error)
+            log.warning("LINKBEAT_API_KEY_FILE: %s: %s; still using the token read before", self._path, error)
             return False
         changed, self.value = value != self.value, value
         return changed
@@ -99,5 +101,5 @@ def _read_token(path: Path) -> str:
     token = read_text(path).strip()
     # A line break or a non-ASCII letter cannot stand in an HTTP header.
     if not _TOKEN.match(token):
-        raise ValueError("does not hold one token of visible ASCII characters")
+        raise ValueError("does not contain exactly one token of visible ASCII characters")
     return token

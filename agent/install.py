@@ -27,18 +27,18 @@ TOKEN = Path("etc/linkbeat/token")
 STATE = (Path("var/lib/linkbeat-agent"), Path("var/lib/private/linkbeat-agent"))
 
 _MAIN = "import sys\n\nfrom agent.__main__ import main\n\nsys.exit(main())\n"
-_ELSEWHERE = {"api_key", "api_key_file", "config"}  # the token has a file of its own
+_ELSEWHERE = {"api_key", "api_key_file", "config"}  # the token is in a separate file
 
 
 def main(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Exit status: 0 done, 1 not."""
+    """Exit status: 0 success, 1 failure."""
     root, dry_run = Path(options.root).absolute(), options.dry_run
-    os.umask(0o022)  # a directory that root's own umask closes would be closed to the agent's user
+    os.umask(0o022)  # with a stricter umask of root, the agent's user could not enter the directories
     try:
         if not sys.platform.startswith("linux"):
-            raise InstallError("this is for Linux; elsewhere, let the system's own service manager start 'run'")
+            raise InstallError("install supports only Linux; elsewhere, start 'run' with the system's service manager")
         if root == Path("/") and not dry_run and os.geteuid() != 0:
-            raise InstallError(f"{options.command} needs root; with sudo, it is sudo {_invocation()} …")
+            raise InstallError(f"{options.command} needs root; run: sudo {_invocation()} …")
         work = Work(root, dry_run=dry_run)
         if options.command == "install":
             install(work, options, environ)
@@ -54,7 +54,8 @@ def main(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def install(work: Work, options: argparse.Namespace, environ: Mapping[str, str]) -> None:
-    """Program, command, unit; settings and token where there are none yet. A second one upgrades the program.
+    """Installs program, command and unit, and settings and token if they do not exist. A later install upgrades the
+    program.
 
     Raises InstallError, SettingsError and OSError.
     """
@@ -67,13 +68,13 @@ def install(work: Work, options: argparse.Namespace, environ: Mapping[str, str])
     work.write(COMMAND, f'#!/bin/sh\nexec {python} -I -S /{LIBRARY} "$@"\n'.encode(), 0o755)
     if (work.root / CONFIG).exists():
         given = [variable for variable in _chosen(settings, environ) if variable != "url" or options.url]
-        kept = f"; it does not get {', '.join(given)} of this call" if given else ""
+        kept = f"; {', '.join(given)} of this call is not applied" if given else ""
         work.say(f"keep       {work.root / CONFIG}{kept}")
     else:
-        # Readable by the unit's own user, who has no number yet; it holds no secret.
+        # World-readable, because the unit's dynamic user does not exist yet; it contains no secret.
         work.write(CONFIG, config_text(_chosen(settings, environ)).encode(), 0o644)
     if token or not (work.root / TOKEN).exists():
-        # Also without a token: the unit does not start where the file is missing.
+        # Also without a token, because the unit does not start if the file is missing.
         work.write(TOKEN, f"{token}\n".encode() if token else b"", 0o600)
     work.write(UNIT, unit_text(python).encode(), 0o644)
     has_token = bool(token) or (not work.dry_run and (work.root / TOKEN).stat().st_size > 0)
@@ -81,7 +82,7 @@ def install(work: Work, options: argparse.Namespace, environ: Mapping[str, str])
 
 
 def uninstall(work: Work, *, purge: bool) -> None:
-    """Removes what `install` made; with `purge`, settings, token and spool too. Raises InstallError and OSError."""
+    """Removes the installation; with `purge`, also settings, token and spool. Raises InstallError and OSError."""
     if work.has_systemd and (work.root / UNIT).exists():
         work.run("systemctl", "disable", "--now", UNIT_NAME)
     for path in (UNIT, COMMAND, LIBRARY):
@@ -101,10 +102,10 @@ def uninstall(work: Work, *, purge: bool) -> None:
 
 
 def program() -> dict[str, bytes]:
-    """The agent and msgspec as they run now, from a checkout, an environment or the one-file agent; path and content.
+    """The running agent and msgspec, from a checkout, an environment or the one-file agent; path and content.
 
-    Of msgspec's compiled parts those for this kind of machine, for every Python at hand: the one-file agent has
-    several, and so the installed agent outlives an upgrade of the system's Python.
+    It includes msgspec's compiled modules for this platform and every available Python: the one-file agent has several,
+    so that the installed agent survives an upgrade of the system's Python.
     """
     suffix = importlib.machinery.EXTENSION_SUFFIXES[0]  # .cpython-311-x86_64-linux-gnu.so
     for_this_machine = re.sub(r"^\.cpython-\d+", "", suffix)
@@ -123,11 +124,11 @@ def unit_text(python: str) -> str:
 
 
 def config_text(chosen: Mapping[str, Any]) -> str:
-    """A configuration file with every setting in it: those of `chosen` set, the others as comments."""
+    """A configuration file with every setting: those of `chosen` set, the others as comments."""
     lines = [
-        "# Settings of Linkbeat's agent. After a change: systemctl reload linkbeat-agent",
-        f"# The token stands in /{TOKEN}; after a change of it: systemctl restart linkbeat-agent",
-        "# Is all well? As root: linkbeat-agent doctor",
+        "# Settings of the Linkbeat agent. After a change, run: systemctl reload linkbeat-agent",
+        f"# The token is in /{TOKEN}. After changing it, run: systemctl restart linkbeat-agent",
+        "# To check the agent, run as root: linkbeat-agent doctor",
     ]
     defaults = Settings()
     for setting in described():
@@ -141,7 +142,7 @@ def config_text(chosen: Mapping[str, Any]) -> str:
 
 def _toml(value: object) -> str:
     if isinstance(value, str):
-        # JSON's escapes are TOML's, except that TOML wants DEL escaped too.
+        # TOML has the escapes of JSON, but DEL must be escaped too.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, tuple):
         return f"[{', '.join(_toml(each) for each in value)}]"
@@ -149,13 +150,13 @@ def _toml(value: object) -> str:
 
 
 def _chosen(settings: Settings, environ: Mapping[str, str]) -> dict[str, Any]:
-    """The settings that the environment of the installation names, except the token."""
+    """The settings in the environment of the installation, except the token."""
     names = [name for name in Settings.__struct_fields__ if name not in _ELSEWHERE]
     return {name: getattr(settings, name) for name in names if environ.get(environment.variable(name), "").strip()}
 
 
 def _token(token_file: str | None, environ: Mapping[str, str]) -> str:
-    """The token that this call names, "" where it names none. Never an argument: ps shows those to every user."""
+    """The token of this call, "" for none. Never an argument, because ps shows those to every user."""
     source = token_file or environ.get("LINKBEAT_API_KEY_FILE", "").strip()
     if not source:
         return environ.get("LINKBEAT_API_KEY", "").strip()
@@ -167,21 +168,21 @@ def _token(token_file: str | None, environ: Mapping[str, str]) -> str:
 
 def _invocation() -> str:
     """How this program was started, for a shell without this environment."""
-    if Path(sys.argv[0]).name == "__main__.py":  # python -m: run by its path, the file would not find its package
+    if Path(sys.argv[0]).name == "__main__.py":  # python -m: the file alone would not find its package
         return f"{sys.executable} -m {__package__}"
     return f"{sys.executable} {sys.argv[0]}"
 
 
 def _interpreter() -> str:
-    """The system's interpreter behind the one that runs now, by the name that stays when it is upgraded.
+    """The system's interpreter behind the running one, by the name that survives an upgrade.
 
-    Raises InstallError where the unit's user could not run it.
+    Raises InstallError if the unit's user could not run it.
     """
     real = Path(sys.executable).resolve()
     for place in (real, *real.parents):
         if not place.stat().st_mode & stat.S_IXOTH:
             raise InstallError(
-                f"{real} cannot be run by the agent's own user, because {place} is closed to others; "
+                f"{real} cannot be run by the agent's user, because other users may not enter {place}; "
                 "install with the system's Python (/usr/bin/python3), or name one with --python"
             )
     lasting = real.with_name("python3")
@@ -189,12 +190,12 @@ def _interpreter() -> str:
 
 
 def _prepare(work: Work, python: str) -> None:
-    """Compiles the program, since its user may not write there, and lets the service's interpreter start it once.
+    """Compiles the program, because its user may not write there, and starts it once with the service's interpreter.
 
-    Raises InstallError where that cannot: an older Python, or one for which there is no msgspec.
+    Raises InstallError if that fails: an older Python, or one without msgspec.
     """
     if not Path(python).exists():
-        work.say(f"{python} is not there: whether it starts the agent is not tried")
+        work.say(f"{python} does not exist here: not tested whether it can start the agent")
         return
     library = str(work.root / LIBRARY)
     work.run(python, "-I", "-m", "compileall", "-q", "-s", library, "-p", f"/{LIBRARY}", library, must=False)
@@ -207,11 +208,11 @@ def _start(work: Work, *, has_token: bool) -> None:
         work.run("systemctl", "enable", UNIT_NAME)
         work.run("systemctl", "restart", UNIT_NAME)
     elif work.root == Path("/"):
-        work.say(f"systemd does not run here: let your service manager run 'linkbeat-agent run' (/{COMMAND})")
+        work.say(f"systemd is not running: start 'linkbeat-agent run' (/{COMMAND}) with your service manager")
     if not has_token:
-        work.say(f"There is no token yet: put it into /{TOKEN}, then systemctl restart {UNIT_NAME}")
+        work.say(f"There is no token yet: write it to /{TOKEN}, then run: systemctl restart {UNIT_NAME}")
     if work.root == Path("/"):
-        work.say("Is all well? As root: linkbeat-agent doctor")
+        work.say("To check the agent, run as root: linkbeat-agent doctor")
 
 
 def _files(directory: Traversable, prefix: str) -> Iterator[tuple[str, Traversable]]:

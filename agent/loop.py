@@ -1,4 +1,4 @@
-"""The agent's life: collects at every tick, until it is told to stop."""
+"""The main loop of the agent: collects a heartbeat at every tick until a signal stops it."""
 
 import logging
 import math
@@ -38,7 +38,7 @@ def run(settings: Settings) -> int:
 
 
 class Agent:
-    """What runs: the settings that hold now, the heartbeats' collector, and their way to the service by the spool."""
+    """The running agent: its current settings, the collector of heartbeats, the spool and the delivery."""
 
     def __init__(self, settings: Settings, signals: Signals) -> None:
         """Raises SettingsError if the settings cannot be used on this machine."""
@@ -46,7 +46,7 @@ class Agent:
         self._identity = identify(settings)
         self._directory = spool_directory(settings, self._identity)
         self._enrolment = Enrolment(self._identity, self._directory / "token")
-        # What is wrong with it is said before the spool is touched.
+        # Errors in it are reported before the spool is opened.
         open_sender(settings, ApiKey(settings), self._enrolment)
         self._spool = open_spool(settings, self._directory)
         self._letters = DeadLetters(self._directory / "refused.ndjson")
@@ -60,7 +60,7 @@ class Agent:
         self._last = self._tick = time.monotonic()
 
     def run(self) -> int:
-        """Until a signal says to stop; returns the exit status."""
+        """Runs until a signal stops it; returns the exit status."""
         settings = self._settings
         jitter = random.uniform(0, min(settings.start_jitter_seconds, settings.interval_seconds))
         self._tick += jitter
@@ -73,17 +73,17 @@ class Agent:
             jitter,
         )
         if len(self._spool):
-            log.info("%d heartbeats of before wait in %s", len(self._spool), self._directory)
+            log.info("%d heartbeats from an earlier run wait in %s", len(self._spool), self._directory)
         self._delivery.start()
         while (cause := self._signals.wait_until(self._tick)) != "stop":
             if not self._delivery.is_alive():
-                log.error("a sending thread has died; the agent stops, so that its supervisor restarts it")
+                log.error("a sending thread has died; stopping, so that the supervisor restarts the agent")
                 self._spool.close()
                 return 1
             if cause == "reload":
                 self._reload()
             if self._delivery.config != self._asked:
-                self._obey()
+                self._apply_remote_config()
             if cause is None:
                 self._report()
         self._delivery.stop(within_seconds=FLUSH_SECONDS)
@@ -103,27 +103,27 @@ class Agent:
         self._tick = next_tick(self._tick, self._collector.effective.settings.interval_seconds, time.monotonic())
 
     def _reload(self) -> None:
-        """Takes the settings as they are now, if they can be used; what waits in the spool stays there."""
+        """Applies the reloaded settings, if they are valid; waiting heartbeats stay in the spool."""
         found = reload(self._settings, os.environ)
         for complaint in found.complaints:
             log.warning("%s", complaint)
         if found.settings is self._settings:
-            return  # the file is wrong, which is said now
+            return  # the file is invalid, and the error has been logged
         try:
             delivery = self._new_delivery(found.settings)
         except SettingsError as error:
-            log.warning("%s; the settings of before stay", error)
+            log.warning("%s; the previous settings stay in effect", error)
             return
         self._delivery.stop(within_seconds=FLUSH_SECONDS)
         delivery.rejected, delivery.config = self._delivery.rejected, self._delivery.config
         self._settings, self._delivery = found.settings, delivery
         logging.getLogger().setLevel(found.settings.log_level.upper())
-        log.info("settings read again; reports to %s every %g s", found.settings.url, found.settings.interval_seconds)
-        self._obey()
+        log.info("settings reloaded; reports to %s every %g s", found.settings.url, found.settings.interval_seconds)
+        self._apply_remote_config()
         delivery.start()
 
-    def _obey(self) -> None:
-        """Works from now on by what the service asks for, as far as the settings allow."""
+    def _apply_remote_config(self) -> None:
+        """Applies the remote configuration within the bounds of the settings."""
         self._asked = self._delivery.config
         config, complaint = remote.parse(self._asked)
         effective = remote.apply(self._settings, config)
@@ -133,10 +133,10 @@ class Agent:
         before = self._collector.effective
         self._collector.effective = effective
         if effective.remote != before.remote:
-            log.info("the service asks for: %s", effective.remote.words() or "nothing but the agent's own settings")
+            log.info("remote configuration: %s", effective.remote.words() or "none")
         interval = effective.settings.interval_seconds
         self._delivery.keep_pace(interval)
-        # Never later than was planned: the service counts an agent as gone three of the intervals that it last told.
+        # Never later than planned: the service counts an agent as offline after three of its last reported intervals.
         self._tick = max(time.monotonic(), min(self._tick, self._last + interval))
 
     def _new_delivery(self, settings: Settings) -> Delivery:
@@ -175,13 +175,13 @@ def open_spool(settings: Settings, directory: Path) -> Spool:
             keep_seconds=settings.spool_keep_seconds,
         )
     except SpoolInUse as error:
-        raise SettingsError(f"LINKBEAT_SPOOL_DIR: {error}; each agent needs a directory of its own") from None
+        raise SettingsError(f"LINKBEAT_SPOOL_DIR: {error}; each agent needs its own directory") from None
 
 
 def next_tick(tick: float, interval_seconds: float, now: float) -> float:
-    """The first moment after both `tick` and `now` on the grid of `tick` and the interval; monotonic seconds.
+    """The first time after both `tick` and `now` on the grid of `tick` and the interval; monotonic seconds.
 
-    Ticks that passed meanwhile are skipped: after a stall, several heartbeats at once would say nothing new.
+    Missed ticks are skipped: after a stall, several heartbeats at once would contain nothing new.
     """
     missed = max(0, math.floor((now - tick) / interval_seconds))
     return tick + (missed + 1) * interval_seconds
@@ -202,20 +202,20 @@ def open_sender(settings: Settings, key: ApiKey, enrolment: Enrolment) -> Sender
 
 
 def warn_of_open_token(settings: Settings, key: ApiKey) -> None:
-    """Says so when the token will cross a network unencrypted."""
+    """Warns if the token will cross a network unencrypted."""
     parts = urlsplit(settings.url)
     host = parts.hostname or ""
     is_loopback = host in ("localhost", "::1") or host.startswith("127.")
     if key.value and parts.scheme == "http" and not is_loopback:
-        log.warning("LINKBEAT_URL is not https: whoever can read the traffic to %s can read the token", host)
+        log.warning("LINKBEAT_URL is not https: anybody who can read the traffic to %s can read the token", host)
 
 
 def warn_if_contained(settings: Settings, interfaces: int, complaints: Complaints) -> None:
-    """Says so when the counters are probably those of a container and not of its host."""
+    """Warns if the counters are probably those of a container and not of its host."""
     in_container = Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()
     if in_container and not settings.roots.is_foreign and interfaces <= 1:
         complaints.about(
             "container",
-            "this is a container with a network of its own, and only that is reported; for the host's, use the host's "
+            "this container has its own network, and only that is reported; to report the host's, use the host's "
             "network, or mount its /proc and /sys and set LINKBEAT_PROC and LINKBEAT_SYS",
         )

@@ -1,4 +1,4 @@
-"""The counters of every network interface, as the kernel reports them, and how the interfaces stand to each other."""
+"""The counters of every network interface, as reported by the kernel, and the relations between interfaces."""
 
 import importlib
 import logging
@@ -34,11 +34,11 @@ class NetworkInterface(msgspec.Struct, frozen=True):
     rx_bytes, tx_bytes      octets, 0 .. 2**64 - 1; wrap at 2**32 on some 32-bit drivers.
     rx_packets, tx_packets  and the errors and drops: packets, same range.
     is_up                   operationally up (RFC 2863).
-    kind                    what it is, by its driver; by its name where the system says nothing.
+    kind                    derived from the driver, or from the name if the system does not report it.
     stacked_on              reported interfaces that carry its traffic; [] for one that is the lowest (agent.stacking).
     speed_mbps              line rate of hardware and of bonds, as the driver knows it.
-    operstate               the kernel's word for is_up.
-    ifindex                 the kernel's number of the device: another one says that it was created again.
+    operstate               operational state, as reported by the kernel.
+    ifindex                 the kernel's index of the device: it changes when the device is created again.
 
     Unknown fields are skipped; a field added later has a default.
     """
@@ -82,10 +82,10 @@ def get_network_interfaces(
     table: LinkTable | None = None,
     default_routes: Sequence[str] | None = None,
 ) -> list[NetworkInterface]:
-    """Every interface but loopback, in the kernel's order; [] where none can be read, which is warned of once.
+    """Every interface except loopback, in the kernel's order; [] if they cannot be read, with one warning.
 
     is_wanted           whether an interface of a name is reported.
-    table               what is known of the links from the call before.
+    table               the links as known from the previous call.
     default_routes      interfaces of the default routes, the best first; None: read here.
     """
     if platform != "linux":
@@ -99,7 +99,7 @@ def get_network_interfaces(
     links = table.read(roots, counted.keys()) if counted else {}
     if default_routes is None:
         default_routes = read_default_routes(roots)
-    # Only of those that are wanted: each costs a look into sysfs.
+    # Only the wanted interfaces, because each is read from sysfs.
     states = {name: table.state(name) for name in counted if is_wanted(wire_text(name))}
     return _reported(counted, links, states, default_routes)
 
@@ -137,7 +137,7 @@ def _reported(
 
 
 def _read_net_dev(roots: Roots) -> dict[str, Counters]:
-    """The counters by name, without `lo`; empty where they cannot be read."""
+    """The counters by name, without `lo`; empty if they cannot be read."""
     path = roots.net / "dev"
     try:
         text = read_text(path)
@@ -145,7 +145,7 @@ def _read_net_dev(roots: Roots) -> dict[str, Counters]:
         _complaints.about(path, "%s: %s; no interfaces are reported until it can be read", path, error.strerror)
         return {}
     _complaints.settled(path, "%s: can be read again", path)
-    # By the name that travels: two that differ only in what is escaped would cost the heartbeat.
+    # By the escaped name: two equal escaped names would make the service reject the heartbeat.
     named = {wire_text(counters.name): counters for counters in parse_net_dev(text) if counters.name != "lo"}
     return {counters.name: counters for counters in named.values()}
 
@@ -163,15 +163,16 @@ def parse_net_dev(text: str) -> list[Counters]:
             continue
         counters = _parse_line(line)
         if counters is None:
-            log.debug("/proc/net/dev line %d is malformed and skipped: %r", number + 1, line)
+            log.debug("/proc/net/dev: skipped malformed line %d: %r", number + 1, line)
         elif found.setdefault(counters.name, counters) is not counters:
-            # The file is read in pieces: an interface that moves meanwhile shows twice.
-            log.debug("/proc/net/dev line %d repeats %r and is skipped", number + 1, counters.name)
+            # The file is read in pieces: an interface that moves meanwhile appears twice.
+            log.debug("/proc/net/dev: skipped line %d, which repeats %r", number + 1, counters.name)
     return list(found.values())
 
 
 def _parse_line(line: str) -> Counters | None:
-    # The last colon: the name of an old kernel's alias holds one (eth0:1), and the first number may touch it.
+    # The last colon: an alias of an old kernel contains one (eth0:1), and the first number may follow it without a
+    # space.
     name, colon, rest = line.rpartition(":")
     name = name.lstrip(" ")
     numbers = rest.split()
@@ -196,7 +197,7 @@ def _from_psutil() -> tuple[dict[str, Counters], dict[str, State]]:
     psutil = importlib.import_module("psutil")
     stats = psutil.net_if_stats()
     counted, states = {}, {}
-    # nowrap=True would add up over resets and re-created interfaces; the service wants what the kernel says.
+    # nowrap=True would add up over resets and re-created interfaces; the service needs the kernel's values.
     for name, io in psutil.net_io_counters(pernic=True, nowrap=False).items():
         if re.match(r"lo\d*\Z|Loopback", name):
             continue

@@ -47,13 +47,13 @@ def service(settings: Settings, no_token: str) -> Iterator[Finding]:
         key = ApiKey(settings).value
     except SettingsError as error:
         key = ""
-        yield Finding("token", "problem", str(error), "Until the file is right, the agent does not start.")
+        yield Finding("token", "problem", str(error), "The agent does not start until the file is fixed.")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         yield Finding(
-            "address", "problem", f"{host}: {reason}", "Check LINKBEAT_URL, and the resolver of this machine."
+            "address", "problem", f"{host}: {reason}", "Check LINKBEAT_URL and the DNS resolver of this machine."
         )
         return
     yield Finding("address", "ok", f"{host} is {', '.join(dict.fromkeys(str(each[4][0]) for each in found))}")
@@ -62,7 +62,7 @@ def service(settings: Settings, no_token: str) -> Iterator[Finding]:
         connection = socket.create_connection((host, port), settings.timeout_seconds)
     except OSError as error:
         waited = f"no answer within {settings.timeout_seconds:g} s" if isinstance(error, TimeoutError) else ""
-        remedy = "Is the service running, does it listen on that address (LINKBEAT_HOST), is a firewall between?"
+        remedy = "Does the service run? Does it listen on that address (LINKBEAT_HOST)? Does a firewall block it?"
         yield Finding("connection", "problem", f"port {port}: {waited or error.strerror or error}", remedy)
         return
     with connection:
@@ -74,8 +74,10 @@ def service(settings: Settings, no_token: str) -> Iterator[Finding]:
                 return
             connection = wrapped
         elif key and not (host in ("localhost", "::1") or host.startswith("127.")):
-            remedy = "Put a proxy that speaks TLS before the service, and set LINKBEAT_URL to https."
-            yield Finding("tls", "warning", f"none: whoever reads the traffic to {host} can read the token", remedy)
+            remedy = "Put a TLS proxy in front of the service, and set LINKBEAT_URL to https."
+            yield Finding(
+                "tls", "warning", f"none: anybody who can read the traffic to {host} can read the token", remedy
+            )
         with connection:
             yield from _answer(connection, host, port, settings, key, no_token)
 
@@ -84,7 +86,10 @@ def _tls(connection: socket.socket, host: str, ca_file: str) -> tuple[ssl.SSLSoc
     try:
         wrapped = ssl.create_default_context(cafile=ca_file or None).wrap_socket(connection, server_hostname=host)
     except ssl.SSLCertVerificationError as error:
-        remedy = "For an authority of your own, set LINKBEAT_CA_FILE; not yet valid or expired: check both clocks."
+        remedy = (
+            "For a private certificate authority, set LINKBEAT_CA_FILE. If it is expired or not yet valid, "
+            "check both clocks."
+        )
         return None, [Finding("tls", "problem", f"certificate not accepted: {error.verify_message}", remedy)]
     except OSError as error:
         remedy = "Does the service speak TLS on that port? Does LINKBEAT_CA_FILE name a PEM file?"
@@ -99,7 +104,7 @@ def _tls(connection: socket.socket, host: str, ca_file: str) -> tuple[ssl.SSLSoc
 def _answer(
     connection: socket.socket, host: str, port: int, settings: Settings, key: str, no_token: str
 ) -> Iterator[Finding]:
-    """What the service says to a request without a heartbeat."""
+    """Sends a request without a heartbeat and judges the response."""
     client = http.client.HTTPConnection(host, port, timeout=settings.timeout_seconds)
     client.sock = connection
     headers = {"Content-Type": "application/json", "User-Agent": f"linkbeat-agent/{__version__} doctor"}
@@ -113,14 +118,14 @@ def _answer(
     except (OSError, http.client.HTTPException) as error:
         match error:
             case TimeoutError():
-                said = "no answer in time"
+                said = "no response in time"
             case ConnectionError():
-                said = "the connection is closed without an answer"
+                said = "the connection was closed without a response"
             case http.client.BadStatusLine():
-                said = f"what answers there does not speak HTTP: {error}"
+                said = f"the response is not HTTP: {error}"
             case _:
                 said = f"{type(error).__name__}: {error}"
-        remedy = "Does LINKBEAT_URL name the service's port, and https where it speaks TLS?"
+        remedy = "Does LINKBEAT_URL have the service's port, and https if the service uses TLS?"
         yield Finding("service", "problem", one_line(said), remedy)
         return
     middle = (sent + time.time()) / 2
@@ -129,33 +134,38 @@ def _answer(
 
 
 def judged(status: int, headers: http.client.HTTPMessage, body: bytes, key: str, no_token: str) -> Iterator[Finding]:
-    """Whether that is Linkbeat, and whether it takes the token: it looks at the token before the body."""
+    """Whether the response is Linkbeat's, and whether it accepts the token: it checks the token before the body."""
     outcome = judge(status, headers, body)
-    reason = getattr(outcome, "reason", "took a heartbeat that was none")
+    reason = getattr(outcome, "reason", "accepted an invalid heartbeat")
     if not _is_linkbeat(body):
-        remedy = "Check LINKBEAT_URL, with the path before /api if a proxy has one, and what stands before the service."
-        text = reason if status == 200 else f"not an answer of Linkbeat: {reason}"
+        remedy = (
+            "Check LINKBEAT_URL, including the path before /api if a proxy adds one, and proxies in front "
+            "of the service."
+        )
+        text = reason if status == 200 else f"not a response of Linkbeat: {reason}"
         yield Finding("service", "problem", text, remedy)
     elif status in (401, 403):
         yield Finding("service", "ok", "Linkbeat answers")
         if enrolment_id(key):
-            text = "an enrolment token, which a running agent exchanges, once, for a token of this server's own"
+            text = "an enrolment token, which a running agent exchanges once for this server's own token"
             yield Finding("token", "ok", text)
         elif key:
-            remedy = "Ask who runs the service for one; after a change of the installed token, restart the agent."
-            yield Finding("token", "problem", f"the service refuses it: {reason}", remedy)
+            remedy = "Ask the operator of the service for one; restart the agent after changing the installed token."
+            yield Finding("token", "problem", f"the service rejects it: {reason}", remedy)
         else:
-            yield Finding("token", "problem", "there is none, and the service wants one", no_token)
+            yield Finding("token", "problem", "there is none, and the service requires one", no_token)
     elif status in (400, 422):
         yield Finding("service", "ok", "Linkbeat answers")
-        yield Finding("token", "ok", "the service takes it" if key else "there is none, and the service wants none")
+        yield Finding(
+            "token", "ok", "the service accepts it" if key else "there is none, and the service requires none"
+        )
     else:
-        remedy = "Heartbeats are kept until it does; the service's log and its /health/ready say why."
-        yield Finding("service", "warning", f"Linkbeat answers, but takes no heartbeats now: {reason}", remedy)
+        remedy = "Heartbeats are kept until then; the service's log and its /health/ready show the reason."
+        yield Finding("service", "warning", f"Linkbeat answers, but accepts no heartbeats now: {reason}", remedy)
 
 
 def clock(date: str, now: float) -> Iterator[Finding]:
-    """This clock against the Date of an answer (RFC 9110, 6.6.1), which is cut to the second; `now` is Unix time."""
+    """Compares this clock with the Date of a response (RFC 9110, 6.6.1), which has full seconds; `now` is Unix time."""
     try:
         # On average half a second has passed since the second began.
         ahead = now - (email.utils.parsedate_to_datetime(date).timestamp() + 0.5)
@@ -167,10 +177,10 @@ def clock(date: str, now: float) -> Iterator[Finding]:
     text = f"{abs(ahead):,.0f} s {'ahead of' if ahead > 0 else 'behind'} the service's"
     remedy = "Let NTP set both clocks (timedatectl set-ntp true)."
     if ahead > CLOCK_REFUSED_SECONDS:
-        kept = "The agent keeps them, and corrects and sends them once the clock is right."
-        yield Finding("clock", "problem", f"{text}: it refuses heartbeats from so far ahead", f"{remedy} {kept}")
+        kept = "The agent keeps them, and corrects and sends them once the clock is correct."
+        yield Finding("clock", "problem", f"{text}: it rejects heartbeats that far ahead", f"{remedy} {kept}")
     elif ahead < -TOO_OLD_SECONDS:
-        text += ": it refuses heartbeats that are older than its LINKBEAT_OLDEST_HEARTBEAT_DAYS (7 by default)"
+        text += ": it rejects heartbeats older than its LINKBEAT_OLDEST_HEARTBEAT_DAYS (7 by default)"
         yield Finding("clock", "problem", text, remedy)
     else:
         yield Finding("clock", "warning", text, remedy)

@@ -1,4 +1,4 @@
-"""What the service asks of the agent in its answer to a heartbeat, and how much of it the local settings allow."""
+"""The remote configuration in the response to a heartbeat, and its limits by the local settings."""
 
 import fnmatch
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ MAX_PATTERN_CHARACTERS = 255
 
 
 class RemoteConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """The `config` of an answer. What is None, or empty, is not asked for: the agent's own settings hold.
+    """The `config` of a response. None and empty values are not set: the agent's own settings apply.
 
-    interval_seconds                        from one heartbeat to the next.
+    interval_seconds                        interval between heartbeats.
     include_interfaces, exclude_interfaces  fnmatch patterns of interface names.
-    paused                                  heartbeats go on, without metrics, interfaces and filesystems.
+    paused                                  heartbeats continue, without metrics, interfaces and filesystems.
 
     Unknown fields are skipped, so that a newer service can talk to an older agent.
     """
@@ -29,7 +29,7 @@ class RemoteConfig(msgspec.Struct, frozen=True, kw_only=True):
     paused: bool = False
 
     def words(self) -> str:
-        """In one line, for people; "" for nothing."""
+        """The configuration in one line, for the log; "" if it is empty."""
         said = []
         if self.paused:
             said.append("a pause")
@@ -43,18 +43,18 @@ class RemoteConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Parsed(NamedTuple):
-    """What could be used of an answer, and in one line what could not; "" if all could."""
+    """The usable part of a response, and a line about the rest; "" if everything is usable."""
 
     config: RemoteConfig
     complaint: str
 
 
 class Effective(msgspec.Struct, frozen=True, kw_only=True):
-    """By what the agent works: its own settings, and within them what the service asks for.
+    """The effective configuration: the agent's own settings, and the allowed part of the remote configuration.
 
-    settings    the agent's own, with the interval that holds now.
-    remote      what of the service's configuration holds.
-    held_back   in words, what the service asks for and does not get.
+    settings    the agent's own, with the effective interval.
+    remote      the effective part of the remote configuration.
+    held_back   messages about the parts that are not applied.
     """
 
     settings: Settings
@@ -63,11 +63,12 @@ class Effective(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def paused(self) -> bool:
-        """Whether heartbeats go without metrics, interfaces and filesystems."""
+        """Whether heartbeats are sent without metrics, interfaces and filesystems."""
         return self.remote.paused
 
     def reports(self, interface: str) -> bool:
-        """Whether an interface of this name is reported: the service can leave one out, and never bring one back."""
+        """Whether an interface with this name is reported: the service can leave interfaces out, but cannot add
+        them."""
         local, remote = self.settings, self.remote
         return _is_wanted(interface, local.include_interfaces, local.exclude_interfaces) and _is_wanted(
             interface, remote.include_interfaces, remote.exclude_interfaces
@@ -75,13 +76,13 @@ class Effective(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse(config: bytes) -> Parsed:
-    """The `config` object of an answer, as it came. Never raises: a field that makes no sense is as good as missing."""
+    """Parses the raw `config` of a response. Never raises: invalid fields count as missing."""
     try:
         fields = msgspec.json.decode(config)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         fields = None
     if not isinstance(fields, dict):
-        return Parsed(RemoteConfig(), "the service's configuration is not an object, and ignored")
+        return Parsed(RemoteConfig(), "ignored the remote configuration: it is not an object")
     usable: dict[str, Any] = {}
     unusable = []
     for name in RemoteConfig.__struct_fields__:
@@ -93,14 +94,14 @@ def parse(config: bytes) -> Parsed:
             unusable.append(name)
         else:
             usable[name] = read
-    complaint = f"the service's configuration has no usable {', '.join(unusable)}: ignored" if unusable else ""
+    complaint = f"ignored invalid keys of the remote configuration: {', '.join(unusable)}" if unusable else ""
     return Parsed(RemoteConfig(**usable), complaint)
 
 
 def apply(settings: Settings, remote: RemoteConfig) -> Effective:
-    """`remote` within the bounds that `settings` set."""
+    """Limits `remote` to the bounds in `settings`."""
     if not settings.remote_config:
-        forbidden = ("the service sets a configuration, which remote_config = false forbids",)
+        forbidden = ("ignored the remote configuration, because remote_config is false",)
         held_back = forbidden if remote != RemoteConfig() else ()
         return Effective(settings=settings, remote=RemoteConfig(), held_back=held_back)
     asked = remote.interval_seconds
@@ -110,7 +111,7 @@ def apply(settings: Settings, remote: RemoteConfig) -> Effective:
     held_back = ()
     if interval != asked:
         bound = "min_interval_seconds" if asked < interval else "max_interval_seconds"
-        held_back = (f"the service asks for an interval of {asked:g} s; {bound} makes it {interval:g} s",)
+        held_back = (f"the service sets an interval of {asked:g} s; {bound} makes it {interval:g} s",)
     found = msgspec.structs.replace(settings, interval_seconds=interval)
     return Effective(settings=found, remote=remote, held_back=held_back)
 
@@ -122,7 +123,7 @@ def _is_wanted(name: str, include: Sequence[str], exclude: Sequence[str]) -> boo
 
 
 def _interval(value: Any) -> float | None:
-    # A bool is an int to Python; what is no number of this world (1e400) is neither short nor long, but a mistake.
+    # In Python a bool is an int; a number that is not finite (1e400) is a mistake, not a long interval.
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return float(value) if is_number and 0 < value <= MAX_INTERVAL_SECONDS else None
 

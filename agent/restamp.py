@@ -1,4 +1,5 @@
-"""Undoes the timestamps of a clock that was ahead, once it is put right: neither the agent nor its backlog is stuck."""
+"""Corrects timestamps from a clock that was ahead, once the clock is correct, so that agent and backlog can
+continue."""
 
 import logging
 import threading
@@ -14,31 +15,31 @@ _JITTER_MS = 1000  # a wall clock that is slewed, not set
 
 
 class Timekeeper:
-    """Tells the clock and the spool what the service thinks of the heartbeats' timestamps. Thread-safe.
+    """Applies the service's verdict on timestamps to the clock and the spool. Thread-safe.
 
-    A heartbeat says when it was collected by two clocks. Where the wall clock has been put right since, the time since
-    boot tells what it should have shown then, as long as the machine has not been booted in between. A heartbeat that
-    the service refused as being in the future, or that waited behind one, was never stored, so it can get that time.
+    A heartbeat contains its time by two clocks. If the wall clock has been corrected since, the time since boot shows
+    what it should have been, unless the machine has been booted in between. A heartbeat that the service rejected
+    because it is in the future, or that waited behind one, was never stored, so its time can be corrected.
     """
 
     def __init__(self, clock: Clock, spool: Spool, boot_id: Callable[[], str | None]) -> None:
         self._clock, self._spool, self._boot_id = clock, spool, boot_id
         self._lock = threading.Lock()
-        self._stored: Moment | None = None  # of the newest live heartbeat that the service has
+        self._stored: Moment | None = None  # of the newest live heartbeat that the service has stored
 
     def accepted(self, record: Record) -> None:
-        """The service has this live heartbeat: no later one may have a lower timestamp."""
-        # Other systems than Linux do not say since_boot_ms; it was collected a moment ago.
+        """The service has stored this live heartbeat: no later one may have a lower timestamp."""
+        # Systems other than Linux have no since_boot_ms; the heartbeat was collected just now.
         moment = moment_of(record, self._boot_id()) or self._clock.wall()._replace(stamp_ms=record.stamp_ms)
         with self._lock:
             self._stored = moment
 
     def refused(self, records: Sequence[Record], service_ms: int | None) -> frozenset[int]:
-        """The service refused these as being in the future, when its own clock showed `service_ms`.
+        """The service rejected these heartbeats because they are in the future by its clock, `service_ms`.
 
-        If the wall clock has been put right since they were collected: gives all that waits, and was collected while
-        the clock was ahead, its true time, and lets the clock go back. Returns the sequences that changed. While the
-        wall clock is still wrong, nothing changes.
+        If the wall clock has been corrected since they were collected, all waiting heartbeats from the time when it was
+        ahead get their true time, and the agent's clock may go back. Returns the sequences that changed. While the wall
+        clock is still wrong, nothing changes.
         """
         with self._lock:
             boot_id, wall = self._boot_id(), self._clock.wall()
@@ -56,7 +57,7 @@ class Timekeeper:
             self._clock.go_back(revision.last)
         if changed or was_ms - (revision.last or wall).stamp_ms > REFUSED_AHEAD_MS:
             log.warning(
-                "the clock was %.0f s ahead and has been put right; %d heartbeats that waited got their true time",
+                "the clock was %.0f s ahead and has been corrected; corrected the time of %d waiting heartbeats",
                 (was_ms - wall.stamp_ms) / 1000,
                 len(changed),
             )
@@ -64,19 +65,20 @@ class Timekeeper:
 
 
 class _Revision:
-    """One pass over the spool, oldest first: each heartbeat as Clock would have stamped it by the clock of today."""
+    """One pass over the spool, oldest first: each heartbeat gets the timestamp that Clock would give it by the current
+    clock."""
 
     def __init__(self, boot_id: str | None, wall: Moment, service: Moment) -> None:
-        """`wall`, `service`: now, by this machine's wall clock and by the service's."""
+        """`wall`, `service`: the current time by this machine's wall clock and by the service's clock."""
         self._boot_id = boot_id
         self._offset_ms = wall.stamp_ms - wall.since_boot_ms
         self._highest_ms = max(wall.stamp_ms, service.stamp_ms) + REFUSED_AHEAD_MS
         self._refused_offset_ms = min(wall.stamp_ms, service.stamp_ms) - wall.since_boot_ms + REFUSED_AHEAD_MS
         self.last: Moment | None = None
-        """The highest that stands so far."""
+        """The highest valid timestamp so far."""
 
     def note(self, moment: Moment | None) -> None:
-        """`moment` stands, unless it cannot have been stored."""
+        """Keeps `moment`, unless it cannot have been stored."""
         if moment and moment.stamp_ms <= self._highest_ms and (not self.last or moment.stamp_ms >= self.last.stamp_ms):
             self.last = moment
 
@@ -84,7 +86,7 @@ class _Revision:
         moment = moment_of(record, self._boot_id)
         if moment is None:
             return record
-        # One that would not have been refused at once may be stored, though its acknowledgement never came.
+        # A heartbeat that would not have been rejected may be stored, even if its acknowledgement was lost.
         if not is_waiting or moment.stamp_ms <= moment.since_boot_ms + self._refused_offset_ms:
             self.note(moment)
             return record
@@ -97,8 +99,8 @@ class _Revision:
 
 
 def _restamped(record: Record, stamp_ms: int) -> Record:
-    """The heartbeat with another timestamp; as it was where that is no earlier, or its text is not as expected."""
-    # Inside a JSON string the quotes would be escaped, and no field before it has fields of its own.
+    """The heartbeat with another timestamp; unchanged if that is not earlier, or if its text is not as expected."""
+    # Inside a JSON string the quotes would be escaped, and no field before it is an object.
     old = b'"timestamp":"%b"' % rfc3339(record.stamp_ms).encode()
     if stamp_ms >= record.stamp_ms or old not in record.body:
         return record

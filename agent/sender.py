@@ -112,7 +112,7 @@ class Sender:
         outcome = judge(response.status, response.headers, text)
         match outcome:
             case Delivered():
-                return Failed("enrolment", "HTTP 200, but not the answer to an enrolment")
+                return Failed("enrolment", "HTTP 200, but not a response to an enrolment")
             case Refused(cause, reason):  # it, and no heartbeat
                 return Failed(cause, f"enrolment: {reason}")
         return outcome
@@ -211,7 +211,7 @@ def _described(error: Exception, timeout: float | None) -> str:
         case ssl.SSLCertVerificationError():
             text = f"certificate not accepted: {error.verify_message}"
         case http.client.RemoteDisconnected():
-            text = "connection closed without an answer"
+            text = "connection closed without a response"
         case _:
             text = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
     return one_line(text)

@@ -31,14 +31,15 @@ _PATTERNS = {"allowed": "a comma-separated list of patterns such as veth*,br-*"}
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the agent can be told; a bad value stops it at the start (SettingsError)."""
+    """The settings of the agent. An invalid value prevents the start (SettingsError)."""
 
     config: Annotated[
         str,
         Meta(
             pattern=_ROOT,
-            description="TOML file of settings, whose keys are these names without LINKBEAT_, in small letters; "
-            "variables go before it. Without it, /etc/linkbeat/agent.toml where that is there; --config goes before.",
+            description="TOML file with settings: its keys are these names without LINKBEAT_, in lower case. "
+            "Environment variables take precedence over it, and --config takes precedence over this variable. "
+            "Default: /etc/linkbeat/agent.toml, if it exists.",
             extra={"allowed": "an absolute path", "environment_only": True},
         ),
     ] = ""
@@ -46,7 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Meta(
             pattern=_URL,
-            description="Where the service listens. Redirects are not followed.",
+            description="URL of the service. Redirects are not followed.",
             extra={"allowed": "a URL such as https://linkbeat.example.net or http://127.0.0.1:8000"},
         ),
     ] = "http://127.0.0.1:8000"
@@ -54,23 +55,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Meta(
             pattern=_KEY,
-            description="Token that the service gave this server, or a fleet token.",
+            description="The token of this server, or a fleet token.",
             extra={"secret": True, "allowed": "a token of visible ASCII characters"},
         ),
     ] = ""
     api_key_file: Annotated[
         str,
         Meta(
-            description="File that holds the token; goes before LINKBEAT_API_KEY. Read again when the service refuses "
-            "the token. Without either, systemd's credential linkbeat-token, or the file token beside the "
-            "configuration file.",
+            description="File that contains the token; takes precedence over LINKBEAT_API_KEY. Read again when the "
+            "service rejects the token. Without either: systemd's credential linkbeat-token, or the file token next "
+            "to the configuration file.",
             extra={"allowed": "a path"},
         ),
     ] = ""
     ca_file: Annotated[
         str,
         Meta(
-            description="PEM file of the authorities to trust for https, instead of the system's.",
+            description="PEM file of the certificate authorities to trust for https, instead of the system's.",
             extra={"allowed": "a path"},
         ),
     ] = ""
@@ -78,23 +79,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Meta(
             pattern=_SERVER_ID,
-            description="Name of this server in Linkbeat; without it, the hostname in allowed characters. A reload "
-            "does not change it.",
+            description="Name of this server in Linkbeat. Default: the hostname, reduced to the allowed characters. A "
+            "reload does not change it.",
             extra={"allowed": "1 to 100 of letters, digits, '.', '_' and '-'", "fixed": True},
         ),
     ] = ""
-    hostname: Annotated[str, Meta(max_length=255, description="Hostname to report; without it, the machine's.")] = ""
+    hostname: Annotated[str, Meta(max_length=255, description="Hostname to report. Default: the machine's.")] = ""
     interval_seconds: Annotated[
-        float, Meta(ge=1, le=3600, description="From one heartbeat to the next.", extra={"unit": "seconds"})
+        float, Meta(ge=1, le=3600, description="Time between heartbeats.", extra={"unit": "seconds"})
     ] = 30.0
     remote_config: Annotated[
         bool,
         Meta(
-            description="Whether the service may set the interval, name interfaces to leave out, and pause the agent.",
+            description="Whether the service may set the interval, select interfaces, and pause the agent.",
         ),
     ] = True
-    # A slip at the service reaches the whole fleet within one interval. Six times the traffic and the load is the most
-    # that it may cost, and an hour the longest for which a machine may be silent before it hears of the correction.
+    # A mistake at the service reaches the whole fleet within one interval. With these bounds it costs at most six times
+    # the traffic and load, and a machine is silent for at most an hour before it receives the correction.
     min_interval_seconds: Annotated[
         float,
         Meta(ge=1, le=3600, description="Shortest interval that the service may set.", extra={"unit": "seconds"}),
@@ -108,8 +109,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=3600,
-            description="The first heartbeat comes after a random wait of up to this and at most one interval, "
-            "so that a fleet that starts together does not report together.",
+            description="The first heartbeat is sent after a random delay of up to this time, and at most one "
+            "interval, so that a fleet that starts at the same time does not report at the same time.",
             extra={"unit": "seconds"},
         ),
     ] = 30.0
@@ -118,7 +119,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             ge=0.1,
             le=300,
-            description="Longest wait for the service to connect or to answer.",
+            description="Timeout for connecting to the service, and for its response.",
             extra={"unit": "seconds"},
         ),
     ] = 10.0
@@ -127,23 +128,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             ge=1,
             le=100_000,
-            description="Heartbeats kept in memory while the spool's disk cannot be written, 4 MiB at most; past that, "
-            "the oldest are dropped and counted. A reload does not change it.",
+            description="Heartbeats kept in memory while the spool cannot be written, at most 4 MiB; above it, the "
+            "oldest are dropped and counted. A reload does not change it.",
             extra={"unit": "heartbeats", "fixed": True},
         ),
     ] = 120
     include_interfaces: Annotated[
-        tuple[str, ...], Meta(description="Interfaces to report; without it, all but lo.", extra=_PATTERNS)
+        tuple[str, ...], Meta(description="Interfaces to report. Default: all except lo.", extra=_PATTERNS)
     ] = ()
     exclude_interfaces: Annotated[
         tuple[str, ...],
-        Meta(description="Interfaces to leave out; goes before LINKBEAT_INCLUDE_INTERFACES.", extra=_PATTERNS),
+        Meta(
+            description="Interfaces to leave out; takes precedence over LINKBEAT_INCLUDE_INTERFACES.", extra=_PATTERNS
+        ),
     ] = ()
     proc: Annotated[
         str,
         Meta(
             pattern=_ROOT,
-            description="The kernel's /proc; in a container, where the host's is mounted. A reload does not change it.",
+            description="The kernel's /proc; in a container, the mount point of the host's. A reload does not change "
+            "it.",
             extra=_A_PATH,
         ),
     ] = "/proc"
@@ -151,7 +155,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Meta(
             pattern=_ROOT,
-            description="The kernel's /sys; in a container, where the host's is mounted. A reload does not change it.",
+            description="The kernel's /sys; in a container, the mount point of the host's. A reload does not change "
+            "it.",
             extra=_A_PATH,
         ),
     ] = "/sys"
@@ -159,7 +164,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Meta(
             pattern=_ROOT,
-            description="The root of the file tree to measure; in a container, where the host's is mounted. A reload "
+            description="Root of the file tree to measure; in a container, the mount point of the host's. A reload "
             "does not change it.",
             extra=_A_PATH,
         ),
@@ -168,10 +173,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Meta(
             pattern=_ROOT,
-            description="Directory in which heartbeats wait for the service's acknowledgement, of this agent alone. "
-            "Without it, one named after the server id: in systemd's STATE_DIRECTORY; else, for root, in "
-            "/var/lib/linkbeat-agent; else in linkbeat-agent under the user's XDG state directory. A reload does not "
-            "change it.",
+            description="Directory in which heartbeats wait for the service's acknowledgement; each agent needs its "
+            "own. Default: a directory named after the server id in systemd's STATE_DIRECTORY; otherwise in "
+            "/var/lib/linkbeat-agent for root, and in linkbeat-agent in the user's XDG state directory. A reload does "
+            "not change it.",
             extra=_A_PATH,
         ),
     ] = ""
@@ -180,9 +185,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             ge=1,
             le=65_536,
-            description="Most that the spool takes of the disk; past it, the oldest heartbeats are dropped and "
-            "counted. The default holds a day at one every 30 s of 20 KiB each, or six of 3 KiB. A reload "
-            "does not change it.",
+            description="Maximum size of the spool; above it, the oldest heartbeats are dropped and counted. The "
+            "default holds one day of heartbeats of 20 KiB every 30 s, or six days of 3 KiB. A reload does not change "
+            "it.",
             extra={"unit": "MiB", "fixed": True},
         ),
     ] = 64
@@ -191,9 +196,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             ge=0.1,
             le=90,
-            description="Heartbeats that have waited for longer are dropped and counted. The service refuses those "
-            "that are older than its LINKBEAT_OLDEST_HEARTBEAT_DAYS, 7: more than that only fills the disk. "
-            "A reload does not change it.",
+            description="Heartbeats that have waited longer are dropped and counted. The service rejects heartbeats "
+            "older than its LINKBEAT_OLDEST_HEARTBEAT_DAYS, 7 by default: keeping them longer only fills the disk. A "
+            "reload does not change it.",
             extra={"unit": "days", "allowed": "a number of days from 0.1 to 90", "fixed": True},
         ),
     ] = 6.5
@@ -202,10 +207,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=3600,
-            description="A heartbeat is written to the disk only if it has waited for so long. With 0, each is there "
-            "before it is sent. With more, an SD card is spared while the service answers, but where the power fails "
-            "or the agent is killed, what is not acknowledged of that long is lost. A reload does not "
-            "change it.",
+            description="A heartbeat is written to disk only after it has waited this long. With 0, every heartbeat "
+            "is on disk before it is sent. A longer delay spares an SD card while the service answers; if the power "
+            "fails or the agent is killed, unacknowledged heartbeats of that time are lost. A reload does not change "
+            "it.",
             extra={"unit": "seconds", "fixed": True},
         ),
     ] = 0.0
@@ -221,14 +226,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = 900.0
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], Meta(description="Least severe event to log, on stderr.")
+        Literal["debug", "info", "warning", "error"], Meta(description="Minimum severity of messages to log to stderr.")
     ] = "info"
 
     def __post_init__(self) -> None:
         try:
             _ = urlsplit(self.url).port
         except ValueError:
-            raise Contradiction("url", f'"{self.url}" has a port that is not from 0 to 65535') from None
+            raise Contradiction("url", f'"{self.url}" has a port that is not between 0 and 65535') from None
         if self.min_interval_seconds > self.max_interval_seconds:
             raise Contradiction(
                 "min_interval_seconds",
@@ -237,7 +242,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> "Settings":
-        """Without any file. Raises SettingsError, whose message names the variable and what is allowed."""
+        """Reads no file. Raises SettingsError, whose message names the variable and the allowed values."""
         return environment.load(cls, environ)
 
     @property
@@ -246,7 +251,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reloaded(NamedTuple):
-    """What holds after a reload, and what is to be logged of it."""
+    """The settings after a reload, and the warnings to log."""
 
     settings: Settings
     complaints: list[str]
@@ -255,7 +260,7 @@ class Reloaded(NamedTuple):
 def load(environ: Mapping[str, str], config_path: str | None = None) -> Settings:
     """The settings from `environ` and from the file that `config_path`, LINKBEAT_CONFIG or the default names.
 
-    `config` of the answer is the file that was read, "" for none. Raises SettingsError.
+    `config` of the result is the file that was read, "" for none. Raises SettingsError.
     """
     named = config_path or environ.get(environment.variable("config"), "").strip()
     path = Path(named).absolute() if named else DEFAULT_CONFIG
@@ -273,37 +278,45 @@ def load(environ: Mapping[str, str], config_path: str | None = None) -> Settings
 
 
 def reload(running: Settings, environ: Mapping[str, str]) -> Reloaded:
-    """Reads the settings again from their file. Never raises: where it is wrong now, those that run stay.
+    """Reads the settings again from their file. Never raises: if the file is invalid, the running settings stay.
 
-    What cannot change while the agent runs (`fixed`) keeps its value; the complaints say so.
+    Settings that cannot change while the agent runs (`fixed`) keep their values; `complaints` names them.
     """
     try:
         found = load(environ, running.config or None)
     except SettingsError as error:
-        return Reloaded(running, [f"{error}; the settings of before stay"])
-    # Without a file at the start and with one now, that one counts: then found.config names it.
+        return Reloaded(running, [f"{error}; the previous settings stay in effect"])
+    # A file that did not exist at the start is used from now on: found.config names it.
     kept = [name for name in environment.fixed(Settings) if getattr(found, name) != getattr(running, name)]
     found = msgspec.structs.replace(found, **{name: getattr(running, name) for name in kept})
-    words = [f"{environment.variable(name)} does not change while the agent runs; restart it for that" for name in kept]
+    words = [
+        f"{environment.variable(name)} cannot change while the agent runs; restart it to apply the change"
+        for name in kept
+    ]
     return Reloaded(found, words + warnings_about(found))
 
 
 def warnings_about(settings: Settings) -> list[str]:
-    """A file that holds a token and that every user of the machine can read."""
+    """A warning for each file that contains the token and that every user of the machine can read."""
     paths = [settings.api_key_file]
-    with contextlib.suppress(OSError, SettingsError):  # whoever reads it next will say what is wrong
+    with contextlib.suppress(OSError, SettingsError):  # the next reload reports the error
         if settings.config and "api_key" in environment.read_file(Path(settings.config)).values:
             paths.append(settings.config)
-    return [f"{path} holds the token, and every user can read it; chmod 600 {path}" for path in paths if _is_open(path)]
+    return [
+        f"{path} contains the token and is readable by every user; run: chmod 600 {path}"
+        for path in paths
+        if _is_open(path)
+    ]
 
 
 def described() -> list[SettingDescription]:
-    """Every setting of the agent, for --help and for the test that holds the documentation to it."""
+    """Every setting of the agent, for --help and for the test that compares the documentation."""
     return environment.describe(Settings)
 
 
 def _without_token(file: ConfigFile, environ: Mapping[str, str]) -> ConfigFile:
-    """`file`, less its token where the environment has one: api_key_file of a file must not go before that."""
+    """`file` without its token if the environment has one: api_key_file of the file must not take precedence over
+    it."""
     names = ("api_key", "api_key_file")
     if not any(environ.get(environment.variable(name), "").strip() for name in names):
         return file
@@ -311,7 +324,7 @@ def _without_token(file: ConfigFile, environ: Mapping[str, str]) -> ConfigFile:
 
 
 def _token_file(environ: Mapping[str, str], config: Path) -> Path | None:
-    """Where a token is that no setting names. An empty file counts as none: `install` leaves one to be filled."""
+    """The default file of the token. An empty file counts as missing: `install` creates one to be filled in."""
     directory = environ.get("CREDENTIALS_DIRECTORY", "")
     for path in ([Path(directory, CREDENTIAL)] if directory else []) + [config.with_name(TOKEN_FILE)]:
         try:

@@ -18,8 +18,9 @@ import httpx
 
 from benchmarks import harness
 from benchmarks.peers.programs import Program
-from benchmarks.processes import exact_cpu_seconds, free_port, resident_bytes, started
+from benchmarks.processes import exact_cpu_seconds, resident_bytes, started
 from benchmarks.sql import fetchval
+from tests.helpers.processes import free_port
 
 INTERVAL_SECONDS = 30
 STARTS = 9

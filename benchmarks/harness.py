@@ -8,22 +8,27 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from benchmarks.processes import free_port, started
+import httpx
+
+from benchmarks.processes import START_SECONDS, started
 from benchmarks.sql import execute, fetchval
 from service.database import schema
 from service.embedded.choose import choose_test_database
 from service.settings import Settings
+from tests.helpers.processes import free_port
 
 HERE = Path(__file__).parent
 KEY = "benchmarks-fleet-key-1"
 # By default retention drops, and a refresh leaves out, most of the history that is loaded here.
 RETENTION = {f"LINKBEAT_RETAIN_{level}_DAYS": "400" for level in ("RAW", "1M", "15M")}
+_BEARER = {"Authorization": f"Bearer {KEY}"}
 HEARTBEATS = {"BENCH_WIRE": "json", "BENCH_PATH": "/api/v1/agents/heartbeat", "BENCH_KEY": KEY}
 
 
@@ -123,8 +128,8 @@ def database(server_url: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def service(url: str) -> Iterator[Service]:
-    """The service on a database that has the schema."""
+def service(url: str, workers: int = 1) -> Iterator[Service]:
+    """The service on a database that has the schema, with so many processes."""
     port = free_port()
     environment = {
         "LINKBEAT_DATABASE_URL": url,
@@ -135,13 +140,24 @@ def service(url: str) -> Iterator[Service]:
     }
     base = f"http://127.0.0.1:{port}"
     with temporary_directory() as directory:
-        command = [sys.executable, "-m", "service", "serve"]
+        command = [sys.executable, "-m", "service", "serve", "--workers", str(workers)]
         log = directory / "service.log"
         with started(command, answers_at=f"{base}/health/ready", log=log, environment=environment) as pid:
+            if workers > 1:
+                _await_workers(base, workers)
             yield Service(base, url, pid)
         for line in log.read_text(errors="replace").splitlines():
             if " WARNING " in line or " ERROR " in line:
                 print(f"  the service says: {line}")
+
+
+def _await_workers(base: str, workers: int) -> None:
+    """The first that answers does so before the others."""
+    until = time.monotonic() + START_SECONDS
+    while f"\nlinkbeat_workers {workers}.0" not in httpx.get(f"{base}/metrics", headers=_BEARER).text:
+        if time.monotonic() > until:
+            raise NotMeasured(f"of {workers} processes of the service some do not answer within {START_SECONDS:.0f} s")
+        time.sleep(0.1)
 
 
 def stored_heartbeats(url: str) -> int:

@@ -2,13 +2,14 @@
 
 import contextlib
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import httpx
+
+from tests.helpers.processes import stop
 
 START_SECONDS = 30.0
 STOP_SECONDS = 60.0
@@ -40,12 +41,7 @@ def started(
         _wait_for(process, answers_at, log)
         yield process.pid
     finally:
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        stop(process, STOP_SECONDS)
 
 
 def _wait_for(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
@@ -57,12 +53,6 @@ def _wait_for(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
         time.sleep(0.05)
     reason = "does not answer" if process.returncode is None else f"ended with code {process.returncode}"
     raise ProgramFailed(f"{process.args!r} {reason}:\n{log.read_text(errors='replace')[-2000:]}")
-
-
-def free_port() -> int:
-    """A TCP port of the loopback address on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:

@@ -1,13 +1,10 @@
-"""Alembic's environment: one transaction, under an advisory lock, with limits on every wait.
+"""Alembic's environment: one transaction, with limits on every wait.
 
-Run through service.database.schema.migrate(), which hands the connection over.
+Run through service.database.schema.migrate(), which hands the connection over when it is its turn.
 """
 
 from alembic import context
 from sqlalchemy import Connection, text
-
-# Any two migrators of one database: the second waits, then finds nothing to do.
-_LOCK = 0x6C696E6B62656174  # "linkbeat"
 
 
 def run(connection: Connection) -> None:
@@ -16,7 +13,6 @@ def run(connection: Connection) -> None:
     connection.execute(text("SET LOCAL statement_timeout = '10min'"))
     # A role named linkbeat has the schema of that name before public: analysts would not find what is made there.
     connection.execute(text("SET LOCAL search_path = public"))
-    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
     connection.execute(text("CREATE SCHEMA IF NOT EXISTS linkbeat"))
     context.configure(connection=connection, version_table_schema="linkbeat", version_table="schema_version")
     with context.begin_transaction():

@@ -1,8 +1,10 @@
-"""The app: the only module that knows all the others."""
+"""The application: the only module that imports all the others."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from math import ceil
 from typing import Any
 
 from litestar import Litestar, Router
@@ -11,7 +13,7 @@ from litestar.exceptions import NotFoundException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
-from litestar.types import ASGIApp, Send
+from litestar.types import ASGIApp, Scope, Send
 
 from agent import __version__
 from service.access import routes as access
@@ -20,11 +22,20 @@ from service.access.identity import Caller, Identity, scopes
 from service.access.keys import secret_key
 from service.access.sessions import Sessions
 from service.access.tokens import Hasher, Tokens
+from service.alerts import channel_routes, current, mutes, rule_routes
+from service.alerts.channels.network import Network
+from service.alerts.deliver import Delivery
+from service.alerts.evaluate import Alerts
+from service.alerts.follow_file import FollowedFile
+from service.alerts.pulse import Pulse
+from service.alerts.rule_routes import BACKTEST_SECONDS
 from service.cache import Answers, Reader, Watch
 from service.clock import Clock
 from service.database import roles
 from service.database.maintenance import Maintenance
-from service.database.pool import READERS_SHARE, Database
+from service.database.pool import LEAST_READERS, READERS, Database
+from service.database.reading import reading, wall_time
+from service.database.replicas import Replicas, ReplicatedDatabase
 from service.database.zones import Zones
 from service.fleet import agents, interfaces, overview, removal, servers
 from service.fleet.removal import Removals
@@ -35,10 +46,11 @@ from service.ingest import routes as ingest
 from service.ingest.agent_config import Configurations
 from service.ingest.commit import Ingest
 from service.metrics import Metrics
-from service.openapi import complete
+from service.openapi import AS_OF, complete
 from service.operations import definitions
 from service.operations import routes as operations
-from service.operations.collectors import Exposition
+from service.operations.collectors import Exposition, Sharing
+from service.operations.shared_numbers import SharedNumbers
 from service.pictures import routes as pictures
 from service.pictures.links import Links
 from service.settings import Settings
@@ -50,10 +62,11 @@ from service.web import agent_file, pages, sign_in
 
 
 class Linkbeat(Litestar):
-    """Litestar, and beside it the routes that are taken thousands of times a second.
+    """Litestar, and the routes outside it that are requested thousands of times per second.
 
     end_waits   answers those whose requests wait for something to happen; called when the service is about to end
     leave       told of the caller once a request has been answered
+    wrote       the Set-Cookie header for a browser that has changed something, where there are replicas
     """
 
     def __init__(
@@ -62,9 +75,11 @@ class Linkbeat(Litestar):
         beside: dict[str, ASGIApp],
         end_waits: Callable[[], None],
         leave: Callable[[Caller], None],
+        wrote: Callable[[Scope], str] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
+        self._wrote = wrote
         self._beside = beside
         self._leave = leave
         self.end_waits = end_waits
@@ -78,40 +93,71 @@ class Linkbeat(Litestar):
             await handler(scope, receive, send)
             return
         try:
-            await super().__call__(scope, receive, _private(send))
+            await super().__call__(scope, receive, _private(send, scope, self._wrote))
         finally:
             if caller := scope.get("auth"):
                 self._leave(caller)
 
 
-def _private(send: Send) -> Send:
-    """Says of an answer that says nothing else of itself that it is kept nowhere, and is what its type says."""
+def _private(send: Send, scope: Scope, wrote: Callable[[Scope], str] | None) -> Send:
+    """Says of an answer that says nothing else of itself that it is kept nowhere, and is what its type says.
+
+    Where there are replicas, also how old what was read may be; and to a browser, that it has written something.
+    """
 
     async def sent(message: Any) -> None:
         if message["type"] == "http.response.start":
             named = {name.lower() for name, _ in message["headers"]}
             message["headers"] = [*message["headers"], *(one for one in PRIVATE if one[0] not in named)]
+            if (found := reading.get()) and found.as_of is not None:
+                as_of = datetime.fromtimestamp(wall_time(found.as_of), UTC)
+                text = as_of.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+                message["headers"].append((AS_OF.lower().encode(), text.encode()))
+            caller = scope.get("auth")
+            if (
+                wrote
+                and isinstance(caller, Caller)
+                and caller.is_session
+                and scope.get("method") not in ("GET", "HEAD")
+            ):
+                message["headers"].append((b"set-cookie", wrote(scope).encode()))
         await send(message)
 
     return sent
 
 
 class Parts:
-    """All that works behind the routes. Nothing is opened before `opened`, and each part before those that need it."""
+    """The parts of the service behind the routes. `opened` opens them, each before those that need it."""
 
-    def __init__(self, settings: Settings, database_url: str, key: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database_url: str,
+        key: str,
+        clock: Clock,
+        shared: SharedNumbers | None,
+        processes: int,
+    ) -> None:
+        readers = max(LEAST_READERS, min(READERS, 2 * READERS // processes))
+        share = readers // 2  # the slow queries of one reader leave half of them to the others
         secret = secret_key(settings)
         self.hasher = Hasher(secret)
         self.sessions = Sessions(secret, key)
         self.links = Links(secret, key)
         self.metrics = Metrics()
         self.answers = Answers()
-        database = Database(database_url, share=READERS_SHARE)
-        sparklines = Database(database_url, plans="generic", share=READERS_SHARE)
+        self.replicas = (
+            Replicas(settings.read_database_url, database_url, settings.read_lag_seconds)
+            if settings.read_database_url
+            else None
+        )
+        reads = partial(ReplicatedDatabase, replicas=self.replicas) if self.replicas else Database
+        database = reads(database_url, connections=readers, share=share)
+        sparklines = reads(database_url, connections=readers, plans="generic", share=share)
         self.reader = Reader(database, self.answers, clock)
         self.sparklines = Reader(sparklines, self.answers, clock)
         # Of their own: what exports wait for keeps nobody from a sparkline.
-        self.exporting = Database(database_url, connections=EXPORTS_AT_ONCE, seconds=PAGE_SECONDS)
+        self.exporting = reads(database_url, connections=EXPORTS_AT_ONCE, seconds=PAGE_SECONDS)
         self.ingest = Ingest(
             database_url,
             settings.queue_heartbeats,
@@ -122,7 +168,8 @@ class Parts:
             on_server=self._on_server,
         )
         self.writing = Database(database_url, connections=1, role=roles.INGEST)
-        # Of their own: however many reads wait, a revoked token is refused in time. Each polls one at a time.
+        # A separate pool: a revoked token is refused in time, however many reads wait. Each cache polls with one
+        # connection.
         following = Database(database_url, connections=3)
         self.configurations = Configurations(following, self._is_reachable)
         self.tokens = Tokens(following, self.writing, self._is_reachable, self.hasher)
@@ -132,17 +179,29 @@ class Parts:
         self.removals = Removals(database_url, database, lambda: is_maintained and self._is_reachable())
         self.live = overview.live(database)
         self.zones = Zones(database)
-        self.exposed = Exposition(self.metrics, self.ingest, self.answers, (database, sparklines, self.writing))
-        self.databases = (database, sparklines, self.exporting, self.writing, following)
+        self.exposed = Exposition(
+            self.metrics, self.ingest, self.answers, (database, sparklines, self.writing), shared, self.replicas
+        )
+        self.network = Network(allows_private=settings.alert_private_addresses)
+        self.delivering = Database(database_url, connections=2, role=roles.INGEST)
+        self.testing = Database(database_url, connections=1, seconds=BACKTEST_SECONDS)
+        delivery = Delivery(self.delivering, self.network, self._is_reachable)
+        pulse = Pulse(self.delivering, self.network)
+        self.databases = (
+            database, sparklines, self.exporting, self.writing, following, self.delivering, self.testing,
+        )  # fmt: skip
         self._opened: tuple[AbstractAsyncContextManager[object], ...] = (
-            *self.databases, self.ingest, self.configurations, self.tokens, self.ended, self.removals,
-            Watch(self.answers, database), self.live,
+            Sharing(self.exposed), *([self.replicas] if self.replicas else []), *self.databases, self.ingest,
+            self.configurations, self.tokens, self.ended,
+            self.removals, Watch(self.answers, database), self.live,
             Maintenance(database_url) if is_maintained else nullcontext(),
+            delivery, pulse, FollowedFile(database_url, settings),
+            Alerts(database_url, settings.alert_seconds, self._is_reachable, pulse.beat),
         )  # fmt: skip
 
     @asynccontextmanager
     async def opened(self, _: Litestar) -> AsyncIterator[None]:
-        """The app's lifespan."""
+        """The lifespan of the application."""
         async with AsyncExitStack() as stack:
             for part in self._opened:
                 await stack.enter_async_context(part)
@@ -156,14 +215,24 @@ class Parts:
             database.disconnect()
 
     def _on_stored(self, server_ids: Sequence[str]) -> None:
+        if self.replicas:
+            self.replicas.note_stored(server_ids)
         self.answers.forget(server_ids)
         self.metrics.batch_heartbeats.observe(len(server_ids))
 
 
-def create_app(settings: Settings, *, database_url: str, key: str) -> Linkbeat:
-    """The service on the database at `database_url`, whose schema has been checked (service.database.schema.check)."""
+def create_app(
+    settings: Settings, *, database_url: str, key: str, shared: SharedNumbers | None = None, processes: int = 1
+) -> Linkbeat:
+    """The service on the database at `database_url`, whose schema has been checked (service.database.schema.check).
+
+    shared     the numbers for Prometheus, where several processes serve on one port
+    processes  how many do
+    """
     clock = Clock()
-    parts = Parts(settings, database_url, key, clock)
+    parts = Parts(settings, database_url, key, clock, shared, processes)
+    # Within the bound, every replica in use has what the browser wrote; a cookie's age is in whole seconds.
+    wrote = partial(parts.sessions.set_written, seconds=ceil(settings.read_lag_seconds) + 1)
     files = pages.Files()
     database, writing = parts.reader.database, parts.writing
     at_root, system = operations.routers(parts.reader, parts.ingest, parts.exposed, settings)
@@ -174,6 +243,7 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Linkbeat:
         ),
         end_waits=parts.live.end,
         leave=parts.identity.leave,
+        wrote=wrote if parts.replicas else None,
         route_handlers=[
             at_root,
             Router(
@@ -202,6 +272,10 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Linkbeat:
                     usage.router(database, parts.zones, clock, settings),
                     export.router(parts.exporting),
                     quotas.router(database, writing, parts.zones, clock),
+                    rule_routes.router(database, parts.testing, writing, clock),
+                    channel_routes.router(database, writing, parts.zones, parts.network, clock),
+                    mutes.router(database, writing, parts.zones, clock),
+                    current.router(database, writing),
                     system,
                     definitions.router(parts.answers),
                 ],
@@ -213,7 +287,7 @@ def create_app(settings: Settings, *, database_url: str, key: str) -> Linkbeat:
         cors_config=_cross_origin(settings.cors_origins),
         exception_handlers={**EXCEPTION_HANDLERS, NotFoundException: pages.unknown(files, on_http_exception)},
         openapi_config=_described(),
-        logging_config=None,  # the one that __main__ set up stays
+        logging_config=None,  # keep the configuration of __main__
         debug=False,
     )  # fmt: skip
     complete(app.openapi_schema, scopes(app))
@@ -224,20 +298,20 @@ def _described() -> OpenAPIConfig:
     return OpenAPIConfig(
         title="Linkbeat",
         version=__version__,
-        description="What crosses every network interface of a fleet, exact to the byte.",
+        description="Traffic of every network interface of a fleet, exact to the byte.",
         path="/schema",
         openapi_router=Router("/schema", route_handlers=[], opt={"scope": "open"}, include_in_schema=False),
         render_plugins=[ReferencePlugin(), JsonRenderPlugin(path="/openapi.json")],
         components=Components(
             security_schemes={
                 "key": SecurityScheme(
-                    type="http", scheme="bearer", description="The fleet key, or a token that may do what is named."
+                    type="http", scheme="bearer", description="The fleet key, or a token with the listed permission."
                 ),
                 "link": SecurityScheme(
                     type="apiKey",
                     name="link",
                     security_scheme_in="query",
-                    description="What POST /api/v1/pictures has signed: for that picture alone.",
+                    description="The signature from POST /api/v1/pictures, valid for one picture.",
                 ),
             }
         ),
@@ -245,13 +319,14 @@ def _described() -> OpenAPIConfig:
 
 
 def _cross_origin(origins: Sequence[str]) -> CORSConfig | None:
-    """Of pages elsewhere: no cookies are theirs to send, and the ingest routes, beside Litestar, do not answer them."""
+    """For pages on other origins: cookies are not allowed, and the ingest routes, outside Litestar, do not support
+    CORS."""
     if not origins:
         return None
     return CORSConfig(
         allow_origins=list(origins),
         allow_methods=["GET", "PUT", "POST", "DELETE"],
         allow_headers=["Authorization", "Content-Type", "If-None-Match"],
-        expose_headers=["ETag", "Retry-After"],
+        expose_headers=["ETag", "Retry-After", AS_OF],
         max_age=600,
     )

@@ -1,4 +1,4 @@
-"""Work beside the requests."""
+"""Background tasks."""
 
 import asyncio
 from contextlib import suppress
@@ -6,7 +6,7 @@ from typing import Self
 
 
 class BackgroundTask:
-    """A loop that runs while `async with` holds it, and is cancelled at its end."""
+    """A task that runs inside `async with`, and is cancelled at its end."""
 
     def __init__(self, name: str) -> None:
         """`name`: of the asyncio task."""

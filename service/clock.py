@@ -1,4 +1,4 @@
-"""The clock that answers go by: one for the whole service, handed to whatever needs it."""
+"""The clock of the service: one instance, passed to every part that needs it."""
 
 from datetime import UTC, datetime
 
@@ -7,5 +7,5 @@ class Clock:
     """The system's clock. A test that needs a fixed moment replaces `now`."""
 
     def now(self) -> datetime:
-        """This moment, in UTC: where periods and ranges end that name no end."""
+        """The current time in UTC, at which periods, and ranges without an end, end."""
         return datetime.now(UTC)

@@ -1,6 +1,6 @@
 """How this program was started: as `linkbeat` from the wheel, or as `python -m service` in a checkout.
 
-What is printed names the command that can be typed; what is started finds the same modules.
+Messages name the command that works here, and child processes import the same modules.
 """
 
 import sys
@@ -12,7 +12,7 @@ COMMAND = "linkbeat" if INSTALLED else "python -m service"
 
 
 def python_module(name: str, *arguments: str) -> list[str]:
-    """The command that starts a package of Linkbeat ("service", "agent") in a process of its own.
+    """The command that starts a package of Linkbeat ("service", "agent") in a new process.
 
     -P: python -m searches the current directory first, and a folder `linkbeat` in the one where someone types the
     command is not this package. In a checkout, that directory is where the packages are.

@@ -1,11 +1,11 @@
-"""Where Linkbeat keeps its files unless a setting says otherwise: XDG base directories; for root, the system's."""
+"""The default directories of Linkbeat: XDG base directories, and for root those of the system."""
 
 import os
 from pathlib import Path
 
 
 def default_cache_dir() -> Path:
-    """What can be fetched again: packages and the prefixes unpacked from them.
+    """Files that can be downloaded again: packages and the prefixes unpacked from them.
 
     For root not root's own cache: PostgreSQL runs as another account, and /root is closed to it.
     """
@@ -15,7 +15,7 @@ def default_cache_dir() -> Path:
 
 
 def default_data_dir() -> Path:
-    """What must survive: the cluster's data. The default of LINKBEAT_DATA_DIR."""
+    """Persistent files, such as the data of the cluster. The default of LINKBEAT_DATA_DIR."""
     if os.geteuid() == 0:
         return Path("/var/lib/linkbeat")
     return _xdg("XDG_DATA_HOME", ".local/share") / "linkbeat"

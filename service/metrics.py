@@ -1,6 +1,6 @@
-"""What the service counts of itself, for Prometheus: no server's name and no secret is in it.
+"""Metrics of the service for Prometheus. They contain no server's name and no secret.
 
-Counts are kept where they arise, as plain numbers; they are put into Prometheus' words when somebody asks.
+Each part keeps its own counts as plain numbers; they are converted for Prometheus at each scrape.
 """
 
 from collections import Counter
@@ -12,7 +12,7 @@ _HEARTBEATS = (1, 2, 5, 10, 20, 50, 100, 200)
 
 
 class Metrics:
-    """One process's numbers."""
+    """The metrics of one process."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -21,13 +21,13 @@ class Metrics:
         self.rejected: Counter[str] = Counter()  # heartbeats, by the code of their problem
         self.ingest_seconds = Histogram(
             "linkbeat_ingest_seconds",
-            "From a heartbeat's head to its answer of 200: it is on the database's disk.",
+            "Time from the head of a heartbeat's request to its 200 response, once it is on the database's disk.",
             buckets=_SECONDS,
             registry=self.registry,
         )
         self.batch_heartbeats = Histogram(
             "linkbeat_ingest_batch_heartbeats",
-            "Heartbeats that were committed together.",
+            "Heartbeats committed together.",
             buckets=_HEARTBEATS,
             registry=self.registry,
         )

@@ -1,4 +1,5 @@
-"""The OpenAPI document, as far as Litestar cannot write it: bodies that it does not decode, and the errors."""
+"""Completes the OpenAPI document with the parts that Litestar cannot generate: bodies that it does not decode, and
+errors."""
 
 import inspect
 import json
@@ -12,6 +13,8 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.spec import (
     Example,
     OpenAPI,
+    OpenAPIFormat,
+    OpenAPIHeader,
     OpenAPIMediaType,
     OpenAPIResponse,
     OpenAPIType,
@@ -23,6 +26,9 @@ from litestar.openapi.spec import (
 from litestar.params import FromPath, JSONBody
 
 from service.access.issue import Enrolling, NewEnrolment, NewServer, NewToken
+from service.alerts import rules
+from service.alerts.channels import kinds
+from service.alerts.mutes import Mute
 from service.command import PREFIX
 from service.http.errors import MEDIA_TYPE
 from service.http.problems import problems
@@ -31,23 +37,25 @@ from service.pictures.links import NewPicture
 from service.traffic.export_formats import described as export_types
 from service.wire import MAX_NESTING, MAX_OS_INFO_BYTES, AgentConfig, Heartbeat, Quota
 
+AS_OF = "Linkbeat-As-Of"
 EXAMPLES = Path(__file__).with_name("examples.json")
 
 _IN_PATH = {
-    "server_id": "The name under which the machine reports.",
-    "name": "As the system names it, percent-encoded.",
+    "server_id": "The id of the server.",
+    "name": "The name of the interface, percent-encoded.",
 }
 
 
 def complete(document: OpenAPI, scopes: Mapping[tuple[str, str], str]) -> None:
-    """Adds what Litestar cannot know: the ingest routes, bodies that the handlers read themselves, and of every route
-    what its token must be allowed (`scopes`, by path and method) and the errors of that."""
+    """Adds the ingest routes, the bodies that handlers read themselves, and for every route the permission that its
+    token needs (`scopes`, by path and method) with its errors."""
     _describe_bodies(document)
     _describe_access(document, scopes)
     _describe_files(document)
+    _describe_age(document)
     for item in (document.paths or {}).values():
         for operation in (item.get, item.post, item.put, item.delete):
-            # Litestar's own words for a bad parameter, which here is a 422 (service.http.errors.on_validation).
+            # Litestar's response for an invalid parameter, which is a 422 here (service.http.errors.on_validation).
             bad_request = operation and operation.responses and operation.responses.get("400")
             if isinstance(bad_request, OpenAPIResponse) and MEDIA_TYPE not in (bad_request.content or {}):
                 assert operation is not None
@@ -62,7 +70,7 @@ def complete(document: OpenAPI, scopes: Mapping[tuple[str, str], str]) -> None:
         schema.description = schema.description or words.get(name)
         for member in (schema.properties or {}).values():
             if isinstance(member, Schema) and member.pattern:
-                member.pattern = member.pattern.replace(r"\Z", "$")  # \Z is Python's; in ECMA-262 it is a letter
+                member.pattern = member.pattern.replace(r"\Z", "$")  # \Z is Python syntax; in ECMA-262 it is a letter
 
 
 def _describe_files(document: OpenAPI) -> None:
@@ -77,8 +85,19 @@ def _describe_files(document: OpenAPI) -> None:
             item.get.responses["200"] = OpenAPIResponse(words, content=dict.fromkeys(types, file))
 
 
+def _describe_age(document: OpenAPI) -> None:
+    header = OpenAPIHeader(
+        schema=Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.DATE_TIME),
+        description="Where replicas are read (LINKBEAT_READ_DATABASE_URL): all that was acknowledged by then is in it.",
+    )
+    for item in (document.paths or {}).values():
+        found = item.get and item.get.security and (item.get.responses or {}).get("200")
+        if isinstance(found, OpenAPIResponse):
+            found.headers = {**(found.headers or {}), AS_OF: header}
+
+
 def _describe_access(document: OpenAPI, scopes: Mapping[tuple[str, str], str]) -> None:
-    """OpenAPI 3.1 has a security requirement of a bearer name the roles that are asked for."""
+    """In OpenAPI 3.1, the security requirement of a bearer scheme lists the required roles."""
     assert document.paths is not None
     ingest = document.paths["/api/v1/agents/heartbeat"].post
     assert ingest is not None
@@ -97,11 +116,11 @@ def _describe_access(document: OpenAPI, scopes: Mapping[tuple[str, str], str]) -
                 operation.responses |= refusals
             empty = operation.responses.get("204")
             if isinstance(empty, OpenAPIResponse):
-                empty.content = None  # of a Response[None], Litestar says that it is null in JSON
+                empty.content = None  # for a Response[None], Litestar documents a JSON null
 
 
 def _exemplify(document: OpenAPI) -> None:
-    """Puts what is asked and answered, by example, beside each schema (examples.json: a test holds it to them)."""
+    """Adds examples of requests and responses (examples.json: a test compares them with the schemas)."""
     assert document.paths is not None
     for route, examples in json.loads(EXAMPLES.read_text(encoding="utf-8")).items():
         method, path = route.split()
@@ -109,13 +128,13 @@ def _exemplify(document: OpenAPI) -> None:
         for place, value in examples.items():
             of = operation.request_body if place == "request" else (operation.responses or {})[place]
             assert isinstance(of, RequestBody | OpenAPIResponse)
-            # As it is: of a dict, Litestar leaves out what is null.
+            # Raw: from a dict, Litestar omits nulls.
             example = Example(value=msgspec.Raw(msgspec.json.encode(value)))
             (of.content or {})["application/json"].examples = {"example": example}
 
 
 def _docstrings(kind: type[msgspec.Struct]) -> dict[str, str]:
-    """What each struct of the wire says of itself, with the units of its fields."""
+    """The docstrings of the structs, which document units of fields."""
     found: dict[str, str] = {}
     for one in kind.__subclasses__():
         if one.__doc__ and one.__module__.startswith(f"{PREFIX}service."):
@@ -125,7 +144,7 @@ def _docstrings(kind: type[msgspec.Struct]) -> dict[str, str]:
 
 
 def _describe_bodies(document: OpenAPI) -> None:
-    """As Litestar itself describes handlers of the same signature."""
+    """Lets Litestar describe handlers with the same signatures."""
     errors = problems(400, 401, 403, 408, 413, 415, 422, 429, 503)
     common: dict[str, Any] = {
         "status_code": 200, "responses": errors, "tags": ["agents"], "sync_to_thread": False,
@@ -133,12 +152,13 @@ def _describe_bodies(document: OpenAPI) -> None:
 
     @post("/api/v1/agents/heartbeat", summary="Report a heartbeat", operation_id="PostHeartbeat", **common)
     def heartbeat(data: JSONBody[Heartbeat]) -> HeartbeatAnswer:
-        """200 means: committed and flushed to the database's disk. Sent again, it changes nothing."""
+        """200 means that the heartbeat is committed and flushed to the database's disk. Sending it again changes
+        nothing."""
         raise NotImplementedError(data)
 
     @post("/api/v1/agents/heartbeats", summary="Report a batch", operation_id="PostHeartbeats", **common)
     def heartbeats(data: JSONBody[list[Heartbeat]]) -> BatchAnswer:
-        """For replays and relays: a JSON array, or NDJSON. One bad record never rejects its neighbours."""
+        """For replays and relays: a JSON array or NDJSON. An invalid record does not affect the others."""
         raise NotImplementedError(data)
 
     @put("/api/v1/servers/{server_id:str}/config", sync_to_thread=False)
@@ -165,15 +185,34 @@ def _describe_bodies(document: OpenAPI) -> None:
     def enroll(data: JSONBody[Enrolling]) -> None:
         raise NotImplementedError(data)
 
+    @put("/api/v1/alert-rules/{rule_id:str}", sync_to_thread=False)
+    def alert_rule(rule_id: FromPath[str], data: JSONBody[rules.AnyRule]) -> None:
+        raise NotImplementedError(rule_id, data)
+
+    @post("/api/v1/alert-rules/test", sync_to_thread=False)
+    def alert_rule_test(data: JSONBody[rules.AnyRule]) -> None:
+        raise NotImplementedError(data)
+
+    @put("/api/v1/alert-channels/{channel_id:str}", sync_to_thread=False)
+    def alert_channel(channel_id: FromPath[str], data: JSONBody[kinds.Channel]) -> None:
+        raise NotImplementedError(channel_id, data)
+
+    @put("/api/v1/alert-mutes/{mute_id:str}", sync_to_thread=False)
+    def alert_mute(mute_id: FromPath[str], data: JSONBody[Mute]) -> None:
+        raise NotImplementedError(mute_id, data)
+
     @post("/api/v1/pictures", sync_to_thread=False)
     def picture(data: JSONBody[NewPicture]) -> None:
         raise NotImplementedError(data)
 
     described = Litestar(
-        [heartbeat, heartbeats, config, quota, token, enrolment, server, enroll, picture],
+        [
+            heartbeat, heartbeats, config, quota, token, enrolment, server, enroll, picture,
+            alert_rule, alert_rule_test, alert_channel, alert_mute,
+        ],
         openapi_config=OpenAPIConfig(title="", version=""),
         logging_config=None,
-    ).openapi_schema
+    ).openapi_schema  # fmt: skip
     assert document.paths is not None
     assert described.paths is not None
     for path, item in described.paths.items():
@@ -182,7 +221,7 @@ def _describe_bodies(document: OpenAPI) -> None:
             if body := getattr(item, method):
                 getattr(known, method).request_body = body.request_body
     document.components.schemas = {**(described.components.schemas or {}), **(document.components.schemas or {})}
-    # Bytes to the decoder (service/wire.py), and so anything at all to Litestar.
+    # Raw for the decoder (service/wire.py), so Litestar would document any type.
     properties = document.components.schemas["Heartbeat"].properties
     assert properties is not None
     properties["os_info"] = Schema(
@@ -190,5 +229,5 @@ def _describe_bodies(document: OpenAPI) -> None:
             Schema(type=OpenAPIType.OBJECT, additional_properties=True),
             Schema(type=OpenAPIType.NULL),
         ],
-        description=f"{MAX_OS_INFO_BYTES} bytes and {MAX_NESTING} levels at most.",
+        description=f"At most {MAX_OS_INFO_BYTES} bytes and {MAX_NESTING} levels.",
     )

@@ -1,7 +1,7 @@
-"""Everything on this machine, in one command: database, schema, service, and an agent; until Ctrl-C.
+"""`linkbeat run`: database, schema, service and agent on this machine, until Ctrl-C.
 
-The children run in sessions of their own, so that Ctrl-C reaches this process alone and they end in order:
-the agent, then the service, then the database.
+The children run in separate sessions, so that Ctrl-C reaches only this process and they are stopped in order: the
+agent, then the service, then the database.
 """
 
 import asyncio
@@ -27,19 +27,19 @@ from service.command import INSTALLED, python_module
 from service.database import schema
 from service.embedded.choose import choose_database
 from service.embedded.guarded import Guarded
+from service.serving.single import single_run
 from service.settings import Settings
-from service.single import single_run
 
 AGENT_INTERVAL_SECONDS = "5"
 READY_SECONDS = 30
 POINTS_SECONDS = 60
-IDLE_SECONDS = 7  # two heartbeats: an interface without traffic until then is shown as it is
+IDLE_SECONDS = 7  # two heartbeats: after that, an interface without traffic is shown too
 STOP_SECONDS = 15
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # SIGHUP: the terminal was closed
 
 
 class Stopped(Exception):
-    """Somebody asked for the end; or a child ended by itself, with `failure` saying which."""
+    """A signal requests the end, or a child exited unexpectedly; `failure` describes that."""
 
     def __init__(self, failure: str = "") -> None:
         super().__init__(failure)
@@ -47,11 +47,11 @@ class Stopped(Exception):
 
 
 def run_all(settings: Settings) -> int:
-    """Runs until one of SIGNALS, then stops everything that it started. Exit status 1 where a part failed."""
+    """Runs until one of SIGNALS, then stops everything that it started. Returns 1 if a part failed."""
     failures: list[str] = []
 
     def give_up(failure: str) -> None:
-        """Called from the thread that watches the database: the end is the main thread's, as for any signal."""
+        """Called from the thread that supervises the database; the main thread stops everything, as after a signal."""
         failures.append(failure)
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -71,15 +71,15 @@ def run_all(settings: Settings) -> int:
 
 
 def _run_on(settings: Settings, database_url: str, key: str, lock: int) -> None:
-    """Starts service and agent, shows where to look, and waits. Always raises Stopped.
+    """Starts service and agent, prints the addresses, and waits. Always raises Stopped.
 
-    lock    that both inherit: as long as it is held, something of this run is there.
+    lock    inherited by both: it is held for as long as a process of this run exists.
     """
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104 - not bound here
     api = _Api(f"http://{host}:{settings.port}", key)
     environment = os.environ | {"LINKBEAT_DATABASE_URL": database_url, "LINKBEAT_API_KEY": key, "LINKBEAT_URL": api.url}
-    # A heartbeat every five seconds, so that there is something to see soon; a variable that is set says otherwise.
-    # It has a spool beside this database, whose heartbeats are nobody else's, and reads no file of an installed agent.
+    # A heartbeat every five seconds, so that data appears soon; environment variables override it.
+    # Its spool is in the data directory, separate from that of an installed agent, whose configuration file it ignores.
     agent = {
         "LINKBEAT_INTERVAL_SECONDS": AGENT_INTERVAL_SECONDS,
         "LINKBEAT_START_JITTER_SECONDS": "0",
@@ -106,7 +106,7 @@ class _Child:
 def _child(name: str, command: list[str], environment: dict[str, str], lock: int) -> Iterator[_Child]:
     with contextlib.ExitStack() as stack:
         with _signals_held():
-            # Where we are killed, what is being stored is still stored and answered.
+            # If this process is killed, the service still finishes the requests in progress.
             program = Guarded(command, environment, first=signal.SIGTERM, pass_fds=[lock])
             stack.callback(_end, program)
         yield _Child(name, program)
@@ -124,7 +124,7 @@ def _end(program: Guarded) -> None:
 
 @contextlib.contextmanager
 def _signals_held() -> Iterator[None]:
-    """A signal that comes meanwhile acts afterwards: raised within Popen, it would leave a child behind."""
+    """Defers signals: an exception raised within Popen would leave a child behind."""
     came: list[int] = []
     handlers = {number: signal.signal(number, lambda number, _: came.append(number)) for number in SIGNALS}
     try:
@@ -142,11 +142,11 @@ class _Api:
     def __init__(self, url: str, key: str) -> None:
         self.url = url
         self._key = key
-        # Without the environment's proxies: they do not know this machine's loopback.
+        # Without the proxies of the environment: they cannot reach this machine's loopback address.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def get(self, path: str, **query: str) -> Any:
-        """The answer's JSON, or None while there is none."""
+        """The JSON of the response, or None if there is none yet."""
         request = urllib.request.Request(  # noqa: S310 - always http
             f"{self.url}{path}?{urllib.parse.urlencode(query)}", headers={"Authorization": f"Bearer {self._key}"}
         )
@@ -159,7 +159,7 @@ class _Api:
 
 @dataclass
 class _Seen:
-    """What the agent's first heartbeats have come to."""
+    """The result of the agent's first heartbeats."""
 
     server_id: str
     interface: str
@@ -176,7 +176,8 @@ def _await_ready(api: _Api, serving: _Child) -> None:
 
 
 def _await_points(api: _Api, children: list[_Child]) -> _Seen | None:
-    """The primary interface's points, once traffic shows or the interface has had its time; None if there is none."""
+    """The points of the primary interface, once it has traffic or IDLE_SECONDS have passed; None without an
+    interface."""
     _say("Waiting for the first heartbeats …")
     started = time.monotonic()
     while time.monotonic() < started + POINTS_SECONDS:
@@ -195,7 +196,7 @@ def _await_points(api: _Api, children: list[_Child]) -> _Seen | None:
 
 
 def _main(series: list[dict[str, Any]], primary: str | None) -> dict[str, Any] | None:
-    """The series of the primary interface; the busiest where the agent names none."""
+    """The series of the primary interface, or of the busiest one if the agent chose none."""
     named = next((one for one in series if one["interface"] == primary), None)
     return named or max(series, key=_traffic, default=None)
 
@@ -209,16 +210,17 @@ def _traffic_at(point: dict[str, Any]) -> int:
 
 
 def _code(settings: Settings, key: str) -> str:
-    """Signs a person in, once; "" where nobody looks: whoever reads the log that it stood in could use it."""
+    """A code that signs in once; "" without a terminal, because anybody who can read the log could use it."""
     return Sessions(secret_key(settings), key).code() if sys.stderr.isatty() else ""
 
 
 def _show(seen: _Seen | None, url: str, settings: Settings, code: str) -> None:
-    # Behind a #, what a browser is given is sent to nobody.
+    # Browsers do not send the part after # to any server.
     dashboard = f"{url}/sign-in#code={code}" if code else f"{url}/"
     if seen is None:
         _say(
-            f"No heartbeat arrived within {POINTS_SECONDS} seconds; the lines above say why. The service runs:\n"
+            f"No heartbeat arrived within {POINTS_SECONDS} seconds; the lines above show the reason. The service is "
+            "running:\n"
             f"  {dashboard}"
         )
         return
@@ -232,16 +234,16 @@ def _show(seen: _Seen | None, url: str, settings: Settings, code: str) -> None:
             f"{last['tx_bytes']:,} sent in the minute from {last['timestamp'][11:16]} UTC"
         )
     else:
-        first_line = f"{seen.server_id} reports, and has no interface but lo: {url}/api/v1/servers/{seen.server_id}"
-    once = f"                  (signs you in, once and within {CODE_SECONDS // 60} minutes)\n"
+        first_line = f"{seen.server_id} reports no interface except lo: {url}/api/v1/servers/{seen.server_id}"
+    once = f"              (signs in one browser, once, within {CODE_SECONDS // 60} minutes)\n"
     _say(
-        f"\nLinkbeat runs. {first_line}.\n\n"
-        f"  Look at it:     {dashboard}\n"
+        f"\nLinkbeat is running. {first_line}.\n\n"
+        f"  Dashboard:  {dashboard}\n"
         f"{once if code else ''}"
-        f"  Its sparkline:  curl -s -H \"Authorization: Bearer {key}\" '{target}'\n"
-        f"  The API:        {url}/schema\n"
-        f"  The database:   {'linkbeat psql' if INSTALLED else 'make psql'}\n\n"
-        f"Ctrl-C stops the agent, the service and the database that it started.\n"
+        f"  Sparkline:  curl -s -H \"Authorization: Bearer {key}\" '{target}'\n"
+        f"  API:        {url}/schema\n"
+        f"  Database:   {'linkbeat psql' if INSTALLED else 'make psql'}\n\n"
+        f"Ctrl-C stops the agent, the service and the database.\n"
     )
 
 
@@ -254,7 +256,7 @@ def _check_alive(children: list[_Child]) -> None:
     for child in children:
         if child.program.has_ended:
             status = child.program.process.returncode
-            raise Stopped(f"The {child.name} ended by itself with status {status}; its last lines are above.")
+            raise Stopped(f"The {child.name} exited unexpectedly with status {status}; its last lines are above.")
 
 
 def _stop(_: int, __: FrameType | None) -> None:
@@ -263,7 +265,7 @@ def _stop(_: int, __: FrameType | None) -> None:
 
 
 def _ignore_signals() -> None:
-    """From the first step of the end on: a second Ctrl-C must not leave a child behind."""
+    """Ignores signals during shutdown: a second Ctrl-C must not leave a child behind."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 

@@ -1,4 +1,4 @@
-"""The service's settings, all from LINKBEAT_* environment variables."""
+"""The settings of the service, from LINKBEAT_* environment variables."""
 
 import ipaddress
 import itertools
@@ -20,7 +20,7 @@ _NETWORKS = "a comma-separated list of networks such as 10.0.0.0/8,192.0.2.7,200
 # A key of its own random characters passes; "changeme-changeme-1" and twenty times x do not.
 API_KEY_PATTERN = r"^(?=(?:.*?(.)(?!.*\1)){10})[\x21-\x7e]{20,}\Z"
 API_KEY_ALLOWED = "at least 20 visible ASCII characters, 10 of them different"
-# What the database works by (linkbeat.configure), in the order in which the ages of a row pass by.
+# The settings that the database uses (linkbeat.configure), in the order of a row's age.
 _AGES = (
     "oldest_heartbeat_days",
     "compress_after_days",
@@ -33,13 +33,13 @@ _AGES = (
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the service can be told; a bad value stops it at the start (SettingsError)."""
+    """The settings of the service. An invalid value prevents the start (SettingsError)."""
 
     host: Annotated[
         str,
         Meta(
             pattern=r"^[A-Za-z0-9.:_-]+\Z",
-            description="Address to listen on. 0.0.0.0 or :: lets other machines in.",
+            description="Address to listen on. 0.0.0.0 or :: accepts connections from other machines.",
             extra={"allowed": "an address or host name of this machine"},
         ),
     ] = "127.0.0.1"
@@ -48,8 +48,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Meta(
             pattern=r"^/[^\x00]*\Z",
-            description="What the service keeps: the fleet key, the secret key, and the embedded database. "
-            "Without it, linkbeat under the user's XDG data directory; for root, /var/lib/linkbeat.",
+            description="Directory of the fleet key, the secret key and the embedded database. Default: linkbeat in "
+            "the user's XDG data directory; for root, /var/lib/linkbeat.",
             extra={"allowed": "an absolute path"},
         ),
     ] = ""
@@ -57,17 +57,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Meta(
             pattern=r"^postgres(ql)?://\S+\Z",
-            description="TimescaleDB to use; of several hosts, separated by commas, the one that is the primary. "
-            "Without it: the one that LINKBEAT_DATABASE says.",
+            description="TimescaleDB to use; of several hosts, separated by commas, the primary. "
+            "Without it: the one that LINKBEAT_DATABASE selects.",
             extra={"allowed": "a URL such as postgresql://user:password@host:5432,host2:5432/database", "secret": True},
         ),
     ] = ""
     database: Annotated[
         Literal["", "embedded", "docker", "host"],
         Meta(
-            description="TimescaleDB to use without LINKBEAT_DATABASE_URL; changes over if the data directory used "
-            "another one. Without it: the one that has the data of LINKBEAT_DATA_DIR, and at the first start of all "
-            "one in Docker, one installed on this host, or the embedded one.",
+            description="Kind of TimescaleDB to use without LINKBEAT_DATABASE_URL; another kind than before starts "
+            "with an empty database. Default: the kind that holds the data of LINKBEAT_DATA_DIR; at the first start, "
+            "Docker, an installation on this host, or the embedded one, whichever is available first.",
             extra={"allowed": "one of embedded, docker, host"},
         ),
     ] = ""
@@ -76,10 +76,28 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=65535,
-            description="TCP port of 127.0.0.1 for tools on which the database that Linkbeat brings along listens. "
-            "With 0, it is reached by a Unix socket alone, in a directory that is closed to other users.",
+            description="TCP port on 127.0.0.1, for tools, of the database that Linkbeat starts. With 0 it listens "
+            "only on a Unix socket, in a directory that other users cannot access.",
         ),
     ] = 0
+    read_database_url: Annotated[
+        str,
+        Meta(
+            pattern=r"^postgres(ql)?://\S+\Z",
+            description="Streaming replicas of the same database for reads; several hosts are separated by commas "
+            "(docs/many-services.md). Without it, the primary answers everything.",
+            extra={"allowed": "a URL such as postgresql://user:password@host:5432,host2:5432/database", "secret": True},
+        ),
+    ] = ""
+    read_lag_seconds: Annotated[
+        float,
+        Meta(
+            ge=0.5,
+            le=3_600,
+            description="A replica that may be further behind the primary is not read.",
+            extra={"unit": "seconds"},
+        ),
+    ] = 2.0
     durability: Annotated[
         Literal["local", "replicated"],
         Meta(
@@ -91,8 +109,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Meta(
             pattern=API_KEY_PATTERN,
-            description="The fleet key, which may do everything. Without it, one is made at the first start and "
-            "kept in LINKBEAT_DATA_DIR as api_key, readable by its owner alone.",
+            description="The fleet key, which has every permission. Without it, the first start creates one in "
+            "LINKBEAT_DATA_DIR as api_key, readable only by its owner.",
             extra={"allowed": API_KEY_ALLOWED, "secret": True},
         ),
     ] = ""
@@ -100,8 +118,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Meta(
             pattern=r"^[\x21-\x7e]{32,}\Z",
-            description="What tokens are hashed with; with another one they are refused. Without it, one is made at "
-            "the first start and kept in LINKBEAT_DATA_DIR as secret_key. Services on one database need the same.",
+            description="Key for the hashes of tokens; after a change, all tokens are rejected. Without it, the first "
+            "start creates one in LINKBEAT_DATA_DIR as secret_key. All services on one database need the same key.",
             extra={"allowed": "at least 32 visible ASCII characters", "secret": True},
         ),
     ] = ""
@@ -109,24 +127,25 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Meta(
             pattern=r"^/[^\x00]*\Z",
-            description="File that holds the secret key, in the place of LINKBEAT_SECRET_KEY.",
+            description="File that contains the secret key, instead of LINKBEAT_SECRET_KEY.",
             extra={"allowed": "an absolute path"},
         ),
     ] = ""
     accept_x_api_key: Annotated[
-        bool, Meta(description="Whether a token may come as X-API-Key, as agents in the field send it.")
+        bool, Meta(description="Whether to accept tokens in X-API-Key, which some agents in the field send.")
     ] = True
     accept_x_agent_token: Annotated[
         bool,
         Meta(
-            description="Whether a token may come as X-Agent-Token with X-Server-GUID, as others in the field send it."
+            description="Whether to accept tokens in X-Agent-Token with X-Server-GUID, which other agents in the "
+            "field send."
         ),
     ] = True
     trusted_proxies: Annotated[
         tuple[str, ...],
         Meta(
-            description="Proxies whose X-Forwarded-For is believed: the sender is then the right-most address in it "
-            "that is none of these. Without it, whoever connects is the sender.",
+            description="Proxies whose X-Forwarded-For is trusted: the client is the right-most address in it that is "
+            "not one of these. Without it, the client is the address that connects.",
             extra={"allowed": _NETWORKS},
         ),
     ] = ()
@@ -135,8 +154,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             ge=1,
             le=1_000_000,
-            description="Connections of one address (of IPv6, one /64) at once. Past it, its oldest idle one is closed "
-            "for a new one; where none is idle, the new one gets 503. LINKBEAT_TRUSTED_PROXIES have no such bound.",
+            description="Concurrent connections from one address (for IPv6, one /64). Above it, the oldest idle "
+            "connection of that address is closed; if none is idle, the new one gets 503. LINKBEAT_TRUSTED_PROXIES "
+            "have no such limit.",
         ),
     ] = 2_000
     failed_tokens_per_minute: Annotated[
@@ -144,8 +164,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             ge=1,
             le=1_000_000,
-            description="Wrong tokens from one address (of IPv6, one /64); past it, 429. What was right from there "
-            "goes on being accepted.",
+            description="Wrong tokens from one address (for IPv6, one /64); above it, 429. Tokens that were valid "
+            "from that address before are still accepted.",
         ),
     ] = 100
     server_requests_per_minute: Annotated[
@@ -153,19 +173,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             ge=1,
             le=1_000_000,
-            description="Requests with one server's token; past it, 429. Fleet tokens have none.",
+            description="Requests with the token of one server; above it, 429. Fleet tokens have no limit.",
         ),
     ] = 600
     read_requests_per_minute: Annotated[
-        int, Meta(ge=1, le=10_000_000, description="Requests with one read or admin token; past it, 429.")
+        int, Meta(ge=1, le=10_000_000, description="Requests with one read or admin token; above it, 429.")
     ] = 6_000
     oldest_heartbeat_days: Annotated[
         float,
         Meta(
             ge=1,
             le=90,
-            description="A heartbeat whose timestamp is older is refused. The aggregates take late ones in for a day "
-            "longer, and by then nothing may have been compressed: LINKBEAT_COMPRESS_AFTER_DAYS is more.",
+            description="Heartbeats with an older timestamp are rejected. Refreshes of the aggregates reach one day "
+            "further back, and must not find compressed rows: LINKBEAT_COMPRESS_AFTER_DAYS must be greater.",
             extra=_DAYS,
         ),
     ] = 7.0
@@ -174,8 +194,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             ge=2,
             le=3_650,
-            description="Rows and buckets that are older are compressed, where TimescaleDB's edition can. "
-            "LINKBEAT_RETAIN_RAW_DAYS is more.",
+            description="Age at which rows and buckets are compressed, on TimescaleDB's Community edition. "
+            "LINKBEAT_RETAIN_RAW_DAYS must be greater.",
             extra=_DAYS,
         ),
     ] = 9.0
@@ -184,8 +204,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             ge=2,
             le=36_500,
-            description="How long the rows themselves are kept. The buckets that are made of them are kept at least as "
-            "long, the wider the longer.",
+            description="Retention of the samples. Buckets are retained at least as long; wider buckets at least as "
+            "long as narrower ones.",
             extra=_DAYS,
         ),
     ] = 14.0
@@ -194,26 +214,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             ge=2,
             le=36_500,
-            description="How long buckets of a minute are kept. The 95th percentile of a billing month is made of "
-            "them: 35 days are its 31 and four in which the bill can be asked for.",
+            description="Retention of 1-minute buckets. The 95th percentile of a billing month needs them: 35 days "
+            "are the month's 31, and four days to read the bill.",
             extra=_DAYS,
         ),
     ] = 35.0
     retain_15m_days: Annotated[
-        float, Meta(ge=2, le=36_500, description="How long buckets of a quarter of an hour are kept.", extra=_DAYS)
+        float, Meta(ge=2, le=36_500, description="Retention of 15-minute buckets.", extra=_DAYS)
     ] = 400.0
-    retain_1h_days: Annotated[
-        float, Meta(ge=2, le=36_500, description="How long buckets of an hour are kept.", extra=_DAYS)
-    ] = 1_826.0
-    retain_1d_days: Annotated[
-        float, Meta(ge=2, le=36_500, description="How long buckets of a day are kept.", extra=_DAYS)
-    ] = 1_826.0
+    retain_1h_days: Annotated[float, Meta(ge=2, le=36_500, description="Retention of 1-hour buckets.", extra=_DAYS)] = (
+        1_826.0
+    )
+    retain_1d_days: Annotated[float, Meta(ge=2, le=36_500, description="Retention of 1-day buckets.", extra=_DAYS)] = (
+        1_826.0
+    )
     queue_heartbeats: Annotated[
         int,
         Meta(
             ge=1,
             le=1_000_000,
-            description="Heartbeats that may wait for the database in one process; past it, 503 at once.",
+            description="Heartbeats that may wait for the database in one process; above it, 503 at once.",
             extra={"unit": "heartbeats"},
         ),
     ] = 5_000
@@ -230,8 +250,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             ge=1,
             le=100_000,
-            description="Interfaces of one server that have a series of their own; the youngest beyond it are folded "
-            "into one series per kind.",
+            description="Interfaces of one server that have a series of their own; the youngest above this number are "
+            "folded into one series per kind.",
             extra={"unit": "series"},
         ),
     ] = 256
@@ -240,37 +260,63 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=10_080,
-            description="How long an interface of the kinds that come and go (veth and others) is folded into one "
-            "series per kind before it has a series of its own.",
+            description="Age below which short-lived kinds of interfaces (veth and others) are folded into one series "
+            "per kind.",
             extra={"unit": "minutes"},
         ),
     ] = 60.0
+    alert_seconds: Annotated[
+        float,
+        Meta(
+            ge=5,
+            le=300,
+            description="How often alerts are evaluated, by one process of all on a database. A turn that takes "
+            "longer is said in /health/ready.",
+            extra={"unit": "seconds"},
+        ),
+    ] = 15.0
     cors_origins: Annotated[
         tuple[Annotated[str, Meta(pattern=r"^(\*|https?://[^/\s,]+)\Z")], ...],
         Meta(
-            description="Origins whose pages may call the API from a browser, with a token of their own: reading, not "
-            "reporting. Without it, none may; * is every origin.",
+            description="Origins whose pages may call the API from a browser, with a token of their own, to read but "
+            "not to report. * allows every origin; without it, no origin is allowed.",
             extra={"allowed": "a comma-separated list of origins such as https://dash.example.net"},
         ),
     ] = ()
+    alerts_file: Annotated[
+        str,
+        Meta(
+            pattern=r"^/[^\x00]*\Z",
+            description="TOML file with rules and channels of alerts (docs/alerts.md), applied at the start and at "
+            "SIGHUP. Over REST they are read-only; those that leave the file are deleted.",
+            extra={"allowed": "an absolute path"},
+        ),
+    ] = ""
+    alert_private_addresses: Annotated[
+        bool,
+        Meta(
+            description="Whether channels of alerts may reach addresses inside the network: private, loopback and "
+            "link-local ones."
+        ),
+    ] = False
     metrics_public: Annotated[
         bool,
-        Meta(description="Whether /metrics answers without a key. It names no server; it tells how busy the fleet is."),
+        Meta(description="Whether /metrics needs no token. It names no server, but shows how busy the fleet is."),
     ] = False
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], Meta(description="Least severe event to log, on stderr.")
+        Literal["debug", "info", "warning", "error"], Meta(description="Minimum severity of messages to log to stderr.")
     ] = "info"
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> "Settings":
-        """Raises SettingsError, whose message names the variable, or the variables, and what is allowed."""
+        """Raises SettingsError, whose message names the variables and the allowed values."""
         settings = environment.load(cls, environ)
         settings._check_ages()
         settings._check_networks()
         return settings
 
     def __repr__(self) -> str:
-        """Without the secrets: what is shown is logged."""
+        """Omits the secrets, because the text may be logged."""
         secrets = {one.variable for one in described() if one.secret}
         shown = (
             f"{name}={'…' if variable(name) in secrets and value else repr(value)}"
@@ -279,11 +325,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return f"Settings({', '.join(shown)})"
 
     def database_configuration(self) -> dict[str, float]:
-        """What the database itself works by: linkbeat.configuration, as `migrate` sets it."""
+        """The settings that the database uses: the rows of linkbeat.configuration, which `migrate` writes."""
         return {name: getattr(self, name) for name in _AGES}
 
     def _check_ages(self) -> None:
-        """A refresh must find all that it takes in: nothing within its reach may be compressed yet, or dropped."""
+        """A refresh needs all rows of its range: none of them may be compressed or dropped yet."""
         for younger, older in itertools.pairwise(_AGES):
             # A refresh reaches a day beyond the oldest heartbeat (linkbeat.apply_configuration).
             least = getattr(self, younger) + (younger == "oldest_heartbeat_days")
@@ -292,7 +338,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             if found < least or (is_strict and found == least):
                 raise SettingsError(
                     f"{variable(older)}: {found:g} days is not {'above' if is_strict else 'at least'} {least:g}, "
-                    f"which {variable(younger)} asks for"
+                    f"which {variable(younger)} requires"
                 )
 
     def _check_networks(self) -> None:
@@ -304,7 +350,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def data_path(self) -> Path:
-        """The data directory, whether it was named or not."""
+        """The data directory: the setting or its default."""
         return Path(self.data_dir) if self.data_dir else default_data_dir()
 
 
@@ -314,5 +360,5 @@ def variable(name: str) -> str:
 
 
 def described() -> list[SettingDescription]:
-    """Every setting of the service, for the test that holds the documentation to it."""
+    """Every setting of the service, for the test that compares the documentation."""
     return environment.describe(Settings)

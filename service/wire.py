@@ -1,8 +1,7 @@
-"""What travels: heartbeats as agents send them (service/ingest/heartbeat.py decodes them), and agents' configurations.
+"""The wire format: heartbeats (decoded by service/ingest/heartbeat.py) and the configuration of agents.
 
-A heartbeat's fields that are not known are skipped, so that a newer agent can talk to an older service, and so can
-others in the field that send more; a field added later has a default. Of a name that stands twice in an object, the
-last counts.
+Unknown fields of a heartbeat are skipped, so that newer agents, and other agents in the field that send more, can
+report to an older service; a field added later has a default. If a key appears twice in an object, the last one counts.
 """
 
 from datetime import datetime
@@ -26,12 +25,12 @@ InterfaceName = Annotated[
     str,
     Meta(
         pattern=r"^[^\x00-\x1f\x7f-\x9f/]{1,64}\Z",
-        description="As the system names it; no '/' and no control characters.",
+        description="Name of the interface, as reported by the operating system; no '/' and no control characters.",
     ),
 ]
-# Of names below others there may be thousands: the pattern is sought in all of them at once (ingest/heartbeat.py).
+# There may be thousands of these names: the pattern is searched in all of them at once (ingest/heartbeat.py).
 StackedName = Annotated[str, Meta(min_length=1, max_length=64)]
-# At most 2**64 - 1, which a Meta cannot say: msgspec's bounds end at 2**63 - 1. See service/ingest/heartbeat.py.
+# At most 2**64 - 1, which Meta cannot express: its bounds end at 2**63 - 1. See service/ingest/heartbeat.py.
 Counter = Annotated[int, Meta(ge=0, description="0 to 2**64 - 1.")]
 Text = Annotated[str, Meta(max_length=255)]
 Percent = Annotated[float, Meta(ge=0)]
@@ -41,8 +40,8 @@ Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 Word = Annotated[str, Meta(max_length=32)]
 
-# What the work of one heartbeat is bounded by; the agent's own bound on interfaces is the same (agent/fitting.py). A
-# server's row remembers twice as many interfaces as one heartbeat may name: linkbeat.max_remembered().
+# Limits on the work of one heartbeat; the agent's limit of interfaces is the same (agent/fitting.py). A server's row
+# remembers twice as many interfaces as one heartbeat may contain: linkbeat.max_remembered().
 MAX_INTERFACES = 2_000
 MAX_STACKED_ON = 10_000  # of all interfaces together
 MAX_FILESYSTEMS = 1_000
@@ -58,11 +57,11 @@ class NetworkInterface(msgspec.Struct, frozen=True, gc=False):
     is_up                   operationally up (RFC 2863)
     kind                    physical, bridge, bond, vlan, tunnel, veth or other
     stacked_on              names of the interfaces that carry its traffic: a bond's members, a VLAN's parent
-    speed_mbps              line rate; 0, -1: not known
-    operstate               the kernel's word for is_up
-    ifindex                 the kernel's number of the device; another one: it was created again
+    speed_mbps              line rate; 0, -1: unknown
+    operstate               operational state, as reported by the kernel
+    ifindex                 the kernel's index of the device; it changes when the device is created again
 
-    The last five are hints: one that makes no sense counts as not sent (HINTS).
+    The last five are hints: an invalid one is ignored (HINTS).
     """
 
     name: InterfaceName
@@ -83,7 +82,7 @@ class NetworkInterface(msgspec.Struct, frozen=True, gc=False):
 
 
 class Filesystem(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """One mounted filesystem; `percent` as df counts it: used / (used + available)."""
+    """A mounted filesystem; `percent` is used / (used + available), as shown by df."""
 
     mount_point: Annotated[str, Meta(min_length=1, max_length=4096)]
     device: Annotated[str, Meta(max_length=4096)] = ""
@@ -96,7 +95,7 @@ class Filesystem(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class HostMetrics(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """The machine as a whole; network_rx_bytes and network_tx_bytes sum the reported interfaces.
+    """Metrics of the machine; network_rx_bytes and network_tx_bytes are sums over the reported interfaces.
 
     temperature_celsius  of the hottest sensor
     """
@@ -118,11 +117,11 @@ class HostMetrics(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class Delivery(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """How the agent gets its heartbeats delivered.
+    """The state of the agent's delivery.
 
     queued          heartbeats that are not acknowledged yet
     oldest_seconds  age of the oldest of them
-    spool_bytes     what they take where they are kept
+    spool_bytes     what they take where they are kept, with those that are kept after their acknowledgement
     dropped         heartbeats given up for want of room, since the agent's start
     rejected        heartbeats that the service refused for good, since the agent's start
     spool           where they are kept: what is in memory does not outlive the agent
@@ -137,16 +136,16 @@ class Delivery(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class Heartbeat(msgspec.Struct, frozen=True):
-    """What an agent reports at one moment.
+    """A report of an agent at one time.
 
-    timestamp         when the counters were read; without it the service's clock stands in
-    boot_id           a UUID that changes with every boot, as /proc/sys/kernel/random/boot_id; an id of another form
-                      proves no reboot by itself (docs/counters.md)
-    interval_seconds  from one heartbeat to the next, as the agent is set; a hint, like agent_version and
-                      primary_interface: one that makes no sense counts as not sent
-    os_info           an object of whatever the agent knows of its system: 16 KiB and 8 levels at most. Decoded apart,
-                      because what it costs to decode is the sender's choice; None: absent or null
-    truncated         interfaces were left out to make the heartbeat fit
+    timestamp         when the counters were read; default: the time of arrival, by the service's clock
+    boot_id           a UUID that changes with every boot, such as /proc/sys/kernel/random/boot_id; an id of another
+                      form does not prove a reboot (docs/counters.md)
+    interval_seconds  the agent's interval between heartbeats; a hint, like agent_version and primary_interface: an
+                      invalid one is ignored
+    os_info           an object with information about the system: at most 16 KiB and 8 levels. Decoded separately,
+                      because the sender controls the cost of decoding it; None: absent or null
+    truncated         interfaces were left out because the heartbeat was too large
     """
 
     server_id: ServerId
@@ -166,20 +165,20 @@ class Heartbeat(msgspec.Struct, frozen=True):
     truncated: bool | None = None
 
 
-# Fields that say how to show or read the rest. Drivers, kernels and agents fill them in badly (a speed of 4294967295 is
-# the kernel's -1), and no measurement is lost for that: service/ingest/heartbeat.py leaves a senseless one out.
+# Fields that describe how to interpret the others. Drivers, kernels and agents send invalid ones (a speed of 4294967295
+# is the kernel's -1), which must not lose measurements: service/ingest/hints.py removes them.
 HINTS: dict[type[msgspec.Struct], tuple[str, ...]] = {
     Heartbeat: ("agent_version", "interval_seconds", "primary_interface"),
     NetworkInterface: ("kind", "stacked_on", "speed_mbps", "operstate", "ifindex"),
 }
 
 
-# What stands between the commas of LINKBEAT_INCLUDE_INTERFACES.
+# A pattern, as in LINKBEAT_INCLUDE_INTERFACES.
 InterfacePattern = Annotated[
     str,
     Meta(
         pattern=r"^(?! )[^\x00-\x1f\x7f-\x9f,/]{1,64}(?<! )\Z",
-        description="1 to 64 characters, of which `*`, `?` and `[…]` stand for others; no comma, no '/'.",
+        description="1 to 64 characters, with the wildcards `*`, `?` and `[…]`; no comma, no '/'.",
         examples=["veth*"],
     ),
 ]
@@ -187,12 +186,12 @@ InterfacePatterns = Annotated[list[InterfacePattern], Meta(max_length=100)]
 
 
 class AgentConfig(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What a server's agent is asked to do; what is missing or null, its own settings say.
+    """The remote configuration of an agent; for missing and null keys, its own settings apply.
 
-    interval_seconds    from one heartbeat to the next
+    interval_seconds    interval between heartbeats
     include_interfaces  interfaces to report; []: all but lo
-    exclude_interfaces  interfaces to leave out; goes before include_interfaces; []: none
-    paused              heartbeats without measurements, until it is told otherwise
+    exclude_interfaces  interfaces to leave out; takes precedence over include_interfaces; []: none
+    paused              send heartbeats without measurements
     """
 
     interval_seconds: Annotated[float, Meta(ge=1, le=3600)] | None = None
@@ -202,14 +201,14 @@ class AgentConfig(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknow
 
 
 class Quota(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a server may move in a billing month.
+    """The traffic quota of a server for a billing month.
 
-    bytes         octets in a month
-    direction     what counts: `in`, `out`, their `sum`, or the greater of the two (`max`)
-    billing_day   day on which it starts again, at midnight in time_zone; in shorter months, their last
+    bytes         octets per month
+    direction     traffic that counts: `in`, `out`, their `sum`, or the greater of the two (`max`)
+    billing_day   day on which the month begins, at midnight in time_zone; in shorter months, the last day
     time_zone     IANA name
-    interface     the interface that counts; null: the server's own traffic, each byte once
-    near_percent  from this share on its state is `near`
+    interface     the interface that counts; null: the whole server, each byte once
+    near_percent  share of the quota from which on its state is `near`
     """
 
     bytes: Annotated[int, Meta(ge=1, le=2**63 - 1, examples=[20_000_000_000_000])]

@@ -24,17 +24,17 @@ from service.database import pool, schema
 from service.embedded.choose import choose_test_database
 from service.fleet import removal
 from service.http.log_limit import limited
-from service.ingest import agent_config
+from service.ingest import agent_config, commit
 from service.settings import Settings
 from tests.helpers.quick_apps import quick_apps
 from tests.helpers.support import KEY, Client
 
 # Files of more than a minute. They begin first: at the end, one worker would be busy with them and the others idle.
 LONG = (
-    "test_counter_laws.py", "test_law.py", "test_crash.py", "test_run.py", "test_embedded_root.py", "test_usage.py",
-    "test_pictures.py", "test_server_page.py", "test_fleet.py", "test_seldom.py", "test_wheels.py",
-    "test_embedded_watch.py", "test_embedded_cluster.py", "test_thinning.py", "test_sparkline.py",
-    "test_schemathesis.py", "test_secrets.py", "test_recount.py",
+    "test_crash.py", "test_run.py", "test_embedded_root.py", "test_counter_laws.py", "test_server_page.py",
+    "test_fleet.py", "test_wheels.py", "test_law.py", "test_embedded_watch.py", "test_embedded_cluster.py",
+    "test_usage.py", "test_thinning.py", "test_schemathesis.py", "test_secrets.py", "test_recount.py",
+    "test_agent_process.py", "test_server_chart.py", "test_seldom.py",
 )  # fmt: skip
 
 
@@ -60,10 +60,11 @@ def _logged_again() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _patient_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a busy machine a read is late, and is not answered 503. A test of a deadline sets it itself."""
-    for limit in ("CONNECT_SECONDS", "ACQUIRE_SECONDS", "READ_SECONDS"):
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine an answer is late, and is not 503. A test of a deadline sets it itself."""
+    for limit in ("CONNECT_SECONDS", "ACQUIRE_SECONDS", "READ_SECONDS", "WRITE_SECONDS"):
         monkeypatch.setattr(pool, limit, 20.0)
+    monkeypatch.setattr(commit, "ANSWER_SECONDS", 25.0)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,19 @@
 //
 // The schemas; and of each route, by method, what a request gives (`asked`) and what it is answered (`answer`).
 declare namespace Api {
+  interface AccountRule {
+    "scope"?: Scope;
+    "for_seconds"?: number;
+    "keep_seconds"?: number;
+    "severity"?: "info" | "warning" | "critical";
+    "channels"?: Array<string> | null;
+    "repeat_seconds"?: number | null;
+    "enabled"?: boolean;
+    "note"?: string;
+    "runbook"?: string;
+    "kind": "account";
+    "resets"?: number;
+  }
   interface Agent {
     "server_id": string;
     "hostname": string;
@@ -34,6 +47,171 @@ declare namespace Api {
     "agents": Array<Agent>;
     "next": string | null;
   }
+  interface AgentRule {
+    "scope"?: Scope;
+    "for_seconds"?: number;
+    "keep_seconds"?: number;
+    "severity"?: "info" | "warning" | "critical";
+    "channels"?: Array<string> | null;
+    "repeat_seconds"?: number | null;
+    "enabled"?: boolean;
+    "note"?: string;
+    "runbook"?: string;
+    "kind": "agent";
+  }
+  interface Alert {
+    "rule": string;
+    "kind": string | null;
+    "severity": "info" | "warning" | "critical" | null;
+    "server_id": string;
+    "subject": string;
+    "state": "pending" | "firing";
+    "since": string | null;
+    "fired_at": string | null;
+    "cleared_at": string | null;
+    "value": number | null;
+    "peak": number | null;
+    "reason": string | null;
+    "held": boolean;
+    "episode": string | null;
+    "told_at": string | null;
+    "is_muted": boolean;
+    "acknowledged_at": string | null;
+    "acknowledged_by": string | null;
+  }
+  interface AlertChannel {
+    "id": string;
+    "kind": "webhook" | "email" | "alertmanager" | "ping" | "apprise";
+    "managed_by": "api" | "file";
+    "min_severity": "info" | "warning" | "critical";
+    "sends_resolved": boolean;
+    "sends_late": boolean;
+    "digest_seconds": number;
+    "time_zone": string;
+    "enabled": boolean;
+    "url"?: string | null;
+    "urls"?: Array<string> | null;
+    "has_secret"?: boolean | null;
+    "host"?: string | null;
+    "port"?: number | null;
+    "security"?: "starttls" | "tls" | "none" | null;
+    "sender"?: string | null;
+    "recipients"?: Array<string> | null;
+    "username"?: string | null;
+    "has_password"?: boolean | null;
+  }
+  interface AlertChannels {
+    "channels": Array<AlertChannel>;
+    "next": string | null;
+  }
+  interface AlertEvent {
+    "id": number;
+    "episode": string;
+    "sequence": number;
+    "rule": string;
+    "server_id": string;
+    "subject": string;
+    "severity": "info" | "warning" | "critical" | null;
+    "from": string;
+    "to": string;
+    "at": string;
+    "recorded_at": string;
+    "since": string;
+    "cleared_at": string | null;
+    "value": number | null;
+    "peak": number | null;
+    "reason": string | null;
+    "is_late": boolean;
+  }
+  interface AlertEvents {
+    "events": Array<AlertEvent>;
+    "next": string | null;
+  }
+  interface AlertMessage {
+    "id": string;
+    "channel": string;
+    "kind": string;
+    "state": "waiting" | "retrying" | "delivered" | "dead";
+    "created_at": string;
+    "next_attempt_at": string;
+    "attempts": number;
+    "delivered_at": string | null;
+    "dead_at": string | null;
+    "status": number | null;
+    "error": string | null;
+    "alerts": number;
+  }
+  interface AlertMessages {
+    "messages": Array<AlertMessage>;
+    "next": string | null;
+  }
+  interface AlertMute {
+    "id": string;
+    "matcher": Matcher;
+    "starts_at": string | null;
+    "ends_at": string | null;
+    "weekly": Weekly | null;
+    "time_zone": string;
+    "comment": string | null;
+    "created_by": string | null;
+    "created_at": string;
+    "is_on": boolean;
+  }
+  interface AlertMutes {
+    "mutes": Array<AlertMute>;
+    "next": string | null;
+  }
+  interface AlertRule {
+    "id": string;
+    "kind": "silent" | "link" | "rate" | "quota" | "filesystem" | "errors" | "account" | "agent";
+    "managed_by": "api" | "file" | "preset";
+    "revision": number;
+    "scope": Scope;
+    "for_seconds": number;
+    "keep_seconds": number;
+    "severity": "info" | "warning" | "critical";
+    "channels": Array<string> | null;
+    "repeat_seconds": number | null;
+    "enabled": boolean;
+    "note": string;
+    "runbook": string;
+    "after_seconds"?: number | null;
+    "down_seconds"?: number | null;
+    "flaps"?: number | null;
+    "window_seconds"?: number | null;
+    "direction"?: "rx" | "tx" | "sum" | "max" | null;
+    "above_bps"?: number | null;
+    "below_bps"?: number | null;
+    "above_percent"?: number | null;
+    "below_percent"?: number | null;
+    "clear_percent"?: number | null;
+    "percent"?: Array<number> | number | null;
+    "forecast"?: boolean | null;
+    "below_bytes"?: number | null;
+    "full_within_hours"?: number | null;
+    "unreachable_seconds"?: number | null;
+    "count"?: number | null;
+    "packets"?: number | null;
+    "resets"?: number | null;
+  }
+  interface AlertRules {
+    "rules": Array<AlertRule>;
+    "next": string | null;
+  }
+  interface AlertmanagerChannel {
+    "min_severity"?: "info" | "warning" | "critical";
+    "sends_resolved"?: boolean;
+    "sends_late"?: boolean;
+    "digest_seconds"?: number;
+    "time_zone"?: string;
+    "enabled"?: boolean;
+    "kind": "alertmanager";
+    "urls": Array<string>;
+  }
+  interface Alerts {
+    "alerts": Array<Alert>;
+    "next": string | null;
+  }
   interface Alive {
     "status"?: "ok";
   }
@@ -41,6 +219,23 @@ declare namespace Api {
     "rx_bytes": number;
     "tx_bytes": number;
     "total_bytes": number;
+  }
+  interface AppriseChannel {
+    "min_severity"?: "info" | "warning" | "critical";
+    "sends_resolved"?: boolean;
+    "sends_late"?: boolean;
+    "digest_seconds"?: number;
+    "time_zone"?: string;
+    "enabled"?: boolean;
+    "kind": "apprise";
+    "urls": Array<string>;
+  }
+  interface Backtest {
+    "since": string;
+    "until": string;
+    "basis": "rows" | "minutes";
+    "is_truncated": boolean;
+    "episodes": Array<PastEpisode>;
   }
   interface BatchAnswer {
     "stored": number;
@@ -50,6 +245,11 @@ declare namespace Api {
     "server_time": string;
     "epoch": string;
     "status"?: string;
+  }
+  interface ChannelTest {
+    "is_delivered": boolean;
+    "status": number | null;
+    "error": string | null;
   }
   interface Columns {
     "server_id": string;
@@ -91,10 +291,42 @@ declare namespace Api {
     "rejected"?: number | null;
     "spool"?: "disk" | "memory" | null;
   }
+  interface EmailChannel {
+    "min_severity"?: "info" | "warning" | "critical";
+    "sends_resolved"?: boolean;
+    "sends_late"?: boolean;
+    "digest_seconds"?: number;
+    "time_zone"?: string;
+    "enabled"?: boolean;
+    "kind": "email";
+    "host": string;
+    "recipients": Array<string>;
+    "sender": string;
+    "port"?: number | null;
+    "security"?: "starttls" | "tls" | "none";
+    "username"?: string;
+    "password"?: string | null;
+  }
   interface Enrolling {
     "server_id": string;
     "hostname": string;
     "server_guid"?: string | null;
+  }
+  interface ErrorsRule {
+    "scope"?: Scope;
+    "for_seconds"?: number;
+    "keep_seconds"?: number;
+    "severity"?: "info" | "warning" | "critical";
+    "channels"?: Array<string> | null;
+    "repeat_seconds"?: number | null;
+    "enabled"?: boolean;
+    "note"?: string;
+    "runbook"?: string;
+    "kind": "errors";
+    "count"?: number;
+    "percent"?: number;
+    "packets"?: number;
+    "window_seconds"?: number;
   }
   interface FieldError {
     "path": string;
@@ -117,6 +349,22 @@ declare namespace Api {
     "avg": number | null;
     "used_bytes": number | null;
     "total_bytes": number | null;
+  }
+  interface FilesystemRule {
+    "scope"?: Scope;
+    "for_seconds"?: number;
+    "keep_seconds"?: number;
+    "severity"?: "info" | "warning" | "critical";
+    "channels"?: Array<string> | null;
+    "repeat_seconds"?: number | null;
+    "enabled"?: boolean;
+    "note"?: string;
+    "runbook"?: string;
+    "kind": "filesystem";
+    "above_percent"?: number | null;
+    "below_bytes"?: number | null;
+    "full_within_hours"?: number | null;
+    "unreachable_seconds"?: number;
   }
   interface FilesystemSparkline {
     "server_id": string;
@@ -344,6 +592,25 @@ declare namespace Api {
     "delta_kind": string;
     "elapsed_seconds": number | null;
   }
+  interface LinkRule {
+    "scope"?: Scope;
+    "for_seconds"?: number;
+    "keep_seconds"?: number;
+    "severity"?: "info" | "warning" | "critical";
+    "channels"?: Array<string> | null;
+    "repeat_seconds"?: number | null;
+    "enabled"?: boolean;
+    "note"?: string;
+    "runbook"?: string;
+    "kind": "link";
+    "down_seconds"?: number;
+    "flaps"?: number;
+    "window_seconds"?: number;
+  }
+  interface Matcher {
+    "servers"?: Array<string> | null;
+    "rules"?: Array<string> | null;
+  }
   interface Month {
     "rx_bytes": number;
     "tx_bytes": number;
@@ -363,6 +630,14 @@ declare namespace Api {
     "available_bytes"?: number | null;
     "percent"?: number | null;
     "state"?: string | null;
+  }
+  interface Mute {
+    "matcher"?: Matcher;
+    "starts_at"?: string | null;
+    "ends_at"?: string | null;
+    "weekly"?: Weekly | null;
+    "time_zone"?: string;
+    "comment"?: string;
   }
   interface NetworkInterface {
     "name": string;
@@ -405,6 +680,17 @@ declare namespace Api {
     "name"?: string;
     "expires_days"?: number | null;
   }
+  interface PastEpisode {
+    "server_id": string;
+    "subject": string;
+    "active_at": string;
+    "fired_at": string;
+    "cleared_at": string | null;
+    "resolved_at": string | null;
+    "value": number | null;
+    "peak": number | null;
+    "reason": string | null;
+  }
   interface Peak {
     "server_id": string;
     "interface": string;
@@ -429,6 +715,16 @@ declare namespace Api {
     "path": string;
     "expires_at": string;
   }
+  interface PingChannel {
+    "min_severity"?: "info" | "warning" | "critical";
+    "sends_resolved"?: boolean;
+    "sends_late"?: boolean;
+    "digest_seconds"?: number;
+    "time_zone"?: string;
+    "enabled"?: boolean;
+    "kind": "ping";
+    "url": string;
+  }
   interface Point {
     "timestamp": string;
     "rx_bytes": number | null;
@@ -452,6 +748,20 @@ declare namespace Api {
     "interface"?: string | null;
     "near_percent"?: number;
   }
+  interface QuotaRule {
+    "scope"?: Scope;
+    "for_seconds"?: number;
+    "keep_seconds"?: number;
+    "severity"?: "info" | "warning" | "critical";
+    "channels"?: Array<string> | null;
+    "repeat_seconds"?: number | null;
+    "enabled"?: boolean;
+    "note"?: string;
+    "runbook"?: string;
+    "kind": "quota";
+    "percent"?: Array<number>;
+    "forecast"?: boolean;
+  }
   interface QuotaState {
     "bytes": number;
     "direction"?: "in" | "out" | "sum" | "max";
@@ -466,6 +776,25 @@ declare namespace Api {
     "expected_bytes": number | null;
     "state": "ok" | "near" | "over";
   }
+  interface RateRule {
+    "scope"?: Scope;
+    "for_seconds"?: number;
+    "keep_seconds"?: number;
+    "severity"?: "info" | "warning" | "critical";
+    "channels"?: Array<string> | null;
+    "repeat_seconds"?: number | null;
+    "enabled"?: boolean;
+    "note"?: string;
+    "runbook"?: string;
+    "kind": "rate";
+    "direction"?: "rx" | "tx" | "sum" | "max";
+    "above_bps"?: number | null;
+    "below_bps"?: number | null;
+    "above_percent"?: number | null;
+    "below_percent"?: number | null;
+    "window_seconds"?: number;
+    "clear_percent"?: number;
+  }
   interface Rates {
     "rx_bps": number;
     "tx_bps": number;
@@ -478,6 +807,7 @@ declare namespace Api {
     "schema": string;
     "ingest": string;
     "jobs": string;
+    "alerts": string;
     "edition": string;
     "durability": string;
     "durability_asked": "local" | "replicated";
@@ -487,6 +817,11 @@ declare namespace Api {
     "index": number;
     "code": string;
     "errors": Array<FieldError>;
+  }
+  interface Scope {
+    "servers"?: Array<string> | null;
+    "interfaces"?: Array<string> | null;
+    "kinds"?: Array<string> | null;
   }
   interface Series {
     "interface": string;
@@ -522,6 +857,19 @@ declare namespace Api {
     "server_id": string;
     "hostname": string;
     "quota": QuotaState | null;
+  }
+  interface SilentRule {
+    "scope"?: Scope;
+    "for_seconds"?: number;
+    "keep_seconds"?: number;
+    "severity"?: "info" | "warning" | "critical";
+    "channels"?: Array<string> | null;
+    "repeat_seconds"?: number | null;
+    "enabled"?: boolean;
+    "note"?: string;
+    "runbook"?: string;
+    "kind": "silent";
+    "after_seconds"?: number | null;
   }
   interface Sparkline {
     "server_id": string;
@@ -669,8 +1017,33 @@ declare namespace Api {
     "interfaces": Array<InterfaceUsage>;
     "quota": QuotaState | null;
   }
+  interface WebhookChannel {
+    "min_severity"?: "info" | "warning" | "critical";
+    "sends_resolved"?: boolean;
+    "sends_late"?: boolean;
+    "digest_seconds"?: number;
+    "time_zone"?: string;
+    "enabled"?: boolean;
+    "kind": "webhook";
+    "url": string;
+    "secret"?: string | null;
+  }
+  interface Weekly {
+    "from": string;
+    "until": string;
+    "days"?: Array<number> | null;
+  }
   interface Get {
     "/api/v1/agents": { asked: { query?: { "after"?: string | null; "limit"?: number | null; "order"?: "asc" | "desc" | null; "search"?: string | null; "sort"?: "id" | "hostname" | "last_seen" | null; "status"?: "online" | "offline" | null } }; answer: AgentPage };
+    "/api/v1/alert-channels": { asked: { query?: { "after"?: string | null; "limit"?: number | null } }; answer: AlertChannels };
+    "/api/v1/alert-channels/{channel_id}": { asked: { path: { "channel_id": string } }; answer: AlertChannel };
+    "/api/v1/alert-messages": { asked: { query?: { "after"?: string | null; "channel"?: string | null; "limit"?: number | null; "state"?: "waiting" | "retrying" | "delivered" | "dead" | null } }; answer: AlertMessages };
+    "/api/v1/alert-mutes": { asked: { query?: { "after"?: string | null; "limit"?: number | null } }; answer: AlertMutes };
+    "/api/v1/alert-mutes/{mute_id}": { asked: { path: { "mute_id": string } }; answer: AlertMute };
+    "/api/v1/alert-rules": { asked: { query?: { "after"?: string | null; "limit"?: number | null } }; answer: AlertRules };
+    "/api/v1/alert-rules/{rule_id}": { asked: { path: { "rule_id": string } }; answer: AlertRule };
+    "/api/v1/alerts": { asked: { query?: { "after"?: string | null; "limit"?: number | null; "rule"?: string | null; "server"?: string | null; "severity"?: "info" | "warning" | "critical" | null; "state"?: "pending" | "firing" | null } }; answer: Alerts };
+    "/api/v1/alerts/events": { asked: { query?: { "cursor"?: string | null; "episode"?: string | null; "limit"?: number | null; "rule"?: string | null; "server"?: string | null } }; answer: AlertEvents };
     "/api/v1/export/traffic": { asked: { query?: { "after"?: string | null; "bucket"?: "raw" | "1m" | "15m" | "1h" | "1d" | null; "format"?: "csv" | "json" | "ndjson" | "parquet" | null; "interface"?: Array<string> | null; "limit"?: number | null; "server"?: Array<string> | null; "since"?: string | null; "until"?: string | null } }; answer: string };
     "/api/v1/fleet": { asked: { query?: { "after"?: string | null; "limit"?: number | null; "since"?: string | null } }; answer: Fleet };
     "/api/v1/fleet/peaks": { asked: { query?: { "after"?: string | null; "limit"?: number | null; "period"?: "1h" | "24h" | "7d" | "30d" | "1y" | null } }; answer: FleetPeaks };
@@ -708,16 +1081,25 @@ declare namespace Api {
     "/api/v1/agents/enroll": { asked: { body: Enrolling }; answer: Created };
     "/api/v1/agents/heartbeat": { asked: { body: Heartbeat }; answer: HeartbeatAnswer };
     "/api/v1/agents/heartbeats": { asked: { body: Array<Heartbeat> }; answer: BatchAnswer };
+    "/api/v1/alert-channels/{channel_id}/test": { asked: { path: { "channel_id": string } }; answer: ChannelTest };
+    "/api/v1/alert-rules/test": { asked: { query?: { "since"?: string | null; "until"?: string | null }; body: SilentRule | LinkRule | RateRule | QuotaRule | FilesystemRule | ErrorsRule | AccountRule | AgentRule }; answer: Backtest };
+    "/api/v1/alerts/{episode}/acknowledge": { asked: { path: { "episode": string } }; answer: Alert };
     "/api/v1/enrolments": { asked: { body: NewEnrolment }; answer: Created };
     "/api/v1/pictures": { asked: { body: NewPicture }; answer: PictureLink };
     "/api/v1/servers": { asked: { body: NewServer }; answer: Created };
     "/api/v1/tokens": { asked: { body: NewToken }; answer: Created };
   }
   interface Put {
+    "/api/v1/alert-channels/{channel_id}": { asked: { path: { "channel_id": string }; body: WebhookChannel | EmailChannel | AlertmanagerChannel | PingChannel | AppriseChannel }; answer: AlertChannel };
+    "/api/v1/alert-mutes/{mute_id}": { asked: { path: { "mute_id": string }; body: Mute }; answer: AlertMute };
+    "/api/v1/alert-rules/{rule_id}": { asked: { path: { "rule_id": string }; body: SilentRule | LinkRule | RateRule | QuotaRule | FilesystemRule | ErrorsRule | AccountRule | AgentRule }; answer: AlertRule };
     "/api/v1/servers/{server_id}/config": { asked: { path: { "server_id": string }; body: AgentConfig }; answer: AgentConfig };
     "/api/v1/servers/{server_id}/quota": { asked: { path: { "server_id": string }; body: Quota }; answer: QuotaState };
   }
   interface Delete {
+    "/api/v1/alert-channels/{channel_id}": { asked: { path: { "channel_id": string } }; answer: null };
+    "/api/v1/alert-mutes/{mute_id}": { asked: { path: { "mute_id": string } }; answer: null };
+    "/api/v1/alert-rules/{rule_id}": { asked: { path: { "rule_id": string } }; answer: null };
     "/api/v1/servers/{server_id}": { asked: { path: { "server_id": string } }; answer: null };
     "/api/v1/servers/{server_id}/config": { asked: { path: { "server_id": string } }; answer: null };
     "/api/v1/servers/{server_id}/quota": { asked: { path: { "server_id": string } }; answer: null };

@@ -13,8 +13,9 @@ import httpx
 from benchmarks.harness import temporary_directory
 from benchmarks.peers.disk import used_bytes, wait_until_quiet
 from benchmarks.peers.systems import Window
-from benchmarks.processes import cpu_seconds, free_port, started
+from benchmarks.processes import cpu_seconds, started
 from benchmarks.traffic import INFLUX_LINES, export
+from tests.helpers.processes import free_port
 
 # wal-fsync-delay "0s": a write is on the disk when it is answered, as Linkbeat's is; writers share an fsync.
 _CONFIG = """

@@ -10,8 +10,9 @@ from urllib.parse import quote
 from benchmarks.harness import temporary_directory
 from benchmarks.peers.promql import received
 from benchmarks.peers.systems import Window
-from benchmarks.processes import free_port, started
+from benchmarks.processes import started
 from benchmarks.traffic import OPENMETRICS_LINES, export
+from tests.helpers.processes import free_port
 
 
 @dataclass(frozen=True)

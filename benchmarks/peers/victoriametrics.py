@@ -12,8 +12,9 @@ from benchmarks.harness import temporary_directory
 from benchmarks.peers.disk import used_bytes, wait_until_quiet
 from benchmarks.peers.promql import received
 from benchmarks.peers.systems import Window
-from benchmarks.processes import cpu_seconds, free_port, started
+from benchmarks.processes import cpu_seconds, started
 from benchmarks.traffic import INFLUX_LINES, export
+from tests.helpers.processes import free_port
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from litestar.types import Scope
 from service.access.ended_sessions import EndedSessions
 from service.access.sessions import Sessions, check_same_origin
 from service.access.tokens import MAX_AGE_SECONDS, Token, Tokens
+from service.database.reading import Reading, reading
 from service.database.shares import reader
 from service.http.body import content
 from service.http.errors import Problem
@@ -59,7 +60,7 @@ class Caller:
     peer        the client's address
     """
 
-    __slots__ = ("guid", "is_counted", "kind", "name", "peer", "server_id", "token_id")
+    __slots__ = ("guid", "is_counted", "is_session", "kind", "name", "peer", "server_id", "token_id")
 
     def __init__(self, kind: str, token_id: str, server_id: str | None, guid: str | None, peer: str) -> None:
         self.kind = kind
@@ -68,6 +69,7 @@ class Caller:
         self.guid = guid
         self.peer = peer
         self.is_counted = False  # among the concurrent requests of its token
+        self.is_session = False  # known by a browser's cookie
         self.name = f"token {token_id} ({kind})" if token_id else "the fleet key"
 
     @property
@@ -107,6 +109,7 @@ class Identity:
             *([b"x-api-key"] if settings.accept_x_api_key else []),
             *([b"x-agent-token"] if settings.accept_x_agent_token else []),
         }
+        self._has_replicas = bool(settings.read_database_url)
         self._peers = ClientAddress(settings.trusted_proxies)
         self._failures = RateLimiter(settings.failed_tokens_per_minute)
         self._servers = RateLimiter(settings.server_requests_per_minute)
@@ -162,6 +165,7 @@ class Identity:
     async def guard(self, connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
         """`admit` as Litestar's guard of every route; sets `request.auth` to the caller."""
         reader.set(None)
+        reading.set(None)
         wanted = scope_of(handler, connection.scope.get("method", "GET"))  # type: ignore[arg-type]  # of requests
         maker = handler.opt.get("link")
         if maker is not None and "link" in connection.query_params:
@@ -172,6 +176,19 @@ class Identity:
             return
         connection.scope["auth"] = caller
         reader.set((caller.kind, caller.token_id) if caller.kind in IN_FLIGHT else None)
+        if self._has_replicas:
+            may_lag = not handler.opt.get("is_fresh") and self._may_lag(connection.scope, caller)
+            reading.set(Reading(may_lag=may_lag, servers=_named(connection)))
+
+    def _may_lag(self, scope: Any, caller: Caller) -> bool:
+        """Whether a replica will do: not for whoever may just have written something, maybe by another process.
+
+        A read token cannot write. Of a browser's session, a cookie says for some seconds that it has. Of an admin token
+        and the fleet key nothing tells, and the primary answers them.
+        """
+        if scope.get("method") not in ("GET", "HEAD"):
+            return False
+        return caller.kind in ("read", "link") or (caller.is_session and not self._sessions.has_written(scope))
 
     async def sign_in(self, scope: Scope, token: str, *, is_code: bool) -> Caller:
         """Authenticates a sign-in with this token, or with a code that stands for the fleet key.
@@ -208,9 +225,7 @@ class Identity:
         if not session.token_id:
             caller = Caller("key", "", None, None, peer)
         else:
-            tokens = self._tokens
-            await tokens.refresh_if_older(MAX_AGE_SECONDS)
-            found = tokens.of_id(session.token_id)
+            found = await self._tokens.of_id(session.token_id)
             if found is None:
                 return None
             caller = Caller(found.kind, found.token_id, found.server_id, None, peer)
@@ -221,6 +236,7 @@ class Identity:
                 content(scope, {b"application/json"})
         if wanted not in _IN_SESSION:
             raise Problem("forbidden", f"a session does not have the '{wanted}' permission: send a token")
+        caller.is_session = True
         return caller
 
     async def _by_link(
@@ -332,6 +348,14 @@ class Identity:
     def _warn(self, peer: str) -> None:
         message = "too many wrong tokens from %s: its requests get 429 for a while"
         limited(logging.WARNING, ("wrong tokens", peer), message, peer or "a local socket")
+
+
+def _named(connection: ASGIConnection[Any, Any, Any, Any]) -> list[str]:
+    """The servers that a request is about."""
+    one = connection.path_params.get("server_id")
+    query = connection.query_params
+    named = [*query.getall("server", []), *(text.partition("/")[0] for text in query.getall("series", []))]
+    return named if one is None else [str(one), *named]
 
 
 def scope_of(handler: BaseRouteHandler, method: str) -> str:

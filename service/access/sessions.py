@@ -52,7 +52,7 @@ class Sessions:
 
     def of(self, scope: Scope) -> Session | None:
         """The session of the request's cookie; None without a cookie that is valid."""
-        text = self._sent(scope)
+        text = self._sent(scope, self.cookie)
         return None if text is None else self._read(text, "session")
 
     def code(self) -> str:
@@ -63,12 +63,20 @@ class Sessions:
         """The session that a code stands for; None if it is invalid. The caller ends the code with its first use."""
         return self._read(text, "code")
 
-    def _sent(self, scope: Scope) -> str | None:
+    def has_written(self, scope: Scope) -> bool:
+        """Whether the browser has changed something within the last seconds, by whatever process."""
+        return self._sent(scope, f"{self.cookie}_wrote") is not None
+
+    def set_written(self, scope: Scope, seconds: int) -> str:
+        """The Set-Cookie header that says so for so many seconds."""
+        return f"{self.cookie}_wrote=1; Max-Age={seconds}{_LIFE}{_secure(scope)}"
+
+    def _sent(self, scope: Scope, cookie: str) -> str | None:
         for name, value in scope["headers"]:
             if name == b"cookie":
                 for one in value.decode("latin-1").split(";"):
                     of, _, text = one.strip().partition("=")
-                    if of == self.cookie:
+                    if of == cookie:
                         return text
         return None
 

@@ -136,9 +136,16 @@ class Tokens(PolledCache):
         token = self._of.get(credential[_ID], _NOBODYS)
         return self._used_now(token) if token.is_of(self._hasher(credential)) else None
 
-    def of_id(self, token_id: str) -> Token | None:
-        """The valid token with this id, for a session that was started with it (service/access/sessions.py)."""
-        token = self._of.get(token_id.encode())
+    async def of_id(self, token_id: str) -> Token | None:
+        """The valid token with this id, for a session that was started with it (service/access/sessions.py).
+
+        Raises Problem (503) if tokens cannot be checked because the database is unavailable.
+        """
+        await self.refresh_if_older(MAX_AGE_SECONDS)
+        place = token_id.encode()
+        if place not in self._of:
+            await self.refresh_for_missing()
+        token = self._of.get(place)
         return self._used_now(token) if token else None
 
     def _used_now(self, token: Token) -> Token | None:
@@ -166,6 +173,8 @@ class Tokens(PolledCache):
         token.server_guid = guid
         token.last_used_at = time.time()
         self._used.add(token)
+        # With the next poll: until it stands in the database, another process may pin another one.
+        self._noted = float("-inf")
 
     async def take(self) -> None:
         while True:

@@ -1,4 +1,4 @@
-"""What the database says and every request asks, kept in memory and looked at again and again."""
+"""A polled cache for data that every request needs."""
 
 import asyncio
 import time
@@ -16,10 +16,10 @@ FAILED_SECONDS = 1.0
 
 
 class PolledCache(BackgroundTask):
-    """POLL_SECONDS old at most while the database is there.
+    """At most POLL_SECONDS old while the database is available.
 
-    Asked again and again rather than listened for: what a process missed while its connection was away, it sees the
-    next time, and behind a connection that hangs unseen it does not stay with what it has.
+    Polling instead of LISTEN: changes during an outage of the connection are seen by the next poll, and a connection
+    that hangs silently is noticed.
     """
 
     def __init__(self, database: Database, is_reachable: Callable[[], bool], name: str) -> None:
@@ -27,26 +27,26 @@ class PolledCache(BackgroundTask):
         self._database = database
         self._is_reachable = is_reachable
         self._refreshing = asyncio.Lock()
-        self._seen = float("-inf")  # when all that was committed by then was known, by the monotonic clock
+        self._seen = float("-inf")  # when the cache last had all committed data, by the monotonic clock
         self._failed = float("-inf")
 
     async def take(self) -> None:
-        """Takes in what has changed, by a statement or more. Raises Problem (503)."""
+        """Reads the changes with one or more statements. Raises Problem (503)."""
         raise NotImplementedError
 
     async def refresh(self) -> None:
-        """Sees all that is committed by now. Raises Problem (503)."""
-        async with self._refreshing:  # in turns: what was read first must not replace what was read last
+        """Reads everything committed until now. Raises Problem (503)."""
+        async with self._refreshing:  # one at a time: older results must not replace newer ones
             await self._refresh()
 
     async def refresh_if_older(self, seconds: float) -> None:
-        """Refreshes what is older. Raises Problem (503), at once where it has just failed."""
+        """Refreshes if the cache is older. Raises Problem (503), immediately if a refresh has just failed."""
         if time.monotonic() - self._seen <= seconds:
             return
         async with self._refreshing:
             now = time.monotonic()
             if now - self._seen <= seconds:
-                return  # whoever was first in the queue did it for all
+                return  # another waiting request has refreshed it
             if now - self._failed < FAILED_SECONDS:
                 raise Problem.retry("database_unavailable", "the database did not answer in time", RETRY_AFTER_SECONDS)
             await self._refresh()
@@ -62,11 +62,11 @@ class PolledCache(BackgroundTask):
 
     async def _run(self) -> None:
         while True:
-            if self._is_reachable():  # else ingest has said so, once
+            if self._is_reachable():  # otherwise ingest has logged it, once
                 with suppress(Problem, asyncpg.PostgresError):
                     await self.refresh()
                     await self.after_poll()
             await asyncio.sleep(POLL_SECONDS)
 
     async def after_poll(self) -> None:
-        """What is to be written now and then."""
+        """Called after each poll, for periodic writes."""

@@ -11,14 +11,14 @@ import logging
 import asyncpg
 
 from service.background import BackgroundTask
-from service.database.hosts import connect
-from service.database.pool import CONNECT_SECONDS, UNREACHABLE
+from service.database.leases import leased
+from service.database.pool import UNREACHABLE
 
 log = logging.getLogger("linkbeat")
 
 INTERVAL_SECONDS = 30.0
 LIMIT_SECONDS = 600.0
-_LOCK = "linkbeat.maintenance"
+LEASE = "maintenance"
 
 _DUE = "SELECT job, statement, every FROM linkbeat.jobs WHERE is_due ORDER BY every, job"
 _STARTED = """
@@ -58,14 +58,10 @@ async def maintain(url: str) -> bool:
 
     A job that fails is written down as failed, and does not keep the others from their turn.
     """
-    connection = await connect(
-        url,
-        seconds=CONNECT_SECONDS,
-        command_timeout=LIMIT_SECONDS,
-        server_settings={"application_name": "linkbeat maintenance", "lock_timeout": "5s", "timezone": "UTC"},
-    )
-    try:
-        if not await connection.fetchval("SELECT pg_try_advisory_lock($1::regclass::oid::bigint)", _LOCK):
+    async with leased(
+        url, LEASE, command_seconds=LIMIT_SECONDS, settings={"application_name": "linkbeat maintenance"}
+    ) as connection:
+        if connection is None:
             return False
         for job, statement, every in await connection.fetch(_DUE):
             await connection.execute(_STARTED, job, statement, every)
@@ -77,5 +73,3 @@ async def maintain(url: str) -> bool:
             else:
                 await connection.execute(_SUCCEEDED, job)
         return True
-    finally:
-        connection.terminate()  # which gives the lock back, whatever state the connection is in

@@ -1,4 +1,4 @@
-"""Names of servers and of what they have: as statements take them, and whether they are known."""
+"""Names of servers and interfaces: prepares them for statements, and checks that servers exist."""
 
 from service.database.pool import Database
 from service.http.errors import Problem
@@ -8,14 +8,14 @@ _KNOWN = "SELECT 1 FROM servers WHERE server_id = $1"
 
 
 def storable(name: str) -> str:
-    """A name that PostgreSQL takes for a parameter: one with a NUL is nobody's."""
+    """A name that PostgreSQL accepts as a parameter: a NUL, which no stored name contains, is replaced."""
     return name.replace("\0", "\ufffd")
 
 
 def names_of(names: list[str] | None, parameter: str = "server") -> tuple[str, ...]:
-    """The names that a parameter has, once each and in order. Raises Problem (422) past MAX_NAMES of them."""
+    """The distinct names of a parameter, sorted. Raises Problem (422) for more than MAX_NAMES."""
     if names is not None and len(names) > MAX_NAMES:
-        raise Problem.invalid(parameter, f"at most {MAX_NAMES} are answered at once, got {len(names)}")
+        raise Problem.invalid(parameter, f"at most {MAX_NAMES} names are allowed, got {len(names)}")
     return tuple(sorted({storable(one) for one in names or ()}))
 
 

@@ -11,7 +11,7 @@ from weakref import WeakSet
 import asyncpg
 
 from service.database import roles
-from service.database.hosts import connect
+from service.database.hosts import Target, connect
 from service.database.shares import Shares
 from service.http.errors import Problem
 from service.http.log_limit import limited
@@ -21,8 +21,8 @@ ACQUIRE_SECONDS = 1.0
 READ_SECONDS = 4.0
 WRITE_SECONDS = 4.0
 RETRY_AFTER_SECONDS = 2
-READERS = 8  # connections of a pool for reads
-READERS_SHARE = READERS // 2  # of one token: the slow queries of one reader leave half of them to the others
+READERS = 8  # connections of a pool for reads; where more than two processes share a port, they share twice as many
+LEAST_READERS = 2
 
 # What the path to the database, and not the statement, is to blame for.
 UNREACHABLE = (
@@ -65,6 +65,7 @@ class Database:
         role: str = roles.READ,
         seconds: float | None = None,
         share: int | None = None,
+        target: Target = "primary",
     ) -> None:
         """At most `connections` of the server's, which take `role` on.
 
@@ -72,6 +73,7 @@ class Database:
                  which its range of time must stand in it
         seconds  the longest that a statement may take; READ_SECONDS unless given
         share    connections that the requests of one token hold at most (service/database/shares.py)
+        target   any: a standby will do
         """
         self._url = url
         self._connections = connections
@@ -79,6 +81,7 @@ class Database:
         self._role = role
         self._seconds = READ_SECONDS if seconds is None else seconds
         self._shares = Shares(share)
+        self._target: Target = target
         self.queries = 0
         self.failures = 0  # that the database, or the path to it, is to blame for
         self._open: WeakSet[asyncpg.Connection] = WeakSet()
@@ -116,7 +119,7 @@ class Database:
             connection.terminate()
 
     async def _connect(self, *arguments: Any, **options: Any) -> asyncpg.Connection:
-        connection = await connect(*arguments, seconds=CONNECT_SECONDS, **options)
+        connection = await connect(*arguments, seconds=CONNECT_SECONDS, target=self._target, **options)
         self._open.add(connection)
         return connection
 
@@ -162,7 +165,7 @@ async def _leave_as_it_is(_: object) -> None:
     """Reads leave nothing behind in a session; asyncpg's own reset is a second round trip for each of them."""
 
 
-async def connect_ingest(url: str, *, waits_for_disk: bool) -> asyncpg.Connection:
+async def connect_writer(url: str, *, waits_for_disk: bool) -> asyncpg.Connection:
     """A connection for ingest: one plan for all batches, and limits that end a wait on the server too.
 
     waits_for_disk  whether a commit returns only when it is flushed, or replicated, as the server is set: the sealer's.

@@ -1,4 +1,4 @@
-"""The SQL that is reapplied whenever it differs: functions, views and rights, in the order of sql/order.txt."""
+"""Reapplies functions, views and rights whenever they differ, in the order of sql/order.txt."""
 
 import hashlib
 import re
@@ -6,18 +6,18 @@ from pathlib import Path
 
 import asyncpg
 
-# A replacement that PostgreSQL refuses in place: another result, kind, default or name of an argument.
+# PostgreSQL does not replace a routine with another result, kind, default or name of an argument.
 _IN_THE_WAY = (asyncpg.InvalidFunctionDefinitionError, asyncpg.WrongObjectTypeError)
 _DEFINED = re.compile(r"^CREATE OR REPLACE (?:FUNCTION|PROCEDURE) (\w+)\.(\w+)", re.MULTILINE)
 _EDITIONS = {"apache", "community"}
 
-# Linkbeat's own: what an extension or another role has put into the schema is theirs.
+# Only Linkbeat's own routines, not those of extensions and other roles in the schema.
 _OWN = """
 FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
 WHERE p.proowner = (SELECT nspowner FROM pg_namespace WHERE nspname = 'linkbeat')
   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
 """
-# Where a routine's row stands: another place once it was replaced, in the same transaction too.
+# The place of a routine's row, which changes when the routine is replaced, also within a transaction.
 _PLACES = f"SELECT p.oid, p.ctid::text AS place {_OWN} AND n.nspname = 'linkbeat'"
 _NAMED = f"SELECT p.oid, p.oid::regprocedure::text AS signature {_OWN} AND (n.nspname, p.proname) = ($1, $2)"
 # In one statement, so that stale routines may depend on each other.
@@ -29,14 +29,14 @@ END $$
 
 
 def files(sql: Path, edition: str) -> list[Path]:
-    """What an edition's database is made of, below `sql`, in the order of its application."""
+    """The files of an edition below `sql`, in the order in which they are applied."""
     lines = (sql / "order.txt").read_text(encoding="utf-8").splitlines()
     names = [line for line in lines if line and not line.startswith("#")]
     return [sql / name for name in names if not (_EDITIONS - {edition}).intersection(name.split("/"))]
 
 
 def fingerprint(sql: Path, edition: str) -> str:
-    """Of what an edition's database is made of: names, order and contents."""
+    """A hash of the files of an edition: names, order and contents."""
     digest = hashlib.sha256()
     for path in files(sql, edition):
         digest.update(f"{path.relative_to(sql).as_posix()}\0".encode())
@@ -45,10 +45,10 @@ def fingerprint(sql: Path, edition: str) -> str:
 
 
 async def apply(connection: asyncpg.Connection, sql: Path, edition: str) -> None:
-    """Applies all of it, and drops the routines of schema linkbeat that no file defines any more.
+    """Applies all files, and drops the routines of schema linkbeat that no file defines any more.
 
-    In the caller's transaction. Raises asyncpg.PostgresError, as where a view of somebody else's uses a routine that
-    is to be dropped: the message names both.
+    Runs in the caller's transaction. Raises asyncpg.PostgresError, for example if a foreign view uses a routine to be
+    dropped: the message names both.
     """
     before = {row["oid"]: row["place"] for row in await connection.fetch(_PLACES)}
     stale: set[int] = set()
@@ -64,8 +64,8 @@ async def apply(connection: asyncpg.Connection, sql: Path, edition: str) -> None
         except _IN_THE_WAY:
             stale |= await _set_aside(connection, script)
             await connection.execute(script)
-    # After everything: views and SQL bodies that named the stale ones have been replaced. But before rights, which
-    # write every routine's row, and are granted by names that have to be unique.
+    # After all files, which replace the views and bodies that used stale routines. But before rights, because granting
+    # them rewrites every routine's row, and needs unique names.
     stale |= {row["oid"] for row in await connection.fetch(_PLACES) if before.get(row["oid"]) == row["place"]}
     if stale:
         await connection.execute(_DROP % ",".join(map(str, sorted(stale))))
@@ -74,7 +74,8 @@ async def apply(connection: asyncpg.Connection, sql: Path, edition: str) -> None
 
 
 async def _set_aside(connection: asyncpg.Connection, script: str) -> set[int]:
-    """Renames the routines that a file defines, so that it can define them again; what uses them keeps them for now."""
+    """Renames the routines that a file defines, so that it can define them again; objects that use them keep the
+    renamed ones."""
     aside = set()
     for schema, name in dict.fromkeys(_DEFINED.findall(script)):
         for row in await connection.fetch(_NAMED, schema, name):

@@ -1,7 +1,7 @@
-"""The database's roles: whom the service is when it stores, when it reads, and when a person asks.
+"""The database's roles: the role the service assumes to write, to read, and for an interactive psql.
 
-They are made by sql/role/ where the migrating login may make roles. Where they are not, or not for this login or this
-database, everything goes on in the login's own name.
+sql/role/ creates them if the migrating login may create roles. If they do not exist, or not for this login or database,
+the service works with the rights of the login.
 """
 
 from urllib.parse import urlsplit
@@ -16,7 +16,8 @@ INGEST = "linkbeat_ingest"
 READ = "linkbeat_read"
 ANALYST = "analyst"
 
-# The login may take the role, and it was given its rights in this database: roles are shared by a cluster's databases.
+# The login may assume the role, and the role has its rights in this database: roles are shared by all databases of a
+# cluster.
 _USABLE = f"""
 FROM pg_roles
 WHERE rolname = ANY ($1::text[]) AND pg_has_role(oid, 'SET')
@@ -25,7 +26,7 @@ WHERE rolname = ANY ($1::text[]) AND pg_has_role(oid, 'SET')
       ELSE has_table_privilege(oid, to_regclass('public.server_overview'), 'SELECT') END
 """
 
-# Of the settings of a role, those that the login may make: a superuser's alone would refuse the session.
+# The settings of a role that the login may set: a setting for superusers would make the session fail.
 _LIMITS = """
 SELECT array_agg(l.text) FROM pg_db_role_setting CROSS JOIN unnest(setconfig) AS l(text)
 LEFT JOIN pg_settings ON name = split_part(l.text, '=', 1)
@@ -35,21 +36,21 @@ WHERE setrole = $1::text::regrole AND setdatabase = 0
 
 
 async def take(connection: asyncpg.Connection, role: str) -> None:
-    """From here on the connection has the role's rights and no others, if it can have the role."""
+    """Gives the connection the rights of the role and no others, if it can assume the role."""
     await connection.execute(f"SELECT set_config('role', rolname, false) {_USABLE}", [role])
 
 
 async def wanting(connection: asyncpg.Connection) -> list[str]:
-    """The roles that the connection's login cannot take, or that have no rights in this database."""
+    """The roles that the connection's login cannot assume, or that have no rights in this database."""
     every = [INGEST, READ, ANALYST]
     usable = {row["rolname"] for row in await connection.fetch(f"SELECT rolname {_USABLE}", every)}
     return [role for role in every if role not in usable]
 
 
 async def analyst_session(url: str) -> tuple[str, str]:
-    """PGOPTIONS that make a session an analyst's, with the limits that the role has; and a line that tells who it is.
+    """PGOPTIONS that make a session an analyst's, with the limits of the role; and a line that describes the session.
 
-    Where the login cannot be an analyst there are no options, and the line says why.
+    If the login cannot be an analyst, there are no options, and the line has the reason.
     """
     connection = await connect(url, seconds=CONNECT_SECONDS, command_timeout=CONNECT_SECONDS)
     try:
@@ -57,8 +58,8 @@ async def analyst_session(url: str) -> tuple[str, str]:
         if "options=" in urlsplit(url).query:
             return "", f"You are {login}, not {ANALYST}: the database's URL has options of its own"
         if ANALYST in await wanting(connection):
-            return "", f"You are {login}, not {ANALYST}, which is not there for you: {COMMAND} migrate says why"
-        # A server applies them to who logs in under the role's name, not to who takes the role on.
+            return "", f"You are {login}, not {ANALYST}, which is not available: {COMMAND} migrate prints the reason"
+        # PostgreSQL applies them when a session logs in as the role, not when it assumes the role.
         limits: list[str] | None = await connection.fetchval(_LIMITS, ANALYST)
     finally:
         await connection.close(timeout=CONNECT_SECONDS)

@@ -1,7 +1,7 @@
-"""The database's schema: bringing it up to date, and refusing one that is not.
+"""The schema of the database: upgrades it, and rejects an outdated one.
 
-Structure is migrated by Alembic (migrations/); functions, views and roles (sql/order.txt) are reapplied whenever they
-differ, and so are the settings that the database itself works by (linkbeat.configure).
+Alembic migrates tables (migrations/); functions, views and roles (sql/order.txt) are reapplied whenever they differ,
+and so are the settings that the database uses (linkbeat.configure).
 """
 
 from collections.abc import Callable
@@ -19,53 +19,61 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from service.command import COMMAND
-from service.database import pooler, replaceable, roles
+from service.database import migrating, pooler, replaceable, roles
 from service.database.hosts import Target, connect, reason
+from service.database.migrating import Turn
 from service.settings import Settings, variable
 
 ROOT = Path(__file__).resolve().parents[2]
 MIGRATE = f"{COMMAND} migrate"
 CONNECT_SECONDS = 10.0
+INSTALL_SECONDS = 120.0
 BEFORE_RELEASE = "0001"
-# The fixes that continuous aggregates and replays into compressed chunks depend on came with it.
+# The first version with the fixes that continuous aggregates and replays into compressed chunks need.
 COMMUNITY_AT_LEAST = (2, 29, 1)
 DEFAULTS = Settings()
 
 
 class SchemaError(Exception):
-    """The database cannot be used as it is; the message says what to do."""
+    """The database cannot be used; the message has the remedy."""
 
 
 async def migrate(url: str, say: Callable[[str], None], settings: Settings = DEFAULTS) -> None:
-    """Brings the schema, and what the database works by, up to date; what is up to date is left alone.
+    """Upgrades the schema and the settings in the database, if they are outdated.
 
-    A login that may not make the roles of sql/role/ is told so by a line, and does without them.
+    Of several that migrate at once one works; the others say so, wait, and find it done. A login that may not make the
+    roles of sql/role/ is told so by a line, and does without them.
 
-    Raises SchemaError where the database has a newer schema than this service knows, or cannot be migrated.
+    Raises SchemaError if the database has a newer schema than this service knows, or cannot be migrated.
     """
     config = _config()
     newest = head()
     try:
         await pooler.require_sessions(url, seconds=CONNECT_SECONDS)
-        found = await _found(url)
-        if found is not None and found.revision not in _known():
-            raise SchemaError(_unknown(found.revision))
+        found = await _found_known(url)
         wanted = settings.database_configuration()
-        is_newest = found is not None and found.revision == newest and found.has_functions
-        if found is not None and is_newest and found.configuration == wanted and not found.wanting_roles:
+        if found is not None and found.is_current(newest, wanted):
             say(f"Schema: up to date at {newest}")
             return
-        await _install_extension(url)
+        turn = Turn(say)
+        await _install_extension(url, turn)
         # SQLAlchemy reads a URL of several hosts its own way; whom it connects to is settled here as elsewhere.
         engine = create_async_engine(
             "postgresql+asyncpg://",
             poolclass=NullPool,
-            async_creator=partial(
-                connect, url, seconds=CONNECT_SECONDS, server_settings={"application_name": "linkbeat migrate"}
-            ),
+            async_creator=partial(connect, url, seconds=CONNECT_SECONDS, server_settings=migrating.SESSION),
         )
         try:
             async with engine.begin() as connection:
+                driver = (await connection.get_raw_connection()).driver_connection
+                assert driver is not None
+                # By SQLAlchemy, so that its transaction has begun.
+                await connection.execute(text("SELECT 1"))
+                await turn.take(driver)
+                found = await _found_known(url)  # what another one has done meanwhile
+                if found is not None and found.is_current(newest, wanted):
+                    say(f"Schema: up to date at {newest}")
+                    return
                 await connection.run_sync(_upgrade, config, wanted)
         finally:
             await engine.dispose()
@@ -74,12 +82,12 @@ async def migrate(url: str, say: Callable[[str], None], settings: Settings = DEF
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as raised:
         raise SchemaError(f"the database cannot be migrated: {reason(raised)}") from raised
     except SQLAlchemyError as raised:
-        # The driver's own words: SQLAlchemy adds the statement, a class name and a link to its manual.
+        # The message of the driver: SQLAlchemy adds the statement, a class name and a link to its manual.
         cause = getattr(getattr(raised, "orig", None), "__cause__", None) or raised
         raise SchemaError(f"the database cannot be migrated: {cause}") from raised
     if found is None:
         say(f"Schema: installed, now at {newest}")
-    elif not is_newest:
+    elif not found.is_newest(newest):
         say(f"Schema: upgraded from {found.revision}, now at {newest}")
     else:
         say(f"Schema: up to date at {newest}; applied {_differing(wanted, found.configuration) or 'its roles'}")
@@ -93,8 +101,8 @@ async def migrate(url: str, say: Callable[[str], None], settings: Settings = DEF
 async def check(url: str, settings: Settings = DEFAULTS, *, target: Target = "primary") -> str:
     """The edition that the schema was installed for, if the schema is this service's own.
 
-    Raises SchemaError, with the command to run, where it is older or newer, works by other settings, or the edition
-    has changed since.
+    Raises SchemaError, with the command to run, if it is older or newer, has other settings, or the edition has
+    changed.
     """
     try:
         await pooler.require_sessions(url, seconds=CONNECT_SECONDS)
@@ -144,6 +152,14 @@ class _Found:
         self.has_functions = row["fingerprint"] == replaceable.fingerprint(ROOT / "sql", self.edition)
         self.running = "apache" if row["license"] == "apache" else "community"
 
+    def is_newest(self, newest: str) -> bool:
+        """Whether structure and functions are this service's."""
+        return self.revision == newest and self.has_functions
+
+    def is_current(self, newest: str, configuration: dict[str, float]) -> bool:
+        """Whether nothing is left to do."""
+        return self.is_newest(newest) and self.configuration == configuration and not self.wanting_roles
+
 
 async def _found(url: str, target: Target = "primary") -> _Found | None:
     connection = await connect(url, seconds=CONNECT_SECONDS, target=target, command_timeout=CONNECT_SECONDS)
@@ -167,14 +183,29 @@ async def _found(url: str, target: Target = "primary") -> _Found | None:
         await connection.close(timeout=CONNECT_SECONDS)
 
 
-async def _install_extension(url: str) -> None:
+async def _found_known(url: str) -> _Found | None:
+    """Raises SchemaError where it is of a later version."""
+    found = await _found(url)
+    if found is not None and found.revision not in _known():
+        raise SchemaError(_unknown(found.revision))
+    return found
+
+
+async def _install_extension(url: str, turn: Turn) -> None:
     """Before the migration, because the edition can only be asked for where the extension is there."""
-    connection = await connect(url, seconds=CONNECT_SECONDS, command_timeout=CONNECT_SECONDS)
+    connection = await connect(
+        url, seconds=CONNECT_SECONDS, command_timeout=INSTALL_SECONDS, server_settings=migrating.SESSION
+    )
     try:
         if await connection.fetchval("SELECT 1 FROM pg_available_extensions WHERE name = 'timescaledb'") is None:
-            raise SchemaError("the database's server has no TimescaleDB; install its extension package there")
+            raise SchemaError("TimescaleDB is not installed on the database server; install its package there")
         try:
-            await connection.execute("SET client_min_messages = 'error'; CREATE EXTENSION IF NOT EXISTS timescaledb")
+            # Two that make it at once would both find it missing.
+            async with connection.transaction():
+                await turn.take(connection)
+                await connection.execute(
+                    "SET LOCAL client_min_messages = 'error'; CREATE EXTENSION IF NOT EXISTS timescaledb"
+                )
         except asyncpg.PostgresError as raised:
             raise SchemaError(f"TimescaleDB cannot be installed in the database: {raised}") from raised
         version = await connection.fetchval("SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'")
@@ -204,7 +235,7 @@ def _upgrade(connection: Connection, config: Config, configuration: dict[str, fl
 
 
 def _differing(wanted: dict[str, float], found: dict[str, float]) -> str:
-    """The settings that differ, as the variables that make them what is wanted."""
+    """The settings that differ, as variables with the required values."""
     return ", ".join(f"{variable(name)} = {days:g}" for name, days in wanted.items() if found.get(name) != days)
 
 

@@ -1,4 +1,4 @@
-"""How much of a pool of connections the requests of one token may hold, so that the others' are not kept waiting."""
+"""Limits the connections of a pool that the requests of one token may hold, so that other tokens need not wait."""
 
 import asyncio
 from collections.abc import AsyncIterator, Hashable
@@ -10,21 +10,21 @@ from service.http.errors import Problem
 WAIT_SECONDS = 1.0
 RETRY_AFTER_SECONDS = 2
 
-# Whose request is being answered, set by service/access/identity.py; None: nobody's, or one that no share bounds.
+# The token of the current request, set by service/access/identity.py; None: no token, or one without a limit.
 reader: ContextVar[Hashable] = ContextVar("reader", default=None)
 
 
 class Shares:
-    """Counts, for each reader, the connections that it holds of one pool."""
+    """Counts the connections of one pool that each reader holds."""
 
     def __init__(self, most: int | None) -> None:
-        """`most` connections for one reader at a time; None: no bound."""
+        """`most` connections for one reader at a time; None: no limit."""
         self._most = most
         self._held: dict[Hashable, _Held] = {}
 
     @asynccontextmanager
     async def taken(self) -> AsyncIterator[None]:
-        """One connection more for the reader of the request. Raises Problem (429) where its share stays used up."""
+        """Takes a connection for the reader of the request. Raises Problem (429) if its share stays used up."""
         key = reader.get()
         if self._most is None or key is None:
             yield
@@ -46,10 +46,10 @@ class Shares:
 
 
 class _Held:
-    """One reader's.
+    """The share of one reader.
 
     free        connections that it may still take
-    statements  that hold a connection or wait for one
+    statements  its statements that hold a connection or wait for one
     """
 
     __slots__ = ("free", "statements")

@@ -74,7 +74,7 @@ def own_account() -> Account:
             pass
         else:
             if entry.pw_uid == 0:
-                raise UnsupportedHostError(f"The account {NAME} is root itself", "Give it another number")
+                raise UnsupportedHostError(f"The account {NAME} is root itself", "Give it another user id")
             return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
         command = _adding()
         if command is None:
@@ -84,7 +84,7 @@ def own_account() -> Account:
         if done.returncode != 0:
             time.sleep(0.1)  # another process may be adding it: /etc/passwd is locked, or it is there now
     raise UnsupportedHostError(
-        f"PostgreSQL does not run as root, and the account {NAME} cannot be added: {said}",
+        f"PostgreSQL does not run as root, and the account {NAME} cannot be created: {said}",
         f"Add a system account {NAME}, start Linkbeat as an ordinary user, or set LINKBEAT_DATABASE_URL",
     )
 
@@ -150,7 +150,7 @@ def run_as(
             extra_groups=[] if account else None,
         )
     except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(command, 124, "", f"no end after {timeout:.0f} s")
+        return subprocess.CompletedProcess(command, 124, "", f"no result within {timeout:.0f} s")
 
 
 def read_as(account: Account | None, path: Path, *, limit_bytes: int = 1 << 20) -> str:
@@ -193,8 +193,9 @@ def require_roots_own(directory: Path) -> None:
         is_open = found.st_mode & 0o022 and not (found.st_mode & stat.S_ISVTX and place not in ends)
         if found.st_uid != 0:
             raise UnreachableDirectoryError(
-                f"{place} belongs to {account_name(found.st_uid)}, who could put others where root expects its own",
-                f"Start Linkbeat as {account_name(found.st_uid)}, or set LINKBEAT_DATA_DIR to a directory of root's",
+                f"{place} belongs to {account_name(found.st_uid)}, who could replace the files that root keeps there",
+                f"Start Linkbeat as {account_name(found.st_uid)}, or set LINKBEAT_DATA_DIR to a directory that "
+                "belongs to root",
             )
         if is_open and not stat.S_ISLNK(found.st_mode):
             raise UnreachableDirectoryError(

@@ -86,7 +86,7 @@ class PrivateApt:
         planned = [_PLANNED.fullmatch(line) for line in output.splitlines()]
         found = [Package(match["file"], int(match["size"]), match["sha256"]) for match in planned if match]
         if missing := set(packages) - {package.name for package in found}:
-            raise MirrorError(f"apt planned no download of {', '.join(sorted(missing))}", _mirror_remedy())
+            raise MirrorError(f"apt did not plan to download {', '.join(sorted(missing))}", _mirror_remedy())
         return found
 
     def download(self, packages: Sequence[str], planned: Sequence[Package], say: Say) -> None:
@@ -238,7 +238,7 @@ def failure(command: str, output: str) -> EmbeddedError:
         )
     if re.search(r"404|does not have a Release file|Unable to locate package|has no installation candidate", output):
         return MirrorError(
-            f"The mirror of this machine carries no Debian 13 with TimescaleDB: {words}", _mirror_remedy()
+            f"The mirror of this machine does not provide Debian 13 with TimescaleDB: {words}", _mirror_remedy()
         )
     if re.search(r"resolv|connect|timed out|Timeout|unreachable|Failed to fetch|Proxy", output, re.IGNORECASE):
         return MirrorError(

@@ -71,7 +71,7 @@ def _open_wanted(kind: Kind, place: _Place) -> DatabaseHandle:
         raise NoDatabase(f"{why}: {error.what}", error.remedy) from error
     if before and "docker" in (before, kind):  # embedded and host share a cluster
         left = _whereabouts(before, data_dir)
-        place.say(f"NOTE: changed over from {before} to {kind}: what is in {left} is kept, and not read")
+        place.say(f"NOTE: changed from {before} to {kind}: what is in {left} is kept, and not read")
     return handle
 
 
@@ -210,7 +210,7 @@ class _Attempts:
         self._remedies: list[str] = []
 
     def pass_over(self, step: str, reason: str, remedy: str) -> None:
-        self._say(f"Database: {step} passed over: {reason.partition(chr(10))[0]}")
+        self._say(f"Database: skipped {step}: {reason.partition(chr(10))[0]}")
         self._reasons.append(reason)
         self._remedies.append(f"{step}: {reason}. {remedy}")
 
@@ -234,7 +234,7 @@ class _Attempts:
         steps = "".join(f"\n  - {line}" for line in self._remedies)
         return NoDatabase(
             f"No database could be found or started:{steps}\n  - {variable} is not set",
-            f"Remove one of these obstacles, or set {variable}=postgresql://user:password@host/database",
+            f"Fix one of these problems, or set {variable}=postgresql://user:password@host/database",
         )
 
 

@@ -143,12 +143,12 @@ class Cluster:
             running = self.status()
             if running and self._is_ready(running):
                 self._use(running)
-                self._say(f"Using the database server that runs already (pid {running.pid})")
+                self._say(f"Using the running database server (pid {running.pid})")
                 return
             if time.monotonic() > deadline:
                 raise ClusterError(
                     f"Another process holds {self._files.lock_path} and has no server running",
-                    "End the other Linkbeat process and start again",
+                    "Stop the other Linkbeat process and start again",
                 )
             self._pause(0.1)
         try:
@@ -203,11 +203,11 @@ class Cluster:
         self._files.check_versions()
         running = self.status()
         if running and command_of(running.pid) != str(self.installation.program("postgres")):
-            self._say("The database server that was left running is of another version: restarting it")
+            self._say("The running database server has another version: restarting it")
             self._shut_down()
             running = None
         elif running and running.ready and running.socket_directory is None:
-            self._say("The database server that was left running has no socket: restarting it")
+            self._say("The running database server has no socket: restarting it")
             self._shut_down()
             running = None
         if running and self._server is None:
@@ -229,7 +229,8 @@ class Cluster:
         port = self._tcp_port or PORT
         if self._tcp_port is not None and not _is_free(self._tcp_port):
             raise ClusterError(
-                f"LINKBEAT_DATABASE_PORT: {self._tcp_port} is in use on 127.0.0.1", "Stop what uses it, or set another"
+                f"LINKBEAT_DATABASE_PORT: {self._tcp_port} is in use on 127.0.0.1",
+                "Stop the program that uses it, or set another port",
             )
         sockets = socket_directory(self.data_dir, account, port)
         self._files.write(
@@ -267,11 +268,11 @@ class Cluster:
                 return running
             if running and running.ready and running.socket_directory is None:
                 raise ClusterError(
-                    "The database listens on no Unix socket", f"Mend {self.data_dir / 'local.conf'} and start again"
+                    "The database listens on no Unix socket", f"Fix {self.data_dir / 'local.conf'} and start again"
                 )
             if running is None and self._server is None:
                 if launched:
-                    raise self._files.failure("PostgreSQL ended while it was starting")
+                    raise self._files.failure("PostgreSQL exited during its start")
                 self._launch()
                 launched = True
             if time.monotonic() > deadline:
@@ -313,7 +314,7 @@ class Cluster:
             signal_as(self._files.account, sent, [pid])
             if self._has_ended(pid, patience_seconds):
                 return
-        raise self._files.failure(f"PostgreSQL (pid {pid}) does not end")
+        raise self._files.failure(f"PostgreSQL (pid {pid}) does not stop")
 
     def _has_ended(self, pid: int, patience_seconds: float) -> bool:
         deadline = time.monotonic() + patience_seconds

@@ -135,7 +135,7 @@ class DataDirectory:
         except FileNotFoundError:
             return None
         if not stat.S_ISDIR(found.st_mode):
-            raise UnreachableDirectoryError(f"{self.path} is no directory", "Move it away")
+            raise UnreachableDirectoryError(f"{self.path} is not a directory", "Move it away")
         return found.st_uid
 
     def _expected_owners(self) -> set[int]:
@@ -170,7 +170,7 @@ class DataDirectory:
                 f"{self.path} is not empty and not a PostgreSQL cluster",
                 "Move it away, or set LINKBEAT_DATA_DIR to another directory",
             )
-        self._say(f"Making a database cluster in {self.path}")
+        self._say(f"Creating a database cluster in {self.path}")
         fresh = self.path.with_name(self.path.name + ".new")
         shutil.rmtree(fresh, ignore_errors=True)  # by descriptors: it follows no link
         fresh.mkdir(mode=0o700)
@@ -193,7 +193,7 @@ class DataDirectory:
         files = DataDirectory(self._installation, fresh, self._say)
         included = "\ninclude 'linkbeat.conf'\ninclude_if_exists 'local.conf'\n"
         files.write("postgresql.conf", files.read("postgresql.conf") + included)
-        files.write("local.conf", "# Settings here come after Linkbeat's own and win.\n")
+        files.write("local.conf", "# Settings in this file override Linkbeat's own.\n")
         files.write("linkbeat.pgpass", f"127.0.0.1:*:*:{ROLE}:{password}\n")
         run_as(self.account, ["mkdir", fresh / "log"], timeout=10)
         if self.path.exists():
@@ -241,7 +241,7 @@ class DataDirectory:
         """The error to raise for `what`, with the end of the server's log."""
         return ClusterError(
             f"{what}\nThe end of the log in {self.path / 'log'}:\n{self.log_tail()}\n",
-            "If the log does not tell you what to do, set LINKBEAT_DATABASE_URL or start Docker",
+            "If the log does not help, set LINKBEAT_DATABASE_URL or start Docker",
         )
 
     def _run_program(self, name: str, *arguments: str | Path, typed: str = "") -> str:

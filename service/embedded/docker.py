@@ -63,7 +63,7 @@ class Container:
         state = _docker("inspect", "--format", "{{.State.Running}} {{.Config.Image}}", self.name)
         running, _, image = state.stdout.strip().partition(" ")
         if state.returncode == 0 and image != IMAGE:
-            self._say(f"Replacing container {self.name} ({image}) by one of {IMAGE}; its volume is kept")
+            self._say(f"Replacing container {self.name} ({image}) with one of {IMAGE}; its volume is kept")
             self._run("rm", "--force", self.name)
         if state.returncode != 0 or image != IMAGE:
             self._pull()
@@ -149,7 +149,7 @@ class Container:
     def _run(self, *arguments: str, environment: dict[str, str] | None = None) -> None:
         done = _docker(*arguments, timeout=120, environment=environment)
         if done.returncode != 0:
-            raise DockerError(f"`docker {arguments[0]}` failed: {done.stderr.strip()}", "Make that work")
+            raise DockerError(f"`docker {arguments[0]}` failed: {done.stderr.strip()}", "Fix the problem with Docker")
 
 
 def _listens(port: int) -> bool:
@@ -175,4 +175,4 @@ def _docker(
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(["docker", *arguments], TIMED_OUT, "", f"no end after {timeout:.0f} s")
+        return subprocess.CompletedProcess(["docker", *arguments], TIMED_OUT, "", f"no result within {timeout:.0f} s")

@@ -30,8 +30,8 @@ def _walk(descriptor: int, path: Path, old: Account, new: Account, *, is_change:
     found = os.fstat(descriptor)
     if stat.S_IFMT(found.st_mode) not in _KINDS or found.st_uid not in (old.uid, new.uid):
         raise UnreachableDirectoryError(
-            f"{path} is a link, or does not belong to {old.name}: the cluster cannot be given to {new.name}",
-            f"Bring what it is for into the cluster, or give all of it to {new.name} by chown yourself",
+            f"{path} is a link, or does not belong to {old.name}: the cluster cannot be transferred to {new.name}",
+            f"Move its target into the cluster, or transfer everything to {new.name} with chown yourself",
         )
     # By /proc, because a descriptor that is good for a link as well (O_PATH) cannot be read or changed itself.
     itself = f"/proc/self/fd/{descriptor}"

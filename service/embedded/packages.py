@@ -156,7 +156,7 @@ def _download(cache_dir: Path, architecture: str, apt: PrivateApt, say: Say) -> 
         download = Download(SUITE, architecture, planned)
         if broken := _damaged(planned, apt.archives):
             raise MirrorError(
-                f"{', '.join(broken)}: not what the mirror's index promised", "Start again. Or: " + debian.OTHERWISE
+                f"{', '.join(broken)}: do not match the index of the mirror", "Start again. Or: " + debian.OTHERWISE
             )
         _write_json(cache_dir / "packages" / "download.json", download)
         apt.forget(keep=planned)

@@ -96,4 +96,4 @@ def clear_remains(data_dir: Path, account: Account | None) -> None:
             if sent is not None:
                 signal_as(account, sent, remains)
             time.sleep(0.1)
-    raise ClusterError(f"Processes {remains} still work in {data_dir}", "End them and start again")
+    raise ClusterError(f"Processes {remains} are still running in {data_dir}", "Stop them and start again")

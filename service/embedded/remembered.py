@@ -37,7 +37,7 @@ def remembered(data_dir: Path) -> Kind | None:
         return _kind_of_cluster(data_dir) or "embedded"
     if note not in _KINDS:
         raise UnreachableDirectoryError(
-            f'{data_dir / NOTE} holds "{note[:40]}", which is no kind of database',
+            f'{data_dir / NOTE} holds "{note[:40]}", which is not a kind of database',
             "Write embedded, docker or host into it, or set LINKBEAT_DATABASE to that",
         )
     return _KINDS[note]

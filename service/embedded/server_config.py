@@ -58,7 +58,7 @@ def settings_text(*, socket_directory: Path, port: int, tcp: bool, memory_bytes:
         "log_truncate_on_rotation": "on",
         "log_line_prefix": "%m [%p] %u@%d ",
     }
-    lines = ["# Written by Linkbeat at every start. Settings of your own belong in local.conf.", ""]
+    lines = ["# Written by Linkbeat at every start. Put your own settings into local.conf.", ""]
     lines += [f"{name} = {_quoted(str(value))}" for name, value in settings.items()]
     return "\n".join(lines) + "\n"
 

@@ -58,11 +58,12 @@ def socket_directory(data_dir: Path, account: Account | None, port: int) -> Path
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != (account.uid if account else os.geteuid()):
             refused.append(f"{directory} belongs to {account_name(found.st_uid)}")
         elif stat.S_IMODE(found.st_mode) != 0o700:
-            refused.append(f"{directory} is open to others")
+            refused.append(f"{directory} is accessible to other users")
         elif fits(directory, port):
             return directory
     raise UnreachableDirectoryError(
-        f"{data_dir} is too long for a socket's address, or has odd characters, and there is no other place for it: "
+        f"{data_dir} is too long for a socket's address, or contains special characters, and no other directory is "
+        "available: "
         f"{'; '.join(refused)}",
         "Set LINKBEAT_DATA_DIR to a shorter path of letters and digits",
     )

@@ -1,4 +1,4 @@
-"""Agents: whether their heartbeats come, what they say of their delivery, and what they are asked to do."""
+"""Agents: lateness of their heartbeats, state of their delivery, and their remote configuration."""
 
 from contextlib import suppress
 from datetime import datetime
@@ -32,10 +32,10 @@ _CONFIGURE = "SELECT linkbeat.configure_server(of_server => $1, new_config => $2
 
 
 class Agent(msgspec.Struct, frozen=True):
-    """An agent, as its newest heartbeat has it. What is null, the agent does not say.
+    """An agent, from its newest heartbeat. Null: not reported.
 
-    status              online until three intervals pass without a heartbeat
-    paused              it says that it measures nothing for now, as it was asked to
+    status              online until three intervals have passed without a heartbeat
+    paused              the agent sends heartbeats without measurements, as configured
     last_seen           time of the newest heartbeat, by the agent's clock
     received_at         when a heartbeat was last stored, by the service's clock
     lateness_seconds    how much later than an interval after the one before the last heartbeat came, or the next one is
@@ -43,7 +43,7 @@ class Agent(msgspec.Struct, frozen=True):
     clock_skew_seconds  the service's clock less the agent's, with the time on the way, when a heartbeat last came live
     duplicates          heartbeats that were sent again; conflicts: those of them whose values differed (the first stay)
     queued              heartbeats that are not acknowledged yet, and oldest_seconds, the age of the oldest of them
-    spool               where they are kept, and spool_bytes, what they take there
+    spool               where they are kept, and spool_bytes, what is taken there, by acknowledged ones too
     dropped             heartbeats given up for want of room, and rejected, refused for good, since the agent's start
     truncated           interfaces were left out to make the heartbeat fit
     config              what is set for it; null: nothing
@@ -72,7 +72,7 @@ class Agent(msgspec.Struct, frozen=True):
 
 
 class AgentPage(msgspec.Struct, frozen=True):
-    """Agents in the order asked for; `next` continues after the last of them, null at the end."""
+    """Agents in the requested order; `next` continues after the last one, null at the end."""
 
     agents: list[Agent]
     next: str | None
@@ -95,7 +95,7 @@ def router(database: Database, writing: Database, configurations: Configurations
         )
         return AgentPage([_agent(row) for row in rows], following)
 
-    @get("/servers/{server_id:str}/agent", summary="A server's agent", responses=problems(401, 404, 503))
+    @get("/servers/{server_id:str}/agent", summary="Get the agent of a server", responses=problems(401, 404, 503))
     async def get_agent(server_id: FromPath[str]) -> Agent:
         return await one(server_id)
 
@@ -105,29 +105,33 @@ def router(database: Database, writing: Database, configurations: Configurations
             raise unknown_server(server_id)
         return _agent(rows[0])
 
-    @get("/servers/{server_id:str}/config", summary="What an agent is asked to do", responses=problems(401, 404, 503))
+    @get(
+        "/servers/{server_id:str}/config",
+        summary="Get the remote configuration of an agent",
+        responses=problems(401, 404, 503),
+    )
     async def get_config(server_id: FromPath[str]) -> AgentConfig:
-        """`{}` where nothing is set."""
+        """`{}` if none is set."""
         return (await one(server_id)).config or AgentConfig()
 
     @put(
         "/servers/{server_id:str}/config",
-        summary="Ask an agent to do otherwise",
+        summary="Set the remote configuration of an agent",
         responses=problems(400, 401, 404, 408, 413, 415, 422, 503),
     )
     async def put_config(server_id: FromPath[str], request: Request[Any, Any, Any]) -> AgentConfig:
-        """Replaces all that was set. The agent hears of it in the answer to its next heartbeat."""
+        """Replaces the whole configuration. The agent receives it in the response to its next heartbeat."""
         config = await body(request, AgentConfig, MAX_CONFIG_BYTES)
         await configure(server_id, config)
         return config
 
     @delete(
         "/servers/{server_id:str}/config",
-        summary="Leave an agent to its own settings",
+        summary="Remove the remote configuration of an agent",
         responses=problems(401, 404, 503),
     )
     async def delete_config(server_id: FromPath[str]) -> None:
-        """The same as to set `{}`."""
+        """The same as setting `{}`."""
         await configure(server_id, None)
 
     async def configure(server_id: str, config: AgentConfig | None) -> None:
@@ -135,7 +139,7 @@ def router(database: Database, writing: Database, configurations: Configurations
         (row,) = await writing.fetch(_CONFIGURE, storable(server_id), new)
         if not row["is_known"]:
             raise unknown_server(server_id)
-        with suppress(Problem):  # it is set: where this fails, this process sees it when the others do
+        with suppress(Problem):  # the change is committed: if this fails, this process sees it with its next poll
             await configurations.refresh()
 
     return Router("/", route_handlers=[list_agents, get_agent, get_config, put_config, delete_config], tags=["agents"])
@@ -144,5 +148,5 @@ def router(database: Database, writing: Database, configurations: Configurations
 def _agent(row: asyncpg.Record) -> Agent:
     values = dict(row)
     config = values.pop("config")
-    # It goes out as it is stored.
+    # Returned as stored, without decoding it.
     return Agent(**values, config=None if config is None else msgspec.Raw(config.encode()))  # type: ignore[arg-type]

@@ -1,8 +1,8 @@
-"""What has changed in the fleet, for whoever looks at it now: one statement a second, however many do.
+"""Changes of the fleet for long polling: one statement per second, however many clients wait.
 
-A look finds the servers that received something since the look before, whichever process stored it; while nobody waits,
-there are none. A cursor is a moment of the database's clock, which all processes share: who was answered by one of them
-can go on with another.
+A poll finds the servers that received a heartbeat since the previous poll, whichever process stored it; while no client
+waits, there are no polls. A cursor is a time of the database's clock, which all processes share, so that a client can
+continue with another process.
 """
 
 import asyncio
@@ -17,20 +17,20 @@ from service.background import BackgroundTask
 from service.http.errors import Problem
 
 LOOK_SECONDS = 1.0
-# A request ends by then: proxies cut off what takes longer, and who was signed out meanwhile learns no more.
+# The longest wait: proxies end longer requests, and a client that was signed out meanwhile gets no more data.
 WAIT_SECONDS = 5.0
 REMEMBERED = timedelta(seconds=60)
-# What a statement of ingest writes is dated at its beginning and seen after its end; none takes longer.
+# A statement of ingest writes the time of its start, and is visible after its end; none takes longer.
 LATE = timedelta(seconds=5)
 
 R = TypeVar("R")
 
 
 class Look(Generic[R]):
-    """What one look found.
+    """The result of one poll.
 
-    at    by the database's clock, before it saw anything, and `seen`, after it did
-    rows  by server: when it received something last, and what there is to say of it
+    at    time by the database's clock before it read; `seen`: after it read
+    rows  by server: when it last received a heartbeat, and its row
     """
 
     def __init__(self, at: datetime, seen: datetime, rows: Mapping[str, tuple[datetime, R]]) -> None:
@@ -40,18 +40,18 @@ class Look(Generic[R]):
 
 
 class Live(BackgroundTask, Generic[R]):
-    """The servers that changed within the last REMEMBERED, as far as somebody was waiting."""
+    """The servers that changed within the last REMEMBERED, while any client was waiting."""
 
     def __init__(self, look: Callable[[datetime | None, Mapping[str, datetime]], Awaitable[Look[R]]]) -> None:
-        """`look(since, known)`: the servers that received something after `since`, or lately where it is None, but for
-        those that received it at the moment that is known of them."""
+        """`look(since, known)` polls the servers that received a heartbeat after `since`, or recently if it is None,
+        except those whose time is the known one."""
         super().__init__("live")
         self._look = look
         self._rows: dict[str, tuple[datetime, datetime, datetime, R]] = {}  # received, at, seen, row
-        self._ats: set[datetime] = set()  # of the looks whose rows are remembered
-        self._at: datetime | None = None  # of the last look
-        self._whole_since: datetime | None = None  # what was not to be seen then, and is now, is in _rows
-        self._looked = float("-inf")  # by the event loop's clock
+        self._ats: set[datetime] = set()  # of the polls whose rows are remembered
+        self._at: datetime | None = None  # of the last poll
+        self._whole_since: datetime | None = None  # _rows has everything that became visible since then
+        self._polled = float("-inf")  # by the event loop's clock
         self._waiting = 0
         self._wanted = asyncio.Event()
         self._turn: asyncio.Future[None] | None = None
@@ -62,53 +62,53 @@ class Live(BackgroundTask, Generic[R]):
         return await super().__aenter__()
 
     def end(self) -> None:
-        """The service is about to end: who waits is answered now."""
+        """Ends all waits, because the service is about to stop."""
         self._is_ending = True
         self._end_turn(None)
 
     async def changes(self, since: datetime) -> tuple[datetime, list[R]] | None:
-        """What changed after `since`, as soon as there is something, or [] after WAIT_SECONDS; and the next `since`.
+        """The changes after `since`, as soon as there are any, or [] after WAIT_SECONDS; and the next `since`.
 
-        None: more may have changed than is remembered. Raises Problem (503) while the database is away.
+        None: more may have changed than is remembered. Raises Problem (503) while the database is unavailable.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + WAIT_SECONDS
         self._waiting += 1
         self._wanted.set()
         try:
-            if loop.time() - self._looked > LOOK_SECONDS:
-                await self._next_look(WAIT_SECONDS)
+            if loop.time() - self._polled > LOOK_SECONDS:
+                await self._next_poll(WAIT_SECONDS)
             while True:
                 if self._at is not None and self._whole_since is not None:
                     if since < self._whole_since:
                         return None
                     rows = self._changed(since)
                     if rows or self._is_ending or loop.time() >= until:
-                        # Where a clock was set back, the cursor is not: it would bring the same again.
+                        # If the clock was set back, the cursor stays: otherwise it would return the same changes again.
                         return max(self._at, since), rows
                 elif self._is_ending or loop.time() >= until:
                     return None
-                await self._next_look(until - loop.time())
+                await self._next_poll(until - loop.time())
         finally:
             self._waiting -= 1
             if not self._waiting:
                 self._wanted.clear()
 
     def _changed(self, since: datetime) -> list[R]:
-        if since in self._ats:  # it has all that this look found
+        if since in self._ats:  # the client has everything that this poll found
             return [row for _, at, _, row in self._rows.values() if at > since]
-        # Another process, or another statement, saw at `since` what was committed by then. What was received long
-        # before, it saw, though nobody was looking here.
+        # `since` comes from another process or statement, which saw everything committed by then. Older heartbeats it
+        # saw too, even if this process was not polling.
         received_after = since - LATE
         return [row for received, _, seen, row in self._rows.values() if seen > since and received > received_after]
 
-    async def _next_look(self, seconds: float) -> None:
+    async def _next_poll(self, seconds: float) -> None:
         if self._is_ending:
             return
         if self._turn is None:
             self._turn = asyncio.get_running_loop().create_future()
         with suppress(TimeoutError):
-            # Shielded: one who goes away, or has waited long enough, does not end it for the others.
+            # Shielded: a client that disconnects or times out must not end the poll for the others.
             await asyncio.wait_for(asyncio.shield(self._turn), max(0.0, seconds))
 
     async def _run(self) -> None:
@@ -125,7 +125,7 @@ class Live(BackgroundTask, Generic[R]):
             await asyncio.sleep(max(0.0, started + LOOK_SECONDS - loop.time()))
 
     async def _take(self, started: float) -> None:
-        if started - self._looked > REMEMBERED.total_seconds():
+        if started - self._polled > REMEMBERED.total_seconds():
             self._rows, self._ats, self._at, self._whole_since = {}, set(), None, None
         since = None if self._at is None else self._at - LATE
         known = {
@@ -141,7 +141,7 @@ class Live(BackgroundTask, Generic[R]):
         self._ats = {at for at in self._ats if at > floor} | {look.at}
         self._at = look.at
         self._whole_since = floor if self._whole_since is None else max(self._whole_since, floor)
-        self._looked = started
+        self._polled = started
 
     def _end_turn(self, raised: Exception | None) -> None:
         turn, self._turn = self._turn, None
@@ -151,4 +151,4 @@ class Live(BackgroundTask, Generic[R]):
             turn.set_result(None)
         else:
             turn.set_exception(raised)
-            turn.exception()  # seen, even if all who waited have gone
+            turn.exception()  # retrieved, even if no client waits any more

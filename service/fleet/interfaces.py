@@ -1,4 +1,4 @@
-"""Interfaces of a server: their newest state, their totals of today and this month, and when they went up or down."""
+"""Interfaces of a server: newest state, totals of today and this month, and the last change of state."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -19,8 +19,8 @@ from service.http.errors import Problem
 from service.http.parameters import After, Limit, TimeZone
 from service.http.problems import problems
 
-# public.interface_overview has the meaning of each column (docs/sql.md). The server is asked for in the same query: no
-# row at all is an unknown server.
+# public.interface_overview documents each column (docs/sql.md). The query includes the server, so that no row means an
+# unknown server.
 _COLUMNS = """
     i.interface_name AS name, i.time, i.first_seen, i.is_current, i.is_up, i.operstate, i.kind, i.stacked_on,
     i.is_lowest, i.is_folded, coalesce(i.is_primary, false) AS is_primary, i.speed_mbps, i.rx_bps, i.tx_bps,
@@ -47,8 +47,8 @@ _TOTAL = ", ".join(
     [*(f"coalesce(sum({name}), 0)::bigint AS {name}" for name in _SUMS), "max(rx_bps_max) AS rx_bps_max",
      "max(tx_bps_max) AS tx_bps_max"]
 )  # fmt: skip
-# The day lies in its month; no zone's midnight lies within a quarter of an hour. Samples of a clock that runs ahead are
-# there by now, so nothing ends at this moment.
+# The day is part of its month; in every time zone, midnight is on a quarter of an hour. The range does not end now,
+# because samples of a clock that is ahead are already stored.
 _TOTALS = f"""
 WITH month AS MATERIALIZED (
     SELECT * FROM network_traffic_15m
@@ -59,17 +59,17 @@ UNION ALL SELECT {_TOTAL} FROM month
 
 
 class Interface(msgspec.Struct, frozen=True):
-    """An interface as its newest heartbeat had it.
+    """An interface, from the newest heartbeat that contains it.
 
-    time             of that heartbeat, by the agent's clock
-    is_current       it is in the server's newest heartbeat; false: it has gone
-    is_lowest        no other interface of the server is below it: a server's traffic is the sum over these
-    is_folded        short-lived, or beyond the server's budget: its history is counted in that of its kind,
-                     folded_into, such as veth/*; null: it has its own
-    rx_bps, tx_bps   bits per second between its last two samples; null: it has gone, or the rate is not known
-    delta_kind       how that is known: first, normal, gap, reboot, reset, wrap, dip, glitch or rejected
-    elapsed_seconds  between its last two samples
-    rx_bytes and the other counters  since boot, as the kernel counts: 0 to 2**64-1; null: not reported
+    time             time of that heartbeat, by the agent's clock
+    is_current       the server's newest heartbeat contains it; false: it has disappeared
+    is_lowest        no other interface of the server is below it; the server's traffic is the sum over these
+    is_folded        short-lived, or above the server's limit of series: it is counted in the series of its kind,
+                     folded_into, such as veth/*; null: it has its own series
+    rx_bps, tx_bps   bits per second between the last two samples; null: it has disappeared, or the rate is unknown
+    delta_kind       how they were derived: first, normal, gap, reboot, reset, wrap, dip, glitch or rejected
+    elapsed_seconds  time between the last two samples
+    rx_bytes and the other counters  since boot, as counted by the kernel: 0 to 2**64-1; null: not reported
     """
 
     name: str
@@ -100,7 +100,7 @@ class Interface(msgspec.Struct, frozen=True):
 
 
 class InterfacePage(msgspec.Struct, frozen=True):
-    """A server's interfaces by name; `next` continues after the last of them, null at the end."""
+    """Interfaces of a server by name; `next` continues after the last one, null at the end."""
 
     server_id: str
     interfaces: list[Interface]
@@ -108,11 +108,11 @@ class InterfacePage(msgspec.Struct, frozen=True):
 
 
 class Totals(msgspec.Struct, frozen=True):
-    """What crossed an interface in [since, until), exact to the octet.
+    """Traffic of an interface in [since, until), exact to the octet.
 
-    rx_bps_max, tx_bps_max  highest rate between two samples, in bits per second; null: none is known
-    samples                 heartbeats that brought it
-    resets                  times that its counters restarted; rejected, those that no line could have carried
+    rx_bps_max, tx_bps_max  highest rate between two samples, in bits per second; null: unknown
+    samples                 number of heartbeats
+    resets                  how often the counters restarted; rejected: samples with an implausible gain
     """
 
     since: datetime
@@ -133,11 +133,13 @@ class Totals(msgspec.Struct, frozen=True):
 
 
 class InterfaceStats(msgspec.Struct, frozen=True):
-    """What an interface does now, and what it did.
+    """An interface with its totals.
 
-    changed_at   when it came into its state, up or down: the first sample of it; null: it was never seen in the other
-    today        and month: of the calendar in `time_zone`, to their ends; null of a folded interface, which is counted
-                 in the series of its kind
+    changed_at   when it entered its current state, up or down: the time of the first sample; null: it never had the
+                 other state
+    today        totals of the whole day in `time_zone`; month: of the whole month; null for a folded interface, which
+    is
+                 counted in the series of its kind
     """
 
     server_id: str
@@ -148,18 +150,20 @@ class InterfaceStats(msgspec.Struct, frozen=True):
     month: Totals | None
 
 
-Up = Annotated[bool | None, QueryParameter(description="Only those that are up, or only those that are down.")]
-Kind = Annotated[str | None, QueryParameter(description="Only of this kind, such as physical.", max_length=64)]
-NamePart = Annotated[str | None, QueryParameter(description="Only those whose name contains this.", max_length=255)]
-Gone = Annotated[
-    bool, QueryParameter(description="Those too that are remembered but not in the server's newest heartbeat.")
+Up = Annotated[bool | None, QueryParameter(description="Only interfaces that are up (true) or down (false).")]
+Kind = Annotated[
+    str | None, QueryParameter(description="Only interfaces of this kind, such as physical.", max_length=64)
 ]
+NamePart = Annotated[
+    str | None, QueryParameter(description="Only interfaces whose name contains this text.", max_length=255)
+]
+Gone = Annotated[bool, QueryParameter(description="Also interfaces that are not in the server's newest heartbeat.")]
 
 
 def router(database: Database, zones: Zones, clock: Clock) -> Router:
     """GET /servers/{server_id}/interfaces, /interfaces/{name} and /interfaces/{name}/stats."""
 
-    @get("/", summary="List a server's interfaces", responses=problems(401, 404, 422, 503))
+    @get("/", summary="List the interfaces of a server", responses=problems(401, 404, 422, 503))
     async def list_interfaces(
         server_id: FromPath[str],
         is_up: Up = None,
@@ -191,11 +195,11 @@ def router(database: Database, zones: Zones, clock: Clock) -> Router:
             server_id, found[:limit], cursor.write(found[limit - 1].name) if len(found) > limit else None
         )
 
-    @get("/{name:str}", summary="One interface", responses=problems(401, 404, 503))
+    @get("/{name:str}", summary="Get an interface", responses=problems(401, 404, 503))
     async def get_interface(server_id: FromPath[str], name: FromPath[str]) -> Interface:
         return await newest(server_id, name)
 
-    @get("/{name:str}/stats", summary="What an interface does and did", responses=problems(401, 404, 422, 503))
+    @get("/{name:str}/stats", summary="Get an interface with its totals", responses=problems(401, 404, 422, 503))
     async def get_stats(server_id: FromPath[str], name: FromPath[str], time_zone: TimeZone = "UTC") -> InterfaceStats:
         await zones.check(time_zone)
         interface = await newest(server_id, name)
@@ -224,6 +228,6 @@ def router(database: Database, zones: Zones, clock: Clock) -> Router:
 
 
 def _interface(row: asyncpg.Record) -> Interface:
-    # Counters are numeric in the view, which knows no other number above 2**63.
+    # Counters are numeric in the view, because bigint ends at 2**63.
     values: dict[str, Any] = {name: int(v) if isinstance(v, Decimal) else v for name, v in row.items()}
     return Interface(**values)

@@ -1,4 +1,4 @@
-"""Lists of servers: filtered, in order, a page at a time."""
+"""Lists of servers: filtered, sorted and paged."""
 
 from collections.abc import Sequence
 from datetime import UTC
@@ -27,19 +27,18 @@ Search = Annotated[
 SortKey = Annotated[
     Sort,
     QueryParameter(
-        description="Order of the answer. `last_seen` moves while servers report: page by `id` to see all once."
+        description="Sort key. `last_seen` changes while servers report: sort by `id` to list each server exactly once."
     ),
 ]
-Direction = Annotated[Order, QueryParameter(description="Direction of the order.")]
+Direction = Annotated[Order, QueryParameter(description="Sort direction.")]
 
-# Of servers that say little of themselves, a page is one statement. Of ones with 2,000 interfaces, which are a megabyte
-# each, it ends early.
+# A page of small servers is one statement. A page of servers with 2,000 interfaces, a megabyte each, ends early.
 ROWS_AT_ONCE = 101
 PAGE_CHARACTERS = 4 << 20
 
-# As clients are told; sql/function/online.sql has the rule, and a test holds both to the same number.
+# Published to clients; sql/function/online.sql has the rule, and a test compares the two numbers.
 OFFLINE_AFTER_INTERVALS = 3
-# Of a row `s` that has received_at and interval_seconds.
+# For a row `s` with received_at and interval_seconds.
 ONLINE = "linkbeat.is_online(s.received_at, s.interval_seconds)"
 _SORTS: dict[Sort, str] = {"id": "s.server_id", "hostname": "s.hostname", "last_seen": "s.last_seen"}
 
@@ -55,13 +54,13 @@ async def page(
     limit: int,
     after: str | None,
 ) -> tuple[Sequence[asyncpg.Record], str | None]:
-    """At most `limit` rows of `select`, and the cursor that continues after the last of them, None at the end.
+    """At most `limit` rows of `select`, and the cursor that continues after the last one, None at the end.
 
-    Fewer where they hold much: a page is not much more than PAGE_CHARACTERS of text, but for its first ROWS_AT_ONCE.
+    Fewer if they are large: beyond its first ROWS_AT_ONCE, a page has little more than PAGE_CHARACTERS of text.
 
-    select  SQL up to its WHERE, from a relation `s` that has server_id, hostname, last_seen and what ONLINE asks for
+    select  SQL up to its WHERE, from a relation `s` with server_id, hostname, last_seen and the columns of ONLINE
 
-    Raises Problem (422) where `after` is not a cursor of this list.
+    Raises Problem (422) if `after` is not a cursor of this list.
     """
     conditions = ["true"]
     arguments: list[Any] = []
@@ -98,7 +97,7 @@ async def page(
         if size > PAGE_CHARACTERS:
             return rows, _cursor(rows[-1], sort)
         go_on(_value(rows[-1], sort), rows[-1]["server_id"])
-        # Twice as many as are likely to fit: most servers say little of themselves.
+        # Twice as many as will probably fit: most servers are small.
         wanted = min(limit + 1 - len(rows), max(2 * (PAGE_CHARACTERS - size) * len(rows) // max(size, 1), 1))
 
 
@@ -118,5 +117,5 @@ def _read_cursor(after: str, sort: Sort) -> tuple[Any, str]:
         return storable(value), storable(server_id)
     try:
         return msgspec.convert(value, Moment).astimezone(UTC), storable(server_id)
-    except (msgspec.MsgspecError, OverflowError) as raised:  # years 1 and 9999 have moments that UTC has not
-        raise Problem.invalid("after", "is not a `next` of this list") from raised
+    except (msgspec.MsgspecError, OverflowError) as raised:  # times in the years 1 and 9999 may not exist in UTC
+        raise Problem.invalid("after", "is not the `next` of a page of this list") from raised

@@ -1,7 +1,7 @@
-"""The fleet at a glance: what a page shows that has a row for each server, and what changes in it as one looks.
+"""Overview of the fleet: the data for a page with a row for each server, and its changes.
 
-Of each server it has the primary interface and the busiest others, SHOWN in all: the whole of five hundred servers is
-then some tens of kilobytes on the wire. What the rest of its interfaces do is /servers/{server_id}/interfaces.
+For each server it has the primary interface and the busiest others, SHOWN in total: five hundred servers are then some
+tens of kilobytes on the wire. /servers/{server_id}/interfaces has all interfaces.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ from service.traffic.series import filled, of_pairs
 SHOWN = 4
 MAX_SERIES = 500
 
-# Busiest by what they counted since boot: by their rates, they would change places with every heartbeat.
+# Busiest by their counters since boot: ordered by rates, they would change places with every heartbeat.
 _PLACES = f"""
     SELECT i.*, row_number() OVER (
                ORDER BY i.interface_name IS NOT DISTINCT FROM s.primary_interface DESC,
@@ -56,7 +56,7 @@ CROSS JOIN LATERAL (
     FROM (SELECT * FROM ({_PLACES}) p ORDER BY NOT is_shown, interface_name) i
 ) i
 """
-# A row of nothing but the clock where there is no server.
+# Without servers, a row with only the clock.
 _PAGE = f"""
 WITH page AS (
     SELECT {_COLUMNS} FROM servers s {_INTERFACES} WHERE s.server_id > $1 ORDER BY s.server_id LIMIT $2
@@ -93,7 +93,7 @@ FROM shown JOIN traffic USING (server_id, interface_name) ORDER BY 1, 2
 
 
 class FleetInterface(msgspec.Struct, frozen=True):
-    """An interface in its server's newest heartbeat. `rx_bps`, `tx_bps`: as there; null: not known."""
+    """An interface in its server's newest heartbeat. `rx_bps`, `tx_bps`: current rates; null: unknown."""
 
     name: str
     is_up: bool
@@ -103,12 +103,12 @@ class FleetInterface(msgspec.Struct, frozen=True):
 
 
 class FleetServer(msgspec.Struct, frozen=True):
-    """A server, and of its interfaces the primary and the busiest since boot, four in all, by name.
+    """A server with its primary interface and the busiest ones since boot, four in total, by name.
 
-    status            online until three intervals pass without a heartbeat
+    status            online until three intervals have passed without a heartbeat
     received_at       when a heartbeat was last stored, by the database's clock
-    interval_seconds  from one heartbeat to the next
-    interface_count   all that have a history of their own, and interfaces_down, those of them that are down
+    interval_seconds  interval between heartbeats
+    interface_count   interfaces with their own series; interfaces_down: those of them that are down
     """
 
     id: str
@@ -124,11 +124,11 @@ class FleetServer(msgspec.Struct, frozen=True):
 
 
 class Fleet(msgspec.Struct, frozen=True):
-    """Servers by id, or those of them that changed after `since`.
+    """Servers by id, or those that changed after `since`.
 
-    at        by the database's clock, like `received_at`; as `since`, it asks for what changed later
-    next      hands on to the next page as `after`; null at the end
-    is_whole  nothing is missing; false: more changed after `since` than is remembered, and all is to be asked for again
+    at        time by the database's clock, like `received_at`; send it as `since` to receive later changes
+    next      send it as `after` to receive the next page; null at the end
+    is_whole  nothing is missing; false: too much has changed since `since`, request everything again
     """
 
     at: datetime
@@ -138,10 +138,10 @@ class Fleet(msgspec.Struct, frozen=True):
 
 
 class Peak(msgspec.Struct, frozen=True):
-    """What an interface did in the period.
+    """Peaks and errors of an interface in the period.
 
-    rx_bps_max, tx_bps_max  highest rate between two samples, in bits per second; null: none is known
-    errors                  received and sent with errors, and `dropped`, packets dropped; 0 where it is not reported
+    rx_bps_max, tx_bps_max  highest rate between two samples, in bits per second; null: unknown
+    errors                  receive and transmit errors; `dropped`: packets dropped; 0 if not reported
     """
 
     server_id: str
@@ -153,16 +153,16 @@ class Peak(msgspec.Struct, frozen=True):
 
 
 class FleetPeaks(msgspec.Struct, frozen=True):
-    """Of the interfaces that a page of the fleet shows, as far as there is traffic in the period."""
+    """Peaks of the interfaces that the fleet overview shows, if they have samples in the period."""
 
     period: str
     peaks: list[Peak]
 
 
 class Columns(msgspec.Struct, frozen=True):
-    """One interface's rates, a number for each bucket, in bits per second; null where there are no samples.
+    """Rates of one interface, a number for each bucket, in bits per second; null without samples.
 
-    bucket_seconds, first  of this series, where its server reports less often than the answer's buckets
+    bucket_seconds, first  of this series, if its server reports less often than the response's buckets
     """
 
     server_id: str
@@ -174,9 +174,9 @@ class Columns(msgspec.Struct, frozen=True):
 
 
 class FleetColumns(msgspec.Struct, frozen=True):
-    """Sparklines without their timestamps: of each, the first bucket starts at `first`; the last is under way.
+    """Sparklines without timestamps: the first bucket of each starts at `first`; the last one is not complete.
 
-    Of the interfaces that were asked for, those that have samples.
+    Only requested interfaces with samples are included.
     """
 
     period: str
@@ -185,16 +185,18 @@ class FleetColumns(msgspec.Struct, frozen=True):
     series: list[Columns]
 
 
-AfterServer = Annotated[str, QueryParameter(description="`next` of the page before.", max_length=100)]
-Since = Annotated[str | None, moment("`at` of the answer before: waits for what changed later, five seconds at most.")]
+AfterServer = Annotated[str, QueryParameter(description="`next` of the previous page.", max_length=100)]
+Since = Annotated[str | None, moment("`at` of the previous response: waits up to five seconds for later changes.")]
 Names = Annotated[
     list[str] | None,
-    QueryParameter(description=f"A server and an interface of it, as nas/eth0; may be repeated, {MAX_SERIES} times."),
+    QueryParameter(
+        description=f"A server and one of its interfaces, such as nas/eth0; may be repeated up to {MAX_SERIES} times."
+    ),
 ]
 
 
 def live(database: Database) -> Live[FleetServer]:
-    """The changes of the fleet, to be entered with the service."""
+    """The changes of the fleet, a context manager that runs with the service."""
 
     async def look(since: datetime | None, known: Mapping[str, datetime]) -> Look[FleetServer]:
         rows = await database.fetch(LOOK, since, list(known), list(known.values()), REMEMBERED + LATE)
@@ -211,11 +213,12 @@ def router(
 ) -> Router:
     """GET /fleet, /fleet/peaks and /fleet/sparklines."""
 
-    @get("/", summary="The fleet at a glance", responses=problems(401, 422, 503) | NOT_MODIFIED)
+    # By the primary: `at` is the cursor of what changes after it, and a replica's clock is ahead of what it has.
+    @get("/", is_fresh=True, summary="The fleet at a glance", responses=problems(401, 422, 503) | NOT_MODIFIED)
     async def fleet(
         request: Request[Any, Any, Any], since: Since = None, limit: Limit = 500, after: AfterServer = ""
     ) -> Response[Fleet]:
-        """With `since`, a long poll: the servers that changed, of the whole fleet, as soon as there are any."""
+        """With `since`, a long poll: returns the changed servers of the whole fleet as soon as there are any."""
         if since is not None:
             cursor = read_moment("since", since)
             found = await changing.changes(cursor)
@@ -279,12 +282,12 @@ def router(
 
 def _server(row: asyncpg.Record) -> FleetServer:
     values = {name: row[name] for name in FleetServer.__struct_fields__}
-    # They go out as the database has them.
+    # Returned as the database has them.
     return FleetServer(**values | {"interfaces": msgspec.Raw(row["interfaces"].encode())})
 
 
 def _pair(text: str) -> tuple[str, str]:
-    """`nas/eth0` as server and interface: neither has a slash in it."""
+    """`nas/eth0` as server and interface: neither contains a slash."""
     server_id, _, interface = storable(text).partition("/")
     if not interface:
         raise Problem.invalid("series", f"expected a server and an interface such as nas/eth0, got {text!r}")
@@ -292,7 +295,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _on_grid(row: asyncpg.Record, buckets: Grid, name: str) -> list[int | None]:
-    """The row's array on the whole grid. What a clock that runs ahead has put behind its end is left out."""
+    """The row's array on the whole grid. Buckets beyond its end, from a clock that is ahead, are left out."""
     values: list[int | None] = [None] * buckets.count
     for place, value in zip(row["places"], row[name], strict=True):
         if place < buckets.count:

@@ -1,4 +1,4 @@
-"""Removing servers: what was stored of them is erased in the background, in steps that ingest does not wait for."""
+"""Removes servers: their data is erased in the background, in steps that do not block ingest."""
 
 import asyncio
 import logging
@@ -15,19 +15,19 @@ from service.access.identity import Caller
 from service.access.tokens import Tokens
 from service.background import BackgroundTask
 from service.cache import Answers
-from service.database.hosts import connect
+from service.database.leases import leased
 from service.database.names import storable, unknown_server
-from service.database.pool import CONNECT_SECONDS, UNREACHABLE, Database
+from service.database.pool import UNREACHABLE, Database
 from service.http.errors import Problem
 from service.http.problems import problems
 
 log = logging.getLogger("linkbeat")
 
-LOOK_SECONDS = 60.0  # for what another process left behind
+LOOK_SECONDS = 60.0  # for removals that another process did not finish
 RETRY_SECONDS = 5.0
 LIMIT_SECONDS = 3_600.0
 ANSWER_SECONDS = 3.0
-_LOCK = "linkbeat.removals"
+LEASE = "removal"
 
 _REMOVE = "SELECT linkbeat.remove_server($1) AS is_known"
 _PENDING = "SELECT server_id FROM linkbeat.removals"
@@ -35,7 +35,7 @@ PENDING = f"{_PENDING} LIMIT 1"
 
 
 class Removals(BackgroundTask):
-    """Erases what is to be erased, for as long as the service lives; one process of many at a time."""
+    """Erases servers marked for removal while the service runs; one process at a time."""
 
     def __init__(self, url: str, database: Database, is_reachable: Callable[[], bool]) -> None:
         super().__init__("removals")
@@ -45,7 +45,7 @@ class Removals(BackgroundTask):
         self._asked = asyncio.Event()
 
     async def erased(self, server_id: str) -> bool:
-        """Has the server erased; whether that is done within ANSWER_SECONDS."""
+        """Requests the removal. Returns whether it is done within ANSWER_SECONDS."""
         self._asked.set()
         for _ in range(round(ANSWER_SECONDS / 0.05)):
             if not await self._database.fetch(f"{_PENDING} WHERE server_id = $1", server_id):
@@ -62,7 +62,7 @@ class Removals(BackgroundTask):
                 try:
                     if await self._database.fetch(PENDING):
                         await erase(self._url)
-                        seconds = 1.0  # another process is at it, or one more has come
+                        seconds = 1.0  # another process is erasing, or another server was marked meanwhile
                 except Problem:
                     pass
                 except (*UNREACHABLE, asyncpg.PostgresError) as raised:
@@ -74,29 +74,20 @@ class Removals(BackgroundTask):
 
 async def erase(url: str) -> bool:
     """Erases all servers that are to be; False where another process is at it."""
-    connection = await connect(
-        url,
-        seconds=CONNECT_SECONDS,
-        command_timeout=LIMIT_SECONDS,
-        server_settings={
-            "application_name": "linkbeat removal",
-            "lock_timeout": "5s",
-            "timezone": "UTC",
-            "timescaledb.max_tuples_decompressed_per_dml_transaction": "0",
-        },
-    )
-    try:
-        if not await connection.fetchval("SELECT pg_try_advisory_lock($1::regclass::oid::bigint)", _LOCK):
+    settings = {
+        "application_name": "linkbeat removal",
+        "timescaledb.max_tuples_decompressed_per_dml_transaction": "0",
+    }
+    async with leased(url, LEASE, command_seconds=LIMIT_SECONDS, settings=settings) as connection:
+        if connection is None:
             return False
         await connection.execute("CALL linkbeat.erase_removed()")
         return True
-    finally:
-        connection.terminate()  # which gives the lock back, whatever state the connection is in
 
 
 def router(writing: Database, tokens: Tokens, removals: Removals, answers: Answers) -> Router:
     """DELETE /servers/{server_id}."""
-    pending = ResponseSpec(None, generate_examples=False, description="It is going on, and ends by itself.")
+    pending = ResponseSpec(None, generate_examples=False, description="The removal continues in the background.")
 
     @delete(
         "/servers/{server_id:str}",
@@ -105,9 +96,9 @@ def router(writing: Database, tokens: Tokens, removals: Removals, answers: Answe
         responses={202: pending} | problems(404, 503),
     )
     async def delete_server(server_id: FromPath[str], request: Request[Any, Caller, Any]) -> Response[None]:
-        """Its tokens are revoked at once. 204: all is gone; 202: much was stored, and goes on being erased.
+        """Revokes its tokens immediately. 204: its data is erased; 202: the removal continues in the background.
 
-        A heartbeat that comes afterwards, by a fleet token or the fleet key, registers the server again.
+        A later heartbeat with a fleet token or the fleet key registers the server again.
         """
         known = storable(server_id)
         (row,) = await writing.fetch(_REMOVE, known)
@@ -115,7 +106,7 @@ def router(writing: Database, tokens: Tokens, removals: Removals, answers: Answe
             raise unknown_server(server_id)
         log.info("server %s removed by %s from %s", known[:100], request.auth.name, request.auth.peer)
         is_gone = False
-        with suppress(Problem):  # it goes on all the same
+        with suppress(Problem):  # the removal continues in any case
             await tokens.refresh()
             is_gone = await removals.erased(known)
         answers.forget([known])

@@ -1,4 +1,4 @@
-"""Servers: what is known of each machine, and its newest heartbeat."""
+"""Servers: the identity of each machine, and its newest heartbeat."""
 
 import re
 from datetime import datetime
@@ -17,7 +17,7 @@ from service.http.parameters import After, Limit
 from service.http.problems import problems
 from service.wire import Filesystem, HostMetrics, NetworkInterface
 
-# The interfaces of the newest heartbeat: those that it named carry its time.
+# The interfaces of the newest heartbeat are those with its time.
 _SERVERS = f"""
 SELECT s.server_id, s.hostname, s.server_guid, CASE WHEN {ONLINE} THEN 'online' ELSE 'offline' END AS status,
        s.reported_status IS NOT DISTINCT FROM 'paused' AS paused, s.first_seen, s.last_seen, s.agent_version,
@@ -51,17 +51,17 @@ CROSS JOIN LATERAL (
 """
 
 
-# Images that are full by their nature. Agents leave them out by now; older ones and others report them as they are.
+# Read-only images are always full. Current agents leave them out; older and other agents report them.
 _IMAGES = frozenset({"squashfs", "iso9660", "udf", "erofs", "cramfs", "romfs"})
 _FUSE_IMAGES = re.compile(r"fuse\.(squashfuse|.*appimage)", re.IGNORECASE)
-_APPIMAGE_MOUNT = "/.mount_"  # /tmp/.mount_ObsidiAbc123, whatever the type is called
+_APPIMAGE_MOUNT = "/.mount_"  # /tmp/.mount_ObsidiAbc123, whatever the filesystem type
 READ_ONLY = "read-only"
 
 
 class MountedFilesystem(Filesystem, frozen=True, omit_defaults=False):
-    """A filesystem of the newest heartbeat: all fields, where what is stored leaves out a 0 like any default.
+    """A filesystem of the newest heartbeat, with all fields; the stored JSON omits defaults such as 0.
 
-    state   as sent; of an image that is always full, read-only
+    state   as sent; read-only for an image that is always full
     """
 
     def __post_init__(self) -> None:
@@ -70,21 +70,21 @@ class MountedFilesystem(Filesystem, frozen=True, omit_defaults=False):
 
 
 def is_image(fs_type: str, mount_point: str) -> bool:
-    """Whether the filesystem is an image, such as a snap or an AppImage: it is full, and nobody can write to it."""
+    """Whether the filesystem is a read-only image, such as a snap or an AppImage, which is always full."""
     if fs_type in _IMAGES or _FUSE_IMAGES.match(fs_type):
         return True
     return fs_type.startswith("fuse") and _APPIMAGE_MOUNT in mount_point
 
 
 class InterfaceState(NetworkInterface, frozen=True, kw_only=True):
-    """An interface of the newest heartbeat, and what it transferred since the sample before.
+    """An interface of the newest heartbeat, and its traffic since the previous sample.
 
-    rx_bps, tx_bps   bits per second; null: not known
-    delta_kind       how that is known: first, normal, gap, reboot, reset, wrap, dip, glitch or
+    rx_bps, tx_bps   bits per second; null: unknown
+    delta_kind       how they were derived: first, normal, gap, reboot, reset, wrap, dip, glitch or
                      rejected (docs/counters.md)
-    elapsed_seconds  since the sample before; of a gap, its length; null: there is none
-    is_lowest        no other interface of the server is below it: the server's traffic is the sum over these
-    is_folded        its history is counted in the series of its kind, folded_into, such as veth/*; null: it has its own
+    elapsed_seconds  since the previous sample; for a gap, its length; null: there is no previous sample
+    is_lowest        no other interface of the server is below it; the server's traffic is the sum over these
+    is_folded        it is counted in the series of its kind, folded_into, such as veth/*; null: it has its own series
     """
 
     rx_bps: float | None
@@ -99,14 +99,16 @@ class InterfaceState(NetworkInterface, frozen=True, kw_only=True):
 class Server(msgspec.Struct, frozen=True):
     """A machine that sends heartbeats.
 
-    server_guid         null for a token that may only read
-    status              online until three intervals pass without a heartbeat
-    paused              the agent says that it measures nothing for now, as it was asked to
+    server_guid         null for read tokens
+    status              online until three intervals have passed without a heartbeat
+    paused              the agent sends heartbeats without measurements, as configured
     last_seen           time of the newest heartbeat, by the agent's clock
-    latest_metrics      of the newest heartbeat; null if it had none
-    network_interfaces  of the newest heartbeat, with the counters as the kernel reported them
-    shared_since        when two machines were first seen to report under this id, and shared_at, last; null: none do
-    duplicates          heartbeats that were sent again; conflicts: those of them whose values differed (the first stay)
+    latest_metrics      metrics of the newest heartbeat; null if it had none
+    network_interfaces  interfaces of the newest heartbeat, with the counters as reported by the kernel
+    shared_since        when two machines were first detected to report under this id; shared_at: last; null: never
+    duplicates          heartbeats that were received again; conflicts: duplicates whose values differed (the first
+    values
+                        were kept)
     """
 
     id: str
@@ -129,7 +131,7 @@ class Server(msgspec.Struct, frozen=True):
 
 
 class ServerPage(msgspec.Struct, frozen=True):
-    """Servers in the order asked for; `next` continues after the last of them, null at the end."""
+    """Servers in the requested order; `next` continues after the last one, null at the end."""
 
     servers: list[Server]
     next: str | None
@@ -153,7 +155,7 @@ def router(database: Database) -> Router:
         )
         return ServerPage([_server(row, request.auth) for row in rows], following)
 
-    @get("/{server_id:str}", summary="One server", responses=problems(401, 404, 503))
+    @get("/{server_id:str}", summary="Get a server", responses=problems(401, 404, 503))
     async def get_server(server_id: FromPath[str], request: Request[Any, Caller, Any]) -> Server:
         rows = await database.fetch(f"{_SERVERS} WHERE s.server_id = $1", storable(server_id))
         if not rows:
@@ -167,7 +169,7 @@ def _server(row: asyncpg.Record, caller: Caller) -> Server:
     return Server(
         id=row["server_id"],
         hostname=row["hostname"],
-        # With it, an enrolment token takes the place of a machine whose token was revoked.
+        # With the GUID, an enrolment token can take over a machine whose token was revoked.
         server_guid=row["server_guid"] if "admin" in MAY[caller.kind] else None,
         status=row["status"],
         paused=row["paused"],
@@ -179,7 +181,7 @@ def _server(row: asyncpg.Record, caller: Caller) -> Server:
         shared_at=row["shared_at"],
         duplicates=row["duplicates"],
         conflicts=row["conflicts"],
-        # These go out as they are stored: nothing is decoded on the way.
+        # Returned as stored, without decoding them.
         os_info=_raw(row["os_info"]),
         latest_metrics=_raw(row["latest_metrics"]),
         network_interfaces=_raw(row["interfaces"]),

@@ -1,10 +1,12 @@
 """Decodes bodies that a person or a script sends, and reports errors field by field."""
 
+from collections.abc import Mapping
 from functools import cache
 from typing import TypeVar
 
 import msgspec
 
+from service.http.errors import Problem
 from service.http.refusal import not_as_specified, not_json
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -22,6 +24,20 @@ def decode(body: bytes, expected: type[S]) -> S:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as raised:
         raise not_json(raised) from None
     return decoded
+
+
+class _Kind(msgspec.Struct):
+    """Of a body, what says which type the rest has."""
+
+    kind: str
+
+
+def decode_by_kind(body: bytes, kinds: Mapping[str, type[S]]) -> S:
+    """A struct of one of several types, which the body's `kind` names. Raises Problem as `decode` does."""
+    kind = decode(body, _Kind).kind
+    if kind not in kinds:
+        raise Problem.invalid("kind", f"expected one of {', '.join(kinds)}, got {kind[:100]!r}")
+    return decode(body, kinds[kind])
 
 
 @cache

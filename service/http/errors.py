@@ -27,6 +27,7 @@ CODES: dict[str, tuple[int, str]] = {
     "unknown_server": (404, "The server is unknown"),
     "method_not_allowed": (405, "The resource does not support this method"),
     "server_exists": (409, "The server already exists"),
+    "managed_by_file": (409, "A file manages the resource"),
     "request_timeout": (408, "The body did not arrive in time"),
     "too_large": (413, "The body is too large"),
     "unsupported_media_type": (415, "The type of the body is not supported"),

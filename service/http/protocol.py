@@ -6,6 +6,7 @@ import gc
 import socket
 import sys
 import termios
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -26,9 +27,17 @@ MAX_PIPELINED = 16  # requests that wait for an earlier response on their connec
 JOINED_BYTES = 64 << 10
 
 
+# During shutdown, connections have this long for a last request, whose response says that they are closed.
+LAST_REQUEST_SECONDS = 1.0
+
+
 class Server(uvicorn.Server):
     """uvicorn, which prints its address once it accepts connections, and calls `ending` before it shuts down: otherwise
-    it would wait for long-polling requests to end."""
+    it would wait for long-polling requests to end.
+
+    As it shuts down, it stops listening, and the response to a connection's next request closes that connection. If it
+    closed one while a client sends a request, that request would have no response.
+    """
 
     def __init__(self, config: uvicorn.Config, say: Callable[[str], None], ending: Callable[[], None]) -> None:
         super().__init__(config)
@@ -46,6 +55,14 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._ending()
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, Protocol):
+                connection.close_after_response()
+        until = time.monotonic() + LAST_REQUEST_SECONDS
+        while self.server_state.connections and not self.force_exit and time.monotonic() < until:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
         await super().shutdown(sockets)
 
 
@@ -69,6 +86,7 @@ class Protocol(HttpToolsProtocol):
         self._head_bytes = 0  # of an incomplete head
         self._is_in_body = False
         self._messages = 0
+        self._is_last = False  # the next response is
         self._unread = 0  # bytes of responses that waited at the last check
         self._reading: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
@@ -96,6 +114,12 @@ class Protocol(HttpToolsProtocol):
 
     def close_idle(self) -> None:
         self.transport.close()
+
+    def close_after_response(self) -> None:
+        """The response in progress, or else the next one, is the last, and says so."""
+        self._is_last = True
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
 
     def abort(self) -> None:
         """Closes the connection without sending the data that waits."""
@@ -171,6 +195,8 @@ class Protocol(HttpToolsProtocol):
             self.abort()  # an error sent now would be taken for the response to an earlier request
             return
         super().on_headers_complete()
+        if self._is_last and self.cycle is not None:
+            self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
         self._is_in_body = False

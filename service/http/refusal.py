@@ -139,7 +139,11 @@ def _wrong(raw: bytes, struct: type[msgspec.Struct], path: str) -> Iterator[Fiel
             yield FieldError(below, "is missing")
     if is_strict:
         known = {field.name for field in _fields(struct)}
-        yield from (FieldError(_below(path, name), "is not known") for name in members if name not in known)
+        yield from (
+            FieldError(_below(path, f".{name}" if path else name), "is not known")
+            for name in members
+            if name not in known
+        )
 
 
 def _wrong_value(raw: bytes, field: _Field, path: str) -> Iterator[FieldError]:

@@ -1,4 +1,4 @@
-"""What agents are asked to do otherwise than their own settings say; the answer to a heartbeat brings it."""
+"""Remote configurations of agents, which the response to a heartbeat delivers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from service.wire import AgentConfig
 
 __all__ = ["POLL_SECONDS", "Configurations"]
 
-# All of it in one statement if anything has changed, else one row of nothing.
+# All configurations in one statement if anything has changed, otherwise one empty row.
 CHANGED = """
 SELECT i.config_revision AS revision, c.server_id, c.config::text
 FROM linkbeat.installation i LEFT JOIN linkbeat.server_config c ON i.config_revision <> $1
@@ -22,7 +22,7 @@ _NOTHING: Any = msgspec.Raw(b"{}")
 
 
 class Configurations(PolledCache):
-    """What is set for every server, as this process knows it."""
+    """A cache of the remote configuration of every server."""
 
     def __init__(self, database: Database, is_reachable: Callable[[], bool]) -> None:
         super().__init__(database, is_reachable, "configurations")
@@ -31,11 +31,11 @@ class Configurations(PolledCache):
 
     @property
     def are_known(self) -> bool:
-        """Before, `{}` would tell a paused agent to go on."""
+        """Waits for the first poll: before it, `{}` would resume a paused agent."""
         return self._revision >= 0
 
     def of(self, server_id: str) -> AgentConfig:
-        """As it goes out."""
+        """The configuration of a server as JSON."""
         return self._of.get(server_id, _NOTHING)  # type: ignore[no-any-return]  # its JSON, which is encoded as such
 
     async def take(self) -> None:

@@ -33,8 +33,8 @@ _MOUNTS = {
     "beats": "int", "points": "text", "devices": "text", "types": "text", "total_bytes": "bigint",
     "used_bytes": "bigint", "available_bytes": "bigint", "percents": "float8", "states": "text",
 }  # fmt: skip
-# By name, with its type, each in the place of its value in arguments(): a field added here and not there fails, and one
-# that changes its place in the function is still passed what it says.
+# Names and types, in the order of the values in arguments(): a field added only here fails, and parameters of the
+# function may be reordered.
 ARGUMENTS = {
     **{f"beat_{name}": f"{kind}[]" for name, kind in _BEATS.items()},
     "may_register": "bool",
@@ -54,9 +54,10 @@ CALL = "SELECT registered, duplicate, conflict, pg_current_wal_insert_lsn() AS l
 )
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-?)(?:[0-9a-fA-F]{4}\1){3}[0-9a-fA-F]{12}")
-_NO_UUID = 0x4C4C4C  # linkbeat.is_uuid_boot knows it
+_NO_UUID = 0x4C4C4C  # as in linkbeat.is_uuid_boot
 
-# An index row holds 2,704 bytes: a filesystem mounted deeper has its newest state and no history.
+# An index row has at most 2,704 bytes: a filesystem with a longer mount point has only its newest state, without
+# history.
 _MAX_MOUNT_POINT = 600
 
 Column = Sequence[Any] | None
@@ -64,7 +65,7 @@ Column = Sequence[Any] | None
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What became of one heartbeat: it is on the database's disk.
+    """The result of a heartbeat that is on the database's disk.
 
     epoch       of the database that flushed it (ServerIdentity.epoch)
     registered  it made the server known
@@ -81,7 +82,7 @@ class Stored:
 class Pending:
     """A heartbeat that waits for its commit, until `deadline` of the event loop's clock at the latest.
 
-    skew_ms  the service's clock at its arrival less its time; None where it did not come live
+    skew_ms  the service's clock at its arrival minus its timestamp; None for a replay
     """
 
     __slots__ = ("answer", "deadline", "heartbeat", "skew_ms", "time")
@@ -102,9 +103,9 @@ class Pending:
 
 
 def arguments(batch: Sequence[Pending], *, may_register: bool, series_budget: int, fold_seconds: int) -> list[Any]:
-    """The arguments of CALL for a batch in key order that holds each server once.
+    """The arguments of CALL for a batch in key order with each server once.
 
-    may_register  whether a server among them may be unknown to the database
+    may_register  whether the database may not know one of the servers yet
     """
     beats = [pending.heartbeat for pending in batch]
     metrics = zip(*[_NO_METRICS if beat.metrics is None else _row(beat.metrics) for beat in beats], strict=True)
@@ -137,7 +138,7 @@ def arguments(batch: Sequence[Pending], *, may_register: bool, series_budget: in
 
 
 def _report(beat: Heartbeat) -> str:
-    """servers.agent_report of a heartbeat that has one."""
+    """The value of servers.agent_report for a heartbeat with a report."""
     if not beat.truncated:
         return _encode(beat.delivery).decode()
     return _encode(msgspec.to_builtins(beat.delivery or Delivery()) | {"truncated": True}).decode()
@@ -169,7 +170,7 @@ def _sample_columns(beats: Sequence[Heartbeat]) -> list[Column]:
 
 
 def _bound(one: NetworkInterface) -> int | None:
-    """The line rate where it bounds what crosses: of virtual links drivers tell anything, of a tunnel 10 Mbit/s."""
+    """The line rate, if it bounds the traffic: drivers of virtual links report any value, and tunnels 10 Mbit/s."""
     return one.speed_mbps if one.speed_mbps and one.speed_mbps > 0 and one.kind == "physical" else None
 
 
@@ -200,12 +201,12 @@ def _mount_columns(beats: Sequence[Heartbeat]) -> list[Column]:
 
 
 def _column(values: Sequence[Any]) -> Column:
-    """None where all are: an array of nulls costs as much as one of values."""
+    """None if all are None: an array of nulls costs as much as one of values."""
     return None if values.count(None) == len(values) else values
 
 
 def _signed(counters: Sequence[int | None]) -> Column:
-    """64 bits in a bigint, as two's complement; linkbeat.unsigned() is the way back."""
+    """64 bits in a bigint, as two's complement; linkbeat.unsigned() converts them back."""
     absent = counters.count(None)
     if absent == len(counters):
         return None
@@ -216,9 +217,9 @@ def _signed(counters: Sequence[int | None]) -> Column:
 
 @lru_cache(maxsize=65_536)
 def boot_fingerprint(boot_id: str) -> int:
-    """A boot id in 64 bits: enough to tell one boot from the next, and small in every row.
+    """A hash of a boot id in 64 bits: it distinguishes boots, and is small in every row.
 
-    An id that is no UUID is marked by its upper 24 bits (linkbeat.is_uuid_boot): it may change without a boot.
+    The upper 24 bits mark an id that is not a UUID (linkbeat.is_uuid_boot): it may change without a boot.
     """
     if _UUID.fullmatch(boot_id):
         return int.from_bytes(blake2b(boot_id.encode(), digest_size=8).digest(), signed=True)

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 import asyncpg
 
-from service.database.pool import connect_ingest
+from service.database.pool import connect_writer
 from service.database.server import ServerIdentity
 
 Durability = Literal["local", "replicated"]
@@ -78,7 +78,7 @@ class SealerSession:
     @classmethod
     async def open(cls, url: str, asked: Durability) -> Self:
         """Raises one of UNREACHABLE, asyncpg.PostgresError."""
-        connection = await connect_ingest(url, waits_for_disk=True)
+        connection = await connect_writer(url, waits_for_disk=True)
         try:
             if asked == "local":
                 await connection.execute(_WAIT_FOR_DISK)

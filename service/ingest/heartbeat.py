@@ -1,6 +1,6 @@
-"""Bytes to heartbeats, in one place.
+"""Decodes heartbeats.
 
-Errors are said field by field, and nothing gets by that would fail in SQL.
+Errors are reported field by field, and everything that would fail in SQL is rejected here.
 """
 
 import re
@@ -21,17 +21,17 @@ MAX_BATCH_HEARTBEATS = 1_000
 _REPLACEMENT = "\ufffd"
 _NOT_IN_NAMES = re.compile("[\x00-\x1f\x7f-\x9f/]")  # as InterfaceName
 _TOO_GREAT = FieldError("", f"expected int <= {MAX_COUNTER}")
-# Text that describes: a control character in it is replaced, because the measurements matter more, and a hint with one
-# makes no sense. In a name (server_id, hostname, server_guid, an interface's) it is refused: with another name it would
-# be another thing.
+# Descriptive texts: a control character in them is replaced, because the measurements matter more; a hint with one is
+# ignored. In a name (server_id, hostname, server_guid, of an interface) it is rejected, because replacing it would name
+# something else.
 _DESCRIPTIVE: dict[type[msgspec.Struct], tuple[str, ...]] = {
     Heartbeat: ("status", "boot_id", "agent_version"),
     NetworkInterface: ("kind", "operstate"),
     Filesystem: ("mount_point", "device", "fs_type", "state"),
 }
 _decode = msgspec.json.Decoder(Heartbeat).decode
-# An array as a struct with as many fields as a batch may have records, and one more: an item beyond them is skipped
-# where it stands, while a list would hold four million of an array of eight megabytes.
+# An array decoded as a struct with one field more than a batch may have records: further items are skipped, while a
+# list of an array of eight megabytes could hold four million.
 _Records = msgspec.defstruct(
     "_Records", [(f"record_{n}", msgspec.Raw, None) for n in range(MAX_BATCH_HEARTBEATS + 1)], array_like=True
 )
@@ -40,9 +40,9 @@ _lines = re.compile(rb"\S[^\n]*").finditer
 
 
 def decode_heartbeat(body: bytes, *, now: datetime, oldest: timedelta) -> Heartbeat:
-    """A heartbeat that the database will take. Hints that make no sense are left out (service/ingest/hints.py).
+    """A heartbeat that the database accepts, without invalid hints (service/ingest/hints.py).
 
-    Raises Problem: 400 where the body is not JSON, 422 with every field that is not as specified, MAX_ERRORS at most.
+    Raises Problem: 400 if the body is not JSON, 422 with up to MAX_ERRORS invalid fields.
     """
     try:
         try:
@@ -60,7 +60,7 @@ def decode_heartbeat(body: bytes, *, now: datetime, oldest: timedelta) -> Heartb
         raise not_json(raised) from None
     if (doubt := _doubt(heartbeat)) is not None:
         raise not_as_specified(body, doubt, Heartbeat)
-    # In JSON a control character is escaped, DEL and those past it excepted; most bodies have none of these bytes.
+    # In JSON control characters are escaped, except DEL and those above it; most bodies have none of these bytes.
     if b"\\" in body or b"\x7f" in body or b"\xc2" in body:
         _replace_control_characters(heartbeat)
     if heartbeat.timestamp is not None:
@@ -69,10 +69,10 @@ def decode_heartbeat(body: bytes, *, now: datetime, oldest: timedelta) -> Heartb
 
 
 def split_batch(body: bytes, *, lines: bool) -> list[bytes | msgspec.Raw]:
-    """The records of a batch, each still as it came: a JSON array, or one JSON text a line.
+    """The records of a batch as raw JSON: of a JSON array, or one per line.
 
-    Raises Problem where the body as a whole cannot be read: 400 if it is not JSON, 413 past MAX_BATCH_HEARTBEATS
-    records, 422 if it is not an array.
+    Raises Problem if the body as a whole is invalid: 400 if it is not JSON, 413 above MAX_BATCH_HEARTBEATS records, 422
+    if it is not an array.
     """
     records: list[bytes | msgspec.Raw]
     if lines:
@@ -86,14 +86,14 @@ def split_batch(body: bytes, *, lines: bool) -> list[bytes | msgspec.Raw]:
             raise not_json(raised) from None
         records = [record for record in msgspec.structs.astuple(array) if record is not None]
     if len(records) > MAX_BATCH_HEARTBEATS:
-        raise Problem("too_large", f"a batch holds at most {MAX_BATCH_HEARTBEATS} heartbeats")
+        raise Problem("too_large", f"a batch may have at most {MAX_BATCH_HEARTBEATS} heartbeats")
     return records
 
 
 def _check_time(timestamp: datetime, now: datetime, oldest: timedelta) -> None:
     if timestamp > now + FUTURE_ALLOWED:
         raise Problem.invalid(
-            "timestamp", f"lies more than 5 minutes ahead of the service's clock, {_iso(now)}", "clock_future"
+            "timestamp", f"is more than 5 minutes ahead of the service's clock, {_iso(now)}", "clock_future"
         )
     if timestamp < now - oldest:
         raise Problem.invalid(
@@ -106,9 +106,9 @@ def _iso(moment: datetime) -> str:
 
 
 def _doubt(heartbeat: Heartbeat) -> FieldError | None:
-    """Something that is wrong and that the types cannot say; quick, because every heartbeat is asked.
+    """An error that the types cannot express; fast, because it checks every heartbeat.
 
-    Counters end at 2**64 - 1, and an interface's name is its own: one of these would fail the whole batch.
+    Counters above 2**64 - 1 and duplicate names of interfaces would fail the whole batch.
     """
     if heartbeat.network_interfaces and (doubt := _doubt_in(heartbeat.network_interfaces)):
         return doubt
@@ -133,16 +133,16 @@ def _doubt_in(interfaces: list[NetworkInterface]) -> FieldError | None:
         if one.stacked_on:
             stacked += len(one.stacked_on)
             if _NOT_IN_NAMES.search("".join(one.stacked_on)):
-                msgspec.structs.force_setattr(one, "stacked_on", None)  # a hint that makes no sense
+                msgspec.structs.force_setattr(one, "stacked_on", None)  # an invalid hint
     if stacked > MAX_STACKED_ON:
-        return FieldError("network_interfaces", f"stacked_on has more than {MAX_STACKED_ON} names in all")
+        return FieldError("network_interfaces", f"stacked_on has more than {MAX_STACKED_ON} names in total")
     if len({one.name for one in interfaces}) < len(interfaces):
-        return FieldError("network_interfaces", "a name stands twice")
+        return FieldError("network_interfaces", "a name appears twice")
     return None
 
 
 def _replace_control_characters(heartbeat: Heartbeat) -> None:
-    """Raises Problem (422) for a name that has one; see _DESCRIPTIVE."""
+    """Raises Problem (422) for a name with a control character; see _DESCRIPTIVE."""
     for name in NAMES:
         text = getattr(heartbeat, name)
         if text and CONTROL.search(text):

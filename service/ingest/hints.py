@@ -1,4 +1,4 @@
-"""Hints of a heartbeat (service/wire.py: HINTS) that make no sense: each costs itself alone, never the heartbeat."""
+"""Removes invalid hints of a heartbeat (service/wire.py: HINTS); the rest of the heartbeat is kept."""
 
 from collections import Counter, deque
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ _DECODERS = {
 
 
 def _loose(struct: type[msgspec.Struct], **types: Any) -> type[msgspec.Struct]:
-    """The same struct, its hints as they come: made into objects, a megabyte of brackets would be a hundred of them."""
+    """The same struct with raw hints: decoded into objects, a megabyte of brackets would take a hundred."""
     types |= dict.fromkeys(HINTS[struct], msgspec.Raw)
     fields: list[Any] = [
         (field.name, types.get(field.name, field.type), *(() if field.required else (field.default,)))
@@ -39,12 +39,12 @@ _decode_loosely = msgspec.json.Decoder(_loose(Heartbeat, network_interfaces=_Loo
 
 
 def decode_sensible(body: bytes) -> Heartbeat:
-    """The heartbeat without the hints that are not of their types. Agents that send a bad hint send it every time: it
-    costs them one more decoding.
+    """The heartbeat without hints of the wrong type. Agents that send an invalid hint send it every time: it costs one
+    more decoding.
 
-    Raises as any decoder of msgspec does, for what is wrong apart from hints.
+    Raises like any decoder of msgspec for errors in other fields.
     """
-    body.decode()  # the decoder skips what the strings of a hint hold
+    body.decode()  # the decoder does not check strings in raw hints
     loose: Any = _decode_loosely(body)
     if loose.network_interfaces is not None:
         loose.network_interfaces = [_sensible(NetworkInterface, one) for one in loose.network_interfaces]
@@ -63,10 +63,10 @@ def _sensible(struct: type[S], loose: Any) -> S:
 
 
 def consistent(heartbeat: Heartbeat) -> Heartbeat:
-    """The same heartbeat without hints that contradict what it reports. Quick, because every heartbeat passes.
+    """The same heartbeat without hints that contradict its data. Fast, because it checks every heartbeat.
 
-    A primary interface that is not among those reported is none. Interfaces that are stacked on each other in a circle
-    are not stacked on each other: none of them would be the lowest, and their traffic in no sum.
+    A primary interface that is not reported is removed. So is circular `stacked_on`: none of these interfaces would be
+    the lowest, and no sum would contain their traffic.
     """
     interfaces = heartbeat.network_interfaces
     if not interfaces:
@@ -94,7 +94,7 @@ def consistent(heartbeat: Heartbeat) -> Heartbeat:
 
 
 def _in_circles(below: Mapping[str, list[str]]) -> set[str]:
-    """The names on or between circles: what is left when all that ends below, and then above, is taken away."""
+    """The names on or between cycles: those that remain after removing everything that ends below, and then above."""
     above: dict[str, list[str]] = {}
     for name, names in below.items():
         for other in names:
@@ -107,7 +107,7 @@ def _in_circles(below: Mapping[str, list[str]]) -> set[str]:
 
 
 def _without_ends(names: set[str], onward: Mapping[str, list[str]], back: Mapping[str, list[str]]) -> set[str]:
-    """Those of `names` from which one can go `onward` without end; `back` is the other direction."""
+    """The `names` from which `onward` leads into a cycle; `back` is the other direction."""
     left = set(names)
     steps = Counter({name: sum(one in left for one in onward.get(name, ())) for name in left})
     ends = deque(name for name in left if not steps[name])

@@ -1,4 +1,4 @@
-"""Heartbeats that wait for the database: by server, in the order of their arrival."""
+"""The queue of heartbeats that wait for the database: by server, in the order of their arrival."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -6,25 +6,28 @@ from itertools import islice
 
 from service.ingest.batch import Pending
 
-BATCH_HEARTBEATS = 200  # past it a batch's time grows and its rate hardly does
+BATCH_HEARTBEATS = 200  # above it, a batch takes longer without a higher rate
 BATCH_SAMPLES = 2_000  # hosts with hundreds of interfaces fill a batch sooner
-# From here on a heartbeat is heavy: it is executed alone, beside the others and not before them.
+# From here on a heartbeat is heavy: it is executed alone, concurrently with the others and not before them.
 HEAVY_SAMPLES = 500
-# A server's share of the queue: a replayed batch of 1,000 fits into that of the default, and four fill it.
+# A server's share of the queue: with the default size, it holds a replayed batch of 1,000, and four of them fill the
+# queue.
 SHARE = 4
-# What only servers with at most this many waiting may fill: others report on while some replay.
+# A part of the queue is reserved for servers with at most this many waiting heartbeats, so that they can report while
+# others replay.
 RESERVED = 5  # a fifth of it
 LIVE_HEARTBEATS = 2
 
 
 class Queue:
-    """Gives out batches. A batch holds one heartbeat of a server, and a server is in one batch at a time.
+    """Hands out batches. A batch has at most one heartbeat of each server, and each server is in at most one batch at a
+    time.
 
-    So a server's heartbeats are stored in the order of their arrival, and a machine that replays a day does not keep
-    the others waiting.
+    So the heartbeats of a server are stored in the order of their arrival, and a machine that replays a day does not
+    delay the others.
 
-    A heavy heartbeat is a batch of its own, one at a time: of several writers one executes it, and the others go on
-    with all the rest. Where both wait, they are given out by turns.
+    A heavy heartbeat is a batch of its own, and only one writer executes one at a time, while the others continue with
+    the rest. If both kinds wait, they alternate.
     """
 
     def __init__(self, limit: int) -> None:
@@ -32,11 +35,11 @@ class Queue:
         self._share = max(limit // SHARE, 1)
         self._unreserved = limit - limit // RESERVED
         self._waiting: dict[str, deque[Pending]] = {}
-        # The servers, whose turn is next first, by what their next heartbeat is.
+        # The waiting servers in order, by the kind of their next heartbeat.
         self._light: dict[str, None] = {}
         self._heavy: dict[str, None] = {}
-        self._busy: set[str] = set()  # servers of the batches that are given out
-        self._executing_heavy = ""  # the server whose heavy heartbeat is given out
+        self._busy: set[str] = set()  # servers of the batches being executed
+        self._executing_heavy = ""  # the server whose heavy heartbeat is being executed
         self._is_heavys_turn = False
         self._count = 0
 
@@ -44,7 +47,7 @@ class Queue:
         return self._count
 
     def is_full_for(self, server_id: str) -> bool:
-        """Whether no more of this server's may wait."""
+        """Whether no more heartbeats of this server may wait."""
         if self._count >= self._limit:
             return True
         own = len(self._waiting.get(server_id, ()))
@@ -52,11 +55,11 @@ class Queue:
 
     @property
     def is_heavy_executing(self) -> bool:
-        """Whether a writer has a heavy heartbeat: what waits then is not worth gathering."""
+        """Whether a writer executes a heavy heartbeat: then a batch need not wait for more heartbeats."""
         return bool(self._executing_heavy)
 
     def put(self, pending: Pending) -> None:
-        """Behind the others of its server."""
+        """Adds a heartbeat behind the others of its server."""
         server_id = pending.heartbeat.server_id
         waiting = self._waiting.get(server_id)
         if waiting is None:
@@ -67,7 +70,7 @@ class Queue:
         self._count += 1
 
     def put_back(self, batch: Iterable[Pending]) -> None:
-        """What was taken and not stored: before the others of its server."""
+        """Returns heartbeats that were taken and not stored, before the others of their servers."""
         for pending in batch:
             server_id = pending.heartbeat.server_id
             self._light.pop(server_id, None)
@@ -77,9 +80,9 @@ class Queue:
             self._count += 1
 
     def take(self) -> list[Pending]:
-        """A batch by server_id: rows are locked in this order, so that two batches cannot wait for each other.
+        """A batch ordered by server_id: rows are locked in this order, so that two batches cannot deadlock.
 
-        Its servers are busy until `release`. Empty where nobody waits but for them.
+        Its servers are busy until `release`. Empty if only busy servers have waiting heartbeats.
         """
         if self._is_heavys_turn and (batch := self._take_heavy()):
             return batch
@@ -111,7 +114,7 @@ class Queue:
         return []
 
     def _take_of(self, server_id: str, order: dict[str, None]) -> Pending | None:
-        """The server's next heartbeat, if it is of this order; those whose clients were told to come again are gone."""
+        """The server's next heartbeat, if it is of this kind, without those whose clients have already got 503."""
         waiting = self._waiting[server_id]
         while waiting and waiting[0].answer.done():
             waiting.popleft()

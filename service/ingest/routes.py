@@ -1,6 +1,6 @@
-"""The two ingest routes: body → wire → ingest → answer.
+"""The two ingest routes: body → wire → ingest → response.
 
-Bare ASGI beside Litestar: a typed handler costs three times as much as all that is done here, its routing alone a
+They are plain ASGI, outside Litestar: a typed handler costs three times as much as everything here, its routing alone a
 tenth, and Litestar answers 500 to bodies that are nested too deeply or are not UTF-8.
 """
 
@@ -27,7 +27,7 @@ from service.wire import AgentConfig, Heartbeat
 
 MAX_HEARTBEAT_BYTES = 1 << 20
 MAX_BATCH_BYTES = 8 << 20
-DECODED_AT_ONCE = 256 << 10  # some milliseconds' work: others have their turn between
+DECODED_AT_ONCE = 256 << 10  # a few milliseconds' work, after which other tasks get a turn
 
 _LINES_TYPES = {b"application/x-ndjson", b"application/jsonl", b"application/ndjson"}
 
@@ -52,7 +52,7 @@ class HeartbeatAnswer(msgspec.Struct, frozen=True):
 
 
 class Rejected(msgspec.Struct, frozen=True):
-    """A record of a batch that can never be stored, by its place in the batch."""
+    """A permanently rejected record of a batch, by its position in the batch."""
 
     index: int
     code: str
@@ -127,7 +127,7 @@ def routes(
 async def _store_batch(
     ingest: Ingest, records: list[bytes | msgspec.Raw], oldest: timedelta, caller: Caller
 ) -> BatchAnswer:
-    """Stores what can be stored; one bad record never rejects its neighbours.
+    """Stores the valid records; an invalid record does not affect the others.
 
     Raises Problem (503) if any record's fate is not known, or not all are in the same database: the whole batch may be
     sent again.
@@ -147,14 +147,16 @@ async def _store_batch(
                 await asyncio.sleep(0)
         except Problem as problem:
             rejected.append(Rejected(index, problem.code, problem.errors or [FieldError("", problem.detail)]))
-            await asyncio.sleep(0)  # to say what is wrong takes long: others have their turn between
-    # In order, a sample's predecessor is at hand; newest first, each would be sought in the history.
+            await asyncio.sleep(0)  # describing errors takes long: other tasks get a turn
+    # In order, the predecessor of a sample is in the server's row; newest first, each would have to be read from
+    # history.
     accepted.sort(key=lambda one: one[1].timestamp or now)
     for server_id in {heartbeat.server_id for _, heartbeat in accepted}:
         ingest.check_room(server_id)
     outcomes = await asyncio.gather(
         *(
-            # A microsecond apart where the service's clock stands in: at one moment, the second would be a duplicate.
+            # If the service's clock is used, the times differ by a microsecond: otherwise the second would be a
+            # duplicate.
             ingest.store(heartbeat, heartbeat.timestamp or now + timedelta(microseconds=index))
             for index, heartbeat in accepted
         ),
@@ -208,8 +210,8 @@ async def _answer(
         status, media_type, body = problem.status, MEDIA_TYPE.encode(), problem.body()
         headers = tuple((name.lower().encode(), value.encode()) for name, value in problem.headers.items())
         if caller is None and _is_large(scope):
-            headers += ((b"connection", b"close"),)  # megabytes that nobody wants are not read for the next request
-    except Exception as raised:  # noqa: BLE001 - the last resort: the log has all of it
+            headers += ((b"connection", b"close"),)  # closing saves reading megabytes of the rejected body
+    except Exception as raised:  # noqa: BLE001 - the last resort: the log has the traceback
         limited(logging.ERROR, ("bug", type(raised).__name__), "%s failed", scope["path"], exc_info=raised)
         bug = Problem("internal", "the error is in the log")
         metrics.rejected[bug.code] += 1

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from service.database.hosts import reason
-from service.database.pool import UNREACHABLE, connect_ingest
+from service.database.pool import UNREACHABLE, connect_writer
 from service.database.server import ServerIdentity
 from service.http.log_limit import limited
 from service.ingest.durability import SealerSession
@@ -25,7 +25,7 @@ class Writer:
 async def join(session: SealerSession, url: str, counts: Counter[str]) -> Writer | None:
     """A writer on the server that `session` is on; None where there is none now."""
     try:
-        connection = await connect_ingest(url, waits_for_disk=False)
+        connection = await connect_writer(url, waits_for_disk=False)
         try:
             server = await ServerIdentity.read(connection)
         except BaseException:

@@ -1,4 +1,4 @@
-"""What clients need to read the answers: when a server is late or offline, what counts as full, and the periods."""
+"""Definitions for clients: when a server is late or offline, when a filesystem counts as full, and the periods."""
 
 from typing import Any
 
@@ -22,8 +22,8 @@ class PeriodDefinition(msgspec.Struct, frozen=True):
     """A period of sparklines, which ends now.
 
     seconds         its length
-    base_seconds    the finest bucket that can be asked for; any other is a multiple of it
-    bucket_seconds  the bucket of an answer, unless the request names another
+    base_seconds    the finest bucket that can be requested; any other is a multiple of it
+    bucket_seconds  the default bucket
     """
 
     name: str
@@ -33,13 +33,13 @@ class PeriodDefinition(msgspec.Struct, frozen=True):
 
 
 class Definitions(msgspec.Struct, frozen=True):
-    """The thresholds and periods that the service and its dashboard go by. They change with the version only.
+    """The thresholds and periods that the service and its dashboard use. They change only with the version.
 
-    default_interval_seconds    between heartbeats, of an agent that does not report its interval
-    late_after_intervals        a server is late once so many intervals have passed since its `received_at`
-    offline_after_intervals     its `status` is offline once so many have
-    clock_skew_seconds          a clock that is off by this much or more deserves a warning
-    filesystem_warning_percent  a filesystem is nearly full from here on, and full from filesystem_full_percent
+    default_interval_seconds    interval between heartbeats of an agent that does not report it
+    late_after_intervals        a server is late once this many intervals have passed since its `received_at`
+    offline_after_intervals     its `status` is offline once this many have passed
+    clock_skew_seconds          a clock that is off by at least this much deserves a warning
+    filesystem_warning_percent  a filesystem is nearly full from here on, and full from filesystem_full_percent on
     periods                     shortest first
     bucket_widths_seconds       widths of buckets that divide hours or days evenly, narrowest first
     """

@@ -1,6 +1,6 @@
-"""`linkbeat recount`: judges a server's stored samples again by today's rules.
+"""`linkbeat recount`: recomputes the deltas of a server's stored samples with the current rules.
 
-sql/function/recount.sql does it; docs/counters.md has the rules."""
+sql/function/recount.sql does the work; docs/counters.md has the rules."""
 
 import argparse
 import asyncio
@@ -25,7 +25,7 @@ _REFRESH = "CALL linkbeat.refresh_changed(of_server => $1, since => coalesce($2,
 
 
 class Recounted(msgspec.Struct, frozen=True):
-    """One interface: its samples that were judged, those of them whose deltas or kind changed, and octets in all."""
+    """One interface: the samples examined, those whose deltas or kind changed, and the total octets."""
 
     interface_name: str
     samples: int
@@ -38,18 +38,18 @@ class Recounted(msgspec.Struct, frozen=True):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `recount`."""
-    parser.add_argument("server", metavar="SERVER", help="the server's id")
+    parser.add_argument("server", metavar="SERVER", help="id of the server")
     parser.add_argument(
         "--since",
         type=time_argument,
         metavar="TIME",
-        help="from this time on, such as 2026-01-29T10:00Z; without it, from the oldest sample",
+        help="start, such as 2026-01-29T10:00Z (default: the oldest sample)",
     )
-    parser.add_argument("--dry-run", action="store_true", help="print what would change, and change nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print the changes without making them")
 
 
 def run(settings: Settings, arguments: argparse.Namespace, say: Callable[[str], None]) -> int:
-    """Recounts, and prints what changed on stdout, an interface a line."""
+    """Recounts, and prints the changes to stdout, one interface per line."""
     with choose_database(settings, lambda _: None) as database:
         asyncio.run(schema.check(database.url, settings))
         try:
@@ -65,11 +65,11 @@ def run(settings: Settings, arguments: argparse.Namespace, say: Callable[[str], 
 
 
 async def recount(url: str, server_id: str, since: datetime | None, *, is_dry: bool) -> list[Recounted]:
-    """Judges the samples of a server again, from `since` on or all of them; by interface, in the order of names.
+    """Recomputes the deltas of a server's samples, from `since` on or all of them. Returns the interfaces by name.
 
-    In many transactions, so that its heartbeats go on; it has no time limit.
+    It uses many transactions, so that ingest continues, and has no time limit.
 
-    Raises asyncpg.NoDataFoundError where the server is not known.
+    Raises asyncpg.NoDataFoundError for an unknown server.
     """
     connection = await connect(url, seconds=schema.CONNECT_SECONDS)
     try:

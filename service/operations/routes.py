@@ -1,4 +1,4 @@
-"""Whether the service lives, whether it can do its work, and what it says of itself."""
+"""Liveness, readiness, health, version information and metrics of the service."""
 
 import logging
 from contextlib import suppress
@@ -24,7 +24,7 @@ from service.settings import Settings
 log = logging.getLogger("linkbeat")
 
 JOBS_NAMED = 5
-# What works in the background; nothing that is stored or read depends on it at once. What does not work stands first.
+# Background jobs; storing and reading do not depend on them immediately. Failing jobs come first.
 _JOBS = """
 SELECT job, state, every, last_success, last_failure, consecutive_failures, last_error FROM linkbeat.jobs
 ORDER BY state = 'ok', state = 'taken over', consecutive_failures DESC, job
@@ -39,6 +39,14 @@ _STATE = f"""
 SELECT edition, (SELECT version_num FROM linkbeat.schema_version) AS revision, {_SCHEDULED} AS is_scheduled
 FROM linkbeat.installation
 """
+# How evaluating alerts goes, and how many there are; one row without a rule where there are none.
+_ALERTS = """
+SELECT c.evaluated_at, extract(epoch FROM now() - c.evaluated_at)::float8 AS age_seconds,
+       extract(epoch FROM c.took)::float8 AS took_seconds, a.rule_id, a.severity, a.state, a.alerts
+FROM (SELECT nullif(evaluated_at, '-infinity') AS evaluated_at, took FROM linkbeat.alert_clock) c
+LEFT JOIN (SELECT rule_id, severity, state, count(*) AS alerts FROM public.alerts GROUP BY 1, 2, 3) a ON true
+"""
+LATE_TURNS = 4  # missed one after the other, before it is said
 _INFO = f"""
 SELECT i.edition, v.version_num AS revision, current_setting('server_version') AS postgresql_version,
        (SELECT extversion FROM pg_extension WHERE extname = 'timescaledb') AS timescaledb_version,
@@ -52,19 +60,20 @@ FROM linkbeat.installation i, linkbeat.schema_version v, (
 
 
 class Alive(msgspec.Struct, frozen=True):
-    """The process answers."""
+    """The process is alive."""
 
     status: Literal["ok"] = "ok"
 
 
 class Readiness(msgspec.Struct, frozen=True):
-    """What the service needs, each `ok` or what is wrong with it.
+    """The dependencies of the service, each `ok` or a description of the problem.
 
     jobs   the work in the background: refresh of the aggregates, compression, retention. Where it fails or is off,
            heartbeats are stored and answers are right all the same; so this alone leaves the service ready.
     durability           whether 200 can mean what LINKBEAT_DURABILITY says
     durability_in_force  what the database's commits are worth: local, on the primary's disk; replicated, on a
                          synchronous standby's too; none, nothing is acknowledged
+    alerts               whether alerts are evaluated, and in time; it leaves the service ready
     """
 
     status: Literal["ready", "not ready"]
@@ -72,6 +81,7 @@ class Readiness(msgspec.Struct, frozen=True):
     schema: str
     ingest: str
     jobs: str
+    alerts: str
     edition: str
     durability: str
     durability_asked: Literal["local", "replicated"]
@@ -79,7 +89,7 @@ class Readiness(msgspec.Struct, frozen=True):
 
 
 class Job(msgspec.Struct, frozen=True):
-    """Work in the background. `state`: ok, failing, overdue, off, or taken over by the service from TimescaleDB."""
+    """A background job. `state`: ok, failing, overdue, off, or taken over (by the service from TimescaleDB)."""
 
     job: str
     state: str
@@ -91,9 +101,10 @@ class Job(msgspec.Struct, frozen=True):
 
 
 class SystemHealth(msgspec.Struct, frozen=True):
-    """What the service needs, each `ok` or what is wrong with it; and each job in the background.
+    """The dependencies of the service, each `ok` or a description of the problem; and each background job.
 
-    status            ok; degraded: jobs do not work, heartbeats and answers do; failing: it cannot do its work
+    status            ok; degraded: background jobs fail, but heartbeats are stored and responses are correct; failing:
+                      the service cannot store or read
     queue_heartbeats  heartbeats that wait for the database
     durability        as in /health/ready
     """
@@ -109,7 +120,7 @@ class SystemHealth(msgspec.Struct, frozen=True):
 
 
 class SystemInfo(msgspec.Struct, frozen=True):
-    """What is installed, and how much there is of it.
+    """Versions, sizes and counts of the installation.
 
     edition         of TimescaleDB: apache or community
     schema_revision of the database's migrations
@@ -141,7 +152,7 @@ class SystemInfo(msgspec.Struct, frozen=True):
 
 
 class _Found(msgspec.Struct):
-    """What a look at the database, the schema and ingest showed."""
+    """The result of checking the database, the schema and ingest."""
 
     database: str = "ok"
     schema: str = "unknown"
@@ -150,6 +161,7 @@ class _Found(msgspec.Struct):
     edition: str = "unknown"
     jobs: list[asyncpg.Record] | None = None
     is_scheduled: bool = False
+    alerts: list[asyncpg.Record] | None = None
 
     @property
     def is_ready(self) -> bool:
@@ -163,50 +175,31 @@ def routers(
     settings: Settings,
 ) -> tuple[Router, Router]:
     """/health, /health/ready and /metrics, at the root; and /system, which belongs below /api/v1 with its guards."""
-    expected, started_at = schema.head(), datetime.now(UTC)
-
-    async def look() -> _Found:
-        found = _Found()
-        try:
-            rows = await reader.database.fetch(_STATE)
-            found.jobs = await reader.database.fetch(_JOBS)
-        except Problem as problem:
-            found.database = problem.detail
-        except asyncpg.PostgresError as raised:
-            log.warning("the schema cannot be read: %s", raised)
-            found.schema = "cannot be read"
-        else:
-            edition, revision, found.is_scheduled = rows[0] if rows else ("unknown", None, False)
-            found.edition = edition
-            found.schema = "ok" if revision == expected else f"at {revision or 'no revision'}, expected {expected}"
-        if not ingest.is_connected:
-            found.ingest = "no connection to the database"
-        state = ingest.durability
-        if state.asked == "replicated" and state.reason:
-            found.durability = state.reason
-            if ingest.is_reached:
-                found.ingest = "ok"  # it has its connection, and does not acknowledge by it
-        return found
+    started_at = datetime.now(UTC)
 
     async def exposition(request: Request[Any, Any, Any]) -> Response[bytes]:
-        jobs, edition = None, "unknown"
+        jobs, alerts, edition = None, None, "unknown"
         with suppress(Problem, asyncpg.PostgresError):
             rows = await reader.database.fetch(_STATE)
             edition = rows[0]["edition"] if rows else "unknown"
             jobs = [row["state"] for row in await reader.database.fetch(_JOBS)]
-        text, media_type = exposed.text(request.headers.get("accept", ""), jobs, edition)
+            alerts = await reader.database.fetch(_ALERTS)
+        text, media_type = exposed.text(request.headers.get("accept", ""), jobs, alerts, edition)
         return Response(text, media_type=media_type)
 
-    @get("/health", scope="open", summary="Is the process alive?")
+    @get("/health", scope="open", summary="Liveness")
     async def health() -> Alive:
         return Alive()
 
-    not_ready = ResponseSpec(Readiness, generate_examples=False, description="It cannot; the fields say why.")
+    not_ready = ResponseSpec(Readiness, generate_examples=False, description="Not ready; the fields have the reason.")
 
-    @get("/health/ready", scope="open", summary="Can it store and answer?", responses={503: not_ready})
+    @get(
+        "/health/ready", scope="open", summary="Readiness: can the service store and read?", responses={503: not_ready}
+    )
     async def ready() -> Response[Readiness]:
-        found = await look()
+        found = await _check(reader, ingest)
         told = _told(found, settings)
+        alerts = "unknown" if not found.alerts else _evaluated(found.alerts[0], settings.alert_seconds)
         status: Literal["ready", "not ready"] = "ready" if found.is_ready else "not ready"
         return Response(
             Readiness(
@@ -215,6 +208,7 @@ def routers(
                 found.schema,
                 found.ingest,
                 told,
+                alerts,
                 found.edition,
                 found.durability,
                 ingest.durability.asked,
@@ -225,20 +219,21 @@ def routers(
 
     @get(
         "/metrics",
-        summary="Numbers for Prometheus",
+        summary="Metrics for Prometheus",
         media_type="text/plain",
         responses={} if settings.metrics_public else problems(401),
         scope="open" if settings.metrics_public else "read",
+        is_fresh=True,
     )
     async def public_metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
-        """OpenMetrics where `Accept` asks for it. Without a key only where LINKBEAT_METRICS_PUBLIC says so."""
+        """OpenMetrics if `Accept` requests it. Needs a token unless LINKBEAT_METRICS_PUBLIC is true."""
         return await exposition(request)
 
-    failing = ResponseSpec(SystemHealth, generate_examples=False, description="It cannot; the fields say why.")
+    failing = ResponseSpec(SystemHealth, generate_examples=False, description="Failing; the fields have the reason.")
 
-    @get("/health", summary="Everything that it needs", responses=problems(401) | {503: failing})
+    @get("/health", is_fresh=True, summary="Everything that it needs", responses=problems(401) | {503: failing})
     async def system_health() -> Response[SystemHealth]:
-        found = await look()
+        found = await _check(reader, ingest)
         jobs = [
             Job(
                 job["job"], job["state"], job["every"].total_seconds(), job["last_success"], job["last_failure"],
@@ -257,7 +252,7 @@ def routers(
             status_code=200 if found.is_ready else 503,
         )
 
-    @get("/info", summary="What is installed, and how much there is of it", responses=problems(401, 503) | NOT_MODIFIED)
+    @get("/info", summary="Versions, sizes and counts", responses=problems(401, 503) | NOT_MODIFIED)
     async def info(request: Request[Any, Any, Any]) -> Response[SystemInfo]:
         async def read() -> SystemInfo:
             (row,) = await reader.database.fetch(_INFO)
@@ -283,15 +278,58 @@ def routers(
 
         return await reader.answers.get(request, "info", read, keep_seconds=LONGEST_SECONDS)
 
-    @get("/metrics", summary="Numbers for Prometheus", media_type="text/plain", responses=problems(401))
+    @get(
+        "/metrics",
+        is_fresh=True,
+        summary="Numbers for Prometheus",
+        media_type="text/plain",
+        responses=problems(401),
+    )
     async def system_metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
-        """The same as `/metrics`, always with a key."""
+        """The same as `/metrics`, but always needs a token."""
         return await exposition(request)
 
     return (
         Router("/", route_handlers=[health, ready, public_metrics], tags=["system"]),
         Router("/system", route_handlers=[system_health, info, system_metrics], tags=["system"]),
     )
+
+
+def _evaluated(clock: asyncpg.Record, seconds: float) -> str:
+    """What is wrong with the turns of alerts, which are due every `seconds`; or `ok`."""
+    if clock["evaluated_at"] is None:
+        return "not evaluated yet"
+    if clock["age_seconds"] > LATE_TURNS * seconds:
+        return f"last evaluated {clock['evaluated_at']:%Y-%m-%dT%H:%M:%SZ}"
+    if clock["took_seconds"] > seconds:
+        return f"a turn took {clock['took_seconds']:.1f} s; one is due every {seconds:g} s"
+    return "ok"
+
+
+async def _check(reader: Reader, ingest: Ingest) -> _Found:
+    found = _Found()
+    expected = schema.head()
+    try:
+        rows = await reader.database.fetch(_STATE)
+        found.jobs = await reader.database.fetch(_JOBS)
+        found.alerts = await reader.database.fetch(_ALERTS)
+    except Problem as problem:
+        found.database = problem.detail
+    except asyncpg.PostgresError as raised:
+        log.warning("cannot read the schema: %s", raised)
+        found.schema = "cannot be read"
+    else:
+        edition, revision, found.is_scheduled = rows[0] if rows else ("unknown", None, False)
+        found.edition = edition
+        found.schema = "ok" if revision == expected else f"at {revision or 'no revision'}, expected {expected}"
+    if not ingest.is_connected:
+        found.ingest = "no connection to the database"
+    state = ingest.durability
+    if state.asked == "replicated" and state.reason:
+        found.durability = state.reason
+        if ingest.is_reached:
+            found.ingest = "ok"  # it has its connection, and does not acknowledge by it
+    return found
 
 
 def _maintenance(settings: Settings, *, is_scheduled: bool) -> str:

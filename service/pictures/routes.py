@@ -1,7 +1,7 @@
-"""Sparklines as pictures by URL, for pages that show an image and cannot ask an API; and the links that let them.
+"""Sparklines as pictures, for pages that can show an image but not call an API; and signed links to them.
 
-A picture is drawn from the JSON answer's own bytes and kept with them (service/cache.py): it costs no query that the
-answer would not have cost.
+A picture is drawn from the bytes of the JSON response and cached with them (service/cache.py): it costs no additional
+query.
 """
 
 import logging
@@ -39,29 +39,27 @@ from service.traffic.periods import Grid, PeriodName, grid
 log = logging.getLogger("linkbeat")
 
 MEDIA_TYPE = "image/svg+xml; charset=utf-8"
-# So far behind is a page that asks again, and whatever cache lies between: one bucket, and never more than this.
+# The maximum age of a picture in caches: one bucket, and never more than this.
 LONGEST_AGE_SECONDS = 300
 _STYLE_HASH = b64encode(sha256(STYLE.encode()).digest()).decode()
 
 Width = Annotated[int, QueryParameter(ge=40, le=2000, description="In pixels.")]
 Height = Annotated[int, QueryParameter(ge=16, le=1000, description="In pixels.")]
 Colours = Annotated[
-    Theme, QueryParameter(description="`auto` follows what the browser, or the page around it, prefers.")
+    Theme, QueryParameter(description="`auto` follows the preference of the browser or the page around the picture.")
 ]
-Label = Annotated[
-    Literal["on", "off"], QueryParameter(description="`on`: name and figures as text, where there is room for them.")
-]
+Label = Annotated[Literal["on", "off"], QueryParameter(description="`on`: name and figures as text, if there is room.")]
 
 
 class PictureLink(msgspec.Struct, frozen=True):
-    """Where the picture is, on this service. `period`, `width`, `height`, `theme` and `label` may be added."""
+    """The path of the picture on this service. `period`, `width`, `height`, `theme` and `label` may be added."""
 
     path: str
     expires_at: datetime
 
 
 class Asked(NamedTuple):
-    """What a picture of any metric may be asked for."""
+    """The parameters of pictures of all metrics."""
 
     buckets: Grid
     look: Look
@@ -104,7 +102,7 @@ def router(reader: Reader, tokens: Tokens, links: Links) -> Router:
         asked: Wanted,
         interface: InterfaceFilter = None,
     ) -> Response[bytes]:
-        """Received above the axis, sent below it; without `interface`, the server's traffic as a whole."""
+        """Received traffic above the axis, sent traffic below it; without `interface`, all traffic of the server."""
         form = _form(request, asked, charts.of_traffic)
         return await sparkline.of_server(request, reader, server_id, interface, asked.buckets, form=form)
 
@@ -113,7 +111,7 @@ def router(reader: Reader, tokens: Tokens, links: Links) -> Router:
         async def read_host(
             request: Request[Any, Caller, Any], server_id: FromPath[str], asked: Wanted
         ) -> Response[bytes]:
-            """The mean of each bucket: of 100 percent; of the temperature, above 0 °C."""
+            """The mean of each bucket, on a scale up to 100 percent; for the temperature, from 0 °C on."""
             form = _form(request, asked, charts.of_gauge)
             return await gauges.of_host(request, reader, metric, server_id, asked.buckets, form=form)
 
@@ -126,24 +124,24 @@ def router(reader: Reader, tokens: Tokens, links: Links) -> Router:
         asked: Wanted,
         mount_point: MountPoint,
     ) -> Response[bytes]:
-        """How full it was, of 100 percent."""
+        """Use of the filesystem, on a scale up to 100 percent."""
         form = _form(request, asked, charts.of_filesystem)
         return await gauges.of_filesystem(request, reader, server_id, mount_point, asked.buckets, form=form)
 
     @post(
         "/pictures",
         scope="read",
-        summary="Make a link to a picture",
+        summary="Create a link to a picture",
         responses=problems(400, 404, 408, 413, 415, 422, 503),
         tags=["pictures"],
     )
     async def create_link(request: Request[Any, Caller, Any]) -> Response[PictureLink]:
-        """It shows that picture alone, without a token, until it expires or the token that made it is revoked."""
+        """The link shows only that picture, without a token, until it expires or the token that made it is revoked."""
         new = await body(request, NewPicture)
         if new.interface is not None and new.metric != "network":
-            raise Problem.invalid("interface", "is for metric network")
+            raise Problem.invalid("interface", "is only allowed for metric network")
         if (new.mount_point is not None) != (new.metric == "filesystem"):
-            raise Problem.invalid("mount_point", "is what metric filesystem needs, and no other has")
+            raise Problem.invalid("mount_point", "is required for metric filesystem, and not allowed for any other")
         await check_known(reader.database, new.server_id)
         expires = int(time.time() + (new.expires_in_days or DEFAULT_DAYS) * DAY_SECONDS)
         wanted = Picture(new.server_id, new.metric, new.mount_point or new.interface)
@@ -166,15 +164,15 @@ def router(reader: Reader, tokens: Tokens, links: Links) -> Router:
 
 
 def max_age_seconds(bucket_seconds: int) -> int:
-    """How long a picture is shown before it is asked for again."""
+    """How long caches may show a picture before they revalidate it."""
     return min(bucket_seconds, LONGEST_AGE_SECONDS)
 
 
 def _asked_for(connection: ASGIConnection[Any, Any, Any, Any], metric: Metric) -> Picture:
-    """What a link has to be good for."""
+    """The picture that a link must be valid for."""
     for name in ("interface", "mount_point", "link"):
-        if len(connection.query_params.getall(name, [])) > 1:  # one could be checked, and another be shown
-            raise Problem("forbidden", f"a link names one {name}")
+        if len(connection.query_params.getall(name, [])) > 1:  # one could be checked, and another one shown
+            raise Problem("forbidden", f"a link must have exactly one {name}")
     of = {"network": "interface", "filesystem": "mount_point"}.get(metric)
     return Picture(connection.path_params["server_id"], metric, connection.query_params.get(of) if of else None)
 
@@ -182,7 +180,7 @@ def _asked_for(connection: ASGIConnection[Any, Any, Any, Any], metric: Metric) -
 def _form(request: Request[Any, Caller, Any], asked: Asked, charting: charts.Charting) -> Form:
     buckets, look = asked
     is_linked = request.auth.kind == "link"
-    # By a link, everybody may see it who has the address, and so may caches between; by a token, its bearer.
+    # With a link, anybody with the address may see it, so shared caches may store it; with a token, only its bearer.
     cached_by = "public" if is_linked else "private"
     style = f"; style-src 'sha256-{_STYLE_HASH}'" if look.theme == "auto" else ""
     return Form(
@@ -194,9 +192,9 @@ def _form(request: Request[Any, Caller, Any], asked: Asked, charting: charts.Cha
             **({} if is_linked else {"Vary": "Authorization, Cookie"}),
             "Content-Security-Policy": f"default-src 'none'{style}",
             "X-Content-Type-Options": "nosniff",
-            # An <img> may show it in any page, and in those too that isolate themselves (COEP).
+            # Any page may show it in an <img>, also pages with cross-origin isolation (COEP).
             "Cross-Origin-Resource-Policy": "cross-origin",
         },
-        # A token's bearer may have it made again; who has a link could have the database asked each time.
+        # Only a token may force a refresh: with a link, anybody could cause a query for each request.
         may_renew=not is_linked,
     )

@@ -1,5 +1,4 @@
-"""What makes a range of traffic other than plain: counters that restarted, what no line could have carried, and wrong
-readings that later ones corrected."""
+"""Events of traffic: counters that restarted, implausible gains, and wrong readings that later ones corrected."""
 
 from datetime import datetime, timedelta
 from typing import Annotated, Literal
@@ -16,8 +15,8 @@ from service.http.parameters import After, InterfaceFilter, Rows
 from service.http.problems import problems
 from service.traffic.ranges import Moment, Since, Until, range_of, utc
 
-# The aggregate tells which hours have any, and only the samples of those hours are searched. It does not tell glitches:
-# where they are sought, every hour is searched, so the range is short and of one interface.
+# The aggregate shows which hours have events, and only the samples of those hours are read. It does not show glitches:
+# they need the samples of every hour, so they are only returned for one interface and a short range.
 _GLITCHES_WITHIN = timedelta(hours=25)
 _EVENTS = """
 WITH hour AS MATERIALIZED (
@@ -39,13 +38,13 @@ Kind = Literal["reboot", "reset", "rejected", "glitch"]
 
 
 class TrafficEvent(msgspec.Struct, frozen=True):
-    """A sample of a server that is not counted plainly, of all its interfaces of which that is so.
+    """An event in a sample of a server, with the interfaces that it affects.
 
-    kind             reboot: counters restarted with the machine; reset: without it; what they show since counts.
-                     rejected: more than the line can carry; nothing of it counts. glitch: a wrong reading, which later
-                     ones corrected; nothing was lost. Told of one interface, in a range of 25 hours at most
-    elapsed_seconds  since the sample before: what was counted before a reset and after it, is not known; null: there is
-                     none
+    kind             reboot: counters restarted with the machine; reset: without it; traffic since the restart counts.
+                     rejected: an implausible gain, which does not count. glitch: a wrong reading that later ones
+                     corrected; no traffic is lost. Glitches are only returned for one interface and up to 25 hours
+    elapsed_seconds  since the previous sample; the traffic between it and a restart is unknown; null: there is no
+                     previous sample
     """
 
     timestamp: datetime
@@ -55,7 +54,7 @@ class TrafficEvent(msgspec.Struct, frozen=True):
 
 
 class TrafficEvents(msgspec.Struct, frozen=True):
-    """Events of [since, until) in the order of time; `next` continues after the last, null at the end."""
+    """Events in [since, until) in order of time; `next` continues after the last one, null at the end."""
 
     server_id: str
     since: datetime
@@ -64,13 +63,13 @@ class TrafficEvents(msgspec.Struct, frozen=True):
     next: str | None
 
 
-Server = Annotated[str, QueryParameter(description="Of this server.", max_length=255)]
+Server = Annotated[str, QueryParameter(description="The server.", max_length=255)]
 
 
 def router(database: Database, clock: Clock) -> Router:
     """GET /traffic/events."""
 
-    @get("/events", summary="Resets, reboots and what was rejected", responses=problems(401, 404, 422, 503))
+    @get("/events", summary="Resets, reboots and rejected samples", responses=problems(401, 404, 422, 503))
     async def events(
         server: Server,
         interface: InterfaceFilter = None,
@@ -79,7 +78,8 @@ def router(database: Database, clock: Clock) -> Router:
         limit: Rows = 1_000,
         after: After = None,
     ) -> TrafficEvents:
-        """As far back as samples are kept (LINKBEAT_RETAIN_RAW_DAYS); `resets` of the history are there for longer."""
+        """Available for as long as samples are retained (LINKBEAT_RETAIN_RAW_DAYS); the history has `resets` for
+        longer."""
         first, end = range_of(since, until, clock.now())
         arguments: list[object] = [storable(server), first, end, limit + 1]
         where = position = ""

@@ -1,8 +1,8 @@
 """Export: the history as a file of any size, in constant memory.
 
-The database writes the lines, a page at a time, and what comes is passed on as it is. A page is a statement of its own,
-which continues after the last row of the one before: no snapshot outlives it, so that a long export keeps no vacuum
-waiting, and a client that reads slowly holds no connection, and no more than a page.
+The database writes the lines, and the service passes them on unchanged. Each page is a separate statement that
+continues after the last row of the previous one: no snapshot outlives a page, so that a long export does not delay
+vacuum, and a client that reads slowly holds no connection and at most one page.
 """
 
 import asyncio
@@ -30,11 +30,11 @@ from service.http.problems import problems
 from service.traffic.export_formats import Relation, Writer, gzipped, relation_of, writer_of
 from service.traffic.ranges import moment, read_utc
 
-EXPORTS_AT_ONCE = 3  # of a process, with a connection each at most
+EXPORTS_AT_ONCE = 3  # per process, each with at most one connection
 PAGE_SECONDS = 60.0
-TOKENS_AT_ONCE = 2  # of one token: a client that is slow leaves the last to the others
+TOKENS_AT_ONCE = 2  # per token: a slow client leaves one to the others
 SENT_AT_ONCE = 64 << 10
-SEND_SECONDS = 15.0  # a client that takes less than SENT_AT_ONCE in so long, 4 KiB a second, is gone
+SEND_SECONDS = 15.0  # a client that reads less than SENT_AT_ONCE in this time, 4 KiB per second, is disconnected
 SERVERS_AT_ONCE = 256
 RETRY_AFTER_SECONDS = 10
 
@@ -47,7 +47,7 @@ _SERVERS = "SELECT server_id FROM servers WHERE server_id >= $1 AND server_id > 
 
 
 class Key(NamedTuple):
-    """Of a row, in the order of the file."""
+    """The position of a row, in the order of the file."""
 
     server_id: str
     interface_name: str
@@ -55,7 +55,7 @@ class Key(NamedTuple):
 
 
 class Selection(msgspec.Struct, frozen=True):
-    """Which rows of which relation."""
+    """The rows to export, and their relation."""
 
     relation: Relation
     servers: list[str] | None
@@ -74,7 +74,7 @@ class Selection(msgspec.Struct, frozen=True):
             arguments.append(value)
             return f"${len(arguments)}"
 
-        # Beside the row to go on after, its parts: compressed rows are told apart by server and interface alone.
+        # In addition to the row comparison, its parts: compressed chunks are only filtered by server and interface.
         first = first if after is None else max(first, after.server_id)
         if first == last:
             conditions = [f"server_id = {argument(first)}"]
@@ -98,21 +98,23 @@ class Selection(msgspec.Struct, frozen=True):
 
 
 class Exports:
-    """Those under way in this process."""
+    """The running exports of this process."""
 
     def __init__(self) -> None:
         self._under_way: Counter[str] = Counter()  # by token
 
     @contextmanager
     def one_more(self, token_id: str) -> Iterator[None]:
-        """Raises Problem (429) where there are too many. `token_id`: whose; "" is the fleet key."""
+        """Raises Problem (429) if too many are running. `token_id`: of the caller; "" is the fleet key."""
         if self._under_way.total() >= EXPORTS_AT_ONCE:
             raise Problem.retry(
-                "too_many_exports", f"{EXPORTS_AT_ONCE} exports are under way in this process", RETRY_AFTER_SECONDS
+                "too_many_exports",
+                f"{EXPORTS_AT_ONCE} exports are already running in this process",
+                RETRY_AFTER_SECONDS,
             )
         if token_id and self._under_way[token_id] >= TOKENS_AT_ONCE:
             raise Problem.retry(
-                "too_many_exports", f"{TOKENS_AT_ONCE} exports with this token are under way", RETRY_AFTER_SECONDS
+                "too_many_exports", f"{TOKENS_AT_ONCE} exports with this token are already running", RETRY_AFTER_SECONDS
             )
         self._under_way[token_id] += 1
         try:
@@ -125,30 +127,30 @@ def router(database: Database) -> Router:
     """GET /export/traffic."""
     exports = Exports()
 
-    @get("/traffic", summary="The history of traffic as a file", responses=problems(401, 404, 422, 429, 501, 503))
+    @get(
+        "/traffic", summary="Export the history of traffic as a file", responses=problems(401, 404, 422, 429, 501, 503)
+    )
     async def traffic(
-        format: Annotated[FormatName, QueryParameter(description="Of the file.")] = "csv",  # noqa: A002 - as it is called
-        bucket: Annotated[
-            Bucket, QueryParameter(description="The aggregate whose buckets these are; `raw`: every sample.")
-        ] = "15m",
+        format: Annotated[FormatName, QueryParameter(description="File format.")] = "csv",  # noqa: A002 - its name in the URL
+        bucket: Annotated[Bucket, QueryParameter(description="The aggregate to export; `raw`: every sample.")] = "15m",
         server: ServerNames = None,
         interface: Annotated[
             list[str] | None,
-            QueryParameter(description=f"Only interfaces of this name; may be repeated, {MAX_NAMES} times."),
+            QueryParameter(description=f"Only interfaces with this name; may be repeated up to {MAX_NAMES} times."),
         ] = None,
         since: Moment = None,
         until: Moment = None,
         after: Annotated[
             str | None,
             QueryParameter(
-                description="Continues after this row, the last one of a file: `server_id,time,interface_name`.",
+                description="Continues after this row, the last one of another file: `server_id,time,interface_name`.",
                 max_length=1000,
             ),
         ] = None,
-        limit: Annotated[int | None, QueryParameter(ge=1, le=2**53, description="Rows at most.")] = None,
+        limit: Annotated[int | None, QueryParameter(ge=1, le=2**53, description="Maximum number of rows.")] = None,
     ) -> ASGIApp:
-        """In the order of server, interface and time. An answer that was cut off lacks its last chunk: it is an error
-        to every client, and what came of it can be continued with `after`."""
+        """Rows are ordered by server, interface and time. An incomplete response lacks its last chunk, which every
+        client reports as an error; `after` continues it."""
         selection = Selection(
             relation_of(bucket),
             list(names_of(server)) or None,
@@ -170,7 +172,7 @@ def router(database: Database) -> Router:
 
 
 class _Reading:
-    """The parts of the file, each made when it is asked for."""
+    """The parts of the file, each read on demand."""
 
     def __init__(self, database: Database, selection: Selection, writer: Writer) -> None:
         self.writer = writer
@@ -179,7 +181,7 @@ class _Reading:
         self._rows = 0
 
     async def parts(self) -> AsyncIterator[bytes | bytearray]:
-        """Raises Problem (503) while the database is away."""
+        """Raises Problem (503) while the database is unavailable."""
         if head := self.writer.head():
             yield head
         async for lines in self._pages():
@@ -188,7 +190,7 @@ class _Reading:
             yield tail
 
     async def _pages(self) -> AsyncIterator[bytearray]:
-        """Lines, as the database writes them."""
+        """The lines, as written by the database."""
         limit = self._selection.limit
         async for first, last, after in self._groups():
             position, rows = after, -1
@@ -208,9 +210,9 @@ class _Reading:
                     position = Key(server_id, interface, _moment(time))
 
     async def _groups(self) -> AsyncIterator[tuple[str, str, Key | None]]:
-        """Servers from one to another, each group read to its end before the next, and the row to go on after.
+        """Groups of servers, each read completely before the next, and the row to continue after.
 
-        Servers that have little share a statement: twice as many each time until half a page comes of them.
+        Servers with few rows share a statement: their number doubles until a statement returns half a page.
         """
         after = self._selection.after
         if self._selection.servers is not None:
@@ -228,7 +230,7 @@ class _Reading:
 
 
 class _Answer:
-    """An application of its own, because only that sees whether the client is still there."""
+    """A separate ASGI application, because only that can detect that the client has disconnected."""
 
     def __init__(self, exports: Exports, reading: _Reading, name: str) -> None:
         self._exports = exports
@@ -236,7 +238,7 @@ class _Answer:
         self._name = name
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raises Problem as long as nothing has been sent."""
+        """Raises Problem only before anything has been sent."""
         caller: Caller = scope["auth"]
         with self._exports.one_more(caller.token_id):
             writing = asyncio.create_task(self._write(scope, send), name="linkbeat export")
@@ -247,14 +249,14 @@ class _Answer:
                     writing.result()
             finally:
                 for task in (writing, leaving):
-                    task.cancel()  # which ends the statement under way
+                    task.cancel()  # which cancels the running statement
                 await asyncio.gather(writing, leaving, return_exceptions=True)
 
     async def _write(self, scope: Scope, send: Send) -> None:
         is_gzip = not self._reading.writer.is_compressed and accepts_gzip(scope)
         parts = self._reading.parts()
         pieces = gzipped(parts) if is_gzip else parts
-        # The first rows, or that there are none: what goes wrong up to there is an answer of its own.
+        # Read the first rows before sending anything: an error up to here can still become an error response.
         waiting = [piece async for piece in _first(pieces)]
         headers = {
             "content-type": self._reading.writer.media_type,
@@ -272,16 +274,16 @@ class _Answer:
             async for piece in pieces:
                 await _send(send, piece)
         except (Problem, TimeoutError, asyncpg.PostgresError) as raised:
-            # The server closes the connection of an application that returns before its end, without the last chunk:
-            # nobody takes what came for all that there is.
+            # If the application returns early, the server closes the connection without the last chunk: no client takes
+            # the part for the whole.
             name = type(raised).__name__
-            limited(logging.WARNING, ("export", name), "export: cut off: %s: %s", name, raised)
+            limited(logging.WARNING, ("export", name), "export: aborted: %s: %s", name, raised)
             return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _first(pieces: AsyncIterator[bytes | bytearray]) -> AsyncIterator[bytes | bytearray]:
-    """The first two of them: a head comes without a look into the database."""
+    """The first two parts: the head needs no query."""
     for _ in range(2):
         if (piece := await anext(pieces, None)) is None:
             return
@@ -289,7 +291,7 @@ async def _first(pieces: AsyncIterator[bytes | bytearray]) -> AsyncIterator[byte
 
 
 async def _send(send: Send, data: bytes | bytearray) -> None:
-    """In pieces, so that no more than one of them waits for a client beside what its socket holds."""
+    """Splits the data, so that at most one piece waits for a client besides the buffer of its socket."""
     view = memoryview(data)
     for start in range(0, len(view), SENT_AT_ONCE):
         async with asyncio.timeout(SEND_SECONDS):
@@ -304,17 +306,19 @@ async def _hung_up(receive: Receive) -> None:
 
 
 def _read_key(after: str) -> Key:
-    """Raises Problem (422) where this is no row's."""
+    """Raises Problem (422) if this is not the position of a row."""
     parts = after.split(",", 2)
     try:
         server_id, time, interface = parts
         moment = _moment(time)
     except (ValueError, OverflowError) as raised:
-        raise Problem.invalid("after", "expected server_id,time,interface_name of a row, without quotes") from raised
+        raise Problem.invalid(
+            "after", "expected the server_id,time,interface_name of a row, without quotes"
+        ) from raised
     return Key(storable(server_id), storable(interface), moment)
 
 
 def _moment(time: str) -> datetime:
-    """Of a row, as any format has it: UTC, whether or not it says so. Raises ValueError or OverflowError."""
+    """The time of a row in any of the formats: UTC, with or without a zone. Raises ValueError or OverflowError."""
     moment = datetime.fromisoformat(time)
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -1,9 +1,9 @@
-"""What an export's rows hold, and how each format writes them: the statement says most of it, Python the rest.
+"""The columns of an export, and how each format writes them: mostly in the statement, the rest in Python.
 
-CSV      for spreadsheets too. Names that one would take for a formula, because they begin with = + - @, the full-width
-         form of one of them, or ', stand behind a '. Times say in their column's name that they are UTC: with a Z,
-         LibreOffice leaves them text
-JSON     one array; NDJSON: an object a line
+CSV      also for spreadsheets. A ' is put before names that spreadsheets would treat as formulas, because they begin
+         with = + - @, a full-width form of these, or '. Column names show that times are UTC: with a Z, LibreOffice
+         treats them as text
+JSON     one array; NDJSON: one object per line
 Parquet  a row group for each page, typed; needs pyarrow
 """
 
@@ -21,7 +21,7 @@ import msgspec
 from service.http.errors import Problem
 
 _GZIP = 16 + zlib.MAX_WBITS
-# In some languages Excel takes the full-width ones for a formula, too.
+# In some languages Excel also treats the full-width forms as formulas.
 _FORMULAS = "'=', '+', '-', '@', '\uff1d', '\uff0b', '\uff0d', '\uff20', ''''"
 _arrows_thread = ThreadPoolExecutor(1, "arrow")
 
@@ -34,7 +34,7 @@ class Column(NamedTuple):
 
 
 class Relation(NamedTuple):
-    """A relation that can be exported; its first column is its time."""
+    """A relation that can be exported; its first column is the time."""
 
     name: str
     columns: tuple[Column, ...]
@@ -67,12 +67,12 @@ _LEVEL = (
 
 
 def relation_of(bucket: str) -> Relation:
-    """What a bucket's rows come from; `raw`: the samples themselves."""
+    """The relation of a bucket; `raw`: the samples."""
     return Relation("network_samples", _SAMPLE) if bucket == "raw" else Relation(f"network_traffic_{bucket}", _LEVEL)
 
 
 def _expression(column: Column, *, is_json: bool = False, is_for_spreadsheets: bool = False) -> str:
-    """A column as the file has it."""
+    """The SQL expression of a column in the file."""
     if column.kind == "time":
         # Buckets start at whole seconds.
         fraction = ".US" if column.name == "time" else ""
@@ -83,16 +83,16 @@ def _expression(column: Column, *, is_json: bool = False, is_for_spreadsheets: b
     if column.kind == "bool" and not is_json:
         return f"{column.name}::text"
     if column.kind == "real" and (is_json or is_for_spreadsheets):
-        # PostgreSQL writes a real from a million on with an exponent. Doubles are seconds here, and never come to that.
+        # PostgreSQL writes a real above a million with an exponent. Doubles are seconds here, and stay below that.
         return f"{column.name}::text::numeric"
     return column.name
 
 
 class Writer:
-    """CSV, and what the others share.
+    """CSV, and the base of the other formats.
 
-    page_rows     rows that are read and sent at once
-    copy_options  how COPY writes the lines of a page
+    page_rows     rows per page
+    copy_options  options of COPY for the lines of a page
     """
 
     media_type = "text/csv; charset=utf-8; header=present"
@@ -113,7 +113,7 @@ class Writer:
         return (",".join(names) + "\n").encode()
 
     async def page(self, lines: bytearray) -> bytes | bytearray:
-        """What of the file these lines are."""
+        """The part of the file that these lines become."""
         return lines
 
     async def tail(self) -> bytes:
@@ -126,7 +126,7 @@ class Writer:
 
 
 class NdjsonWriter(Writer):
-    """An object a line. In JSON no control character stands as it is, so these two keep COPY from quoting."""
+    """One object per line. JSON contains no raw control characters, so these two prevent COPY from quoting."""
 
     media_type = "application/x-ndjson"
     copy_options = {"format": "csv", "delimiter": "\x02", "quote": "\x01"}  # noqa: RUF012 - nobody changes it
@@ -144,7 +144,7 @@ class NdjsonWriter(Writer):
 
 
 class JsonWriter(NdjsonWriter):
-    """The same in an array."""
+    """The same objects in an array."""
 
     media_type = "application/json"
 
@@ -161,7 +161,7 @@ class JsonWriter(NdjsonWriter):
 
 
 class ParquetWriter(Writer):
-    """Typed: times in UTC to the microsecond, counters with all their 64 bits. Each page is a row group."""
+    """Typed: times in UTC to the microsecond, counters with all 64 bits. Each page is a row group."""
 
     media_type = "application/vnd.apache.parquet"
     is_compressed = True
@@ -216,7 +216,7 @@ class ParquetWriter(Writer):
 
 
 class _Appending(io.RawIOBase):
-    """A file that is written from its beginning to its end, of which what was written is taken away meanwhile."""
+    """A write-only file whose contents are taken away while it is written."""
 
     def __init__(self, to: io.BytesIO) -> None:
         super().__init__()
@@ -236,30 +236,28 @@ class _Appending(io.RawIOBase):
 
 
 async def writer_of(name: str, relation: Relation) -> Writer:
-    """The writer of a format. Raises Problem (501) where it needs what is not installed."""
+    """The writer of a format. Raises Problem (501) if a package that it needs is not installed."""
     if name != "parquet":
         return {"csv": Writer, "json": JsonWriter, "ndjson": NdjsonWriter}[name](relation)
     try:
-        # Later than the service's start: it takes half a second, and memory that most never need.
+        # Imported on demand: it takes half a second, and memory that most services never need.
         modules = await asyncio.to_thread(
             lambda: [import_module(one) for one in ("pyarrow", "pyarrow.csv", "pyarrow.parquet")]
         )
     except ImportError as raised:
-        raise Problem(
-            "parquet_missing", "Parquet needs pyarrow beside the service: pip install 'linkbeat[parquet]'"
-        ) from raised
-    # Arrow's own allocators keep what was freed: half as much again.
+        raise Problem("parquet_missing", "Parquet needs pyarrow: pip install 'linkbeat[parquet]'") from raised
+    # Arrow's own allocators keep freed memory, which costs half as much again.
     modules[0].set_memory_pool(modules[0].system_memory_pool())
     return ParquetWriter(relation, *modules)
 
 
 async def _beside(work: Callable[..., object], *arguments: object) -> None:
-    """Arrow's work, in a thread of its own: each thread's freed memory is kept for that thread."""
+    """Runs Arrow's work in a single thread, because malloc keeps freed memory for each thread."""
     await asyncio.get_running_loop().run_in_executor(_arrows_thread, work, *arguments)
 
 
 async def gzipped(parts: AsyncIterator[bytes | bytearray]) -> AsyncIterator[bytes]:
-    """Each part as far as it comes out, compressed beside the event loop."""
+    """Compresses the parts in a thread, and yields the output as it becomes available."""
     compressor = zlib.compressobj(1, wbits=_GZIP)
     async for part in parts:
         yield await asyncio.to_thread(compressor.compress, part)
@@ -267,7 +265,7 @@ async def gzipped(parts: AsyncIterator[bytes | bytearray]) -> AsyncIterator[byte
 
 
 def _last(lines: bytearray) -> bytearray:
-    """The last line: neither names nor JSON hold a line feed."""
+    """The last line: neither names nor JSON contain a line feed."""
     return lines[lines.rfind(b"\n", 0, len(lines) - 1) + 1 : -1]
 
 

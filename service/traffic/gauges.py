@@ -1,4 +1,4 @@
-"""Sparklines of what a machine measures of itself: processor, memory, disk, load, temperature, and each filesystem."""
+"""Sparklines of host metrics: processor, memory, disk, load, temperature, and each filesystem."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -22,7 +22,7 @@ Unit = Literal["percent", "processes", "celsius"]
 
 
 class GaugePoint(msgspec.Struct, frozen=True, gc=False):
-    """Lowest, highest and mean value of the samples in [timestamp, timestamp + bucket_seconds)."""
+    """Minimum, maximum and mean of the samples in [timestamp, timestamp + bucket_seconds)."""
 
     timestamp: datetime
     min: float | None
@@ -31,11 +31,11 @@ class GaugePoint(msgspec.Struct, frozen=True, gc=False):
 
 
 class GaugeSparkline(msgspec.Struct, frozen=True):
-    """What a machine reported of itself, oldest bucket first; [] where it reported nothing.
+    """A host metric, oldest bucket first; [] if it was not reported.
 
-    bucket_seconds  width of a bucket; wider than asked for where the server reports less often than that
-    unit  percent; of the load, processes: the average over a minute of those that ran or waited; of the
-        temperature, degrees Celsius of the hottest sensor
+    bucket_seconds  width of a bucket; wider than requested if the server reports less often than that
+    unit            percent; for the load, processes that ran or waited, averaged over a minute; for the temperature,
+                    degrees Celsius of the hottest sensor
     """
 
     server_id: str
@@ -47,9 +47,9 @@ class GaugeSparkline(msgspec.Struct, frozen=True):
 
 
 class FilesystemPoint(msgspec.Struct, frozen=True, gc=False):
-    """How full the filesystem was in [timestamp, timestamp + bucket_seconds): percent as df counts it.
+    """Use of a filesystem in [timestamp, timestamp + bucket_seconds), in percent as shown by df.
 
-    used_bytes, total_bytes   the highest of the bucket
+    used_bytes, total_bytes   maximum in the bucket
     """
 
     timestamp: datetime
@@ -61,7 +61,7 @@ class FilesystemPoint(msgspec.Struct, frozen=True, gc=False):
 
 
 class FilesystemSparkline(msgspec.Struct, frozen=True):
-    """How full one filesystem was, oldest bucket first; [] for a mount point never seen."""
+    """Use of one filesystem, oldest bucket first; [] for a mount point that was never reported."""
 
     server_id: str
     metric: Literal["filesystem"]
@@ -74,7 +74,7 @@ class FilesystemSparkline(msgspec.Struct, frozen=True):
 
 MountPoint = Annotated[
     str,
-    QueryParameter(description="Where it is mounted, such as `/`.", min_length=1, max_length=4096),
+    QueryParameter(description="The mount point, such as `/`.", min_length=1, max_length=4096),
 ]
 
 # The column that is aggregated, and its unit.
@@ -87,8 +87,8 @@ _HOST_METRICS: dict[HostMetric, tuple[str, Unit]] = {
 }
 _COLUMNS = ("min", "max", "avg")
 _FILESYSTEM_COLUMNS = (*_COLUMNS, "used_bytes", "total_bytes")
-# Sums and counts are kept, so the mean is that of all samples, and not one of means. A bucket of samples that do not
-# say is a gap. The range stands in the statement, as the network's does (service/traffic/sparkline.py).
+# Aggregates store sums and counts, so the mean is that of all samples, not a mean of means. A bucket without values is
+# a gap. The range is a literal in the statement, as for the network (service/traffic/sparkline.py).
 _READ = """
 WITH bucket AS (
     SELECT ((date_part('epoch', time_bucket(INTERVAL '{width} seconds', bucket, TIMESTAMPTZ '{since}')) - {first})
@@ -160,7 +160,7 @@ async def of_host(
     fill: str = "none",
     form: Form | None = None,
 ) -> Response[Any]:
-    """GaugeSparkline, or the form of that. Raises Problem (404, 503)."""
+    """The metric as GaugeSparkline, or as `form` of that. Raises Problem (404, 503)."""
 
     column, unit = _HOST_METRICS[metric]
 
@@ -187,7 +187,7 @@ async def of_filesystem(
     fill: str = "none",
     form: Form | None = None,
 ) -> Response[Any]:
-    """FilesystemSparkline, or the form of that. Raises Problem (404, 503)."""
+    """The filesystem as FilesystemSparkline, or as `form` of that. Raises Problem (404, 503)."""
 
     async def read() -> FilesystemSparkline:
         def statement(shown: Grid) -> str:
@@ -214,7 +214,7 @@ async def _points(
 ) -> tuple[Grid, list[P]]:  # fmt: skip
     """The points of one series, and the buckets that its server fills.
 
-    Raises Problem (404): no row at all is an unknown server.
+    Raises Problem (404) for an unknown server.
     """
     arguments = [storable(one) for one in of]
     rows, shown = await database.fetch(statement(asked), *arguments), asked

@@ -1,4 +1,4 @@
-"""Any range of traffic, bucket by bucket: rows by time, server and interface, a page at a time."""
+"""Traffic of any range, bucket by bucket: pages of rows by time, server and interface."""
 
 from datetime import datetime, timedelta
 from typing import Annotated, Literal
@@ -19,9 +19,9 @@ from service.traffic.periods import EPOCH, LEVELS, bucket_seconds
 from service.traffic.ranges import Moment, Since, Until, range_of, utc
 from service.traffic.rates import rates
 
-# Buckets of an answer that nobody chose: the widest range that each width serves.
+# Default buckets: the widest range for each width.
 _DEFAULTS = ((timedelta(hours=6), 60), (timedelta(days=3), 900), (timedelta(days=60), 3_600), (timedelta.max, 86_400))
-# Rows are sought in windows that double, so that a page costs what it holds and not what the range does.
+# Rows are read in windows that double, so that the cost of a page depends on its rows and not on the range.
 _FIRST_WINDOW_BUCKETS = 4
 
 _SUMS = (
@@ -35,13 +35,13 @@ _PUT_TOGETHER = f"""
     FROM {{relation}} WHERE bucket >= $2 AND bucket < $3 {{where}}
     GROUP BY start, server_id, interface_name {{having}}
 """
-# Of the bucket under way, the rate is over what has passed of it, up to $5.
+# The rate of the current bucket is over its elapsed part, up to $5.
 _PASSED_MS = "least($1 * 1000, greatest(1000, (extract(epoch FROM $5::timestamptz - start) * 1000)::bigint))"
 _HISTORY = f"""
 SELECT *, {rates(_PASSED_MS)} FROM ({_PUT_TOGETHER}) AS series ORDER BY start, server_id, interface_name LIMIT $4
 """
-# Each octet once, at the lowest interface. One heartbeat has them all, and one reboot resets them all; the peaks of
-# several need not have been at the same time.
+# Each octet once, at the lowest interface. One heartbeat contains all interfaces, and one reboot resets them all; the
+# peaks of several interfaces may have occurred at different times.
 _TOTAL = f"""
 SELECT start, server_id, '' AS interface_name,
        {", ".join(f"sum({name})::bigint AS {name}" for name in _SUMS[:8])},
@@ -55,17 +55,17 @@ GROUP BY start, server_id ORDER BY start, server_id LIMIT $4
 
 
 class TrafficBucket(msgspec.Struct, frozen=True, gc=False):
-    """What crossed an interface in [timestamp, timestamp + bucket_seconds).
+    """Traffic of an interface in [timestamp, timestamp + bucket_seconds).
 
-    interface               null: the sum over the server's lowest interfaces; its samples, resets and rejected are the
-                            most of one of them
-    rx_bps, tx_bps          bits per second over the bucket, or over the time that its samples cover; of the one under
-                            way, over what has passed of it; never more than the highest rate between two samples
-    rx_bps_max, tx_bps_max  highest rate between two samples; null: none is known
-    samples                 heartbeats in it; expected_samples, how many there should be by the agent's interval
-    coverage                samples of expected_samples, 0 to 1: below 1, heartbeats are missing
-    up_samples              of them found the interface up
-    resets                  times that its counters restarted; rejected, those that no line could have carried
+    interface               null: the sum over the server's lowest interfaces; samples, resets and rejected are then the
+                            maximum over them
+    rx_bps, tx_bps          bits per second over the bucket, or over the time that its samples cover; for the current
+                            bucket, over its elapsed part; never above the highest rate between two samples
+    rx_bps_max, tx_bps_max  highest rate between two samples; null: unknown
+    samples                 heartbeats in the bucket; expected_samples: number according to the agent's interval
+    coverage                samples / expected_samples, 0 to 1: below 1, heartbeats are missing
+    up_samples              samples in which the interface was up
+    resets                  how often the counters restarted; rejected: samples with an implausible gain
     """
 
     timestamp: datetime
@@ -92,7 +92,7 @@ class TrafficBucket(msgspec.Struct, frozen=True, gc=False):
 
 
 class TrafficHistory(msgspec.Struct, frozen=True):
-    """Buckets of [since, until) by time, server and interface; `next` continues after the last, null at the end."""
+    """Buckets in [since, until) by time, server and interface; `next` continues after the last one, null at the end."""
 
     since: datetime
     until: datetime
@@ -104,8 +104,8 @@ class TrafficHistory(msgspec.Struct, frozen=True):
 Bucket = Annotated[
     str | None,
     QueryParameter(
-        description="Width of a bucket, such as 1m, 15m, 1h or 1d: whole minutes up to 366 days, from the beginning of "
-        "2000-01-03 UTC on. Without it, what suits the range. Narrow ones are kept for a shorter time.",
+        description="Width of a bucket, such as 1m, 15m, 1h or 1d: whole minutes up to 366 days, aligned to 2000-01-03 "
+        "00:00 UTC. The default depends on the range. Narrow buckets are retained for a shorter time.",
         max_length=10,
     ),
 ]
@@ -128,14 +128,14 @@ def router(database: Database, clock: Clock) -> Router:
         limit: Rows = 1_000,
         after: After = None,
     ) -> TrafficHistory:
-        """Each bucket that begins in the range and has samples, whole.
+        """Each complete bucket that starts in the range and has samples.
 
-        What comes late for a bucket that a walk has passed is not in that walk any more.
+        Samples that arrive late for a bucket of an earlier page are not in later pages.
         """
         moment = clock.now()
         first, end = range_of(since, until, moment)
         if group_by is not None and interface is not None:
-            raise Problem.invalid("group_by", "expected it without `interface`")
+            raise Problem.invalid("group_by", "cannot be combined with `interface`")
         width = _width(bucket, end - first)
         step = timedelta(seconds=width)
         start, stop_at = _ceil(first, step), _ceil(end, step)
@@ -143,7 +143,7 @@ def router(database: Database, clock: Clock) -> Router:
         if at is not None:
             start = max(start, _ceil(at[0], step))
         rows: list[asyncpg.Record] = []
-        # One series has a row a bucket at most.
+        # One series has at most one row per bucket.
         is_one = server is not None and (interface is not None or group_by is not None)
         window = limit + 1 if is_one else _FIRST_WINDOW_BUCKETS
         statement = _HISTORY if group_by is None else _TOTAL
@@ -169,7 +169,7 @@ def router(database: Database, clock: Clock) -> Router:
 
 
 def _width(bucket: str | None, span: timedelta) -> int:
-    """Seconds of a bucket. Raises Problem (422)."""
+    """Width of a bucket in seconds. Raises Problem (422)."""
     if bucket is None:
         return next(seconds for longest, seconds in _DEFAULTS if span <= longest)
     seconds = bucket_seconds(bucket)
@@ -179,7 +179,7 @@ def _width(bucket: str | None, span: timedelta) -> int:
 
 
 def _ceil(moment: datetime, step: timedelta) -> datetime:
-    """Where the first bucket that does not begin before `moment` begins."""
+    """The start of the first bucket that does not start before `moment`."""
     return moment + (EPOCH - moment) % step
 
 
@@ -192,7 +192,7 @@ async def _window(
     database: Database, statement: str, width: int, start: datetime, stop: datetime, server: str | None,
     interface: str | None, at: tuple[datetime, str, str] | None, limit: int, moment: datetime,
 ) -> list[asyncpg.Record]:  # fmt: skip
-    """Buckets that begin in [start, stop), after the position `at`; of the coarsest aggregate that they are made of."""
+    """Buckets that start in [start, stop), after the position `at`, from the coarsest aggregate that divides them."""
     relation = next(relation for relation, seconds in reversed(LEVELS) if width % seconds == 0)
     where, having, arguments = "AND is_lowest" if statement is _TOTAL else "", "", [width, start, stop, limit, moment]
     for column, value in (("server_id", server), ("interface_name", interface)):

@@ -1,4 +1,4 @@
-"""Which aggregate answers which period, and how buckets lie in it."""
+"""Periods: the aggregate that each is read from, and the grid of its buckets."""
 
 import re
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ EPOCH = datetime(2000, 1, 3, tzinfo=UTC)  # a Monday: the origin of TimescaleDB'
 class Period:
     """A span that ends now.
 
-    relation        the aggregate that answers it; never the raw rows
-    base_seconds    bucket of that aggregate; any bucket asked for is a multiple of it
-    bucket_seconds  bucket of the answer, unless another is asked for
-    span            in words, as a picture says it
+    relation        the aggregate that it is read from; never the raw rows
+    base_seconds    bucket of that aggregate; any requested bucket is a multiple of it
+    bucket_seconds  default bucket of the response
+    span            name in pictures
     """
 
     name: str
@@ -35,7 +35,7 @@ class Period:
         return timedelta(seconds=self.duration_seconds)
 
     def relation_of(self, family: str) -> str:
-        """The aggregate of the same buckets of another family, such as server_metrics."""
+        """The aggregate with the same buckets in another family, such as server_metrics."""
         return self.relation.replace("network_traffic", family)
 
 
@@ -51,14 +51,19 @@ PERIODS = {
 }
 
 PeriodName = Annotated[
-    str, QueryParameter(description=f"How far back: one of {', '.join(PERIODS)}.", schema_extra={"enum": list(PERIODS)})
+    str,
+    QueryParameter(
+        description=f"The period, which ends now: one of {', '.join(PERIODS)}.", schema_extra={"enum": list(PERIODS)}
+    ),
 ]
 Bucket = Annotated[
     str | None,
-    QueryParameter(description="Bucket of the answer, such as 5m: a multiple of the period's own.", max_length=10),
+    QueryParameter(
+        description="Bucket of the response, such as 5m: a multiple of the period's finest one.", max_length=10
+    ),
 ]
 
-# Relation and width in seconds of each aggregate of traffic, the finest first.
+# Relation and width in seconds of each traffic aggregate, finest first.
 LEVELS = (
     ("network_traffic_1m", 60),
     ("network_traffic_15m", 900),
@@ -67,15 +72,15 @@ LEVELS = (
 )
 
 
-# Widths that wider buckets preferably have, in seconds.
+# Preferred widths of wider buckets, in seconds.
 WIDTHS = (120, 300, 600, 900, 1_200, 1_800, 3_600, 7_200, 10_800, 21_600, 43_200, 86_400)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Buckets of one answer: starts from `first` on, `bucket_seconds` apart, the last one under way.
+    """The buckets of one response: they start at `first`, `bucket_seconds` apart; the last one is not complete.
 
-    None of them starts before the period does, so that nothing in the answer is older than the period.
+    None of them starts before the period, so that nothing in the response is older than the period.
     """
 
     period: Period
@@ -88,9 +93,9 @@ class Grid:
         return timedelta(seconds=self.bucket_seconds)
 
     def filled_by(self, interval_seconds: float) -> "Grid":
-        """These buckets, or where a heartbeat every `interval_seconds` leaves some of them empty, the next wider ones.
+        """These buckets, or the next wider ones if a heartbeat every `interval_seconds` would leave some of them empty.
 
-        They are never wider than the period: of what reports more seldom, it is one bucket.
+        They are never wider than the period: with a longer interval, the period is one bucket.
         """
         if interval_seconds <= self.bucket_seconds:
             return self
@@ -101,8 +106,8 @@ class Grid:
     def of_width(self, bucket_seconds: int) -> "Grid":
         """The same period in buckets of another width that `filled_by` has chosen.
 
-        Few of them end where the period does, as it goes on: buckets that stand on the clock would leave out so much at
-        its beginning that it could have no sample in it.
+        If there are few of them, they end with the period: buckets aligned to the clock would leave out so much of its
+        beginning that the rest could have no sample.
         """
         if bucket_seconds == self.bucket_seconds:
             return self
@@ -115,13 +120,14 @@ class Grid:
         return Grid(self.period, bucket_seconds, last - (count - 1) * width, count)
 
     def starts(self, count: int = 0) -> list[datetime]:
-        """The start of each, and if there are not `count` of them, of those after now: clocks may run ahead."""
+        """The start of each bucket; at least `count` of them, the last ones in the future, because clocks may be
+        ahead."""
         first, width = self.first, self.bucket
         return [first + index * width for index in range(max(self.count, count))]
 
 
 def grid(period: str, bucket: str | None, now: datetime) -> Grid:
-    """The buckets of `period` up to `now`. Raises Problem (422) for a period or bucket that there is not."""
+    """The buckets of `period` up to `now`. Raises Problem (422) for an unknown period or an invalid bucket."""
     chosen = PERIODS.get(period)
     if chosen is None:
         raise Problem.invalid("period", f"unknown period {period!r}, expected one of {', '.join(PERIODS)}")
@@ -137,7 +143,7 @@ def bucket_seconds(text: str) -> int:
     """`5m` in seconds. Raises Problem (422)."""
     matched = re.fullmatch(r"([1-9][0-9]{0,5})([smhd])", text)
     if matched is None:
-        raise Problem.invalid("bucket", f"expected a number with s, m, h or d, such as 5m, got {text!r}")
+        raise Problem.invalid("bucket", f"expected a number followed by s, m, h or d, such as 5m, got {text!r}")
     return int(matched[1]) * _UNITS[matched[2]]
 
 

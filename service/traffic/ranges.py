@@ -1,4 +1,4 @@
-"""Ranges of time in a query: half-open, in UTC, and no longer than there can be anything in them."""
+"""Time ranges in queries: half-open, in UTC, and limited to times that can have samples."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
@@ -17,18 +17,20 @@ Moment = Annotated[datetime, Meta(tz=True)]
 
 
 def moment(description: str) -> QueryParameter:
-    """Of a `str`, to be read by read_moment. Not a datetime: the framework would take any number for seconds since
-    1970."""
+    """The annotation of a `str` that read_moment parses. Not a datetime: the framework would accept any number as
+    seconds since 1970."""
     return QueryParameter(description=description, max_length=40, schema_extra={"format": "date-time"})
 
 
-Since = Annotated[str | None, moment("From here on, RFC 3339 with an offset; without it, a day before `until`.")]
+Since = Annotated[
+    str | None, moment("Start of the range (inclusive), RFC 3339 with an offset; default: a day before `until`.")
+]
 
-Until = Annotated[str | None, moment("Up to here and without it, RFC 3339 with an offset; without it, now.")]
+Until = Annotated[str | None, moment("End of the range (exclusive), RFC 3339 with an offset; default: now.")]
 
 
 def range_of(since: str | None, until: str | None, moment: datetime) -> tuple[datetime, datetime]:
-    """[since, until) in UTC, no longer than there can be anything in it. Raises Problem (422)."""
+    """[since, until) in UTC, limited to times that can have samples. Raises Problem (422)."""
     end = moment if until is None else read_utc("until", until)
     first = end - _DAY if since is None else read_utc("since", since)
     if first > end:
@@ -37,7 +39,7 @@ def range_of(since: str | None, until: str | None, moment: datetime) -> tuple[da
 
 
 def read_moment(parameter: str, text: str) -> datetime:
-    """A time of a query. Raises Problem (422)."""
+    """Parses a time in a query. Raises Problem (422)."""
     try:
         return msgspec.convert(text, Moment)
     except msgspec.ValidationError as raised:
@@ -45,14 +47,15 @@ def read_moment(parameter: str, text: str) -> datetime:
 
 
 def read_utc(parameter: str, text: str) -> datetime:
-    """A time of a query as anything that was measured has it. Raises Problem (422)."""
+    """Parses a time in a query, and limits it to times that can have samples. Raises Problem (422)."""
     return utc(parameter, read_moment(parameter, text))
 
 
 def utc(parameter: str, moment: datetime) -> datetime:
-    """The moment as anything that was measured has it. Raises Problem (422)."""
+    """The time in UTC, limited to times that can have samples. Raises Problem (422)."""
     try:
-        # Before it, nothing was measured; and time_bucket has its origin there. After, buckets must have an end.
+        # Nothing was measured before the origin of time_bucket. At the other end, buckets must end before the last
+        # date.
         return min(max(moment.astimezone(UTC), EPOCH), datetime(2200, 1, 1, tzinfo=UTC))
-    except OverflowError as raised:  # years 1 and 9999 have moments that UTC has not
+    except OverflowError as raised:  # times in the years 1 and 9999 may not exist in UTC
         raise Problem.invalid(parameter, "expected a time between the years 2 and 9998") from raised

@@ -1,7 +1,7 @@
-"""Series as the database answers them: a row for each, with its buckets in arrays.
+"""Series from the database: a row for each, with its buckets in arrays.
 
-A row for each bucket would cost several times as much to carry and to unpack. The range of time stands in the
-statement, so that the plan that leaves out the chunks outside it serves every series until the next bucket begins:
+A row for each bucket would cost several times as much to transfer and decode. The time range is a literal in the
+statement, so that one plan, which excludes the chunks outside it, serves every series until the next bucket begins:
 planning would take longer than reading.
 """
 
@@ -25,20 +25,20 @@ _IN_PAIRS = """
 server_id = ANY ($1) AND interface_name = ANY ($2)
 AND (server_id, interface_name) IN (SELECT * FROM unnest($1::text[], $2::text[]))
 """
-# The longest interval between heartbeats, the buckets' places in the grid, and what they hold.
+# The longest interval between heartbeats, the places of the buckets in the grid, and their values.
 _ARRAYS = """
     max(interval_ms) AS interval_ms, array_agg(((date_part('epoch', start) - {first}) / {width})::integer) AS places,
     array_agg(rx_bytes) AS rx_bytes, array_agg(tx_bytes) AS tx_bytes, array_agg(rx_bps) AS rx_bps,
     array_agg(tx_bps) AS tx_bps
 """
 
-# Not an optional Literal["null"]: the framework would read "null" as None.
+# Not an optional Literal["null"]: the framework would parse "null" as None.
 Fill = Annotated[
     Literal["none", "null"],
     QueryParameter(description="`null`: the whole grid, with nulls where there are no samples. A gap is never 0."),
 ]
 
-# What a bucket's traffic and rates are made of, and how several buckets are put together.
+# The columns of a bucket's traffic and rates, and how several buckets are combined.
 _MADE_OF = {
     "rx_bytes": "sum(rx_bytes)::bigint",
     "tx_bytes": "sum(tx_bytes)::bigint",
@@ -52,7 +52,7 @@ P = TypeVar("P", bound=msgspec.Struct)
 
 
 async def of_pairs(database: Database, buckets: Grid, pairs: Sequence[tuple[str, str]]) -> Sequence[asyncpg.Record]:
-    """The series of these servers and interfaces, sorted, as far as they have any. Raises Problem (503)."""
+    """The existing series of these servers and interfaces, sorted. Raises Problem (503)."""
     statement = _PAIRS.format(
         buckets=buckets_of(buckets, _IN_PAIRS, "server_id, interface_name"), arrays=arrays_of(buckets)
     )
@@ -62,9 +62,9 @@ async def of_pairs(database: Database, buckets: Grid, pairs: Sequence[tuple[str,
 async def filled(
     database: Database, asked: Grid, rows: Sequence[asyncpg.Record]
 ) -> dict[Grid, Sequence[asyncpg.Record]]:
-    """The series by the buckets that they are in: those asked for, or wider ones that their server fills.
+    """The series by their buckets: the requested ones, or wider ones that their server fills.
 
-    rows    the series in the buckets asked for, sorted by server
+    rows    the series in the requested buckets, sorted by server
 
     Raises Problem (503).
     """
@@ -80,12 +80,12 @@ async def filled(
 
 
 def interval_seconds(rows: Sequence[asyncpg.Record]) -> float:
-    """The longest interval between heartbeats in these series; 0.0 where they hold nothing."""
+    """The longest interval between heartbeats in these series; 0.0 if they are empty."""
     return max((row["interval_ms"] or 0 for row in rows), default=0) / 1000
 
 
 def buckets_of(buckets: Grid, where: str, series: str) -> str:
-    """SQL for the buckets of the answer in the order of time; the aggregate's own, or several of them put together."""
+    """SQL for the buckets of the response in order of time: the aggregate's own, or several of them combined."""
     source = f"FROM {buckets.period.relation} WHERE {where} AND bucket >= TIMESTAMPTZ '{buckets.first.isoformat()}'"
     if buckets.bucket_seconds == buckets.period.base_seconds:
         put_together = f"SELECT {series}, bucket AS start, {', '.join(_MADE_OF)} {source}"
@@ -103,24 +103,24 @@ def buckets_of(buckets: Grid, where: str, series: str) -> str:
 
 
 def arrays_of(buckets: Grid) -> str:
-    """SQL for the columns of a series: where in the grid its buckets are, and an array of what they hold each."""
+    """SQL for the columns of a series: the places of its buckets in the grid, and an array for each value."""
     return _ARRAYS.format(first=f"{buckets.first.timestamp():.0f}", width=buckets.bucket_seconds)
 
 
 def points(
     series: Sequence[asyncpg.Record], buckets: Grid, fill: str, kind: type[P], columns: Sequence[str]
 ) -> list[list[P]]:
-    """Of each series, its points. They are thousands: made and encoded without a line of Python for each.
+    """The points of each series. There are thousands of them, so they are created without a line of Python for each.
 
-    series   rows with `places`, where in the grid its buckets are, and an array of `columns` each
-    kind     what a point is: made of its bucket's start and the columns
+    series   rows with `places`, the places of the buckets in the grid, and an array for each of `columns`
+    kind     the type of a point: constructed from its bucket's start and the columns
     """
-    # The starts of all buckets once, those of clocks that run ahead among them.
+    # The starts of all buckets, including those from clocks that are ahead.
     starts = buckets.starts(max((max(row["places"]) for row in series if row["places"]), default=0) + 1)
     made: list[list[P]] = []
     for row in series:
         places = row["places"] or []
-        # An aggregate takes rows as they come: no database promises that a sort is kept.
+        # array_agg does not guarantee the order of a subquery.
         order = None if places == sorted(places) else sorted(range(len(places)), key=places.__getitem__)
         values: list[Sequence[Any]] = [row[column] or () for column in columns]
         if order is not None:

@@ -1,7 +1,7 @@
 """Sparklines: traffic per bucket of a period, read from one aggregate in one query.
 
-Where a server reports less often than the buckets are wide, a second query reads wider ones: what a heartbeat counted
-does not say when in its interval it moved.
+If a server's interval is longer than the buckets, a second query reads wider ones, because a heartbeat does not show
+when within its interval the traffic moved.
 """
 
 import asyncio
@@ -24,17 +24,18 @@ from service.http.problems import problems
 from service.traffic.periods import Bucket, Grid, PeriodName, grid
 from service.traffic.series import Fill, arrays_of, buckets_of, filled, interval_seconds, points
 
-POINTS_AT_ONCE = 4_000  # made in the event loop: some milliseconds' work
-PAGES_AT_ONCE = 2  # of the fleet's that are made, however many are asked for
-MAX_POINTS = 50_000  # of a page of the fleet's: some five megabytes
+POINTS_AT_ONCE = 4_000  # encoded in the event loop: a few milliseconds' work
+PAGES_AT_ONCE = 2  # pages of the fleet that are read at the same time
+MAX_POINTS = 50_000  # of a page of the fleet: about five megabytes
 
 
 class Point(msgspec.Struct, frozen=True, gc=False):
     """Traffic of one bucket, [timestamp, timestamp + bucket_seconds).
 
-    rx_bytes, tx_bytes  octets that the bucket's samples counted; behind a gap, all that crossed it
-    rx_bps, tx_bps      bits per second over the bucket, or over the time that its samples cover; never more than the
-                        highest rate between two samples
+    rx_bytes, tx_bytes  sum of the octets of the bucket's samples; after a gap, including all traffic of the gap
+    rx_bps, tx_bps      bits per second over the bucket, or over the time that its samples cover; never above the
+    highest
+                        rate between two samples
     """
 
     timestamp: datetime
@@ -45,11 +46,11 @@ class Point(msgspec.Struct, frozen=True, gc=False):
 
 
 class Sparkline(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One server's traffic, oldest bucket first; [] for an interface never seen.
+    """Traffic of one server, oldest bucket first; [] for an interface that was never reported.
 
-    bucket_seconds  width of a bucket; wider than asked for where the server reports less often than that
-    interface   null: the sum over `interfaces`, those that have no other one below them: traffic that crosses a bond,
-                a bridge or a tunnel is counted once
+    bucket_seconds  width of a bucket; wider than requested if the server reports less often than that
+    interface       null: the sum over `interfaces`, the lowest ones, so that traffic that crosses a bond, a bridge or a
+                    tunnel is counted once
     """
 
     server_id: str
@@ -62,14 +63,14 @@ class Sparkline(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Series(msgspec.Struct, frozen=True):
-    """One interface's traffic."""
+    """Traffic of one interface."""
 
     interface: str
     data: list[Point]
 
 
 class GroupedSparkline(msgspec.Struct, frozen=True):
-    """One server's traffic, a series for each interface; bucket_seconds as in Sparkline."""
+    """Traffic of one server, with a series for each interface; bucket_seconds as in Sparkline."""
 
     server_id: str
     metric: Literal["network"]
@@ -79,9 +80,9 @@ class GroupedSparkline(msgspec.Struct, frozen=True):
 
 
 class FleetSeries(msgspec.Struct, frozen=True):
-    """One interface of one server.
+    """Traffic of one interface of one server.
 
-    bucket_seconds  width of this series' buckets, where its server reports less often than the answer's buckets
+    bucket_seconds  width of the buckets of this series, if its server reports less often than the response's buckets
     """
 
     server_id: str
@@ -91,8 +92,8 @@ class FleetSeries(msgspec.Struct, frozen=True):
 
 
 class FleetSparkline(msgspec.Struct, frozen=True):
-    """Series of the fleet, or of the servers asked for, by server and interface; `next` continues after the last of
-    them, null at the end. A page holds MAX_POINTS points at most, and fewer series where they have many."""
+    """Series of the fleet, or of the requested servers, by server and interface; `next` continues after the last one,
+    null at the end. A page has at most MAX_POINTS points, and therefore fewer series if they have many."""
 
     metric: Literal["network"]
     period: str
@@ -101,13 +102,13 @@ class FleetSparkline(msgspec.Struct, frozen=True):
     next: str | None
 
 
-# The server is asked for in the same query: no row at all is an unknown server, one without buckets an empty answer.
+# The query includes the server: no row means an unknown server; a row without buckets, an empty response.
 _ONE_SERVER = """
 WITH bucket AS ({buckets})
 SELECT t.* FROM servers s LEFT JOIN LATERAL ({series}) t ON true WHERE s.server_id = $1
 """
-# The servers that a page may be of, so that the aggregate is read for them alone. The page before ended at $1, $2; a
-# null stands for all of that server.
+# The servers of a page, so that the aggregate is read only for them. The previous page ended at $1, $2; null: after all
+# series of that server.
 _FLEET_PAGE = """
 WITH page AS MATERIALIZED (
     SELECT server_id FROM servers
@@ -147,7 +148,7 @@ def router(reader: Reader) -> Router:
         server: ServerNames = None,
         bucket: Bucket = None,
         fill: Fill = "none",
-        limit: Annotated[int, QueryParameter(ge=1, le=1000, description="Series a page.")] = 1000,
+        limit: Annotated[int, QueryParameter(ge=1, le=1000, description="Maximum number of series per page.")] = 1000,
         after: After = None,
     ) -> Response[FleetSparkline]:
         buckets = grid(period, bucket, reader.clock.now())
@@ -177,7 +178,7 @@ def router(reader: Reader) -> Router:
             return await beside(encoded, await filled(reader.database, buckets, found[:most]), following)
 
         def encoded(found: Mapping[Grid, Sequence[asyncpg.Record]], following: str | None) -> bytes:
-            # A series at a time: encoding all of them at once would hold the interpreter for as long.
+            # Series by series: encoding all of them in one call would block the interpreter.
             made = [
                 (row["server_id"], row["interface_name"], plain_json(FleetSeries(
                     row["server_id"], row["interface_name"], data,
@@ -191,7 +192,7 @@ def router(reader: Reader) -> Router:
                 FleetSparkline("network", period, buckets.bucket_seconds, series, following)  # type: ignore[arg-type]
             )
 
-        # Of the whole fleet, a heartbeat comes every moment: this answer is as old as the kept one may be.
+        # Some server of the fleet reports at any moment, so this response is cached for its whole time.
         return await reader.answers.get(
             request, ("fleet", servers, buckets, fill, most, at), read,
             keep_seconds=keep_seconds(buckets.bucket_seconds), servers=servers,
@@ -208,7 +209,7 @@ def router(reader: Reader) -> Router:
         period: PeriodName = "1h",
         interface: InterfaceFilter = None,
         group_by: Annotated[
-            Literal["interface"] | None, QueryParameter(description="`interface`: a series for each.")
+            Literal["interface"] | None, QueryParameter(description="`interface`: a series for each interface.")
         ] = None,
         bucket: Bucket = None,
         fill: Fill = "none",
@@ -232,7 +233,7 @@ async def of_server(
     is_grouped: bool = False,
     form: Form | None = None,
 ) -> Response[Any]:
-    """One server's traffic: Sparkline or GroupedSparkline, or the form of that. Raises Problem (404, 503)."""
+    """Traffic of one server as Sparkline or GroupedSparkline, or as `form` of that. Raises Problem (404, 503)."""
 
     async def read() -> msgspec.Struct | bytes:
         where = "server_id = $1"

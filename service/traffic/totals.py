@@ -1,4 +1,4 @@
-"""Who moved most, and what moves now."""
+"""Totals with the busiest servers and interfaces, and current rates."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -37,7 +37,7 @@ FROM interface_overview i WHERE i.is_current {where} ORDER BY i.server_id, i.int
 
 
 class Talker(msgspec.Struct, frozen=True):
-    """A server's or an interface's traffic; `interface` null: over the server's lowest interfaces."""
+    """Traffic of a server or an interface; `interface` null: the sum over the server's lowest interfaces."""
 
     server_id: str
     interface: str | None
@@ -47,10 +47,10 @@ class Talker(msgspec.Struct, frozen=True):
 
 
 class TrafficSummary(msgspec.Struct, frozen=True):
-    """Traffic of a period up to now, each octet counted once, at the lowest interface that it crosses.
+    """Traffic of a period up to now; each octet is counted once, at the lowest interface that it crosses.
 
-    servers, interfaces               that have samples in it
-    top_servers, top_interfaces       the most first
+    servers, interfaces               number of those with samples in the period
+    top_servers, top_interfaces       the busiest first
     """
 
     period: str
@@ -65,7 +65,7 @@ class TrafficSummary(msgspec.Struct, frozen=True):
 
 
 class LatestTraffic(msgspec.Struct, frozen=True):
-    """An interface in its server's newest heartbeat; rx_bps, tx_bps since the one before, null: not known."""
+    """An interface in its server's newest heartbeat; rx_bps, tx_bps: since the previous one, null: unknown."""
 
     server_id: str
     interface: str
@@ -81,23 +81,27 @@ class LatestTraffic(msgspec.Struct, frozen=True):
 
 
 class LatestPage(msgspec.Struct, frozen=True):
-    """By server and interface; `next` continues after the last of them, null at the end."""
+    """Interfaces by server and name; `next` continues after the last one, null at the end."""
 
     data: list[LatestTraffic]
     next: str | None
 
 
-Top = Annotated[int, QueryParameter(ge=1, le=100, description="How many of those that moved most.")]
+Top = Annotated[int, QueryParameter(ge=1, le=100, description="Number of servers and interfaces to list.")]
 
 
 def router(reader: Reader) -> Router:
     """GET /traffic/summary and /traffic/latest."""
 
-    @get("/summary", summary="Totals and who moved most", responses=problems(401, 404, 422, 503) | NOT_MODIFIED)
+    @get(
+        "/summary",
+        summary="Totals with the busiest servers and interfaces",
+        responses=problems(401, 404, 422, 503) | NOT_MODIFIED,
+    )
     async def summary(
         request: Request[Any, Any, Any], period: PeriodName = "24h", server: ServerFilter = None, top: Top = 10
     ) -> Response[TrafficSummary]:
-        """Of a period up to now, in whole buckets of its aggregate."""
+        """Totals of a period up to now, in whole buckets of its aggregate."""
         buckets = grid(period, None, reader.clock.now())
 
         async def read() -> TrafficSummary:
@@ -119,9 +123,9 @@ def router(reader: Reader) -> Router:
             keep_seconds=LONGEST_SECONDS, servers=[server] if server else (),
         )  # fmt: skip
 
-    @get("/latest", summary="What moves now", responses=problems(401, 404, 422, 503))
+    @get("/latest", summary="Current rates", responses=problems(401, 404, 422, 503))
     async def latest(server: ServerFilter = None, limit: Rows = 1_000, after: After = None) -> LatestPage:
-        """The rates of every interface in its server's newest heartbeat; no history is read for it."""
+        """Rates of every interface in its server's newest heartbeat, without reading history."""
         where = ""
         arguments: list[object] = [limit + 1]
         if server is not None:
@@ -130,7 +134,7 @@ def router(reader: Reader) -> Router:
         if after is not None:
             server_id, name = cursor.read(after, tuple[str, str])
             arguments += [storable(server_id), storable(name)]
-            # The first condition by itself finds the place in the index of servers.
+            # The first condition alone can use the index of servers.
             where += " AND i.server_id >= ${0} AND (i.server_id, i.interface_name) > (${0}, ${1})".format(
                 len(arguments) - 1, len(arguments)
             )

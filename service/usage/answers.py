@@ -1,4 +1,4 @@
-"""What usage is answered with, and how rows of the database become it."""
+"""The responses of usage, and their construction from rows of the database."""
 
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
@@ -21,8 +21,8 @@ class Amount(msgspec.Struct, frozen=True):
 class Rates(msgspec.Struct, frozen=True):
     """Bits per second, received and sent.
 
-    max_bps  the greater of the two, which transit is mostly billed by
-    sum_bps  of both directions together: the percentile of their sums, and not the sum of their percentiles
+    max_bps  the greater of the two, by which most transit is billed
+    sum_bps  of both directions together: the percentile of their sums, not the sum of their percentiles
     """
 
     rx_bps: float
@@ -32,12 +32,12 @@ class Rates(msgspec.Struct, frozen=True):
 
 
 class Percentile(msgspec.Struct, frozen=True):
-    """The 95th percentile of the average rates of a month's 5-minute slots, those under way left out.
+    """The 95th percentile of the average rates of a month's complete 5-minute slots.
 
-    The highest 5 % of them, rounded down, are dropped, and the next one is the percentile.
+    The highest 5 % of them (rounded down) are dropped, and the next one is the percentile.
 
-    of_samples  of the slots in which something was reported, as transit is billed; null: there are none
-    of_slots    of all slots so far, a missing one as 0; null: there are none
+    of_samples  of the slots with samples, as transit is billed; null: none
+    of_slots    of all slots so far, where a missing one counts as 0; null: none
     """
 
     samples: int
@@ -47,12 +47,12 @@ class Percentile(msgspec.Struct, frozen=True):
 
 
 class Month(Amount, frozen=True, kw_only=True):
-    """A billing month, [since, until), and what was moved in it so far.
+    """A billing month, [since, until), and its traffic so far.
 
-    samples     heartbeats that this is made of; a month of 0 is not known to have had no traffic
-    expected    at the month's end, if it goes on at its average rate since it began, or since the server's first
-                heartbeat; null while less than a day of it is known
-    percentile  null: the minutes that it is made of are no longer kept (LINKBEAT_RETAIN_1M_DAYS)
+    samples     number of heartbeats; with 0, the traffic is unknown and not 0
+    expected    forecast for the end of the month at the average rate since it began, or since the server's first
+                heartbeat; null during the first day
+    percentile  null: its 1-minute buckets are no longer retained (LINKBEAT_RETAIN_1M_DAYS)
     """
 
     since: datetime
@@ -70,22 +70,21 @@ class Day(Amount, frozen=True, kw_only=True):
 
 
 class InterfaceUsage(Amount, frozen=True, kw_only=True):
-    """One interface over all of the days or months; is_lowest: it is counted in the server's traffic."""
+    """One interface over all days or months; is_lowest: it is counted in the server's traffic."""
 
     interface: str
     is_lowest: bool
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """One server's traffic by the calendar of `time_zone`, or that of one of its interfaces.
+    """Traffic of one server, or of one of its interfaces, by day or month in `time_zone`.
 
     interface    null: the server's own traffic, each byte counted once, at the lowest interface
-    month        the billing month under way
-    since, until the days that were asked for, half-open
-    days, months the one of them that `by` names, oldest first; without those in which nothing was reported: a gap is
-                 never 0
-    interfaces   each over all of them; [] where one was asked for
-    quota        null: none is set
+    month        the current billing month
+    since, until the requested days, half-open
+    days, months the one that `by` selects, oldest first, without those that have no samples: a gap is never 0
+    interfaces   each over the whole range; [] if one interface was requested
+    quota        null: none
     """
 
     server_id: str
@@ -103,7 +102,7 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class ServerUsage(Amount, frozen=True, kw_only=True):
-    """One server in the billing month asked for; its quota is as of now."""
+    """One server in the requested billing month; its quota is the current one."""
 
     server_id: str
     hostname: str
@@ -111,9 +110,9 @@ class ServerUsage(Amount, frozen=True, kw_only=True):
 
 
 class FleetUsage(msgspec.Struct, frozen=True):
-    """Servers by what they moved in the billing month [since, until), the most first; `next` continues the list.
+    """Servers by their traffic in the billing month [since, until), busiest first; `next` continues the list.
 
-    Amounts grow while servers report: a server may then stand on two pages, or on none.
+    Amounts grow while servers report, so a server may appear on two pages or on none.
     """
 
     time_zone: str
@@ -152,14 +151,14 @@ def month_of(row: asyncpg.Record) -> Month:
 
 
 def _rates(rx_bps: float | None, tx_bps: float | None, sum_bps: float | None) -> Rates | None:
-    """None where there is nothing to make a percentile of: the three are null together."""
+    """None without samples: the three values are null together."""
     if rx_bps is None or tx_bps is None or sum_bps is None:
         return None
     return Rates(rx_bps, tx_bps, max(rx_bps, tx_bps), sum_bps)
 
 
 def by_day(rows: Iterable[asyncpg.Record]) -> list[Day]:
-    """Rows of network_days() in the order of days, those of each added up."""
+    """Rows of network_days() added up for each day, in order."""
     days: dict[date, list[int]] = {}
     for row in rows:
         total = days.setdefault(row["day"], [0, 0, 0])
@@ -170,7 +169,7 @@ def by_day(rows: Iterable[asyncpg.Record]) -> list[Day]:
 
 
 def by_interface(rows: Sequence[asyncpg.Record]) -> list[InterfaceUsage]:
-    """Rows of any days or months, those of each interface added up."""
+    """Rows of days or months added up for each interface."""
     interfaces: dict[str, list[int]] = {}
     for row in rows:
         total = interfaces.setdefault(row["interface_name"], [0, 0, 0])

@@ -1,4 +1,4 @@
-"""Quotas: what a server may move in a billing month, and how much of it is used."""
+"""Quotas: the traffic limit of a server for a billing month, and its use."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from service.http.json_body import body
 from service.http.problems import problems
 from service.wire import Quota
 
-# public.quota_usage has the meaning of each column (docs/sql.md).
+# public.quota_usage documents each column (docs/sql.md).
 STATES = """
 SELECT q.server_id, q.bytes, q.direction, q.billing_day, q.time_zone, q.interface_name AS interface, q.near_percent,
        q.since, q.until, q.used_bytes::bigint, q.used_percent, q.expected_bytes::bigint, q.state
@@ -29,12 +29,12 @@ _SET = (
 
 
 class QuotaState(Quota, frozen=True, kw_only=True):
-    """A quota, and what is used of it in the billing month under way.
+    """A quota and its use in the current billing month.
 
     since, until    the billing month, half-open
-    used_bytes      of it, the newest heartbeat included; and used_percent, as a share of `bytes`
-    expected_bytes  at the month's end, if it goes on at its average rate so far; null while less than a day is known
-    state           `ok`; `near` from near_percent on; `over`: more than all of it
+    used_bytes      traffic including the newest heartbeat; used_percent: as a share of `bytes`
+    expected_bytes  forecast for the end of the month at the average rate so far; null during the first day
+    state           `ok`; `near` from near_percent on; `over`: above the quota
     """
 
     since: datetime
@@ -55,20 +55,20 @@ def router(database: Database, writing: Database, zones: Zones, clock: Clock) ->
             raise Problem("not_found", f"no quota is set for {server_id!r}")
         return state_of(rows[0])
 
-    @get("/", summary="A server's quota and its state", responses=problems(401, 404, 503))
+    @get("/", summary="Get the quota of a server and its state", responses=problems(401, 404, 503))
     async def get_quota(server_id: FromPath[str]) -> QuotaState:
         return await state(server_id)
 
-    @put("/", summary="Set a server's quota", responses=problems(400, 401, 404, 408, 413, 415, 422, 503))
+    @put("/", summary="Set the quota of a server", responses=problems(400, 401, 404, 408, 413, 415, 422, 503))
     async def put_quota(server_id: FromPath[str], request: Request[Any, Any, Any]) -> QuotaState:
-        """Replaces the one that was set; what was moved since the billing month began counts."""
+        """Replaces the quota; the traffic since the beginning of the billing month counts."""
         quota = await body(request, Quota)
         await zones.check(quota.time_zone)
         await write(server_id, quota.bytes, quota.direction, quota.billing_day, quota.time_zone, quota.interface,
                     quota.near_percent)  # fmt: skip
         return await state(server_id)
 
-    @delete("/", summary="Remove a server's quota", responses=problems(401, 404, 503))
+    @delete("/", summary="Remove the quota of a server", responses=problems(401, 404, 503))
     async def delete_quota(server_id: FromPath[str]) -> None:
         await write(server_id, *[None] * 6)
 

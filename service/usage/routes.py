@@ -1,6 +1,6 @@
-"""Usage: what servers moved by the calendar of a time zone, to bill from.
+"""Usage: the traffic of servers by day and month in a time zone, for billing.
 
-Days and months are cut by the database (sql/view/usage.sql), where analysts have the same functions.
+Days and months are computed by the database (sql/view/usage.sql), where analysts can call the same functions.
 """
 
 from collections.abc import Sequence
@@ -28,23 +28,23 @@ MAX_MONTHS = 120
 
 BillingDay = Annotated[
     int,
-    QueryParameter(ge=1, le=31, description="Day of the month on which months begin; in shorter months, their last."),
+    QueryParameter(ge=1, le=31, description="Day on which billing months begin; in shorter months, the last day."),
 ]
 Direction = Annotated[
     Literal["in", "out", "sum", "max"],
-    QueryParameter(description="By what servers are ordered: received, sent, both, or the greater of the two."),
+    QueryParameter(description="Order of the servers: by received or sent traffic, both, or the greater of the two."),
 ]
 _FIRST, _LAST = date(2000, 1, 1), date(2100, 1, 1)
 
 
-# The billing month of now, or of a day.
+# The billing month of now, or of a given day.
 _CALENDAR = """
 SELECT ($1 AT TIME ZONE $2)::date AS today, (lower(p) AT TIME ZONE $2)::date AS first_day,
        lower(p) AS since, upper(p) AS until
 FROM billing_period(
     at => coalesce(($4::date + TIME '12:00') AT TIME ZONE $2, $1::timestamptz), first_day => $3, time_zone => $2) AS p
 """
-# Of the months that {at} has moments of.
+# The months that {at} overlaps.
 _MONTHS = """
 SELECT m.since, m.until, m.rx_bytes::bigint, m.tx_bytes::bigint, m.samples,
        CASE WHEN m.until > $2 THEN m.expected_rx_bytes::bigint END AS expected_rx_bytes,
@@ -60,7 +60,7 @@ LEFT JOIN LATERAL network_percentile($1, m.since, least(m.until, time_bucket(INT
 WHERE s.server_id = $1
 """
 _THIS = "SELECT $2::timestamptz AS at"
-# A month that begins in a calendar month is the one that this one's last noon is in.
+# The billing month that begins in a calendar month contains the last noon of that calendar month.
 _EACH = """
 SELECT (c.month + INTERVAL '1 month' - INTERVAL '12 hours') AT TIME ZONE $3 AS at
 FROM generate_series(date_trunc('month', $7::date::timestamp), ($8::date - 1)::timestamp,
@@ -102,13 +102,11 @@ def router(database: Database, zones: Zones, clock: Clock, settings: Settings) -
         (row,) = await database.fetch(_CALENDAR, clock.now(), time_zone, billing_day, day)
         return row
 
-    @get("/", summary="The fleet's usage, the most first", responses=problems(401, 422, 503))
+    @get("/", summary="Usage of the fleet, busiest servers first", responses=problems(401, 422, 503))
     async def fleet(
         time_zone: TimeZone = "UTC",
         billing_day: BillingDay = 1,
-        at: Annotated[
-            date | None, QueryParameter(description="The billing month that this day is in; without it, today's.")
-        ] = None,
+        at: Annotated[date | None, QueryParameter(description="A day of the billing month; default: today.")] = None,
         direction: Direction = "sum",
         limit: Limit = 100,
         after: After = None,
@@ -118,7 +116,7 @@ def router(database: Database, zones: Zones, clock: Clock, settings: Settings) -
             _check_date("at", at)
         month = await calendar_of(time_zone, billing_day, at)
         if month["since"] < _kept_since(settings, clock.now(), month["since"], month["until"]):
-            raise Problem.invalid("at", f"the month that began on {month['first_day']} is no longer kept whole")
+            raise Problem.invalid("at", f"the month that began on {month['first_day']} is not completely retained")
         rows = await database.fetch(
             _FLEET.format(moved=_MOVED[direction]), month["since"], month["until"], *position, limit + 1
         )
@@ -141,17 +139,18 @@ def router(database: Database, zones: Zones, clock: Clock, settings: Settings) -
     async def one_server(
         server_id: FromPath[str],
         interface: Annotated[str | None, QueryParameter(description="Only this interface.", max_length=255)] = None,
-        by: Annotated[Literal["day", "month"], QueryParameter(description="What there is an entry for.")] = "day",
+        by: Annotated[Literal["day", "month"], QueryParameter(description="Unit of the entries.")] = "day",
         since: Annotated[
             date | None,
             QueryParameter(
-                description="First day. Without it, the billing month's first; by month, that of eleven months before."
+                description="First day. Default: the first day of the billing month; by month, that of eleven months "
+                "earlier."
             ),
         ] = None,
         until: Annotated[
             date | None,
             QueryParameter(
-                description="Day after the last one; without it, tomorrow. By month: those that begin before it."
+                description="Day after the last one; default: tomorrow. By month: months that begin before it."
             ),
         ] = None,
         time_zone: TimeZone = "UTC",
@@ -168,7 +167,7 @@ def router(database: Database, zones: Zones, clock: Clock, settings: Settings) -
         days: list[Day] = []
         months: list[Month] = []
         if by == "day":
-            # Days are made of hours, or of quarters, which are kept for less long.
+            # Days are sums of hours, or of quarters of an hour, which are retained for a shorter time.
             kept = (current - timedelta(days=settings.retain_15m_days)).date() + timedelta(days=2)
             rows: Sequence[asyncpg.Record] = await database.fetch(
                 _DAYS, who, max(first, min(kept, last)), last, time_zone, which
@@ -204,14 +203,15 @@ def router(database: Database, zones: Zones, clock: Clock, settings: Settings) -
 
 
 def _kept_since(settings: Settings, now: datetime, *ends: datetime) -> datetime:
-    """From when on all that a month between such ends is made of is kept: days, and hours or quarters at its ends."""
+    """The time from which on all buckets of a month are retained: days, and hours or quarters of an hour at its
+    ends."""
     is_of_hours = not any(end.minute for end in ends)
     days = settings.retain_1h_days if is_of_hours else settings.retain_15m_days
     return now - timedelta(days=days - 1)
 
 
 def _days(by: str, since: date | None, until: date | None, calendar: asyncpg.Record) -> tuple[date, date]:
-    """The days asked for, or those that are meant where they are not. Raises Problem (422)."""
+    """The requested days, or the default ones. Raises Problem (422)."""
     last = until if until is not None else calendar["today"] + timedelta(days=1)
     _check_date("until", last)
     first = since
@@ -239,5 +239,5 @@ def _position(after: str, direction: str) -> tuple[int, str]:
     if of != direction:
         raise Problem.invalid("after", f"continues a list by {of}, not {direction}")
     if not 0 <= moved < 2**63:
-        raise Problem.invalid("after", "is not a `next` of this list")
+        raise Problem.invalid("after", "is not the `next` of a page of this list")
     return moved, storable(server_id)

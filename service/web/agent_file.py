@@ -1,4 +1,4 @@
-"""GET /linkbeat-agent.pyz: the agent as one file, for the machine that is to be added; so it needs no other place."""
+"""GET /linkbeat-agent.pyz: the agent as one file, so that a new machine can download it from the service."""
 
 import asyncio
 import io
@@ -15,7 +15,7 @@ from litestar import Request, Response, get
 from agent.install import program
 from service.http.conditional import has_tag, tag_of
 
-# `make agent` puts it there: for every Python and kind of machine.
+# The output of `make agent`, for every supported Python and platform.
 BUILT = Path(__file__).parents[2] / "dist/linkbeat-agent.pyz"
 log = logging.getLogger("linkbeat")
 
@@ -24,7 +24,7 @@ _EARLIEST = (1980, 1, 1, 0, 0, 0)  # the same files make the same archive
 
 
 def packed(files: Mapping[str, bytes]) -> bytes:
-    """An archive that Python runs, of the agent and msgspec by path; it starts with agent/archive_main.py."""
+    """An executable archive of the agent and msgspec; it starts with agent/archive_main.py."""
     main = files["agent/archive_main.py"]
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
@@ -37,7 +37,8 @@ def packed(files: Mapping[str, bytes]) -> bytes:
 
 
 def _is_of(built: Path, ours: Mapping[str, bytes]) -> bool:
-    """Whether the archive's agent is this one: after an upgrade, it may not speak as this service does."""
+    """Whether the archive contains this version of the agent: after an upgrade, an older one might not work with this
+    service."""
     with zipfile.ZipFile(built) as zipped:
         theirs = {name: zipped.read(name) for name in zipped.namelist() if _is_source(name)}
     return theirs == {name: content for name, content in ours.items() if _is_source(name)}
@@ -48,17 +49,17 @@ def _is_source(name: str) -> bool:
 
 
 def handlers() -> list[Any]:
-    """Open to anyone: what is in it is no secret."""
+    """Open to anyone: it contains no secret."""
     making = asyncio.Lock()
-    made: list[tuple[bytes, str, str]] = []  # the archive, its tag and its digest
+    made: list[tuple[bytes, str, str]] = []  # the archive, its ETag and its digest
 
     def archive() -> bytes:
-        """What `make agent` has made; else one of what runs here, for this kind of machine and this Python."""
+        """The output of `make agent`; otherwise an archive of the running code, for this platform and Python."""
         ours = program()
         if BUILT.exists():
             if _is_of(BUILT, ours):
                 return BUILT.read_bytes()
-            log.warning("%s is of another version, and not handed out: make agent", BUILT)
+            log.warning("%s has another version and is not served; run: make agent", BUILT)
         return packed(ours)
 
     def archive_with_digests() -> tuple[bytes, str, str]:
@@ -67,11 +68,11 @@ def handlers() -> list[Any]:
 
     @get("/linkbeat-agent.pyz", scope="open", include_in_schema=False)
     async def agent_file(request: Request[Any, Any, Any]) -> Response[Any]:
-        async with making:  # once, however many ask at the start
+        async with making:  # once, also for concurrent requests
             if not made:
                 made.append(await asyncio.to_thread(archive_with_digests))
         body, etag, digest = made[0]
-        # The digest (RFC 9530) is what the page that adds a machine puts into its command.
+        # The dashboard puts the digest (RFC 9530) into the command that adds a machine.
         headers = {
             "ETag": etag, "Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff",
             "Repr-Digest": f"sha-256=:{digest}:",

@@ -1,6 +1,6 @@
-"""The dashboard's pages and their files: static, from memory, with headers that let them load nothing from elsewhere.
+"""The pages of the dashboard and their files: served from memory, with headers that forbid loading from other hosts.
 
-A page is the same for everybody and holds no data; its scripts fetch that from /api/v1, as whoever is signed in.
+A page is the same for everybody and contains no data; its scripts fetch that from /api/v1 with the session of the user.
 """
 
 import gzip
@@ -32,7 +32,7 @@ _TYPES = {
     ".svg": "image/svg+xml",
     ".txt": "text/plain",
 }
-# Asked for each time: after an upgrade no page runs with the scripts of before. It costs a round trip and no body.
+# Revalidated each time, so that after an upgrade no page uses old scripts. It costs a round trip and no body.
 _ASK = "no-cache"
 _FOR_EVER = "public, max-age=31536000, immutable"
 _ROOT = b"/static/"
@@ -40,7 +40,7 @@ _ROOT = b"/static/"
 
 @dataclass(frozen=True)
 class File:
-    """What is sent, plain and through gzip, each with the tag of its bytes."""
+    """A file, plain and compressed, each with its ETag."""
 
     media_type: str
     body: bytes
@@ -50,10 +50,10 @@ class File:
 
 
 class Files:
-    """All of `directory`, read and compressed once.
+    """The files of `directory`, read and compressed once.
 
-    Pages name the files by a path that changes with any of them (`/static/<version>/…`), so that a browser keeps them
-    and asks for none again; scripts name each other relatively, and so do the same.
+    Pages refer to them by a path that changes with any of them (`/static/<version>/…`), so that browsers cache them
+    permanently; scripts import each other by relative paths.
     """
 
     def __init__(self, directory: Path = STATIC) -> None:
@@ -72,7 +72,7 @@ class Files:
         }
 
     def answer(self, request: Request[Any, Any, Any], name: str, cache: str = _ASK, status: int = 200) -> Response[Any]:
-        """Raises NotFoundException for a file that there is not."""
+        """Raises NotFoundException for an unknown file."""
         file = self._files.get(name)
         if file is None:
             raise NotFoundException
@@ -87,18 +87,19 @@ class Files:
         return Response(body, status_code=status, media_type=file.media_type, headers=headers)
 
     def static(self, request: Request[Any, Any, Any], path: str) -> Response[Any]:
-        """Below /static/, with this version before it or without."""
+        """The file below /static/, with or without the version."""
         version, _, name = path.partition("/")
         if version == self.version:
             return self.answer(request, name, _FOR_EVER)
-        # A page of another version, from another process while they are replaced one by one: the file as it is here.
+        # Another process with another version may have served the page during a rolling upgrade: serve the current
+        # file.
         if name and path not in self._files and len(version) == len(self.version):
             return self.answer(request, name)
         return self.answer(request, path)
 
 
 def handlers(files: Files) -> list[Any]:
-    """The pages and /static/; open to anyone, since nothing of the fleet is in them."""
+    """The pages and /static/; open to anyone, because they contain no data of the fleet."""
     pages: dict[str, Any] = {"scope": "open", "include_in_schema": False, "media_type": MediaType.HTML}
 
     @get("/", **pages)
@@ -109,6 +110,10 @@ def handlers(files: Files) -> list[Any]:
     async def server(request: Request[Any, Any, Any]) -> Response[Any]:
         return files.answer(request, "server.html")
 
+    @get("/alerts", **pages)
+    async def alerts(request: Request[Any, Any, Any]) -> Response[Any]:
+        return files.answer(request, "alerts.html")
+
     @get("/sign-in", **pages)
     async def sign_in(request: Request[Any, Any, Any]) -> Response[Any]:
         return files.answer(request, "sign-in.html")
@@ -117,13 +122,13 @@ def handlers(files: Files) -> list[Any]:
     async def static(request: Request[Any, Any, Any], path: FromPath[str]) -> Response[Any]:
         return files.static(request, path.removeprefix("/"))
 
-    return [fleet, server, sign_in, static]
+    return [fleet, server, alerts, sign_in, static]
 
 
 def unknown(
     files: Files, otherwise: Callable[[Request[Any, Any, Any], Any], Response[Any]]
 ) -> Callable[[Request[Any, Any, Any], NotFoundException], Response[Any]]:
-    """What answers an unknown path: a page to a person's browser, and to programs what they are told otherwise."""
+    """The handler of unknown paths: a page for browsers, and the usual error for programs."""
 
     def on_not_found(request: Request[Any, Any, Any], raised: NotFoundException) -> Response[Any]:
         is_page = not request.url.path.startswith(("/api/", "/static/"))
@@ -139,7 +144,7 @@ def _is_page(name: str) -> bool:
 
 
 def _file(name: str, body: bytes) -> File:
-    zipped = gzip.compress(body, 9, mtime=0)  # without the time, every process has the same bytes and tag
+    zipped = gzip.compress(body, 9, mtime=0)  # without the time, so that every process has the same bytes and ETag
     if len(zipped) > len(body) * 0.9:
         zipped = b""
     return File(_TYPES[Path(name).suffix], body, tag_of(body), zipped, tag_of(zipped))

@@ -1,4 +1,4 @@
-"""Signing in and out: what the dashboard's own pages send, and nobody else's."""
+"""Signing in and out, only for the dashboard's own pages."""
 
 import logging
 from typing import Annotated, Any
@@ -24,7 +24,7 @@ class SignIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     code: Annotated[str, Meta(max_length=256)] = ""
 
     def __repr__(self) -> str:
-        """Without what is secret: what is shown is logged."""
+        """Omits the secret, because the text may be logged."""
         return "<sign-in>"
 
 
@@ -33,7 +33,7 @@ def handlers(sessions: Sessions, ended: EndedSessions, identity: Identity) -> li
 
     @post("/sign-in", scope="open", include_in_schema=False)
     async def sign_in(request: Request[Any, Any, Any]) -> Response[None]:
-        """204 and the cookie. A page of another origin may not sign anybody in, not even as itself."""
+        """204 and the cookie. A page of another origin cannot sign a browser in, not even with its own token."""
         check_same_origin(request.scope)
         content(request.scope, {b"application/json"})
         sent = decode(await read(request.scope, request.receive, MAX_BODY_BYTES, is_gzip=False), SignIn)
@@ -45,7 +45,8 @@ def handlers(sessions: Sessions, ended: EndedSessions, identity: Identity) -> li
 
     @post("/sign-out", scope="open", include_in_schema=False)
     async def sign_out(request: Request[Any, Any, Any]) -> Response[None]:
-        """The browser forgets its session, and every process refuses it within two seconds. 503: it may go on."""
+        """Deletes the cookie; every process refuses the session within two seconds. 503: the session may still be
+        valid."""
         check_same_origin(request.scope)
         if session := sessions.of(request.scope):
             await ended.end(session)

@@ -1,8 +1,8 @@
 -- day_start, billing_period: for analysts, who are billed by months that begin on some day, somewhere.
 -- Replaceable: reapplied on every upgrade.
 
--- Where the clock is set back over midnight (Havana, the Azores), it strikes twice, and PostgreSQL takes the second; where
--- it is set forward over it, PostgreSQL takes the moment of that.
+-- Where the clock is set back over midnight (Havana, the Azores), it strikes twice, and PostgreSQL takes the second;
+-- where it is set forward over it, PostgreSQL takes the moment of that.
 CREATE OR REPLACE FUNCTION public.day_start(day date, time_zone text DEFAULT 'UTC') RETURNS timestamptz
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
@@ -11,7 +11,7 @@ RETURN CASE
     ELSE day::timestamp AT TIME ZONE time_zone
 END;
 
-COMMENT ON FUNCTION public.day_start IS 'When a calendar day begins in `time_zone`: at its first midnight.';
+COMMENT ON FUNCTION public.day_start IS 'The start of a calendar day in `time_zone`: its first midnight.';
 
 CREATE OR REPLACE FUNCTION public.billing_period(
     at timestamptz DEFAULT now(), first_day integer DEFAULT 1, time_zone text DEFAULT 'UTC'
@@ -28,4 +28,4 @@ RETURN (
 );
 
 COMMENT ON FUNCTION public.billing_period IS
-    'The billing month that `at` is in, from its beginning up to the next one''s. Months begin on `first_day`, or on their last day where they are shorter, at midnight in `time_zone`.';
+    'The billing month that contains `at`, up to the start of the next one. Months begin on `first_day`, or on their last day if they are shorter, at midnight in `time_zone`.';

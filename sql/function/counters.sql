@@ -9,10 +9,10 @@ CREATE OR REPLACE FUNCTION linkbeat.unsigned(stored bigint) RETURNS numeric
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE WHEN stored >= 0 THEN stored::numeric ELSE stored::numeric + 18446744073709551616 END;
 
-COMMENT ON FUNCTION linkbeat.unsigned(bigint) IS 'The counter that a stored bigint stands for, 0 .. 2**64-1.';
+COMMENT ON FUNCTION linkbeat.unsigned(bigint) IS 'The counter that a stored bigint represents, 0 .. 2**64-1.';
 
--- The most octets that cross in elapsed_ms: at the line rate and 2 %, or at 400 Gb/s, the fastest there is, where that is
--- null; and in one second of grace for clocks that were set.
+-- The most octets that cross in elapsed_ms: at the line rate and 2 %, or at 400 Gb/s, the fastest there is, where that
+-- is null; and in one second of grace for clocks that were set.
 CREATE OR REPLACE FUNCTION linkbeat.delta_limit(elapsed_ms integer, speed_mbps integer) RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE WHEN speed_mbps IS NULL THEN 50000000::bigint * (elapsed_ms + 1000::bigint)
@@ -64,8 +64,8 @@ RETURN coalesce(old_levels[1] > rx_bytes, true) AND coalesce(old_levels[2] > tx_
    AND coalesce(old_levels[5] > rx_errors, true) AND coalesce(old_levels[6] > tx_errors, true)
    AND coalesce(old_levels[7] > rx_dropped, true) AND coalesce(old_levels[8] > tx_dropped, true);
 
--- Whether the fingerprint of a boot is that of a UUID, as kernels make them for each boot; service/ingest/batch.py marks the
--- others by these 24 bits, because an id that follows from a clock slides without a boot.
+-- Whether the fingerprint of a boot is that of a UUID, as kernels make them for each boot; service/ingest/batch.py
+-- marks the others by these 24 bits, because an id that follows from a clock slides without a boot.
 CREATE OR REPLACE FUNCTION linkbeat.is_uuid_boot(boot bigint) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN boot >> 40 <> 5000268;

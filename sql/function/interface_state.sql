@@ -191,5 +191,7 @@ BEGIN
         FROM unnest(late) AS p
     ) l
     WHERE s.server_id = l.server_id;
+    INSERT INTO linkbeat.late_arrivals (server_id, since, until)
+    SELECT beat_servers[p], beat_times[p], beat_times[p] FROM unnest(late) AS p WHERE p <> ALL (coalesce(again, '{}'));
     RETURN again;
 END $$;

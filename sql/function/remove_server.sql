@@ -18,13 +18,17 @@ END $$;
 -- that its heartbeats wait for an instant, what came meanwhile and the row itself. So what is left of a server is always
 -- what its row can be counted on from, and a heartbeat after the end finds nothing: it registers the server again.
 -- What was interrupted goes on where it was. Rows before aggregates: a bucket of theirs would be made again.
--- By a session that is alone at it (service/fleet/removal.py), and no function's caller: it commits.
+-- One session at a time does it, by a lease (service/fleet/removal.py). One that has lost its lease unnoticed may go on
+-- beside the next: both lock the removal's row in each transaction, and the slower one ends with the faster one. It would
+-- otherwise erase what the server reports after its removal.
+-- No function may call it: it commits.
 CREATE OR REPLACE PROCEDURE linkbeat.erase_removed() LANGUAGE plpgsql AS $$
 DECLARE
     removed  record;
     relation record;
     chunk    record;
 BEGIN
+    <<servers>>
     FOR removed IN SELECT server_id FROM linkbeat.removals ORDER BY requested_at LOOP
         FOR relation IN
             SELECT source::regclass AS name, 'time' AS moment, 0 AS place FROM linkbeat.families
@@ -37,12 +41,16 @@ BEGIN
                 WHERE format('%I.%I', c.hypertable_schema, c.hypertable_name)::regclass = relation.name
                 ORDER BY c.range_start
             LOOP
+                PERFORM FROM linkbeat.removals WHERE server_id = removed.server_id FOR UPDATE;
+                CONTINUE servers WHEN NOT FOUND;
                 EXECUTE format('DELETE FROM %s WHERE server_id = $1 AND %I >= $2 AND %2$I < $3', relation.name, relation.moment)
                 USING removed.server_id, chunk.range_start, chunk.range_end;
                 COMMIT;
             END LOOP;
         END LOOP;
 
+        PERFORM FROM linkbeat.removals WHERE server_id = removed.server_id FOR UPDATE;
+        CONTINUE servers WHEN NOT FOUND;
         PERFORM FROM public.servers WHERE server_id = removed.server_id FOR UPDATE;
         FOR relation IN
             SELECT source::regclass AS name FROM linkbeat.families UNION ALL SELECT kept FROM linkbeat.kept
@@ -50,6 +58,8 @@ BEGIN
             EXECUTE format('DELETE FROM %s WHERE server_id = $1', relation.name) USING removed.server_id;
         END LOOP;
         DELETE FROM public.server_boots WHERE server_id = removed.server_id;
+        DELETE FROM linkbeat.alert_marks WHERE server_id = removed.server_id;
+        DELETE FROM linkbeat.late_arrivals WHERE server_id = removed.server_id;
         DELETE FROM public.servers WHERE server_id = removed.server_id;
         DELETE FROM linkbeat.removals WHERE server_id = removed.server_id;
         COMMIT;

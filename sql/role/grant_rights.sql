@@ -61,14 +61,26 @@ BEGIN
     GRANT EXECUTE ON FUNCTION
         linkbeat.ingest_heartbeats, linkbeat.configure_server, linkbeat.create_token, linkbeat.end_session, linkbeat.enrol_server,
         linkbeat.note_token_use, linkbeat.register_server, linkbeat.remove_server, linkbeat.revoke_token,
-        linkbeat.set_quota
+        linkbeat.set_quota, linkbeat.listen, linkbeat.evaluate_alerts, linkbeat.set_alert_rule, linkbeat.delete_alert_rule,
+        linkbeat.set_alert_channel, linkbeat.delete_alert_channel, linkbeat.set_alert_mute, linkbeat.delete_alert_mute,
+        linkbeat.acknowledge_alert, linkbeat.claim_messages, linkbeat.message_delivered, linkbeat.message_failed
     TO linkbeat_ingest;
 
     GRANT SELECT ON
         public.servers, linkbeat.server_config, linkbeat.installation, linkbeat.schema_version, linkbeat.jobs,
         linkbeat.tokens, linkbeat.removals, linkbeat.ended_sessions
     TO linkbeat_read;
-    GRANT EXECUTE ON FUNCTION linkbeat.unsigned, linkbeat.still_shared, linkbeat.is_online TO linkbeat_read;
+    GRANT EXECUTE ON FUNCTION linkbeat.unsigned, linkbeat.still_shared, linkbeat.is_online, linkbeat.alert_episodes TO linkbeat_read;
+    -- Of channels, all but what is secret.
+    GRANT SELECT ON linkbeat.alert_clock, linkbeat.listening, linkbeat.alert_mutes TO linkbeat_read;
+    GRANT SELECT (channel_id, kind, min_severity, sends_resolved, sends_late, digest, time_zone, enabled, managed_by)
+        ON linkbeat.alert_channels TO linkbeat_read;
+
+    -- For the routes and the delivery of alerts. The service puts a channel's secrets into `secret`, never into `spec`.
+    GRANT SELECT (spec) ON linkbeat.alert_channels TO linkbeat_read;
+    GRANT EXECUTE ON FUNCTION linkbeat.is_muted, linkbeat.is_mute_on, linkbeat.globs_regex TO linkbeat_read;
+    GRANT EXECUTE ON FUNCTION linkbeat.alert_channel_secrets, linkbeat.claim_deliveries, linkbeat.oldest_undelivered, linkbeat.standing_alerts
+    TO linkbeat_ingest;
 
     GRANT USAGE ON SCHEMA public TO linkbeat_read, analyst;
     GRANT SELECT ON
@@ -77,7 +89,8 @@ BEGIN
         public.interface_overview, public.network_samples, public.network_events,
         public.network_traffic_1m, public.network_traffic_15m, public.network_traffic_1h, public.network_traffic_1d,
         public.filesystem_samples, public.filesystem_metrics_1m, public.filesystem_metrics_15m,
-        public.filesystem_metrics_1h, public.filesystem_metrics_1d, public.quotas
+        public.filesystem_metrics_1h, public.filesystem_metrics_1d, public.quotas,
+        public.alerts, public.alert_events, public.alert_rules, public.alert_messages
     TO linkbeat_read, analyst;
     GRANT EXECUTE ON FUNCTION
         public.billing_period, public.day_start, public.network_counters, linkbeat.thinning_step, public.network_days,

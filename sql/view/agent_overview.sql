@@ -1,5 +1,4 @@
--- agent_overview: every agent, one row each: whether its heartbeats come in time, what it says of their delivery, and
--- what it is asked to do.
+-- agent_overview: one row for each agent: lateness of its heartbeats, state of its delivery, and remote configuration.
 -- Replaceable: reapplied on every upgrade.
 
 CREATE OR REPLACE VIEW public.agent_overview AS
@@ -29,13 +28,13 @@ FROM public.servers s
 LEFT JOIN linkbeat.server_config c USING (server_id);
 
 COMMENT ON VIEW public.agent_overview IS
-    'Every agent, one row each: whether its heartbeats come in time, what it says of their delivery, and what it is asked to do.';
+    'One row for each agent: lateness of its heartbeats, state of its delivery, and remote configuration.';
 COMMENT ON COLUMN public.agent_overview.server_id IS 'The name under which the machine reports.';
-COMMENT ON COLUMN public.agent_overview.hostname IS 'The machine''s hostname as last sent.';
-COMMENT ON COLUMN public.agent_overview.status IS 'online until three intervals pass without a heartbeat, then offline.';
-COMMENT ON COLUMN public.agent_overview.is_paused IS 'It says that it measures nothing for now, as it was asked to.';
-COMMENT ON COLUMN public.agent_overview.agent_version IS 'Version of the agent as last sent; null: not sent.';
-COMMENT ON COLUMN public.agent_overview.interval_seconds IS 'Seconds between heartbeats as the agent says; null: it does not say, and 30 are assumed.';
+COMMENT ON COLUMN public.agent_overview.hostname IS 'Hostname from the newest heartbeat.';
+COMMENT ON COLUMN public.agent_overview.status IS 'online, or offline after three intervals without a heartbeat.';
+COMMENT ON COLUMN public.agent_overview.is_paused IS 'Whether the agent is paused: it sends heartbeats without measurements.';
+COMMENT ON COLUMN public.agent_overview.agent_version IS 'Version of the agent; null: not reported.';
+COMMENT ON COLUMN public.agent_overview.interval_seconds IS 'The agent''s interval between heartbeats, in seconds; null: not reported, 30 is assumed.';
 COMMENT ON COLUMN public.agent_overview.last_seen IS 'Time of the newest heartbeat, by the agent''s clock.';
 COMMENT ON COLUMN public.agent_overview.received_at IS 'When a heartbeat was last stored, by the service''s clock.';
 COMMENT ON COLUMN public.agent_overview.lateness_seconds IS 'How many seconds later than an interval after the one before the last heartbeat came, or the next one is by now if that is more; 0: in time.';
@@ -45,7 +44,7 @@ COMMENT ON COLUMN public.agent_overview.conflicts IS 'Heartbeats that came again
 COMMENT ON COLUMN public.agent_overview.queued IS 'Heartbeats that the agent had not delivered yet; null: it does not say.';
 COMMENT ON COLUMN public.agent_overview.oldest_seconds IS 'Age of the oldest of those; null: there are none, or it does not say.';
 COMMENT ON COLUMN public.agent_overview.spool IS 'Where the agent keeps them: disk or memory; null: it does not say.';
-COMMENT ON COLUMN public.agent_overview.spool_bytes IS 'Bytes that they take there; null: it does not say.';
+COMMENT ON COLUMN public.agent_overview.spool_bytes IS 'Bytes of heartbeats there, with those that it keeps after their acknowledgement; null: it does not say.';
 COMMENT ON COLUMN public.agent_overview.dropped IS 'Heartbeats that the agent gave up for want of room, since its start; null: it does not say.';
 COMMENT ON COLUMN public.agent_overview.rejected IS 'Heartbeats that the service refused for good, since the agent''s start; null: it does not say.';
 COMMENT ON COLUMN public.agent_overview.is_truncated IS 'Interfaces were left out of the newest heartbeat to make it fit; null: it does not say.';

@@ -52,4 +52,4 @@ SELECT job, every, last_success, last_failure, consecutive_failures, next_start,
        is_the_services AND (last_start IS NULL OR last_start + every <= clock_timestamp()) AS is_due
 FROM job;
 
-COMMENT ON VIEW linkbeat.jobs IS 'What works in the background, and how it went: ok, failing, overdue, taken over by the service, or off.';
+COMMENT ON VIEW linkbeat.jobs IS 'Background jobs and their state: ok, failing, overdue, taken over by the service, or off.';

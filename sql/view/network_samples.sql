@@ -1,9 +1,10 @@
--- network_samples: every row of network_interface_metrics as an analyst wants it.
--- network_events: those of them that are not plain.
+-- network_samples: every row of network_interface_metrics, for analysts.
+-- network_events: the samples of every kind but normal and folded.
 -- Replaceable: reapplied on every upgrade.
 --
--- In every relation for analysts rx_bytes is what moved in the time that the row stands for; the kernel's own
--- reading is rx_bytes_counter, of thinned rows by network_counters() only, which reads one series in its order. The key columns pass through untouched, so that predicates on them reach index and chunks.
+-- In every relation for analysts, rx_bytes is the traffic in the row's time; the kernel's counter is rx_bytes_counter,
+-- for thinned rows only available by network_counters(), which reads one series in order. The key columns are not part
+-- of expressions, so that predicates on them can use the index and exclude chunks.
 
 CREATE OR REPLACE VIEW public.network_samples AS
 SELECT m.time,
@@ -59,59 +60,59 @@ FROM public.network_samples
 WHERE delta_kind IN ('first', 'gap', 'reboot', 'reset', 'wrap', 'dip', 'glitch', 'rejected');
 
 COMMENT ON VIEW public.network_samples IS
-    'Every sample of every interface, with what moved since the sample before, the rates, and how they are known. Sums over interfaces: WHERE is_lowest; over short-lived ones too: WHERE NOT is_folded.';
+    'Every sample of every interface, with the traffic since the previous sample, the rates, and the kind of the delta. For the traffic of a server, sum over is_lowest; for a sum over all interfaces, sum over NOT is_folded.';
 COMMENT ON COLUMN public.network_samples.time IS 'When the agent read the counters, by its clock.';
 COMMENT ON COLUMN public.network_samples.server_id IS 'The name under which the machine reports.';
-COMMENT ON COLUMN public.network_samples.interface_name IS 'As the system names it; of short-lived ones together, their kind with /*, such as veth/*.';
-COMMENT ON COLUMN public.network_samples.is_up IS 'Operationally up (RFC 2863) at that time.';
-COMMENT ON COLUMN public.network_samples.rx_bytes IS 'Octets received since the sample before; 0 in the first.';
-COMMENT ON COLUMN public.network_samples.tx_bytes IS 'Octets sent since the sample before; 0 in the first.';
-COMMENT ON COLUMN public.network_samples.rx_packets IS 'Packets received since the sample before; 0 in the first.';
-COMMENT ON COLUMN public.network_samples.tx_packets IS 'Packets sent since the sample before; 0 in the first.';
-COMMENT ON COLUMN public.network_samples.rx_errors IS 'Receive errors since the sample before; null: not reported.';
-COMMENT ON COLUMN public.network_samples.tx_errors IS 'Transmit errors since the sample before; null: not reported.';
-COMMENT ON COLUMN public.network_samples.rx_dropped IS 'Received packets dropped since the sample before; null: not reported.';
-COMMENT ON COLUMN public.network_samples.tx_dropped IS 'Packets to send dropped since the sample before; null: not reported.';
-COMMENT ON COLUMN public.network_samples.rx_bps IS 'Receive rate since the sample before, in bits per second; null: not known (first, rejected, glitch, or 24 days and more apart).';
-COMMENT ON COLUMN public.network_samples.tx_bps IS 'Transmit rate since the sample before, in bits per second; null: not known.';
-COMMENT ON COLUMN public.network_samples.rx_utilisation_percent IS 'rx_bps as a share of the line rate, in percent; null: rate or line rate is not known.';
-COMMENT ON COLUMN public.network_samples.tx_utilisation_percent IS 'tx_bps as a share of the line rate, in percent; null: rate or line rate is not known.';
-COMMENT ON COLUMN public.network_samples.speed_mbps IS 'Line rate in Mbit/s; null: not known.';
+COMMENT ON COLUMN public.network_samples.interface_name IS 'Name of the interface, as reported by the operating system; for the sum over short-lived interfaces, their kind with /*, such as veth/*.';
+COMMENT ON COLUMN public.network_samples.is_up IS 'Whether it was operationally up (RFC 2863) at that time.';
+COMMENT ON COLUMN public.network_samples.rx_bytes IS 'Octets received since the previous sample; 0 in the first.';
+COMMENT ON COLUMN public.network_samples.tx_bytes IS 'Octets sent since the previous sample; 0 in the first.';
+COMMENT ON COLUMN public.network_samples.rx_packets IS 'Packets received since the previous sample; 0 in the first.';
+COMMENT ON COLUMN public.network_samples.tx_packets IS 'Packets sent since the previous sample; 0 in the first.';
+COMMENT ON COLUMN public.network_samples.rx_errors IS 'Receive errors since the previous sample; null: not reported.';
+COMMENT ON COLUMN public.network_samples.tx_errors IS 'Transmit errors since the previous sample; null: not reported.';
+COMMENT ON COLUMN public.network_samples.rx_dropped IS 'Received packets dropped since the previous sample; null: not reported.';
+COMMENT ON COLUMN public.network_samples.tx_dropped IS 'Outgoing packets dropped since the previous sample; null: not reported.';
+COMMENT ON COLUMN public.network_samples.rx_bps IS 'Receive rate since the previous sample, in bits per second; null: unknown (first, rejected, glitch, or at least 24 days apart).';
+COMMENT ON COLUMN public.network_samples.tx_bps IS 'Transmit rate since the previous sample, in bits per second; null: unknown.';
+COMMENT ON COLUMN public.network_samples.rx_utilisation_percent IS 'rx_bps as a share of the line rate, in percent; null: rate or line rate unknown.';
+COMMENT ON COLUMN public.network_samples.tx_utilisation_percent IS 'tx_bps as a share of the line rate, in percent; null: rate or line rate unknown.';
+COMMENT ON COLUMN public.network_samples.speed_mbps IS 'Line rate in Mbit/s; null: unknown.';
 COMMENT ON COLUMN public.network_samples.delta_kind IS
-    'How the deltas came about: first (sample), normal (counters grew), gap (they grew, over more than three intervals), reboot, reset (without reboot), wrap (at 2**32), dip (a counter fell for a while; 0 until it is past its old level), glitch (a later sample shows that the reading was wrong; counted as 0), rejected (not plausible; counted as 0), folded (sum over short-lived interfaces).';
-COMMENT ON COLUMN public.network_samples.elapsed_seconds IS 'Seconds since the sample before; null: there is none. 2147483.647 stands for that and more.';
-COMMENT ON COLUMN public.network_samples.gap_seconds IS 'elapsed_seconds, if that is more than three intervals: samples are missing. null: no gap.';
-COMMENT ON COLUMN public.network_samples.interval_seconds IS 'Seconds from one heartbeat to the next, as the agent is set; 30 where it does not say.';
-COMMENT ON COLUMN public.network_samples.is_lowest IS 'No other interface of the server is below this one: a server''s traffic is the sum over these.';
-COMMENT ON COLUMN public.network_samples.is_folded IS 'Counted in the row of its kind, such as veth/*, and not in the aggregates: short-lived, or beyond the server''s budget.';
-COMMENT ON COLUMN public.network_samples.boot IS 'Number of the boot: another one after a reboot; null: not reported.';
-COMMENT ON COLUMN public.network_samples.rx_bytes_counter IS 'Octets received since boot, as the kernel counts: 0 to 2**64-1; null: a sum over several interfaces, or an old sample of kind normal, for which network_counters() has it.';
-COMMENT ON COLUMN public.network_samples.tx_bytes_counter IS 'Octets sent since boot, as the kernel counts; null: a sum over several interfaces, or an old sample of kind normal, for which network_counters() has it.';
-COMMENT ON COLUMN public.network_samples.rx_packets_counter IS 'Packets received since boot, as the kernel counts; null: a sum over several interfaces, or an old sample of kind normal, for which network_counters() has it.';
-COMMENT ON COLUMN public.network_samples.tx_packets_counter IS 'Packets sent since boot, as the kernel counts; null: a sum over several interfaces, or an old sample of kind normal, for which network_counters() has it.';
+    'How the deltas were derived: first (first sample), normal (counters grew), gap (counters grew over more than three intervals), reboot, reset (without a reboot), wrap (at 2**32), dip (a counter fell temporarily; 0 until it exceeds its previous level), glitch (a later sample shows that the reading was wrong; counted as 0), rejected (implausible; counted as 0), folded (sum over short-lived interfaces).';
+COMMENT ON COLUMN public.network_samples.elapsed_seconds IS 'Seconds since the previous sample; null: none. 2147483.647 means at least that.';
+COMMENT ON COLUMN public.network_samples.gap_seconds IS 'elapsed_seconds, if it exceeds three intervals, so that samples are missing; null: no gap.';
+COMMENT ON COLUMN public.network_samples.interval_seconds IS 'The agent''s interval between heartbeats, in seconds; 30 if it does not report one.';
+COMMENT ON COLUMN public.network_samples.is_lowest IS 'Whether no other interface of the server is below it. A server''s traffic is the sum over its lowest interfaces.';
+COMMENT ON COLUMN public.network_samples.is_folded IS 'Whether it is counted in the row of its kind, such as veth/*, and not itself in the aggregates, because it is short-lived or above the server''s limit of series.';
+COMMENT ON COLUMN public.network_samples.boot IS 'Number of the boot; changes with every reboot; null: not reported.';
+COMMENT ON COLUMN public.network_samples.rx_bytes_counter IS 'Octets received since boot, as counted by the kernel: 0 to 2**64-1; null: a sum over several interfaces, or an old sample of kind normal (use network_counters()).';
+COMMENT ON COLUMN public.network_samples.tx_bytes_counter IS 'Octets sent since boot, as counted by the kernel; null: a sum over several interfaces, or an old sample of kind normal (use network_counters()).';
+COMMENT ON COLUMN public.network_samples.rx_packets_counter IS 'Packets received since boot, as counted by the kernel; null: a sum over several interfaces, or an old sample of kind normal (use network_counters()).';
+COMMENT ON COLUMN public.network_samples.tx_packets_counter IS 'Packets sent since boot, as counted by the kernel; null: a sum over several interfaces, or an old sample of kind normal (use network_counters()).';
 COMMENT ON COLUMN public.network_samples.rx_errors_counter IS 'Receive errors since boot; null: not reported.';
 COMMENT ON COLUMN public.network_samples.tx_errors_counter IS 'Transmit errors since boot; null: not reported.';
 COMMENT ON COLUMN public.network_samples.rx_dropped_counter IS 'Received packets dropped since boot; null: not reported.';
-COMMENT ON COLUMN public.network_samples.tx_dropped_counter IS 'Packets to send dropped since boot; null: not reported.';
+COMMENT ON COLUMN public.network_samples.tx_dropped_counter IS 'Outgoing packets dropped since boot; null: not reported.';
 
 COMMENT ON VIEW public.network_events IS
-    'The samples that are not plain: first ones, gaps, reboots, resets, wraps, dips, glitches and what was rejected. What moved over a gap is counted in the sample after it.';
+    'Samples of every kind but normal and folded: first samples, gaps, reboots, resets, wraps, dips, glitches and rejected samples. The traffic of a gap is counted in the sample after it.';
 COMMENT ON COLUMN public.network_events.time IS 'Time of the sample, by the agent''s clock.';
 COMMENT ON COLUMN public.network_events.server_id IS 'The name under which the machine reports.';
-COMMENT ON COLUMN public.network_events.interface_name IS 'As the system names it.';
+COMMENT ON COLUMN public.network_events.interface_name IS 'Name of the interface, as reported by the operating system.';
 COMMENT ON COLUMN public.network_events.delta_kind IS 'first, gap, reboot, reset, wrap, dip, glitch or rejected: see network_samples.delta_kind.';
-COMMENT ON COLUMN public.network_events.elapsed_seconds IS 'Seconds since the sample before; null: there is none.';
-COMMENT ON COLUMN public.network_events.gap_seconds IS 'elapsed_seconds, if samples are missing before this one, whatever its kind; null: none are.';
-COMMENT ON COLUMN public.network_events.rx_bytes IS 'Octets received that were counted in this sample.';
-COMMENT ON COLUMN public.network_events.tx_bytes IS 'Octets sent that were counted in this sample.';
-COMMENT ON COLUMN public.network_events.rx_bytes_counter IS 'Octets received since boot, as the kernel counts.';
-COMMENT ON COLUMN public.network_events.tx_bytes_counter IS 'Octets sent since boot, as the kernel counts.';
-COMMENT ON COLUMN public.network_events.is_up IS 'Operationally up (RFC 2863) at that time.';
-COMMENT ON COLUMN public.network_events.is_folded IS 'A short-lived interface, or one beyond the server''s budget.';
-COMMENT ON COLUMN public.network_events.boot IS 'Number of the boot: another one after a reboot; null: not reported.';
+COMMENT ON COLUMN public.network_events.elapsed_seconds IS 'Seconds since the previous sample; null: none.';
+COMMENT ON COLUMN public.network_events.gap_seconds IS 'elapsed_seconds, if samples are missing before this one, whatever its kind; null: none missing.';
+COMMENT ON COLUMN public.network_events.rx_bytes IS 'Octets received, as counted in this sample.';
+COMMENT ON COLUMN public.network_events.tx_bytes IS 'Octets sent, as counted in this sample.';
+COMMENT ON COLUMN public.network_events.rx_bytes_counter IS 'Octets received since boot, as counted by the kernel.';
+COMMENT ON COLUMN public.network_events.tx_bytes_counter IS 'Octets sent since boot, as counted by the kernel.';
+COMMENT ON COLUMN public.network_events.is_up IS 'Whether it was operationally up (RFC 2863) at that time.';
+COMMENT ON COLUMN public.network_events.is_folded IS 'Whether it is short-lived or above the server''s limit of series.';
+COMMENT ON COLUMN public.network_events.boot IS 'Number of the boot; changes with every reboot; null: not reported.';
 
--- The kernel's readings of one series, those of thinned rows included: one pass, from the start of the hour that `since` is
--- in, because the first row of each hour has them.
+-- The kernel's counters of one series, including thinned rows: one pass from the start of the hour of `since`, because
+-- the first row of each hour has them.
 CREATE OR REPLACE FUNCTION public.network_counters(
     server_id text, interface_name text, since timestamptz, until timestamptz DEFAULT 'infinity'
 ) RETURNS TABLE (
@@ -143,4 +144,4 @@ BEGIN ATOMIC
 END;
 
 COMMENT ON FUNCTION public.network_counters IS
-    'The counters of one interface from `since` up to `until`, as the kernel counted them, octets and packets since boot, 0 to 2**64-1: exact for old samples too, for which network_samples has none.';
+    'The kernel''s counters of one interface from `since` up to `until`: octets and packets since boot, 0 to 2**64-1. Also exact for old samples whose counters are null in network_samples.';

@@ -1,4 +1,4 @@
--- server_overview: every server, one row each: who it is, whether it reports, and what it last said of itself.
+-- server_overview: one row for each server: identity, status, and the values of its newest heartbeat.
 -- Replaceable: reapplied on every upgrade.
 
 CREATE OR REPLACE VIEW public.server_overview AS
@@ -40,38 +40,38 @@ SELECT s.server_id,
 FROM public.servers s;
 
 COMMENT ON VIEW public.server_overview IS
-    'Every server, one row each: who it is, whether it reports, and what it last said of itself.';
+    'One row for each server: identity, status, and the values of its newest heartbeat.';
 COMMENT ON COLUMN public.server_overview.server_id IS 'The name under which the machine reports.';
-COMMENT ON COLUMN public.server_overview.hostname IS 'The machine''s hostname as last sent.';
-COMMENT ON COLUMN public.server_overview.server_guid IS 'The machine''s GUID; null: the agent sent none.';
-COMMENT ON COLUMN public.server_overview.status IS 'online, until three intervals pass without a heartbeat; then offline.';
-COMMENT ON COLUMN public.server_overview.reported_status IS 'The agent''s own word on its state; null: it sent none.';
+COMMENT ON COLUMN public.server_overview.hostname IS 'Hostname from the newest heartbeat.';
+COMMENT ON COLUMN public.server_overview.server_guid IS 'The machine''s GUID; null: not reported.';
+COMMENT ON COLUMN public.server_overview.status IS 'online, or offline after three intervals without a heartbeat.';
+COMMENT ON COLUMN public.server_overview.reported_status IS 'State as reported by the agent; null: not reported.';
 COMMENT ON COLUMN public.server_overview.first_seen IS 'Time of the earliest heartbeat, by the agent''s clock.';
 COMMENT ON COLUMN public.server_overview.last_seen IS 'Time of the newest heartbeat, by the agent''s clock.';
-COMMENT ON COLUMN public.server_overview.received_at IS 'When a heartbeat was last stored, by the service''s clock.';
-COMMENT ON COLUMN public.server_overview.interval_seconds IS 'Seconds from one heartbeat to the next; 30 where the agent does not say.';
-COMMENT ON COLUMN public.server_overview.agent_version IS 'Version of the agent as last sent; null: it sent none.';
-COMMENT ON COLUMN public.server_overview.os_info IS 'Operating system, kernel and architecture as last sent; null: it sent none.';
-COMMENT ON COLUMN public.server_overview.boot_id IS 'Differs after every boot, if it is a UUID; another id may change without one. null: the agent does not say.';
+COMMENT ON COLUMN public.server_overview.received_at IS 'When the service last stored a heartbeat, by its own clock.';
+COMMENT ON COLUMN public.server_overview.interval_seconds IS 'Seconds between heartbeats; 30 if the agent does not report it.';
+COMMENT ON COLUMN public.server_overview.agent_version IS 'Version of the agent; null: not reported.';
+COMMENT ON COLUMN public.server_overview.os_info IS 'Operating system, kernel and architecture; null: not reported.';
+COMMENT ON COLUMN public.server_overview.boot_id IS 'Id of the boot. A UUID changes with every boot; an id of another form may change without a boot. null: not reported.';
 COMMENT ON COLUMN public.server_overview.uptime_seconds IS 'Seconds from boot to the newest heartbeat; null: not reported.';
-COMMENT ON COLUMN public.server_overview.primary_interface IS 'The machine''s main interface, in the agent''s judgement; null: it has none.';
-COMMENT ON COLUMN public.server_overview.interfaces IS 'Interfaces in the newest heartbeat that have a history of their own.';
-COMMENT ON COLUMN public.server_overview.folded_interfaces IS 'Interfaces in the newest heartbeat that are counted in the history of their kind: short-lived, or beyond the server''s budget.';
-COMMENT ON COLUMN public.server_overview.remembered_interfaces IS 'Interfaces whose newest state is kept, gone ones included.';
-COMMENT ON COLUMN public.server_overview.filesystems IS 'Filesystems in the newest heartbeat.';
-COMMENT ON COLUMN public.server_overview.cpu_percent IS 'Share of the processors'' time in use between the last two heartbeats, in percent; null: not reported.';
+COMMENT ON COLUMN public.server_overview.primary_interface IS 'The machine''s main interface, as chosen by the agent; null: none.';
+COMMENT ON COLUMN public.server_overview.interfaces IS 'Number of interfaces in the newest heartbeat that have their own series.';
+COMMENT ON COLUMN public.server_overview.folded_interfaces IS 'Number of interfaces in the newest heartbeat that are counted in the series of their kind: short-lived, or above the server''s limit of series.';
+COMMENT ON COLUMN public.server_overview.remembered_interfaces IS 'Number of interfaces whose newest state is stored, including those that have disappeared.';
+COMMENT ON COLUMN public.server_overview.filesystems IS 'Number of filesystems in the newest heartbeat.';
+COMMENT ON COLUMN public.server_overview.cpu_percent IS 'Processor time in use between the last two heartbeats, in percent; null: not reported.';
 COMMENT ON COLUMN public.server_overview.load_1m IS 'Load average over 1 minute; null: not reported.';
 COMMENT ON COLUMN public.server_overview.load_5m IS 'Load average over 5 minutes; null: not reported.';
 COMMENT ON COLUMN public.server_overview.load_15m IS 'Load average over 15 minutes; null: not reported.';
 COMMENT ON COLUMN public.server_overview.memory_percent IS 'Share of the memory in use, in percent; null: not reported.';
-COMMENT ON COLUMN public.server_overview.memory_used_mb IS 'Memory in use, in megabytes as the agent counts them; null: not reported.';
-COMMENT ON COLUMN public.server_overview.memory_total_mb IS 'Memory, in megabytes as the agent counts them; null: not reported.';
+COMMENT ON COLUMN public.server_overview.memory_used_mb IS 'Memory in use, in megabytes in the agent''s units; null: not reported.';
+COMMENT ON COLUMN public.server_overview.memory_total_mb IS 'Memory, in megabytes in the agent''s units; null: not reported.';
 COMMENT ON COLUMN public.server_overview.disk_percent IS 'Share of the root filesystem in use, in percent; null: not reported.';
-COMMENT ON COLUMN public.server_overview.disk_used_gb IS 'Used of the root filesystem, in gigabytes as the agent counts them; null: not reported.';
-COMMENT ON COLUMN public.server_overview.disk_total_gb IS 'Size of the root filesystem, in gigabytes as the agent counts them; null: not reported.';
-COMMENT ON COLUMN public.server_overview.duplicates IS 'Heartbeats that came again and changed nothing.';
-COMMENT ON COLUMN public.server_overview.conflicts IS 'Heartbeats that came again with other values; the first ones stay.';
-COMMENT ON COLUMN public.server_overview.shared_since IS 'When two machines were first seen to report under this id: heartbeats of two boots arrived by turns. null: never, or not for a day.';
-COMMENT ON COLUMN public.server_overview.shared_at IS 'When two machines were last seen to report under this id; null: never.';
-COMMENT ON COLUMN public.server_overview.is_paused IS 'The agent says that it measures nothing for now, as it was asked to.';
-COMMENT ON COLUMN public.server_overview.temperature_celsius IS 'Hottest sensor, in degrees Celsius; null: not reported.';
+COMMENT ON COLUMN public.server_overview.disk_used_gb IS 'Space in use on the root filesystem, in gigabytes in the agent''s units; null: not reported.';
+COMMENT ON COLUMN public.server_overview.disk_total_gb IS 'Size of the root filesystem, in gigabytes in the agent''s units; null: not reported.';
+COMMENT ON COLUMN public.server_overview.duplicates IS 'Heartbeats that were received again and changed nothing.';
+COMMENT ON COLUMN public.server_overview.conflicts IS 'Heartbeats that were received again with different values; the first values were kept.';
+COMMENT ON COLUMN public.server_overview.shared_since IS 'When two machines were first detected to report under this id, because heartbeats of two boots alternated; null: never, or not within the last day.';
+COMMENT ON COLUMN public.server_overview.shared_at IS 'When two machines were last detected to report under this id; null: never.';
+COMMENT ON COLUMN public.server_overview.is_paused IS 'Whether the agent is paused: it sends heartbeats without measurements.';
+COMMENT ON COLUMN public.server_overview.temperature_celsius IS 'Temperature of the hottest sensor, in degrees Celsius; null: not reported.';

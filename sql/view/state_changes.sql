@@ -1,4 +1,4 @@
--- interface_last_change: for whoever is asked since when a link is down.
+-- interface_last_change: since when a link has been up or down.
 -- Replaceable: reapplied on every upgrade.
 
 -- The newest hour that holds a sample of the other state, by the aggregate; then, among the rows themselves, the sample
@@ -26,4 +26,4 @@ RETURN (
 );
 
 COMMENT ON FUNCTION public.interface_last_change IS
-    'When an interface came into the state that it is in (`is_up`, as interface_overview has it): the time of the first sample of it, or the end of that hour where the samples are no longer kept; null: it never was in the other one.';
+    'When an interface entered its current state (`is_up` of interface_overview): the time of the first sample with that state, or the end of its hour if the samples are no longer retained; null: it never had the other state.';

@@ -1,8 +1,9 @@
--- network_days, network_total, server_total, network_month, network_percentile: traffic that one can bill from, for analysts and for
--- the service alike. Views' neighbours, because they read the aggregates' views.
--- Replaceable: reapplied on every upgrade.
+-- network_days, network_total, server_total, network_month, network_percentile: traffic for billing, used by analysts
+-- and by the service. They are applied with the views, because they read the views of the aggregates. Replaceable:
+-- reapplied on every upgrade.
 --
--- Each of them is one statement that the planner puts into the query that calls it: ranges reach index and chunks.
+-- Each is a single statement, which the planner inlines into the calling query, so that ranges use indexes and exclude
+-- chunks.
 
 CREATE OR REPLACE FUNCTION public.network_days(
     of_server text, since date, until date, time_zone text DEFAULT 'UTC', of_interface text DEFAULT NULL
@@ -12,13 +13,13 @@ CREATE OR REPLACE FUNCTION public.network_days(
 )
 LANGUAGE sql STABLE PARALLEL SAFE
 BEGIN ATOMIC
-    -- Whole hours make a day up where every midnight is on one; quarters do in every zone that there is.
+    -- Hours make up a day if every midnight is on the hour; quarters of an hour do so in every time zone.
     WITH midnights AS (
         SELECT bool_and(extract(minute FROM day_start(midnight::date, network_days.time_zone) AT TIME ZONE 'UTC') = 0
                         AND extract(second FROM day_start(midnight::date, network_days.time_zone) AT TIME ZONE 'UTC') = 0) AS are_hours
         FROM generate_series(network_days.since::timestamp, network_days.until::timestamp, INTERVAL '1 day') AS midnight
     )
-    -- By the local date of its start: a bucket has one, whether the clock is set forward or back, or skips a day.
+    -- By the local date of the bucket's start, which exists whether the clock is set forward or back, or skips a day.
     SELECT (b.bucket AT TIME ZONE network_days.time_zone)::date, b.interface_name, b.is_lowest,
            sum(b.rx_bytes)::bigint, sum(b.tx_bytes)::bigint, sum(b.rx_packets)::bigint, sum(b.tx_packets)::bigint,
            sum(b.samples)::bigint
@@ -41,7 +42,7 @@ BEGIN ATOMIC
 END;
 
 COMMENT ON FUNCTION public.network_days IS
-    'What a server moved on each calendar day of `time_zone`, from the day `since` up to the day before `until`, by interface; the newest data included, and no row where there is none. The server''s own traffic is the sum over `is_lowest`.';
+    'Traffic of a server on each calendar day in `time_zone`, from the day `since` up to the day before `until`, by interface, including the newest data; no row for a day without data. The server''s own traffic is the sum over `is_lowest`.';
 
 -- Two functions of one body: only as an equality inside does a server's id reach the indexes of all levels.
 -- The widest buckets that fit are read: days within, hours and quarters at both ends.
@@ -75,10 +76,10 @@ BEGIN
 END $functions$;
 
 COMMENT ON FUNCTION public.network_total IS
-    'What each interface of the fleet moved from `since` up to `until`, which stand on quarters of an hour; the newest data included. A server''s own traffic is the sum over `is_lowest`.';
-COMMENT ON FUNCTION public.server_total IS 'The same as network_total() of one server, or of one of its interfaces, at the price of one.';
+    'Traffic of each interface of the fleet from `since` up to `until`, both on a quarter of an hour, including the newest data. A server''s own traffic is the sum over `is_lowest`.';
+COMMENT ON FUNCTION public.server_total IS 'The same as network_total() for one server or one of its interfaces, without reading the others.';
 
--- An estimate that the rate so far goes on. Nothing, before a day of the period has been seen.
+-- Assumes that the average rate so far continues. Null during the first day of the period.
 CREATE OR REPLACE FUNCTION public.network_forecast(bytes numeric, since timestamptz, until timestamptz, as_of timestamptz)
 RETURNS numeric
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -89,7 +90,7 @@ RETURN CASE
 END;
 
 COMMENT ON FUNCTION public.network_forecast IS
-    'What `bytes`, moved from `since` up to `as_of`, come to by `until` at the same average rate; null while less than a day of it has passed.';
+    'Extrapolates `bytes`, moved from `since` up to `as_of`, to `until` at the same average rate; null while less than a day has passed.';
 
 CREATE OR REPLACE FUNCTION public.network_month(
     of_server text, at timestamptz DEFAULT now(), first_day integer DEFAULT 1, time_zone text DEFAULT 'UTC',
@@ -101,10 +102,10 @@ CREATE OR REPLACE FUNCTION public.network_month(
 LANGUAGE sql STABLE PARALLEL SAFE
 BEGIN ATOMIC
     SELECT lower(p.period), upper(p.period), t.rx_bytes, t.tx_bytes, t.samples,
-           -- Of a server that came later, from its first heartbeat on.
+           -- For a server that was added later, from its first heartbeat on.
            network_forecast(t.rx_bytes, greatest(lower(p.period), s.first_seen), upper(p.period), network_month.as_of),
            network_forecast(t.tx_bytes, greatest(lower(p.period), s.first_seen), upper(p.period), network_month.as_of)
-    -- OFFSET 0: found once; it would otherwise stand in every bound below and be computed for every row.
+    -- OFFSET 0 prevents inlining: otherwise it would be computed in every bound below, for every row.
     FROM (SELECT billing_period(network_month.at, network_month.first_day, network_month.time_zone) AS period OFFSET 0) p
     LEFT JOIN public.server_overview s ON s.server_id = network_month.of_server
     CROSS JOIN LATERAL (
@@ -116,11 +117,12 @@ BEGIN ATOMIC
 END;
 
 COMMENT ON FUNCTION public.network_month IS
-    'What a server, or one of its interfaces, moved in the billing month that `at` is in (billing_period), each byte once; and what it comes to by the month''s end if it goes on as up to `as_of`: null while less than a day is known.';
+    'Traffic of a server, or of one of its interfaces, in the billing month that contains `at` (billing_period), each byte once; and the forecast for the end of the month at the average rate up to `as_of`, null while there is less than one day of data.';
 
--- Slots are all five minutes of the range, samples those in which something was reported. The highest 5 % are dropped,
--- rounded down, and the next one is the percentile: of the samples, or of the slots, where a missing one counts as 0.
--- The percentile of both directions together is not the sum of theirs: their peaks need not come at the same time.
+-- Slots are all periods of five minutes in the range; samples are the slots with data. The highest 5 % (rounded down)
+-- are dropped, and the next one is the percentile: of the samples, or of the slots, where a missing one counts as 0.
+-- The percentile of both directions together is not the sum of theirs, because their peaks may occur at different
+-- times.
 CREATE OR REPLACE FUNCTION public.network_percentile(
     of_server text, since timestamptz, until timestamptz, of_interface text DEFAULT NULL, percentile numeric DEFAULT 95
 ) RETURNS TABLE (
@@ -159,4 +161,4 @@ BEGIN ATOMIC
 END;
 
 COMMENT ON FUNCTION public.network_percentile IS
-    'The 95th percentile, or another, of the average rates of all 5-minute samples from `since` up to `until`, in bits per second, as transit is billed: the highest 5 % are dropped, rounded down, and the next one is it. `rx_bps`: of the samples that there are; `rx_bps_of_slots`: a missing one counts as 0; `sum_bps`: of both directions together. Reads network_traffic_1m, which must reach back to `since`.';
+    'The 95th percentile, or another one, of the average rates of all 5-minute samples from `since` up to `until`, in bits per second, as transit is billed: the highest 5 % (rounded down) are dropped, and the next one is the percentile. `rx_bps`: of the existing samples; `rx_bps_of_slots`: missing samples count as 0; `sum_bps`: of both directions together. Reads network_traffic_1m, which must reach back to `since`.';

@@ -1,19 +1,19 @@
--- quotas, quota_usage: what servers may move in a billing month, and how much of it they have.
+-- quotas, quota_usage: the traffic quotas of servers for a billing month, and their use.
 -- Replaceable: reapplied on every upgrade.
 
 CREATE OR REPLACE VIEW public.quotas AS
 SELECT q.server_id, q.bytes, q.direction, q.billing_day, q.time_zone, q.interface_name, q.near_percent, q.changed_at
 FROM linkbeat.quotas q;
 
-COMMENT ON VIEW public.quotas IS 'What servers may move in a billing month; quota_usage() says how much of it is used.';
+COMMENT ON VIEW public.quotas IS 'Traffic quotas of servers for a billing month; quota_usage() has their use.';
 COMMENT ON COLUMN public.quotas.server_id IS 'The name under which the machine reports.';
-COMMENT ON COLUMN public.quotas.bytes IS 'Octets in a billing month.';
-COMMENT ON COLUMN public.quotas.direction IS 'What counts: in, out, their sum, or the greater of the two (max).';
-COMMENT ON COLUMN public.quotas.billing_day IS 'Day of the month on which it starts again; in shorter months, their last.';
-COMMENT ON COLUMN public.quotas.time_zone IS 'IANA name of the zone whose midnight it is.';
-COMMENT ON COLUMN public.quotas.interface_name IS 'The interface that counts; null: the server, each byte once.';
-COMMENT ON COLUMN public.quotas.near_percent IS 'From this share on its state is near, in percent.';
-COMMENT ON COLUMN public.quotas.changed_at IS 'When it was set.';
+COMMENT ON COLUMN public.quotas.bytes IS 'Quota in octets for a billing month.';
+COMMENT ON COLUMN public.quotas.direction IS 'Direction that counts: in, out, their sum, or the greater of the two (max).';
+COMMENT ON COLUMN public.quotas.billing_day IS 'Day on which the billing month begins; in shorter months, the last day.';
+COMMENT ON COLUMN public.quotas.time_zone IS 'IANA name of the time zone whose midnight begins the billing month.';
+COMMENT ON COLUMN public.quotas.interface_name IS 'The interface that counts; null: the whole server, each byte once.';
+COMMENT ON COLUMN public.quotas.near_percent IS 'Share of the quota, in percent, from which on its state is near.';
+COMMENT ON COLUMN public.quotas.changed_at IS 'When the quota was last set.';
 
 CREATE OR REPLACE FUNCTION public.quota_usage(at timestamptz DEFAULT now()) RETURNS TABLE (
     server_id text, bytes bigint, direction text, billing_day integer, time_zone text, interface_name text,
@@ -37,4 +37,4 @@ BEGIN ATOMIC
 END;
 
 COMMENT ON FUNCTION public.quota_usage IS
-    'Every quota, with what is used of it in the billing month that `at` is in, and its state: ok, near (from near_percent on) or over (more than all of it). `expected_bytes`: at the month''s end, if it goes on like this; null while less than a day is known.';
+    'Every quota, with its use in the billing month that contains `at`, and its state: ok, near (from near_percent on) or over (above the quota). `expected_bytes`: forecast for the end of the month at the average rate so far; null while there is less than one day of data.';

@@ -61,7 +61,7 @@ async def test_when_the_service_is_away_the_page_says_so_and_recovers(
     await tell(site, "nas", mbit=8)
     await page.goto("/")
     await expect(row(page, "nas")).to_be_visible()
-    stale = page.get_by_text("The service does not answer.")
+    stale = page.get_by_text("The service does not respond.")
     assert not await stale.is_visible()
 
     await site.stop()

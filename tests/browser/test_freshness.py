@@ -86,7 +86,7 @@ async def test_what_is_not_periodic_is_asked_for_once(begun: Begun) -> None:
 
 async def test_after_failures_the_pauses_grow_and_the_page_says_how_old_its_data_is(begun: Begun) -> None:
     page = await begun(5)
-    await page.evaluate("test.fail = new test.ApiError(0, 'unreachable', 'The service does not answer')")
+    await page.evaluate("test.fail = new test.ApiError(0, 'unreachable', 'The service does not respond')")
 
     await page.clock.run_for(5_000)
     said = await line(page)
@@ -98,13 +98,13 @@ async def test_after_failures_the_pauses_grow_and_the_page_says_how_old_its_data
             pause += 0.5
         pauses.append(pause)
 
-    assert said == "The service does not answer. Showing data from 12:00. Retrying automatically."
+    assert said == "The service does not respond. Showing data from 12:00. Retrying automatically."
     assert pauses == [1, 2, 4, 8, 10, 10]
     await page.evaluate("test.fail = null")
     await page.clock.run_for(10_000)
     assert await line(page) == ""
     before = await asked(page)
-    await page.evaluate("test.fail = new test.ApiError(0, 'unreachable', 'The service does not answer')")
+    await page.evaluate("test.fail = new test.ApiError(0, 'unreachable', 'The service does not respond')")
     await page.clock.run_for(6_000)
     assert await asked(page) == before + 2, "after an answer, the pauses begin again at the shortest"
 
@@ -131,7 +131,7 @@ async def test_a_fault_of_the_pages_own_is_said_and_logged(begun: Begun) -> None
 
     await page.clock.run_for(5_000)
 
-    assert (await line(page)).startswith("This page could not show what it received.")
+    assert (await line(page)).startswith("This page could not display the response.")
 
 
 async def test_what_the_reader_changes_takes_the_place_of_the_request_under_way(begun: Begun) -> None:
@@ -168,7 +168,7 @@ async def test_while_nobody_sees_the_page_nothing_is_asked_and_afterwards_it_is_
 
 async def test_when_the_network_is_back_it_asks_at_once(begun: Begun) -> None:
     page = await begun(5)
-    await page.evaluate("test.fail = new test.ApiError(0, 'unreachable', 'The service does not answer', 300)")
+    await page.evaluate("test.fail = new test.ApiError(0, 'unreachable', 'The service does not respond', 300)")
     await page.clock.run_for(5_000)
     assert await line(page) != ""
 
@@ -180,7 +180,7 @@ async def test_when_the_network_is_back_it_asks_at_once(begun: Begun) -> None:
 
 async def test_a_page_that_has_stopped_asks_nothing_and_says_nothing(begun: Begun) -> None:
     page = await begun(5)
-    await page.evaluate("test.fail = new test.ApiError(0, 'unreachable', 'The service does not answer')")
+    await page.evaluate("test.fail = new test.ApiError(0, 'unreachable', 'The service does not respond')")
     await page.clock.run_for(5_000)
 
     await page.evaluate("test.fresh.stop()")

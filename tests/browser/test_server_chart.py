@@ -176,15 +176,15 @@ async def test_a_gap_is_drawn_as_a_gap_and_said(last: datetime, page: Page, comp
     for _ in range(GAP[0] - GAP[1] - 3):
         await page.keyboard.press("ArrowRight")
     # All that crossed it is there, and its rate is no peak.
-    assert re.search(r"received 1\.10\sMbit/s, 127\u202f875\u202f000\sB.*all that crossed the gap", await said(page))
+    assert re.search(r"received 1\.10\sMbit/s, 127\u202f875\u202f000\sB.*all traffic of the gap", await said(page))
 
 
 async def test_the_same_numbers_are_there_as_a_table(site: Served, page: Page) -> None:
     await opened(page, "/servers/nas?interface=eth0")
 
-    await page.get_by_text("The same as a table").click()
+    await page.get_by_text("Data table").click()
 
-    await expect(page.locator("#numbers-caption")).to_contain_text("Traffic of eth0, in steps of 15\u00a0min")
+    await expect(page.locator("#numbers-caption")).to_contain_text("Traffic of eth0, in buckets of 15\u00a0min")
     data = (await site.client.get("/metrics/sparkline/nas/network", period="24h", interface="eth0"))["data"]
     cells = await page.locator("#numbers tbody td:nth-child(4)").all_inner_texts()
     told = [int(text.replace("\u202f", "")) for text in cells if text != NOTHING]
@@ -205,7 +205,7 @@ async def test_an_interface_is_chosen_in_the_table_and_says_more(site: Served, p
 
 async def test_it_fits_a_phone_and_has_nothing_that_axe_finds_in_either_colours(site: Served, page: Page) -> None:
     await opened(page, "/servers/nas?interface=eth0")
-    for opening in ("The same as a table", "Set a quota", "Picture link"):
+    for opening in ("Data table", "Set a quota", "Picture link"):
         await page.get_by_text(opening).click()
     await expect(page.locator("#numbers tbody tr")).not_to_have_count(0)
 
@@ -240,6 +240,6 @@ async def test_an_unknown_server_is_said_to_be_unknown(page: Page, complaints: C
 
     await page.goto("/servers/nobody")
 
-    await expect(page.locator("#unknown")).to_contain_text("No server of this name ever sent a heartbeat.")
+    await expect(page.locator("#unknown")).to_contain_text("No server with this name has sent a heartbeat.")
     await expect(page.locator("#known")).to_be_hidden()
     assert await violations(page) == []

@@ -124,11 +124,11 @@ async def test_a_reboot_a_reset_and_what_was_rejected_are_marked_with_words(site
     events = page.locator("#events")
     await expect(events).to_contain_text(re.compile(r"Reboot: the counters of eth0, eth1, eth2 restarted"))
     await expect(events).to_contain_text("The counters of eth1 restarted without a reboot")
-    await expect(events).to_contain_text("eth0 showed more than the line can carry: not counted.")
+    await expect(events).to_contain_text("eth0 had an implausible gain: not counted.")
     await page.goto(zoom(last, 40, 0).replace("?", "?interface=eth0&"))
     await expect(events.locator(".reboot")).to_have_count(1)
     await expect(events.locator(".reset")).to_have_count(0)
-    await page.get_by_text("The same as a table").click()
+    await page.get_by_text("Data table").click()
     noted = page.locator("#numbers tbody tr", has_text="Reboot")
     await expect(noted).to_have_count(1)
     await expect(noted).to_contain_text(re.compile("the counters of eth0"))
@@ -147,7 +147,7 @@ async def test_a_wrong_reading_that_was_corrected_is_told_quietly_and_a_dip_is_n
 
     told = page.locator("#events .glitch")
     await expect(told).to_have_count(1)
-    await expect(told).to_contain_text("eth0 showed a wrong reading, which later ones corrected: nothing is missing.")
+    await expect(told).to_contain_text("eth0 had a wrong reading, corrected by later ones: no traffic is missing.")
     await expect(page.locator("#events .dip")).to_have_count(0)
 
 
@@ -178,7 +178,7 @@ async def test_names_are_text_wherever_they_stand(site: Served, page: Page) -> N
 
     await opened(page)
     await page.get_by_role("link", name=name, exact=True).click()
-    await page.get_by_text("The same as a table").click()
+    await page.get_by_text("Data table").click()
     await expect(page.locator("#numbers-caption")).to_contain_text(name)
 
     assert await page.locator("main img, main b, main i").count() == 0
@@ -216,10 +216,10 @@ async def test_three_hundred_interfaces_stay_usable(site: Served, page: Page) ->
     shown = page.locator("#interfaces tbody th", has_text=re.compile("^eth29"))
     await expect(shown).to_have_count(11)
     await page.get_by_role("searchbox", name="Filter interfaces").fill("")
-    await page.get_by_label("only those that are up").check()
+    await page.get_by_label("only interfaces that are up").check()
     await expect(page.locator("#interfaces-shown")).to_have_text(re.compile(r"1[67]\d of 257"))
     await page.get_by_role("searchbox", name="Filter interfaces").fill("nothing")
-    await expect(page.locator("#interfaces-shown")).to_have_text("None of its interfaces matches.")
+    await expect(page.locator("#interfaces-shown")).to_have_text("No interface matches the filter.")
 
 
 async def test_short_lived_interfaces_are_one_row_that_opens(site: Served, page: Page) -> None:
@@ -248,7 +248,7 @@ async def test_a_server_without_interfaces_has_no_data(site: Served, page: Page)
 
     await expect(page.locator("#empty")).to_have_text("No data in this period.")
     await expect(page.locator("#figure-now")).to_contain_text(NOTHING)
-    await expect(page.locator("#interfaces-shown")).to_have_text("No data: its agent reports no interfaces.")
+    await expect(page.locator("#interfaces-shown")).to_have_text("No data: the agent reports no interfaces.")
     await expect(page.locator("#filesystems")).to_contain_text("No data")
     await expect(page.locator("#note-today")).to_have_text("no data yet")
     assert await violations(page) == []
@@ -264,7 +264,7 @@ async def test_a_page_that_gets_no_answer_says_so_and_recovers_by_itself(
 
     await site.stop()
     await expect(stale).to_have_text(
-        re.compile(r"The service does not answer\. Showing data from \d\d:\d\d.*\. Retrying automatically\."),
+        re.compile(r"The service does not respond\. Showing data from \d\d:\d\d.*\. Retrying automatically\."),
     )
 
     async with served(database_url, settings, site.port) as again:
@@ -299,9 +299,9 @@ async def test_what_an_agent_says_of_its_deliveries_is_told(site: Served, page: 
 
     warnings = page.locator("#warnings")
     for words in (
-        "3 heartbeats had to be given up",
+        "3 heartbeats were dropped",
         "1 heartbeat of this agent",
-        "in its memory alone",
+        "are only in memory",
         "40 heartbeats wait on the machine, the oldest for 1\u00a0h 6\u00a0min",
         "some are left out",
     ):
@@ -321,7 +321,7 @@ async def test_a_quota_is_set_shown_and_removed(site: Served, page: Page) -> Non
     await expect(page.locator("#quota-state")).to_contain_text(re.compile(r"Quota: .* of 1\.20\sGB"))
     quota = await site.client.get("/servers/nas/quota")
     assert (quota["bytes"], quota["direction"], quota["billing_day"]) == (1_200_000_000, "sum", 5)
-    await expect(page.locator("#warnings")).to_contain_text(re.compile("(of its quota is used|Its quota is)"))
+    await expect(page.locator("#warnings")).to_contain_text(re.compile("(of its quota is used|Its quota)"))
     await page.get_by_role("button", name="Remove").click()
     await expect(page.locator("#quota-state")).to_be_hidden()
     assert (await site.client.http.get("/api/v1/servers/nas/quota")).status_code == 404
@@ -338,7 +338,7 @@ async def test_who_may_only_read_is_told_so(site: Served, contexts: Any) -> None
     await page.get_by_label("Per month").fill("1")
     await page.get_by_role("button", name="Set", exact=True).click()
 
-    await expect(page.locator("#quota-problem")).to_have_text("You are signed in with a token that may only read.")
+    await expect(page.locator("#quota-problem")).to_have_text("Your token can only read.")
 
 
 async def test_units_and_colours_are_the_readers(site: Served, page: Page) -> None:

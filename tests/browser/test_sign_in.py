@@ -41,7 +41,7 @@ async def test_a_token_that_only_reports_is_told_what_is_needed(site: Served, co
     await page.get_by_label("Token").fill(fleet)
     await page.get_by_role("button", name="Sign in").click()
 
-    await expect(page.get_by_role("alert")).to_contain_text("signing in needs a token with the 'read' permission")
+    await expect(page.get_by_role("alert")).to_contain_text("Signing in needs a token with the 'read' permission")
 
 
 async def test_the_link_of_make_run_signs_in_by_itself_and_leaves_no_code_in_the_address(

@@ -28,17 +28,18 @@ STEADY = AGENTS / INTERVAL_SECONDS  # requests a second
 RATE_SECONDS = 3
 DAY = 2_880  # heartbeats
 HEARTBEAT_BYTES = 1_500
-OK = Delivered([], "")
 
 
 class CountingSpool:
-    """What waits in a spool, without the heartbeats."""
+    """What waits in a spool, and what is kept for another epoch, without the heartbeats."""
 
     dropped = 0
     epoch = ""
 
-    def __init__(self, backlog: int) -> None:
+    def __init__(self, backlog: int, kept: int) -> None:
         self._last = backlog
+        self._kept = kept  # whenever the epoch changes
+        self._due = 0
         self._done_to = 0  # all up to this one are acknowledged
         self._done: set[int] = set()  # and these
         self._live = 0
@@ -61,12 +62,18 @@ class CountingSpool:
         raise AssertionError("nothing is refused here")
 
     def again(self, count: int, max_bytes: int) -> list[Record]:
-        return []
+        return [Record(-1, 0, b"")] * min(count, max_bytes // HEARTBEAT_BYTES, self._due)
 
     def due(self) -> int:
-        return 0
+        return self._due
 
     def acknowledge(self, sequences: list[int], epoch: str = "", *, asked: str = "") -> None:
+        if epoch != self.epoch:
+            self._due = self._kept if self.epoch else 0
+            self.epoch = epoch
+        if asked:
+            self._due -= len(sequences)
+            return
         self._done.update(sequences)
         while self._done_to + 1 in self._done:
             self._done_to += 1
@@ -80,9 +87,11 @@ class CountingSpool:
 
 
 class Fleet:
-    """Agents with a service that is away until second 0; what arrives there is counted by the second."""
+    """Agents with a service that is away until second 0, when it has another database; what arrives there is counted
+    by the second.
+    """
 
-    def __init__(self, seed: int, *, outage_seconds: float, backlog: int, answer: Failed) -> None:
+    def __init__(self, seed: int, *, outage_seconds: float, backlog: int, answer: Failed, kept: int = 0) -> None:
         self._random = random.Random(seed)
         self.now = -outage_seconds - 60.0
         self._outage_began = -outage_seconds
@@ -91,7 +100,7 @@ class Fleet:
         self._order = itertools.count()
         self.arrived: Counter[int] = Counter()
         self.latest_live = 0.0  # the most that a heartbeat of an agent that is back had to wait
-        self.spools = [CountingSpool(backlog) for _ in range(AGENTS)]
+        self.spools = [CountingSpool(backlog, kept) for _ in range(AGENTS)]
         key, letters = ApiKey(Settings()), DeadLetters(Path("/nonexistent"))
         self._agents = [
             Delivery(
@@ -115,7 +124,9 @@ class Fleet:
 
     def heartbeat(self, body: bytes) -> Outcome:
         self.arrived[math.floor(self.now)] += 1
-        return self._answer if self._outage_began <= self.now < 0 else OK
+        if self._outage_began <= self.now < 0:
+            return self._answer
+        return Delivered([], "", epoch="before" if self.now < 0 else "after")
 
     def heartbeats(self, bodies: list[bytes]) -> Outcome:
         return self.heartbeat(b"")
@@ -193,3 +204,25 @@ def test_a_fleet_that_comes_back_at_once_asks_at_most_twice_as_much_as_ever(
     )
     assert rate <= 2 * STEADY
     assert fleet.latest_live <= INTERVAL_SECONDS
+
+
+@pytest.mark.parametrize(("kept", "within_seconds"), [(30, 300), (DAY, 2_400)], ids=["15min", "day"])
+@pytest.mark.parametrize("seed", range(1, 4))
+def test_a_fleet_that_sees_another_database_at_once_asks_at_most_twice_as_much_as_ever(
+    seed: int, kept: int, within_seconds: int
+) -> None:
+    """No agent has noticed an outage: nothing but the pace of what is sent again spreads it."""
+    fleet = Fleet(seed, outage_seconds=0, backlog=0, answer=Failed("", ""), kept=kept)
+    fleet.run(0)
+    assert not any(spool.due() for spool in fleet.spools)
+    fleet.run(within_seconds)
+
+    seconds = [fleet.arrived[second] for second in range(within_seconds)]
+    rate = max(sum(window) / RATE_SECONDS for window in zip(seconds, seconds[1:], seconds[2:], strict=False))
+    print(
+        f"\n{kept:,} heartbeats again: {rate:.1f} requests a second in the busiest {RATE_SECONDS}, "
+        f"{sum(seconds) / len(seconds):.1f} on average, {STEADY:.1f} usually"
+    )
+    assert rate <= 2 * STEADY
+    assert not any(spool.due() for spool in fleet.spools)
+    assert fleet.backlog() == 0

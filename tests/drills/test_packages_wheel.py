@@ -13,7 +13,7 @@ import pytest
 from tests.helpers.processes import Run, free_port
 
 REPOSITORY = Path(__file__).parents[2]
-SHOWN = re.compile(r"^Linkbeat runs\. .+$", re.MULTILINE)
+SHOWN = re.compile(r"^Linkbeat is running\. .+$", re.MULTILINE)
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@
 
 import contextlib
 import os
-import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.processes import free_port, stop
 from tests.helpers.support import KEY
 
 REPOSITORY = Path(__file__).parents[2]
-READY_SECONDS = 20.0
+READY_SECONDS = 60.0  # several may start at once, on a machine that is shared
 STOP_SECONDS = 15.0
 
 
@@ -39,6 +38,13 @@ class ServiceProcess:
     @property
     def log(self) -> str:
         return self.log_path.read_text()
+
+    def await_log(self, words: str, seconds: float = 60.0) -> None:
+        """Waits until it has said so."""
+        deadline = time.monotonic() + seconds
+        while words not in self.log:
+            assert time.monotonic() < deadline, self.log
+            time.sleep(0.05)
 
     @property
     def resident_bytes(self) -> int:
@@ -77,20 +83,7 @@ def serving(database_url: str, directory: Path, port: int | None = None, **setti
         _await_ready(started)
         yield started
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def free_port() -> int:
-    """A port of the loopback interface that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        stop(process, STOP_SECONDS)
 
 
 def _await_ready(service: ServiceProcess) -> None:

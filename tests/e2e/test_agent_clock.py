@@ -120,7 +120,7 @@ def test_a_year_ahead_and_put_right_is_heard_at_the_next_heartbeat_and_loses_not
 
     stored = rows(service_process.database_url)
     assert all(began - 1 < moment < time.time() + 1 for moment in stored)
-    assert machine.log.count("ahead and has been put right") == 1
+    assert machine.log.count("ahead and has been corrected") == 1
     assert "will not take" not in machine.log
 
 
@@ -135,7 +135,7 @@ def test_doctor_says_that_the_clock_is_ahead_and_that_what_waits_is(machine: Mac
     put_right = machine.doctor()
 
     assert ahead["clock"]["state"] == "problem"
-    assert "ahead of the service's: it refuses heartbeats" in ahead["clock"]["text"]
+    assert "ahead of the service's: it rejects heartbeats" in ahead["clock"]["text"]
     assert "clock" not in put_right
     assert put_right["timestamps"]["state"] == "problem"
     assert "ahead of this machine's clock" in put_right["timestamps"]["text"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import free_port
+from tests.helpers.processes import free_port
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -60,5 +60,7 @@ def test_an_open_file_with_a_token_is_warned_of(config: Path) -> None:
     done = agent("print", "--config", str(config))
 
     assert done.returncode == 0
-    assert f"WARNING {config} holds the token, and every user can read it; chmod 600 {config}\n" in done.stderr
+    assert (
+        f"WARNING {config} contains the token and is readable by every user; run: chmod 600 {config}\n" in done.stderr
+    )
     assert "the-token" not in done.stderr

@@ -92,8 +92,8 @@ class Agent:
     """A running `python -m agent run`, one heartbeat a second, the first at once."""
 
     def __init__(self, service_url: str, log: Path, **settings: str) -> None:
-        self._log = log
-        often = {"INTERVAL_SECONDS": "1", "START_JITTER_SECONDS": "0", "SPOOL_DIR": str(log.parent / "spool")}
+        self._log, self.spool = log, log.parent / "spool"
+        often = {"INTERVAL_SECONDS": "1", "START_JITTER_SECONDS": "0", "SPOOL_DIR": str(self.spool)}
         with log.open("wb") as stderr:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "agent", "run"],
@@ -199,7 +199,7 @@ def test_retry_after_is_obeyed_and_nothing_is_lost(service: Service, start: Star
     [
         (401, b'{"detail":"token unknown"}', {}, "refuses the token"),
         (403, b"", {}, "refuses the token"),
-        (200, b"<html>Please log in</html>", {}, "not an answer of Linkbeat"),
+        (200, b"<html>Please log in</html>", {}, "not a response of Linkbeat"),
         (302, b"", {"Location": "/elsewhere"}, "not followed"),
         (404, b"", {}, "HTTP 404"),
     ],
@@ -292,11 +292,74 @@ def test_a_killed_agent_delivers_what_it_had_kept(service: Service, start: Start
         assert service.arrived.wait_for(lambda: service.batches, 10)
     again.stop()
 
-    assert "heartbeats of before wait in" in again.log
+    assert "heartbeats from an earlier run wait in" in again.log
     assert {beat["timestamp"] for batch in service.batches for beat in batch} >= refused
     assert service.live[0]["timestamp"] > max(refused)
     assert service.live[0]["delivery"]["queued"] >= len(refused)
     assert service.live[0]["delivery"]["spool"] == "disk"
+
+
+def databases(*epochs: str) -> Callable[[str], Answer]:
+    """Acknowledgements by the last of these; the others have been."""
+
+    def answer(path: str) -> Answer:
+        ack = (BATCH_ACK if path.endswith("/heartbeats") else ACK) | {"epoch": epochs[-1]}
+        return 200, json.dumps(ack).encode(), {}
+
+    return answer
+
+
+def sent_in_batches(service: Service) -> list[str]:
+    return [beat["timestamp"] for batch in service.batches for beat in batch]
+
+
+@pytest.mark.parametrize("delay", ["0", "60"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_an_agent_that_was_restarted_sends_another_database_what_an_earlier_process_had_delivered(
+    service: Service, start: Start, number: signal.Signals, delay: str
+) -> None:
+    service.answer = databases("a.1")
+    agent = start(SPOOL_DELAY_SECONDS=delay)
+    service.wait_for(3)
+    agent.process.send_signal(number)
+    agent.process.wait(10)
+    delivered = [beat["timestamp"] for beat in service.live[:-1]]
+    assert service.batches == []
+    service.answer = databases("a.1", "a.2")
+
+    again = start(SPOOL_DELAY_SECONDS=delay)
+    if delay != "0" and number == signal.SIGKILL:
+        service.wait_for(len(service.requests) + 12, 20)  # what never was on the disk has gone with the process
+        again.stop()
+        assert service.batches == []
+        return
+    with service.arrived:
+        assert service.arrived.wait_for(lambda: set(delivered) <= set(sent_in_batches(service)), 40)
+    again.process.kill()
+    again.process.wait()
+    log = again.log
+    third = start()
+    service.wait_for(len(service.requests) + 12, 20)
+    third.stop()
+
+    sent = sent_in_batches(service)
+    assert [each for each in sent if each in delivered][: len(delivered)] == delivered
+    assert max(map(sent.count, delivered)) <= 2  # again, where the kill has cost the answer, and no more
+    assert "has another database now (a.2, was a.1)" in log
+    doctor = json.loads(command("doctor", "--json", SPOOL_DIR=str(third.spool)).stdout)
+    (kept,) = [each for each in doctor["findings"] if each["name"] == "kept"]
+    assert kept["text"].endswith("the service's database is a.2")
+
+
+def test_an_agent_that_keeps_nothing_sends_nothing_again(service: Service, start: Start) -> None:
+    service.answer = databases("a.1")
+    agent = start(SPOOL_KEEP_SECONDS="0")
+    service.wait_for(3)
+    service.answer = databases("a.2")
+    service.wait_for(15, 20)
+    agent.stop()
+
+    assert service.batches == []
 
 
 def test_a_second_agent_in_the_same_directory_is_told_who_has_it(
@@ -310,7 +373,7 @@ def test_a_second_agent_in_the_same_directory_is_told_who_has_it(
     assert second.returncode == 2
     assert second.stderr.splitlines()[-1] == (
         f'LINKBEAT_SPOOL_DIR: "{tmp_path}/spool" is in use by process {agent.process.pid}; '
-        "each agent needs a directory of its own"
+        "each agent needs its own directory"
     )
 
 
@@ -344,7 +407,7 @@ def test_sighup_reads_the_settings_again_and_a_mistake_in_them_changes_nothing(
     service.wait_for(len(service.requests) + 3)
     agent.stop()
     assert service.live[-1]["network_interfaces"] == []
-    assert f'{config}: "interval_second" is no setting' in agent.log
+    assert f'{config}: "interval_second" is not a setting' in agent.log
     assert agent.log.count("settings read again") == 1
     assert "Traceback" not in agent.log
     assert service.live[-1]["delivery"]["queued"] == 0
@@ -398,9 +461,9 @@ def test_the_service_sets_interval_and_pause_within_the_settings_bounds(service:
     # One more at the pace that the service counts by, and it says which pace comes next.
     assert (back["status"], back["interval_seconds"]) == ("online", 3600.0)
     assert back["network_interfaces"]
-    assert "the service asks for an interval of 0.1 s; min_interval_seconds makes it 1 s" in agent.log
-    assert "the service asks for: a pause; a heartbeat every 1 s" in agent.log
-    assert "nothing but the agent's own settings" in agent.log
+    assert "the service sets an interval of 0.1 s; min_interval_seconds makes it 1 s" in agent.log
+    assert "remote configuration: a pause; a heartbeat every 1 s" in agent.log
+    assert "remote configuration: none" in agent.log
 
 
 def test_once_sends_one_heartbeat_and_prints_the_answer(service: Service) -> None:

@@ -85,7 +85,7 @@ async def test_what_a_crash_took_before_it_was_flushed_is_not_acknowledged_after
     """A batch is executed and waits for its flush; the server crashes unseen, and the next session's flush succeeds."""
     admin = await asyncpg.connect(cluster.url)
     # The service's maintenance stays out of the way: its own commits would flush the log.
-    await admin.execute("SELECT pg_advisory_lock('linkbeat.maintenance'::regclass::oid::bigint)")
+    await admin.execute("SELECT linkbeat.take_lease('maintenance', 'a test', 600)")
 
     async def recovered() -> asyncpg.Connection:
         while True:

@@ -15,7 +15,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.e2e.conftest import ServiceProcess, free_port
+from tests.e2e.conftest import ServiceProcess
+from tests.helpers.processes import free_port
 from tests.helpers.support import KEY
 
 REPOSITORY = Path(__file__).parents[2]
@@ -103,7 +104,7 @@ def test_a_wrong_token_and_none_are_told_apart(service_process: ServiceProcess, 
 
     assert (wrong_status, none_status) == (1, 1)
     assert wrong["service"]["state"] == none["service"]["state"] == "ok"
-    assert "refuses it: HTTP 401" in wrong["token"]["text"]
+    assert "rejects it: HTTP 401" in wrong["token"]["text"]
     assert "wrong-wrong-wrong" not in str(wrong)
     assert "there is none" in none["token"]["text"]
     assert str(tmp_path / "token") in none["token"]["remedy"]
@@ -138,11 +139,11 @@ def test_a_name_that_does_not_resolve() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>", "not an answer of Linkbeat"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>", "not a response of Linkbeat"),
         ("HTTP/1.1 302 Found\r\nLocation: http://elsewhere/\r\nContent-Length: 0\r\n\r\n", "http://elsewhere/"),
-        ("SSH-2.0-OpenSSH_9.2\r\n", "does not speak HTTP: SSH-2.0"),
-        ("", "closed without an answer"),
-        ("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\ncut", "HTTP 200, but not an answer of Linkbeat: cut"),
+        ("SSH-2.0-OpenSSH_9.2\r\n", "is not HTTP: SSH-2.0"),
+        ("", "closed without a response"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\ncut", "HTTP 200, but not a response of Linkbeat: cut"),
     ],
 )
 def test_what_answers_is_not_the_service(text: str, words: str) -> None:
@@ -173,7 +174,7 @@ def test_silence_and_a_byte_at_a_time_end_in_time() -> None:
 
     assert time.monotonic() - begin < 15
     assert of_silence[0] == of_drops[0] == 1
-    assert of_silence[1]["service"]["text"] == "no answer in time"
+    assert of_silence[1]["service"]["text"] == "no response in time"
     assert of_drops[1]["service"]["text"].startswith("no result within")
 
 

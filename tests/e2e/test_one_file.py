@@ -80,7 +80,7 @@ def test_for_another_python_it_says_what_to_do(archive: Path, tmp_path: Path) ->
     done = started(*BARE, str(other), "print")
 
     assert done.returncode == 1
-    assert done.stderr.startswith("linkbeat-agent: this file has nothing for cpython-")
+    assert done.stderr.startswith("linkbeat-agent: this file does not support cpython-")
     assert len(done.stderr.splitlines()) == 1
 
 

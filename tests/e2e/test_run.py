@@ -29,9 +29,9 @@ from tests.helpers.processes import Run, free_port
 STOP_SECONDS = 30.0
 # The first start of all on a machine fetches 40 MB of packages before the 60 seconds begin.
 START_SECONDS = 240.0
-CURL_LINE = re.compile(r"^\s+Its sparkline:\s+(curl .+)$", re.MULTILINE)
+CURL_LINE = re.compile(r"^\s+Sparkline:\s+(curl .+)$", re.MULTILINE)
 REPORTING = re.compile("first heartbeat delivered")  # database, service and agent run by then
-LINK = re.compile(r"^\s+Look at it:\s+(http://\S+)/$", re.MULTILINE)
+LINK = re.compile(r"^\s+Dashboard:\s+(http://\S+)/$", re.MULTILINE)
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_one_command_shows_points_stops_whole_and_keeps_the_history(data_dir: Pa
     assert "code=" not in first.output
     if server["network_interfaces"]:
         name = server["primary_interface"] or sparkline["interface"]  # without a default route it may name none
-        assert f"Linkbeat runs. {server['id']} {name}: " in first.output
+        assert f"Linkbeat is running. {server['id']} {name}: " in first.output
         assert sparkline["interface"] == name
         assert sparkline["data"]
         assert {"timestamp", "rx_bytes", "tx_bytes"} <= sparkline["data"][-1].keys()

@@ -64,7 +64,7 @@ def test_the_command_makes_lists_and_revokes_what_a_running_service_accepts(data
             time.sleep(0.1)
 
     for wrong, says in (
-        (("revoke", "nobodys"), "there is no token 'nobodys'"),
+        (("revoke", "nobodys"), "no token 'nobodys' exists"),
         (("create", "--kind", "server"), "server_id: is required for a token of kind server"),
         (("create", "--kind", "read", "--expires-days", "nan"), "not finite"),
         (("create", "--kind", "server", "--server", "a b"), "server_id"),
@@ -115,7 +115,7 @@ def test_no_secret_is_in_the_log_an_answer_or_a_file_that_others_read(database_u
         log = service.log
         kept = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir() if path.suffix != ".log"}
 
-    assert "made by the fleet key from 127.0.0.1" in log
+    assert "created by the fleet key from 127.0.0.1" in log
     assert "may not report other" in log
     for secret in secrets:
         assert [answer for answer in answers if secret in answer][:1] == []

@@ -50,10 +50,9 @@ class Ledger(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
-    def note(self, path: str, body: bytes) -> None:
-        bodies = [body] if path.endswith("/heartbeat") else msgspec.json.decode(body, type=list[msgspec.Raw])
+    def note(self, path: str, bodies: list[bytes]) -> None:
         with self.arrived:
-            for each in map(bytes, bodies):
+            for each in bodies:
                 beat = json.loads(each)
                 self.payloads[beat["server_id"], beat["timestamp"]].add(each)
                 if path.endswith("/heartbeat"):
@@ -73,14 +72,19 @@ class Ledger(ThreadingHTTPServer):
 
 
 class LedgerHandler(BaseHTTPRequestHandler):
+    """`bodies` are the heartbeats of the request."""
+
     protocol_version = "HTTP/1.1"
     server: Ledger
+    bodies: list[bytes]
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.headers.get("Content-Encoding") == "gzip":
             body = zlib.decompress(body, wbits=31)
-        self.server.note(self.path, body)
+        is_one = self.path.endswith("/heartbeat")
+        self.bodies = [body] if is_one else list(map(bytes, msgspec.json.decode(body, type=list[msgspec.Raw])))
+        self.server.note(self.path, self.bodies)
         self.server.respond(self)
 
     def answer(self, status: int, body: bytes, **headers: str) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.helpers.images import RELEASE, bootstrap
+from tests.helpers.processes import stop
 
 BASE = f"debian:{RELEASE}-slim"  # of the Dockerfiles
 REMEDY = "apt-get install docker.io debootstrap iproute2"
@@ -115,12 +116,7 @@ def _started(directory: Path) -> Iterator["subprocess.Popen[bytes]"]:
     try:
         yield process
     finally:
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        stop(process, STOP_SECONDS)
 
 
 @contextlib.contextmanager

@@ -25,7 +25,9 @@ RUN = (sys.executable, "-m", "service", "run")
 class KillableService:
     """`python -m service serve` on a database; start() and kill() as often as wanted, on the same port."""
 
-    def __init__(self, database_url: str, directory: Path, **environ: str) -> None:
+    def __init__(self, database_url: str, directory: Path, arguments: Sequence[str] = (), **environ: str) -> None:
+        """`arguments`: of `serve`."""
+        self._arguments = arguments
         self._log = directory / "service.log"
         self._environment = os.environ | {
             "LINKBEAT_DATABASE_URL": database_url,
@@ -61,7 +63,7 @@ class KillableService:
     def _launch(self) -> None:
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "service", "serve"],
+                [sys.executable, "-m", "service", "serve", *self._arguments],
                 cwd=ROOT,
                 env=self._environment,
                 stdout=log,
@@ -82,9 +84,11 @@ class KillableService:
 
 
 @contextlib.asynccontextmanager
-async def killable_service(database_url: str, directory: Path, **environ: str) -> AsyncIterator[KillableService]:
+async def killable_service(
+    database_url: str, directory: Path, arguments: Sequence[str] = (), **environ: str
+) -> AsyncIterator[KillableService]:
     """A service that answers; killed at the end if it still runs."""
-    service = KillableService(database_url, directory, **environ)
+    service = KillableService(database_url, directory, arguments, **environ)
     try:
         await service.start()
         yield service
@@ -138,6 +142,16 @@ class Run:
         return children + [f"postgres {pid}" for pid in servers]
 
 
+def stop(process: "subprocess.Popen[bytes]", within_seconds: float) -> None:
+    """SIGTERM, and SIGKILL where that does not end it in time."""
+    process.terminate()
+    try:
+        process.wait(within_seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 def linkbeat(url: str, directory: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     """`python -m service …` on a database, to its end."""
     return subprocess.run(
@@ -149,5 +163,6 @@ def linkbeat(url: str, directory: Path, *arguments: str) -> "subprocess.Complete
 
 
 def free_port() -> int:
+    """A TCP port of the loopback address that nothing listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])

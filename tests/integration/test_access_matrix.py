@@ -89,7 +89,7 @@ async def counts(database: asyncpg.Connection) -> dict[str, Any]:
         )
         for row in tables
         # The background writes down how it goes.
-        if row["name"] not in ("linkbeat.maintenance", "linkbeat.watermarks")
+        if row["name"].rpartition(".")[2] not in ("maintenance", "watermarks", "alert_clock", "listening")
     }
 
 
@@ -104,6 +104,8 @@ async def test_every_route_lets_in_whom_it_should_and_nobody_else(
     service: Client, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.access.tokens.MISSED_SECONDS", 0.01)
+    # On a busy machine this takes longer than a minute, after which the use of tokens is written down.
+    monkeypatch.setattr("service.access.tokens.NOTE_SECONDS", 86_400.0)
     await service.post(heartbeat("nas", eth0=(1, 1)) | {"hostname": SECRET})
     tokens: dict[str, str | None] = {"none": None, **await every_token(service, database)}
     document = (await service.http.get("/schema/openapi.json")).json()

@@ -22,6 +22,7 @@ from service.embedded.installation import Installation
 from service.embedded.places import reachable_directory
 from service.embedded.postmaster import find_postmaster, processes_in
 from service.embedded.problems import ClusterError, MirrorError, UnsupportedHostError
+from tests.helpers.processes import free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -213,11 +214,6 @@ def test_lock_files_whose_pid_is_another_programs_do_not_block_the_start(cluster
     cluster.start()
 
     assert query(cluster, "SELECT 1") == "1"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 async def test_it_listens_on_tcp_where_a_port_is_asked_for(installation: Installation, stopped: Path) -> None:

@@ -28,8 +28,8 @@ from service.embedded.problems import (
     UnreachableDirectoryError,
     UnsupportedHostError,
 )
+from service.serving.single import single_run
 from service.settings import Settings
-from service.single import single_run
 from tests.helpers.processes import free_port
 from tests.helpers.rooted import act_as, acting_as, require_root
 

@@ -24,34 +24,38 @@ def says(headers: Any) -> tuple[bool, str]:
     return headers["x-content-type-options"] == "nosniff", headers["cache-control"]
 
 
-@pytest.mark.parametrize("path", READS)
-async def test_no_answer_is_kept_for_others_or_taken_for_another_type(service: Client, path: str) -> None:
+async def test_no_answer_is_kept_for_others_or_taken_for_another_type(
+    service: Client, subtests: pytest.Subtests
+) -> None:
     await service.post(heartbeat(eth0=(1, 2)))
 
-    answer = await service.http.get(path)
+    for path in READS:
+        with subtests.test(path):
+            answer = await service.http.get(path)
 
-    assert answer.status_code == 200, answer.text
-    is_sniffed_never, cache = says(answer.headers)
-    assert is_sniffed_never
-    if path.endswith(".svg"):
-        assert cache.startswith("private, max-age=")
-    else:
-        assert cache in (("no-cache",) if path in ("/", "/sign-in") else KEPT_NOWHERE)
+            assert answer.status_code == 200, answer.text
+            is_sniffed_never, cache = says(answer.headers)
+            assert is_sniffed_never
+            if path.endswith(".svg"):
+                assert cache.startswith("private, max-age=")
+            else:
+                assert cache in (("no-cache",) if path in ("/", "/sign-in") else KEPT_NOWHERE)
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "status"),
-    [
-        ("GET", "/api/v1/servers/nobody", 404), ("GET", "/nowhere", 404), ("PUT", "/api/v1/servers", 405),
-        ("GET", "/api/v1/servers?limit=x", 422), ("POST", "/api/v1/agents/heartbeat", 400),
-        ("GET", "/api/v1/agents/heartbeat", 405), ("POST", "/api/v1/tokens", 400),
-    ],
-)  # fmt: skip
-async def test_no_error_is_either(service: Client, method: str, path: str, status: int) -> None:
-    answer = await service.http.request(method, path)
+ERRORS = [
+    ("GET", "/api/v1/servers/nobody", 404), ("GET", "/nowhere", 404), ("PUT", "/api/v1/servers", 405),
+    ("GET", "/api/v1/servers?limit=x", 422), ("POST", "/api/v1/agents/heartbeat", 400),
+    ("GET", "/api/v1/agents/heartbeat", 405), ("POST", "/api/v1/tokens", 400),
+]  # fmt: skip
 
-    assert answer.status_code == status
-    assert says(answer.headers) == (True, "no-store")
+
+async def test_no_error_is_either(service: Client, subtests: pytest.Subtests) -> None:
+    for method, path, status in ERRORS:
+        with subtests.test(f"{method} {path}"):
+            answer = await service.http.request(method, path)
+
+            assert answer.status_code == status
+            assert says(answer.headers) == (True, "no-store")
 
 
 async def test_no_refusal_is_either(service: Client) -> None:

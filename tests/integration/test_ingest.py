@@ -101,13 +101,15 @@ async def test_past_the_queues_limit_503_is_answered_at_once(
 
 
 async def test_a_lock_that_outlasts_the_deadline_is_503_and_the_neighbours_pass_afterwards(
-    service: Client, database: asyncpg.Connection, other: asyncpg.Connection
+    service: Client, database: asyncpg.Connection, other: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await post_all(service, ["locked"])
     transaction = await lock_server(other, "locked")
 
     started = time.perf_counter()
-    answers = await post_all(service, ["locked"], T0 + timedelta(seconds=1))
+    with monkeypatch.context() as patch:
+        patch.setattr("service.ingest.commit.ANSWER_SECONDS", 3.0)
+        answers = await post_all(service, ["locked"], T0 + timedelta(seconds=1))
     seconds = time.perf_counter() - started
     # One writer still waits, or has given up; the other one writes.
     meanwhile = await post_all(service, ["free"])
@@ -291,6 +293,12 @@ async def test_connections_that_the_database_ends_are_made_again(service: Client
             assert time.monotonic() < deadline
 
 
+@pytest.fixture
+def _short_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.database.pool.WRITE_SECONDS", 2.0)
+
+
+@pytest.mark.usefixtures("_short_writes")  # before `service`
 async def test_a_batch_that_takes_too_long_is_not_tried_again(service: Client, database: asyncpg.Connection) -> None:
     """Two heartbeats that the database is slow with would otherwise occupy both writers again and again."""
     await service.post(heartbeat("before"))

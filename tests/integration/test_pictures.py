@@ -6,6 +6,7 @@ import time
 from base64 import b64encode, urlsafe_b64decode
 from datetime import timedelta
 from hashlib import sha256
+from itertools import product
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 from xml.etree import ElementTree as ET
@@ -79,31 +80,31 @@ def changed(path: str, **query: str | None) -> str:
     return f"{parts.path}?{urlencode({name: value for name, value in found.items() if value is not None})}"
 
 
-@pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("period", ["1h", "1y"])
-async def test_every_metric_has_a_picture_that_says_its_figures(reported: Client, metric: str, period: str) -> None:
-    answer = await reported.http.get(f"{BASE}/{metric}.svg", params=METRICS[metric] | {"period": period})
+async def test_every_metric_has_a_picture_that_says_its_figures(reported: Client, subtests: pytest.Subtests) -> None:
+    for metric, period in product(METRICS, ("1h", "1y")):
+        with subtests.test(f"{metric} {period}"):
+            answer = await reported.http.get(f"{BASE}/{metric}.svg", params=METRICS[metric] | {"period": period})
 
-    assert answer.status_code == 200, answer.text
-    assert answer.headers["content-type"] == "image/svg+xml; charset=utf-8"
-    assert answer.headers["x-content-type-options"] == "nosniff"
-    assert answer.headers["cross-origin-resource-policy"] == "cross-origin"
-    assert answer.text.startswith("<svg "), "by which Home Assistant knows it"
-    picture = ET.fromstring(answer.text)  # noqa: S314 - the service drew it
-    assert (picture.get("role"), picture.get("viewBox")) == ("img", "0 0 160 32")
-    said = {
-        "network": "Receiving 133 kb/s, at most 133 kb/s; sending 33.3 kb/s, at most 33.3 kb/s",
-        "cpu": "At 25 %, at most 25 %",
-        "memory": "At 50 %, at most 50 %",
-        "disk": "At 75 %, at most 75 %",
-        "temperature": "At 48.5 °C, at most 48.5 °C",
-        "filesystem": "At 40 %, at most 40 %",
-    }
-    description = (picture.findtext(f"{SVG}desc") or "").replace("\xa0", " ")
-    if period == "1h":
-        assert description.startswith(said[metric])
-    assert "until" in description.lower()
-    assert "nas" in (picture.findtext(f"{SVG}title") or "")
+            assert answer.status_code == 200, answer.text
+            assert answer.headers["content-type"] == "image/svg+xml; charset=utf-8"
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert answer.headers["cross-origin-resource-policy"] == "cross-origin"
+            assert answer.text.startswith("<svg "), "by which Home Assistant knows it"
+            picture = ET.fromstring(answer.text)  # noqa: S314 - the service drew it
+            assert (picture.get("role"), picture.get("viewBox")) == ("img", "0 0 160 32")
+            said = {
+                "network": "Receiving 133 kb/s, at most 133 kb/s; sending 33.3 kb/s, at most 33.3 kb/s",
+                "cpu": "At 25 %, at most 25 %",
+                "memory": "At 50 %, at most 50 %",
+                "disk": "At 75 %, at most 75 %",
+                "temperature": "At 48.5 °C, at most 48.5 °C",
+                "filesystem": "At 40 %, at most 40 %",
+            }
+            description = (picture.findtext(f"{SVG}desc") or "").replace("\xa0", " ")
+            if period == "1h":
+                assert description.startswith(said[metric])
+            assert "until" in description.lower()
+            assert "nas" in (picture.findtext(f"{SVG}title") or "")
 
 
 @pytest.mark.parametrize(
@@ -137,41 +138,45 @@ async def test_the_bucket_under_way_is_no_fall(reported: Client) -> None:
     assert "No data" not in day.text
 
 
-@pytest.mark.parametrize(
-    ("path", "query", "field"),
-    [
-        ("network.svg", {"period": "2h"}, "period"),
-        ("network.svg", {"width": "39"}, "width"),
-        ("network.svg", {"width": "2001"}, "width"),
-        ("network.svg", {"width": "99.5"}, "width"),
-        ("cpu.svg", {"height": "15"}, "height"),
-        ("cpu.svg", {"height": "1001"}, "height"),
-        ("disk.svg", {"theme": "blue"}, "theme"),
-        ("memory.svg", {"label": "yes"}, "label"),
-        ("filesystem.svg", {}, "mount_point"),
-        ("network.svg", {"interface": "x" * 256}, "interface"),
-    ],
-)
-async def test_a_wrong_parameter_is_named(reported: Client, path: str, query: dict[str, str], field: str) -> None:
-    answer = await reported.http.get(f"{BASE}/{path}", params=query)
-
-    assert answer.status_code == 422
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert [one["path"] for one in answer.json()["errors"]] == [field]
+WRONG: list[tuple[str, dict[str, str], str]] = [
+    ("network.svg", {"period": "2h"}, "period"),
+    ("network.svg", {"width": "39"}, "width"),
+    ("network.svg", {"width": "2001"}, "width"),
+    ("network.svg", {"width": "99.5"}, "width"),
+    ("cpu.svg", {"height": "15"}, "height"),
+    ("cpu.svg", {"height": "1001"}, "height"),
+    ("disk.svg", {"theme": "blue"}, "theme"),
+    ("memory.svg", {"label": "yes"}, "label"),
+    ("filesystem.svg", {}, "mount_point"),
+    ("network.svg", {"interface": "x" * 256}, "interface"),
+]
 
 
-@pytest.mark.parametrize("metric", METRICS)
-async def test_an_unknown_server_has_no_picture_and_one_without_data_has(reported: Client, metric: str) -> None:
-    unknown = await reported.http.get(
-        f"/api/v1/metrics/sparkline/nobody/{metric}.svg", params={"mount_point": "/", "interface": "eth9"}
-    )
-    assert (unknown.status_code, unknown.json()["code"]) == (404, "unknown_server")
-    await reported.post(heartbeat("pi"))
+async def test_a_wrong_parameter_is_named(reported: Client, subtests: pytest.Subtests) -> None:
+    for path, query, field in WRONG:
+        with subtests.test(f"{path} {query}"):
+            answer = await reported.http.get(f"{BASE}/{path}", params=query)
 
-    empty = await reported.http.get(f"/api/v1/metrics/sparkline/pi/{metric}.svg", params={"mount_point": "/"})
+            assert answer.status_code == 422
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert [one["path"] for one in answer.json()["errors"]] == [field]
 
-    assert empty.status_code == 200
-    assert ">No data</text>" in empty.text
+
+async def test_an_unknown_server_has_no_picture_and_one_without_data_has(
+    reported: Client, subtests: pytest.Subtests
+) -> None:
+    for metric in METRICS:
+        with subtests.test(metric):
+            unknown = await reported.http.get(
+                f"/api/v1/metrics/sparkline/nobody/{metric}.svg", params={"mount_point": "/", "interface": "eth9"}
+            )
+            assert (unknown.status_code, unknown.json()["code"]) == (404, "unknown_server")
+            await reported.post(heartbeat("pi"))
+
+            empty = await reported.http.get(f"/api/v1/metrics/sparkline/pi/{metric}.svg", params={"mount_point": "/"})
+
+            assert empty.status_code == 200
+            assert ">No data</text>" in empty.text
 
 
 async def test_the_picture_and_the_json_are_one_query_and_so_are_all_its_sizes(
@@ -205,32 +210,38 @@ async def test_what_the_browser_has_is_not_sent_again_until_a_heartbeat_changes_
     assert (last.status_code, last.headers["etag"] != first.headers["etag"]) == (200, True)
 
 
-@pytest.mark.parametrize(("period", "seconds"), [("1h", 60), ("24h", 300), ("1y", 300)])
 async def test_a_cache_keeps_it_for_a_bucket_and_only_by_a_link_for_everybody(
-    reported: Client, period: str, seconds: int
+    reported: Client, subtests: pytest.Subtests
 ) -> None:
     path = await make(reported)
 
-    by_link = await look(reported, changed(path, period=period))
-    by_token = await reported.http.get(f"{BASE}/network.svg", params={"period": period})
+    for period, seconds in (("1h", 60), ("24h", 300), ("1y", 300)):
+        with subtests.test(period):
+            by_link = await look(reported, changed(path, period=period))
+            by_token = await reported.http.get(f"{BASE}/network.svg", params={"period": period})
 
-    assert by_link.headers["cache-control"] == f"public, max-age={seconds}"
-    assert "vary" not in by_link.headers
-    assert by_token.headers["cache-control"] == f"private, max-age={seconds}"
-    assert by_token.headers["vary"] == "Authorization, Cookie"
-    assert by_link.content == by_token.content
+            assert by_link.headers["cache-control"] == f"public, max-age={seconds}"
+            assert "vary" not in by_link.headers
+            assert by_token.headers["cache-control"] == f"private, max-age={seconds}"
+            assert by_token.headers["vary"] == "Authorization, Cookie"
+            assert by_link.content == by_token.content
 
 
-@pytest.mark.parametrize("theme", ["light", "dark", "auto"])
-async def test_its_policy_lets_it_load_nothing_and_have_its_own_style_alone(reported: Client, theme: str) -> None:
-    answer = await reported.http.get(f"{BASE}/network.svg", params={"theme": theme})
+async def test_its_policy_lets_it_load_nothing_and_have_its_own_style_alone(
+    reported: Client, subtests: pytest.Subtests
+) -> None:
+    for theme in ("light", "dark", "auto"):
+        with subtests.test(theme):
+            answer = await reported.http.get(f"{BASE}/network.svg", params={"theme": theme})
 
-    picture = ET.fromstring(answer.text)  # noqa: S314 - the service drew it
-    styles = [one.text or "" for one in picture.iter(f"{SVG}style")]
-    hashes = "".join(f"; style-src 'sha256-{b64encode(sha256(one.encode()).digest()).decode()}'" for one in styles)
-    assert len(styles) == (theme == "auto")
-    assert answer.headers["content-security-policy"] == f"default-src 'none'{hashes}"
-    assert " style=" not in answer.text
+            picture = ET.fromstring(answer.text)  # noqa: S314 - the service drew it
+            styles = [one.text or "" for one in picture.iter(f"{SVG}style")]
+            hashes = "".join(
+                f"; style-src 'sha256-{b64encode(sha256(one.encode()).digest()).decode()}'" for one in styles
+            )
+            assert len(styles) == (theme == "auto")
+            assert answer.headers["content-security-policy"] == f"default-src 'none'{hashes}"
+            assert " style=" not in answer.text
 
 
 async def test_a_client_of_the_api_may_renew_it_and_a_looker_may_not(
@@ -266,29 +277,38 @@ async def test_all_sizes_there_are_do_not_fill_the_memory(reported: Client, monk
 class TestLinks:
     """POST /api/v1/pictures, and what comes of its links."""
 
-    @pytest.mark.parametrize("metric", METRICS)
-    async def test_a_link_shows_its_picture_without_a_token_in_any_look(self, reported: Client, metric: str) -> None:
-        answer = await reported.http.post(
-            "/api/v1/pictures", json={"server_id": "nas", "metric": metric} | METRICS[metric]
-        )
-        path = answer.json()["path"]
+    async def test_a_link_shows_its_picture_without_a_token_in_any_look(
+        self, reported: Client, subtests: pytest.Subtests
+    ) -> None:
+        for metric, parameters in METRICS.items():
+            with subtests.test(metric):
+                answer = await reported.http.post(
+                    "/api/v1/pictures", json={"server_id": "nas", "metric": metric} | parameters
+                )
+                path = answer.json()["path"]
 
-        plain = await look(reported, path)
-        other = await look(reported, changed(path, period="7d", width="400", height="100", theme="dark", label="off"))
+                plain = await look(reported, path)
+                other = await look(
+                    reported, changed(path, period="7d", width="400", height="100", theme="dark", label="off")
+                )
 
-        assert answer.headers["cache-control"] == "no-store"
-        assert plain.status_code == other.status_code == 200, (plain.text, other.text)
-        assert 'width="400" height="100"' in other.text
-        assert plain.content == (await reported.http.get(f"{BASE}/{metric}.svg", params=METRICS[metric])).content
+                assert answer.headers["cache-control"] == "no-store"
+                assert plain.status_code == other.status_code == 200, (plain.text, other.text)
+                assert 'width="400" height="100"' in other.text
+                assert plain.content == (await reported.http.get(f"{BASE}/{metric}.svg", params=parameters)).content
 
-    @pytest.mark.parametrize("name", ["eth0", "br-län", "veth/*", "a b&c=d", "null", "%2e"])
-    async def test_an_interface_of_any_name(self, reported: Client, name: str) -> None:
-        path = await make(reported, interface=name)
+    async def test_an_interface_of_any_name(self, reported: Client, subtests: pytest.Subtests) -> None:
+        for name in ("eth0", "br-län", "veth/*", "a b&c=d", "null", "%2e"):
+            with subtests.test(name):
+                path = await make(reported, interface=name)
 
-        answer = await look(reported, path)
+                answer = await look(reported, path)
 
-        assert answer.status_code == 200
-        assert answer.content == (await reported.http.get(f"{BASE}/network.svg", params={"interface": name})).content
+                assert answer.status_code == 200
+                assert (
+                    answer.content
+                    == (await reported.http.get(f"{BASE}/network.svg", params={"interface": name})).content
+                )
 
     async def test_it_is_good_for_that_picture_alone(self, reported: Client) -> None:
         await reported.post(heartbeat("pi", eth0=(1, 1)))
@@ -446,26 +466,26 @@ class TestLinks:
         secret = Settings(api_key=KEY, data_dir=settings.data_dir, secret_key="s" * 40)
         assert await seen(create_app(secret, database_url=database_url, key=KEY)) == [403, 403]
 
-    @pytest.mark.parametrize(
-        ("body", "field"),
-        [
-            ({"metric": "uptime"}, "metric"),
-            ({"metric": "cpu", "interface": "eth0"}, "interface"),
-            ({"metric": "filesystem"}, "mount_point"),
-            ({"metric": "network", "mount_point": "/"}, "mount_point"),
-            ({"metric": "network", "interface": ""}, "interface"),
-            ({"metric": "network", "expires_in_days": 0}, "expires_in_days"),
-            ({"metric": "network", "expires_in_days": 3651}, "expires_in_days"),
-            ({"metric": "network", "server_id": "no such name"}, "server_id"),
-            ({"metric": "network", "width": 100}, "width"),
-            ({}, "metric"),
-        ],
+    WRONG: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"metric": "uptime"}, "metric"),
+        ({"metric": "cpu", "interface": "eth0"}, "interface"),
+        ({"metric": "filesystem"}, "mount_point"),
+        ({"metric": "network", "mount_point": "/"}, "mount_point"),
+        ({"metric": "network", "interface": ""}, "interface"),
+        ({"metric": "network", "expires_in_days": 0}, "expires_in_days"),
+        ({"metric": "network", "expires_in_days": 3651}, "expires_in_days"),
+        ({"metric": "network", "server_id": "no such name"}, "server_id"),
+        ({"metric": "network", "width": 100}, "width"),
+        ({}, "metric"),
     )
-    async def test_a_wrong_body_is_told_the_field(self, reported: Client, body: dict[str, Any], field: str) -> None:
-        answer = await reported.http.post("/api/v1/pictures", json={"server_id": "nas"} | body)
 
-        assert answer.status_code == 422
-        assert field in [one["path"] for one in answer.json()["errors"]], answer.text
+    async def test_a_wrong_body_is_told_the_field(self, reported: Client, subtests: pytest.Subtests) -> None:
+        for body, field in self.WRONG:
+            with subtests.test(str(body)):
+                answer = await reported.http.post("/api/v1/pictures", json={"server_id": "nas"} | body)
+
+                assert answer.status_code == 422
+                assert field in [one["path"] for one in answer.json()["errors"]], answer.text
 
     async def test_of_an_unknown_server_there_is_none(self, reported: Client) -> None:
         answer = await reported.http.post("/api/v1/pictures", json={"server_id": "nobody", "metric": "cpu"})

@@ -19,8 +19,9 @@ async def test_ready_says_what_it_found(service: Client, database: asyncpg.Conne
     edition = await database.fetchval("SELECT edition FROM linkbeat.installation")
     assert answer.status_code == 200
     # Of jobs: test_jobs.py.
-    assert answer.json() | {"jobs": ""} == {
-        "status": "ready", "database": "ok", "schema": "ok", "ingest": "ok", "jobs": "", "edition": edition,
+    assert answer.json() | {"jobs": "", "alerts": ""} == {
+        "status": "ready", "database": "ok", "schema": "ok", "ingest": "ok", "jobs": "", "alerts": "",
+        "edition": edition,
         "durability": "ok", "durability_asked": "local", "durability_in_force": "local",
     }  # fmt: skip
 

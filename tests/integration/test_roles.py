@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from service.database import roles, schema
-from service.database.pool import Database, connect_ingest
+from service.database.pool import Database, connect_writer
 from service.database.roles import ANALYST, INGEST, READ
 from tests.helpers.support import as_login, connected
 
@@ -106,8 +106,12 @@ async def test_ingest_writes_by_functions_and_reads_nothing(database: asyncpg.Co
     )
 
     assert [row[0].removeprefix("linkbeat.") for row in functions] == [
-        "configure_server", "create_token", "end_session", "enrol_server", "ingest_heartbeats", "note_token_use",
-        "register_server", "remove_server", "revoke_token", "set_quota",
+        "acknowledge_alert", "alert_channel_secrets", "claim_deliveries", "claim_messages", "configure_server",
+        "create_token", "delete_alert_channel", "delete_alert_mute", "delete_alert_rule", "end_session", "enrol_server",
+        "evaluate_alerts", "ingest_heartbeats",
+        "listen", "message_delivered", "message_failed", "note_token_use", "oldest_undelivered",
+        "register_server", "remove_server",
+        "revoke_token", "set_alert_channel", "set_alert_mute", "set_alert_rule", "set_quota", "standing_alerts",
     ]  # fmt: skip
     assert await relations(database, CAN, INGEST, "SELECT") == []
 
@@ -154,7 +158,7 @@ async def test_an_analysts_login_is_refused_what_it_may_not_do(
 async def test_the_service_reads_and_stores_in_its_roles(database_url: str) -> None:
     async with Database(database_url) as database:
         reader = await database.fetch("SELECT current_user AS name")
-    writer = await connect_ingest(database_url, waits_for_disk=True)
+    writer = await connect_writer(database_url, waits_for_disk=False)
     try:
         name = await writer.fetchval("SELECT current_user")
         with pytest.raises(asyncpg.InsufficientPrivilegeError):

@@ -2,7 +2,7 @@
 
 import random
 from datetime import datetime, timedelta
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, product
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -74,48 +74,49 @@ def check(points: list[dict[str, Any]], width: int, *, lines: int = 1, is_steady
         assert all(point["tx_bps"] == pytest.approx(BPS * lines / 10, rel=0.01) for point in points[1:-1])
 
 
-@pytest.mark.parametrize(
-    ("interval", "period", "width"),
-    [
-        (7, "1h", 60), (30, "1h", 60), (45, "1h", 60), (60, "1h", 60), (61, "1h", 120), (90, "1h", 120),
-        (300, "1h", 300), (301, "1h", 600), (600, "1h", 600), (1_200, "1h", 1_200), (1_800, "1h", 1_800),
-        (3_600, "1h", 3_600), (86_400, "1h", 3_600), (45, "24h", 900), (300, "24h", 900), (600, "24h", 900),
-        (1_000, "24h", 1_800), (3_600, "24h", 3_600), (86_400, "24h", 86_400), (3_600, "7d", 3_600),
-        (5_000, "7d", 7_200), (86_400, "7d", 86_400), (86_400, "30d", 86_400), (86_400, "1y", 86_400),
-    ],
-)  # fmt: skip
+STEADY = [
+    (7, "1h", 60), (30, "1h", 60), (45, "1h", 60), (60, "1h", 60), (61, "1h", 120), (90, "1h", 120),
+    (300, "1h", 300), (301, "1h", 600), (600, "1h", 600), (1_200, "1h", 1_200), (1_800, "1h", 1_800),
+    (3_600, "1h", 3_600), (86_400, "1h", 3_600), (45, "24h", 900), (300, "24h", 900), (600, "24h", 900),
+    (1_000, "24h", 1_800), (3_600, "24h", 3_600), (86_400, "24h", 86_400), (3_600, "7d", 3_600),
+    (5_000, "7d", 7_200), (86_400, "7d", 86_400), (86_400, "30d", 86_400), (86_400, "1y", 86_400),
+]  # fmt: skip
+
+
 async def test_a_steady_line_is_steady_in_buckets_that_its_interval_fills(
-    service: Client, interval: int, period: str, width: int
+    service: Client, subtests: pytest.Subtests
 ) -> None:
-    over = max(min(PERIODS[period].duration_seconds, 300 * interval, 6.5 * 86_400) - 2 * interval, 2 * interval)
-    await report(service, beats(regular(interval, over), interval))
+    for interval, period, width in STEADY:
+        with subtests.test(name := f"every-{interval}-over-{period}"):
+            over = max(min(PERIODS[period].duration_seconds, 300 * interval, 6.5 * 86_400) - 2 * interval, 2 * interval)
+            await report(service, beats(regular(interval, over), interval, name))
 
-    one = await spark(service, period=period, interface="eth0")
-    total = await spark(service, period=period)
-    grouped = await spark(service, period=period, group_by="interface")
+            one = await spark(service, name, period=period, interface="eth0")
+            total = await spark(service, name, period=period)
+            grouped = await spark(service, name, period=period, group_by="interface")
 
-    assert one["bucket_seconds"] == total["bucket_seconds"] == grouped["bucket_seconds"] == width
-    check(one["data"], width)
-    assert total["data"] == grouped["series"][0]["data"] == one["data"]
-    since = NOW - PERIODS[period].duration
-    assert all(datetime.fromisoformat(point["timestamp"]) >= since for point in one["data"])
-    filled = (await spark(service, period=period, interface="eth0", fill="null"))["data"]
-    assert len(filled) <= PERIODS[period].duration_seconds // width + 1
-    known = [place for place, point in enumerate(filled) if point["rx_bps"] is not None]
-    assert known == list(range(known[0], known[-1] + 1)), "no bucket in between is empty"
-    assert [filled[place] for place in known] == one["data"]
+            assert one["bucket_seconds"] == total["bucket_seconds"] == grouped["bucket_seconds"] == width
+            check(one["data"], width)
+            assert total["data"] == grouped["series"][0]["data"] == one["data"]
+            since = NOW - PERIODS[period].duration
+            assert all(datetime.fromisoformat(point["timestamp"]) >= since for point in one["data"])
+            filled = (await spark(service, name, period=period, interface="eth0", fill="null"))["data"]
+            assert len(filled) <= PERIODS[period].duration_seconds // width + 1
+            known = [place for place, point in enumerate(filled) if point["rx_bps"] is not None]
+            assert known == list(range(known[0], known[-1] + 1)), "no bucket in between is empty"
+            assert [filled[place] for place in known] == one["data"]
 
 
-@pytest.mark.parametrize("seconds_into", [0.0, 1.5, 59.0])
-@pytest.mark.parametrize("interval", [300, 3_600])
-async def test_wherever_in_the_buckets_the_heartbeats_come(service: Client, interval: int, seconds_into: float) -> None:
-    await report(service, beats(regular(interval, 3_720, phase=seconds_into), interval))
+async def test_wherever_in_the_buckets_the_heartbeats_come(service: Client, subtests: pytest.Subtests) -> None:
+    for interval, seconds_into in product((300, 3_600), (0.0, 1.5, 59.0)):
+        with subtests.test(name := f"every-{interval}-at-{seconds_into}"):
+            await report(service, beats(regular(interval, 3_720, phase=seconds_into), interval, name))
 
-    answer = await spark(service, interface="eth0")
+            answer = await spark(service, name, interface="eth0")
 
-    assert answer["bucket_seconds"] == interval
-    check(answer["data"], interval)
-    assert answer["data"][-1]["rx_bps"] in (pytest.approx(BPS, rel=0.01), 0.0)
+            assert answer["bucket_seconds"] == interval
+            check(answer["data"], interval)
+            assert answer["data"][-1]["rx_bps"] in (pytest.approx(BPS, rel=0.01), 0.0)
 
 
 @pytest.mark.parametrize("interval", [300, 600])
@@ -137,31 +138,31 @@ async def test_the_picture_has_the_lines_rate_as_its_peak(service: Client, inter
     assert "missing" not in (gauge.findtext(f"{SVG}desc") or "")
 
 
-@pytest.mark.parametrize(
-    ("bucket", "width"), [("1m", 300), ("2m", 600), ("5m", 300), ("7m", 420), ("10m", 600), ("20m", 1_200)]
-)
-async def test_a_bucket_that_is_asked_for_is_no_narrower_either(service: Client, bucket: str, width: int) -> None:
+async def test_a_bucket_that_is_asked_for_is_no_narrower_either(service: Client, subtests: pytest.Subtests) -> None:
     await report(service, beats(regular(300, 3_720), 300))
 
-    answer = await spark(service, bucket=bucket, interface="eth0")
+    for bucket, width in (("1m", 300), ("2m", 600), ("5m", 300), ("7m", 420), ("10m", 600), ("20m", 1_200)):
+        with subtests.test(bucket):
+            answer = await spark(service, bucket=bucket, interface="eth0")
 
-    assert answer["bucket_seconds"] == width
-    check(answer["data"], width)
+            assert answer["bucket_seconds"] == width
+            check(answer["data"], width)
 
 
-@pytest.mark.parametrize(("before", "after"), [(300, 10), (10, 300), (600, 60), (45, 90)])
-async def test_an_interval_that_changed_half_way(service: Client, before: int, after: int) -> None:
-    old = beats([1_800 + before + n * before for n in range(2_400 // before)], before)
-    new = beats([after / 2 + n * after for n in range(1_800 // after)], after)
-    await report(service, old + new)
+async def test_an_interval_that_changed_half_way(service: Client, subtests: pytest.Subtests) -> None:
+    for before, after in ((300, 10), (10, 300), (600, 60), (45, 90)):
+        with subtests.test(name := f"{before}-then-{after}"):
+            old = beats([1_800 + before + n * before for n in range(2_400 // before)], before, name)
+            new = beats([after / 2 + n * after for n in range(1_800 // after)], after, name)
+            await report(service, old + new)
 
-    answer = await spark(service, interface="eth0")
+            answer = await spark(service, name, interface="eth0")
 
-    check(answer["data"], answer["bucket_seconds"], is_steady=False)
-    assert answer["bucket_seconds"] >= max(before, after)
-    # The bucket in which it changed ends before the first heartbeat of the longer interval has come.
-    lower = [point for point in answer["data"][1:-1] if point["rx_bps"] != pytest.approx(BPS, rel=0.01)]
-    assert len(lower) <= 1
+            check(answer["data"], answer["bucket_seconds"], is_steady=False)
+            assert answer["bucket_seconds"] >= max(before, after)
+            # The bucket in which it changed ends before the first heartbeat of the longer interval has come.
+            lower = [point for point in answer["data"][1:-1] if point["rx_bps"] != pytest.approx(BPS, rel=0.01)]
+            assert len(lower) <= 1
 
 
 async def test_a_fleet_of_different_intervals_has_a_width_for_each_series_that_needs_one(service: Client) -> None:
@@ -211,44 +212,50 @@ async def test_the_sum_over_interfaces_is_what_they_carried_together(service: Cl
     check(answer["data"], 300, lines=3)
 
 
-@pytest.mark.parametrize(("interval", "period"), [(30, "24h"), (300, "24h"), (30, "7d"), (None, "24h")])
 async def test_behind_an_outage_the_rate_is_one_that_the_line_carried(
-    service: Client, interval: int | None, period: str
+    service: Client, subtests: pytest.Subtests
 ) -> None:
-    step = interval or 30
-    times = [5.0 + n * step for n in range(1_200 // step)] + [8_405.0 + n * step for n in range(1_200 // step)]
-    await report(service, beats(times, interval))
+    for interval, period in ((30, "24h"), (300, "24h"), (30, "7d"), (None, "24h")):
+        with subtests.test(name := f"every-{interval}-over-{period}"):
+            step = interval or 30
+            times = [5.0 + n * step for n in range(1_200 // step)] + [8_405.0 + n * step for n in range(1_200 // step)]
+            await report(service, beats(times, interval, name))
 
-    answer = await spark(service, period=period, interface="eth0")
-    history = await service.get(
-        "/traffic/history", server="seldom", bucket="15m", since=(NOW - timedelta(hours=4)).isoformat()
-    )
+            answer = await spark(service, name, period=period, interface="eth0")
+            history = await service.get(
+                "/traffic/history", server=name, bucket="15m", since=(NOW - timedelta(hours=4)).isoformat()
+            )
 
-    check(answer["data"], answer["bucket_seconds"], is_steady=False)
-    check(history["data"], 900, is_steady=False)
-    moved = round((max(times) - min(times)) * BPS / 8)
-    assert sum(point["rx_bytes"] for point in answer["data"]) == moved
-    assert sum(point["rx_bytes"] for point in history["data"]) == moved
-    behind = max(answer["data"], key=lambda point: point["rx_bytes"])
-    assert behind["rx_bps"] == pytest.approx(BPS, rel=0.01)
+            check(answer["data"], answer["bucket_seconds"], is_steady=False)
+            check(history["data"], 900, is_steady=False)
+            moved = round((max(times) - min(times)) * BPS / 8)
+            assert sum(point["rx_bytes"] for point in answer["data"]) == moved
+            assert sum(point["rx_bytes"] for point in history["data"]) == moved
+            behind = max(answer["data"], key=lambda point: point["rx_bytes"])
+            assert behind["rx_bps"] == pytest.approx(BPS, rel=0.01)
 
 
-@pytest.mark.parametrize("seed", range(6))
-async def test_irregular_heartbeats_show_no_rate_above_the_highest_between_two(service: Client, seed: int) -> None:
-    draw = random.Random(seed)
-    interval = draw.choice([20, 45, 60, 100])
-    steps = [interval * draw.uniform(0.7, 1.3) if draw.random() > 0.1 else draw.uniform(1, 900) for _ in range(200)]
-    times = [float(round(one)) for one in dict.fromkeys(accumulate(steps))]
-    await report(service, beats(times, interval))
+async def test_irregular_heartbeats_show_no_rate_above_the_highest_between_two(
+    service: Client, subtests: pytest.Subtests
+) -> None:
+    for seed in range(6):
+        with subtests.test(name := f"seed-{seed}"):
+            draw = random.Random(seed)
+            interval = draw.choice([20, 45, 60, 100])
+            steps = [
+                interval * draw.uniform(0.7, 1.3) if draw.random() > 0.1 else draw.uniform(1, 900) for _ in range(200)
+            ]
+            times = [float(round(one)) for one in dict.fromkeys(accumulate(steps))]
+            await report(service, beats(times, interval, name))
 
-    for query in ({}, {"bucket": "3m"}, {"period": "24h"}, {"interface": "eth0"}, {"period": "7d"}):
-        answer = await spark(service, **query)
-        check(answer["data"], answer["bucket_seconds"], is_steady=False)
-        since = NOW - timedelta(hours=1, seconds=answer["bucket_seconds"])  # in which the first bucket begins
-        inside = [point for point in answer["data"] if datetime.fromisoformat(point["timestamp"]) > since]
-        assert sum(point["rx_bytes"] for point in inside) > 0
-    history = await service.get("/traffic/history", server="seldom", group_by="server", bucket="1m", limit=10_000)
-    check(history["data"], 60, is_steady=False)
+            for query in ({}, {"bucket": "3m"}, {"period": "24h"}, {"interface": "eth0"}, {"period": "7d"}):
+                answer = await spark(service, name, **query)
+                check(answer["data"], answer["bucket_seconds"], is_steady=False)
+                since = NOW - timedelta(hours=1, seconds=answer["bucket_seconds"])  # in which the first bucket begins
+                inside = [point for point in answer["data"] if datetime.fromisoformat(point["timestamp"]) > since]
+                assert sum(point["rx_bytes"] for point in inside) > 0
+            history = await service.get("/traffic/history", server=name, group_by="server", bucket="1m", limit=10_000)
+            check(history["data"], 60, is_steady=False)
 
 
 async def test_history_of_any_width_has_no_rate_above_the_lines(service: Client) -> None:

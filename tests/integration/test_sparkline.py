@@ -277,54 +277,67 @@ class TestHistory:
     def database_url(self, history_url: str) -> str:
         return history_url
 
-    @pytest.mark.parametrize("period", list(PERIODS))
     async def test_every_period_sums_the_raw_deltas_of_its_buckets(
-        self, service: Client, database: asyncpg.Connection, statements: list[LoggedQuery], period: str
+        self,
+        service: Client,
+        database: asyncpg.Connection,
+        statements: list[LoggedQuery],
+        subtests: pytest.Subtests,
     ) -> None:
-        data = (await spark(service, period=period, interface="eth0"))["data"]
+        for period in PERIODS:
+            with subtests.test(period):
+                data = (await spark(service, period=period, interface="eth0"))["data"]
 
-        asked = grid(period, None, NOW)
-        assert bytes_by_start(data) == await _recomputed(database, asked.bucket_seconds, asked.first)
-        assert PERIODS[period].relation in statements[-1].query
-        assert "network_interface_metrics" not in statements[-1].query
+                asked = grid(period, None, NOW)
+                assert bytes_by_start(data) == await _recomputed(database, asked.bucket_seconds, asked.first)
+                assert PERIODS[period].relation in statements[-1].query
+                assert "network_interface_metrics" not in statements[-1].query
 
-    @pytest.mark.parametrize(
-        ("period", "bucket", "seconds"),
-        [("1h", "5m", 300), ("1h", "7m", 420), ("24h", "1h", 3_600), ("7d", "1d", 86_400), ("30d", "1h", 3_600),
-         ("30d", "5h", 18_000), ("1y", "7d", 604_800), ("1y", "30d", 2_592_000)],
+    BUCKETS = (
+        ("1h", "5m", 300), ("1h", "7m", 420), ("24h", "1h", 3_600), ("7d", "1d", 86_400), ("30d", "1h", 3_600),
+        ("30d", "5h", 18_000), ("1y", "7d", 604_800), ("1y", "30d", 2_592_000),
     )  # fmt: skip
+
     async def test_another_bucket_is_cut_from_the_same_aggregate(
-        self, service: Client, database: asyncpg.Connection, period: str, bucket: str, seconds: int
+        self, service: Client, database: asyncpg.Connection, subtests: pytest.Subtests
     ) -> None:
-        answer = await spark(service, period=period, bucket=bucket, interface="eth0")
+        for period, bucket, seconds in self.BUCKETS:
+            with subtests.test(f"{bucket} of {period}"):
+                answer = await spark(service, period=period, bucket=bucket, interface="eth0")
 
-        data = bytes_by_start(answer["data"])
-        assert answer["bucket_seconds"] == seconds
-        assert data == await _recomputed(database, seconds, grid(period, bucket, NOW).first)
-        assert {start for start, _, _ in data} <= set(grid(period, bucket, NOW).starts())
-        for point in answer["data"]:
-            assert point["rx_bps"] == pytest.approx(point["rx_bytes"] * 8 / seconds, abs=0.0501)
-            assert point["tx_bps"] == pytest.approx(point["tx_bytes"] * 8 / seconds, abs=0.0501)
+                data = bytes_by_start(answer["data"])
+                assert answer["bucket_seconds"] == seconds
+                assert data == await _recomputed(database, seconds, grid(period, bucket, NOW).first)
+                assert {start for start, _, _ in data} <= set(grid(period, bucket, NOW).starts())
+                for point in answer["data"]:
+                    assert point["rx_bps"] == pytest.approx(point["rx_bytes"] * 8 / seconds, abs=0.0501)
+                    assert point["tx_bps"] == pytest.approx(point["tx_bytes"] * 8 / seconds, abs=0.0501)
 
-    @pytest.mark.parametrize("period", list(PERIODS))
-    async def test_nothing_is_older_than_the_period(self, service: Client, period: str) -> None:
-        data = bytes_by_start((await spark(service, period=period))["data"])
+    async def test_nothing_is_older_than_the_period(self, service: Client, subtests: pytest.Subtests) -> None:
+        for period in PERIODS:
+            with subtests.test(period):
+                data = bytes_by_start((await spark(service, period=period))["data"])
 
-        assert data[0][0] >= NOW - PERIODS[period].duration
-        assert data[0][0] < NOW - PERIODS[period].duration + timedelta(seconds=2 * PERIODS[period].bucket_seconds)
-        assert data[-1][0] == floor(NOW, PERIODS[period].bucket_seconds)
+                assert data[0][0] >= NOW - PERIODS[period].duration
+                assert data[0][0] < NOW - PERIODS[period].duration + timedelta(
+                    seconds=2 * PERIODS[period].bucket_seconds
+                )
+                assert data[-1][0] == floor(NOW, PERIODS[period].bucket_seconds)
 
-    @pytest.mark.parametrize("period", list(PERIODS))
-    async def test_without_an_interface_it_is_the_sum_of_the_series(self, service: Client, period: str) -> None:
-        plain = await spark(service, period=period)
-        series = (await spark(service, period=period, group_by="interface"))["series"]
+    async def test_without_an_interface_it_is_the_sum_of_the_series(
+        self, service: Client, subtests: pytest.Subtests
+    ) -> None:
+        for period in PERIODS:
+            with subtests.test(period):
+                plain = await spark(service, period=period)
+                series = (await spark(service, period=period, group_by="interface"))["series"]
 
-        assert plain["interfaces"] == [one["interface"] for one in series] == ["eth0", "wlan0"]
-        sums: dict[str, int] = {}
-        for one in series:
-            for point in one["data"]:
-                sums[point["timestamp"]] = sums.get(point["timestamp"], 0) + point["rx_bytes"]
-        assert {point["timestamp"]: point["rx_bytes"] for point in plain["data"]} == sums
+                assert plain["interfaces"] == [one["interface"] for one in series] == ["eth0", "wlan0"]
+                sums: dict[str, int] = {}
+                for one in series:
+                    for point in one["data"]:
+                        sums[point["timestamp"]] = sums.get(point["timestamp"], 0) + point["rx_bytes"]
+                assert {point["timestamp"]: point["rx_bytes"] for point in plain["data"]} == sums
 
     async def test_the_fleet_in_one_answer_is_what_each_server_answers(self, service: Client) -> None:
         answer = await service.get("/metrics/sparkline/network", period="24h")
@@ -345,27 +358,27 @@ class TestHistory:
         assert await servers("pi", "nas", "pi") == ["nas", "nas", "pi"]
         assert await servers("nobody", "pi\0") == []
 
-    @pytest.mark.parametrize("limit", [1, 2, 3, 1000])
-    @pytest.mark.parametrize("most", [1, 50_000])
     async def test_the_pages_of_the_fleet_together_are_all_of_it(
-        self, service: Client, monkeypatch: pytest.MonkeyPatch, limit: int, most: int
+        self, service: Client, monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests
     ) -> None:
-        monkeypatch.setattr(sparkline, "MAX_POINTS", most)
-        found: list[tuple[str, str]] = []
-        query: dict[str, Any] = {"limit": limit, "period": "24h", "fill": "null"}
-        pages = 0
+        for limit, most in product((1, 2, 3, 1_000), (1, 50_000)):
+            with subtests.test(f"{limit} a page, {most} points"):
+                monkeypatch.setattr(sparkline, "MAX_POINTS", most)
+                found: list[tuple[str, str]] = []
+                query: dict[str, Any] = {"limit": limit, "period": "24h", "fill": "null"}
+                pages = 0
 
-        while True:
-            answer = await service.get("/metrics/sparkline/network", **query)
-            assert len(answer["series"]) <= (1 if most == 1 else limit)
-            found += [(one["server_id"], one["interface"]) for one in answer["series"]]
-            pages += 1
-            if answer["next"] is None:
-                break
-            query["after"] = answer["next"]
+                while True:
+                    answer = await service.get("/metrics/sparkline/network", **query)
+                    assert len(answer["series"]) <= (1 if most == 1 else limit)
+                    found += [(one["server_id"], one["interface"]) for one in answer["series"]]
+                    pages += 1
+                    if answer["next"] is None:
+                        break
+                    query["after"] = answer["next"]
 
-        assert tuple(found) == SERIES
-        assert pages <= 2 * len(SERIES) + 1
+                assert tuple(found) == SERIES
+                assert pages <= 2 * len(SERIES) + 1
 
     async def test_a_page_ends_with_the_servers_that_are_named(self, service: Client) -> None:
         first = await service.get("/metrics/sparkline/network", server=["nas", "pi"], limit=2)
@@ -382,35 +395,36 @@ class TestHistory:
         assert refused.status_code == 422
         assert refused.json()["errors"] == [{"path": "server", "reason": "at most 500 are answered at once, got 501"}]
 
-    @pytest.mark.parametrize("after", ["x", "W10=", "WzEsMl0=", "WyJhIl0="])
-    async def test_a_cursor_that_was_made_up_is_refused(self, service: Client, after: str) -> None:
-        refused = await service.http.get("/api/v1/metrics/sparkline/network", params={"after": after})
+    async def test_a_cursor_that_was_made_up_is_refused(self, service: Client, subtests: pytest.Subtests) -> None:
+        for after in ("x", "W10=", "WzEsMl0=", "WyJhIl0="):
+            with subtests.test(after):
+                refused = await service.http.get("/api/v1/metrics/sparkline/network", params={"after": after})
 
-        assert refused.status_code == 422
-        assert refused.json()["errors"][0]["path"] == "after"
+                assert refused.status_code == 422
+                assert refused.json()["errors"][0]["path"] == "after"
 
-    @pytest.mark.parametrize(
-        ("path", "query"),
-        [
-            ("nas/network", {}),
-            ("nas/network", {"interface": "eth0", "period": "7d"}),
-            ("nas/network", {"group_by": "interface", "period": "1y", "fill": "null"}),
-            ("nas/network", {"interface": "eth9"}),
-            ("nobody/network", {}),
-            ("network", {"period": "30d"}),
-            ("network", {"server": ["pi", "nas"]}),
-        ],
+    REQUESTS: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("nas/network", {}),
+        ("nas/network", {"interface": "eth0", "period": "7d"}),
+        ("nas/network", {"group_by": "interface", "period": "1y", "fill": "null"}),
+        ("nas/network", {"interface": "eth9"}),
+        ("nobody/network", {}),
+        ("network", {"period": "30d"}),
+        ("network", {"server": ["pi", "nas"]}),
     )
+
     async def test_a_request_is_one_statement(
-        self, service: Client, statements: list[LoggedQuery], path: str, query: dict[str, Any]
+        self, service: Client, statements: list[LoggedQuery], subtests: pytest.Subtests
     ) -> None:
-        # A connection that meets a type of array for the first time asks what that is.
-        await service.http.get(f"/api/v1/metrics/sparkline/{path}", params=query)
-        statements.clear()
+        for path, query in self.REQUESTS:
+            with subtests.test(f"{path} {query}"):
+                # A connection that meets a type of array for the first time asks what that is.
+                await service.http.get(f"/api/v1/metrics/sparkline/{path}", params=query)
+                statements.clear()
 
-        await service.http.get(f"/api/v1/metrics/sparkline/{path}", params=query)
+                await service.http.get(f"/api/v1/metrics/sparkline/{path}", params=query)
 
-        assert len(statements) == 1, [one.query for one in statements]
+                assert len(statements) == 1, [one.query for one in statements]
 
     async def test_a_refresh_changes_no_answer(self, service: Client, database: asyncpg.Connection) -> None:
         asked = [{"period": period, "group_by": "interface"} for period in PERIODS]
@@ -420,32 +434,29 @@ class TestHistory:
 
         assert [await spark(service, **query) for query in asked] == before
 
-    @pytest.mark.parametrize(
-        "query", [{"interface": "eth0"}, {}, {"group_by": "interface"}], ids=["interface", "sum", "each"]
-    )
-    @pytest.mark.parametrize(("period", "chunk"), [("1h", DAY), ("24h", 7 * DAY), ("7d", 7 * DAY)])
     async def test_it_touches_the_chunks_of_its_period_in_one_aggregate_and_the_newest_of_what_that_is_made_of(
         self,
         service: Client,
         database: asyncpg.Connection,
         statements: list[LoggedQuery],
-        period: str,
-        chunk: timedelta,
-        query: dict[str, str],
+        subtests: pytest.Subtests,
     ) -> None:
-        await database.execute(f"CALL linkbeat.refresh_aggregates('{NOW - timedelta(minutes=2)}')")
-        await spark(service, period=period, **query)
+        queries: tuple[dict[str, str], ...] = ({"interface": "eth0"}, {}, {"group_by": "interface"})
+        for (period, chunk), query in product((("1h", DAY), ("24h", 7 * DAY), ("7d", 7 * DAY)), queries):
+            with subtests.test(f"{period} {query}"):
+                await database.execute(f"CALL linkbeat.refresh_aggregates('{NOW - timedelta(minutes=2)}')")
+                await spark(service, period=period, **query)
 
-        touched = await _touched_chunks(database, statements[-1])
+                touched = await _touched_chunks(database, statements[-1])
 
-        relation, duration = PERIODS[period].relation, PERIODS[period].duration
-        tail = {"network_traffic_1m", "network_interface_metrics"} - {relation}
-        ends = {name: [end for of, _, end in touched if of == name] for name in {of for of, _, _ in touched}}
-        assert set(ends) <= {relation} | tail
-        assert 1 <= len(ends[relation]) <= duration // chunk + 2
-        assert all(end > NOW - duration for end in ends[relation])
-        # The tail begins at most one bucket and the refresh's two minutes ago, so in one chunk or in two.
-        assert all(end > NOW - timedelta(hours=1, minutes=4) for name in tail for end in ends.get(name, []))
+                relation, duration = PERIODS[period].relation, PERIODS[period].duration
+                tail = {"network_traffic_1m", "network_interface_metrics"} - {relation}
+                ends = {name: [end for of, _, end in touched if of == name] for name in {of for of, _, _ in touched}}
+                assert set(ends) <= {relation} | tail
+                assert 1 <= len(ends[relation]) <= duration // chunk + 2
+                assert all(end > NOW - duration for end in ends[relation])
+                # The tail begins at most one bucket and the refresh's two minutes ago, so in one chunk or in two.
+                assert all(end > NOW - timedelta(hours=1, minutes=4) for name in tail for end in ends.get(name, []))
 
 
 async def _execute(url: str, *statements: str) -> None:

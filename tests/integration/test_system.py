@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -77,6 +78,28 @@ async def test_metrics_count_what_happened(service: Client) -> None:
     assert found["linkbeat_read_queries_total"] > 0
     assert found["process_resident_memory_bytes"] > 0
     assert sum(value for name, value in found.items() if name.startswith("linkbeat_jobs{")) > 0
+
+
+async def test_metrics_count_alerts_by_rule_and_say_when_they_were_evaluated(
+    service: Client, database: asyncpg.Connection
+) -> None:
+    await database.execute(
+        "INSERT INTO linkbeat.alerts (rule_id, server_id, subject, state, seen_at, severity) VALUES "
+        "('busy', 'nas', 'eth0', 'firing', now(), 'critical'), ('busy', 'pi', 'eth0', 'firing', now(), 'critical'), "
+        "('busy', 'pi', 'eth1', 'pending', now(), 'critical'), ('busy', 'pi', 'eth2', 'watched', now(), 'critical')"
+    )
+    at = datetime.now(UTC) + timedelta(hours=1)  # no turn of the service is due before
+    await database.execute("UPDATE linkbeat.alert_clock SET evaluated_at = $1, took = '250 ms'", at)
+
+    found = await numbers(service)
+
+    labels = 'alertname="busy",alertstate="{}",severity="critical"'
+    alerts = {name: value for name, value in found.items() if name.startswith("linkbeat_alerts{")}
+    assert {name: value for name, value in alerts.items() if "busy" in name} == {
+        f"linkbeat_alerts{{{labels.format('firing')}}}": 2, f"linkbeat_alerts{{{labels.format('pending')}}}": 1,
+    }  # fmt: skip
+    assert found["linkbeat_alert_evaluation_seconds"] == 0.25
+    assert found["linkbeat_alert_evaluated_timestamp_seconds"] == pytest.approx(at.timestamp())
 
 
 async def test_metrics_name_no_server_and_no_secret(service: Client, database_url: str) -> None:

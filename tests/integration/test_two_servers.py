@@ -21,6 +21,7 @@ from service.app import create_app
 from service.database import hosts, schema
 from service.embedded.data_directory import DATABASE
 from service.http.errors import Problem
+from service.ingest import commit, sealing
 from service.ingest.commit import Ingest
 from service.ingest.durability import Durability
 from service.ingest.heartbeat import decode_heartbeat
@@ -169,6 +170,13 @@ async def until_ready(service: Client, status: int) -> httpx.Response:
             await asyncio.sleep(0.05)
 
 
+@pytest.fixture
+def unpolled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sealer commits for heartbeats alone: the commit that waits is theirs."""
+    monkeypatch.setattr(sealing, "POLL_SECONDS", float("inf"))
+
+
+@pytest.mark.usefixtures("unpolled")
 @pytest.mark.parametrize("durability", ["local", "replicated"])
 async def test_a_wait_that_is_cancelled_acknowledges_nothing(
     pair: Pair, tmp_path: Path, durability: Durability
@@ -222,6 +230,7 @@ async def test_an_emptied_list_of_standbys_acknowledges_nothing_that_is_to_be_re
         await wait(lambda: stored(pair.standby, "refused"), "the standby has replayed it")
 
 
+@pytest.mark.usefixtures("unpolled")
 @pytest.mark.parametrize("may_see_standbys", [True, False])
 async def test_a_list_that_is_emptied_and_filled_while_nobody_looks_acknowledges_nothing(
     pair: Pair, may_see_standbys: bool
@@ -247,6 +256,8 @@ async def test_a_list_that_is_emptied_and_filled_while_nobody_looks_acknowledges
             since = begun(waiting)
             os.kill(waiting, signal.SIGSTOP)
             await name_standbys(pair, "")
+            # Returns once the checkpointer has taken the empty list up, and so released the sealer.
+            await asyncio.to_thread(pair.primary.query, "SELECT pg_logical_emit_message(true, 'test', '')")
             await name_standbys(pair, pair.standby.name)
             os.kill(waiting, signal.SIGCONT)
             await wait(lambda: begun(waiting) > since, "the sealer commits once more")
@@ -258,7 +269,10 @@ async def test_a_list_that_is_emptied_and_filled_while_nobody_looks_acknowledges
         await store(ingest, "after")
 
 
-async def test_a_demoted_server_is_a_reconnect_and_no_error_of_the_batch(pair: Pair, tmp_path: Path) -> None:
+async def test_a_demoted_server_is_a_reconnect_and_no_error_of_the_batch(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commit, "ANSWER_SECONDS", 1.0)  # that a client waits for
     async with served(pair.url, tmp_path) as service:
         assert (await posted(service, "before")).status_code == 200
         await asyncio.to_thread(pair.primary.set_system, "default_transaction_read_only", "on")

@@ -224,7 +224,8 @@ async def test_a_month_over_summer_times_end_is_what_the_counters_say_in_every_z
 
 
 def moments() -> Iterator[st.SearchStrategy[Any]]:
-    yield st.datetimes(datetime(2005, 1, 1), datetime(2035, 1, 1)).map(  # noqa: DTZ001 - made aware right here
+    # About later changes of the clocks the time zone data of Python and of a database elsewhere may differ.
+    yield st.datetimes(datetime(2005, 1, 1), datetime(2025, 11, 1)).map(  # noqa: DTZ001 - made aware right here
         lambda at: at.replace(tzinfo=UTC, microsecond=0)
     )
     yield st.sampled_from(
@@ -307,36 +308,36 @@ class TestTheMonthUnderWay:
 
 
 class TestBadInput:
-    @pytest.mark.parametrize(
-        ("query", "field"),
-        [
-            ({"time_zone": "Mars/Olympus"}, "time_zone"),
-            ({"time_zone": "day1"}, "time_zone"),
-            ({"time_zone": "x\0"}, "time_zone"),
-            ({"billing_day": "0"}, "billing_day"),
-            ({"billing_day": "32"}, "billing_day"),
-            ({"since": "yesterday"}, "since"),
-            ({"since": "2025-11-05", "until": "2025-11-05"}, "since"),
-            ({"since": "2020-01-01"}, "since"),
-            ({"since": "0001-01-01", "by": "month"}, "since"),
-            ({"until": "9999-12-31"}, "until"),
-            ({"by": "week"}, "by"),
-        ],
+    QUERIES = (
+        ({"time_zone": "Mars/Olympus"}, "time_zone"),
+        ({"time_zone": "day1"}, "time_zone"),
+        ({"time_zone": "x\0"}, "time_zone"),
+        ({"billing_day": "0"}, "billing_day"),
+        ({"billing_day": "32"}, "billing_day"),
+        ({"since": "yesterday"}, "since"),
+        ({"since": "2025-11-05", "until": "2025-11-05"}, "since"),
+        ({"since": "2020-01-01"}, "since"),
+        ({"since": "0001-01-01", "by": "month"}, "since"),
+        ({"until": "9999-12-31"}, "until"),
+        ({"by": "week"}, "by"),
     )
-    async def test_it_is_422_and_names_the_parameter(self, service: Client, query: dict[str, str], field: str) -> None:
+    CURSORS = ("x", "W10=", "WyJzdW0iLC0xLCJhIl0=", "WyJzdW0iLDk5OTk5OTk5OTk5OTk5OTk5OTk5OSwiYSJd", "\0", "ä")
+
+    async def test_it_is_422_and_names_the_parameter(self, service: Client, subtests: pytest.Subtests) -> None:
         await service.post(heartbeat(at=NOW, eth0=(0, 0)))
 
-        answer = await service.http.get("/api/v1/usage/nas", params=query)
+        for query, field in self.QUERIES:
+            with subtests.test(str(query)):
+                answer = await service.http.get("/api/v1/usage/nas", params=query)
 
-        assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, field)
+                assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, field)
 
-    @pytest.mark.parametrize(
-        "after", ["x", "W10=", "WyJzdW0iLC0xLCJhIl0=", "WyJzdW0iLDk5OTk5OTk5OTk5OTk5OTk5OTk5OSwiYSJd", "\0", "ä"]
-    )
-    async def test_a_cursor_that_is_none_is_422(self, service: Client, after: str) -> None:
-        answer = await service.http.get("/api/v1/usage", params={"after": after})
+    async def test_a_cursor_that_is_none_is_422(self, service: Client, subtests: pytest.Subtests) -> None:
+        for after in self.CURSORS:
+            with subtests.test(repr(after)):
+                answer = await service.http.get("/api/v1/usage", params={"after": after})
 
-        assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, "after")
+                assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, "after")
 
     async def test_a_server_that_never_was_is_404_and_an_interface_that_never_was_is_empty(
         self, service: Client

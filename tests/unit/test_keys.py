@@ -40,7 +40,7 @@ def test_a_key_that_is_open_to_everybody_is_refused(tmp_path: Path, name: str, m
     read(tmp_path)
     (tmp_path / name).chmod(mode)
 
-    with pytest.raises(SettingsError, match=f"{name} is open to every user; run: chmod 600"):
+    with pytest.raises(SettingsError, match=f"{name} is accessible to every user; run: chmod 600"):
         read(tmp_path)
 
 
@@ -52,7 +52,7 @@ def test_a_key_that_is_open_to_a_group_is_used_and_said(
     (tmp_path / name).chmod(mode)
 
     assert read(tmp_path) == made
-    assert f"{tmp_path / name} is open to its group" in caplog.text
+    assert f"{tmp_path / name} is accessible to its group" in caplog.text
 
 
 def test_a_key_of_another_account_is_refused(tmp_path: Path, name: str) -> None:
@@ -84,7 +84,7 @@ def test_a_service_accounts_own_keys_are_used_by_root_and_that_is_said(
     caplog.set_level(logging.WARNING)
 
     assert read(tmp_path) == made
-    assert caplog.text.count("belongs to nobody, as does its directory") == 2
+    assert caplog.text.count("and its directory belong to nobody") == 2
 
 
 @pytest.mark.parametrize("planted", ["link", "pipe", "directory"])
@@ -118,5 +118,5 @@ def test_a_secret_that_everybody_may_write_is_refused(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text(KEY)
     (tmp_path / "secret").chmod(0o666)
 
-    with pytest.raises(SettingsError, match=r"LINKBEAT_SECRET_KEY_FILE: .*secret is open to every user"):
+    with pytest.raises(SettingsError, match=r"LINKBEAT_SECRET_KEY_FILE: .*secret is accessible to every user"):
         secret_key(Settings(secret_key_file=str(tmp_path / "secret")))

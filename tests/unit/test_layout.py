@@ -20,9 +20,11 @@ ORDER = (
     ("database",),
     ("access", "cache"),
     ("ingest", "usage", "traffic"),
+    ("alerts",),
     ("fleet", "pictures", "web"),
     ("operations", "openapi"),
-    ("app", "single"),
+    ("app",),
+    ("serving",),
     ("run",),
     ("__main__",),
 )

@@ -60,6 +60,7 @@ WRONG = [
     ("LINKBEAT_RETAIN_1H_DAYS", "5 years"),
     ("LINKBEAT_RETAIN_1D_DAYS", "36501"),
     ("LINKBEAT_QUEUE_HEARTBEATS", "0"),
+    ("LINKBEAT_ALERT_SECONDS", "1"),
     ("LINKBEAT_QUEUE_HEARTBEATS", "1000001"),
     ("LINKBEAT_QUEUE_HEARTBEATS", "many"),
     ("LINKBEAT_MAX_SERIES", "0"),
@@ -68,8 +69,13 @@ WRONG = [
     ("LINKBEAT_FOLD_MINUTES", "an hour"),
     ("LINKBEAT_CORS_ORIGINS", "https://a.example,dash.example.net"),
     ("LINKBEAT_CORS_ORIGINS", "https://a.example/path"),
+    ("LINKBEAT_ALERTS_FILE", "alerts.toml"),
+    ("LINKBEAT_ALERT_PRIVATE_ADDRESSES", "some"),
     ("LINKBEAT_MAINTENANCE", "false"),
     ("LINKBEAT_METRICS_PUBLIC", "perhaps"),
+    ("LINKBEAT_READ_DATABASE_URL", "mysql://reader:s3cret@host/db"),
+    ("LINKBEAT_READ_LAG_SECONDS", "0.1"),
+    ("LINKBEAT_READ_LAG_SECONDS", "soon"),
     ("LINKBEAT_LOG_LEVEL", "loud"),
     ("LINKBEAT_LOG_LEVEL", "INFO"),
 ]
@@ -129,7 +135,9 @@ def test_every_setting_has_a_wrong_value_here() -> None:
 def test_secrets_are_marked() -> None:
     secrets = {one.variable for described in DESCRIBED.values() for one in described if one.secret}
 
-    assert secrets == {"LINKBEAT_API_KEY", "LINKBEAT_DATABASE_URL", "LINKBEAT_SECRET_KEY"}
+    assert secrets == {
+        "LINKBEAT_API_KEY", "LINKBEAT_DATABASE_URL", "LINKBEAT_READ_DATABASE_URL", "LINKBEAT_SECRET_KEY",
+    }  # fmt: skip
 
 
 def test_secrets_are_not_shown() -> None:
@@ -190,7 +198,7 @@ def test_ages_that_do_not_follow_each_other_are_refused_naming_both(
     with pytest.raises(SettingsError) as raised:
         Settings.from_environment({f"LINKBEAT_{changed}_DAYS": value})
 
-    assert str(raised.value) == f"LINKBEAT_{refused}_DAYS: {says}, which LINKBEAT_{by}_DAYS asks for"
+    assert str(raised.value) == f"LINKBEAT_{refused}_DAYS: {says}, which LINKBEAT_{by}_DAYS requires"
 
 
 def test_ages_may_be_as_close_as_a_refresh_allows() -> None:

@@ -72,14 +72,14 @@ def test_the_environment_goes_before_the_file(config: Path) -> None:
         ('log_level = "loud"', ': log_level: "loud" is not one of debug, info, warning, error'),
         (
             'exclude_interfaces = "veth*"',
-            ': exclude_interfaces: "veth*" is not an array of texts such as ["eth0", "veth*"]',
+            ': exclude_interfaces: "veth*" is not an array of strings such as ["eth0", "veth*"]',
         ),
         ('api_key = "two words"', ": api_key: the value is not a token of visible ASCII characters"),
-        ("intervall_seconds = 30", ': "intervall_seconds" is no setting; did you mean "interval_seconds"?'),
-        ('config = "/elsewhere"', ': "config" is no setting; did you mean "remote_config"?'),
+        ("intervall_seconds = 30", ': "intervall_seconds" is not a setting; did you mean "interval_seconds"?'),
+        ('config = "/elsewhere"', ': "config" is not a setting; did you mean "remote_config"?'),
         ("url = 1\nurl = 2", ", line 2: url: is set twice"),
         ("timeout_seconds = 5\ninterval_seconds =", ", line 2: interval_seconds: Invalid value"),
-        ('url = "http://h:99999"', ': url: "http://h:99999" has a port that is not from 0 to 65535'),
+        ('url = "http://h:99999"', ': url: "http://h:99999" has a port that is not between 0 and 65535'),
         (
             "min_interval_seconds = 10\nmax_interval_seconds = 9",
             ": min_interval_seconds: 10 is above max_interval_seconds, which is 9",
@@ -93,7 +93,7 @@ def test_what_is_wrong_is_named_by_file_and_key(config: Path, text: str, said: s
 def test_a_table_is_no_setting_and_the_settings_are_named(config: Path) -> None:
     said = refusal(config, "[agent]\ninterval_seconds = 30")
 
-    assert said.startswith(f'{config}: "agent" is no setting; there are url, api_key, ')
+    assert said.startswith(f'{config}: "agent" is not a setting; the settings are url, api_key, ')
 
 
 def test_a_line_that_cannot_be_read_is_not_repeated(config: Path) -> None:
@@ -228,7 +228,7 @@ def test_a_reload_does_not_change_who_the_machine_is(config: Path) -> None:
     found, complaints = reload(running, {})
 
     assert (found.server_id, found.proc, found.interval_seconds) == ("one", "/host/proc", 50.0)
-    assert complaints == ["LINKBEAT_SERVER_ID does not change while the agent runs; restart it for that"]
+    assert complaints == ["LINKBEAT_SERVER_ID cannot change while the agent runs; restart it to apply the change"]
 
 
 def test_what_a_reload_does_not_change_says_so_where_it_is_described() -> None:

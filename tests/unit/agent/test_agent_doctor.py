@@ -51,7 +51,7 @@ def test_a_look_that_fails_is_a_finding() -> None:
 
     (found,) = found_within(5, "it", look)
 
-    assert (found.state, found.text) == ("problem", "cannot be looked at: ZeroDivisionError: no reason")
+    assert (found.state, found.text) == ("problem", "check failed: ZeroDivisionError: no reason")
 
 
 def test_findings_are_lines_with_the_remedy_below() -> None:
@@ -73,7 +73,7 @@ def test_findings_are_lines_with_the_remedy_below() -> None:
         "",
         "2 problems, 1 warning",
     ]
-    assert written([Finding("a", "ok", "well")]).endswith("\nAll is well.")
+    assert written([Finding("a", "ok", "well")]).endswith("\nNo problems found.")
 
 
 @pytest.mark.parametrize(
@@ -113,11 +113,11 @@ def test_an_answer_tells_whether_it_is_linkbeat_and_takes_the_token(
         (-4, "ok", "agrees"),
         (10, "warning", "10 s ahead"),
         (-900, "warning", "900 s behind"),
-        (400, "problem", "refuses"),
-        (1e9, "problem", "refuses"),
+        (400, "problem", "rejects"),
+        (1e9, "problem", "rejects"),
         (-6 * 86_400, "warning", "518,400 s behind"),
         (-8 * 86_400, "problem", "LINKBEAT_OLDEST_HEARTBEAT_DAYS"),
-        (-1e9, "problem", "refuses"),
+        (-1e9, "problem", "rejects"),
     ],
 )
 def test_clocks_are_compared(ahead: float, state: str, words: str) -> None:
@@ -224,7 +224,7 @@ def test_what_is_kept_for_another_database_is_told(tmp_path: Path, keep_seconds:
 @pytest.mark.parametrize(
     ("reason", "remedy"),
     [
-        ("timestamp: lies more than 5 minutes ahead of the service's clock, 2026-01-29T10:00:00Z", "let NTP set it"),
+        ("timestamp: is more than 5 minutes ahead of the service's clock, 2026-01-29T10:00:00Z", "let NTP set it"),
         ("HTTP 422: timestamp: is more than 7 days before the service's clock", "let NTP set it"),
         ("network_interfaces[0].rx_bytes: expected int, got str", "newer or older than the service"),
     ],

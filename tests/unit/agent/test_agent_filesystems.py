@@ -169,7 +169,7 @@ def test_pitfall_23_a_hung_mount_is_unreachable_with_its_last_sizes_and_delays_n
     assert {each[0].state for each in (first, *later)} == {"ok"}
     assert host.asked.count("/mnt/nas") == 2  # healthy once, hung once, never a second thread beside it
     assert duration < 0.2
-    assert [record.message for record in caplog.records] == ["/mnt/nas: does not answer; reported as unreachable"]
+    assert [record.message for record in caplog.records] == ["/mnt/nas: does not respond; reported as unreachable"]
 
     del host.answers["/mnt/nas"]
     released.set()
@@ -177,7 +177,7 @@ def test_pitfall_23_a_hung_mount_is_unreachable_with_its_last_sizes_and_delays_n
     while host.metrics()[1].state != "ok" and time.monotonic() < deadline:
         time.sleep(0.01)
     assert host.metrics()[1] == healthy
-    assert caplog.records[-1].message == "/mnt/nas: answers again"
+    assert caplog.records[-1].message == "/mnt/nas: responds again"
 
 
 def test_pitfall_23_a_mount_that_never_answered_has_no_sizes(tmp_path: Path) -> None:
@@ -463,7 +463,7 @@ def test_pitfall_31_with_process_1_hidden_the_hosts_tree_is_found_among_ones_own
     assert ran.stderr == ""
     assert ran.stdout.splitlines()[1:] == [f"/ ok {sizes.f_blocks * sizes.f_frsize}"]
     assert f"{place}/proc/1/mounts: " in ran.stdout
-    assert "only what is mounted here is reported" in ran.stdout
+    assert "only the mounts of this process are reported" in ran.stdout
 
 
 def test_pitfall_35_only_the_mount_whose_name_is_too_long_is_left_out(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def test_a_second_install_upgrades_and_keeps_settings_and_token(run: Run, root: 
 
     del before[str(stale.relative_to(root))]
     assert tree(root) == before
-    assert any("keep" in line and "it does not get url" in line for line in said)
+    assert any("keep" in line and "url of this call is not applied" in line for line in said)
 
 
 def test_a_second_install_of_the_same_changes_nothing(run: Run, root: Path) -> None:
@@ -313,7 +313,7 @@ def test_without_root_it_names_a_command_that_starts_it_again(
     assert main(["uninstall"]) == 1
 
     said = capsys.readouterr().err
-    assert said == f"linkbeat-agent: uninstall needs root; with sudo, it is sudo {sys.executable} {named}\n"
+    assert said == f"linkbeat-agent: uninstall needs root; run: sudo {sys.executable} {named}\n"
 
 
 def test_every_program_file_is_installed() -> None:

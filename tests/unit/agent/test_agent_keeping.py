@@ -413,6 +413,20 @@ def test_a_damaged_note_costs_one_acknowledgement_or_has_heartbeats_sent_once_to
         assert 0 < how.at_ms <= written[sequence].at_ms
 
 
+@pytest.mark.parametrize("at_ms", [2**53 + 1, 2**63, 2**64 - 1])
+def test_a_time_that_no_clock_shows_keeps_no_agent_from_starting(tmp_path: Path, time: Time, at_ms: int) -> None:
+    spool = opened(tmp_path, time)
+    add(spool, range(2))
+    spool.close()
+    (segment,) = tmp_path.glob("*.seg")
+    acknowledged.note(segment, [1], Acknowledged(at_ms, frozenset({fingerprint("a.1")})))
+
+    spool = opened(tmp_path, time)
+    acknowledge(spool, "a.2")
+
+    assert (waiting(spool), due(spool)) == ([], [0])
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]", b'{"first":1}', b"x" * 100])
 def test_an_epoch_file_that_cannot_be_read_is_none(tmp_path: Path, time: Time, content: bytes) -> None:
     spool = opened(tmp_path, time)

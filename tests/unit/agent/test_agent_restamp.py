@@ -444,9 +444,9 @@ def test_the_log_says_how_far_the_clock_was_ahead(world: World, caplog: pytest.L
     world.ahead = 0
     world.beat(3)
 
-    [said] = [record.getMessage() for record in caplog.records if "put right;" in record.getMessage()]
+    [said] = [record.getMessage() for record in caplog.records if "has been corrected;" in record.getMessage()]
     assert said.startswith("the clock was 86")
-    assert "; 4 heartbeats that waited got their true time" in said
+    assert "; corrected the time of 4 waiting heartbeats" in said
 
 
 EVENTS = st.one_of(

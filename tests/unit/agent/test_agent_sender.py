@@ -167,7 +167,7 @@ def test_where_no_token_can_be_kept_none_is_asked_for(serve: Callable[[Respond],
     outcome = enrolling(tmp_path / "file" / "token", server.url).heartbeat(b"{}")
 
     assert isinstance(outcome, Failed)
-    assert "could not be kept" in outcome.reason
+    assert "could not be saved" in outcome.reason
     assert server.seen == []
 
 
@@ -466,6 +466,7 @@ def test_a_refusal_says_its_code_and_the_services_clock(date: str, expected: int
         (b',"epoch":null', ""),
         (b',"epoch":5', ""),
         (b',"epoch":["a"]', ""),
+        (b',"epoch":"\xc3\xa4\\n"', "\u00e4\n"),
         (b',"epoch":"' + b"x" * 200 + b'"', "x" * 200),
         (b',"epoch":"' + b"x" * 201 + b'"', ""),
     ],

@@ -44,6 +44,16 @@ def test_variables_are_converted_to_their_types() -> None:
             'LINKBEAT_INTERVAL_SECONDS: "abc" is not a number of seconds from 1 to 3600',
         ),
         ("INTERVAL_SECONDS", "0", 'LINKBEAT_INTERVAL_SECONDS: "0" is not a number of seconds from 1 to 3600'),
+        (
+            "SPOOL_KEEP_SECONDS",
+            "86401",
+            'LINKBEAT_SPOOL_KEEP_SECONDS: "86401" is not a number of seconds from 0 to 86400',
+        ),
+        (
+            "SPOOL_KEEP_SECONDS",
+            "15m",
+            'LINKBEAT_SPOOL_KEEP_SECONDS: "15m" is not a number of seconds from 0 to 86400',
+        ),
         ("INTERVAL_SECONDS", "nan", 'LINKBEAT_INTERVAL_SECONDS: "nan" is not a number of seconds from 1 to 3600'),
         ("INTERVAL_SECONDS", "3601", 'LINKBEAT_INTERVAL_SECONDS: "3601" is not a number of seconds from 1 to 3600'),
         (
@@ -104,7 +114,7 @@ def test_every_setting_is_described() -> None:
         allowed="a number of seconds from 1 to 3600",
         unit="seconds",
         default="30",
-        description="From one heartbeat to the next.",
+        description="Time between heartbeats.",
         secret=False,
     )
     assert found["LINKBEAT_API_KEY"].secret

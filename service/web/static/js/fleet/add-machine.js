@@ -15,8 +15,8 @@ export function addMachine() {
   const box = make(
     "div",
     { class: "add-machine" },
-    make("p", {}, "A machine is added by its agent, one file that needs nothing but Python 3.11 or newer. The command "
-      + `below carries a token for ${USES} machines and ${MINUTES} minutes; each exchanges it for one of its own.`),
+    make("p", {}, "To add a machine, run the agent on it: a single file that needs only Python 3.11 or newer. The command "
+      + `below contains a token for ${USES} machines, valid for ${MINUTES} minutes; each exchanges it for its own.`),
     button,
     words,
     commands,
@@ -29,9 +29,9 @@ export function addMachine() {
       const made = await post("/api/v1/enrolments", { body: { uses: USES, expires_minutes: MINUTES, name: "dashboard" } });
       commands.replaceChildren(
         ...unprotected(),
-        command("Try it, in the foreground", running(digest, made.token)),
+        command("Try it in the foreground", running(digest, made.token)),
         command("Or install it as a service (Linux with systemd)", installing(digest, made.token)),
-        make("p", { class: "muted" }, `The token ends at ${moment(made.expires_at)}. The machine appears here by itself, within a minute.`),
+        make("p", { class: "muted" }, `The token expires at ${moment(made.expires_at)}. The machine appears here automatically, within a minute.`),
       );
       button.textContent = "Make another";
       button.className = "quiet";
@@ -39,7 +39,7 @@ export function addMachine() {
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       setText(words, error.status === 403
-        ? "Your token may read and make no others. Sign in with the fleet key or an admin token, or ask who has one."
+        ? "Your token cannot create others. Sign in with the fleet key or an admin token, or ask an administrator."
         : `${error.message}.`);
     } finally {
       button.disabled = false;
@@ -53,7 +53,7 @@ async function digestOfAgent() {
   // Whoever has it already is sent the headers alone.
   const answer = await fetch("/linkbeat-agent.pyz", { headers: { "If-None-Match": "*" }, cache: "no-store" });
   const digest = /sha-256=:([^:]+):/.exec(answer.headers.get("Repr-Digest") ?? "");
-  if (!digest?.[1]) throw new ApiError(answer.status, "", "The service does not name the digest of its agent's file");
+  if (!digest?.[1]) throw new ApiError(answer.status, "", "The service does not provide the digest of its agent file");
   return Array.from(atob(digest[1]), (byte) => byte.charCodeAt(0).toString(16).padStart(2, "0")).join("");
 }
 
@@ -62,7 +62,7 @@ function unprotected() {
   const isLocal = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
   return location.protocol === "https:" || isLocal
     ? []
-    : [make("p", { class: "warning", role: "alert" }, "This page came over plain HTTP. Whoever is on the way can change "
+    : [make("p", { class: "warning", role: "alert" }, "This page came over plain HTTP. Anybody on the network path can change "
       + "the commands below, the file and its digest, and read the token. Use HTTPS, or a network that you trust.")];
 }
 

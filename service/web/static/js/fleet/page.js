@@ -3,6 +3,7 @@
 // checked again: a session that has ended is noticed at the next.
 
 import { get } from "../shared/api.js";
+import { watchBell } from "../shared/bell.js";
 import { onChoice } from "../shared/choices.js";
 import { now } from "../shared/clock.js";
 import { loadDefinitions } from "../shared/definitions.js";
@@ -223,5 +224,6 @@ onChoice(() => {
 });
 
 fresh.tick(() => table.age());
+watchBell(fresh);
 showSettings();
 changes.soon();

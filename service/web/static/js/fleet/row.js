@@ -252,7 +252,7 @@ class Line {
     if (!one) return;
     const units = choice("units");
     const known = row.rateOf(one) !== null;
-    const rates = known ? `receiving ${rate(one.rx_bps, units)}, sending ${rate(one.tx_bps, units)}` : "no rate known";
+    const rates = known ? `receiving ${rate(one.rx_bps, units)}, sending ${rate(one.tx_bps, units)}` : "rate unknown";
     const words = one.is_up ? rates : "down";
     const peak = row.peakOf(one);
     const text = `${one.name} of ${row.server.id}: ${words}${peak === null ? "" : `, peak ${rate(peak, units)}`}`;

@@ -1,6 +1,7 @@
 // What the chart draws over and under the traffic, in pixels of the canvas.
 
 /** @import { Event, Series, Span } from "./traffic.js" */
+/** @typedef {Span & { severity: "critical" | "warning" | "info" }} Band of an alert */
 /** @typedef {import("uplot")} UPlot */
 
 const IS_12_HOURS = new Intl.DateTimeFormat([], { hour: "numeric" }).resolvedOptions().hour12;
@@ -21,7 +22,7 @@ export function colours() {
   /** @param {string} name */
   const colour = (name) => style.getPropertyValue(`--${name}`).trim();
   return {
-    rx: colour("rx"), tx: colour("tx"), muted: colour("muted"), line: colour("line"), bg: colour("bg"), warn: colour("warn"),
+    rx: colour("rx"), tx: colour("tx"), muted: colour("muted"), line: colour("line"), bg: colour("bg"), warn: colour("warn"), bad: colour("bad"),
     font: `12px ${getComputedStyle(document.body).fontFamily}`,
   };
 }
@@ -74,6 +75,30 @@ export function drawGaps({ ctx, bbox, valToPos }, theme, gaps) {
     const text = "no data";
     if (textWidth(ctx, theme, text) + 8 > width) continue;
     write(ctx, theme, text, left + width / 2, bbox.top + bbox.height / 2, theme.muted);
+  }
+  ctx.restore();
+}
+
+/**
+ * When alerts fired, as bands along the foot of the plot.
+ * @param {UPlot} u
+ * @param {Theme} theme
+ * @param {Band[]} bands
+ */
+export function drawBands({ ctx, bbox, valToPos }, theme, bands) {
+  ctx.save();
+  ctx.beginPath();
+  ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
+  ctx.clip();
+  const height = 5 * devicePixelRatio;
+  for (const { since, until, severity } of bands) {
+    const left = valToPos(since, "x", true);
+    const width = Math.max(valToPos(until, "x", true) - left, 2 * devicePixelRatio);
+    const colour = { critical: theme.bad, warning: theme.warn, info: theme.muted }[severity];
+    ctx.fillStyle = `${colour}14`;
+    ctx.fillRect(left, bbox.top, width, bbox.height);
+    ctx.fillStyle = colour;
+    ctx.fillRect(left, bbox.top + bbox.height - height, width, height);
   }
   ctx.restore();
 }

@@ -4,8 +4,9 @@
 // slider along time.
 
 import { make } from "../shared/dom.js";
-import { colours, drawEvents, drawGaps, drawZero, range, steps, timeTick } from "./chart-drawing.js";
+import { colours, drawBands, drawEvents, drawGaps, drawZero, range, steps, timeTick } from "./chart-drawing.js";
 
+/** @import { Band } from "./chart-drawing.js" */
 /** @import { Event, Series, Span } from "./traffic.js" */
 /** @typedef {import("uplot")} UPlot */
 
@@ -15,7 +16,7 @@ const PAGE = 10;
 
 /**
  * @typedef {{ time: string, rx: string, tx: string, notes: string[] }} Described a bucket in words
- * @typedef {{ gaps: Span[], events: Event[] }} Marks
+ * @typedef {{ gaps: Span[], events: Event[], bands: Band[] }} Marks
  *
  * @typedef {object} Callbacks
  * @property {(index: number) => Described} describe what to say of a bucket
@@ -36,7 +37,7 @@ export class Chart {
     /** @type {Series | null} */
     this.series = null;
     /** @type {Marks} */
-    this.marks = { gaps: [], events: [] };
+    this.marks = { gaps: [], events: [], bands: [] };
     /** @type {number | null} */
     this.index = null; // of the bucket that is selected
     this.unit = 1;
@@ -126,7 +127,7 @@ export class Chart {
         ],
         series: [{}, area(theme.rx), area(theme.tx)],
         hooks: {
-          drawClear: [(u) => drawGaps(u, theme, this.marks.gaps)],
+          drawClear: [(u) => drawGaps(u, theme, this.marks.gaps), (u) => drawBands(u, theme, this.marks.bands)],
           draw: [(u) => drawZero(u, theme), (u) => drawEvents(u, theme, this.marks.events)],
           setCursor: [(u) => this.onPointer(u)],
           setSelect: [(u) => this.onDrag(u)],

@@ -1,4 +1,5 @@
-// The top of a server's page: is it alive, how much does it move now, what did it move, and what will the month come to.
+// The top of a server's page: is it alive, how much does it move now, what did it move, and what will the month come
+// to.
 
 import { choice } from "../shared/choices.js";
 import { now } from "../shared/clock.js";
@@ -104,8 +105,8 @@ export function showFigures(today, usage) {
   setText(byId("title-month"), monthName(month.since, zone));
   const has = month.samples > 0;
   const forecast = month.expected
-    ? `about ${bytes(month.expected.total_bytes)} in all by ${lastDay(month.until, zone)}`
-    : has ? "a forecast comes after a day" : "no data yet";
+    ? `about ${bytes(month.expected.total_bytes)} in total by ${lastDay(month.until, zone)}`
+    : has ? "forecast available after a day" : "no data yet";
   figure("month", bytes(has ? month.rx_bytes : null), bytes(has ? month.tx_bytes : null), forecast);
   const rates = month.percentile?.of_samples;
   const note = rates ? `of this month's 5-minute rates; both\u00a0${rate(rates.sum_bps, units)}` : "no data yet";

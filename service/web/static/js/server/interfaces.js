@@ -259,7 +259,7 @@ function total(sum) {
  * @param {number} all
  */
 function shownWords(number, all) {
-  if (!all) return "No data: its agent reports no interfaces.";
-  if (!number) return "None of its interfaces matches.";
+  if (!all) return "No data: the agent reports no interfaces.";
+  if (!number) return "No interface matches the filter.";
   return number === all ? `${number} in all` : `${number} of ${all}`;
 }

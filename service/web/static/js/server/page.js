@@ -1,11 +1,13 @@
 // The page of one server: what is asked for when, and where it is shown.
 
 import { ApiError, get } from "../shared/api.js";
+import { watchBell } from "../shared/bell.js";
 import { choice, onChoice } from "../shared/choices.js";
 import { now } from "../shared/clock.js";
 import { definitions, intervalOf, loadDefinitions } from "../shared/definitions.js";
 import { byId, byIdAs, find, make, setText } from "../shared/dom.js";
 import { bytes, count, moment, rate } from "../shared/format.js";
+import { loadEpisodes } from "../shared/episodes.js";
 import { Freshness } from "../shared/freshness.js";
 import { address, choosing, chosen, readAddress, zoomTo } from "./address.js";
 import { showFacts, showFigures, showHead, showStanding } from "./head.js";
@@ -17,11 +19,13 @@ import { bucketOf, events, load, loadAll, seconds } from "./traffic.js";
 import { TrafficView } from "./traffic-view.js";
 import { QuotaForm, showMonths, showQuota } from "./usage.js";
 
+/** @import { Episode } from "../shared/episodes.js" */
 /** @import { Period } from "../shared/definitions.js" */
 /** @import { Rates } from "./interface-rows.js" */
 
 const POLL_SECONDS = 1.5;
 const USAGE_SECONDS = 60;
+const [ALERT_SECONDS, MOST_DAYS] = [15, 400]; // days that the chart shows at most
 const TOTAL = ""; // of the choice of an interface: all of them
 
 const id = decodeURIComponent(location.pathname.split("/")[2] ?? "");
@@ -35,6 +39,7 @@ let machine = null;
 let sums = null;
 /** @type {{ period: string, bucket: number, series: Map<string, Rates> } | null} */
 let ofPeriod = null; // `bucket`: the number of the one that the newest heartbeat is in
+let episodes = /** @type {Episode[]} */ ([]); // of alerts
 
 const fresh = new Freshness(byId("stale"));
 const period = byId("period");
@@ -58,7 +63,7 @@ function showUsage() {
   showQuota(byId("quota-state"), usage.quota);
   setText(find(byId("quota"), "summary", HTMLElement), usage.quota ? "Change the quota" : "Set a quota");
   form.show(usage.quota);
-  setText(byId("usage-zone"), `months of ${months.time_zone}`);
+  setText(byId("usage-zone"), `months in ${months.time_zone}`);
   showMonths(byIdAs("months", HTMLTableElement), months, choice("units"));
 }
 
@@ -120,7 +125,7 @@ async function showDetail(signal) {
     ["Today's packets", today && `↓ ${count(today.rx_packets)} ↑ ${count(today.tx_packets)}`],
     ["Errors today", today && count(today.rx_errors + today.tx_errors)],
     ["Drops today", today && count(today.rx_dropped + today.tx_dropped)],
-    ["Counted", one.is_lowest ? null : `in ${one.stacked_on?.join(", ") || "those below it"} too`],
+    ["Counted", one.is_lowest ? null : `also in ${one.stacked_on?.join(", ") || "the interfaces below it"}`],
   ]);
 }
 
@@ -147,8 +152,15 @@ function timing() {
 const traffic = fresh.task(async (signal) => {
   const name = chosen.interface;
   const [series] = await Promise.all([load(id, chosen, timing(), signal), showDetail(signal)]);
-  view.show(name, series, await events(id, name, series, signal), timing());
+  view.show(name, series, { events: await events(id, name, series, signal), episodes }, timing());
 });
+
+const alerts = fresh.task(async (signal) => {
+  const found = await loadEpisodes({ server: id, since: now() - MOST_DAYS * 86_400_000, until: now() }, signal);
+  if (JSON.stringify(found) === JSON.stringify(episodes)) return;
+  episodes = found;
+  traffic.restart();
+}, ALERT_SECONDS);
 
 /** What shows the whole period, whatever the chart shows: the table's sparklines, and the machine's. */
 const wholePeriod = fresh.task(async (signal) => {
@@ -219,7 +231,7 @@ async function pollMachine(definitions, signal) {
   showInterfaces();
   traffic.restart();
   refreshPeriod();
-  if (!before) usage.soon();
+  if (!before) for (const task of [usage, alerts]) task.soon();
 }
 
 // What the reader does
@@ -294,4 +306,5 @@ onChoice((name) => {
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => view.chart.rebuild());
 
 fresh.tick(() => machine && showStanding(machine.agent));
+watchBell(fresh);
 poll.soon();

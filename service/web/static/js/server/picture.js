@@ -35,7 +35,7 @@ export function offerPicture(menu, words, asked) {
       await copy(link.href);
       setText(words, "Copied.");
     } catch (error) {
-      setText(words, error instanceof ApiError ? `${error.message}.` : "This browser does not let pages copy.");
+      setText(words, error instanceof ApiError ? `${error.message}.` : "This browser does not allow pages to copy.");
     }
   });
 }

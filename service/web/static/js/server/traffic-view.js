@@ -6,6 +6,7 @@ import { bytes, clock, count, duration, moment, NOTHING, rate, roundRate } from 
 import { Chart } from "./chart.js";
 import { gaps, summary } from "./traffic.js";
 
+/** @import { Episode } from "../shared/episodes.js" */
 /** @import { Event, Series, Span } from "./traffic.js" */
 /** @typedef {{ at: number, kind: string, words: string }} Note a gap or an event, `at` in seconds since 1970 */
 
@@ -15,8 +16,8 @@ const MOST_NOTES = 6;
 const EVENT_WORDS = {
   reboot: (event) => `Reboot: the counters of ${names(event.interfaces)} restarted${lost(event)}.`,
   reset: (event) => `The counters of ${names(event.interfaces)} restarted without a reboot${lost(event)}.`,
-  rejected: (event) => `${names(event.interfaces)} showed more than the line can carry: not counted.`,
-  glitch: (event) => `${names(event.interfaces)} showed a wrong reading, which later ones corrected: nothing is missing.`,
+  rejected: (event) => `${names(event.interfaces)} had an implausible gain: not counted.`,
+  glitch: (event) => `${names(event.interfaces)} had a wrong reading, corrected by later ones: no traffic is missing.`,
 };
 
 export class TrafficView {
@@ -41,16 +42,18 @@ export class TrafficView {
    * from `known` on: before, nothing can be missing.
    * @param {string | null} name
    * @param {Series} traffic
-   * @param {Event[]} events
+   * @param {{ events: Event[], episodes: Episode[] }} happened
    * @param {{ interval: number, known: number }} timing
    */
-  show(name, traffic, events, { interval, known }) {
+  show(name, traffic, { events, episodes }, { interval, known }) {
     const missing = gaps(traffic, interval);
+    const alerts = bandsOf(name, traffic, episodes);
     this.missing = missing;
     this.traffic = traffic;
     this.name = name;
     this.notes = [
       ...events.map((event) => ({ at: event.at, kind: event.kind, words: EVENT_WORDS[event.kind]?.(event) ?? event.kind })),
+      ...alerts.map((one) => ({ at: one.since, kind: "alert", words: one.words })),
       ...missing.filter(({ until }) => until > known + traffic.width).map(({ since, until }) => ({
         at: since, kind: "gap",
         words: `No data from ${moment(since * 1000)} to ${moment(until * 1000)}, ${duration(until - since)}.`,
@@ -59,7 +62,7 @@ export class TrafficView {
     const isEmpty = traffic.rx.every((bps) => bps == null);
     byId("empty").hidden = !isEmpty;
     byId("chart").hidden = isEmpty;
-    if (!isEmpty) this.chart.show(traffic, { gaps: missing, events }, choice("units") === "bytes" ? 8 : 1);
+    if (!isEmpty) this.chart.show(traffic, { gaps: missing, events, bands: alerts }, choice("units") === "bytes" ? 8 : 1);
     this.showSummary();
     this.showNotes(isEmpty);
     this.showNumbers();
@@ -93,7 +96,7 @@ export class TrafficView {
     const words = found.map((note) => note.words);
     if (this.missing.some((gap) => start >= gap.since && start < gap.until)) words.unshift("no data");
     // Before the first that there is, nothing was counted.
-    if (this.missing.some((gap) => gap.until === start && gap.since > since)) words.unshift("all that crossed the gap, at its mean rate");
+    if (this.missing.some((gap) => gap.until === start && gap.since > since)) words.unshift("all traffic of the gap, at its mean rate");
     return words;
   }
 
@@ -130,7 +133,7 @@ export class TrafficView {
     if (!details.open || !this.traffic) return;
     const { starts, width, rx, tx, rxBytes, txBytes } = this.traffic;
     const units = choice("units");
-    setText(byId("numbers-caption"), `Traffic of ${this.name ?? "all interfaces"}, in steps of ${duration(width)}, the newest first`);
+    setText(byId("numbers-caption"), `Traffic of ${this.name ?? "all interfaces"}, in buckets of ${duration(width)}, newest first`);
     /** @param {string} text */
     const number = (text) => make("td", { class: "number" }, text);
     const rows = starts.map((start, index) => make(
@@ -142,6 +145,25 @@ export class TrafficView {
     ));
     find(details, "tbody", HTMLTableSectionElement).replaceChildren(...rows.reverse());
   }
+}
+
+/**
+ * The alerts of the server and of interface `name` (null: of all) that reach into the range of the series.
+ * @param {string | null} name
+ * @param {Series} traffic
+ * @param {Episode[]} episodes
+ */
+function bandsOf(name, traffic, episodes) {
+  return episodes
+    .filter((one) => name === null || one.subject === name || one.subject === "")
+    .map((one) => {
+      const since = one.since / 1000;
+      const until = one.until === null ? traffic.until : one.until / 1000;
+      const about = one.subject ? `${one.rule}, ${one.subject}` : one.rule;
+      const lasted = one.until === null ? "goes on" : `for ${duration(until - since)}`;
+      return { since, until, severity: one.severity, words: `Alert (${about}): ${lasted}.` };
+    })
+    .filter(({ since, until }) => since < traffic.until && until > traffic.since);
 }
 
 /**
@@ -169,5 +191,5 @@ function names(interfaces) {
 
 /** @param {Event} event */
 function lost({ elapsed_seconds: elapsed }) {
-  return elapsed ? `; what moved before it, for up to ${duration(elapsed)}, is not known` : "";
+  return elapsed ? `; the traffic before it, for up to ${duration(elapsed)}, is unknown` : "";
 }

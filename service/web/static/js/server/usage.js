@@ -7,7 +7,7 @@ import { pair } from "../shared/pair.js";
 
 /** @import { Units } from "../shared/choices.js" */
 
-const STATES = { ok: "within it", near: "nearly used up", over: "used up" };
+const STATES = { ok: "not reached", near: "nearly used up", over: "used up" };
 const DIRECTIONS = { sum: "received and sent", in: "received", out: "sent", max: "the greater of received and sent" };
 const UNITS = /** @type {const} */ ([["TB", 1e12], ["GB", 1e9]]);
 
@@ -95,7 +95,7 @@ function quotaWords(quota) {
     used: `${bytes(quota.used_bytes)} of ${bytes(quota.bytes)}`,
     state: `${percent(quota.used_percent)} used, ${STATES[quota.state]}`,
     forecast: share == null ? `ends ${end}` : `about ${percent(share)} by ${end}`,
-    counts: `Counts what is ${DIRECTIONS[quota.direction ?? "sum"]}${quota.interface ? ` by ${quota.interface}` : ""}, ` +
+    counts: `Counts traffic ${DIRECTIONS[quota.direction ?? "sum"]}${quota.interface ? ` by ${quota.interface}` : ""}, ` +
       `from day ${quota.billing_day} of the month on, in ${quota.time_zone}.`,
   };
 }
@@ -186,7 +186,7 @@ export class QuotaForm {
       this.onSaved();
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      setText(this.problem, error.status === 403 ? "You are signed in with a token that may only read." : `${error.message}.`);
+      setText(this.problem, error.status === 403 ? "Your token can only read." : `${error.message}.`);
     }
   }
 }

@@ -1,6 +1,6 @@
-// Requests to the service's API, as the user who is signed in. The routes are those of the OpenAPI document, whose types
-// (types/api.d.ts) name what each takes and answers. The browser itself keeps answers that have an ETag and revalidates
-// them: a 304 has no body.
+// Requests to the service's API, as the user who is signed in. The routes are those of the OpenAPI document, whose
+// types (types/api.d.ts) name what each takes and answers. The browser itself keeps answers that have an ETag and
+// revalidates them: a 304 has no body.
 
 import { readClock } from "./clock.js";
 
@@ -31,10 +31,8 @@ export class ApiError extends Error {
 /**
  * The answer of `route`, such as `/api/v1/servers/{server_id}` with `path: { server_id: "nas" }`. Values of `query` may
  * be lists; null is left out.
- * Throws ApiError; a user who is not signed in is sent to the sign-in page, which leads back. An aborted `signal` throws.
- * @template {keyof Api.Get} Route
- * @param {Route} route
- * @param {Api.Get[Route]["asked"] & Options} asked
+ * Throws ApiError; a user who is not signed in is sent to the sign-in page, which leads back. An aborted `signal`
+ * throws. @template {keyof Api.Get} Route @param {Route} route @param {Api.Get[Route]["asked"] & Options} asked
  * @returns {Promise<Api.Get[Route]["answer"]>}
  */
 export function get(route, asked) {
@@ -117,7 +115,9 @@ async function call(method, route, { path = {}, query = {}, body, signal }) {
  */
 async function send(method, url, body, given) {
   const limit = AbortSignal.timeout(TIMEOUT_SECONDS * 1000);
-  const sent = body === undefined ? {} : { body: JSON.stringify(body), headers: { "Content-Type": "application/json" } };
+  // The service takes a session's posts as JSON alone, which no form of another site can send: an empty one, too.
+  const json = body === undefined && method === "POST" ? {} : body;
+  const sent = json === undefined ? {} : { body: JSON.stringify(json), headers: { "Content-Type": "application/json" } };
   let answer;
   let content;
   try {
@@ -128,7 +128,7 @@ async function send(method, url, body, given) {
   } catch (error) {
     if (given?.aborted) throw error;
     // A proxy may answer in the service's place, and not in JSON.
-    throw new ApiError(answer?.status ?? 0, "unreachable", "The service does not answer");
+    throw new ApiError(answer?.status ?? 0, "unreachable", "The service does not respond");
   }
   if (answer.ok) return content;
   const retry = Number(answer.headers.get("Retry-After")) || null;

@@ -1,6 +1,6 @@
 // Keeping a page fresh: the one module that knows when to ask again. A page hands in tasks, each of which asks for
-// something and shows it. They run while the page is visible, are retried with growing pauses after a failure, and as long
-// as one fails, a line at the top of the page says so and how old the data is.
+// something and shows it. They run while the page is visible, are retried with growing pauses after a failure, and as
+// long as one fails, a line at the top of the page says so and how old the data is.
 
 import { ApiError } from "./api.js";
 import { setText } from "./dom.js";
@@ -129,10 +129,8 @@ export class Freshness {
   }
 
   /**
-   * A task, which begins with its first `soon` or `restart`; `everySeconds` after it was answered it asks again, where it
-   * is not null.
-   * @param {Ask} ask
-   * @param {number | null} [everySeconds]
+   * A task, which begins with its first `soon` or `restart`; `everySeconds` after it was answered it asks again, where
+   * it is not null. @param {Ask} ask @param {number | null} [everySeconds]
    */
   task(ask, everySeconds = null) {
     const task = new Task(this, ask, everySeconds);
@@ -181,6 +179,6 @@ function stateWords(failing) {
 
 /** @param {unknown} problem */
 function problemWords(problem) {
-  if (!(problem instanceof ApiError)) return "This page could not show what it received";
+  if (!(problem instanceof ApiError)) return "This page could not display the response";
   return problem.code === "database_unavailable" ? "The service cannot reach its database" : problem.message;
 }

@@ -4,7 +4,7 @@ import { signInOrOut, toSignIn } from "./api.js";
 import { choice, choose, following, onChoice } from "./choices.js";
 import { byId, setText } from "./dom.js";
 
-const THEMES = { system: "Colours: as the system", light: "Colours: light", dark: "Colours: dark" };
+const THEMES = { system: "Colours: system", light: "Colours: light", dark: "Colours: dark" };
 
 function show() {
   const theme = choice("theme");
@@ -17,7 +17,7 @@ function show() {
   const units = byId("units");
   setText(units, choice("units") === "bits" ? "bit/s" : "B/s");
   units.setAttribute("aria-label", `Rates in ${choice("units")} per second`);
-  units.title = `Rates in ${choice("units")} per second; press to change`;
+  units.title = `Rates in ${choice("units")} per second; click to change`;
 }
 
 byId("theme").addEventListener("click", () => choose("theme", following("theme")));

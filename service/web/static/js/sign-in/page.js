@@ -36,7 +36,7 @@ function back() {
  */
 function words(error, isCode) {
   if (error.status === 429) return `${capital(error.message)}. Try again in ${error.retrySeconds ?? 60} seconds.`;
-  if (isCode && error.status === 401) return "This link has ended. Sign in with a token instead.";
+  if (isCode && error.status === 401) return "This link has expired. Sign in with a token instead.";
   return `${capital(error.message)}.`;
 }
 

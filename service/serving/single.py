@@ -1,4 +1,4 @@
-"""One `run` per data directory; and a new one waits for what an earlier one, that was killed, has left running."""
+"""Allows one `run` per data directory. A new one waits for processes that an earlier, killed one left behind."""
 
 import fcntl
 import os
@@ -15,21 +15,21 @@ from service.settings import Settings, SettingsError
 
 OURS, CHILDREN = "run.lock", "run-children.lock"
 WAIT_SECONDS = 20.0
-"""Guards end what a killed run has left within ten (service/embedded/guarded.py)."""
+"""Guards stop the processes of a killed run within ten seconds (service/embedded/guarded.py)."""
 
 
 class AlreadyRunning(EmbeddedError):
-    """The data directory is another run's, or of the rest of one."""
+    """The data directory is used by another run, or by processes that one left behind."""
 
 
 @contextmanager
 def single_run(settings: Settings, say: Callable[[str], None]) -> Iterator[int]:
     """Within the block, no other run uses the data directory, and its port was free at the beginning.
 
-    Gives the descriptor of the lock that the children must inherit: the kernel frees it when the last of them is gone,
-    however they and we end.
+    Yields the descriptor of the lock that the children must inherit: the kernel releases it when the last of them ends,
+    however they and this process end.
 
-    Raises SettingsError for a port that something else uses, AlreadyRunning.
+    Raises SettingsError for a port that another program uses, and AlreadyRunning.
     """
     directory = settings.data_path
     try:
@@ -59,7 +59,7 @@ def single_run(settings: Settings, say: Callable[[str], None]) -> Iterator[int]:
 def _await_children(children: int, directory: Path, say: Callable[[str], None]) -> None:
     if _take(children):
         return
-    say("An earlier run was killed: waiting for the end of what it started")
+    say("An earlier run was killed: waiting for its processes to end")
     deadline = time.monotonic() + WAIT_SECONDS
     while not _take(children):
         if time.monotonic() > deadline:
@@ -71,7 +71,7 @@ def _await_children(children: int, directory: Path, say: Callable[[str], None]) 
 
 
 def _is_left_running(directory: Path) -> bool:
-    """Whether no run has the data directory, but children of one that was killed still do."""
+    """Whether no run holds the data directory, but children of a killed one still do."""
     try:
         ours, children = (os.open(directory / name, os.O_RDWR | os.O_NOFOLLOW) for name in (OURS, CHILDREN))
     except OSError:

@@ -1,0 +1,50 @@
+"""`linkbeat alerts`: applying a file of rules and channels, and writing one."""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import asyncpg
+
+from service.alerts import file
+from service.database import schema
+from service.embedded.choose import choose_database
+from service.settings import Settings
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The subcommands of `alerts`."""
+    commands = parser.add_subparsers(dest="action", required=True, metavar="action")
+    words = "make the rules and channels that a file manages those of this file"
+    applied = commands.add_parser("apply", help=words, description=words)
+    applied.add_argument("--dry-run", action="store_true", help="say what would change, and change nothing")
+    applied.add_argument("file", metavar="FILE", type=Path, help="TOML, as docs/alerts.md describes it")
+    commands.add_parser("export", help="write all rules and channels as a file to stdout, without secrets")
+
+
+def run(settings: Settings, arguments: argparse.Namespace, say: Callable[[str], None]) -> int:
+    """Does what the arguments say. Raises SettingsError for a file that cannot be applied."""
+    wanted = None
+    if arguments.action == "apply":
+        wanted = file.read(arguments.file, allows_private=settings.alert_private_addresses)
+    with choose_database(settings, lambda _: None) as database:
+        asyncio.run(schema.check(database.url, settings))
+        asyncio.run(_run(database.url, wanted, say, is_dry=wanted is not None and arguments.dry_run))
+    return 0
+
+
+async def _run(url: str, wanted: file.AlertsFile | None, say: Callable[[str], None], *, is_dry: bool) -> None:
+    connection = await asyncpg.connect(url, timeout=schema.CONNECT_SECONDS, command_timeout=schema.CONNECT_SECONDS)
+    try:
+        if wanted is None:
+            sys.stdout.write(await file.export(connection))
+            return
+        made = await (file.changes if is_dry else file.apply)(connection, wanted)
+    finally:
+        await connection.close(timeout=schema.CONNECT_SECONDS)
+    for change in made:
+        say(f"{'would ' if is_dry else ''}{change}")
+    if not made:
+        say("nothing to change")

@@ -1,0 +1,101 @@
+"""Writing rules, channels and mutes: what the REST routes and the file share."""
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any, Literal
+
+import asyncpg
+import msgspec
+
+from service.alerts import rules
+from service.alerts.channels import kinds
+from service.alerts.channels.kinds import Channel
+from service.alerts.rules import AnyRule
+from service.http.errors import FieldError, Problem
+
+Fetch = Callable[..., Awaitable[list[asyncpg.Record]]]
+ManagedBy = Literal["api", "file"]
+
+_SET_RULE = (
+    "SELECT linkbeat.set_alert_rule(of_rule => $1, new_kind => $2, new_spec => $3::jsonb, new_severity => $4, "
+    "new_enabled => $5, new_managed_by => $6)"
+)
+_SET_CHANNEL = (
+    "SELECT linkbeat.set_alert_channel(of_channel => $1, new_kind => $2, new_spec => $3::jsonb, new_secret => $4, "
+    "new_min_severity => $5, new_sends_resolved => $6, new_sends_late => $7, new_digest => $8, new_time_zone => $9, "
+    "new_enabled => $10, new_managed_by => $11)"
+)
+# Of a channel, the columns of its table; the other fields are its spec.
+CHANNEL_COLUMNS = ("kind", "min_severity", "sends_resolved", "sends_late", "digest_seconds", "time_zone", "enabled")
+SECRETS = "SELECT * FROM linkbeat.alert_channel_secrets($1)"
+
+
+def json_of(value: Any) -> str:
+    """As a parameter for jsonb."""
+    return msgspec.json.encode(value).decode()
+
+
+async def set_rule(fetch: Fetch, rule_id: str, rule: AnyRule, managed_by: ManagedBy) -> None:
+    """Writes a rule that was checked (rules.check). Raises Problem (422) for a pattern that cannot be read."""
+    try:
+        await fetch(
+            _SET_RULE, rule_id, rule.kind, json_of(rules.spec_of(rule)), rule.severity, rule.enabled, managed_by
+        )
+    except asyncpg.InvalidRegularExpressionError:
+        raise bad_pattern() from None
+
+
+def bad_pattern() -> Problem:
+    """422 for a pattern that the database cannot read."""
+    return Problem.invalid("scope", "one of its patterns has a [range] that cannot be read")
+
+
+async def set_channel(fetch: Fetch, channel_id: str, channel: Channel, managed_by: ManagedBy) -> None:
+    """Writes a channel that is complete and was checked (kinds.completed, kinds.check)."""
+    public, secret = kinds.split(channel)
+    spec = {name: value for name, value in public.items() if name not in CHANNEL_COLUMNS}
+    await fetch(
+        _SET_CHANNEL, channel_id, channel.kind, json_of(spec), msgspec.json.encode(secret, order="deterministic"),
+        channel.min_severity, channel.sends_resolved, channel.sends_late, timedelta(seconds=channel.digest_seconds),
+        channel.time_zone, channel.enabled, managed_by,
+    )  # fmt: skip
+
+
+def channel_of(row: asyncpg.Record) -> Channel:
+    """A row of SECRETS, with its secrets."""
+    public = msgspec.json.decode(row["spec"]) | {"kind": row["kind"], "time_zone": row["time_zone"]}
+    return kinds.joined(public, msgspec.json.decode(row["secret"]) if row["secret"] else {})
+
+
+async def stored_channel(fetch: Fetch, channel_id: str) -> tuple[Channel | None, str]:
+    """A channel with its secrets, and who manages it; None and "" where there is none."""
+    rows = await fetch(SECRETS, channel_id)
+    return (channel_of(rows[0]), rows[0]["managed_by"]) if rows else (None, "")
+
+
+async def check_channels(fetch: Fetch, rule: AnyRule) -> None:
+    """Raises Problem (422) where the rule names a channel that is not there, or is told nothing by messages."""
+    rows = await fetch("SELECT channel_id, kind FROM linkbeat.alert_channels WHERE channel_id = ANY ($1)",
+                       rule.channels or [])  # fmt: skip
+    errors = wrong_channels(rule, {row["channel_id"]: row["kind"] for row in rows})
+    if errors:
+        raise Problem("invalid", "; ".join(f"{one.path}: {one.reason}" for one in errors[:5]), errors)
+
+
+def wrong_channels(rule: AnyRule, known: dict[str, str]) -> list[FieldError]:
+    """What is wrong with the channels that a rule names; `known` has the kind of each that there is."""
+    errors = []
+    for place, name in enumerate(rule.channels or ()):
+        if name not in known:
+            errors.append(FieldError(f"channels[{place}]", f"there is no channel {name!r}"))
+        elif known[name] == "ping":
+            errors.append(FieldError(f"channels[{place}]", f"{name!r} is a ping, which no message is sent to"))
+    return errors
+
+
+def check_writable(managed_by: str, name: str) -> None:
+    """Raises Problem (409) for what a file has set."""
+    if managed_by == "file":
+        raise Problem(
+            "managed_by_file", f"{name!r} is set by the file that LINKBEAT_ALERTS_FILE names: change it there"
+        )

@@ -1,0 +1,185 @@
+-- alert_points: what a rule says of subjects at each of their samples: the one definition of the conditions of the kinds rate,
+-- link, errors and filesystem, for turns and backtests. Replaceable: reapplied on every upgrade.
+--
+--   of_servers, of_subjects, since   parallel arrays; points are those after `since`
+--   until     last moment, included
+--   at        of a turn: rows wait for two of their intervals before they are judged, where the rule has a lag of a minute;
+--             null: a backtest
+--   on_minutes  buckets of a minute stand in for rows
+
+-- The rows of one subject (s) that a point's window may reach, under the same names from both sources.
+CREATE OR REPLACE FUNCTION linkbeat.alert_rows(kind text, on_minutes boolean) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT format(CASE
+        WHEN kind = 'filesystem' AND on_minutes THEN
+            'SELECT bucket + INTERVAL ''1 minute'' AS time, percent_max AS percent, available_bytes_min AS available,
+                    false AS is_unreachable, 60000 AS interval_ms
+             FROM public.filesystem_metrics_1m WHERE server_id = s.server_id AND mount_point = s.subject AND %1$s'
+        WHEN kind = 'filesystem' THEN
+            'SELECT time, percent, linkbeat.unsigned(available_bytes) AS available, state IS NOT DISTINCT FROM ''unreachable'' AS is_unreachable,
+                    -- The row has no interval: what its server says now.
+                    coalesce((SELECT interval_seconds * 1000 FROM public.servers x WHERE x.server_id = s.server_id), 30000) AS interval_ms
+             FROM public.filesystem_metrics WHERE server_id = s.server_id AND mount_point = s.subject AND %1$s'
+        WHEN on_minutes THEN
+            'SELECT bucket + INTERVAL ''1 minute'' AS time, rx_bytes, tx_bytes, samples * interval_ms AS elapsed_ms, true AS counts,
+                    NULL::integer AS speed_mbps, greatest(interval_ms, 60000) AS interval_ms, up_samples > 0 AS is_up,
+                    rx_errors + tx_errors + rx_dropped + tx_dropped AS faults, rx_packets + tx_packets AS packets,
+                    rx_bps_max, tx_bps_max
+             FROM public.network_traffic_1m WHERE server_id = s.server_id AND interface_name = s.subject AND %1$s'
+        ELSE
+            'SELECT time, rx_bytes_delta AS rx_bytes, tx_bytes_delta AS tx_bytes, elapsed_ms,
+                    elapsed_ms BETWEEN 1 AND 2147483646 AND delta_kind NOT IN (''rejected'', ''glitch'') AS counts,
+                    speed_mbps, interval_ms, is_up,
+                    coalesce(rx_errors_delta, 0) + coalesce(tx_errors_delta, 0) + coalesce(rx_dropped_delta, 0)
+                    + coalesce(tx_dropped_delta, 0) AS faults, rx_packets_delta + tx_packets_delta AS packets,
+                    NULL::real AS rx_bps_max, NULL::real AS tx_bps_max
+             FROM public.network_interface_metrics
+             WHERE server_id = s.server_id AND interface_name = s.subject AND NOT is_folded AND %1$s' END,
+        -- The lowest bound is a constant to the planner, which leaves out the chunks before it.
+        replace('$ > s.since - $5 AND $ > $6 AND $ <= $4 OFFSET 0', '$ ', CASE WHEN on_minutes THEN 'bucket ' ELSE 'time ' END))
+$$;
+
+CREATE OR REPLACE FUNCTION linkbeat.alert_points(
+    plan linkbeat.alert_plans, of_servers text[], of_subjects text[], since timestamptz[], until timestamptz,
+    at timestamptz DEFAULT NULL, on_minutes boolean DEFAULT false
+) RETURNS SETOF linkbeat.alert_point LANGUAGE plpgsql STABLE
+-- Of the newest rows the planner knows nothing, and would read all of them for each subject, by their time: the index by
+-- subject and time is always right. With OFFSET 0 it is searched for each subject.
+SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+DECLARE
+    rows   CONSTANT text := linkbeat.alert_rows(plan.kind, on_minutes);
+    -- How far back of a point rows are read: a window; of what is told by a change, so far that the row before it is there.
+    reach  CONSTANT interval := CASE plan.kind
+        WHEN 'link' THEN plan.window + INTERVAL '15 minutes'
+        WHEN 'filesystem' THEN linkbeat.alert_interval(plan.spec, 'unreachable_seconds', 600) + INTERVAL '15 minutes'
+        ELSE plan.window END;
+    spec   CONSTANT jsonb := plan.spec;
+    oldest CONSTANT timestamptz := (SELECT min(s) FROM unnest(since) AS s);
+BEGIN
+    IF plan.kind = 'rate' THEN
+        RETURN QUERY EXECUTE format($sql$
+            SELECT v.place::integer, v.time, CASE WHEN v.is_known THEN CASE WHEN $10 THEN v.value < $9 ELSE v.value > $9 END END,
+                   v.is_known AND CASE WHEN $10 THEN v.value >= $9 / $11 ELSE v.value <= $9 * $11 END,
+                   v.value, NULL::timestamptz, v.step, NULL::text, $10
+            FROM (
+                SELECT w.place, w.time, w.step, w.elapsed_ms >= 0.8 * $8 AND r.value IS NOT NULL AS is_known, r.value
+                FROM (
+                    SELECT s.place, s.since, m.time, 3 * m.interval_ms * INTERVAL '1 millisecond' AS step,
+                           sum(m.rx_bytes) FILTER (WHERE m.counts) OVER w AS rx, sum(m.tx_bytes) FILTER (WHERE m.counts) OVER w AS tx,
+                           sum(m.elapsed_ms::bigint) FILTER (WHERE m.counts) OVER w AS elapsed_ms,
+                           sum(m.elapsed_ms * m.speed_mbps::bigint) FILTER (WHERE m.counts) OVER w AS capacity,
+                           max(m.rx_bps_max) OVER w AS rx_max, max(m.tx_bps_max) OVER w AS tx_max,
+                           m.interval_ms
+                    FROM unnest($1, $2, $3) WITH ORDINALITY AS s(server_id, subject, since, place)
+                    CROSS JOIN LATERAL (%s) AS m
+                    WINDOW w AS (PARTITION BY s.place ORDER BY m.time RANGE BETWEEN $12 PRECEDING AND CURRENT ROW)
+                ) w
+                -- To bit/s, or to percent of the line rate: the mean, and of minutes no more than the highest rate in them.
+                CROSS JOIN LATERAL (SELECT CASE WHEN $13 THEN 0.8 / nullif(w.capacity, 0) ELSE 8000.0 / nullif(w.elapsed_ms, 0) END AS unit) u
+                CROSS JOIN LATERAL (SELECT CASE $14
+                    WHEN 'rx' THEN least(w.rx * u.unit, w.rx_max) WHEN 'tx' THEN least(w.tx * u.unit, w.tx_max)
+                    WHEN 'sum' THEN least(w.rx * u.unit, w.rx_max) + least(w.tx * u.unit, w.tx_max)
+                    ELSE greatest(least(w.rx * u.unit, w.rx_max), least(w.tx * u.unit, w.tx_max)) END::double precision AS value) r
+                WHERE w.time > w.since AND ($7 IS NULL OR NOT $10 OR w.time <= $7 - 2 * w.interval_ms * INTERVAL '1 millisecond')
+            ) v ORDER BY v.place, v.time $sql$, rows)
+        USING of_servers, of_subjects, since, until, reach, oldest - reach, at, extract(epoch FROM plan.window) * 1000,
+              plan.bound, plan.is_below, linkbeat.alert_number(spec, 'clear_percent', 90) / 100,
+              plan.window - INTERVAL '1 microsecond', plan.is_percent, plan.direction;
+    ELSIF plan.kind = 'errors' THEN
+        RETURN QUERY EXECUTE format($sql$
+            SELECT w.place::integer, w.time, c.is_true, NOT c.is_true, w.faults::double precision, NULL::timestamptz, w.step,
+                   CASE WHEN c.is_true THEN format('%%s errors and drops in %%s packets', w.faults, w.packets) END, false
+            FROM (
+                SELECT s.place, s.since, m.time, 3 * m.interval_ms * INTERVAL '1 millisecond' AS step,
+                       sum(m.faults) OVER w AS faults, sum(m.packets) OVER w AS packets
+                FROM unnest($1, $2, $3) WITH ORDINALITY AS s(server_id, subject, since, place)
+                CROSS JOIN LATERAL (%s) AS m
+                WINDOW w AS (PARTITION BY s.place ORDER BY m.time RANGE BETWEEN $7 PRECEDING AND CURRENT ROW)
+            ) w
+            CROSS JOIN LATERAL (SELECT w.faults >= $8 AND w.packets >= $10 AND w.faults * 100 >= $9 * w.packets AS is_true) c
+            WHERE w.time > w.since ORDER BY w.place, w.time $sql$, rows)
+        USING of_servers, of_subjects, since, until, reach, oldest - reach, plan.window - INTERVAL '1 microsecond',
+              plan.count::numeric, linkbeat.alert_number(spec, 'percent', 0.1)::numeric,
+              linkbeat.alert_number(spec, 'packets', 10000)::numeric;
+    ELSIF plan.kind = 'link' THEN
+        -- Down is what was up before: a port that nothing was ever plugged into is no alert. Where the rows begin with a
+        -- down link, the last row that was up is searched for.
+        RETURN QUERY EXECUTE format($sql$
+            SELECT w.place::integer, w.time, c.is_true, NOT c.is_true,
+                   CASE WHEN c.is_down THEN extract(epoch FROM w.time - d.down_since) ELSE w.changes END::double precision,
+                   CASE WHEN c.is_down THEN d.down_since END, w.step,
+                   CASE WHEN c.is_down THEN 'down' WHEN c.is_true THEN format('flapping: %%s changes', w.changes) END, false
+            FROM (
+                SELECT r.*, count(*) FILTER (WHERE r.is_change) OVER w AS changes,
+                       min(r.time) FILTER (WHERE NOT r.is_up) OVER (PARTITION BY r.place, r.run ORDER BY r.time) AS run_down_since
+                FROM (
+                    SELECT s.place, s.since, s.server_id, s.subject, m.time, m.is_up, m.interval_ms,
+                           3 * m.interval_ms * INTERVAL '1 millisecond' AS step,
+                           m.is_up <> lag(m.is_up) OVER (PARTITION BY s.place ORDER BY m.time) AS is_change,
+                           count(*) FILTER (WHERE m.is_up) OVER (PARTITION BY s.place ORDER BY m.time) AS run,
+                           min(m.time) OVER (PARTITION BY s.place) AS first_time
+                    FROM unnest($1, $2, $3) WITH ORDINALITY AS s(server_id, subject, since, place)
+                    CROSS JOIN LATERAL (%s) AS m
+                ) r
+                WINDOW w AS (PARTITION BY r.place ORDER BY r.time RANGE BETWEEN $8 PRECEDING AND CURRENT ROW)
+            ) w
+            LEFT JOIN LATERAL (
+                SELECT u.time FROM public.network_interface_metrics u
+                WHERE w.run = 0 AND NOT w.is_up AND u.server_id = w.server_id AND u.interface_name = w.subject
+                  AND u.time < w.first_time AND u.is_up
+                ORDER BY u.time DESC LIMIT 1
+            ) u ON true
+            CROSS JOIN LATERAL (
+                SELECT CASE WHEN w.is_up THEN NULL WHEN w.run > 0 THEN w.run_down_since WHEN u.time IS NOT NULL THEN coalesce((
+                    SELECT n.time FROM public.network_interface_metrics n
+                    WHERE n.server_id = w.server_id AND n.interface_name = w.subject AND n.time > u.time AND n.time < w.first_time
+                    ORDER BY n.time LIMIT 1), w.first_time) END AS down_since OFFSET 0
+            ) d
+            CROSS JOIN LATERAL (
+                SELECT coalesce(w.time - d.down_since >= $9, false) AS is_down,
+                       coalesce(w.time - d.down_since >= $9, false) OR w.changes >= $10 AS is_true
+            ) c
+            WHERE w.time > w.since AND ($7 IS NULL OR w.time <= $7 - 2 * w.interval_ms * INTERVAL '1 millisecond')
+            ORDER BY w.place, w.time $sql$, rows)
+        USING of_servers, of_subjects, since, until, reach, oldest - reach, at, plan.window - INTERVAL '1 microsecond',
+              linkbeat.alert_interval(spec, 'down_seconds', 60), linkbeat.alert_number(spec, 'flaps', 4);
+    ELSIF plan.kind = 'filesystem' THEN
+        RETURN QUERY EXECUTE format($sql$
+            WITH sampled AS MATERIALIZED (
+                SELECT w.*, min(w.time) FILTER (WHERE w.is_unreachable) OVER (PARTITION BY w.place, w.run ORDER BY w.time) AS unreachable_since,
+                       -- The trend is worked out every quarter of an hour, of different servers at different minutes.
+                       CASE WHEN w.percent >= 60 AND NOT w.is_unreachable THEN linkbeat.trend_moment(w.server_id, w.time) END AS moment
+                FROM (
+                    SELECT s.place, s.since, s.server_id, s.subject, m.*,
+                           count(*) FILTER (WHERE NOT m.is_unreachable) OVER (PARTITION BY s.place ORDER BY m.time) AS run
+                    FROM unnest($1, $2, $3) WITH ORDINALITY AS s(server_id, subject, since, place)
+                    CROSS JOIN LATERAL (%s) AS m
+                ) w
+            ), trend AS MATERIALIZED (
+                SELECT t.place, t.moment, linkbeat.full_within(t.server_id, t.subject, t.moment) AS hours
+                FROM (SELECT DISTINCT place, server_id, subject, moment FROM sampled
+                      WHERE time > since AND moment IS NOT NULL AND $10 IS NOT NULL) t
+            )
+            SELECT w.place::integer, w.time, c.is_true, NOT c.is_true, w.percent, NULL::timestamptz,
+                   3 * w.interval_ms * INTERVAL '1 millisecond',
+                   CASE WHEN w.is_unreachable THEN 'unreachable'
+                        WHEN w.percent >= $8 THEN format('%%s %%%% used', round(w.percent::numeric, 1))
+                        WHEN w.available < $9 THEN format('%%s bytes available', w.available)
+                        WHEN c.is_true THEN format('full in %%s hours', round(t.hours::numeric, 1)) END, false
+            FROM sampled w LEFT JOIN trend t USING (place, moment)
+            CROSS JOIN LATERAL (
+                SELECT CASE WHEN w.is_unreachable THEN CASE WHEN w.time - w.unreachable_since >= $11 THEN true END
+                            WHEN num_nonnulls(w.percent, w.available) > 0
+                            THEN coalesce(w.percent >= $8, false) OR coalesce(w.available < $9, false) OR coalesce(t.hours <= $10, false)
+                       END AS is_true
+            ) c
+            WHERE w.time > w.since AND ($7 IS NULL OR w.time <= $7 - 2 * w.interval_ms * INTERVAL '1 millisecond')
+            ORDER BY w.place, w.time $sql$, rows)
+        USING of_servers, of_subjects, since, until, reach, oldest - reach, at,
+              coalesce(linkbeat.alert_number(spec, 'above_percent'),
+                       CASE WHEN NOT spec ?| '{below_bytes,full_within_hours}' THEN 90 END),
+              linkbeat.alert_number(spec, 'below_bytes')::numeric,
+              coalesce(linkbeat.alert_number(spec, 'full_within_hours'),
+                       CASE WHEN NOT spec ?| '{above_percent,below_bytes}' THEN 24 END),
+              linkbeat.alert_interval(spec, 'unreachable_seconds', 600);
+    END IF;
+END $$;

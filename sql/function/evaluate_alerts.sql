@@ -1,0 +1,79 @@
+-- evaluate_alerts: one turn: reads what is new, and writes states, history and messages in one transaction.
+-- Replaceable: reapplied on every upgrade.
+--
+--   at     the turn's moment; tests give it, so that none of them waits
+--   every  how often a turn is due: whoever comes earlier finds that another process has had it
+-- Returns is_evaluated (false: not due, or another process is at it) and how long the turn took.
+CREATE OR REPLACE FUNCTION linkbeat.evaluate_alerts(
+    at timestamptz DEFAULT clock_timestamp(), every interval DEFAULT INTERVAL '15 seconds',
+    OUT is_evaluated boolean, OUT took_seconds double precision
+) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
+-- Compiling costs more than the queries, whose ranges are too wide for the planner's estimates now and then.
+SET jit = off AS $$
+DECLARE
+    began    CONSTANT timestamptz := clock_timestamp();
+    previous timestamptz;
+    since    timestamptz;  -- of the turn before; after a longer pause, an hour ago: the rest counts as late
+    plan     linkbeat.alert_plans;
+    plans    linkbeat.alert_plans[];
+    waits    interval;
+    late     record;
+BEGIN
+    -- The row's lock is the turn: it holds over every pooler, and fails over with the data.
+    SELECT c.evaluated_at INTO previous FROM linkbeat.alert_clock c
+    WHERE c.evaluated_at <= evaluate_alerts.at - 0.9 * every FOR UPDATE SKIP LOCKED;
+    is_evaluated := FOUND;
+    IF NOT is_evaluated THEN
+        RETURN;
+    END IF;
+    since := CASE WHEN isfinite(previous) THEN greatest(previous, at - INTERVAL '1 hour') ELSE at - every END;
+    SELECT array_agg(p ORDER BY p.rule_id) INTO plans FROM linkbeat.alert_plans p;
+
+    -- First: a quota's new month would resolve what belongs to the old one.
+    PERFORM linkbeat.close_alerts(at);
+
+    -- A bounded number of servers a turn, so that a fleet that replays a day does not hold up the others.
+    WITH taken AS (
+        DELETE FROM linkbeat.late_arrivals l
+        WHERE l.server_id IN (SELECT DISTINCT x.server_id FROM linkbeat.late_arrivals x ORDER BY x.server_id LIMIT 200)
+        RETURNING l.*
+    )
+    SELECT array_agg(t.server_id) AS servers, array_agg(t.since) AS since, array_agg(t.until) AS until INTO late
+    FROM (SELECT server_id, min(taken.since) AS since, max(taken.until) AS until FROM taken GROUP BY 1) t;
+    PERFORM linkbeat.mark_servers(previous, at, since - INTERVAL '15 seconds', at - INTERVAL '15 seconds',
+                                  coalesce(late.servers, '{}'), coalesce(late.since, '{}'), coalesce(late.until, '{}'));
+    FOREACH plan IN ARRAY coalesce(plans, '{}') LOOP
+        IF linkbeat.is_of_samples(plan.kind) AND late.servers IS NOT NULL THEN
+            PERFORM linkbeat.refold_alerts(plan, l.server_id, l.since, l.until, evaluate_alerts.at)
+            FROM unnest(late.servers, late.since, late.until) AS l(server_id, since, until)
+            WHERE plan.servers IS NULL OR l.server_id ~ plan.servers;
+        END IF;
+    END LOOP;
+
+    FOREACH waits IN ARRAY ARRAY[INTERVAL '15 seconds', INTERVAL '60 seconds'] LOOP
+        INSERT INTO linkbeat.alerts AS a (rule_id, server_id, subject, state, seen_at, step, watched_until)
+        SELECT c.rule_id, c.server_id, c.subject, 'watched', since - waits, '0', c.last
+        FROM (SELECT array_agg(p) AS of_lag FROM unnest(plans) AS p WHERE p.lag = waits) q
+        CROSS JOIN LATERAL (
+            SELECT * FROM linkbeat.traffic_candidates(q.of_lag, since - waits, at - waits)
+            UNION ALL
+            SELECT * FROM linkbeat.filesystem_candidates(q.of_lag, since - waits, at - waits)
+        ) c
+        ON CONFLICT (rule_id, server_id, subject) DO UPDATE SET watched_until = greatest(a.watched_until, EXCLUDED.watched_until);
+    END LOOP;
+
+    FOREACH plan IN ARRAY coalesce(plans, '{}') LOOP
+        IF NOT linkbeat.is_of_samples(plan.kind) THEN
+            INSERT INTO linkbeat.alerts (rule_id, server_id, subject, state, seen_at, step)
+            SELECT plan.rule_id, c.server_id, c.subject, 'watched', at - INTERVAL '1 microsecond', '0'
+            FROM linkbeat.server_candidates(plan, previous, at) c
+            ON CONFLICT DO NOTHING;
+        END IF;
+        PERFORM linkbeat.fold_alerts(plan, previous, at);
+    END LOOP;
+    PERFORM linkbeat.hold_alerts(at);
+    PERFORM linkbeat.tell_alerts(at);
+
+    took_seconds := extract(epoch FROM clock_timestamp() - began);
+    UPDATE linkbeat.alert_clock SET evaluated_at = at, took = clock_timestamp() - began;
+END $$;

@@ -1,0 +1,221 @@
+-- fold_alerts, refold_alerts: a rule's states, taken further by what is new, and what late data adds to their history.
+-- Replaceable: reapplied on every upgrade.
+
+-- How long after its time data still counts as live; what it shows later is history, and pages nobody.
+CREATE OR REPLACE FUNCTION linkbeat.alert_max_age() RETURNS interval LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN INTERVAL '15 minutes';
+
+-- An event as the turn of `at` records it; `st` is the state that the transition has led to.
+CREATE OR REPLACE FUNCTION linkbeat.alert_event(
+    st linkbeat.alerts, from_state text, to_state text, moment timestamptz, at timestamptz, reason text
+) RETURNS linkbeat.alert_events LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+    e linkbeat.alert_events;
+BEGIN
+    e.episode := st.episode;
+    e.sequence := st.sequence;
+    e.rule_id := st.rule_id;
+    e.server_id := st.server_id;
+    e.subject := st.subject;
+    e.severity := st.severity;
+    e.from_state := from_state;
+    e.to_state := to_state;
+    e.at := moment;
+    e.recorded_at := at;
+    e.active_at := st.active_at;
+    e.cleared_at := st.cleared_at;
+    e.value := st.value;
+    e.peak := st.peak;
+    e.reason := reason;
+    e.is_late := at - moment > linkbeat.alert_max_age();
+    e.is_told := st.told_at IS NOT NULL;
+    RETURN e;
+END $$;
+
+CREATE OR REPLACE FUNCTION linkbeat.record_events(events linkbeat.alert_events[]) RETURNS void LANGUAGE sql AS $$
+    INSERT INTO linkbeat.alert_events (episode, sequence, rule_id, server_id, subject, severity, from_state, to_state, at,
+                                       recorded_at, active_at, cleared_at, value, peak, reason, is_late, is_told)
+    SELECT episode, sequence, rule_id, server_id, subject, severity, from_state, to_state, at, recorded_at, active_at,
+           cleared_at, value, peak, reason, is_late, is_told
+    FROM unnest(events) WITH ORDINALITY ORDER BY ordinality
+$$;
+
+CREATE OR REPLACE FUNCTION linkbeat.store_alerts(states linkbeat.alerts[]) RETURNS void LANGUAGE sql AS $$
+    INSERT INTO linkbeat.alerts AS a SELECT * FROM unnest(states)
+    ON CONFLICT (rule_id, server_id, subject) DO UPDATE SET
+        state = EXCLUDED.state, active_at = EXCLUDED.active_at, fired_at = EXCLUDED.fired_at, cleared_at = EXCLUDED.cleared_at,
+        counted_ms = EXCLUDED.counted_ms, seen_at = EXCLUDED.seen_at, step = EXCLUDED.step,
+        watched_until = greatest(a.watched_until, EXCLUDED.watched_until), value = EXCLUDED.value, peak = EXCLUDED.peak,
+        reason = EXCLUDED.reason, held = EXCLUDED.held, episode = EXCLUDED.episode, sequence = EXCLUDED.sequence,
+        severity = EXCLUDED.severity, channels = EXCLUDED.channels, told_at = EXCLUDED.told_at,
+        -- Somebody may have acknowledged it during the turn.
+        acknowledged_at = CASE WHEN a.episode = EXCLUDED.episode THEN a.acknowledged_at ELSE EXCLUDED.acknowledged_at END,
+        acknowledged_by = CASE WHEN a.episode = EXCLUDED.episode THEN a.acknowledged_by ELSE EXCLUDED.acknowledged_by END
+$$;
+
+CREATE OR REPLACE FUNCTION linkbeat.is_of_samples(kind text) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN kind IN ('rate', 'link', 'errors', 'filesystem');
+
+-- Judges all that is new of the subjects that have a row in linkbeat.alerts.
+CREATE OR REPLACE FUNCTION linkbeat.fold_alerts(plan linkbeat.alert_plans, previous timestamptz, at timestamptz) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    is_of_samples CONSTANT boolean := linkbeat.is_of_samples(plan.kind);
+    servers       text[];
+    subjects      text[];
+    since         timestamptz[];
+    states        linkbeat.alerts[];
+    changed       linkbeat.alerts[] := '{}';
+    events        linkbeat.alert_events[] := '{}';
+    st            linkbeat.alerts;
+    p             linkbeat.alert_point;
+    place         integer := 0;
+    was           text;
+BEGIN
+    SELECT array_agg(a.server_id ORDER BY a.server_id, a.subject), array_agg(a.subject ORDER BY a.server_id, a.subject),
+           array_agg(a.seen_at ORDER BY a.server_id, a.subject), array_agg(a ORDER BY a.server_id, a.subject)
+    INTO servers, subjects, since, states
+    FROM linkbeat.alerts a WHERE a.rule_id = plan.rule_id;
+    IF servers IS NULL THEN
+        RETURN;
+    END IF;
+    FOR p IN
+        SELECT * FROM linkbeat.alert_points(plan, servers, subjects, since, at - plan.lag, at) AS s WHERE is_of_samples
+        UNION ALL
+        SELECT * FROM linkbeat.server_points(plan, servers, subjects, previous, at) AS s WHERE NOT is_of_samples
+    LOOP
+        IF p.place <> place THEN
+            IF place > 0 THEN
+                changed := array_append(changed, st);
+            END IF;
+            place := p.place;
+            st := states[place];
+        END IF;
+        was := st.state;
+        st := linkbeat.alert_step(st, p, plan.for_ms, plan.keep_ms);
+        IF st.state = 'firing' AND was <> 'firing' THEN
+            st.sequence := 1;
+            st.severity := plan.severity;
+            st.channels := plan.channels;
+            events := array_append(events, linkbeat.alert_event(st, CASE was WHEN 'watched' THEN 'ok' ELSE was END, 'firing', p.at, at, st.reason));
+        ELSIF was = 'firing' AND st.state = 'watched' THEN
+            st.sequence := st.sequence + 1;
+            events := array_append(events, linkbeat.alert_event(st, 'firing', 'resolved', p.at, at, st.reason));
+        END IF;
+    END LOOP;
+    IF place > 0 THEN
+        PERFORM linkbeat.store_alerts(array_append(changed, st));
+        PERFORM linkbeat.record_events(events);
+    END IF;
+    DELETE FROM linkbeat.alerts a
+    WHERE a.rule_id = plan.rule_id AND a.state = 'watched' AND coalesce(a.watched_until, '-infinity') < at - plan.lag;
+END $$;
+
+-- What late heartbeats of servers change for a rule: the time that they may have changed is judged again, from before, in
+-- the same way. Episodes that nothing recorded yet are recorded, as late ones; what is recorded stays, because somebody may
+-- have been told. A subject that is not firing takes on the state that comes out at the end.
+CREATE OR REPLACE FUNCTION linkbeat.refold_alerts(
+    plan linkbeat.alert_plans, of_server text, since timestamptz, until timestamptz, at timestamptz
+) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    horizon  CONSTANT timestamptz := at - plan.lag;
+    reach    CONSTANT interval := plan.window + (plan.for_ms + plan.keep_ms) * INTERVAL '1 millisecond' + INTERVAL '15 minutes';
+    start    CONSTANT timestamptz := since - reach;
+    subjects text[];
+    lasts    timestamptz[];
+    states   linkbeat.alerts[];
+    stands   linkbeat.alerts[];  -- as stored; null: not
+    fired    linkbeat.alert_events;
+    st       linkbeat.alerts;
+    p        linkbeat.alert_point;
+    place    integer := 0;
+    was      text;
+BEGIN
+    IF since > horizon THEN
+        RETURN;  -- not passed yet
+    END IF;
+    SELECT array_agg(c.subject ORDER BY c.subject), array_agg(c.last ORDER BY c.subject), array_agg(a ORDER BY c.subject),
+           array_agg(coalesce(
+               -- An episode that was recorded is under way at the start.
+               (SELECT ROW(e.rule_id, e.server_id, e.subject, 'firing', e.active_at, e.at, NULL, 0, start, INTERVAL '0', NULL, e.value,
+                           e.peak, e.reason, false, e.episode, e.sequence, e.severity, NULL, NULL, NULL, NULL)::linkbeat.alerts
+                FROM linkbeat.alert_events e
+                WHERE (e.rule_id, e.server_id, e.subject) = (plan.rule_id, of_server, c.subject) AND e.to_state = 'firing' AND e.at <= start
+                  AND NOT EXISTS (SELECT FROM linkbeat.alert_events n WHERE n.episode = e.episode AND n.to_state <> 'firing' AND n.at <= start)
+                ORDER BY e.at DESC LIMIT 1),
+               linkbeat.alert_start(plan.rule_id, of_server, c.subject, start)) ORDER BY c.subject)
+    INTO subjects, lasts, stands, states
+    FROM (
+        SELECT k.subject, max(k.last) AS last
+        FROM (
+            SELECT t.subject, t.last FROM linkbeat.traffic_candidates(ARRAY[plan], since - plan.window, until + reach, of_server) t
+            UNION ALL
+            SELECT f.subject, f.last FROM linkbeat.filesystem_candidates(ARRAY[plan], since - plan.window, until + reach, of_server) f
+            UNION ALL
+            SELECT a.subject, a.watched_until FROM linkbeat.alerts a WHERE (a.rule_id, a.server_id) = (plan.rule_id, of_server)
+        ) k
+        GROUP BY 1
+    ) c
+    LEFT JOIN linkbeat.alerts a ON (a.rule_id, a.server_id, a.subject) = (plan.rule_id, of_server, c.subject);
+    IF subjects IS NULL THEN
+        RETURN;
+    END IF;
+    FOR p IN
+        SELECT * FROM linkbeat.alert_points(plan, array_fill(of_server, ARRAY[cardinality(subjects)]), subjects,
+                                            array_fill(start, ARRAY[cardinality(subjects)]), horizon, at)
+        UNION ALL
+        SELECT (NULL::linkbeat.alert_point).*  -- after the last subject
+    LOOP
+        IF p.place IS DISTINCT FROM place THEN
+            IF place > 0 THEN
+                PERFORM linkbeat.take_on(stands[place], st, lasts[place], fired, at);
+            END IF;
+            EXIT WHEN p.place IS NULL;
+            place := p.place;
+            st := states[place];
+            fired := NULL;
+        END IF;
+        was := st.state;
+        st := linkbeat.alert_step(st, p, plan.for_ms, plan.keep_ms);
+        IF st.state = 'firing' AND was <> 'firing' THEN
+            st.sequence := 1;
+            st.severity := plan.severity;
+            st.channels := plan.channels;
+            fired := linkbeat.alert_event(st, CASE was WHEN 'watched' THEN 'ok' ELSE was END, 'firing', p.at, at, st.reason);
+        ELSIF was = 'firing' AND st.state = 'watched' THEN
+            IF fired.episode = st.episode AND linkbeat.is_unrecorded(fired, st.cleared_at) THEN
+                st.sequence := 2;
+                PERFORM linkbeat.record_events(ARRAY[fired, linkbeat.alert_event(st, 'firing', 'resolved', p.at, at, st.reason)]);
+            END IF;
+            fired := NULL;
+        END IF;
+    END LOOP;
+END $$;
+
+-- Whether no recorded episode of the subject overlaps the one from the event `fired` up to `cleared_at`.
+CREATE OR REPLACE FUNCTION linkbeat.is_unrecorded(fired linkbeat.alert_events, cleared_at timestamptz) RETURNS boolean
+LANGUAGE sql STABLE AS $$
+    SELECT NOT EXISTS (
+        SELECT FROM linkbeat.alert_events e
+        LEFT JOIN linkbeat.alert_events n ON n.episode = e.episode AND n.to_state <> 'firing'
+        WHERE (e.rule_id, e.server_id, e.subject) = (fired.rule_id, fired.server_id, fired.subject) AND e.to_state = 'firing'
+          AND e.active_at <= is_unrecorded.cleared_at AND coalesce(n.cleared_at, n.at, 'infinity') >= fired.active_at)
+$$;
+
+-- The state that judging late data again led to, where the subject is not firing already.
+CREATE OR REPLACE FUNCTION linkbeat.take_on(
+    stands linkbeat.alerts, st linkbeat.alerts, last timestamptz, fired linkbeat.alert_events, at timestamptz
+) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF stands.state = 'firing' OR st.seen_at < stands.seen_at THEN
+        RETURN;
+    END IF;
+    IF st.state = 'firing' THEN
+        IF fired.episode IS DISTINCT FROM st.episode OR NOT linkbeat.is_unrecorded(fired, st.seen_at) THEN
+            RETURN;
+        END IF;
+        PERFORM linkbeat.record_events(ARRAY[fired]);
+    END IF;
+    st.watched_until := last;
+    PERFORM linkbeat.store_alerts(ARRAY[st]);
+END $$;
