@@ -22,7 +22,9 @@ log = logging.getLogger("linkbeat")
 LISTEN_SECONDS = 5.0  # linkbeat.listening_pause() is three of them
 LIMIT_SECONDS = 120.0  # of one turn; one that takes as long is undone, and the next one takes in what it would have
 
-_EVALUATE = "SELECT is_evaluated, took_seconds FROM linkbeat.evaluate_alerts(every => $1)"
+PAUSES = 20  # a turn takes a twentieth of the time of one processor at most, however large the fleet
+
+_EVALUATE = f"SELECT is_evaluated, took_seconds FROM linkbeat.evaluate_alerts(every => $1, pauses => {PAUSES})"
 _LISTEN = "SELECT linkbeat.listen($1)"
 
 

@@ -3,9 +3,11 @@
 --
 --   at     the turn's moment; tests give it, so that none of them waits
 --   every  how often a turn is due: whoever comes earlier finds that another process has had it
+--   pauses how many times as long as the last turn took must have passed since, so that a fleet whose turns take long is
+--          judged less often, and its heartbeats do not wait for the processor
 -- Returns is_evaluated (false: not due, or another process is at it) and how long the turn took.
 CREATE OR REPLACE FUNCTION linkbeat.evaluate_alerts(
-    at timestamptz DEFAULT clock_timestamp(), every interval DEFAULT INTERVAL '15 seconds',
+    at timestamptz DEFAULT clock_timestamp(), every interval DEFAULT INTERVAL '15 seconds', pauses integer DEFAULT 0,
     OUT is_evaluated boolean, OUT took_seconds double precision
 ) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
 -- Compiling costs more than the queries, whose ranges are too wide for the planner's estimates now and then.
@@ -21,7 +23,7 @@ DECLARE
 BEGIN
     -- The row's lock is the turn: it holds over every pooler, and fails over with the data.
     SELECT c.evaluated_at INTO previous FROM linkbeat.alert_clock c
-    WHERE c.evaluated_at <= evaluate_alerts.at - 0.9 * every FOR UPDATE SKIP LOCKED;
+    WHERE c.evaluated_at <= evaluate_alerts.at - greatest(0.9 * every, pauses * c.took) FOR UPDATE SKIP LOCKED;
     is_evaluated := FOUND;
     IF NOT is_evaluated THEN
         RETURN;

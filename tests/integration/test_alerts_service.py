@@ -1,6 +1,7 @@
 """The service's part in alerts: it calls the turn, keeps the ledger of when it listened, and says when it is late."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import asyncpg
@@ -52,3 +53,14 @@ async def test_readiness_says_when_turns_are_late_or_long_and_stays_ready(
     answer = await service.http.get("/health/ready")
 
     assert (answer.status_code, answer.json()["alerts"]) == (200, says)
+
+
+async def test_a_fleet_whose_turns_take_long_is_judged_less_often(database: asyncpg.Connection) -> None:
+    at = datetime.now(UTC)
+    await database.execute(
+        "UPDATE linkbeat.alert_clock SET evaluated_at = $1, took = interval '2 seconds'", at - timedelta(seconds=39)
+    )
+    turn = "SELECT is_evaluated FROM linkbeat.evaluate_alerts(at => $1, pauses => 20)"
+
+    assert await database.fetchval(turn, at) is False
+    assert await database.fetchval(turn, at + timedelta(seconds=1)) is True
