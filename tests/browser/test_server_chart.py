@@ -225,7 +225,7 @@ async def test_the_link_to_a_picture_needs_no_token(site: Served, contexts: Any)
     await page.keyboard.press("Escape")
     await expect(page.get_by_role("button", name="Copy link")).to_be_hidden()
     await page.keyboard.press("Enter")
-    await page.get_by_label("Colours as the reader").select_option("dark")
+    await page.get_by_label("Colours system setting").select_option("dark")
     await page.get_by_role("button", name="Copy link").click()
 
     await expect(page.locator("#picture-words")).to_have_text("Copied.")
