@@ -115,7 +115,7 @@ def test_it_reads_as_a_person_reads(service_process: ServiceProcess) -> None:
 
     assert done.returncode == 0
     lines = done.stdout.splitlines()
-    assert any(line.split() == ["ok", "token", "the", "service", "takes", "it"] for line in lines)
+    assert any(line.split() == ["ok", "token", "the", "service", "accepts", "it"] for line in lines)
     assert any(line.startswith("ok ") and "reports as nas" in line for line in lines)
     assert KEY not in done.stdout
 

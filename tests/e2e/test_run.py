@@ -259,5 +259,5 @@ def test_a_port_in_use_is_one_line_and_nothing_is_started(data_dir: Path) -> Non
         status = run.process.wait(STOP_SECONDS)
 
     assert (status, run.left_behind()) == (1, [])
-    assert re.fullmatch(rf"linkbeat: LINKBEAT_PORT: {port} is in use[^\n]*\n", run.output)
+    assert re.fullmatch(rf"linkbeat: LINKBEAT_PORT: {port} is already in use[^\n]*\n", run.output)
     assert not data_dir.exists()
