@@ -401,7 +401,7 @@ def test_sighup_reads_the_settings_again_and_a_mistake_in_them_changes_nothing(
     service.wait_for(len(service.requests) + 3)
 
     assert service.live[-1]["network_interfaces"] == []
-    assert "LINKBEAT_SPOOL_MIB does not change while the agent runs" in agent.log
+    assert "LINKBEAT_SPOOL_MIB cannot change while the agent runs" in agent.log
     config.write_text("interval_second = 1")
     agent.process.send_signal(signal.SIGHUP)
     service.wait_for(len(service.requests) + 3)

@@ -393,7 +393,7 @@ class TestHistory:
         refused = await service.http.get(path, params={"server": names})
 
         assert refused.status_code == 422
-        assert refused.json()["errors"] == [{"path": "server", "reason": "at most 500 are answered at once, got 501"}]
+        assert refused.json()["errors"] == [{"path": "server", "reason": "at most 500 names are allowed, got 501"}]
 
     async def test_a_cursor_that_was_made_up_is_refused(self, service: Client, subtests: pytest.Subtests) -> None:
         for after in ("x", "W10=", "WzEsMl0=", "WyJhIl0="):
