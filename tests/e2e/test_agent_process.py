@@ -408,7 +408,7 @@ def test_sighup_reads_the_settings_again_and_a_mistake_in_them_changes_nothing(
     agent.stop()
     assert service.live[-1]["network_interfaces"] == []
     assert f'{config}: "interval_second" is not a setting' in agent.log
-    assert agent.log.count("settings read again") == 1
+    assert agent.log.count("settings reloaded") == 1
     assert "Traceback" not in agent.log
     assert service.live[-1]["delivery"]["queued"] == 0
     stamps = [each["timestamp"] for each in service.live]

@@ -71,8 +71,8 @@ async def test_ten_thousand_guesses_cost_the_database_nothing_and_the_others_not
 
     assert set(statuses) == {401, 429}
     seconds = time.monotonic() - limited
-    # The bucket fills again, by 50 a minute; each that gets through then may have one look, and each second three polls:
-    # of tokens, of sessions that ended, and of messages about alerts.
+    # The bucket fills again, by 50 a minute; each that gets through then may have one look, and each second three
+    # polls: of tokens, of sessions that ended, and of messages about alerts.
     let_through = FAILURES * seconds / 60 + 1
     assert FAILURES <= statuses.count(401) <= FAILURES * (1 + (time.monotonic() - started) / 60) + 1
     assert len(looked) <= 2 * FAILURES

@@ -26,7 +26,7 @@ async def left(database: asyncpg.Connection, server_id: str) -> dict[str, int]:
         "SELECT attrelid::regclass::text AS name FROM pg_attribute JOIN pg_class c ON c.oid = attrelid "
         "WHERE attname = 'server_id' AND relkind = 'r' AND attrelid <> 'linkbeat.tokens'::regclass "
         # The history of alerts outlives its server; the next turn closes those that fire.
-        "AND attrelid NOT IN ('linkbeat.alerts'::regclass, 'linkbeat.alert_events'::regclass) AND ("
+        "AND attrelid <> ALL ('{linkbeat.alerts,linkbeat.alert_events,linkbeat.alert_marks}'::regclass[]) AND ("
         "relnamespace IN ('public'::regnamespace, 'linkbeat'::regnamespace) "
         "OR attrelid IN (SELECT kept FROM linkbeat.kept))"
     )
