@@ -159,6 +159,16 @@ async def test_in_a_batch_the_refused_one_is_named(service: Client, database: as
     assert await stored(database) == {"a", "z"}
 
 
+async def somebody_waits(database: asyncpg.Connection) -> None:
+    """Returns once a session of this database waits for a lock."""
+    waiting = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
+        "AND wait_event_type = 'Lock'"
+    )
+    while not await database.fetchval(waiting):
+        await asyncio.sleep(0.01)
+
+
 async def test_a_deadlock_is_tried_again(
     database_url: str, service: Client, database: asyncpg.Connection, other: asyncpg.Connection
 ) -> None:
@@ -172,9 +182,8 @@ async def test_a_deadlock_is_tried_again(
         # One writer commits "blocker" while both others arrive, so that these share a batch.
         blocker = decode_heartbeat(_body("blocker"), now=now, oldest=timedelta(days=1))
         tasks = [asyncio.create_task(ingest.store(beat, beat.timestamp or now)) for beat in (blocker, *beats)]
-        await asyncio.sleep(0.3)
-        against = asyncio.create_task(other.execute("SELECT FROM servers WHERE server_id = 'first' FOR UPDATE"))
-        await against
+        await somebody_waits(database)  # the batch has "first", and waits for "last"
+        await other.execute("SELECT FROM servers WHERE server_id = 'first' FOR UPDATE")
         await transaction.rollback()
         outcomes = await asyncio.gather(*tasks)
         counts = dict(ingest.counts)
