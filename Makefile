@@ -87,7 +87,7 @@ drill-backup: .venv/development ## pgBackRest to a moment in the past, on an emp
 
 .PHONY: laws
 laws: .venv/development ## 10,000 histories of true traffic seen through faulty sources, in any order; for minutes
-	LINKBEAT_LAW_HISTORIES=10000 LINKBEAT_LAW_SERIES=2000 LINKBEAT_LAW_FLEETS=25 $(BIN)/python -m pytest -s \
+	LINKBEAT_LAW_HISTORIES=10000 LINKBEAT_LAW_SERIES=2000 $(BIN)/python -m pytest -s \
 	    tests/integration/test_counter_laws.py tests/integration/test_counters.py tests/integration/test_law.py
 
 .PHONY: fuzz-api

@@ -157,8 +157,8 @@ async def _level(connection: asyncpg.Connection, family: str, level: str, since:
         step_found = await compare(connection, family, level, start, end)
         seconds = time.monotonic() - started
         if step_found.wrong or step_found.waiting:
-            # Retention may have dropped the rows since the start of verify: then there is nothing to compare with. On the
-            # Community edition TimescaleDB logs that as a change of them, and the buckets would seem to wait.
+            # Retention may have dropped the rows since the start of verify: then there is nothing to compare with. On
+            # the Community edition TimescaleDB logs that as a change of them, and the buckets would seem to wait.
             kept_since = await connection.fetchval(_RANGE, f"{family}_{level}")  # its first column
             if kept_since is None or kept_since > start:
                 start = kept_since or until

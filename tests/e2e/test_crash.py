@@ -18,9 +18,8 @@ from tests.helpers.processes import KillableService, killable_service
 from tests.helpers.support import KEY, heartbeat
 
 # Proposals for a machine of its own are 3 s and 2 s; this one may be shared.
-START_SECONDS = 60.0
-RECOVERY_SECONDS = 20.0  # it takes one or two; a busy machine several
-FROZEN_SECONDS = 12.0  # longer than any answer of the service takes, on a busy machine too
+START_SECONDS = 15.0
+RECOVERY_SECONDS = 5.0
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +163,7 @@ async def test_a_frozen_database_blocks_nobody_and_needs_no_restart_of_the_servi
             frozen_at = time.monotonic()
             reads = await asyncio.gather(*(http.get("/api/v1/servers") for _ in range(20)), http.get("/health/ready"))
             read_seconds = time.monotonic() - frozen_at
-            await asyncio.sleep(frozen_at + FROZEN_SECONDS - time.monotonic())
+            await asyncio.sleep(frozen_at + 8 - time.monotonic())
         thawed_at = time.monotonic()
         assert await load.until_acknowledged(20) < RECOVERY_SECONDS
         assert (await http.get("/api/v1/servers")).status_code == 200
@@ -172,9 +171,9 @@ async def test_a_frozen_database_blocks_nobody_and_needs_no_restart_of_the_servi
 
     meanwhile = [one for one in load.answers if frozen_at < one.at and one.at + one.seconds < thawed_at]
     assert {one.status for one in meanwhile} == {503}
-    assert max(one.seconds for one in load.answers) < FROZEN_SECONDS
+    assert max(one.seconds for one in load.answers) < 6
     assert {read.status_code for read in reads} == {503}
-    assert read_seconds < FROZEN_SECONDS
+    assert read_seconds < 7
     assert killable.is_running
     load.check_answers(allowed=(200, 503))
     await check(load, cluster.url)
@@ -185,7 +184,9 @@ async def test_sigterm_under_load_answers_what_was_taken_in(database_url: str, t
     async with killable_service(database_url, tmp_path) as service:
         async with Load([service.url]) as load:
             await load.until_acknowledged(200)
+            started = time.monotonic()
             status = await service.terminate(within_seconds=20)
+            assert time.monotonic() - started < 10
             await asyncio.sleep(0.2)
             await service.start()
 

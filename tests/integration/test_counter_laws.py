@@ -26,7 +26,7 @@ from tests.helpers.oracle import Beat
 from tests.helpers.support import KEY, Client, differing_rows, hours_ago
 from tests.helpers.truth import BOOT_IDS, EVENTS, FAULTS, SPEEDS, history
 
-HISTORIES = int(os.environ.get("LINKBEAT_LAW_HISTORIES", "200"))
+HISTORIES = int(os.environ.get("LINKBEAT_LAW_HISTORIES", "240"))
 AT_ONCE = 20
 POSTS_AT_ONCE = 12  # each waits for at most 5 s
 START = hours_ago(5)

@@ -165,7 +165,7 @@ async def somebody_waits(database: asyncpg.Connection) -> None:
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
         "AND wait_event_type = 'Lock'"
     )
-    while not await database.fetchval(waiting):
+    while not await database.fetchval(waiting):  # noqa: ASYNC110 - PostgreSQL tells nobody
         await asyncio.sleep(0.01)
 
 
@@ -202,9 +202,7 @@ async def test_a_heartbeat_is_judged_by_what_the_writer_before_it_committed(
     await writing.start()
     await _store(other, _beat(30, "1700000000", uptime=900, rx=2_000))
     later = asyncio.create_task(_store(database, _beat(60, "1700000970", uptime=20, rx=5_000)))
-    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pid <> pg_backend_pid()"
-    while not await other.fetchval(waiting):  # noqa: ASYNC110 - PostgreSQL tells nobody
-        await asyncio.sleep(0.01)
+    await somebody_waits(other)
 
     await writing.commit()
     await later

@@ -24,7 +24,7 @@ T0 = hours_ago(20)
 EQUAL = {"1m": 0, "15m": 0, "1h": 0, "1d": 0}
 
 ROUNDS = 2
-FLEETS = int(os.environ.get("LINKBEAT_LAW_FLEETS", "8"))  # of a round; make laws: 25
+FLEETS = 25  # of a round
 AT_A_TIME = 3  # fleets that are sent
 SERVERS = 21  # of a fleet, each with a history of its own
 SERIES_BUDGET = 3
