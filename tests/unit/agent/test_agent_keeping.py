@@ -8,7 +8,6 @@ import shutil
 import struct
 import tempfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -614,19 +613,3 @@ class KeepingMachine(RuleBasedStateMachine):
 
 KeepingMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 TestKeepingMachine = KeepingMachine.TestCase
-
-
-@pytest.fixture(autouse=True)
-def _spools_are_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Those that a test leaves open: the next process would wait for their lock for as long as this one lives."""
-    made: list[Spool] = []
-    original = Spool.__init__
-
-    def remember(self: Spool, *args: object, **more: object) -> None:
-        original(self, *args, **more)  # type: ignore[arg-type]
-        made.append(self)
-
-    monkeypatch.setattr(Spool, "__init__", remember)
-    yield
-    for spool in made:
-        spool._directory.close()

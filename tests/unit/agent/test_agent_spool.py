@@ -8,7 +8,6 @@ import shutil
 import socket
 import stat
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -680,19 +679,3 @@ class SpoolMachine(RuleBasedStateMachine):
 
 SpoolMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 TestSpoolMachine = SpoolMachine.TestCase
-
-
-@pytest.fixture(autouse=True)
-def _spools_are_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Those that a test leaves open: the next process would wait for their lock for as long as this one lives."""
-    made: list[Spool] = []
-    original = Spool.__init__
-
-    def remember(self: Spool, *args: object, **more: object) -> None:
-        original(self, *args, **more)  # type: ignore[arg-type]
-        made.append(self)
-
-    monkeypatch.setattr(Spool, "__init__", remember)
-    yield
-    for spool in made:
-        spool._directory.close()
