@@ -1,9 +1,9 @@
 // The form of a channel. Secrets are never answered: an empty field leaves them as they are stored.
 
 import { put } from "../shared/api.js";
+import { attempt } from "../shared/attempt.js";
 import { make } from "../shared/dom.js";
 import { check, list, number, readAll, seconds, select, text } from "./fields.js";
-import { attempt } from "./rule-form.js";
 
 /** @import { Field } from "./fields.js" */
 /** @typedef {Api.AlertChannel["kind"]} ChannelKind */
@@ -73,11 +73,11 @@ export function channelForm(channel, onSaved) {
   );
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    attempt(problem, form.querySelector("[type=submit]"), async () => {
+    attempt(problem, async () => {
       const body = /** @type {any} */ ({ kind: kind.input.value, ...readAll(common), ...readAll(fields) });
       await put("/api/v1/alert-channels/{channel_id}", { path: { channel_id: id.input.value.trim() }, body });
       onSaved();
-    });
+    }, form.querySelector("[type=submit]"));
   });
   return form;
 }

@@ -1,9 +1,9 @@
 // The list of channels, each with a test.
 
 import { post } from "../shared/api.js";
+import { attempt } from "../shared/attempt.js";
 import { make, setText } from "../shared/dom.js";
 import { CHANNEL_KINDS } from "./channel-form.js";
-import { attempt } from "./rule-form.js";
 
 /**
  * @param {Api.AlertChannel[]} channels
@@ -21,11 +21,11 @@ export function channelTable(channels, { onEdit, onRemove }) {
       const isFixed = channel.managed_by === "file";
       const words = make("p", { class: "reason", role: "status" });
       const test = make("button", { type: "button", "aria-label": `Test ${channel.id}` }, "Test");
-      test.addEventListener("click", () => attempt(words, test, async () => {
+      test.addEventListener("click", () => attempt(words, async () => {
         setText(words, "Sending …");
         const { is_delivered: isDelivered, status, error } = await post("/api/v1/alert-channels/{channel_id}/test", { path: { channel_id: channel.id } });
         setText(words, isDelivered ? `Delivered${status ? ` (${status})` : ""}.` : `Not delivered: ${error ?? status}.`);
-      }));
+      }, test));
       return make(
         "tr", { class: channel.enabled ? "" : "off" },
         make("th", { scope: "row" }, channel.id, make("span", { class: "muted reason" }, isFixed ? "set by a file" : channel.enabled ? "" : "off")),

@@ -1,10 +1,10 @@
 // Mutes: the list, and the form of a new one.
 
 import { put } from "../shared/api.js";
+import { attempt } from "../shared/attempt.js";
 import { make } from "../shared/dom.js";
 import { moment } from "../shared/format.js";
 import { list, select, text } from "./fields.js";
-import { attempt } from "./rule-form.js";
 
 const DAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 const SPANS = { 1: "an hour", 4: "four hours", 24: "a day", 168: "a week" };
@@ -83,7 +83,7 @@ export function muteForm(onSaved) {
   );
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    attempt(problem, form.querySelector("[type=submit]"), async () => {
+    attempt(problem, async () => {
       const chosen = boxes.filter(({ input }) => input.checked).map(({ day }) => day);
       const when = kind.input.value === "weekly"
         ? { weekly: { from: from.input.value, until: until.input.value, ...(chosen.length && chosen.length < 7 ? { days: chosen } : {}) }, time_zone: zone.read() }
@@ -91,7 +91,7 @@ export function muteForm(onSaved) {
       const body = /** @type {any} */ ({ matcher: { servers: servers.read(), rules: rules.read() }, comment: comment.read() ?? "", ...when });
       await put("/api/v1/alert-mutes/{mute_id}", { path: { mute_id: id.input.value.trim() }, body });
       onSaved();
-    });
+    }, form.querySelector("[type=submit]"));
   });
   return form;
 }

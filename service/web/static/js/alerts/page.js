@@ -1,6 +1,7 @@
 // The page of alerts: what fires now and fired, the rules, who is told, and when nobody is.
 
-import { ApiError, get, post, put, remove } from "../shared/api.js";
+import { get, post, put, remove } from "../shared/api.js";
+import { attempt } from "../shared/attempt.js";
 import { watchBell } from "../shared/bell.js";
 import { choice, onChoice } from "../shared/choices.js";
 import { now } from "../shared/clock.js";
@@ -164,13 +165,7 @@ function saved(task) {
  * @param {() => Promise<unknown>} request
  */
 async function changing(task, request) {
-  setText(problem, "");
-  try {
-    await request();
-  } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
-    setText(problem, error.status === 403 ? "You are signed in with a token that may only read." : `${error.message}.`);
-  }
+  await attempt(problem, request);
   task.restart();
 }
 

@@ -1,6 +1,7 @@
 // The form of a rule, and what the rule would have done: it is tried on the fleet's own history before it is saved.
 
-import { ApiError, post, put } from "../shared/api.js";
+import { post, put } from "../shared/api.js";
+import { attempt } from "../shared/attempt.js";
 import { make, setText } from "../shared/dom.js";
 import { duration, moment } from "../shared/format.js";
 import { check, list, seconds, select, text } from "./fields.js";
@@ -73,7 +74,7 @@ export function ruleForm(rule, { channels, onSaved }) {
     make("div", { class: "actions" }, make("button", { type: "submit", class: "primary" }, "Save"), test),
     problem, tried,
   );
-  test.addEventListener("click", () => attempt(problem, test, async () => {
+  test.addEventListener("click", () => attempt(problem, async () => {
     if (!form.reportValidity()) return;
     const until = new Date();
     const since = new Date(until.getTime() - TRIED_DAYS * 86_400_000);
@@ -85,34 +86,15 @@ export function ruleForm(rule, { channels, onSaved }) {
       tried.replaceChildren();
       throw error;
     }
-  }));
+  }, test));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    attempt(problem, form.querySelector("[type=submit]"), async () => {
+    attempt(problem, async () => {
       await put("/api/v1/alert-rules/{rule_id}", { path: { rule_id: id.input.value.trim() }, body: read() });
       onSaved();
-    });
+    }, form.querySelector("[type=submit]"));
   });
   return form;
-}
-
-/**
- * Runs what a button asks for, and says what went wrong.
- * @param {HTMLElement} problem
- * @param {Element | null} button disabled meanwhile
- * @param {() => Promise<void>} request
- */
-export async function attempt(problem, button, request) {
-  setText(problem, "");
-  if (button instanceof HTMLButtonElement) button.disabled = true;
-  try {
-    await request();
-  } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
-    setText(problem, error.status === 403 ? "You are signed in with a token that may only read." : `${error.message}.`);
-  } finally {
-    if (button instanceof HTMLButtonElement) button.disabled = false;
-  }
 }
 
 /**

@@ -1,7 +1,8 @@
 // What the months came to, and what this one will; the server's quota.
 
-import { ApiError, put, remove } from "../shared/api.js";
-import { find, make, setText } from "../shared/dom.js";
+import { put, remove } from "../shared/api.js";
+import { attempt } from "../shared/attempt.js";
+import { find, make } from "../shared/dom.js";
 import { bytes, NOTHING, percent, rate } from "../shared/format.js";
 import { pair } from "../shared/pair.js";
 
@@ -178,15 +179,9 @@ export class QuotaForm {
 
   /** @param {() => Promise<unknown>} request */
   async send(request) {
-    setText(this.problem, "");
-    try {
-      await request();
-      this.shown = "";
-      if (document.activeElement instanceof HTMLElement) document.activeElement.blur();
-      this.onSaved();
-    } catch (error) {
-      if (!(error instanceof ApiError)) throw error;
-      setText(this.problem, error.status === 403 ? "Your token can only read." : `${error.message}.`);
-    }
+    if (!await attempt(this.problem, request)) return;
+    this.shown = "";
+    if (document.activeElement instanceof HTMLElement) document.activeElement.blur();
+    this.onSaved();
   }
 }
