@@ -1,9 +1,10 @@
-"""The file beside a segment that says which of its records were acknowledged, when, and in which epochs.
+"""The acknowledgement file of a segment: which of its records were acknowledged, when, and in which epochs.
 
-A row of entries of 12 bytes, big-endian: 8 bytes of content and a CRC-32. Three kinds of entries differ in what the CRC
-begins with: a sequence (nothing), a time in milliseconds ("time"), the fingerprint of an epoch ("epoch"). A time and
-the epochs after it hold for the sequences that follow, up to the next time. An agent that knows sequences alone skips
-the other kinds; its own sequences have no time, and such heartbeats are not kept.
+A sequence of 12-byte entries, big-endian: 8 bytes of content and a CRC-32. The initial value of the CRC tells the three
+kinds of entries apart: a sequence number (0), a time in milliseconds (the CRC of "time"), the fingerprint of an epoch
+(the CRC of "epoch"). A time and the epochs after it apply to the sequence numbers that follow, up to the next time. An
+older agent, which reads only sequence numbers, skips the other entries; the sequence numbers that it writes have no
+time, and their heartbeats are not kept.
 """
 
 import hashlib
@@ -22,21 +23,21 @@ _ENTRY = struct.Struct(">QI")
 _SEQUENCE, _TIME, _EPOCH = 0, zlib.crc32(b"time"), zlib.crc32(b"epoch")
 
 LATEST_MS = 2**53  # a file may hold anything
-UNKNOWN_EPOCH = 0  # of what was acknowledged before any answer carried an epoch
+UNKNOWN_EPOCH = 0  # for heartbeats acknowledged before any response had an epoch
 
 
 class Acknowledged(NamedTuple):
     """How a heartbeat was acknowledged.
 
-    at_ms           by the clock of agent/keeping.py; 0: it is not kept.
-    epochs          fingerprints of the epochs in which it need not be sent again; empty: the note of them is damaged.
+    at_ms           by the clock of agent/keeping.py; 0: the heartbeat is not kept.
+    epochs          fingerprints of the epochs that have the heartbeat; empty: their entries are damaged.
     """
 
     at_ms: int
     epochs: frozenset[int]
 
     def and_again(self, later: "Acknowledged") -> "Acknowledged":
-        """Both acknowledgements of the same heartbeat."""
+        """This acknowledgement combined with a later one of the same heartbeat."""
         return Acknowledged(max(self.at_ms, later.at_ms), self.epochs | later.epochs)
 
 
@@ -45,7 +46,7 @@ NOT_KEPT = Acknowledged(0, frozenset())
 
 @lru_cache(maxsize=64)
 def fingerprint(epoch: str) -> int:
-    """An epoch in 64 bits; never UNKNOWN_EPOCH."""
+    """A 64-bit hash of an epoch; never UNKNOWN_EPOCH."""
     return int.from_bytes(hashlib.blake2b(epoch.encode(), digest_size=8).digest()) or 1
 
 
@@ -54,9 +55,9 @@ def path_of(segment: Path) -> Path:
 
 
 def note(segment: Path, sequences: Iterable[int], how: Acknowledged) -> None:
-    """Appends that these were acknowledged. Raises OSError.
+    """Appends an acknowledgement of these heartbeats to the file. Raises OSError.
 
-    Not flushed: where a power failure takes the note, the heartbeats are sent again and are duplicates.
+    Not flushed: if a power failure loses the entries, the heartbeats are sent again and are duplicates.
     """
     entries = [_entry(_TIME, how.at_ms), *(_entry(_EPOCH, epoch) for epoch in sorted(how.epochs))]
     entries += [_entry(_SEQUENCE, sequence) for sequence in sequences]
@@ -65,9 +66,9 @@ def note(segment: Path, sequences: Iterable[int], how: Acknowledged) -> None:
 
 
 def read(segment: Path, *, mend: bool = True) -> dict[int, Acknowledged]:
-    """The sequences that the file beside `segment` acknowledges. An entry that is damaged costs itself alone.
+    """The acknowledged sequence numbers of `segment`. A damaged entry does not affect the others.
 
-    With `mend`, an unfinished entry at the end is cut off.
+    With `mend`, an incomplete entry at the end of the file is truncated.
     """
     try:
         data = read_regular(path_of(segment))
@@ -75,10 +76,10 @@ def read(segment: Path, *, mend: bool = True) -> dict[int, Acknowledged]:
         return {}
     whole = len(data) - len(data) % _ENTRY.size
     if mend and len(data) > whole:
-        with suppress(OSError):  # else all entries that are appended would be misaligned
+        with suppress(OSError):  # otherwise entries appended later would be misaligned
             os.truncate(path_of(segment), whole)
     found: dict[int, Acknowledged] = {}
-    alike: dict[frozenset[int], frozenset[int]] = {}  # one set for all, of the thousands that are the same
+    alike: dict[frozenset[int], frozenset[int]] = {}  # shares one set between thousands of equal ones
     how = NOT_KEPT
     for content, crc in _ENTRY.iter_unpack(data[:whole]):
         if crc == _crc(_SEQUENCE, content):
@@ -89,7 +90,7 @@ def read(segment: Path, *, mend: bool = True) -> dict[int, Acknowledged]:
             epochs = how.epochs | {content}
             how = how._replace(epochs=alike.setdefault(epochs, epochs))
         else:
-            # It may have been an epoch. What may not be in the database is better sent once too often.
+            # It may have been an epoch. If the database may lack a heartbeat, send it again rather than lose it.
             how = Acknowledged(max(1, how.at_ms), frozenset())
     return found
 

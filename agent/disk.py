@@ -1,4 +1,4 @@
-"""The spool's segments on the disk: what is written, read, and deleted when there is no room or no need for it."""
+"""The spool's segments on the disk: writes and reads them, and deletes those that are not needed or do not fit."""
 
 import errno
 import logging
@@ -12,13 +12,14 @@ from .segments import Record, Segment
 
 log = logging.getLogger(__name__)
 
-# Only what has been too old for so long is dropped: a clock that is wrong for a while must not cost a week.
+# Heartbeats are dropped only after they have been too old for this long: a clock that is briefly wrong must not cost a
+# week of them.
 AGE_GRACE_SECONDS = 3600.0
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Disk:
-    """Segments, oldest first. For one thread at a time."""
+    """Segments, oldest first. Not thread-safe."""
 
     def __init__(
         self,
@@ -32,13 +33,13 @@ class Disk:
         monotonic: Callable[[], float],
         on_given_up: Callable[[list[int]], None],
     ) -> None:
-        """`on_given_up` is called with the sequences of heartbeats that waited and are lost for want of room."""
+        """`on_given_up` gets the sequence numbers of unacknowledged heartbeats that are dropped to make room."""
         self._directory, self._keeping = directory, keeping
         self._max_bytes, self._max_age_ms = max_bytes, max_age_ms
         self._segment_bytes = min(segment_bytes, max_bytes // 4)
         self._now_ms, self._monotonic = now_ms, monotonic
         self._on_given_up = on_given_up
-        self._active: Segment | None = None  # the last segment, while it may be appended to
+        self._active: Segment | None = None  # the last segment, while appending to it is allowed
         self._too_old_since: float | None = None  # monotonic; of the oldest segment
         self.segments: list[Segment] = []
 
@@ -48,12 +49,12 @@ class Disk:
 
     @property
     def room(self) -> int:
-        """Bytes of records that fit the segment that is written next."""
+        """Bytes of records that still fit into the segment to be written next."""
         used = self._active.size if self._active else 0
         return self._segment_bytes - (used if used < self._segment_bytes else 0)
 
     def take(self, segments: list[Segment], *, is_last_whole: bool) -> None:
-        """These were found in the directory."""
+        """Takes over the segments found in the directory."""
         self.segments = segments
         self._active = segments[-1] if segments and is_last_whole else None
         self._keeping.resume(max((segment.acknowledged_ms for segment in segments), default=0))
@@ -61,17 +62,17 @@ class Disk:
         self.delete_done()
 
     def leave(self) -> None:
-        """Writes nothing more to the segment that was written last."""
+        """Stops appending to the last segment."""
         self._active = None
 
     def write(self, records: Sequence[Record]) -> Segment:
-        """Returns the segment that has these now. Raises OSError: none of them counts as written."""
+        """Returns the segment to which these were written. Raises OSError: none of them counts as written."""
         if self._active is not None and self._active.size >= self._segment_bytes:
             self._active = None
             self.delete_done()
         self._make_room(sum(len(record.body) for record in records))
         segment = self._active or Segment(self._directory.next_path())
-        self._active = None  # for good, unless this succeeds
+        self._active = None  # set again below if the write succeeds
         try:
             segment.append(records)
         except OSError:
@@ -85,12 +86,12 @@ class Disk:
         return segment
 
     def read(self, segment: Segment, sequences: Sequence[int]) -> list[Record]:
-        """These of a segment; what it has lost since it was written is counted and not asked for again."""
+        """The records of these sequence numbers. Records that the file has lost are counted and not requested again."""
         try:
             records = segment.read(set(sequences))
         except OSError as error:
-            # Left where it is: the next start reads it again.
-            log.warning("%s: %s; %d heartbeats of it are passed over", segment.path, error.strerror, segment.waiting)
+            # The file is left in place: the next start reads it again.
+            log.warning("%s: %s; its %d heartbeats are skipped", segment.path, error.strerror, segment.waiting)
             self._directory.damaged += 1
             self.segments.remove(segment)
             self._active = None if segment is self._active else self._active
@@ -107,20 +108,22 @@ class Disk:
         return self.read(segment, segment.waiting_sequences) if segment.waiting else []
 
     def acknowledge(self, segment: Segment, sequences: Sequence[int], how: Acknowledged) -> None:
-        """Best effort: what is not noted comes again at the next start, as duplicates."""
+        """Best effort: heartbeats whose acknowledgement is not written are sent again after the next start, as
+        duplicates.
+        """
         try:
             segment.acknowledge(sequences, how)
         except OSError as error:
-            log.debug("%s: acknowledgements are not noted: %s", segment.path, error.strerror)
+            log.debug("%s: acknowledgements cannot be written: %s", segment.path, error.strerror)
 
     def forget_old(self) -> None:
-        """Keeps nothing on that need not be kept any longer."""
+        """Forgets the acknowledged heartbeats that need not be kept any longer."""
         for segment in self.segments:
             for sequence in segment.kept_sequences(self._keeping.is_over):
                 segment.forget(sequence)
 
     def delete_done(self) -> None:
-        """Deletes the segments of which nothing is needed."""
+        """Deletes the segments without needed heartbeats."""
         for segment in list(self._done()):
             if segment.kept and (
                 self._keeping.is_recent(segment.acknowledged_ms)
@@ -130,12 +133,12 @@ class Disk:
             try:
                 segment.delete()
             except OSError as error:
-                # It comes again at the next start, as duplicates.
+                # The next start reads it again and sends duplicates.
                 log.debug("%s: %s", segment.path, error.strerror)
             self.segments.remove(segment)
 
     def delete_kept(self) -> bool:
-        """Deletes the oldest segment in which nothing waits, if there is one. Raises OSError."""
+        """Deletes the oldest segment without waiting heartbeats. Returns False if there is none. Raises OSError."""
         done = next(self._done(), None)
         if done is not None:
             done.delete()
@@ -143,10 +146,10 @@ class Disk:
         return done is not None
 
     def _make_room(self, size: int) -> None:
-        """Gives up the oldest segments, those past the age and those without which `size` bytes more do not fit; before
-        any that waits, all that is only kept.
+        """Drops the oldest segments: those past the age limit, and as many as needed to fit `size` more bytes.
+        Acknowledged heartbeats are removed before any that waits.
 
-        Raises OSError if one cannot be deleted: the disk must not fill up beyond its bound.
+        Raises OSError if a segment cannot be deleted: the spool must not exceed its size limit.
         """
         while self.segments:
             oldest = self.segments[0]
@@ -163,7 +166,7 @@ class Disk:
                 self._on_given_up(oldest.waiting_sequences)
 
     def _remove_kept(self) -> bool:
-        """Removes what is acknowledged from one segment, if that makes one smaller."""
+        """Removes the acknowledged heartbeats of one segment. Returns False if that makes no segment smaller."""
         boundary = self._boundary()
         for segment in self.segments[:-1]:
             if not segment.has_acknowledged:
@@ -176,12 +179,12 @@ class Disk:
                     left = sorted([*left, *segment.read({newest})])
                 if segment.reduce_to(left):
                     return True
-            except OSError as error:  # as on a disk that others have filled: there, only deleting helps
+            except OSError as error:  # for example on a full disk, where only deleting helps
                 log.debug("%s cannot be made smaller: %s", segment.path, error.strerror)
         return False
 
     def _is_too_old(self, segment: Segment) -> bool:
-        """Of the oldest segment: whether all in it has been past the age for long enough."""
+        """Whether everything in the oldest segment has been past the age limit for the grace period."""
         if segment is self._active or self._now_ms() - segment.newest_ms <= self._max_age_ms:
             self._too_old_since = None
             return False
@@ -191,12 +194,12 @@ class Disk:
         return now - self._too_old_since >= AGE_GRACE_SECONDS
 
     def _boundary(self) -> Segment | None:
-        """The last with an acknowledged heartbeat: below that timestamp none may be, and those after it may have been
-        stamped by a wrong clock.
+        """The last segment with an acknowledged heartbeat: no later heartbeat may have a lower timestamp than that one,
+        and heartbeats after it may have been stamped by a wrong clock.
         """
         return next((each for each in reversed(self.segments) if each.has_acknowledged), None)
 
     def _done(self) -> Iterator[Segment]:
-        """Those in which nothing waits, oldest first; never the last segment, which holds the newest timestamp."""
+        """Segments without waiting heartbeats, oldest first; never the last segment, which has the newest timestamp."""
         boundary = self._boundary()
         return (each for each in self.segments[:-1] if not each.waiting and each is not boundary)

@@ -1,4 +1,4 @@
-"""The spool's files: regular ones of a size that we write ourselves, which no link leads to."""
+"""Opens the spool's files: only regular files of bounded size, never through a symbolic link."""
 
 import errno
 import os
@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-MAX_FILE_BYTES = 8 << 20  # more than any segment: a stranger's file must not be read into memory
+MAX_FILE_BYTES = 8 << 20  # larger than any segment; bounds the memory used for a file that the agent did not write
 
-# No link is followed out of the directory, and no child inherits the file. Windows has other flags, and text files.
+# No symbolic link is followed, and no child process inherits the file. Windows needs O_BINARY and lacks the others.
 SAFE_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
@@ -29,7 +29,7 @@ def write(file: int, data: bytes) -> None:
 
 
 def read_regular(path: Path) -> bytes:
-    """A regular file of a size that we write ourselves; nothing that blocks or never ends. Raises OSError."""
+    """The contents of a regular file of at most MAX_FILE_BYTES. Raises OSError; never blocks on a pipe or a device."""
     with opened(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)) as file:
         found = os.fstat(file)
         if not stat.S_ISREG(found.st_mode):
@@ -41,7 +41,7 @@ def read_regular(path: Path) -> bytes:
 
 
 def sync_directory(path: Path) -> None:
-    """A new name is on the disk only when its directory is. Raises OSError."""
-    if os.name == "posix":  # Windows cannot open one, and needs not
+    """Flushes a directory: until then a crash may lose the names of new files. Raises OSError."""
+    if os.name == "posix":  # Windows cannot open a directory and does not need this
         with opened(path, os.O_RDONLY | os.O_DIRECTORY) as directory:
             os.fsync(directory)

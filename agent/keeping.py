@@ -1,9 +1,9 @@
-"""Which acknowledged heartbeats are kept, for how long, and which of them another database has to be sent.
+"""Which acknowledged heartbeats are kept, for how long, and which of them must be sent to a new database.
 
-The service's answers carry an epoch, which names its database. Another epoch means a standby that took over, or a
-restored backup: heartbeats that were acknowledged before may not be in it. Those that are kept are sent again, each at
-most once an epoch and in MOST_EPOCHS epochs at most, so that a service that answers with several epochs by turns, or
-with another one every time, does not get the same heartbeats for ever.
+The service's responses carry an epoch, which identifies its database. A new epoch means that a standby took over or a
+backup was restored: the database may lack heartbeats that were acknowledged before. The kept ones are sent again, each
+at most once per epoch and in at most MOST_EPOCHS epochs. So a service whose epoch alternates between several values, or
+differs in every response, does not receive the same heartbeats endlessly.
 """
 
 import os
@@ -20,10 +20,10 @@ MOST_EPOCHS = 8
 
 
 class Epochs(msgspec.Struct, frozen=True):
-    """The file `epoch` of the spool. "" stands for none.
+    """The file `epoch` of the spool. "" means no epoch.
 
-    first           the first that was ever in an answer: what was acknowledged before belongs to it.
-    current         the one of the last answer.
+    first           the first epoch ever received; heartbeats acknowledged before it belong to it.
+    current         the epoch of the last response that had one.
     """
 
     first: str = ""
@@ -31,7 +31,7 @@ class Epochs(msgspec.Struct, frozen=True):
 
 
 def read_epochs(path: Path) -> Epochs:
-    """What the file says; where there is none, or nothing to be read in it, nothing."""
+    """The epochs in the file; empty ones if the file is missing or unreadable."""
     try:
         return msgspec.json.decode(read_regular(path), type=Epochs)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -39,11 +39,11 @@ def read_epochs(path: Path) -> Epochs:
 
 
 class Keeping:
-    """The epochs of the answers, and a clock of acknowledgements.
+    """The epochs of the responses, and a clock for acknowledgements.
 
-    Nothing sets that clock, it goes on from the last acknowledgement when the agent starts again, and heartbeats grow
-    too old by it only when another one is acknowledged: neither a wrong wall clock nor a long outage before the
-    failover costs what was acknowledged just before it.
+    This clock is never adjusted. After a restart of the agent it continues from the last acknowledgement, and
+    heartbeats expire by it only when another one is acknowledged. So neither a wrong wall clock nor a long outage
+    before a failover drops the heartbeats that were acknowledged just before it.
     """
 
     def __init__(
@@ -56,11 +56,13 @@ class Keeping:
 
     @property
     def epoch(self) -> str:
-        """The epoch of the last answer, "" before the first that had one."""
+        """The epoch of the last response that had one, "" before the first."""
         return self._epochs.current
 
     def resume(self, newest_ms: int) -> None:
-        """Goes on from the disk: its epochs, where no answer has said more, and its newest acknowledgement."""
+        """Loads the epochs from the disk, unless a response was newer, and sets the clock to at least `newest_ms`, the
+        time of the newest acknowledgement there.
+        """
         self._saved = read_epochs(self._path)
         self._epochs = Epochs(self._saved.first or self._epochs.first, self._epochs.current or self._saved.current)
         if newest_ms:
@@ -69,12 +71,12 @@ class Keeping:
         self.save()
 
     def answered(self, epoch: str) -> None:
-        """An answer carried this epoch."""
+        """Records the epoch of a response."""
         self._epochs = Epochs(self._epochs.first or epoch, epoch)
         self.save()
 
     def save(self) -> None:
-        """Best effort and not flushed: the notes of acknowledgements have the epochs too."""
+        """Best effort and not flushed: the acknowledgement files have the epochs too."""
         if self._epochs == self._saved:
             return
         with suppress(OSError):
@@ -85,31 +87,32 @@ class Keeping:
             self._saved = self._epochs
 
     def acknowledgement(self, epoch: str, asked: str) -> Acknowledged:
-        """Of heartbeats that an answer with `epoch` acknowledges now, and that were sent again for `asked`, if any.
+        """The acknowledgement, made now, of heartbeats by a response with `epoch`. `asked` is the epoch for which they
+        were sent again, "" if they were not.
 
-        For `asked` too when the answer is of another epoch: else two databases that answer by turns could have the
-        same heartbeats sent without end.
+        It covers `asked` even if the response has another epoch: otherwise two databases that respond in turn could
+        make the agent send the same heartbeats endlessly.
         """
         if not self._keep_ms:
             return NOT_KEPT
         now_ms = self._now_ms()
         self._oldest_ms = now_ms - self._keep_ms
-        # An answer without an epoch comes from an older service, and tells nothing of the database.
+        # A response without an epoch comes from an older service and does not identify the database.
         known = {fingerprint(each) for each in (epoch or self.epoch, asked) if each}
         return Acknowledged(now_ms, frozenset(known or {UNKNOWN_EPOCH}))
 
     def is_due(self, epochs: frozenset[int]) -> bool:
-        """Whether the database of today has to be sent what was acknowledged in these epochs."""
+        """Whether heartbeats acknowledged in these epochs must be sent to the current database."""
         if not self._keep_ms or not self.epoch or fingerprint(self.epoch) in epochs or len(epochs) > MOST_EPOCHS:
             return False
         return UNKNOWN_EPOCH not in epochs or self.epoch != self._epochs.first
 
     def is_over(self, how: Acknowledged) -> bool:
-        """Whether a heartbeat need not be kept any longer."""
+        """Whether a heartbeat with this acknowledgement need not be kept any longer."""
         return not self.is_recent(how.at_ms) and not self.is_due(how.epochs)
 
     def is_recent(self, at_ms: int) -> bool:
-        """Whether a heartbeat that was acknowledged then is kept in any case."""
+        """Whether a heartbeat acknowledged at this time is still within the keep time."""
         return self._keep_ms > 0 and at_ms >= self._oldest_ms
 
     def _now_ms(self) -> int:

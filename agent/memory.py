@@ -11,7 +11,7 @@ class Held(NamedTuple):
     """A heartbeat in memory.
 
     arrived         monotonic seconds.
-    how             its acknowledgement; None: it waits for it.
+    how             its acknowledgement; None: not yet acknowledged.
     """
 
     record: Record
@@ -20,7 +20,7 @@ class Held(NamedTuple):
 
 
 class Memory:
-    """Heartbeats by rising sequences, those that wait and those that are kept."""
+    """Heartbeats by sequence number: those not yet acknowledged (waiting), and those kept after it."""
 
     def __init__(self, heartbeats: int, max_bytes: int) -> None:
         self._most, self._max_bytes = heartbeats, max_bytes
@@ -32,7 +32,7 @@ class Memory:
         return len(self._held)
 
     def __iter__(self) -> Iterator[Held]:
-        """Oldest first; may be changed meanwhile."""
+        """Oldest first; heartbeats may be added and removed during the iteration."""
         return iter(list(self._held.values()))
 
     def __contains__(self, sequence: int) -> bool:
@@ -54,13 +54,13 @@ class Memory:
         self.waiting += 1
 
     def replace(self, record: Record) -> None:
-        """Another body or timestamp of a heartbeat that is held."""
+        """Replaces the body or timestamp of a heartbeat."""
         held = self._held[record.sequence]
         self._held[record.sequence] = held._replace(record=record)
         self.size += len(record.body) - len(held.record.body)
 
     def acknowledge(self, sequence: int, how: Acknowledged) -> None:
-        """From now on it is kept, or gone where `how` says so."""
+        """Keeps the heartbeat from now on, or removes it if `how` is NOT_KEPT."""
         held = self._held[sequence]
         if not how.at_ms:
             self.remove(sequence)
@@ -74,6 +74,6 @@ class Memory:
         self.waiting -= held.how is None
 
     def shed(self) -> None:
-        """Makes room at the expense of what is only kept, the oldest first."""
+        """Makes room by removing acknowledged heartbeats, oldest first."""
         while self.is_full and len(self._held) > self.waiting:
             self.remove(next(sequence for sequence, held in self._held.items() if held.how is not None))

@@ -1,4 +1,4 @@
-"""Heartbeats that were acknowledged and are sent again, because the answers name another database."""
+"""Sends acknowledged heartbeats again when the responses name another database."""
 
 import logging
 from collections import deque
@@ -10,11 +10,11 @@ from .segments import Record
 log = logging.getLogger(__name__)
 
 EPOCHS_REMEMBERED = 8
-RETURNS_EXPECTED = 2  # an answer that was on its way during a failover may come last
+RETURNS_EXPECTED = 2  # a response in flight during a failover may arrive after newer ones
 
 
 class Kept(Protocol):
-    """What Repetition needs of a Spool."""
+    """The part of Spool that Repetition uses."""
 
     @property
     def epoch(self) -> str: ...
@@ -24,18 +24,18 @@ class Kept(Protocol):
 
 
 class Repetition:
-    """Follows the epoch of the answers, in both lanes."""
+    """Tracks the epoch of the responses to both lanes."""
 
     def __init__(self, spool: Kept, destination: str) -> None:
         self._spool, self._destination = spool, destination
         self._seen = deque([spool.epoch], maxlen=EPOCHS_REMEMBERED)
-        self._returns = 0  # to an epoch that there was before, which no failover brings about
+        self._returns = 0  # to an earlier epoch; a failover never causes one
         self._is_under_way = spool.due() > 0
 
     def has_begun(self, epoch: str) -> bool:
-        """Whether this answer is the first with its epoch, and there are heartbeats to send again for it.
+        """Whether this response is the first with its epoch and there are heartbeats to send again for it.
 
-        The spool knows the answer already.
+        Called after the spool has recorded the response.
         """
         was = self._seen[-1]
         if epoch in ("", was):
@@ -44,7 +44,7 @@ class Repetition:
         self._seen.append(epoch)
         if self._returns == RETURNS_EXPECTED + 1:
             log.warning(
-                "%s answers for several databases by turns (%s, %s); each of them gets what the others have",
+                "%s alternates between several databases (%s, %s); acknowledged heartbeats are sent to each of them",
                 self._destination,
                 was,
                 epoch,
@@ -53,7 +53,7 @@ class Repetition:
             return False
         if not self._is_under_way and self._returns <= RETURNS_EXPECTED:
             log.info(
-                "%s has another database now (%s, was %s); %d heartbeats that were acknowledged before are sent again",
+                "%s has another database now (%s, was %s); sending %d acknowledged heartbeats again",
                 self._destination,
                 epoch,
                 was,
@@ -63,14 +63,14 @@ class Repetition:
         return True
 
     def settle(self, batch: list[Record], refused: list[RejectedHeartbeat], epoch: str, asked: str) -> None:
-        """The service has answered with `epoch` to what was sent again for `asked`.
+        """Handles a response with `epoch` to heartbeats that were sent again for `asked`.
 
-        Those that it refuses are not dead letters: they were acknowledged once, and are kept on.
+        Refused heartbeats are not dead letters: they were acknowledged once, and stay in the spool.
         """
         self._spool.acknowledge([each.sequence for each in batch], epoch, asked=asked)
         if refused:
             log.warning(
-                "%s will not take %d heartbeats again that were acknowledged before: %s",
+                "%s refused %d heartbeats that were acknowledged before and sent again: %s",
                 self._destination,
                 len(refused),
                 refused[0].reason,
@@ -78,4 +78,4 @@ class Repetition:
         if self._is_under_way and not self._spool.due():
             self._is_under_way = False
             if self._returns <= RETURNS_EXPECTED:
-                log.info("%s: all that was kept has been sent again", self._destination)
+                log.info("%s: all kept heartbeats have been sent again", self._destination)

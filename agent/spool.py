@@ -1,10 +1,10 @@
-"""Heartbeats that the service has not acknowledged, and those that it has acknowledged lately: on the disk, and in
-memory while that cannot be written.
+"""Heartbeats that the service has not acknowledged, and those that it acknowledged recently: on the disk, and in memory
+while the disk cannot be written.
 
-A heartbeat is in memory first. It is safe when the disk has it, which is before it is sent, unless
-LINKBEAT_SPOOL_DELAY_SECONDS spares the disk those that are acknowledged soon. What is in memory is always newer than
-what is on the disk, and both are bounded. Acknowledged heartbeats are kept for another database (agent/keeping.py) as
-far as there is room; then the oldest of the others are given up, and counted.
+A heartbeat is in memory first. It is written to the disk before it is sent, unless LINKBEAT_SPOOL_DELAY_SECONDS delays
+the write for heartbeats that are acknowledged soon. Heartbeats in memory are always newer than those on the disk, and
+both are bounded. Acknowledged heartbeats are kept for another database (agent/keeping.py) while there is room; when
+they are gone, the oldest of the others are dropped and counted.
 """
 
 import errno
@@ -29,8 +29,8 @@ __all__ = ["Spool", "SpoolInUse", "Spooled"]
 
 log = logging.getLogger(__name__)
 
-SEGMENT_BYTES = 256 * 1024  # what is dropped at once, and read at once
-MEMORY_BYTES = 4 * 1024 * 1024  # a machine with thousands of interfaces must not take its own memory
+SEGMENT_BYTES = 256 * 1024  # the unit of reading and dropping
+MEMORY_BYTES = 4 * 1024 * 1024  # bounds the memory of a machine with thousands of interfaces
 DISK_RETRY_SECONDS = 60.0
 REMEMBERED_DROPS = 4_096
 
@@ -38,13 +38,13 @@ REMEMBERED_DROPS = 4_096
 class Spooled(NamedTuple):
     """How full the spool is.
 
-    queued          heartbeats that wait for an acknowledgement.
+    queued          heartbeats waiting for an acknowledgement.
     oldest_ms       when the oldest of them was collected, in milliseconds since 1970.
     size_bytes      of the segments on the disk.
-    dropped         heartbeats given up for want of room, since the start.
-    damaged         stretches of the disk's files that could not be read, since the start.
-    is_on_disk      whether the newest heartbeat is, or will be after the delay that was asked for.
-    kept            acknowledged heartbeats that are still here.
+    dropped         heartbeats dropped for lack of room, since the start.
+    damaged         byte ranges of the files that could not be read, since the start.
+    is_on_disk      whether the newest heartbeat is on the disk, or will be after the configured delay.
+    kept            acknowledged heartbeats that are still in the spool.
     """
 
     queued: int
@@ -57,7 +57,7 @@ class Spooled(NamedTuple):
 
 
 class Spool:
-    """Filled by the collecting thread, emptied by the sending threads. Nothing but the constructor raises."""
+    """Filled by the collecting thread, emptied by the sending threads. Only the constructor raises."""
 
     def __init__(
         self,
@@ -73,9 +73,7 @@ class Spool:
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Raises SpoolInUse if another process has the directory. Acknowledged heartbeats are kept for
-        `keep_seconds`.
-        """
+        """Keeps acknowledged heartbeats for `keep_seconds`. Raises SpoolInUse if another process uses the directory."""
         self._memory_heartbeats = memory_heartbeats
         self._delay_seconds = delay_seconds
         self._monotonic = monotonic
@@ -101,20 +99,22 @@ class Spool:
         self._sequence = 0
         self.dropped = 0
         self.last: Record | None = None
-        """The newest heartbeat that a process before this one left, acknowledged or not."""
+        """The newest heartbeat left by an earlier process, acknowledged or not."""
         try:
             self._open()
         except OSError as error:
             self._fall_back(error)
-            # Above whatever the disk may turn out to hold, should it come later.
+            # Above any sequence number on the disk, which may become readable later.
             self._sequence = time.time_ns() // 1000
 
     def append(self, body: bytes, stamp_ms: int) -> None:
-        """Keeps a heartbeat, which is the newest from now on."""
+        """Adds a heartbeat, which becomes the newest."""
         with self._lock:
             if len(body) > MAX_RECORD_BYTES:
                 self.dropped += 1
-                self._complaints.about("size", "a heartbeat of %d bytes is more than the service takes", len(body))
+                self._complaints.about(
+                    "size", "a heartbeat of %d bytes exceeds the service's limit and is dropped", len(body)
+                )
                 return
             self._sequence += 1
             self._newest = Record(self._sequence, stamp_ms, body)
@@ -129,13 +129,15 @@ class Spool:
                 self._give_up([oldest.record.sequence], "memory")
 
     def newest(self) -> Record | None:
-        """The heartbeat that was appended last, unless it is acknowledged."""
+        """The heartbeat appended last, or None if it is acknowledged."""
         with self._lock:
             newest = self._newest
             return newest if newest and self._waits(newest.sequence) else None
 
     def oldest(self, count: int, max_bytes: int, before: int) -> list[Record]:
-        """The oldest that wait with sequences below `before`: up to `count`, and `max_bytes` unless it is one alone."""
+        """The oldest waiting heartbeats with sequence numbers below `before`: at most `count`, and at most `max_bytes`
+        unless the first alone is larger.
+        """
         chosen: list[Record] = []
         size = 0
         with self._lock:
@@ -147,7 +149,7 @@ class Spool:
         return chosen
 
     def latest(self, before: int) -> list[Record]:
-        """The newest that waits with a sequence below `before`, or none."""
+        """The newest waiting heartbeat with a sequence number below `before`; [] if there is none."""
         with self._lock:
             for held in reversed(list(self._memory)):
                 if held.how is None and held.record.sequence < before:
@@ -159,18 +161,20 @@ class Spool:
 
     @property
     def epoch(self) -> str:
-        """The epoch of the last answer, "" before the first that had one."""
+        """The epoch of the last response that had one, "" before the first."""
         with self._lock:
             return self._keeping.epoch
 
     def due(self) -> int:
-        """How many acknowledged heartbeats the database of `epoch` has to be sent."""
+        """The number of acknowledged heartbeats that must be sent to the database of `epoch`."""
         with self._lock:
             on_disk = sum(len(segment.kept_sequences(self._is_due_again)) for segment in self._disk.segments)
             return on_disk + sum(held.how is not None and self._is_due_again(held.how) for held in self._memory)
 
     def again(self, count: int, max_bytes: int) -> list[Record]:
-        """The oldest of them: up to `count`, and `max_bytes` unless it is one alone."""
+        """The oldest heartbeats that due() counts: at most `count`, and at most `max_bytes` unless the first alone is
+        larger.
+        """
         chosen: list[Record] = []
         size = 0
         with self._lock:
@@ -182,18 +186,18 @@ class Spool:
         return chosen
 
     def acknowledge(self, sequences: Iterable[int], epoch: str = "", *, asked: str = "") -> None:
-        """An answer with `epoch` says that these need not be sent to its database again.
+        """Marks heartbeats as acknowledged by a response with `epoch`: its database has them.
 
-        asked           the epoch for which they were sent again.
+        asked           the epoch for which they were sent again, "" if they were not.
         """
         with self._lock:
             if epoch and epoch != self._keeping.epoch:
-                self._forget_old()  # by the last answer before; the others are due from now on
+                self._forget_old()  # by the clock of the previous response; the rest is due from now on
                 self._keeping.answered(epoch)
             self._settle(sequences, self._keeping.acknowledgement(epoch, asked))
 
     def discard(self, sequences: Iterable[int]) -> None:
-        """Forgets heartbeats that no database has to be sent again."""
+        """Removes heartbeats that are never sent again, to any database."""
         with self._lock:
             self._settle(sequences, NOT_KEPT)
 
@@ -206,17 +210,17 @@ class Spool:
                 on_disk.setdefault(id(segment), []).append(sequence)
             elif sequence in self._given_up:
                 self._given_up.remove(sequence)
-                self.dropped -= 1  # given up while it was on its way, and arrived after all
+                self.dropped -= 1  # dropped while its request was in flight, which then succeeded
         if not self._closed:
             for segment in [each for each in self._disk.segments if id(each) in on_disk]:
                 self._disk.acknowledge(segment, on_disk[id(segment)], how)
         self._disk.delete_done()
 
     def revise(self, change: Callable[[Record, bool], Record]) -> frozenset[int]:
-        """Replaces each heartbeat by `change` of it and of whether it waits, oldest first; returns what changed.
+        """Replaces each heartbeat by `change(record, is_waiting)`, oldest first. Returns the changed sequence numbers.
 
-        Heartbeats that are acknowledged and not deleted yet are shown too; `change` must leave those, and every
-        sequence, as they are.
+        Acknowledged heartbeats that are not deleted yet are passed to `change` too; it must leave those, and every
+        sequence number, unchanged.
         """
         changed: set[int] = set()
 
@@ -228,14 +232,14 @@ class Spool:
         with self._lock:
             segments = list(self._disk.segments)
         for segment in segments:
-            with self._lock:  # for one file only: a heartbeat must not wait for the whole disk
+            with self._lock:  # per file: a new heartbeat must not wait for the whole disk
                 if segment not in self._disk.segments or self._closed:
                     continue
                 try:
                     for record in segment.revise(change):
                         note(record)
                 except OSError as error:
-                    log.warning("%s: %s; its heartbeats stay as they are", segment.path, error.strerror)
+                    log.warning("%s: %s; its heartbeats are left unchanged", segment.path, error.strerror)
         with self._lock:
             for held in self._memory:
                 if (new := change(held.record, held.how is None)) is not held.record:
@@ -259,7 +263,7 @@ class Spool:
             )
 
     def close(self) -> None:
-        """Writes out what is in memory, and leaves the directory to the next process."""
+        """Writes the heartbeats in memory to the disk and unlocks the directory."""
         with self._lock:
             self._forget_old()
             if len(self._memory):
@@ -270,11 +274,13 @@ class Spool:
     def _open(self) -> None:
         """Raises OSError, and SpoolInUse."""
         segments, last = self._directory.open()
-        # No number twice: a record that is gone may have been acknowledged, and its note would be taken for another's.
+        # Never reuse a sequence number: the acknowledgement of a lost record would be applied to the new one.
         highest = max(last.sequence if last else 0, self._directory.highest_acknowledged)
         if highest >= min((held.record.sequence for held in self._memory), default=highest + 1):
             self._directory.close()
-            raise OSError("holds heartbeats that were numbered later than those in memory; they wait for a restart")
+            raise OSError(
+                "has heartbeats with higher sequence numbers than those in memory; they are sent after a restart"
+            )
         self._sequence = max(self._sequence, highest, time.time_ns() // 1000 if self._directory.is_mended else 0)
         self.last = last
         self._disk.take(segments, is_last_whole=self._directory.is_last_whole)
@@ -288,7 +294,7 @@ class Spool:
         return self._monotonic() - oldest.arrived >= self._delay_seconds or self._memory.is_full
 
     def _write_out(self) -> None:
-        """Moves what is in memory to the disk; where that fails, it stays, and the next try is later."""
+        """Moves the heartbeats in memory to the disk. On failure they stay in memory until a later attempt."""
         try:
             if not self._directory.is_open:
                 self._open()
@@ -306,25 +312,27 @@ class Spool:
             self._keeping.save()
             self._complaints.settled("disk", "%s can be written again", self._directory.path)
         if len(self) <= 1:
-            self._complaints.settled("drop", "heartbeats fit again; %d were dropped since the start", self.dropped)
+            self._complaints.settled(
+                "drop", "the spool has room again; %d heartbeats were dropped since the start", self.dropped
+            )
 
     def _fall_back(self, error: OSError | SpoolInUse) -> None:
-        """Goes on in memory."""
+        """Continues in memory only."""
         self._disk.leave()
         self._retry_at = self._monotonic() + DISK_RETRY_SECONDS
         reason = getattr(error, "strerror", None) or error
         if getattr(error, "errno", None) == errno.ENOENT:
-            self._directory.close()  # it went away; it is made again, or found again, when it is opened
+            self._directory.close()  # the directory is gone; the next attempt creates or finds it
         self._complaints.about(
             "disk",
-            "%s cannot be written (%s): up to %d heartbeats are kept in memory until it can",
+            "%s cannot be written (%s): keeping up to %d heartbeats in memory until it can",
             self._directory.path,
             reason,
             self._memory_heartbeats,
         )
 
     def _write_some(self) -> None:
-        """One write of records that fit one segment. Raises OSError."""
+        """Writes as many records as fit into one segment. Raises OSError."""
         chosen: list[Held] = []
         size, room = 0, self._disk.room
         for held in self._memory:
@@ -340,14 +348,14 @@ class Spool:
                 self._disk.acknowledge(segment, [held.record.sequence for held in alike], how)
 
     def _waiting(self) -> Iterator[Record]:
-        """All that wait, oldest first."""
+        """All waiting heartbeats, oldest first."""
         for segment in list(self._disk.segments):
             if segment.waiting:
                 yield from self._disk.read_waiting(segment)
         yield from (held.record for held in self._memory if held.how is None)
 
     def _kept(self, is_wanted: Callable[[Acknowledged], bool]) -> Iterator[Record]:
-        """All that are kept and whose acknowledgement `is_wanted`, oldest first."""
+        """All acknowledged heartbeats for which `is_wanted` is true, oldest first."""
         for segment in list(self._disk.segments):
             if sequences := segment.kept_sequences(is_wanted):
                 yield from self._disk.read(segment, sequences)
@@ -360,7 +368,7 @@ class Spool:
         return self._keeping.is_due(how.epochs)
 
     def _forget_old(self) -> None:
-        """Keeps nothing on that need not be kept any longer."""
+        """Forgets the acknowledged heartbeats that need not be kept any longer."""
         self._disk.forget_old()
         for held in self._memory:
             if held.how is not None and self._keeping.is_over(held.how):
@@ -369,4 +377,4 @@ class Spool:
     def _give_up(self, sequences: Sequence[int], where: str) -> None:
         self.dropped += len(sequences)
         self._given_up.extend(sequences)
-        self._complaints.about("drop", "no more room in the spool (%s): the oldest heartbeats are dropped", where)
+        self._complaints.about("drop", "the spool is full (%s): dropping the oldest heartbeats", where)
