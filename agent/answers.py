@@ -10,7 +10,7 @@ import msgspec
 RETRY_AFTER_SECONDS = (1.0, 300.0)  # bounds a faulty Retry-After: neither a busy loop nor a day of silence
 
 
-LONGEST_EPOCH = 200  # characters; it goes into a file and into the log
+LONGEST_EPOCH = 200  # characters; it is written to a file and to the log
 CLOCK_FUTURE = "clock_future"  # the service's code for a timestamp too far ahead of its clock
 
 
@@ -30,7 +30,7 @@ class Delivered(NamedTuple):
 
     config          what the service asks this agent to do differently: a JSON object, b"{}" if nothing.
     service_ms      the service's clock, in milliseconds since 1970, to the second; None where the answer has no date.
-    epoch           names the database that has them, "" if the answer does not say; compared for equality only.
+    epoch           identifies the database that has them, "" if not given; compared for equality only.
     """
 
     rejected: list[RejectedHeartbeat]

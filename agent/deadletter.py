@@ -1,4 +1,4 @@
-"""What is kept aside for a person to look at, within bounds: refused heartbeats, and damaged files of the spool."""
+"""Rejected heartbeats, and copies of damaged files of the spool, kept within bounds for a person to inspect."""
 
 import logging
 import os
@@ -18,14 +18,14 @@ MAX_DAMAGED_BYTES = 1 << 20
 
 
 class DeadLetters:
-    """Heartbeats that the service refused for good: NDJSON lines of when, why, and the heartbeat as it was sent."""
+    """Heartbeats that the service rejected permanently: NDJSON lines with the time, the reason and the heartbeat."""
 
     def __init__(self, path: Path, max_bytes: int = MAX_REFUSED_BYTES) -> None:
         self._path = path
         self._max_bytes = max_bytes
 
     def add(self, refused: Sequence[tuple[str, bytes]]) -> None:
-        """Reasons and heartbeats. A file that cannot be written is said in the log; delivery goes on."""
+        """Appends reasons and heartbeats. An error is logged and does not stop delivery."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         lines = [
             msgspec.json.encode({"refused_at": now, "reason": reason, "heartbeat": _as_json(body)}).replace(b"\n", b" ")
@@ -48,7 +48,7 @@ class DeadLetters:
             os.fsync(letters.fileno())
 
     def _cut(self) -> None:
-        """Leaves the newer half, from the beginning of a line."""
+        """Keeps the newer half, from the beginning of a line."""
         with self._path.open("rb") as letters:
             letters.seek(-min(self._max_bytes // 2, letters.seek(0, os.SEEK_END)), os.SEEK_END)
             kept = letters.read(self._max_bytes).partition(b"\n")[2]
@@ -60,7 +60,7 @@ class DeadLetters:
 
 
 def _as_json(body: bytes) -> msgspec.Raw:
-    """The heartbeat as it was sent; what is no JSON, as a string. Its line breaks stand between tokens alone."""
+    """The heartbeat as it was sent, or as a string if it is not JSON. Line breaks in it are only between tokens."""
     try:
         msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -76,7 +76,7 @@ class Quarantine:
         self._max_bytes = max_bytes
 
     def keep(self, name: str, data: bytes) -> None:
-        """A copy of a damaged file. Best effort: where it cannot be written, the spool goes on all the same."""
+        """Stores a copy of a damaged file. Best effort: an error is ignored."""
         with suppress(OSError):
             self._directory.mkdir(mode=0o700, exist_ok=True)
             file = os.open(self._free(name), os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFE_FLAGS, 0o600)
@@ -85,7 +85,7 @@ class Quarantine:
             self._bound()
 
     def take(self, path: Path) -> None:
-        """Moves away a file that cannot be read. Best effort: one that stays is passed over."""
+        """Moves away a file that cannot be read. Best effort: an error is ignored."""
         with suppress(OSError):
             self._directory.mkdir(mode=0o700, exist_ok=True)
             path.rename(self._free(path.name))

@@ -1,8 +1,8 @@
-"""Empties the spool into the service: what goes first, when to try again, what may be forgotten.
+"""Sends the heartbeats of the spool to the service: the order, the retries, and when a heartbeat may be removed.
 
-Two lanes, each with a thread and a connection of its own. The live lane sends the newest heartbeat at once and finds
-out whether the service is there; the backlog lane sends what is older, in order and in batches, while it is. So a batch
-that takes its time never keeps the present waiting, however short the interval.
+Two lanes, each with its own thread and connection. The live lane sends the newest heartbeat at once, which also shows
+whether the service is reachable; while it is, the backlog lane sends older heartbeats, in order and in batches. So a
+slow batch never delays the newest heartbeat, however short the interval.
 """
 
 import logging
@@ -24,19 +24,19 @@ from .spool import Spooled
 log = logging.getLogger(__name__)
 
 BATCH_HEARTBEATS = 500
-BATCH_SECONDS = 2.5  # the service answers within 5 s, or it says that it has too much to do
-BATCH_BYTES = 512 * 1024  # in memory twice while it is sent: the agent has 30 MB for all
-# A batch every five to nine intervals, the first of them after up to nine: a fleet that comes back at once then asks an
-# eighth more of the service than when all is well. An interval counts for 30 s at most.
+BATCH_SECONDS = 2.5  # the service responds within 5 s, or with 503 if it is overloaded
+BATCH_BYTES = 512 * 1024  # in memory twice while it is sent; the agent may use 30 MB in all
+# A batch every five to nine intervals, the first after up to nine: so when a whole fleet reconnects at once, the
+# service gets an eighth more requests than usual. An interval counts for at most 30 s.
 PACE = (5.0, 9.0)
 LONGEST_PACED_INTERVAL_SECONDS = 30.0
-# Of requests in a row of which nothing was taken: then it is the service that is wrong, or all that we have is.
+# After this many requests in a row without an accepted heartbeat, the service is at fault, or all heartbeats are.
 REFUSED_IN_A_ROW = 3
 HOLD_SECONDS = 300.0
 
 
 class Transport(Protocol):
-    """What Delivery needs of a Sender."""
+    """The part of Sender that Delivery uses."""
 
     def heartbeat(self, body: bytes) -> Outcome: ...
     def heartbeats(self, bodies: list[bytes]) -> Outcome: ...
@@ -45,7 +45,7 @@ class Transport(Protocol):
 
 
 class Waiting(Kept, Protocol):
-    """What Delivery needs of a Spool."""
+    """The part of Spool that Delivery uses."""
 
     dropped: int
 
@@ -58,19 +58,19 @@ class Waiting(Kept, Protocol):
 
 
 class Timestamps(Protocol):
-    """What Delivery needs of a Timekeeper."""
+    """The part of Timekeeper that Delivery uses."""
 
     def accepted(self, record: Record) -> None: ...
     def refused(self, records: Sequence[Record], service_ms: int | None) -> frozenset[int]: ...
 
 
 class Delivery:
-    """Sends in threads of its own, so that collecting never waits for the network.
+    """Sends in its own threads, so that collecting never waits for the network.
 
-    A heartbeat leaves the spool only when the service has acknowledged it, or has refused it for good and it is in the
-    file of dead letters. A live one that is refused as being in the future stays: when the clock is put right, it gets
-    its true time (agent/restamp.py). Those that the spool keeps after that are sent again when the answers name another
-    epoch, in the backlog's lane and at its pace, after all that was never acknowledged.
+    A heartbeat stops waiting only when the service has acknowledged it, or has rejected it permanently and it is in the
+    file of dead letters. A live heartbeat that is refused as being in the future stays: once the clock is corrected, it
+    gets its true time (agent/restamp.py). Acknowledged heartbeats that the spool keeps are sent again when the
+    responses name another epoch: in the backlog lane, at its pace, after all heartbeats that were never acknowledged.
     """
 
     def __init__(
@@ -89,9 +89,9 @@ class Delivery:
         monotonic: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`on_config` is called, in a thread of delivery's own, when `config` is another than before.
+        """`on_config` is called in a sending thread when `config` has changed.
 
-        Without `timestamps`, what was stamped in the future waits until the service takes it.
+        Without `timestamps`, heartbeats stamped in the future wait until the service accepts them.
         """
         self._live, self._batches, self._key = live, batches, key
         self._spool, self._letters, self._destination = spool, letters, destination
@@ -104,26 +104,26 @@ class Delivery:
         self._live_backoff = Backoff(uniform)
         self._backlog_backoff = Backoff(uniform)
         self.keep_pace(interval_seconds)
-        self._live_sequence = 0  # the newest that was sent as a live heartbeat; all before it are the backlog lane's
-        self._is_up = False  # the service took the last live heartbeat
+        self._live_sequence = 0  # of the newest heartbeat sent live; the backlog lane sends all before it
+        self._is_up = False  # the service accepted the last live heartbeat
         self._live_refused = self._batches_refused = 0  # in a row
         self._batch_limit = max(1, round(BATCH_HEARTBEATS * self._paced_seconds / 30))
         self._next_batch = 0.0  # monotonic
         self._sending_batch = False
-        self._is_spread = False  # the next batch has been put off for the sake of a fleet
+        self._is_spread = False  # the next batch is delayed at random, to spread the load of a fleet
         self._repetition = Repetition(spool, destination)
-        self._cause: str | None = None  # of the live lane's failure that was logged last
+        self._cause: str | None = None  # of the last logged failure of the live lane
         self._backlog_cause: str | None = None
         self._is_new = True
         self._down_since = 0.0
-        self._not_before = 0.0  # monotonic; until then the service has asked to be left alone
+        self._not_before = 0.0  # monotonic; the Retry-After of the service
         self.rejected = 0
-        """Heartbeats that the service refused for good, since the start."""
+        """Heartbeats that the service rejected permanently, since the start."""
         self.config = b"{}"
-        """What the service asked for last, a JSON object; {} is nothing."""
+        """The last configuration from the service, a JSON object; {} if there is none."""
 
     def keep_pace(self, interval_seconds: float) -> None:
-        """From now on a heartbeat comes every `interval_seconds`."""
+        """Adapts to a heartbeat every `interval_seconds`."""
         self._interval_seconds = interval_seconds
         self._paced_seconds = min(interval_seconds, LONGEST_PACED_INTERVAL_SECONDS)
         self._live_backoff.patient_seconds = self._backlog_backoff.patient_seconds = 2 * interval_seconds
@@ -136,16 +136,16 @@ class Delivery:
         return self._live_lane.thread.is_alive() and self._backlog_lane.thread.is_alive()
 
     def wake(self) -> None:
-        """There is a new heartbeat in the spool."""
+        """Tells the live lane that the spool has a new heartbeat."""
         self._live_lane.wake()
 
     def report(self) -> DeliveryReport:
-        """How delivery goes, for the next heartbeat."""
+        """The state of delivery, for the next heartbeat."""
         spooled = self._spool.state()
         return DeliveryReport.of(spooled, rejected=self.rejected, now_ms=int(self._now() * 1000))
 
     def stop(self, within_seconds: float) -> None:
-        """Tries once more to deliver what is left, and returns in time whether that works or not."""
+        """Tries once more to deliver the remaining heartbeats. Returns within `within_seconds` in any case."""
         deadline = time.monotonic() + within_seconds
         self._stopping.set()
         self._live_lane.wake()
@@ -155,7 +155,7 @@ class Delivery:
         flush.join(max(0.0, deadline - time.monotonic()))
 
     def _flush(self, within_seconds: float) -> None:
-        """The live heartbeat and one batch, if they go at once and the service has not asked to be left alone."""
+        """Sends the live heartbeat and one batch, without retries, unless a Retry-After of the service is pending."""
         self._live_lane.thread.join()
         if self._monotonic() >= self._not_before:
             self._live.hurry(within_seconds)
@@ -167,7 +167,7 @@ class Delivery:
         self._live.close()
 
     def step_live(self) -> float | None:
-        """One request. Returns the seconds to wait before the next, or None when there is nothing to send."""
+        """Sends one request. Returns the seconds to wait before the next, or None if there is nothing to send."""
         newest = self._spool.newest()
         if newest is None:
             return None
@@ -194,32 +194,36 @@ class Delivery:
                 return self._after_failure(outcome, self._live_backoff)
 
     def _after_refusal(self, newest: Record, outcome: Refused) -> float | None:
-        """The service will not take the live heartbeat as it is. Returns what step_live does."""
+        """Handles the refusal of a live heartbeat. Returns the result of step_live."""
         if outcome.code == CLOCK_FUTURE:
             if newest.sequence in self._restamped([newest], outcome.service_ms):
                 return 0.0
-            message = "%s refuses the time of this machine's clock (%s); heartbeats are kept until it is put right"
+            message = "%s refuses the time of this machine's clock (%s); heartbeats are kept until it is corrected"
             self._note_failure(CLOCK_FUTURE, message, outcome.reason)
             return None  # until the next heartbeat: this one would be refused again
         self._live_refused += 1
         if self._live_refused <= REFUSED_IN_A_ROW:
             self._bury([(newest, outcome.reason)])
             return 0.0
-        self._note_failure(outcome.cause, "%s refuses every heartbeat (%s); from now on they are kept", outcome.reason)
+        self._note_failure(outcome.cause, "%s refuses every heartbeat (%s); keeping them from now on", outcome.reason)
         return self._live_backoff.wait()
 
     def _restamped(self, early: list[Record], service_ms: int | None) -> frozenset[int]:
-        """Sequences that got another timestamp, now that the service has refused these as being in the future."""
+        """Corrects timestamps after the service refused these as being in the future. Returns the changed sequence
+        numbers.
+        """
         return self._timestamps.refused(early, service_ms) if early and self._timestamps else frozenset()
 
     def step_backlog(self) -> float | None:
-        """One request. Returns the seconds to wait before the next, or None until a live heartbeat is taken."""
+        """Sends one request. Returns the seconds to wait before the next, or None: wait until a live heartbeat is
+        accepted.
+        """
         if not self._is_up:
             return None
         if (wait := self._next_batch - self._monotonic()) > 0:
             return wait
         is_probe = self._batches_refused > REFUSED_IN_A_ROW
-        # The newest as a probe: in good order, it would be the last to be refused for its age.
+        # The probe is the newest heartbeat: it would be the last to be refused for its age.
         batch = (
             self._spool.latest(self._live_sequence)
             if is_probe
@@ -235,17 +239,17 @@ class Delivery:
         begin = self._monotonic()
         outcome = self._batches.heartbeats([each.body for each in batch])
         self._fit_limit(len(batch), self._monotonic() - begin)
-        self._batches.close()  # the next is a minute away, and by then the service has hung up
+        self._batches.close()  # the next batch is a minute away; the service would have closed the connection by then
         self._sending_batch = False
         wait = self._settle(batch, outcome, asked, is_probe=is_probe)
         self._next_batch = self._monotonic() + wait
         return wait
 
     def _fit_limit(self, count: int, seconds: float) -> None:
-        """Batches that take at most half an interval: the service stores a server's heartbeats one after the other, so
-        a live one waits there for a batch.
+        """Limits batches to half an interval: the service stores the heartbeats of one server one after the other, so a
+        live heartbeat waits there for a batch.
 
-        Grown again after a split, so that one oversized heartbeat does not slow the rest for good.
+        The limit grows again after a split, so that one oversized heartbeat does not slow down the rest permanently.
         """
         longest = min(BATCH_SECONDS, self._interval_seconds / 2)
         if seconds > longest:
@@ -254,7 +258,7 @@ class Delivery:
             self._batch_limit = min(BATCH_HEARTBEATS, self._batch_limit * 2)
 
     def _settle(self, batch: list[Record], outcome: Outcome, asked: str, *, is_probe: bool) -> float:
-        """`asked`: the epoch for which they were sent again, "" where they were not acknowledged before."""
+        """Handles the outcome of a batch. `asked`: the epoch for which it was sent again, "" for a first delivery."""
         match outcome:
             case Delivered(rejected, _, _, service_ms, epoch):
                 refused = {each.position: each for each in rejected if 0 <= each.position < len(batch)}
@@ -263,7 +267,7 @@ class Delivery:
                 return self._after_answer(batch, refused, service_ms, epoch, is_probe=is_probe)
             case Refused(_, reason, code, service_ms):
                 if len(batch) > 1:
-                    # Only one of them may be bad, or only all together too large: halve until that one is alone.
+                    # One heartbeat may be bad, or the batch too large: halve it until the bad one is alone.
                     self._batch_limit = len(batch) // 2
                     return 0.0
                 refusal = RejectedHeartbeat(0, reason, code)
@@ -271,7 +275,7 @@ class Delivery:
                     return self._after_repetition(batch, [refusal], "", asked)
                 return self._after_answer(batch, {0: refusal}, service_ms, "", is_probe=is_probe)
             case Failed(cause, _, _) if len(batch) > 1 and cause in ("TimeoutError", "HTTP 503", "HTTP 504"):
-                # A slow line may never carry the whole batch in time, nor a busy service store it.
+                # The connection or the service may be too slow for a batch of this size.
                 self._batch_limit = len(batch) // 2
         return self._after_failure(outcome, self._backlog_backoff)
 
@@ -283,8 +287,8 @@ class Delivery:
         return self._uniform(*PACE) * self._paced_seconds
 
     def _note_epoch(self, epoch: str) -> None:
-        """An answer carried it. A fleet must not send again all at once; nor may databases that answer by turns put the
-        next batch off for ever.
+        """Handles the epoch of a response. If it is new, the next batch is delayed at random, so that a fleet does not
+        send again all at once; but only once per batch, or an epoch that keeps changing would delay it endlessly.
         """
         now = self._monotonic()
         if self._repetition.has_begun(epoch) and now >= self._next_batch and not self._is_spread:
@@ -300,13 +304,13 @@ class Delivery:
         *,
         is_probe: bool,
     ) -> float:
-        """The service has judged each of the batch; those of `refused` it will never take as they are."""
+        """Handles a response to a batch. The service will never accept the heartbeats of `refused` unchanged."""
         self._backlog_backoff.reset()
         self._backlog_cause = None
         early = [batch[position] for position, each in refused.items() if each.code == CLOCK_FUTURE]
         restamped = self._restamped(early, service_ms)
         if len(refused) < len(batch) or early:
-            # Live heartbeats arrive, so both clocks are right: what is in the future says nothing against the service.
+            # Something was accepted, or refused for a clock that was wrong: the service itself works.
             self._batches_refused = 0
         elif is_probe:
             return self._uniform(HOLD_SECONDS / 2, HOLD_SECONDS)
@@ -314,7 +318,7 @@ class Delivery:
             self._batches_refused += 1
             if self._batches_refused > REFUSED_IN_A_ROW:
                 log.warning(
-                    "%s refuses all that is waiting (%s); it is kept, and one heartbeat is tried every few minutes",
+                    "%s refuses all waiting heartbeats (%s); keeping them and trying one every few minutes",
                     self._destination,
                     next(iter(refused.values())).reason,
                 )
@@ -326,7 +330,7 @@ class Delivery:
         return self._uniform(*PACE) * self._paced_seconds
 
     def _bury(self, refused: Sequence[tuple[Record, str]]) -> None:
-        """First into the file, then out of the spool: at no time is a heartbeat in neither."""
+        """Writes heartbeats to the dead letters before it removes them from the spool, so that none is lost between."""
         if not refused:
             return
         self._letters.add([(reason, record.body) for record, reason in refused])

@@ -113,7 +113,7 @@ class Directory:
         numbers = [int(match[1]) for name in names if (match := SEGMENT_NAME.match(name))]
         self._number = max(numbers, default=0)
         paths = [self.path / f"{number:012}.seg" for number in numbers]
-        # All together: a record may stand in two segments, when it was not known whether the first write was kept.
+        # Of all segments: a record is in two of them if the first write failed and may still have reached the disk.
         notes: dict[int, Acknowledged] = {}
         for path in paths:
             for sequence, how in acknowledged.read(path).items():

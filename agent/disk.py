@@ -33,7 +33,7 @@ class Disk:
         monotonic: Callable[[], float],
         on_given_up: Callable[[list[int]], None],
     ) -> None:
-        """`on_given_up` is called with the sequence numbers of unacknowledged heartbeats that are dropped to make room."""
+        """`on_given_up` gets the sequence numbers of unacknowledged heartbeats that are dropped to make room."""
         self._directory, self._keeping = directory, keeping
         self._max_bytes, self._max_age_ms = max_bytes, max_age_ms
         self._segment_bytes = min(segment_bytes, max_bytes // 4)
@@ -108,7 +108,9 @@ class Disk:
         return self.read(segment, segment.waiting_sequences) if segment.waiting else []
 
     def acknowledge(self, segment: Segment, sequences: Sequence[int], how: Acknowledged) -> None:
-        """Best effort: heartbeats whose acknowledgement is not written are sent again after the next start, as duplicates."""
+        """Best effort: heartbeats whose acknowledgement is not written are sent again after the next start, as
+        duplicates.
+        """
         try:
             segment.acknowledge(sequences, how)
         except OSError as error:
@@ -144,8 +146,8 @@ class Disk:
         return done is not None
 
     def _make_room(self, size: int) -> None:
-        """Drops the oldest segments: those past the age limit, and as many as needed to fit `size` more bytes. Acknowledged
-        heartbeats are removed before any that waits.
+        """Drops the oldest segments: those past the age limit, and as many as needed to fit `size` more bytes.
+        Acknowledged heartbeats are removed before any that waits.
 
         Raises OSError if a segment cannot be deleted: the spool must not exceed its size limit.
         """
@@ -192,8 +194,8 @@ class Disk:
         return now - self._too_old_since >= AGE_GRACE_SECONDS
 
     def _boundary(self) -> Segment | None:
-        """The last segment with an acknowledged heartbeat: no later heartbeat may have a lower timestamp than that one, and
-        heartbeats after it may have been stamped by a wrong clock.
+        """The last segment with an acknowledged heartbeat: no later heartbeat may have a lower timestamp than that one,
+        and heartbeats after it may have been stamped by a wrong clock.
         """
         return next((each for each in reversed(self.segments) if each.has_acknowledged), None)
 

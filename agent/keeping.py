@@ -41,9 +41,9 @@ def read_epochs(path: Path) -> Epochs:
 class Keeping:
     """The epochs of the responses, and a clock for acknowledgements.
 
-    This clock is never adjusted. After a restart of the agent it continues from the last acknowledgement, and heartbeats
-    expire by it only when another one is acknowledged. So neither a wrong wall clock nor a long outage before a failover
-    drops the heartbeats that were acknowledged just before it.
+    This clock is never adjusted. After a restart of the agent it continues from the last acknowledgement, and
+    heartbeats expire by it only when another one is acknowledged. So neither a wrong wall clock nor a long outage
+    before a failover drops the heartbeats that were acknowledged just before it.
     """
 
     def __init__(
@@ -60,8 +60,8 @@ class Keeping:
         return self._epochs.current
 
     def resume(self, newest_ms: int) -> None:
-        """Loads the epochs from the disk, unless a response was newer, and sets the clock to at least `newest_ms`, the time
-        of the newest acknowledgement there.
+        """Loads the epochs from the disk, unless a response was newer, and sets the clock to at least `newest_ms`, the
+        time of the newest acknowledgement there.
         """
         self._saved = read_epochs(self._path)
         self._epochs = Epochs(self._saved.first or self._epochs.first, self._epochs.current or self._saved.current)
@@ -87,11 +87,11 @@ class Keeping:
             self._saved = self._epochs
 
     def acknowledgement(self, epoch: str, asked: str) -> Acknowledged:
-        """The acknowledgement, made now, of heartbeats by a response with `epoch`. `asked` is the epoch for which they were
-        sent again, "" if they were not.
+        """The acknowledgement, made now, of heartbeats by a response with `epoch`. `asked` is the epoch for which they
+        were sent again, "" if they were not.
 
-        It covers `asked` even if the response has another epoch: otherwise two databases that respond in turn could make
-        the agent send the same heartbeats endlessly.
+        It covers `asked` even if the response has another epoch: otherwise two databases that respond in turn could
+        make the agent send the same heartbeats endlessly.
         """
         if not self._keep_ms:
             return NOT_KEPT

@@ -1,4 +1,4 @@
-"""What doctor reads in the spool: room, timestamps, what is kept, and what the service refused. Nothing is changed."""
+"""The checks of doctor in the spool: room, timestamps, kept and rejected heartbeats. They change nothing."""
 
 import contextlib
 import os
@@ -84,9 +84,9 @@ def stamps(directory: Path, now: float) -> Iterator[Finding]:
 
 
 def keeping(directory: Path) -> Iterator[Finding]:
-    """How many acknowledged heartbeats would be sent again to another database, and which one the service had last.
+    """The acknowledged heartbeats that would be sent again to a new database, and the last known database.
 
-    Says nothing where there is no heartbeat on the disk, and no epoch.
+    No finding if there is neither a heartbeat on the disk nor an epoch.
     """
     epoch = read_epochs(directory / "epoch").current
     stored, noted = _stored(directory)
@@ -94,7 +94,7 @@ def keeping(directory: Path) -> Iterator[Finding]:
     if not stored and not epoch:
         return
     count = f"{len(stamps):,} acknowledged heartbeat{'s' * (len(stamps) != 1)}"
-    since = f", the oldest of {rfc3339(min(stamps))}" if stamps else ""
+    since = f", the oldest from {rfc3339(min(stamps))}" if stamps else ""
     named = f"the service's database is {one_line(epoch)}" if epoch else "the service does not name its database"
     yield Finding("kept", "ok", f"{count}{since}; {named}")
 
@@ -125,7 +125,7 @@ class _DeadLetter(msgspec.Struct):
 
 
 def _stored(directory: Path) -> tuple[list[Record], dict[int, Acknowledged]]:
-    """The heartbeats on the disk, without their bodies, and which of them are acknowledged."""
+    """The heartbeats on the disk, without their bodies, and the acknowledgements."""
     paths = []
     with contextlib.suppress(OSError):
         paths = sorted(path for path in directory.iterdir() if SEGMENT_NAME.match(path.name))

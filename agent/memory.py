@@ -20,7 +20,7 @@ class Held(NamedTuple):
 
 
 class Memory:
-    """Heartbeats in the order of their sequence numbers: those not yet acknowledged (waiting), and those kept after it."""
+    """Heartbeats by sequence number: those not yet acknowledged (waiting), and those kept after it."""
 
     def __init__(self, heartbeats: int, max_bytes: int) -> None:
         self._most, self._max_bytes = heartbeats, max_bytes

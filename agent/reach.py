@@ -1,4 +1,4 @@
-"""The way to the service, step by step: name, connection, TLS, answer, token, clock."""
+"""Checks the path to the service step by step: name, connection, TLS, response, token, clock."""
 
 import email.utils
 import http.client
@@ -19,26 +19,24 @@ from .sender import ANSWER_LIMIT_BYTES
 from .settings import Settings, SettingsError
 
 CLOCK_OFF_SECONDS = 5.0
-CLOCK_REFUSED_SECONDS = 300.0  # the service refuses heartbeats that are further ahead of it
-TOO_OLD_SECONDS = (
-    7 * 86_400.0
-)  # and those that are further behind, unless LINKBEAT_OLDEST_HEARTBEAT_DAYS says otherwise
+CLOCK_REFUSED_SECONDS = 300.0  # the service rejects heartbeats that are further ahead of its clock
+TOO_OLD_SECONDS = 7 * 86_400.0  # and those older than this, unless LINKBEAT_OLDEST_HEARTBEAT_DAYS is changed
 EXPIRES_SOON_SECONDS = 14 * 86_400.0
 
 _PATH = "/api/v1/agents/heartbeat"
 
 
 class _Problem(msgspec.Struct):
-    """What tells an answer of the service from that of a proxy before it: problem details with a code."""
+    """Problem details with a code, which distinguish a response of the service from that of a proxy in front of it."""
 
     code: str
 
 
 def service(settings: Settings, no_token: str) -> Iterator[Finding]:
-    """Each step until one fails. `no_token` says why there is no token, "" where there is one.
+    """One finding per step, until one fails. `no_token` says why no token is set, "" if one is.
 
-    The last is a request without a heartbeat in it: the service looks at the token first and then at the body, so that
-    its answer tells whether it takes the token, and nothing is stored.
+    The last step sends a request without a heartbeat: the service checks the token before the body, so that its
+    response shows whether it accepts the token, and nothing is stored.
     """
     parts = urlsplit(settings.url)
     host, is_tls = parts.hostname or "", parts.scheme == "https"
@@ -153,12 +151,11 @@ def judged(status: int, headers: http.client.HTTPMessage, body: bytes, key: str,
             remedy = "Ask the operator of the service for one; restart the agent after changing the installed token."
             yield Finding("token", "problem", f"the service rejects it: {reason}", remedy)
         else:
-            yield Finding("token", "problem", "there is none, and the service requires one", no_token)
+            yield Finding("token", "problem", "no token is set, and the service requires one", no_token)
     elif status in (400, 422):
         yield Finding("service", "ok", "Linkbeat answers")
-        yield Finding(
-            "token", "ok", "the service accepts it" if key else "there is none, and the service requires none"
-        )
+        text = "the service accepts it" if key else "no token is set, and the service requires none"
+        yield Finding("token", "ok", text)
     else:
         remedy = "Heartbeats are kept until then; the service's log and its /health/ready show the reason."
         yield Finding("service", "warning", f"Linkbeat answers, but accepts no heartbeats now: {reason}", remedy)

@@ -53,7 +53,7 @@ class Repetition:
             return False
         if not self._is_under_way and self._returns <= RETURNS_EXPECTED:
             log.info(
-                "%s now has another database (%s, was %s); sending %d acknowledged heartbeats again",
+                "%s has another database now (%s, was %s); sending %d acknowledged heartbeats again",
                 self._destination,
                 epoch,
                 was,

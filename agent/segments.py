@@ -1,8 +1,8 @@
-"""Segments: files of heartbeats, each with its length and checksum, and beside each file what was acknowledged.
+"""Segments: files of heartbeats, each with its length and checksum, and an acknowledgement file for each.
 
-A segment is a row of records: a header (_HEADER, big-endian: magic, CRC-32 of all that follows it, length of the body,
-sequence, milliseconds since 1970), then the body. `<number>.ack` beside `<number>.seg` says what was acknowledged
-(agent/acknowledged.py). Both only grow.
+A segment is a sequence of records: a header (_HEADER, big-endian: magic, CRC-32 of everything after the CRC, length of
+the body, sequence number, milliseconds since 1970), then the body. `<number>.ack` lists the acknowledged records of
+`<number>.seg` (agent/acknowledged.py). Both files are only appended to or replaced as a whole.
 """
 
 import errno
@@ -21,8 +21,8 @@ from . import acknowledged
 from .acknowledged import Acknowledged
 from .files import opened, read_regular, sync_directory, write
 
-MAX_RECORD_BYTES = 1 << 20  # what the service takes of one heartbeat
-MOST_EPOCH_SETS = 256  # numbered by a byte each; without a database that changes all the time there are two or three
+MAX_RECORD_BYTES = 1 << 20  # the service's limit for one heartbeat
+MOST_EPOCH_SETS = 256  # each has a number of one byte; unless the database changes all the time, there are two or three
 SEGMENT_NAME = re.compile(r"(\d{12})\.seg\Z")
 
 _MAGIC = b"LbR1"
@@ -31,7 +31,7 @@ _CHECKED = struct.Struct(">IQq")
 
 
 class Record(NamedTuple):
-    """An encoded heartbeat, its place in the order of collection, and its timestamp in milliseconds since 1970."""
+    """An encoded heartbeat, its sequence number in the order of collection, and its time in milliseconds since 1970."""
 
     sequence: int
     stamp_ms: int
@@ -39,11 +39,11 @@ class Record(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a segment's bytes hold.
+    """The records in the bytes of a segment.
 
-    damaged     stretches of bytes that are no records.
+    damaged     number of byte ranges that are not records.
     whole       bytes up to the end of the last record.
-    is_torn     what follows is the beginning of a record, as a write leaves it that was cut short.
+    is_torn     the rest is the beginning of a record, as left by an interrupted write.
     """
 
     records: list[Record]
@@ -59,7 +59,7 @@ def encoded(record: Record) -> bytes:
 
 
 def find_records(data: bytes) -> Found:
-    """Every whole record of `data`; after bytes that are none, the search goes on at the next that is one."""
+    """Every complete record in `data`; bytes that are not records are skipped."""
     records: list[Record] = []
     damaged = whole = position = 0
     while position < len(data):
@@ -97,8 +97,8 @@ def _is_cut_short(header: bytes, available: int) -> bool:
 
 
 class Segment:
-    """One file of records with rising sequences: which of them still wait for their acknowledgement, and which are kept
-    after it.
+    """One file of records with increasing sequence numbers: which are still waiting for their acknowledgement, and
+    which are kept after it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -107,11 +107,12 @@ class Segment:
         self.newest_ms = 0
         self.waiting = self.kept = 0
         self.acknowledged_ms = 0
-        """When the last of those that are kept was acknowledged."""
-        # Of every record, in order: 17 bytes each, so that a week of heartbeats is known by less than a megabyte.
+        """The time of the latest acknowledgement of a kept record."""
+        # One element per record, in order: 17 bytes in all, so that a week of heartbeats takes less than a megabyte.
         self._sequences = array("Q")
-        self._states = array("q")  # the timestamp of one that waits; less than 0: acknowledged then, and kept; or 0
-        self._places = array("B")  # of its epochs in the list of those that there are
+        # > 0: the timestamp of a waiting record; < 0: kept, acknowledged at -state; 0: neither
+        self._states = array("q")
+        self._places = array("B")  # index into _epochs
         self._epochs: list[frozenset[int]] = [frozenset()]
 
     @classmethod
@@ -122,7 +123,7 @@ class Segment:
         size: int,
         notes: Mapping[int, Acknowledged],
     ) -> "Segment":
-        """A file that exists, `size` bytes with these records."""
+        """A segment for an existing file of `size` bytes with these records."""
         segment = cls(path)
         segment.size = size
         for place, record in enumerate(records):
@@ -136,13 +137,13 @@ class Segment:
         return place is not None and self._states[place] > 0
 
     def holds(self, sequence: int) -> bool:
-        """Whether it waits or is kept."""
+        """Whether the record is waiting or kept."""
         place = self._place(sequence)
         return place is not None and self._states[place] != 0
 
     @property
     def oldest_ms(self) -> int | None:
-        """When the oldest that waits was collected."""
+        """The timestamp of the oldest waiting record."""
         return next((state for state in self._states if state > 0), None)
 
     @property
@@ -151,7 +152,7 @@ class Segment:
 
     @property
     def newest_acknowledged(self) -> int | None:
-        """The highest sequence that does not wait."""
+        """The highest sequence number that is not waiting."""
         rows = zip(reversed(self._sequences), reversed(self._states), strict=True)
         return next((sequence for sequence, state in rows if state <= 0), None)
 
@@ -160,7 +161,7 @@ class Segment:
         return [sequence for sequence, state in zip(self._sequences, self._states, strict=True) if state > 0]
 
     def kept_sequences(self, is_wanted: Callable[[Acknowledged], bool]) -> list[int]:
-        """Those that are kept, and whose acknowledgement `is_wanted`."""
+        """Sequence numbers of the kept records for which `is_wanted` is true."""
         if not self.kept:
             return []
         rows = zip(self._sequences, self._states, self._places, strict=True)
@@ -171,15 +172,15 @@ class Segment:
         ]
 
     def append(self, records: Sequence[Record]) -> None:
-        """Returns when the records are on the disk.
+        """Appends records and flushes them to the disk.
 
-        Raises OSError: none of them counts as kept then, and the segment must not be appended to again. The kernel may
-        have forgotten pages that it could not write, so a second fsync that succeeds proves nothing.
+        Raises OSError: none of them counts as stored then, and the segment must not be appended to again. The kernel
+        may have forgotten pages that it could not write, so a second fsync that succeeds proves nothing.
         """
         data = b"".join(map(encoded, records))
         with opened(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT) as file:
             if os.fstat(file).st_size != self.size:
-                raise OSError(errno.EIO, "the segment is not as it was left", str(self.path))
+                raise OSError(errno.EIO, "the size of the segment has changed", str(self.path))
             try:
                 write(file, data)
                 os.fsync(file)
@@ -194,14 +195,13 @@ class Segment:
             self._note(record)
 
     def read(self, sequences: Container[int]) -> list[Record]:
-        """The records of these sequences. Raises OSError."""
+        """The records with these sequence numbers. Raises OSError."""
         return [record for record in find_records(read_regular(self.path)).records if record.sequence in sequences]
 
     def revise(self, change: Callable[[Record, bool], Record]) -> list[Record]:
-        """Replaces each record, all at once or none, by `change` of it and of whether it waits; returns those that
-        changed.
+        """Replaces each record by `change(record, is_waiting)`, atomically. Returns the changed records.
 
-        Raises OSError: the file is as it was then.
+        Raises OSError: the file is unchanged then.
         """
         records = find_records(read_regular(self.path)).records
         revised = [
@@ -220,7 +220,9 @@ class Segment:
         return changed
 
     def acknowledge(self, sequences: Iterable[int], how: Acknowledged) -> None:
-        """Notes that these need not be sent again. Raises OSError where only this process will know of it."""
+        """Records an acknowledgement of these. Raises OSError if it cannot be written and is lost when the process
+        ends.
+        """
         known = [(sequence, place) for sequence in sequences if (place := self._place(sequence)) is not None]
         held = [(sequence, place) for sequence, place in known if self._states[place]]
         for _, place in held:
@@ -228,14 +230,14 @@ class Segment:
         acknowledged.note(self.path, [sequence for sequence, _ in held], how)
 
     def forget(self, sequence: int) -> None:
-        """Neither waits for this one any longer nor keeps it."""
+        """Marks a record as neither waiting nor kept."""
         if (place := self._place(sequence)) is not None:
             self._set(place, 0)
 
     def reduce_to(self, records: Sequence[Record]) -> bool:
-        """Removes all other records; returns whether that made the file smaller.
+        """Removes all other records. Returns False if that would not make the file smaller.
 
-        Raises OSError: the file is as it was then.
+        Raises OSError: the file is unchanged then.
         """
         size = sum(_HEADER.size + len(record.body) for record in records)
         if size >= self.size:
@@ -251,7 +253,7 @@ class Segment:
         return True
 
     def delete(self) -> None:
-        """Raises OSError if it cannot be."""
+        """Deletes the segment and its acknowledgement file. Raises OSError."""
         self.path.unlink(missing_ok=True)
         acknowledged.path_of(self.path).unlink(missing_ok=True)
 
@@ -267,7 +269,7 @@ class Segment:
         self.waiting += 1
 
     def _keep(self, place: int, how: Acknowledged) -> None:
-        """What was acknowledged before in other epochs stays so."""
+        """Adds an acknowledgement; earlier ones, in other epochs, stay valid."""
         if self._states[place] < 0:
             how = Acknowledged(-self._states[place], self._epochs[self._places[place]]).and_again(how)
         if how.epochs not in self._epochs and len(self._epochs) < MOST_EPOCH_SETS:
@@ -287,7 +289,7 @@ class Segment:
 
 
 def rewrite(path: Path, records: Iterable[Record]) -> None:
-    """Replaces the file by one of these records, at once or not at all. Raises OSError."""
+    """Replaces the file atomically by one with these records. Raises OSError."""
     unfinished = path.with_suffix(".tmp")
     with opened(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as file:
         write(file, b"".join(map(encoded, records)))

@@ -219,9 +219,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=86_400,
-            description="Heartbeats are kept for this long after their acknowledgement, as far as the spool has room, "
-            "and are sent again when the service's answers name another database, which may lack them: after a "
-            "failover, or after a backup was restored. 0: none are kept. A reload does not change it.",
+            description="Heartbeats are kept for this long after their acknowledgement, while the spool has room, and "
+            "are sent again when the service's responses name another database, which may lack them: after a failover "
+            "or the restore of a backup. With 0, none are kept. A reload does not change it.",
             extra={"unit": "seconds", "fixed": True},
         ),
     ] = 900.0

@@ -3,8 +3,8 @@ while the disk cannot be written.
 
 A heartbeat is in memory first. It is written to the disk before it is sent, unless LINKBEAT_SPOOL_DELAY_SECONDS delays
 the write for heartbeats that are acknowledged soon. Heartbeats in memory are always newer than those on the disk, and
-both are bounded. Acknowledged heartbeats are kept for another database (agent/keeping.py) while there is room; when they
-are gone, the oldest of the others are dropped and counted.
+both are bounded. Acknowledged heartbeats are kept for another database (agent/keeping.py) while there is room; when
+they are gone, the oldest of the others are dropped and counted.
 """
 
 import errno
@@ -73,7 +73,7 @@ class Spool:
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Acknowledged heartbeats are kept for `keep_seconds`. Raises SpoolInUse if another process uses the directory."""
+        """Keeps acknowledged heartbeats for `keep_seconds`. Raises SpoolInUse if another process uses the directory."""
         self._memory_heartbeats = memory_heartbeats
         self._delay_seconds = delay_seconds
         self._monotonic = monotonic
@@ -112,7 +112,9 @@ class Spool:
         with self._lock:
             if len(body) > MAX_RECORD_BYTES:
                 self.dropped += 1
-                self._complaints.about("size", "a heartbeat of %d bytes exceeds the service's limit and is dropped", len(body))
+                self._complaints.about(
+                    "size", "a heartbeat of %d bytes exceeds the service's limit and is dropped", len(body)
+                )
                 return
             self._sequence += 1
             self._newest = Record(self._sequence, stamp_ms, body)
@@ -133,8 +135,8 @@ class Spool:
             return newest if newest and self._waits(newest.sequence) else None
 
     def oldest(self, count: int, max_bytes: int, before: int) -> list[Record]:
-        """The oldest waiting heartbeats with sequence numbers below `before`: at most `count`, and at most `max_bytes` unless
-        the first alone is larger.
+        """The oldest waiting heartbeats with sequence numbers below `before`: at most `count`, and at most `max_bytes`
+        unless the first alone is larger.
         """
         chosen: list[Record] = []
         size = 0
@@ -170,7 +172,9 @@ class Spool:
             return on_disk + sum(held.how is not None and self._is_due_again(held.how) for held in self._memory)
 
     def again(self, count: int, max_bytes: int) -> list[Record]:
-        """The oldest heartbeats that due() counts: at most `count`, and at most `max_bytes` unless the first alone is larger."""
+        """The oldest heartbeats that due() counts: at most `count`, and at most `max_bytes` unless the first alone is
+        larger.
+        """
         chosen: list[Record] = []
         size = 0
         with self._lock:
@@ -274,7 +278,9 @@ class Spool:
         highest = max(last.sequence if last else 0, self._directory.highest_acknowledged)
         if highest >= min((held.record.sequence for held in self._memory), default=highest + 1):
             self._directory.close()
-            raise OSError("has heartbeats with higher sequence numbers than those in memory; they are sent after a restart")
+            raise OSError(
+                "has heartbeats with higher sequence numbers than those in memory; they are sent after a restart"
+            )
         self._sequence = max(self._sequence, highest, time.time_ns() // 1000 if self._directory.is_mended else 0)
         self.last = last
         self._disk.take(segments, is_last_whole=self._directory.is_last_whole)
@@ -306,7 +312,9 @@ class Spool:
             self._keeping.save()
             self._complaints.settled("disk", "%s can be written again", self._directory.path)
         if len(self) <= 1:
-            self._complaints.settled("drop", "the spool has room again; %d heartbeats were dropped since the start", self.dropped)
+            self._complaints.settled(
+                "drop", "the spool has room again; %d heartbeats were dropped since the start", self.dropped
+            )
 
     def _fall_back(self, error: OSError | SpoolInUse) -> None:
         """Continues in memory only."""

@@ -121,10 +121,10 @@ class Delivery(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
     queued          heartbeats that are not acknowledged yet
     oldest_seconds  age of the oldest of them
-    spool_bytes     what they take where they are kept, with those that are kept after their acknowledgement
-    dropped         heartbeats given up for want of room, since the agent's start
-    rejected        heartbeats that the service refused for good, since the agent's start
-    spool           where they are kept: what is in memory does not outlive the agent
+    spool_bytes     size of the spool, including heartbeats kept after their acknowledgement
+    dropped         heartbeats dropped for lack of room, since the agent's start
+    rejected        heartbeats that the service rejected permanently, since the agent's start
+    spool           where they are kept; those in memory are lost when the agent ends
     """
 
     queued: Count | None = None

@@ -1,4 +1,4 @@
-"""Channels by REST: listed, read, set, removed and tried. What is secret goes in and never out."""
+"""REST routes of channels: list, read, set, remove and test them. Secrets are write-only."""
 
 import logging
 from datetime import datetime
@@ -39,11 +39,11 @@ _DELETE = "SELECT linkbeat.delete_alert_channel($1) AS is_known"
 
 
 class AlertChannel(msgspec.Struct, frozen=True, kw_only=True):
-    """A channel without its secrets. What is null, its kind does not have.
+    """A channel without its secrets. Fields that its kind does not have are null.
 
-    managed_by  api; file: the one that LINKBEAT_ALERTS_FILE names, and read-only
-    url, urls   scheme, host and port; … stands for the rest. A PUT with it keeps the URL that is stored
-    has_secret  whether messages are signed; has_password: whether one is stored
+    managed_by  api; file: set by the file in LINKBEAT_ALERTS_FILE, and read-only
+    url, urls   scheme, host and port; … stands for the rest. A PUT with it keeps the stored URL
+    has_secret  whether messages are signed; has_password: whether a password is stored
     """
 
     id: str
@@ -75,10 +75,10 @@ class AlertChannels(msgspec.Struct, frozen=True):
 
 
 class ChannelTest(msgspec.Struct, frozen=True):
-    """What came of a test message.
+    """The result of a test message.
 
-    status   the receiver's answer: of HTTP, or SMTP's reply code; null: there was none
-    error    why it was not delivered; null: it was
+    status   HTTP status or SMTP reply code of the receiver; null: it did not respond
+    error    why the message was not delivered; null: it was
     """
 
     is_delivered: bool
@@ -95,7 +95,7 @@ def router(database: Database, writing: Database, zones: Zones, network: Network
             raise unknown(channel_id)
         return _channel(rows[0])
 
-    @get("/", summary="List channels of alerts", responses=problems(401, 422, 503))
+    @get("/", summary="List alert channels", responses=problems(401, 422, 503))
     async def list_channels(limit: Limit = 100, after: AfterName = "") -> AlertChannels:
         rows = await database.fetch(_LIST, None, storable(after), limit + 1)
         found = [_channel(row) for row in rows[:limit]]
@@ -107,7 +107,7 @@ def router(database: Database, writing: Database, zones: Zones, network: Network
 
     @put("/{channel_id:str}", summary="Set a channel", responses=problems(400, 401, 408, 409, 413, 415, 422, 503))
     async def put_channel(channel_id: ChannelId, request: Request[Any, Caller, Any]) -> AlertChannel:
-        """Replaces the one of this id. A secret that is left out, or null, stays as it is stored."""
+        """Creates or replaces the channel. A secret that is omitted or null keeps its stored value."""
         channel = await body_by_kind(request, KINDS, MAX_BODY_BYTES)
         check_name(channel_id)
         await zones.check(channel.time_zone)
@@ -121,7 +121,7 @@ def router(database: Database, writing: Database, zones: Zones, network: Network
 
     @delete("/{channel_id:str}", summary="Remove a channel", responses=problems(401, 404, 409, 503))
     async def delete_channel(channel_id: ChannelId, request: Request[Any, Caller, Any]) -> None:
-        """Messages to it that were not delivered go with it."""
+        """Also deletes its undelivered messages."""
         known = storable(channel_id)
         _, managed_by = await store.stored_channel(writing.fetch, known)
         store.check_writable(managed_by, channel_id)
@@ -132,7 +132,7 @@ def router(database: Database, writing: Database, zones: Zones, network: Network
 
     @post("/{channel_id:str}/test", status_code=200, summary="Send a test message", responses=problems(401, 404, 503))
     async def test_channel(channel_id: ChannelId) -> ChannelTest:
-        """Once, at once, and whatever the channel's severity. 200 also where it was not delivered."""
+        """Sends one message immediately, whatever the channel's severity. Returns 200 even if it is not delivered."""
         channel, _ = await store.stored_channel(writing.fetch, storable(channel_id))
         if channel is None:
             raise unknown(channel_id)
@@ -145,7 +145,7 @@ def router(database: Database, writing: Database, zones: Zones, network: Network
 
 
 def unknown(channel_id: str) -> Problem:
-    """404 for a channel that is not there."""
+    """404 for an unknown channel."""
     return Problem("not_found", f"there is no channel {channel_id!r}")
 
 
@@ -160,7 +160,7 @@ def _channel(row: asyncpg.Record) -> AlertChannel:
 
 
 def _test_payload(now: datetime) -> str:
-    """A message as the outbox has them: over as soon as it began, so that nothing waits for its end."""
+    """A payload as in the outbox. Its alert is already resolved, so that no receiver waits for its end."""
     episode = str(uuid4())
     return store.json_of({
         "id": f"{episode}.1", "episode": episode, "state": "resolved", "rule": "test", "severity": "info",

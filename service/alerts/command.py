@@ -1,4 +1,4 @@
-"""`linkbeat alerts`: applying a file of rules and channels, and writing one."""
+"""`linkbeat alerts`: applies a file of rules and channels, or writes one."""
 
 import argparse
 import asyncio
@@ -15,17 +15,17 @@ from service.settings import Settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The subcommands of `alerts`."""
+    """Adds the subcommands of `alerts`."""
     commands = parser.add_subparsers(dest="action", required=True, metavar="action")
-    words = "make the rules and channels that a file manages those of this file"
+    words = "replace the rules and channels managed by a file with those of this file"
     applied = commands.add_parser("apply", help=words, description=words)
-    applied.add_argument("--dry-run", action="store_true", help="say what would change, and change nothing")
-    applied.add_argument("file", metavar="FILE", type=Path, help="TOML, as docs/alerts.md describes it")
-    commands.add_parser("export", help="write all rules and channels as a file to stdout, without secrets")
+    applied.add_argument("--dry-run", action="store_true", help="print the changes without making them")
+    applied.add_argument("file", metavar="FILE", type=Path, help="TOML file, as described in docs/alerts.md")
+    commands.add_parser("export", help="write all rules and channels to stdout as such a file, without secrets")
 
 
 def run(settings: Settings, arguments: argparse.Namespace, say: Callable[[str], None]) -> int:
-    """Does what the arguments say. Raises SettingsError for a file that cannot be applied."""
+    """Runs the subcommand. Raises SettingsError for a file that cannot be applied."""
     wanted = None
     if arguments.action == "apply":
         wanted = file.read(arguments.file, allows_private=settings.alert_private_addresses)

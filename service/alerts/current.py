@@ -1,4 +1,4 @@
-"""Alerts now, their history, and the messages about them."""
+"""Current alerts, their history, and their messages."""
 
 import logging
 from datetime import datetime
@@ -21,7 +21,7 @@ from service.http.problems import problems
 
 log = logging.getLogger("linkbeat")
 
-# The views have the meaning of each column (docs/sql.md).
+# docs/sql.md describes the columns of the views.
 _ALERTS = """
 SELECT a.rule_id AS rule, r.kind, a.severity, a.server_id, a.subject, a.state, a.active_at AS since, a.fired_at,
        a.cleared_at, a.value, a.peak, a.reason, a.held, a.episode::text, a.told_at,
@@ -51,15 +51,15 @@ ORDER BY created_at DESC, message_id DESC LIMIT $5
 """
 _ACKNOWLEDGE = "SELECT linkbeat.acknowledge_alert(of_episode => $1::text::uuid, by_name => $2) AS is_firing"
 
-RuleFilter = Annotated[str | None, QueryParameter(description="Only of this rule.", max_length=100)]
-EpisodeFilter = Annotated[str | None, QueryParameter(description="Only of this episode.", max_length=36)]
+RuleFilter = Annotated[str | None, QueryParameter(description="Only this rule.", max_length=100)]
+EpisodeFilter = Annotated[str | None, QueryParameter(description="Only this episode.", max_length=36)]
 Cursor = Annotated[
     str | None,
-    QueryParameter(description="`next` of the page before; all other parameters as they were.", max_length=400),
+    QueryParameter(description="`next` of the previous page; all other parameters must be unchanged.", max_length=400),
 ]
 
 
-# `state` is a name of Litestar's own.
+# Litestar reserves the name `state`.
 AlertStateFilter = Annotated[
     Literal["pending", "firing"] | None, QueryParameter(description="Only of this state.", name="state")
 ]
@@ -68,16 +68,16 @@ MessageStateFilter = Annotated[MessageState | None, QueryParameter(description="
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
-    """A rule's condition that holds for a subject.
+    """A subject for which the condition of a rule holds.
 
     subject    interface, mount point or level of a quota; "": the server
-    state      pending: for less than for_seconds; firing
-    since      when it became true, by the data's own time; fired_at: when it had held for for_seconds
-    cleared_at since when it no longer holds, while that is shorter than keep_seconds
-    value      the newest, in the unit of the rule's bound; peak: the one furthest beyond it
-    held       there is no data: the state stays as it is
-    told_at    when a message about it was last written
-    is_muted   whether a mute keeps messages back now
+    state      pending: it has held for less than for_seconds; firing
+    since      when it became true, by the time of the data; fired_at: when it had held for for_seconds
+    cleared_at when it stopped holding, if that was less than keep_seconds ago
+    value      the newest, in the unit of the bound of the rule; peak: the value furthest beyond it
+    held       whether the state is frozen because data is missing
+    told_at    when the last message about it was written
+    is_muted   whether a mute currently suppresses its messages
     """
 
     rule: str
@@ -110,10 +110,10 @@ class Alerts(msgspec.Struct, frozen=True):
 class AlertEvent(msgspec.Struct, frozen=True, kw_only=True):
     """An alert that fired or ended.
 
-    from, to     states: ok, pending, firing; firing, resolved, closed (it ended for the reason given)
-    at           when that was, by the data's own time; recorded_at: when a turn found it
-    since        when the condition became true; cleared_at: of an end, since when it no longer held
-    is_late      found in replayed data, long after it happened
+    from, to     states: ok, pending, firing; firing, resolved, closed (ended for the given reason)
+    at           when it happened, by the time of the data; recorded_at: when an evaluation detected it
+    since        when the condition became true; cleared_at: when it stopped holding, if the alert ended
+    is_late      detected in replayed data, long after it happened
     """
 
     id: int
@@ -136,7 +136,7 @@ class AlertEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AlertEvents(msgspec.Struct, frozen=True):
-    """Events, the newest first; `next` is the `cursor` of the page after this one, null at the end."""
+    """Events, newest first; `next` is the `cursor` of the next page, null at the end."""
 
     events: list[AlertEvent]
     next: str | None
@@ -145,12 +145,12 @@ class AlertEvents(msgspec.Struct, frozen=True):
 class AlertMessage(msgspec.Struct, frozen=True, kw_only=True):
     """A message to a channel.
 
-    kind             alerts; fleet: most servers are silent; dead_letter: another channel's message was given up
-    state            waiting for its first attempt; retrying; delivered; dead: it was given up
-    next_attempt_at  of one that waits, not before this
-    attempts         how often a process began to send it
-    status, error    of the last attempt that failed
-    alerts           how many it is about
+    kind             alerts; fleet: most servers are silent; dead_letter: a message to another channel was abandoned
+    state            waiting for its first attempt; retrying; delivered; dead: abandoned
+    next_attempt_at  earliest time of the next attempt
+    attempts         attempts that were started
+    status, error    of the last failed attempt
+    alerts           number of alerts in it
     """
 
     id: str
@@ -168,7 +168,7 @@ class AlertMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AlertMessages(msgspec.Struct, frozen=True):
-    """Messages, the newest first; `next` continues after the last of them, null at the end."""
+    """Messages, newest first; `next` continues after the last of them, null at the end."""
 
     messages: list[AlertMessage]
     next: str | None
@@ -177,12 +177,12 @@ class AlertMessages(msgspec.Struct, frozen=True):
 def router(database: Database, writing: Database) -> Router:
     """/alerts, /alerts/events, /alerts/{episode}/acknowledge and /alert-messages."""
 
-    @get("/alerts", summary="Alerts now", responses=problems(401, 422, 503))
+    @get("/alerts", summary="Current alerts", responses=problems(401, 422, 503))
     async def list_alerts(
         server: ServerFilter = None,
         rule: RuleFilter = None,
         of_state: AlertStateFilter = None,
-        severity: Annotated[Severity | None, QueryParameter(description="Only of this severity.")] = None,
+        severity: Annotated[Severity | None, QueryParameter(description="Only this severity.")] = None,
         limit: Limit = 100,
         after: After = None,
     ) -> Alerts:
@@ -194,7 +194,7 @@ def router(database: Database, writing: Database) -> Router:
         following = cursor.write(found[-1].server_id, found[-1].rule, found[-1].subject) if len(rows) > limit else None
         return Alerts(found, following)
 
-    @get("/alerts/events", summary="Alerts that fired and ended", responses=problems(401, 422, 503))
+    @get("/alerts/events", summary="History of alerts", responses=problems(401, 422, 503))
     async def list_events(
         server: ServerFilter = None,
         rule: RuleFilter = None,
@@ -216,10 +216,10 @@ def router(database: Database, writing: Database) -> Router:
         responses=problems(401, 404, 503),
     )
     async def acknowledge(
-        episode: Annotated[str, PathParameter(description="The alert's episode, as the list and messages have it.")],
+        episode: Annotated[str, PathParameter(description="The episode of the alert, as in the list and in messages.")],
         request: Request[Any, Caller, Any],
     ) -> Alert:
-        """It is not repeated then; its end is still told. The first one to acknowledge it stays."""
+        """Stops repeated messages; a message about its end is still sent. Only the first acknowledgement is stored."""
         known = _uuid(episode)
         if known is None:
             raise _unknown(episode)
@@ -232,7 +232,9 @@ def router(database: Database, writing: Database) -> Router:
 
     @get("/alert-messages", summary="Messages and their delivery", responses=problems(401, 422, 503))
     async def list_messages(
-        channel: Annotated[str | None, QueryParameter(description="Only to this channel.", max_length=100)] = None,
+        channel: Annotated[
+            str | None, QueryParameter(description="Only messages to this channel.", max_length=100)
+        ] = None,
         of_state: MessageStateFilter = None,
         limit: Limit = 100,
         after: After = None,
@@ -269,7 +271,7 @@ def _name(name: str | None) -> str | None:
 
 
 def _uuid(text: str) -> str | None:
-    """As PostgreSQL takes it; None: it is nobody's."""
+    """The UUID in the form that PostgreSQL accepts; None if the text is not a UUID."""
     try:
         return str(UUID(text))
     except ValueError:
@@ -277,7 +279,7 @@ def _uuid(text: str) -> str | None:
 
 
 def _unknown(episode: str) -> Problem:
-    return Problem("not_found", f"no alert of episode {episode!r} fires")
+    return Problem("not_found", f"no alert with episode {episode!r} is firing")
 
 
 def _alert(row: asyncpg.Record) -> Alert:

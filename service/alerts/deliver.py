@@ -1,7 +1,7 @@
-"""Delivery: messages of the outbox, sent by every process of the service, each at least once.
+"""Delivery of the messages in the outbox, by every process of the service, each message at least once.
 
-A message is claimed with a lease of a minute, sent, and reported. A process that dies in between leaves a lease that
-runs out, and another one sends the same bytes again. Order, attempts and pauses are the database's
+A process claims a message with a lease of one minute, sends it, and reports the result. If it dies in between, the
+lease expires and another process sends the same bytes again. The database decides on order, attempts and pauses
 (sql/function/alert_messages.sql).
 """
 
@@ -30,7 +30,7 @@ log = logging.getLogger("linkbeat")
 POLL_SECONDS = 1.0
 AT_ONCE = 16
 DRAIN_SECONDS = 5.0
-# Less than the lease, with the longest deadline of a channel: a report that comes later is another delivery's.
+# With the longest deadline of a channel, less than the lease: a later report would be for another delivery.
 REPORT_SECONDS = 15.0
 
 CLAIM = """
@@ -43,7 +43,7 @@ _FAILED = "SELECT linkbeat.message_failed(of_message => $1, status => $2, error 
 
 
 class Delivery(BackgroundTask):
-    """Claims and sends, for as long as the service lives."""
+    """Claims and sends messages while the service runs."""
 
     def __init__(self, writing: Database, network: Network, is_reachable: Callable[[], bool]) -> None:
         super().__init__("delivery")
@@ -54,11 +54,11 @@ class Delivery(BackgroundTask):
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
-        """There may be something to send: the next poll is at once."""
+        """Makes the next poll immediate: a message may be due."""
         self._wake.set()
 
     async def __aexit__(self, *raised: object) -> None:
-        """Claims nothing more, and lets what is being sent end; what does not is sent again when its lease runs out."""
+        """Stops claiming and waits for the current sends. Those that take too long are sent again after their lease."""
         await super().__aexit__(*raised)
         if self._sending:
             _, late = await asyncio.wait(self._sending, timeout=DRAIN_SECONDS)
@@ -76,11 +76,11 @@ class Delivery(BackgroundTask):
                 await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)
 
     async def _claim(self) -> None:
-        """Begins to send what is due, as far as there is room. Raises Problem (503)."""
+        """Starts to send due messages, up to AT_ONCE at a time. Raises Problem (503)."""
         free = AT_ONCE - len(self._sending)
         if free <= 0:
             return
-        # Shielded: a cancelled claim may have been committed, and its messages would wait for their lease.
+        # Shielded: a cancelled claim may have been committed, and its messages would wait until their lease expires.
         claiming = asyncio.ensure_future(self._writing.fetch(CLAIM, free))
         try:
             rows = await asyncio.shield(claiming)
@@ -119,13 +119,13 @@ class Delivery(BackgroundTask):
             return await send(self._network, channel, message(row["payload"], row["created_at"]), row["now"])
         except msgspec.MsgspecError as raised:
             return Outcome(error=f"the channel's settings or the message cannot be read: {type(raised).__name__}")
-        except Exception as raised:  # noqa: BLE001 - one channel's bug must not keep the others from being told
+        except Exception as raised:  # noqa: BLE001 - a bug in one channel must not stop the others
             limited(logging.ERROR, ("alert channel", type(raised).__name__), "alert channel %s failed",
                     row["channel_id"], exc_info=raised)  # fmt: skip
             return Outcome(error=f"failed: {type(raised).__name__}")
 
     async def _report(self, sql: str, *arguments: Any) -> None:
-        """Writes down how it ended; where the database stays away, the lease runs out, and it is sent again."""
+        """Stores the result. If the database stays unreachable, the lease expires and the message is sent again."""
         until = time.monotonic() + REPORT_SECONDS
         while True:
             try:
@@ -139,5 +139,5 @@ class Delivery(BackgroundTask):
 
 
 def _http_status(kind: str, outcome: Outcome) -> int | None:
-    """The status by which attempts are counted. SMTP's 4yz say "later", where HTTP's 4xx say "never"."""
+    """The status for counting attempts. None for mail: 4yz of SMTP means "later", 4xx of HTTP means "never"."""
     return None if kind == "email" else outcome.status

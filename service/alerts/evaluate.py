@@ -1,5 +1,5 @@
-"""Turns of alerts, and the ledger of when this process could store heartbeats. The database decides everything
-(sql/function/evaluate_alerts.sql); a process only calls it, and whichever comes first has the turn.
+"""Evaluation of alerts, and the ledger of the times at which this process could store heartbeats. The logic is in the
+database (sql/function/evaluate_alerts.sql); each process calls it, and the first one evaluates.
 """
 
 import asyncio
@@ -20,20 +20,20 @@ from service.http.log_limit import limited
 log = logging.getLogger("linkbeat")
 
 LISTEN_SECONDS = 5.0  # linkbeat.listening_pause() is three of them
-LIMIT_SECONDS = 120.0  # of one turn; one that takes as long is undone, and the next one takes in what it would have
+LIMIT_SECONDS = 120.0  # for one evaluation; at the limit it is rolled back, and the next one covers its range too
 
-PAUSES = 20  # a turn takes a twentieth of the time of one processor at most, however large the fleet
+PAUSES = 20  # evaluations use at most a twentieth of one processor, however large the fleet
 
 _EVALUATE = f"SELECT is_evaluated, took_seconds FROM linkbeat.evaluate_alerts(every => $1, pauses => {PAUSES})"
 _LISTEN = "SELECT linkbeat.listen($1)"
 
 
 class Alerts(BackgroundTask):
-    """Both loops, for as long as the service lives.
+    """Runs both loops while the service runs.
 
-    seconds        between two turns
+    seconds        between two evaluations
     can_store      whether heartbeats can be written now
-    after_turn     called by the process that had a turn, once it is committed
+    after_turn     called after an evaluation by this process was committed
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Alerts(BackgroundTask):
         self._seconds = seconds
         self._can_store = can_store
         self._after_turn = after_turn
-        # Not the process id alone: containers on one database share it.
+        # Not only the process id: it may be the same in several containers.
         self._process = f"{socket.gethostname()[:60]}/{os.getpid()}/{secrets.token_hex(4)}"
 
     async def _run(self) -> None:
@@ -53,7 +53,7 @@ class Alerts(BackgroundTask):
             group.create_task(self._evaluate(), name="linkbeat alerts evaluation")
 
     async def _listen(self) -> None:
-        """Each entry is a commit that a heartbeat could have had: flushed, with ingest's rights and limits."""
+        """Each entry is committed like a heartbeat: flushed, with the rights and limits of ingest."""
         connection: asyncpg.Connection | None = None
         try:
             while True:
@@ -62,7 +62,7 @@ class Alerts(BackgroundTask):
                         connection = connection or await connect_writer(self._url, waits_for_disk=True)
                         await connection.execute(_LISTEN, self._process)
                 except (*UNREACHABLE, asyncpg.PostgresError) as raised:
-                    # The ledger then says that nobody listened, which is true.
+                    # The ledger then has a gap, and rightly: no heartbeat could be stored.
                     limited(logging.WARNING, "alerts ledger", "the ledger of alerts was not extended: %s", raised)
                     _drop(connection)
                     connection = None
@@ -85,7 +85,9 @@ class Alerts(BackgroundTask):
                     if row and row["is_evaluated"]:
                         await self._after_turn()
                     if row and row["is_evaluated"] and row["took_seconds"] > self._seconds:
-                        limited(logging.WARNING, "alerts slow", "a turn of alerts took %.1f s", row["took_seconds"])
+                        limited(
+                            logging.WARNING, "alerts slow", "the evaluation of alerts took %.1f s", row["took_seconds"]
+                        )
                 await asyncio.sleep(self._seconds)
         finally:
             _drop(connection)

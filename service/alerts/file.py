@@ -1,16 +1,16 @@
-"""The TOML file of rules and channels (LINKBEAT_ALERTS_FILE), for those who keep configuration in git.
+"""The TOML file of rules and channels (LINKBEAT_ALERTS_FILE), for configuration that is kept in git.
 
     [channels.ops]
     kind = "webhook"
-    url_file = "/run/secrets/ops-url"    # a secret may stand in a file of its own
+    url_file = "/run/secrets/ops-url"    # a secret may be in a separate file
 
     [rules.web-silent]
     kind = "silent"
     scope.servers = ["web-*"]
     channels = ["ops"]
 
-Names are ids, so applying a file again keeps the states of alerts. What is in the file is read-only over REST; what
-left the file is deleted.
+Names are ids, so applying a file again keeps the states of alerts. Rules and channels in the file are read-only over
+REST; those that are removed from the file are deleted.
 """
 
 import tomllib
@@ -44,7 +44,7 @@ _APPLY = "SELECT linkbeat.apply_alert_file($1::jsonb, $2::jsonb)"
 
 
 class AlertsFile(NamedTuple):
-    """What a file sets, by id, each checked for itself."""
+    """The rules and channels of a file, by id. Each is valid by itself."""
 
     path: Path
     rules: dict[str, AnyRule]
@@ -52,7 +52,7 @@ class AlertsFile(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What applying a file does. `action`: add, change, take over (it is set by the API now) or delete."""
+    """A change made by applying a file. `action`: add, change, take over (it was set over REST) or delete."""
 
     action: str
     what: str
@@ -76,7 +76,7 @@ def read(path: Path, *, allows_private: bool) -> AlertsFile:
     except (ValueError, RecursionError) as raised:
         raise SettingsError(f"{path}: {raised}") from None
     if unknown := values.keys() - {"rules", "channels"}:
-        raise SettingsError(f"{path}: {min(unknown)}: is not known; expected the tables rules and channels")
+        raise SettingsError(f"{path}: {min(unknown)}: unknown table; expected the tables rules and channels")
     channels = _tables(path, values, "channels", lambda one: _channel(one, allows_private=allows_private))
     known = _tables(path, values, "rules", _rule)
     return AlertsFile(path, known, channels)
@@ -94,7 +94,7 @@ def _tables(path: Path, values: Mapping[str, Any], what: str, one: Callable[[dic
         try:
             check_name(name, "name")
             if what == "rules" and name == "test":
-                raise Problem.invalid("name", "is reserved: choose another")
+                raise Problem.invalid("name", "is reserved: choose another name")
             found[name] = one(table)
         except Problem as problem:
             raise SettingsError(f"{where}: {problem.detail}") from None
@@ -114,7 +114,7 @@ def _channel(table: dict[str, Any], *, allows_private: bool) -> Channel:
         if path is None:
             continue
         if name in values:
-            raise Problem.invalid(f"{name}_file", f"stands beside {name}: expected one of them")
+            raise Problem.invalid(f"{name}_file", f"cannot be combined with {name}: set only one of them")
         text = _secret(path, f"{name}_file")
         values[name] = text.split() if name == "urls" else text.strip()
     channel = kinds.completed(decode_by_kind(_json(values), kinds.KINDS), None)
@@ -142,7 +142,7 @@ def _json(table: dict[str, Any]) -> bytes:
 
 
 async def changes(connection: asyncpg.Connection, file: AlertsFile) -> list[Change]:
-    """What applying the file would do. Raises SettingsError for a channel or a time zone that there is not."""
+    """The changes that applying the file would make. Raises SettingsError for an unknown channel or time zone."""
     stored_rules = {row["rule_id"]: row for row in await connection.fetch(_RULES)}
     stored_channels = {row["channel_id"]: row for row in await connection.fetch(_CHANNELS)}
     zones = {row["name"] for row in await connection.fetch(_ZONES)}
@@ -197,9 +197,9 @@ def _same_channel(channel: Channel, row: asyncpg.Record) -> bool:
 
 
 async def apply(connection: asyncpg.Connection, file: AlertsFile) -> list[Change]:
-    """Makes the stored rules and channels those of the file, in one transaction; what it did. Raises SettingsError."""
+    """Replaces the file-managed rules and channels in one transaction. Returns the changes. Raises SettingsError."""
     async with connection.transaction():
-        # Two processes that start at once apply it one after the other.
+        # Processes that start at the same time apply the file one after the other.
         await connection.execute("LOCK TABLE linkbeat.alert_rules IN SHARE ROW EXCLUSIVE MODE")
         made = await changes(connection, file)
         if made:
@@ -213,7 +213,7 @@ async def apply(connection: asyncpg.Connection, file: AlertsFile) -> list[Change
                     _APPLY, store.json_of(new_rules), store.json_of([_row(*one) for one in file.channels.items()])
                 )
             except asyncpg.InvalidRegularExpressionError:
-                raise SettingsError(f"{file.path}: a rule's scope has a [range] that cannot be read") from None
+                raise SettingsError(f"{file.path}: a pattern in the scope of a rule has an invalid [range]") from None
         return made
 
 
@@ -228,7 +228,7 @@ def _secret_bytes(secret: dict[str, Any]) -> bytes:
 
 
 async def export(connection: asyncpg.Connection) -> str:
-    """All rules and channels as a file. Of channels, the secrets are left out, and a comment says which there were."""
+    """All rules and channels as a file. Secrets of channels are left out; an empty *_file key marks each of them."""
     blocks = []
     for row in await connection.fetch(_CHANNELS):
         channel = store.channel_of(row)
@@ -256,7 +256,7 @@ async def export(connection: asyncpg.Connection) -> str:
 
 
 def _toml(value: Any) -> str:
-    """A value as TOML; texts as JSON writes them, which TOML reads but for DEL."""
+    """A value as TOML. Strings are encoded as in JSON, which is valid TOML except for DEL."""
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{name} = {_toml(one)}" for name, one in value.items()) + " }"
     if isinstance(value, list):

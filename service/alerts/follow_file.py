@@ -1,4 +1,4 @@
-"""LINKBEAT_ALERTS_FILE while the service runs: applied again at SIGHUP."""
+"""Applies LINKBEAT_ALERTS_FILE again at SIGHUP."""
 
 import asyncio
 import logging
@@ -20,7 +20,7 @@ RETRY_SECONDS = 5.0
 
 
 class FollowedFile(BackgroundTask):
-    """Applies the file at SIGHUP. A file that is wrong then changes nothing, and the log says what is wrong."""
+    """Applies the file at SIGHUP. An invalid file changes nothing, and its error is logged."""
 
     def __init__(self, url: str, settings: Settings) -> None:
         super().__init__("alerts file")
@@ -32,7 +32,7 @@ class FollowedFile(BackgroundTask):
         if not self._settings.alerts_file:
             return
         loop = asyncio.get_running_loop()
-        with suppress(ValueError, RuntimeError):  # not the main thread: an application within another program
+        with suppress(ValueError, RuntimeError):  # not the main thread: embedded in another program
             loop.add_signal_handler(signal.SIGHUP, self._asked.set)
         try:
             while True:
@@ -41,9 +41,9 @@ class FollowedFile(BackgroundTask):
                 try:
                     await apply(self._url, self._settings)
                 except SettingsError as raised:
-                    log.error("%s; the rules of alerts stay as they are", raised)
+                    log.error("%s; alert rules and channels are unchanged", raised)
                 except (*UNREACHABLE, asyncpg.PostgresError) as raised:
-                    log.warning("the file of alerts was not applied, next try in %.0f s: %s", RETRY_SECONDS, raised)
+                    log.warning("the alerts file was not applied, retrying in %.0f s: %s", RETRY_SECONDS, raised)
                     loop.call_later(RETRY_SECONDS, self._asked.set)
         finally:
             with suppress(ValueError, RuntimeError):
@@ -51,8 +51,8 @@ class FollowedFile(BackgroundTask):
 
 
 async def apply(url: str, settings: Settings) -> None:
-    """Applies the file that the settings name, and logs what changed. Raises SettingsError where it cannot be."""
-    # Beside the event loop: a file on a disk that is away is waited for.
+    """Applies the file named in the settings and logs the changes. Raises SettingsError if the file is invalid."""
+    # In a thread: reading may block on a disk that does not respond.
     wanted = await asyncio.to_thread(
         file.read, Path(settings.alerts_file), allows_private=settings.alert_private_addresses
     )

@@ -1,4 +1,4 @@
-"""Mutes: when nobody is told of what fires. What still fires at the end of one is told then."""
+"""Mutes: times without messages about matching alerts. Alerts still firing at the end of a mute are sent then."""
 
 import logging
 from datetime import UTC, datetime
@@ -43,17 +43,17 @@ ClockTime = Annotated[str, Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]\Z", exa
 
 
 class Matcher(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What is muted, by patterns of ids; null: all."""
+    """Alerts to mute, by patterns of ids; null: all."""
 
     servers: Globs | None = None
     rules: Globs | None = None
 
 
 class Weekly(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Hours of days of the week, by the clock on the wall of the mute's time zone.
+    """Hours on days of the week, by local time in the time zone of the mute.
 
-    from, until  HH:MM; where `until` is not after `from`, it is on the next day
-    days         on which it begins: 1 Monday to 7 Sunday; null: all
+    from, until  HH:MM; an `until` that is not after `from` is on the next day
+    days         on which it begins: 1 (Monday) to 7 (Sunday); null: all
     """
 
     from_: ClockTime = msgspec.field(name="from")
@@ -62,10 +62,10 @@ class Weekly(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
 
 
 class Mute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A mute: from starts_at to ends_at, every week, or every week between both.
+    """A mute: from starts_at to ends_at, weekly, or weekly between both.
 
-    starts_at  null: at once
-    ends_at    null: never, which a weekly one alone may have
+    starts_at  null: immediately
+    ends_at    null: never; only allowed for a weekly mute
     """
 
     matcher: Matcher = Matcher()
@@ -77,7 +77,7 @@ class Mute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class AlertMute(msgspec.Struct, frozen=True, kw_only=True):
-    """A mute as it is stored. `is_on`: whether it mutes now; `created_by`: who set it last."""
+    """A stored mute. `is_on`: whether it is in effect now; `created_by`: the name of the client that last set it."""
 
     id: str
     matcher: Matcher
@@ -119,7 +119,7 @@ def router(database: Database, writing: Database, zones: Zones, clock: Clock) ->
 
     @put("/{mute_id:str}", summary="Set a mute", responses=problems(400, 401, 408, 413, 415, 422, 503))
     async def put_mute(mute_id: MuteId, request: Request[Any, Caller, Any]) -> AlertMute:
-        """Replaces the one of this id."""
+        """Creates or replaces the mute."""
         mute = await body(request, Mute)
         check_name(mute_id)
         check(mute, clock.now())
@@ -129,13 +129,13 @@ def router(database: Database, writing: Database, zones: Zones, clock: Clock) ->
             await writing.fetch(_SET, mute_id, store.json_of(mute.matcher), mute.starts_at, mute.ends_at, weekly,
                                 mute.time_zone, request.auth.name, mute.comment)  # fmt: skip
         except asyncpg.InvalidRegularExpressionError:
-            raise Problem.invalid("matcher", "one of its patterns has a [range] that cannot be read") from None
+            raise Problem.invalid("matcher", "a pattern has an invalid [range]") from None
         log.info("alert mute %s set by %s from %s", mute_id, request.auth.name, request.auth.peer)
         return await stored(mute_id)
 
     @delete("/{mute_id:str}", summary="Remove a mute", responses=problems(401, 404, 503))
     async def delete_mute(mute_id: MuteId, request: Request[Any, Caller, Any]) -> None:
-        """What still fires is told then."""
+        """Messages about alerts that are still firing are sent then."""
         (row,) = await writing.fetch(_DELETE, storable(mute_id))
         if not row["is_known"]:
             raise unknown(mute_id)
@@ -146,7 +146,7 @@ def router(database: Database, writing: Database, zones: Zones, clock: Clock) ->
 
 
 def check(mute: Mute, now: datetime) -> None:
-    """Raises Problem (422) for what the types do not say."""
+    """Checks that the types do not cover. Raises Problem (422)."""
     for name in ("starts_at", "ends_at"):
         moment = getattr(mute, name)
         if moment is not None and not _FIRST <= moment <= _LAST:
@@ -154,13 +154,13 @@ def check(mute: Mute, now: datetime) -> None:
     if mute.ends_at is None and mute.weekly is None:
         raise Problem.invalid("ends_at", "is required, unless the mute is weekly")
     if mute.ends_at is not None and mute.ends_at <= (mute.starts_at or now):
-        raise Problem.invalid("ends_at", "expected a time after starts_at, or after now without it")
+        raise Problem.invalid("ends_at", "expected a time after starts_at, or in the future if starts_at is not set")
     if mute.weekly is not None and mute.weekly.from_ == mute.weekly.until:
-        raise Problem.invalid("weekly.until", "expected another time than `from`")
+        raise Problem.invalid("weekly.until", "expected a time other than `from`")
 
 
 def unknown(mute_id: str) -> Problem:
-    """404 for a mute that is not there."""
+    """404 for an unknown mute."""
     return Problem("not_found", f"there is no mute {mute_id!r}")
 
 

@@ -1,4 +1,4 @@
-"""What is told again after every turn: pings, and Alertmanagers, which forget an alert that nobody repeats."""
+"""Requests after every evaluation: pings, and alerts repeated to Alertmanagers, which forget them otherwise."""
 
 import asyncio
 import logging
@@ -22,7 +22,7 @@ from service.database.pool import Database
 from service.http.errors import Problem
 from service.http.log_limit import limited
 
-# A message that has waited for longer: whoever relies on alerts is no longer told in time.
+# A message that has waited longer than this is not delivered in time; pings stop, so that their receiver notices.
 LATE = timedelta(minutes=10)
 
 _OLDEST = "SELECT clock_timestamp() AS now, linkbeat.oldest_undelivered() AS oldest"
@@ -30,30 +30,30 @@ _STANDING = "SELECT alert::text FROM linkbeat.standing_alerts(of_channel => $1, 
 
 
 class Pulse:
-    """Called by the process that has had a turn. Never waits for a receiver."""
+    """Called after an evaluation by this process. Never waits for a receiver."""
 
     def __init__(self, writing: Database, network: Network) -> None:
         self._writing = writing
         self._network = network
-        self._told_at: dict[str, float] = {}  # of each Alertmanager, by the monotonic clock
+        self._told_at: dict[str, float] = {}  # per Alertmanager channel, monotonic
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Ends what is being sent."""
+        """Cancels the current requests."""
         for task in list(self._tasks.values()):
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     async def beat(self) -> None:
-        """After a turn that was committed."""
+        """Starts the requests after a committed evaluation."""
         with suppress(Problem, asyncpg.PostgresError):  # the pool has logged it
             await self._beat()
 
     async def _beat(self) -> None:
-        """Raises Problem (503) while the database is away."""
+        """Raises Problem (503) while the database is unreachable."""
         rows = [
             row for row in await self._writing.fetch(store.SECRETS, None) if row["kind"] in ("ping", "alertmanager")
         ]
@@ -65,7 +65,7 @@ class Pulse:
             channel = store.channel_of(row)
             name = row["channel_id"]
             if name in self._tasks:
-                continue  # its receiver is slower than turns are
+                continue  # the previous request is still running
             if isinstance(channel, PingChannel) and not is_late:
                 self._begin(name, self._ping(name, channel))
             elif isinstance(channel, AlertmanagerChannel) and self._is_due(name):
@@ -73,7 +73,7 @@ class Pulse:
 
     def _is_due(self, name: str) -> bool:
         now = time.monotonic()
-        # A turn earlier rather than one later: a minute is what an Alertmanager's own timing is made for.
+        # Rather one evaluation too early than too late: the timing of Alertmanager expects about one minute.
         if now - self._told_at.get(name, float("-inf")) < RESEND_SECONDS - 15:
             return False
         self._told_at[name] = now

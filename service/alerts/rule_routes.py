@@ -1,4 +1,4 @@
-"""Rules by REST: listed, read, set, removed, and tried on the fleet's own history before they are saved."""
+"""REST routes of rules: list, read, set and remove them, and test them on the stored history."""
 
 import logging
 from datetime import datetime
@@ -48,9 +48,9 @@ class PastEpisode(msgspec.Struct, frozen=True):
     """An alert that the rule would have had.
 
     subject      interface, mount point or level of a quota; "": the server
-    active_at    since when the condition held; fired_at, when it had held for for_seconds
-    cleared_at   since when it was over; resolved_at, when it had been over for keep_seconds; null: at `until`, not yet
-    value, peak  the last one, and the one furthest beyond the bound
+    active_at    when the condition became true; fired_at: when it had held for for_seconds
+    cleared_at   when it stopped holding; resolved_at: when it had not held for keep_seconds; null: not before `until`
+    value, peak  the last value, and the value furthest beyond the bound
     """
 
     server_id: str
@@ -67,8 +67,8 @@ class PastEpisode(msgspec.Struct, frozen=True):
 class Backtest(msgspec.Struct, frozen=True):
     """The alerts that a rule would have had in [since, until).
 
-    basis         rows; minutes: rows of the beginning of the range are no longer kept
-    is_truncated  there are more than these
+    basis         rows; minutes: the rows at the beginning of the range are no longer kept
+    is_truncated  whether there are more episodes than these
     """
 
     since: datetime
@@ -79,7 +79,7 @@ class Backtest(msgspec.Struct, frozen=True):
 
 
 def router(database: Database, testing: Database, writing: Database, clock: Clock) -> Router:
-    """/alert-rules. `testing`: for backtests, which take longer than a read may."""
+    """/alert-rules. `testing`: for backtests, which may take longer than other reads."""
 
     async def stored(rule_id: str) -> AlertRule:
         rows = await database.fetch(_LIST, storable(rule_id), "", 1)
@@ -87,7 +87,7 @@ def router(database: Database, testing: Database, writing: Database, clock: Cloc
             raise unknown(rule_id)
         return _stored(rows[0])
 
-    @get("/", summary="List rules of alerts", responses=problems(401, 422, 503))
+    @get("/", summary="List alert rules", responses=problems(401, 422, 503))
     async def list_rules(limit: Limit = 100, after: AfterName = "") -> AlertRules:
         rows = await database.fetch(_LIST, None, storable(after), limit + 1)
         found = [_stored(row) for row in rows[:limit]]
@@ -99,10 +99,10 @@ def router(database: Database, testing: Database, writing: Database, clock: Cloc
 
     @put("/{rule_id:str}", summary="Set a rule", responses=problems(*BODY, 409))
     async def put_rule(rule_id: RuleId, request: Request[Any, Caller, Any]) -> AlertRule:
-        """Replaces the one of this id. Alerts of it that fire or pend stay as they are."""
+        """Creates or replaces the rule. Its pending and firing alerts keep their state."""
         rule = await body_by_kind(request, KINDS)
         check_name(rule_id)
-        if rule_id == "test":  # as a path, POST /alert-rules/test has it
+        if rule_id == "test":  # the path of POST /alert-rules/test
             raise Problem.invalid("rule_id", "is reserved: choose another name")
         rules.check(rule)
         await store.check_channels(database.fetch, rule)
@@ -113,7 +113,7 @@ def router(database: Database, testing: Database, writing: Database, clock: Cloc
 
     @delete("/{rule_id:str}", summary="Remove a rule", responses=problems(401, 404, 409, 503))
     async def delete_rule(rule_id: RuleId, request: Request[Any, Caller, Any]) -> None:
-        """Its alerts are closed within seconds, with the reason rule_removed."""
+        """Closes its alerts within seconds, with the reason rule_removed."""
         await check_writable(rule_id)
         (row,) = await writing.fetch(_DELETE, storable(rule_id))
         if not row["is_known"]:
@@ -125,9 +125,9 @@ def router(database: Database, testing: Database, writing: Database, clock: Cloc
         if rows:
             store.check_writable(rows[0]["managed_by"], rule_id)
 
-    @post("/test", status_code=200, summary="Try a rule on the past", responses=problems(*BODY))
+    @post("/test", status_code=200, summary="Test a rule on the stored history", responses=problems(*BODY))
     async def test_rule(request: Request[Any, Any, Any], since: Since = None, until: Until = None) -> Backtest:
-        """The alerts that it would have had, by the same code as those that it will have. Nothing is stored or sent."""
+        """The alerts that the rule would have had, by the same code as real alerts. Nothing is stored or sent."""
         rule = await body_by_kind(request, KINDS)
         rules.check(rule)
         first, end = range_of(since, until, clock.now())
@@ -150,7 +150,7 @@ def router(database: Database, testing: Database, writing: Database, clock: Cloc
 
 
 def unknown(rule_id: str) -> Problem:
-    """404 for a rule that is not there."""
+    """404 for an unknown rule."""
     return Problem("not_found", f"there is no rule {rule_id!r}")
 
 

@@ -1,4 +1,4 @@
-"""Rules: what each kind is told, as REST and the file have it; stored as they are (linkbeat.alert_rules.spec)."""
+"""The fields of rules of each kind, in REST and in the file; stored in linkbeat.alert_rules.spec."""
 
 from typing import Annotated, Any, Literal
 
@@ -8,7 +8,7 @@ from msgspec import Meta
 from service.alerts.channels.kinds import Severity
 from service.http.errors import FieldError, Problem
 
-# As linkbeat.alert_rules and linkbeat.alert_channels check it.
+# The same as the checks of linkbeat.alert_rules and linkbeat.alert_channels.
 NAME_PATTERN = r"^(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,100}\Z"
 Name = Annotated[
     str,
@@ -22,7 +22,7 @@ Glob = Annotated[
     str,
     Meta(
         pattern=r"^[^\x00-\x1f\x7f-\x9f]{1,100}\Z",
-        description="A name, of which `*`, `?` and `[…]` stand for others.",
+        description="A name, or a pattern with `*`, `?` and `[…]`.",
         examples=["web-*"],
     ),
 ]
@@ -35,11 +35,11 @@ Kind = Literal["silent", "link", "rate", "quota", "filesystem", "errors", "accou
 
 
 class Scope(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What a rule is for; null: all.
+    """The servers and interfaces that a rule applies to; null: all.
 
     servers     patterns of server ids
-    interfaces  patterns of the names of interfaces; of a filesystem rule, of mount points
-    kinds       of interfaces: physical, bridge and so on
+    interfaces  patterns of interface names; for a filesystem rule, of mount points
+    kinds       kinds of interfaces: physical, bridge and so on
     """
 
     servers: Globs | None = None
@@ -48,13 +48,13 @@ class Scope(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What rules of every kind have.
+    """Fields of rules of every kind.
 
     for_seconds     how long the condition must hold
-    keep_seconds    how long it must be over; true again before that, it is the same alert
-    channels        by their names; null: every channel
-    repeat_seconds  a message again after so long, until the alert is acknowledged or over; null: none
-    note, runbook   go out with every message
+    keep_seconds    how long it must not hold before the alert ends; if it holds again earlier, the alert continues
+    channels        names of channels; null: every channel
+    repeat_seconds  interval of repeated messages, until the alert is acknowledged or ends; null: none
+    note, runbook   included in every message
     """
 
     scope: Scope = Scope()
@@ -69,7 +69,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
 
 
 class SilentRule(Rule, frozen=True, kw_only=True):
-    """A server has not reported for longer than after_seconds, while the service could hear it.
+    """A server has not reported for longer than after_seconds, while the service could receive heartbeats.
 
     after_seconds   null: three intervals of the agent, at least 90 seconds
     """
@@ -79,7 +79,7 @@ class SilentRule(Rule, frozen=True, kw_only=True):
 
 
 class LinkRule(Rule, frozen=True, kw_only=True):
-    """An interface is down for down_seconds, or changed `flaps` times within window_seconds."""
+    """An interface has been down for down_seconds, or changed its state `flaps` times within window_seconds."""
 
     kind: Literal["link"]
     down_seconds: Annotated[int, Meta(ge=0, le=86_400)] = 60
@@ -90,9 +90,9 @@ class LinkRule(Rule, frozen=True, kw_only=True):
 class RateRule(Rule, frozen=True, kw_only=True):
     """An interface's mean rate over window_seconds. Exactly one of the four bounds is set.
 
-    direction      received, sent, both together, or the greater of the two
+    direction      received, sent, their sum, or the greater of the two
     above_bps      bits per second; above_percent: of the line rate
-    clear_percent  of the bound: where the alert is over; for a lower bound, the bound is that share of it
+    clear_percent  the alert ends at this share of the bound; for a lower bound, at the bound divided by the share
     """
 
     kind: Literal["rate"]
@@ -106,10 +106,10 @@ class RateRule(Rule, frozen=True, kw_only=True):
 
 
 class QuotaRule(Rule, frozen=True, kw_only=True):
-    """A server's quota (docs/usage.md) is used to one of these shares, each told once in a billing month.
+    """The use of a server's quota (docs/usage.md) reaches one of these shares, each reported once per billing month.
 
     percent    shares
-    forecast   whether an expected 100 % is told, too, from the third day on
+    forecast   whether to alert also if 100 % is expected, from the third day on
     """
 
     kind: Literal["quota"]
@@ -120,9 +120,9 @@ class QuotaRule(Rule, frozen=True, kw_only=True):
 
 
 class FilesystemRule(Rule, frozen=True, kw_only=True):
-    """A filesystem is full to above_percent, has less than below_bytes available, will be full, or cannot be reached.
+    """A filesystem is used to above_percent, has less than below_bytes available, will be full, or is unreachable.
 
-    Without any of the first three: 90 % and 24 hours.
+    If none of the first three is set: 90 % and 24 hours.
     """
 
     kind: Literal["filesystem"]
@@ -135,7 +135,7 @@ class FilesystemRule(Rule, frozen=True, kw_only=True):
 class ErrorsRule(Rule, frozen=True, kw_only=True):
     """Errors and drops of an interface: `count` within window_seconds, and `percent` of its packets.
 
-    packets   at least so many, below which a share says little
+    packets   minimum number of packets: with fewer, the share means little
     """
 
     kind: Literal["errors"]
@@ -146,9 +146,9 @@ class ErrorsRule(Rule, frozen=True, kw_only=True):
 
 
 class AccountRule(Rule, frozen=True, kw_only=True):
-    """What endangers the exactness of counts: resets without a reboot, rejected readings, two machines under one id.
+    """Threats to exact counts: resets without a reboot, rejected readings, two machines with one id.
 
-    resets   in a day
+    resets   per day
     """
 
     kind: Literal["account"]
@@ -156,7 +156,7 @@ class AccountRule(Rule, frozen=True, kw_only=True):
 
 
 class AgentRule(Rule, frozen=True, kw_only=True):
-    """An agent lost heartbeats, keeps them in memory only, is behind, or has a clock that is wrong."""
+    """An agent lost heartbeats, keeps them only in memory, is behind, or has a wrong clock."""
 
     kind: Literal["agent"]
 
@@ -168,11 +168,11 @@ KINDS: dict[str, type[AnyRule]] = {
 }  # fmt: skip
 _BOUNDS = ("above_bps", "below_bps", "above_percent", "below_percent")
 _OF_INTERFACES = (LinkRule, RateRule, ErrorsRule)
-_COLUMNS = ("kind", "severity", "enabled")  # of the table, beside its spec
+_COLUMNS = ("kind", "severity", "enabled")  # columns of the table; the other fields are its spec
 
 
 def check(rule: AnyRule) -> None:
-    """Raises Problem (422) for what the types do not say."""
+    """Checks that the types do not cover. Raises Problem (422)."""
     errors = []
     if isinstance(rule, RateRule):
         given = [name for name in _BOUNDS if getattr(rule, name) is not None]
@@ -181,15 +181,17 @@ def check(rule: AnyRule) -> None:
             errors.append(FieldError(path, f"expected exactly one of {', '.join(_BOUNDS)}, got {len(given)}"))
     if not isinstance(rule, _OF_INTERFACES):
         if rule.scope.kinds is not None:
-            errors.append(FieldError("scope.kinds", "is for rules about interfaces: link, rate and errors"))
+            errors.append(FieldError("scope.kinds", "is only allowed for rules of kind link, rate and errors"))
         if rule.scope.interfaces is not None and not isinstance(rule, FilesystemRule):
-            errors.append(FieldError("scope.interfaces", "is for the rules link, rate, errors and filesystem"))
+            errors.append(
+                FieldError("scope.interfaces", "is only allowed for rules of kind link, rate, errors and filesystem")
+            )
     if errors:
         raise Problem("invalid", "; ".join(f"{one.path}: {one.reason}" for one in errors[:5]), errors)
 
 
 def spec_of(rule: AnyRule) -> dict[str, Any]:
-    """What is stored of a rule beside its columns: what differs from the defaults."""
+    """The fields of a rule that differ from the defaults and have no column of their own."""
     return {name: value for name, value in msgspec.to_builtins(rule).items() if name not in _COLUMNS}
 
 
@@ -200,12 +202,12 @@ def from_columns(kind: str, spec: dict[str, Any], severity: str, *, enabled: boo
 
 
 class AlertRule(msgspec.Struct, frozen=True, kw_only=True):
-    """A rule as it is stored. Parameters that are null, its kind does not have, or they are not set.
+    """A stored rule. Parameters that its kind does not have, or that are not set, are null.
 
-    managed_by  api; file: the one that LINKBEAT_ALERTS_FILE names, and read-only; preset: the installation's, unchanged
-    revision    counts its changes
+    managed_by  api; file: set by the file in LINKBEAT_ALERTS_FILE, and read-only; preset: installed and unchanged
+    revision    number of changes
     channels    null: every channel
-    percent     of kind quota a list, of kind errors a number
+    percent     a list for kind quota, a number for kind errors
     """
 
     id: str

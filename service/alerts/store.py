@@ -1,4 +1,4 @@
-"""Writing rules, channels and mutes: what the REST routes and the file share."""
+"""Stores rules, channels and mutes, for the REST routes and the file."""
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -25,18 +25,18 @@ _SET_CHANNEL = (
     "new_min_severity => $5, new_sends_resolved => $6, new_sends_late => $7, new_digest => $8, new_time_zone => $9, "
     "new_enabled => $10, new_managed_by => $11)"
 )
-# Of a channel, the columns of its table; the other fields are its spec.
+# Columns of the table of channels; the other fields of a channel are its spec.
 CHANNEL_COLUMNS = ("kind", "min_severity", "sends_resolved", "sends_late", "digest_seconds", "time_zone", "enabled")
 SECRETS = "SELECT * FROM linkbeat.alert_channel_secrets($1)"
 
 
 def json_of(value: Any) -> str:
-    """As a parameter for jsonb."""
+    """JSON for a jsonb parameter."""
     return msgspec.json.encode(value).decode()
 
 
 async def set_rule(fetch: Fetch, rule_id: str, rule: AnyRule, managed_by: ManagedBy) -> None:
-    """Writes a rule that was checked (rules.check). Raises Problem (422) for a pattern that cannot be read."""
+    """Stores a checked rule (rules.check). Raises Problem (422) for an invalid pattern."""
     try:
         await fetch(
             _SET_RULE, rule_id, rule.kind, json_of(rules.spec_of(rule)), rule.severity, rule.enabled, managed_by
@@ -46,12 +46,12 @@ async def set_rule(fetch: Fetch, rule_id: str, rule: AnyRule, managed_by: Manage
 
 
 def bad_pattern() -> Problem:
-    """422 for a pattern that the database cannot read."""
-    return Problem.invalid("scope", "one of its patterns has a [range] that cannot be read")
+    """422 for a pattern that the database rejects."""
+    return Problem.invalid("scope", "a pattern has an invalid [range]")
 
 
 async def set_channel(fetch: Fetch, channel_id: str, channel: Channel, managed_by: ManagedBy) -> None:
-    """Writes a channel that is complete and was checked (kinds.completed, kinds.check)."""
+    """Stores a completed and checked channel (kinds.completed, kinds.check)."""
     public, secret = kinds.split(channel)
     spec = {name: value for name, value in public.items() if name not in CHANNEL_COLUMNS}
     await fetch(
@@ -62,19 +62,19 @@ async def set_channel(fetch: Fetch, channel_id: str, channel: Channel, managed_b
 
 
 def channel_of(row: asyncpg.Record) -> Channel:
-    """A row of SECRETS, with its secrets."""
+    """The channel in a row of SECRETS, with its secrets."""
     public = msgspec.json.decode(row["spec"]) | {"kind": row["kind"], "time_zone": row["time_zone"]}
     return kinds.joined(public, msgspec.json.decode(row["secret"]) if row["secret"] else {})
 
 
 async def stored_channel(fetch: Fetch, channel_id: str) -> tuple[Channel | None, str]:
-    """A channel with its secrets, and who manages it; None and "" where there is none."""
+    """A channel with its secrets, and its managed_by; None and "" if it does not exist."""
     rows = await fetch(SECRETS, channel_id)
     return (channel_of(rows[0]), rows[0]["managed_by"]) if rows else (None, "")
 
 
 async def check_channels(fetch: Fetch, rule: AnyRule) -> None:
-    """Raises Problem (422) where the rule names a channel that is not there, or is told nothing by messages."""
+    """Raises Problem (422) if the rule names an unknown channel or a ping channel."""
     rows = await fetch("SELECT channel_id, kind FROM linkbeat.alert_channels WHERE channel_id = ANY ($1)",
                        rule.channels or [])  # fmt: skip
     errors = wrong_channels(rule, {row["channel_id"]: row["kind"] for row in rows})
@@ -83,19 +83,17 @@ async def check_channels(fetch: Fetch, rule: AnyRule) -> None:
 
 
 def wrong_channels(rule: AnyRule, known: dict[str, str]) -> list[FieldError]:
-    """What is wrong with the channels that a rule names; `known` has the kind of each that there is."""
+    """Errors in the channels of a rule; `known` has the kind of each existing channel."""
     errors = []
     for place, name in enumerate(rule.channels or ()):
         if name not in known:
             errors.append(FieldError(f"channels[{place}]", f"there is no channel {name!r}"))
         elif known[name] == "ping":
-            errors.append(FieldError(f"channels[{place}]", f"{name!r} is a ping, which no message is sent to"))
+            errors.append(FieldError(f"channels[{place}]", f"{name!r} is a ping channel, which gets no messages"))
     return errors
 
 
 def check_writable(managed_by: str, name: str) -> None:
-    """Raises Problem (409) for what a file has set."""
+    """Raises Problem (409) for a rule or channel that is managed by a file."""
     if managed_by == "file":
-        raise Problem(
-            "managed_by_file", f"{name!r} is set by the file that LINKBEAT_ALERTS_FILE names: change it there"
-        )
+        raise Problem("managed_by_file", f"{name!r} is set by the file in LINKBEAT_ALERTS_FILE: change it there")

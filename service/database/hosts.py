@@ -1,8 +1,8 @@
 """Connecting to one of several hosts: `postgresql://user@a:5432,b:5432/db`.
 
-asyncpg tries the hosts of such a URL one after the other within one deadline, so that a host that accepts and stays
-silent uses up the time of all. Here each has its own: the host that was good last begins, and the others join it after
-a moment, or as soon as it fails ("happy eyeballs", RFC 8305). The first that is what is asked for is taken.
+asyncpg tries the hosts of such a URL one after the other within one deadline, so a host that accepts the connection but
+does not respond uses up the time of all. Here each host has its own deadline: the last working host is tried first, and
+the others after a short delay or as soon as it fails ("Happy Eyeballs", RFC 8305). The first suitable host is used.
 """
 
 import asyncio
@@ -13,20 +13,20 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 
-HEAD_START_SECONDS = 0.3  # of the host that was good last; a connection takes some hundredths
+HEAD_START_SECONDS = 0.3  # for the last working host; connecting takes some hundredths of a second
 Target = Literal["primary", "any"]
-"""primary: no standby. any: a standby will do."""
+"""primary: not a standby. any: a standby is acceptable."""
 
 _SET = "SELECT set_config(name, value, false) FROM unnest($1::text[], $2::text[]) AS settings (name, value)"
 
 _good_last: dict[tuple[str, Target], str] = {}  # by the URL of several hosts
-_without_parameters: set[str] = set()  # URLs whose startup parameters are not passed on
+_without_parameters: set[str] = set()  # URLs of poolers that do not pass startup parameters on
 
 
 class NoHostError(ConnectionError):
-    """None of the hosts can be used; the message has each with its reason.
+    """None of the hosts can be used; the message gives the reason for each.
 
-    errors  what each host raised
+    errors  one exception per host
     """
 
     def __init__(self, errors: Mapping[str, BaseException]) -> None:
@@ -46,14 +46,14 @@ async def connect(
     server_settings: Mapping[str, str] | None = None,
     **options: Any,
 ) -> asyncpg.Connection:
-    """A connection to the first host of `url` that is `target`.
+    """A connection to the first host of `url` that matches `target`.
 
-    seconds          that each host has
-    server_settings  that the session begins with; behind a pooler that does not pass them on, set by a statement
+    seconds          time limit for each host
+    server_settings  initial settings of the session; set by a statement behind a pooler that does not pass them on
     options          of asyncpg.connect
 
-    Raises what asyncpg.connect raises where `url` has one host, NotPrimaryError where that is no primary, and
-    NoHostError where it has several.
+    With one host in `url`, raises the exceptions of asyncpg.connect, or NotPrimaryError if it is a standby; with
+    several, NoHostError.
     """
 
     async def attempt(host_url: str) -> asyncpg.Connection:
@@ -77,7 +77,7 @@ async def connect(
 
 
 def distrust(url: str) -> None:
-    """The next connection begins with another host: the last one accepted connections and was of no use."""
+    """Makes the next connection start with another host: the last one accepted connections but did not work."""
     for (known, target), host in list(_good_last.items()):
         if known == url:
             hosts = list(split(url))
@@ -92,9 +92,9 @@ def pass_parameters_by_statement(url: str) -> None:
 def split(url: str) -> dict[str, str]:
     """The URL of each host, by how the host is written; a URL without hosts is one, under "".
 
-    Hosts stand before the path, or as host= and port= in the query, each separated by commas (libpq's way).
+    Hosts stand before the path, or as host= and port= in the query, each separated by commas, as in libpq.
 
-    Raises asyncpg.ClientConfigurationError where there are not as many ports as hosts.
+    Raises asyncpg.ClientConfigurationError if the numbers of hosts and ports differ.
     """
     parts = urlsplit(url)
     login, at, places = parts.netloc.rpartition("@")
@@ -120,14 +120,14 @@ def split(url: str) -> dict[str, str]:
 
 
 def reason(raised: BaseException) -> str:
-    """What an exception says, or is where it says nothing: TimeoutError has no message."""
-    return str(raised) or ("no answer in time" if isinstance(raised, TimeoutError) else type(raised).__name__)
+    """The message of an exception, or its type if it has none, like TimeoutError."""
+    return str(raised) or ("no response in time" if isinstance(raised, TimeoutError) else type(raised).__name__)
 
 
 async def _first(
     candidates: Sequence[tuple[str, str]], attempt: Callable[[str], Coroutine[Any, Any, asyncpg.Connection]]
 ) -> tuple[str, asyncpg.Connection]:
-    """The first connection that comes about, and its host. Raises NoHostError."""
+    """The first connection that succeeds, and its host. Raises NoHostError."""
     tasks: dict[str, asyncio.Task[asyncpg.Connection]] = {}
     try:
         for hosts, seconds in ((candidates[:1], HEAD_START_SECONDS), (candidates[1:], None)):
@@ -146,7 +146,7 @@ async def _first(
             task.cancel()
         for late in await asyncio.gather(*tasks.values(), return_exceptions=True):
             if isinstance(late, asyncpg.Connection):
-                late.terminate()  # two were good at once
+                late.terminate()  # two succeeded at the same time
 
 
 async def _connect_one(
@@ -157,7 +157,7 @@ async def _connect_one(
         try:
             return await open_session(server_settings=settings)
         except asyncpg.ProtocolViolationError as raised:
-            if "unsupported startup parameter" not in str(raised):  # PgBouncer's words
+            if "unsupported startup parameter" not in str(raised):  # the message of PgBouncer
                 raise
             pass_parameters_by_statement(url)
     connection = await open_session()
@@ -170,7 +170,7 @@ async def _connect_one(
 
 
 async def _is_standby(connection: asyncpg.Connection) -> bool:
-    """The server says so as the session begins; only a pooler may have kept that to itself."""
+    """The server reports this at the start of the session; only a pooler may omit it."""
     told: str | None = getattr(connection.get_settings(), "in_hot_standby", None)
     if told is not None:
         return told == "on"

@@ -1,4 +1,4 @@
-"""Work that one of many services does at a time: whoever has the lease, a row of linkbeat.leases."""
+"""Leases, rows of linkbeat.leases: only the process that holds the lease of a task works on it."""
 
 import asyncio
 import os
@@ -14,10 +14,11 @@ from service.database.pool import CONNECT_SECONDS, UNREACHABLE, WRITE_SECONDS
 
 LEASE_SECONDS = 30.0
 EXTEND_SECONDS = 10.0
-RELEASE_SECONDS = 1.0  # the end of a service does not wait for a database that hangs
-# A server notices by then that the client of a running statement is gone, well within the lease of a killed process.
+RELEASE_SECONDS = 1.0  # a service that shuts down does not wait for a database that hangs
+# The server detects a lost client of a running statement within this time, long before the lease of the process
+# expires.
 _CLIENT_CHECK = "2s"
-# Nothing that the server has said: whether the statement still runs is not known.
+# Not errors from the server: the statement may still be running.
 _LOST = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.PostgresConnectionError)
 
 _TAKE = "SELECT linkbeat.take_lease(of_name => $1, new_holder => $2, for_seconds => $3)"
@@ -29,14 +30,14 @@ _RELEASE = "SELECT linkbeat.release_lease(of_name => $1, of_holder => $2)"
 async def leased(
     url: str, name: str, *, command_seconds: float, settings: Mapping[str, str]
 ) -> AsyncIterator[asyncpg.Connection | None]:
-    """A connection for the work of that name, while this process has its lease; None where another process has it.
+    """A connection for the task `name` while this process holds its lease; None if another process holds it.
 
-    command_seconds  the longest that one statement of the work may take
+    command_seconds  time limit for one statement of the task
     settings         of the session
 
-    The lease is extended by a connection of its own, so a statement may take longer than LEASE_SECONDS. Where it is
-    lost, the connection is closed under the work, which fails. Where the path to the database is to blame for that, the
-    last statement may still run, and the lease stays until it expires.
+    A second connection extends the lease, so a statement may take longer than LEASE_SECONDS. If the lease is lost, the
+    connection is closed and the task fails. If the database became unreachable, the last statement may still be
+    running, and the lease is kept until it expires.
 
     Raises one of UNREACHABLE, asyncpg.PostgresError.
     """
@@ -68,14 +69,14 @@ async def leased(
 
 
 async def _extend(keeping: asyncpg.Connection, name: str, holder: str, working: asyncpg.Connection) -> None:
-    """Extends the lease until it is cancelled, or the lease is lost."""
+    """Extends the lease until this task is cancelled or the lease is lost."""
     is_held = True
     while is_held:
         await asyncio.sleep(EXTEND_SECONDS)
         try:
             is_held = await keeping.fetchval(_EXTEND, name, holder, LEASE_SECONDS)
         except (*UNREACHABLE, asyncpg.PostgresError):
-            is_held = False  # it may be; what is due is done again when the database is back
+            is_held = False  # assumed lost; unfinished work is repeated once the database is back
     working.terminate()
 
 

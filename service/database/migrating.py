@@ -1,7 +1,7 @@
-"""Whose turn it is to migrate, of several services that start at once.
+"""Lets only one of several services that start at the same time migrate the database.
 
-An advisory lock of the transaction that migrates, and not a lease (service/database/leases.py): a migration makes the
-table of leases, and the lock ends with the transaction that it guards, whatever ends that.
+Uses a transaction-level advisory lock instead of a lease (service/database/leases.py): the table of leases is created
+by a migration, and the lock is always released with the transaction that it protects.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import asyncpg
 POLL_SECONDS = 0.5
 ASK_SECONDS = 10.0
 
-# A migrator whose machine is gone does not keep the others from their turn: the server notices within a minute.
+# If the machine of a migrating service fails, the server notices within a minute and the others can continue.
 SESSION = {
     "application_name": "linkbeat migrate",
     "tcp_keepalives_idle": "20",
@@ -24,7 +24,7 @@ SESSION = {
 
 _LOCK = 0x6C696E6B62656174  # "linkbeat"
 _TAKE = "SELECT pg_try_advisory_xact_lock($1)"
-# Both halves of the key, as pg_locks shows it.
+# pg_locks shows the key in two halves.
 _HOLDER = """
 SELECT coalesce(host(client_addr), 'this machine') AS host, pid
 FROM pg_locks JOIN pg_stat_activity USING (pid)
@@ -35,14 +35,14 @@ WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND classid = ($1::bigi
 
 
 class Turn:
-    """Waits for the other migrators, and says so once."""
+    """Waits for other services that migrate, and reports that once."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._has_said = False
 
     async def take(self, connection: asyncpg.Connection) -> None:
-        """Returns in its turn, which is over with the connection's transaction."""
+        """Returns once this connection has the lock, which its transaction holds until it ends."""
         while not await connection.fetchval(_TAKE, _LOCK, timeout=ASK_SECONDS):
             if not self._has_said:
                 self._has_said = True
@@ -52,9 +52,9 @@ class Turn:
 
 async def _waiting(connection: asyncpg.Connection) -> str:
     holder = await connection.fetchrow(_HOLDER, _LOCK)
-    if holder is None:  # it has just ended
-        return "Schema: waiting for another service that migrates this database"
+    if holder is None:  # it has ended in the meantime
+        return "Schema: waiting for another service that is migrating this database"
     return (
-        f"Schema: waiting for another service that migrates this database "
+        f"Schema: waiting for another service that is migrating this database "
         f"(from {holder['host']}, server process {holder['pid']})"
     )

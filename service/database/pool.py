@@ -185,7 +185,7 @@ async def connect_writer(url: str, *, waits_for_disk: bool) -> asyncpg.Connectio
             "timezone": "UTC",
             "plan_cache_mode": "force_generic_plan",
             # A replay into compressed chunks opens a thousand rows for each that it brings; at the default of 100,000 a
-            # transaction, a batch of a hundred machines would fail for good.
+            # transaction, a batch of a hundred machines would never succeed.
             "timescaledb.max_tuples_decompressed_per_dml_transaction": "0",
             # Compiling a batch's few milliseconds of work would cost more than the work.
             "jit": "off",

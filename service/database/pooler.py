@@ -1,8 +1,8 @@
-"""Poolers such as PgBouncer between Linkbeat and its database: one that pools sessions will do, others are refused.
+"""Connection poolers such as PgBouncer: session pooling is supported, transaction and statement pooling are refused.
 
-A session of Linkbeat is more than its statements: it has settings that it began with, a role that it took on, prepared
-statements and advisory locks. A pooler that gives each transaction another server connection mixes those of all its
-clients: a reader would write as linkbeat_ingest, and a commit would be waited for or not as another session asked.
+Linkbeat relies on session state: initial settings, a role, prepared statements and advisory locks. With transaction
+pooling, clients share server connections and mix their state: a reader would write as linkbeat_ingest, and a commit
+would wait for the disk or not, depending on the settings of another session.
 """
 
 import asyncpg
@@ -13,11 +13,11 @@ ROUNDS = 5
 _ASKED = "force_generic_plan"
 _SESSION = "SELECT current_setting('plan_cache_mode') AS plans, pg_backend_pid() AS pid"
 REFUSAL = (
-    "a connection pooler stands before the database and gives each transaction another session; connect to PostgreSQL "
-    "itself, or set pool_mode = session for this database (docs/durability.md)"
+    "a connection pooler in front of the database pools transactions or statements; connect to PostgreSQL directly, or "
+    "set pool_mode = session for this database (docs/durability.md)"
 )
 
-# Prepared statements that another session has, or this one no longer; and no BEGIN where statements are pooled.
+# A prepared statement belongs to another session or is missing; statement pooling rejects BEGIN.
 _MIXED_UP = (
     asyncpg.InvalidSQLStatementNameError,
     asyncpg.DuplicatePreparedStatementError,
@@ -26,13 +26,13 @@ _MIXED_UP = (
 
 
 class PoolerError(ConnectionError):
-    """A pooler in between that cannot be used; the message has the remedy."""
+    """The pooler in front of the database is not supported; the message has the remedy."""
 
 
 async def require_sessions(url: str, *, seconds: float) -> None:
-    """Returns where a connection is a session of its own, however many poolers and proxies stand in between.
+    """Checks that every connection has its own session, through any poolers and proxies.
 
-    Raises PoolerError, and whatever hosts.connect raises.
+    Raises PoolerError, and the exceptions of hosts.connect.
     """
     first = await _connect(url, seconds)
     try:
@@ -55,7 +55,7 @@ async def _connect(url: str, seconds: float) -> asyncpg.Connection:
 
 
 async def _is_pooled(url: str, connection: asyncpg.Connection) -> bool:
-    """Whether a pooler answers: it drops the settings that a session begins with, or gives process ids of its own."""
+    """Whether a pooler responds: it drops the initial settings of a session, or reports its own process ids."""
     session = await connection.fetchrow(_SESSION)
     assert session is not None
     if session["plans"] != _ASKED:
@@ -65,10 +65,10 @@ async def _is_pooled(url: str, connection: asyncpg.Connection) -> bool:
 
 
 async def _require_own(first: asyncpg.Connection, second: asyncpg.Connection) -> None:
-    """Raises PoolerError where the second connection comes by the first one's session, or takes it away.
+    """Raises PoolerError if both connections get the same session, or the first one is moved to another.
 
-    While a transaction of the second is open, the first must still be where it was. Some rounds, because other clients
-    of the pooler may have taken the session that would have shown it.
+    While the second connection has an open transaction, the first must still have its session. Repeated for some
+    rounds, because other clients of the pooler may hold the session in question.
     """
     for _ in range(ROUNDS):
         before = await first.fetchrow(_SESSION)

@@ -1,4 +1,4 @@
-"""From where the reads of one request may be answered, and how old what they found may be."""
+"""Where the reads of a request may be executed, and how old their results may be."""
 
 import time
 from collections.abc import Iterable
@@ -6,11 +6,11 @@ from contextvars import ContextVar
 
 
 class Reading:
-    """One request's reads.
+    """The reads of one request.
 
-    may_lag   whether a replica will do
-    servers   that the request names: what this process has just stored of them must be there
-    as_of     all that was acknowledged by then is in the response, by the monotonic clock; None: nothing was read
+    may_lag   whether a replica may answer
+    servers   named in the request: a replica must have everything that this process has stored of them
+    as_of     the response contains everything acknowledged by this time (monotonic clock); None: nothing was read
     """
 
     __slots__ = ("as_of", "may_lag", "servers")
@@ -21,24 +21,24 @@ class Reading:
         self.as_of: float | None = None
 
     def note(self, as_of: float) -> None:
-        """Something was read that is as old as this."""
+        """Records that a read returned data as of this time."""
         self.as_of = as_of if self.as_of is None else min(self.as_of, as_of)
 
     def apart(self) -> "Reading":
-        """The same, for a response that several requests wait for."""
+        """A copy without as_of, for a response that several requests wait for."""
         return Reading(may_lag=self.may_lag, servers=self.servers)
 
 
-# Set by service/access/identity.py where there are replicas; None: the primary is read, and nobody asks how old it is.
+# Set by service/access/identity.py if there are replicas; None: reads go to the primary and their age is not recorded.
 reading: ContextVar[Reading | None] = ContextVar("reading", default=None)
 
 
 def may_lag() -> bool:
-    """Whether a replica will do for what is read now."""
+    """Whether a replica may answer the current reads."""
     now = reading.get()
     return now is not None and now.may_lag
 
 
 def wall_time(as_of: float) -> float:
-    """The moment in seconds since 1970."""
+    """The time in seconds since 1970."""
     return time.time() - (time.monotonic() - as_of)

@@ -1,12 +1,12 @@
-"""Reads on replicas that are near enough to the primary.
+"""Reads on replicas within a bound of staleness.
 
-Each process asks the primary again and again how far its log is flushed, and each replica how far it has replayed it. A
-replica that has replayed all that was flushed at a moment shows all that was acknowledged by then: it is as of that
-moment. So no clock but this process's counts, and an idle fleet's replica is never behind, which the time of its last
-transaction (pg_last_xact_replay_timestamp) would say.
+Each process polls the flushed WAL position of the primary and the replayed position of each replica. A replica that has
+replayed everything flushed at a time T shows everything acknowledged by T: it is as of T. So only the clock of this
+process matters, and the replica of an idle fleet is not considered stale, as it would be by the time of its last
+transaction (pg_last_xact_replay_timestamp).
 
-A replica is used while it is as of `lag_seconds` ago at the most, and, for a server that this process has stored
-something of, as of a moment after that.
+A replica is used if it is as of at most `lag_seconds` ago and, for the servers that a request names, as of a time after
+the last heartbeat that this process stored of them.
 """
 
 import asyncio
@@ -27,17 +27,18 @@ from service.http.errors import Problem
 from service.http.log_limit import limited
 
 POLL_SECONDS = 0.5
-ASK_SECONDS = 2.0  # that a server has for its position
-RETRY_SECONDS = 2.0  # a statement that failed later is not sent to another server: nobody waits for as long again
+ASK_SECONDS = 2.0  # time limit for a position
+# A statement that failed after this time is not retried: the client would wait twice as long.
+RETRY_SECONDS = 2.0
 REMEMBERED_SECONDS = 5.0
 
-# Any login may execute these. The name of a log file begins with the primary's timeline.
+# Executable by every login. The name of a WAL file begins with the timeline of the primary.
 _PRIMARY = """
 SELECT pg_current_wal_flush_lsn() - '0/0'::pg_lsn AS position,
        (SELECT system_identifier FROM pg_control_system()) AS system,
        ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint AS timeline
 """
-# After a failover, another standby may have replayed what the new primary never had: only its timeline tells.
+# After a failover, another standby may have replayed WAL that the new primary never had: only its timeline shows that.
 _REPLICA = """
 SELECT pg_last_wal_replay_lsn() - '0/0'::pg_lsn AS position,
        (SELECT system_identifier FROM pg_control_system()) AS system,
@@ -53,7 +54,7 @@ class Replica:
     """One host.
 
     name      host:port, for logs and metrics
-    as_of     all that was acknowledged by then it has replayed, by the monotonic clock
+    as_of     it has replayed everything acknowledged by this time (monotonic clock)
     """
 
     def __init__(self, name: str, url: str) -> None:
@@ -63,21 +64,21 @@ class Replica:
 
 
 class Replicas:
-    """What this process knows of the replicas, and what it has stored lately. `async with` begins to follow them.
+    """The state of the replicas, and the servers that this process stored recently. `async with` starts the polling.
 
-    reads      statements that a replica would have done for, by the server that answered: its name, or "primary"
-    retries    of those, the ones that another server answered, by the server that could not
+    reads      statements that a replica may answer, by the server that answered: its name, or "primary"
+    retries    those of them that another server answered, by the replica that failed
     """
 
     def __init__(self, url: str, primary_url: str, lag_seconds: float) -> None:
-        """`url`: of all replicas, hosts separated by commas. Raises asyncpg.ClientConfigurationError."""
+        """`url` has the hosts of all replicas, separated by commas. Raises asyncpg.ClientConfigurationError."""
         self._primary_url = primary_url
         self._lag_seconds = lag_seconds
         self._poll_seconds = min(POLL_SECONDS, lag_seconds / 4)
         self.members = [Replica(name, one) for name, one in split(url).items()]
         self._turns = itertools.count()
-        self._samples: deque[tuple[float, int]] = deque()  # when, and how far the primary's log was flushed then
-        self._of: tuple[int, int] | None = None  # system and timeline that the samples are of
+        self._samples: deque[tuple[float, int]] = deque()  # time, and flushed WAL position of the primary
+        self._of: tuple[int, int] | None = None  # system and timeline of the samples
         self._stored: dict[str, float] = {}  # servers, oldest first
         self._tasks: list[asyncio.Task[None]] = []
         self.reads: Counter[str] = Counter()
@@ -96,12 +97,12 @@ class Replicas:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def note_stored(self, server_ids: Iterable[str]) -> None:
-        """Something of these servers has just been flushed."""
+        """Records that heartbeats of these servers were flushed now."""
         now = time.monotonic()
         for server_id in server_ids:
             self._stored.pop(server_id, None)
             self._stored[server_id] = now
-        # What is older than the bound every replica in use has.
+        # Every replica in use has the heartbeats that are older than the bound.
         least = now - max(REMEMBERED_SECONDS, self._lag_seconds)
         while self._stored:
             server_id, stored = next(iter(self._stored.items()))
@@ -110,7 +111,7 @@ class Replicas:
             del self._stored[server_id]
 
     def usable(self, wanted: Reading) -> Iterator[Replica]:
-        """Those that will do, beginning with another one each time."""
+        """The replicas that are recent enough, in rotating order."""
         least = time.monotonic() - self._lag_seconds
         for server_id in wanted.servers:
             least = max(least, self._stored.get(server_id, least))
@@ -121,7 +122,7 @@ class Replicas:
                 yield replica
 
     def behind_seconds(self) -> dict[str, float]:
-        """How far each may be behind, at most; infinite where that is not known."""
+        """Upper bound of the staleness of each replica; infinite if unknown."""
         now = time.monotonic()
         return {one.name: now - one.as_of for one in self.members}
 
@@ -132,13 +133,13 @@ class Replicas:
     async def _follow_replica(self, replica: Replica) -> None:
         while True:
             await self._ask(replica.name, replica.url, "any", partial(self._take_replica, replica))
-            # It may have been restarted, and shows less than before until it has replayed that again.
+            # If it was restarted, it shows an older state until it has replayed the WAL again.
             replica.as_of = float("-inf")
 
     async def _ask(
         self, name: str, url: str, target: Target, take: Callable[[asyncpg.Connection], Awaitable[None]]
     ) -> None:
-        """Asks until the connection is lost, and a moment longer."""
+        """Polls until the connection is lost, then waits for one poll interval."""
         connection = None
         try:
             connection = await connect(
@@ -152,7 +153,7 @@ class Replicas:
                 await take(connection)
                 await asyncio.sleep(self._poll_seconds)
         except (*UNREACHABLE, asyncpg.PostgresError) as raised:
-            limited(logging.WARNING, ("replica", name), "replicas: %s is not followed: %s", name, reason(raised))
+            limited(logging.WARNING, ("replica", name), "replicas: %s cannot be polled: %s", name, reason(raised))
         finally:
             if connection is not None:
                 connection.terminate()
@@ -177,7 +178,10 @@ class Replicas:
         row = await connection.fetchrow(_REPLICA)
         if row is None:
             limited(
-                logging.WARNING, ("replica", replica.name), "replicas: %s is no standby, and not read", replica.name
+                logging.WARNING,
+                ("replica", replica.name),
+                "replicas: %s is not a standby and is not used",
+                replica.name,
             )
         if row is None or (row["system"], row["timeline"]) != self._of or row["position"] is None:
             replica.as_of = float("-inf")
@@ -190,10 +194,10 @@ class Replicas:
 
 
 class ReplicatedDatabase(Database):
-    """Reads on a replica where the request allows that and one will do, else on the primary."""
+    """Reads on a replica if the request allows it and one is recent enough, otherwise on the primary."""
 
     def __init__(self, url: str, replicas: Replicas, **options: Any) -> None:
-        """`options` of Database: each server has a pool of its own."""
+        """`options`: those of Database. Each server has its own pool."""
         super().__init__(url, **options)
         self._replicas = replicas
         self._copies = {one: Database(one.url, target="any", **options) for one in replicas.members}
@@ -210,13 +214,13 @@ class ReplicatedDatabase(Database):
         await super().__aexit__(*of)
 
     async def fetch(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
-        """As Database has it; a replica that cannot answer is asked once, and then another server."""
+        """As in Database. If a replica fails, another server is asked."""
         return await self._anywhere(
             lambda copy: copy.fetch(sql, *arguments), lambda: super(ReplicatedDatabase, self).fetch(sql, *arguments)
         )
 
     async def copy(self, sql: str, *arguments: Any, **options: Any) -> tuple[bytearray, int]:
-        """As Database has it; a replica that cannot answer is asked once, and then another server."""
+        """As in Database. If a replica fails, another server is asked."""
         return await self._anywhere(
             lambda copy: copy.copy(sql, *arguments, **options),
             lambda: super(ReplicatedDatabase, self).copy(sql, *arguments, **options),
@@ -250,7 +254,7 @@ class ReplicatedDatabase(Database):
 
 
 def _may_pass_elsewhere(refused: Problem, started: float) -> bool:
-    """Whether the replica is to blame, and not the statement: it is gone, or its recovery had to cancel that."""
+    """Whether the replica failed, not the statement: it is unreachable, or its recovery cancelled the statement."""
     if refused.code != "database_unavailable" or time.monotonic() - started > RETRY_SECONDS:
         return False
     cause = refused.__cause__

@@ -1,4 +1,4 @@
-"""Which server a session is on: an acknowledgement holds for one server and not for its namesake after a failover."""
+"""Identifies the server of a session: an acknowledgement is not valid for the server that replaces it in a failover."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -6,8 +6,8 @@ from typing import Self
 
 import asyncpg
 
-# Any login may execute these. The name of a log file begins with the timeline that this server writes at the moment;
-# pg_control_checkpoint() names the old one until the first checkpoint after a promotion.
+# Executable by every login. The name of a WAL file begins with the current timeline of this server;
+# pg_control_checkpoint() has the old timeline until the first checkpoint after a promotion.
 _IDENTITY = """
 SELECT (SELECT system_identifier FROM pg_control_system()) AS system_identifier,
        ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint AS timeline,
@@ -19,8 +19,8 @@ SELECT (SELECT system_identifier FROM pg_control_system()) AS system_identifier,
 class ServerIdentity:
     """One run of one database server.
 
-    system_identifier  of the cluster, which its standbys share; initdb chooses it
-    timeline           grows with each promotion and each restore to a point in time
+    system_identifier  chosen by initdb and shared by all standbys of the cluster
+    timeline           increases with each promotion and each point-in-time recovery
     started_at         when the server's postmaster started
     """
 
@@ -30,9 +30,9 @@ class ServerIdentity:
 
     @property
     def epoch(self) -> str:
-        """`<system_identifier>.<timeline>`: another one means that acknowledged data may be gone.
+        """`<system_identifier>.<timeline>`: if it changes, acknowledged data may be missing.
 
-        A failover, a restore or another cluster changes it, a restart does not. Compared for equality only.
+        It changes with a failover, a restore or another cluster, but not with a restart. Compared for equality only.
         """
         return f"{self.system_identifier}.{self.timeline}"
 
@@ -40,7 +40,7 @@ class ServerIdentity:
     async def read(cls, connection: asyncpg.Connection) -> Self:
         """The identity of the server that `connection` is on.
 
-        Raises asyncpg.ObjectNotInPrerequisiteStateError on a standby, which writes no log of its own.
+        Raises asyncpg.ObjectNotInPrerequisiteStateError on a standby, which writes no WAL.
         """
         row = await connection.fetchrow(_IDENTITY)
         assert row is not None  # a SELECT without FROM has one row

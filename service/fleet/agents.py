@@ -43,8 +43,8 @@ class Agent(msgspec.Struct, frozen=True):
     clock_skew_seconds  the service's clock less the agent's, with the time on the way, when a heartbeat last came live
     duplicates          heartbeats that were sent again; conflicts: those of them whose values differed (the first stay)
     queued              heartbeats that are not acknowledged yet, and oldest_seconds, the age of the oldest of them
-    spool               where they are kept, and spool_bytes, what is taken there, by acknowledged ones too
-    dropped             heartbeats given up for want of room, and rejected, refused for good, since the agent's start
+    spool               where they are kept, and spool_bytes, its size, including acknowledged heartbeats
+    dropped             heartbeats dropped for lack of room, and rejected permanently, since the agent's start
     truncated           interfaces were left out to make the heartbeat fit
     config              what is set for it; null: nothing
     """

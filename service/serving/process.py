@@ -1,4 +1,4 @@
-"""Serving: one process that answers on a socket, until SIGTERM or SIGINT."""
+"""Serves HTTP in one process until SIGTERM or SIGINT."""
 
 import asyncio
 import os
@@ -24,13 +24,13 @@ DRAIN_SECONDS = 10
 
 
 class Place:
-    """Of a process that serves beside others on one port: what service/serving/workers.py hands it.
+    """The parameters that service/serving/workers.py passes to one of several processes on a port.
 
-    number      by which its lines in the log and its numbers for Prometheus are told from the others'
-    processes   how many there are
+    number      identifies the process in the log and in its metrics
+    processes   number of processes
     listener    descriptor of the socket to listen on
-    ready       descriptor of a pipe: a byte is written once it answers
-    directory   where the processes share their numbers
+    ready       descriptor of a pipe: the process writes a byte to it once it serves requests
+    directory   where the processes share their metrics
     """
 
     def __init__(self, number: int, processes: int, listener: int, ready: int, directory: Path) -> None:
@@ -42,12 +42,12 @@ class Place:
 
     @classmethod
     def parse(cls, text: str) -> "Place":
-        """What `str` gave. Raises SettingsError for a text that this version does not make."""
+        """Parses the result of `str`. Raises SettingsError for any other text."""
         try:
             number, processes, listener, ready, directory = text.split(":", 4)
             return cls(int(number), int(processes), int(listener), int(ready), Path(directory))
         except ValueError:
-            raise SettingsError(f"--worker: it is for the processes of `serve --workers` alone, got {text!r}") from None
+            raise SettingsError(f"--worker: only for the processes of `serve --workers`, got {text!r}") from None
 
     def __str__(self) -> str:
         return f"{self.number}:{self.processes}:{self.listener}:{self.ready}:{self.directory}"
@@ -57,7 +57,7 @@ class Place:
         return socket.socket(fileno=self.listener)
 
     def is_ready(self, _: str) -> None:
-        """It answers from now on."""
+        """Reports that the process serves requests."""
         with os.fdopen(self.ready, "wb") as pipe:
             pipe.write(b".")
 
@@ -69,7 +69,7 @@ def serve_on(
     say: Callable[[str], None],
     place: Place | None = None,
 ) -> int:
-    """Serves until SIGTERM or SIGINT; what was taken in by then is stored and answered. Returns the exit status."""
+    """Serves until SIGTERM or SIGINT, then stores and answers the received requests. Returns the exit status."""
     app = create_app(
         settings,
         database_url=database.url,
@@ -93,16 +93,16 @@ def serve_on(
         backlog=BACKLOG,
     )
     server = Server(config, place.is_ready if place else say, app.end_waits)
-    # What works beside the event loop gives it its turn after half a millisecond, and not after five.
+    # Other threads hand the GIL back to the event loop after 0.5 ms instead of 5 ms.
     sys.setswitchinterval(0.0005)
-    # As uvicorn sets them while it serves. At its end it raises what came once more, and that must not end the
-    # process: the database is still to be stopped.
+    # The same handlers as uvicorn sets while it serves. When it ends, it raises the received signal again; that must
+    # not end the process, because the database still has to be stopped.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, server.handle_exit)
     failures: list[str] = []
 
     def give_up(failure: str) -> None:
-        """Called from the thread that watches the database; ends the service in order, as the signal does."""
+        """Called from the thread that watches the database; shuts the service down as SIGTERM does."""
         failures.append(failure)
         os.kill(os.getpid(), signal.SIGTERM)
 

@@ -1,10 +1,10 @@
-"""`serve --workers N`: processes that serve on one port of this machine, and one that starts and ends them.
+"""`serve --workers N`: a supervisor and N processes that serve on one port.
 
-Each has a socket of its own (SO_REUSEPORT), by which the kernel shares the connections out, and listens on it once it
-can answer: nobody waits for a process that is starting. This process holds the sockets too, to hand them on.
+Each process has its own socket (SO_REUSEPORT), among which the kernel distributes the connections. It listens only once
+it can serve, so no client waits for a starting process. The supervisor keeps the sockets open to pass them on.
 
-SIGTERM and SIGINT end all in order. SIGHUP replaces them one after the other: once the successor answers on the same
-socket, the old one is ended. So a new version is taken up, and no connection is refused or waits.
+SIGTERM and SIGINT shut all processes down. SIGHUP replaces them one after the other: the old process is stopped once
+its successor serves on the same socket. So a new version can be activated without a refused or delayed connection.
 """
 
 import fcntl
@@ -32,15 +32,15 @@ log = logging.getLogger("linkbeat")
 MOST_WORKERS = 64
 POLL_SECONDS = 0.05
 READY_SECONDS = 60.0
-STOP_SECONDS = DRAIN_SECONDS + 8.0  # what is queued is stored after the last answer
-STEADY_SECONDS = 60.0  # a process that lived for as long has not failed at its start
+STOP_SECONDS = DRAIN_SECONDS + 8.0  # queued heartbeats are stored after the last response
+STEADY_SECONDS = 60.0  # a process that ran for this long did not fail at its start
 BACKOFF_SECONDS = 0.5
 MOST_BACKOFF_SECONDS = 30.0
-UNHEARD_SECONDS = 0.5  # processes that end have closed their sockets by then
+UNHEARD_SECONDS = 0.5  # by then, terminating processes have closed their sockets
 
 
 class _Worker:
-    """One process."""
+    """A serving process."""
 
     def __init__(self, place: Place, program: Guarded, ready: int) -> None:
         self.number = place.number
@@ -68,7 +68,7 @@ class _Worker:
         self.program.process.terminate()
 
     def end(self, until: float) -> None:
-        """Waits for its end, and has it at `until`, by the monotonic clock."""
+        """Waits until it has ended; kills it at `until`, by the monotonic clock."""
         while not self.has_ended:
             if time.monotonic() > until:
                 self.program.process.kill()
@@ -77,7 +77,7 @@ class _Worker:
 
 
 class _Seat:
-    """A socket of the port, and the process that serves on it; `next_start` where there is none."""
+    """A socket of the port and the process that serves on it; without a process, `next_start` is when to start one."""
 
     def __init__(self, listener: socket.socket) -> None:
         self.listener: socket.socket | None = listener
@@ -87,7 +87,7 @@ class _Seat:
 
 
 class Workers:
-    """All of them, from the first start to the end."""
+    """The supervisor of all processes."""
 
     def __init__(
         self, settings: Settings, database: DatabaseHandle, count: int, directory: Path, say: Callable[[str], None]
@@ -104,7 +104,7 @@ class Workers:
         self._leaving: list[_Worker] = []
 
     def run(self) -> int:
-        """Until SIGTERM or SIGINT. Exit status 1 where a process did not come up at the first start."""
+        """Runs until SIGTERM or SIGINT. Returns exit status 1 if a process failed at the first start."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._note)
         try:
@@ -132,16 +132,16 @@ class Workers:
             self._is_ending = True
 
     def _await_all(self) -> bool:
-        """Whether all answer; False where one ended, took too long, or the end was asked for."""
+        """Waits until all processes serve. Returns False if one ended or took too long, or on SIGTERM."""
         until = time.monotonic() + READY_SECONDS
         while not all(one.is_ready for one in self._workers()):
             if ended := next((one for one in self._workers() if one.has_ended), None):
-                self._say(f"linkbeat: worker {ended.number} ended with status {ended.status}; the lines above say why")
+                self._say(f"linkbeat: worker {ended.number} ended with status {ended.status}; the reason is above")
                 return False
             if self._is_ending:
                 return False
             if time.monotonic() > until:
-                self._say(f"linkbeat: not every process answered within {READY_SECONDS:.0f} seconds")
+                self._say(f"linkbeat: not all processes started within {READY_SECONDS:.0f} seconds")
                 return False
             time.sleep(POLL_SECONDS)
         return True
@@ -151,7 +151,7 @@ class Workers:
         yield from self._leaving
 
     def _tend(self) -> None:
-        """Starts again what has ended by itself: at once the first time, then after longer and longer pauses."""
+        """Restarts processes that ended by themselves: immediately the first time, then after increasing delays."""
         now = time.monotonic()
         for seat in self._seats:
             worker = seat.worker
@@ -159,7 +159,7 @@ class Workers:
                 worker.end(now)
                 seat.worker = None
                 seat.failures = 1 if now - worker.started > STEADY_SECONDS else seat.failures + 1
-                self._put_off(seat, f"worker {worker.number} ended by itself with status {worker.status}")
+                self._put_off(seat, f"worker {worker.number} ended unexpectedly with status {worker.status}")
             if seat.worker is None and now >= seat.next_start:
                 try:
                     seat.listener = seat.listener or self._bind()
@@ -169,12 +169,12 @@ class Workers:
                     self._put_off(seat, f"a worker cannot be started: {raised}")
 
     def _put_off(self, seat: _Seat, reason: str) -> None:
-        # The exponent is bounded, because it may fail for weeks.
+        # The exponent is limited, because the process may fail for weeks.
         pause = min(BACKOFF_SECONDS * 2 ** min(seat.failures - 2, 10), MOST_BACKOFF_SECONDS) if seat.failures > 1 else 0
         seat.next_start = time.monotonic() + pause
-        log.error("%s; %s", reason, f"next start in {pause:.1f} s" if pause else "starting another")
+        log.error("%s; %s", reason, f"restarting in {pause:.1f} s" if pause else "restarting")
         if seat.listener:
-            # Who waits there would wait for the next start; connected again, they come to another process.
+            # Connections waiting there would wait for the next start; clients that reconnect get another process.
             _close(seat.listener)
             seat.listener = None
 
@@ -200,7 +200,7 @@ class Workers:
         return _Worker(place, program, ready)
 
     def _renew(self) -> None:
-        """Replaces each process by a new one; stops at the first that does not come up."""
+        """Replaces each process by a new one; stops at the first that fails to start."""
         self._say("Replacing the processes one by one")
         for seat in self._seats:
             old = seat.worker
@@ -217,17 +217,17 @@ class Workers:
                 self._leaving.remove(old)
                 seat.worker = old
                 if not self._is_ending:
-                    self._say(f"linkbeat: worker {new.number} did not come up; the other processes stay as they are")
+                    self._say(f"linkbeat: worker {new.number} failed to start; the other processes keep running")
                 return
             old.terminate()
             old.end(time.monotonic() + STOP_SECONDS)
             self._leaving.remove(old)
             if self._is_ending:
                 return
-        self._say("All processes are replaced")
+        self._say("All processes have been replaced")
 
     def _end(self) -> None:
-        """Ends all in order: what they have taken in is stored and answered."""
+        """Shuts all processes down; they store and answer the received requests."""
         workers = list(self._workers())
         until = time.monotonic() + STOP_SECONDS
         for worker in workers:
@@ -253,7 +253,7 @@ def run_workers(settings: Settings, database: DatabaseHandle, count: int, say: C
     failures: list[str] = []
 
     def give_up(failure: str) -> None:
-        """Called from the thread that watches the database: the end is the main thread's, as for any signal."""
+        """Called from the thread that watches the database; the main thread shuts down, as for any signal."""
         failures.append(failure)
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -265,9 +265,9 @@ def run_workers(settings: Settings, database: DatabaseHandle, count: int, say: C
 
 
 def _shared_directory(settings: Settings) -> tempfile.TemporaryDirectory[str]:
-    """A directory of our own for the processes' numbers, in memory if possible: they are written every second.
+    """A private directory for the metrics of the processes, in memory if possible: they are written every second.
 
-    Raises SettingsError where nothing can be written, as in a container that is read-only and has no volume.
+    Raises SettingsError if no directory is writable, as in a read-only container without a volume.
     """
     for place in (Path("/dev/shm"), Path(tempfile.gettempdir()), settings.data_path):  # noqa: S108 - what is made there is private
         with suppress(OSError):
@@ -276,14 +276,14 @@ def _shared_directory(settings: Settings) -> tempfile.TemporaryDirectory[str]:
 
 
 def _inheritable(descriptor: int) -> int:
-    """The same, with a number that the guard's shell does not use for itself (service/embedded/guarded.py)."""
+    """Duplicates the descriptor to a number that the guard's shell does not use (service/embedded/guarded.py)."""
     moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 10)
     os.close(descriptor)
     return moved
 
 
 def _close(listener: socket.socket) -> None:
-    """Ends it for all who hold it: the guards of the processes do, as long as these live."""
+    """Shuts the socket down for all its holders: the guards of running processes hold it too."""
     with suppress(OSError):
         listener.shutdown(socket.SHUT_RDWR)
     listener.close()

@@ -106,7 +106,7 @@ def test_a_wrong_token_and_none_are_told_apart(service_process: ServiceProcess, 
     assert wrong["service"]["state"] == none["service"]["state"] == "ok"
     assert "rejects it: HTTP 401" in wrong["token"]["text"]
     assert "wrong-wrong-wrong" not in str(wrong)
-    assert "there is none" in none["token"]["text"]
+    assert "no token is set" in none["token"]["text"]
     assert str(tmp_path / "token") in none["token"]["remedy"]
 
 

@@ -159,7 +159,7 @@ async def test_what_a_lagging_standby_lacks_when_it_takes_over_comes_back(site: 
     assert was != now
     assert read_epochs(site.spool / "epoch").current == now
     assert f"has another database now ({now}, was {was}); " in site.agent.log
-    await until(lambda: "all that was kept has been sent again" in site.agent.log, "it ends")
+    await until(lambda: "all kept heartbeats have been sent again" in site.agent.log, "it ends")
 
 
 async def test_what_a_restored_backup_lacks_comes_back_although_the_agent_is_killed_in_between(site: Site) -> None:

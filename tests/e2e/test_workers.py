@@ -85,7 +85,7 @@ async def test_processes_share_a_port_are_replaced_and_end_together(database_url
             assert service.process is not None
             service.process.send_signal(signal.SIGHUP)
             third = await until_replaced(service, second, 2)
-            while "All processes are replaced" not in service.log:  # noqa: ASYNC110  # it is told nobody else
+            while "All processes have been replaced" not in service.log:  # noqa: ASYNC110  # it is told nobody else
                 await asyncio.sleep(0.05)
             await load.until_acknowledged(50)
             counts.append(await stored(http))
@@ -106,7 +106,7 @@ async def test_processes_share_a_port_are_replaced_and_end_together(database_url
         assert f'process_resident_memory_bytes{{worker="{number}"}}' in both
         assert f'linkbeat_ingest_up{{worker="{number}"}} 1.0' in both
     assert "\nlinkbeat_workers 2.0" in both
-    assert "worker 0 ended by itself with status -9; starting another" in service.log
+    assert "worker 0 ended unexpectedly with status -9; restarting" in service.log
     assert service.log.count("Listening on") == 1
     assert "Traceback" not in service.log
 
@@ -140,4 +140,4 @@ async def test_processes_that_cannot_start_end_the_command_with_the_reason(datab
 
     assert ended.returncode == 1
     assert "LINKBEAT_SECRET_KEY_FILE: /nowhere/key cannot be read: No such file or directory" in ended.stderr
-    assert re.search(r"worker [01] ended with status 1; the lines above say why\n\Z", ended.stderr)
+    assert re.search(r"worker [01] ended with status 1; the reason is above\n\Z", ended.stderr)

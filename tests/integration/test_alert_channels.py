@@ -93,10 +93,10 @@ async def test_a_webhook_without_a_secret_is_not_signed_and_a_login_in_its_url_i
     ("status", "headers", "expected"),
     [
         (204, {}, (204, "", None)),
-        (400, {}, (400, "answered 400", None)),
-        (429, {"Retry-After": "120"}, (429, "answered 429", 120.0)),
-        (503, {"Retry-After": "9999999999999"}, (503, "answered 503", 86_400.0)),
-        (500, {"Retry-After": "soon"}, (500, "answered 500", None)),
+        (400, {}, (400, "responded with 400", None)),
+        (429, {"Retry-After": "120"}, (429, "responded with 429", 120.0)),
+        (503, {"Retry-After": "9999999999999"}, (503, "responded with 503", 86_400.0)),
+        (500, {"Retry-After": "soon"}, (500, "responded with 500", None)),
     ],
 )
 async def test_an_answer_that_is_not_2xx_is_a_failure_with_its_status(
@@ -137,7 +137,7 @@ async def test_a_receiver_that_never_answers_ends_at_the_deadline(
 
     outcome = await webhook.send(INSIDE, WebhookChannel(kind="webhook", url=receiver.url), message())
 
-    assert (outcome.status, outcome.error) == (None, "no answer within 0.3 seconds")
+    assert (outcome.status, outcome.error) == (None, "no response within 0.3 seconds")
 
 
 @pytest.mark.parametrize(
@@ -353,7 +353,7 @@ async def test_a_mail_server_that_hangs_ends_at_the_deadline_and_its_thread_with
         started = time.monotonic()
         outcome = await mail.send(INSIDE, email(server.sockets[0].getsockname()[1]), message())
 
-        assert outcome.error == "no answer within 1 seconds"
+        assert outcome.error == "no response within 1 seconds"
         assert time.monotonic() - started < 5
         await asyncio.wait_for(ended.wait(), 10)
 

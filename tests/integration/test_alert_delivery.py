@@ -83,7 +83,7 @@ async def test_what_fails_is_tried_again_with_the_same_bytes_in_order_and_not_be
     waits = await database.fetchval("SELECT min(next_attempt_at) - clock_timestamp() FROM linkbeat.outbox")
     assert waits > timedelta(seconds=500)
     (listed, _) = (await service.get("/alert-messages"))["messages"]
-    assert (listed["state"], listed["status"], listed["error"]) == ("retrying", 503, "answered 503")
+    assert (listed["state"], listed["status"], listed["error"]) == ("retrying", 503, "responded with 503")
     receiver.status = 200
     await retry_now(database)
     await until(database, ALL_DELIVERED)
@@ -241,7 +241,7 @@ async def test_three_answers_that_refuse_are_enough_and_another_channel_is_told(
 
     body = json.loads(receiver.received[0].body)
     assert (body["state"], len(refusing.received)) == ("undelivered", 3)
-    assert "answered 404" in body["reason"]
+    assert "responded with 404" in body["reason"]
     assert b"s3cret" not in receiver.received[0].body
     dead = await service.get("/alert-messages", channel="a", state="dead")
     assert [one["status"] for one in dead["messages"]] == [404]
@@ -255,7 +255,7 @@ async def test_a_test_message_is_sent_at_once_and_says_what_came_of_it(service: 
     refused = (await service.http.post("/api/v1/alert-channels/ops/test")).json()
 
     assert taken == {"is_delivered": True, "status": 200, "error": None}
-    assert refused == {"is_delivered": False, "status": 403, "error": "answered 403"}
+    assert refused == {"is_delivered": False, "status": 403, "error": "responded with 403"}
     body = json.loads(receiver.received[0].body)
     assert (body["rule"], body["state"], body["is_test"]) == ("test", "resolved", True)
 

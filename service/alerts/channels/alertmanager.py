@@ -1,8 +1,8 @@
-"""Alertmanager: every instance is told of all alerts that fire, again and again, as Prometheus does it.
+"""Alertmanager: sends all firing alerts repeatedly to every instance, as Prometheus does.
 
-An instance forgets an alert at its `endsAt`. So alerts that fire are sent every minute with an end four minutes ahead:
-where Linkbeat stops, they end by themselves. Alerts that are over are repeated for 15 minutes, for an instance that was
-away when they ended (https://prometheus.io/docs/alerting/latest/alerts_api/).
+An instance forgets an alert at its `endsAt`. So firing alerts are sent every minute with an end four minutes ahead: if
+Linkbeat stops, they end by themselves. Resolved alerts are repeated for 15 minutes, for an instance that was down when
+they ended (https://prometheus.io/docs/alerting/latest/alerts_api/).
 """
 
 import asyncio
@@ -20,14 +20,14 @@ from service.alerts.channels.outcome import Outcome
 RESEND_SECONDS = 60.0
 RESOLVED_FOR = timedelta(minutes=15)
 _FIRING_FOR = timedelta(minutes=4)
-_BATCH = 500  # alerts of one request
+_BATCH = 500  # alerts per request
 _HEADERS = {"Content-Type": "application/json"}
 
 
 async def send(network: Network, channel: AlertmanagerChannel, alerts: list[Alert], now: datetime) -> Outcome:
-    """Tells every instance. Delivered where one of them took all: those that were away are told a minute later.
+    """Sends to every instance. Delivered if one of them accepted all alerts; the others get them a minute later.
 
-    now   by the database's clock, as the alerts' own times are
+    now   by the database's clock, like the times of the alerts
     """
     outcomes = await asyncio.gather(*(_tell(network, url, alerts, now) for url in channel.urls))
     return next((one for one in outcomes if one.is_delivered), outcomes[0])
@@ -44,7 +44,7 @@ async def _tell(network: Network, url: str, alerts: list[Alert], now: datetime) 
 
 
 def posted(alert: Alert, now: datetime) -> dict[str, Any]:
-    """A PostableAlert. Its labels are what Alertmanager tells alerts apart by, and stay the same until it ends."""
+    """A PostableAlert. Alertmanager identifies an alert by its labels, so they do not change until it ends."""
     is_over = alert.state in ("resolved", "closed")
     labels = {
         "alertname": alert.rule or "linkbeat",

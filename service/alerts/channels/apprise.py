@@ -1,6 +1,6 @@
-"""Apprise: services that it knows, told by a process of its own that ends with the message.
+"""Sends through Apprise, in a separate process for each message.
 
-In this process it would hold some 36 MiB for ever, and its requests would wait in the event loop.
+In this process Apprise would keep some 36 MiB permanently, and its requests would block the event loop.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ NOT_INSTALLED = "Apprise is not installed: pip install 'linkbeat[apprise]'"
 
 
 class Job(msgspec.Struct, frozen=True):
-    """What the process reads on its standard input: arguments are for every user of the machine to see."""
+    """Read by the process from its standard input: arguments would be visible to every user of the machine."""
 
     urls: list[str]
     title: str
@@ -30,20 +30,20 @@ class Job(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct, frozen=True):
-    """What it writes on its standard output. `error` is "" where every service took the message."""
+    """Written by the process to its standard output. `error` is "" if every service accepted the message."""
 
     error: str
 
 
 async def send(network: Network, channel: AppriseChannel, message: Message) -> Outcome:
-    """Delivers once to all of the channel's services."""
+    """Delivers once to all services of the channel."""
     job = Job(channel.urls, subject(message), text(message, channel.time_zone), network.allows_private)
     process = await asyncio.create_subprocess_exec(
         *python_module("service.alerts.channels.apprise_process"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,  # where libraries write URLs
-        # Of the environment what finds programs and certificates: the service's own holds its secrets.
+        stderr=asyncio.subprocess.DEVNULL,  # libraries write URLs to it
+        # Only the variables to find programs and certificates: the others may contain the secrets of the service.
         env={name: os.environ[name] for name in ("PATH", "PYTHONPATH", "SSL_CERT_FILE", "HOME") if name in os.environ},
         start_new_session=True,
     )
@@ -59,5 +59,5 @@ async def send(network: Network, channel: AppriseChannel, message: Message) -> O
     try:
         result = msgspec.json.decode(out[-_MAX_BYTES:], type=Result)
     except msgspec.MsgspecError:
-        return Outcome(error=f"the process that sends ended with status {process.returncode}")
+        return Outcome(error=f"the sending process ended with status {process.returncode}")
     return Outcome(error=result.error)

@@ -1,7 +1,7 @@
-"""`python -m service.alerts.channels.apprise_process`: sends one message through Apprise, and ends.
+"""`python -m service.alerts.channels.apprise_process`: sends one message through Apprise, and exits.
 
-Apprise resolves names and follows redirects by itself. So an address inside the network is refused by the interpreter's
-own audit events: every connection of this process raises one, whichever library opens it.
+Apprise resolves names and follows redirects itself. So an audit hook refuses addresses inside the network: every
+connection of this process raises an audit event, whichever library opens it.
 """
 
 import contextlib
@@ -21,11 +21,11 @@ _PROGRAMS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.f
 
 
 class Refused(OSError):
-    """A connection or a program that a message must not cause."""
+    """A channel tried to open a connection or start a program that is not allowed."""
 
 
 class Guard:
-    """Raises Refused within the call that would connect to an address inside the network, or start a program."""
+    """An audit hook that raises Refused before a connection to an address inside the network, or a new program."""
 
     def __init__(self, *, allows_private: bool) -> None:
         self._allows_private = allows_private
@@ -63,11 +63,11 @@ def main() -> None:
         result = Result(send(job))
     sys.stdout.buffer.write(msgspec.json.encode(result))
     sys.stdout.flush()
-    os._exit(0)  # without waiting for threads of libraries
+    os._exit(0)  # does not wait for threads of libraries
 
 
 def send(job: Job) -> str:
-    """ "" where every service took the message, else why one did not."""
+    """Returns "", or the reasons if a service did not accept the message."""
     try:
         import apprise  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415 - the extra
     except ImportError:
@@ -82,7 +82,7 @@ def send(job: Job) -> str:
         if not service.add(url):
             failed.append(f"urls[{place}]: Apprise does not understand this {scheme}:// URL")
         elif not service.notify(title=job.title, body=job.body):
-            failed.append(f"urls[{place}] ({scheme}): {guard.refused or 'it did not take the message'}")
+            failed.append(f"urls[{place}] ({scheme}): {guard.refused or 'it did not accept the message'}")
         guard.refused = ""
     return "; ".join(failed)
 

@@ -1,4 +1,4 @@
-"""One HTTP request to a receiver, with a deadline. The answer's status and Retry-After count; its body is not read."""
+"""One HTTP request to a receiver, with a deadline. Uses the status and Retry-After of the response, not its body."""
 
 import asyncio
 import base64
@@ -12,18 +12,18 @@ from service.alerts.channels.network import Network, Unreachable
 from service.alerts.channels.outcome import Outcome, retry_after
 
 DEADLINE_SECONDS = 15.0
-MAX_LINES = 200  # of an answer's head
+MAX_LINES = 200  # of the head of a response
 _MAX_INTERIM = 5
 _PORTS = {"http": 80, "https": 443}
 
 
 class UrlError(ValueError):
-    """A text is no URL that can be called; the message does not repeat it."""
+    """The text is not a usable URL; the message does not repeat it."""
 
 
 @dataclass(frozen=True)
 class Url:
-    """A URL in its parts. `authorization` is the header's value for user:password@, or ""."""
+    """The parts of a URL. `authorization` is the value of the header for user:password@, or ""."""
 
     is_tls: bool
     host: str
@@ -33,7 +33,7 @@ class Url:
 
     @property
     def netloc(self) -> str:
-        """host, or host:port where that is not the scheme's own."""
+        """host, or host:port if the port is not the default of the scheme."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _PORTS["https" if self.is_tls else "http"] else f"{host}:{self.port}"
 
@@ -59,7 +59,7 @@ def parse(url: str) -> Url:
 
 
 def shown(url: str) -> str:
-    """The URL as it may be shown: scheme, host and port. A path or a query may be the receiver's secret."""
+    """The URL without its secrets: scheme, host and port. A path or a query may be a secret of the receiver."""
     parts = _split(url)
     url_parts = parse(url)
     is_bare = parts.path in ("", "/") and not parts.query and parts.username is None
@@ -76,12 +76,12 @@ def _split(url: str) -> SplitResult:
 async def request(
     network: Network, method: str, url: str, body: bytes = b"", headers: Mapping[str, str] | None = None
 ) -> Outcome:
-    """Sends it once. 2xx is delivered; redirects are not followed, since they could lead into the network."""
+    """Sends the request once. 2xx counts as delivered. Redirects are not followed: they could lead into the network."""
     try:
         async with asyncio.timeout(DEADLINE_SECONDS):
             return await _request(network, method, parse(url), body, headers or {})
     except TimeoutError:
-        return Outcome(error=f"no answer within {DEADLINE_SECONDS:g} seconds")
+        return Outcome(error=f"no response within {DEADLINE_SECONDS:g} seconds")
     except (Unreachable, UrlError) as raised:
         return Outcome(error=str(raised))
     except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as raised:
@@ -102,7 +102,7 @@ async def _request(network: Network, method: str, url: Url, body: bytes, headers
     reader, writer = await network.connect(url.host, url.port, is_tls=url.is_tls)
     try:
         writer.write(f"{method} {url.target} HTTP/1.1\r\n{head}\r\n".encode("latin-1") + body)
-        # Together: a receiver that refuses early answers before it has read the body, and reads no further.
+        # At the same time: a receiver may respond before it has read the whole body, and then stop reading.
         draining = asyncio.ensure_future(_drained(writer))
         try:
             return await _answer(reader)
@@ -113,7 +113,7 @@ async def _request(network: Network, method: str, url: Url, body: bytes, headers
 
 
 async def _drained(writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):  # reading fails, too
+    with suppress(OSError):  # reading the response fails too
         await writer.drain()
 
 
@@ -123,16 +123,16 @@ async def _answer(reader: asyncio.StreamReader) -> Outcome:
         if status >= 200:
             break
     else:
-        return Outcome(error="the answer is not HTTP")
+        return Outcome(error="the response is not HTTP")
     if 200 <= status < 300:
         return Outcome(status)
     if 300 <= status < 400:
-        return Outcome(status, f"answered {status}: redirects are not followed; set the channel to the new address")
-    return Outcome(status, f"answered {status}", retry_after(named.get("retry-after", "")))
+        return Outcome(status, f"responded with {status}: redirects are not followed; set the channel to the new URL")
+    return Outcome(status, f"responded with {status}", retry_after(named.get("retry-after", "")))
 
 
 async def _head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
-    """Raises ValueError for what is not HTTP."""
+    """The status and headers of a response. Raises ValueError if it is not HTTP."""
     line = (await reader.readuntil(b"\n")).decode("latin-1")
     version, _, rest = line.partition(" ")
     code = rest[:3]

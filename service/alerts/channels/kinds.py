@@ -1,6 +1,6 @@
-"""The kinds of channel, as they are set by REST and in a file.
+"""The kinds of channels, as set over REST and in a file.
 
-Fields named in SECRETS are write-only: they are stored apart, and no answer, log or view holds them.
+Fields named in SECRETS are write-only: they are stored separately, and no response, log or view contains them.
 """
 
 import re
@@ -25,7 +25,7 @@ Url = Annotated[
         min_length=1,
         max_length=2_000,
         pattern=r"^https?:[/]{2}[!-~]+…?\Z",
-        description="Of http or https, with user:password@ where the receiver asks for them (Basic).",
+        description="An http or https URL, with user:password@ if the receiver requires Basic authentication.",
     ),
 ]
 Secret = Annotated[str, Meta(max_length=1_000, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")]
@@ -51,13 +51,13 @@ Host = Annotated[
 
 
 class ChannelOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What every kind of channel has.
+    """Fields of every kind of channel.
 
     min_severity    less severe alerts are not sent
     sends_resolved  whether the end of an alert is sent
     sends_late      whether alerts found in replayed data are sent
-    digest_seconds  for how long alerts are gathered into one message
-    time_zone       IANA name; texts for people have times of that zone
+    digest_seconds  for how long alerts are collected into one message
+    time_zone       IANA name; the zone of times in texts for people
     enabled         whether the channel gets new messages
     """
 
@@ -72,8 +72,8 @@ class ChannelOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 class WebhookChannel(ChannelOptions, frozen=True, kw_only=True):
     """POST with JSON.
 
-    url     write-only but for scheme, host and port: a path is often the receiver's secret
-    secret  write-only: key of the signature in X-Linkbeat-Signature; "": none; null: the one that is stored
+    url     write-only except scheme, host and port: the path is often a secret of the receiver
+    secret  write-only: key of the signature in X-Linkbeat-Signature; "": none; null: the stored one
     """
 
     kind: Literal["webhook"]
@@ -86,7 +86,7 @@ class EmailChannel(ChannelOptions, frozen=True, kw_only=True):
 
     security  `starttls` (never without it), `tls` from the first byte, or `none`
     port      null: 587 for starttls, 465 for tls, 25 for none
-    password  write-only; "": none; null: the one that is stored
+    password  write-only; "": none; null: the stored one
     """
 
     kind: Literal["email"]
@@ -100,9 +100,9 @@ class EmailChannel(ChannelOptions, frozen=True, kw_only=True):
 
 
 class AlertmanagerChannel(ChannelOptions, frozen=True, kw_only=True):
-    """Prometheus' Alertmanager (API v2), which groups, silences and sends by itself.
+    """Prometheus Alertmanager (API v2), which does its own grouping, silencing and sending.
 
-    urls  of every instance of a cluster, as its peers do not pass alerts on; write-only but for scheme, host and port
+    urls  every instance of a cluster, because they do not forward alerts; write-only except scheme, host and port
     """
 
     kind: Literal["alertmanager"]
@@ -112,7 +112,7 @@ class AlertmanagerChannel(ChannelOptions, frozen=True, kw_only=True):
 class PingChannel(ChannelOptions, frozen=True, kw_only=True):
     """A dead man's switch: GET after every evaluation, while messages are delivered. No rule can name it.
 
-    url  write-only but for scheme, host and port
+    url  write-only except scheme, host and port
     """
 
     kind: Literal["ping"]
@@ -120,9 +120,9 @@ class PingChannel(ChannelOptions, frozen=True, kw_only=True):
 
 
 class AppriseChannel(ChannelOptions, frozen=True, kw_only=True):
-    """A service that Apprise knows (`pip install 'linkbeat[apprise]'`).
+    """A service that Apprise supports (`pip install 'linkbeat[apprise]'`).
 
-    urls  write-only but for the scheme
+    urls  write-only except the scheme
     """
 
     kind: Literal["apprise"]
@@ -144,17 +144,17 @@ DEFAULT_PORTS = {"starttls": 587, "tls": 465, "none": 25}
 
 
 def smtp_port(channel: EmailChannel) -> int:
-    """The port that mail is handed over at."""
+    """The port of the SMTP server."""
     return channel.port or DEFAULT_PORTS[channel.security]
 
 
 def shown_url(url: str) -> str:
-    """A URL without its secrets; of a service of Apprise's, the scheme alone."""
+    """A URL without its secrets; only the scheme of an Apprise URL."""
     return http.shown(url) if url.startswith(("http://", "https://")) else f"{SCHEME.match(url)[0]}…"  # type: ignore[index]  # checked by the type
 
 
 def check(channel: Channel, *, allows_private: bool) -> None:
-    """Raises Problem (422) for what the types do not say: a URL that cannot be called, an address in the network."""
+    """Checks that the types do not cover. Raises Problem (422) for an unusable URL or an address inside the network."""
     if isinstance(channel, WebhookChannel | PingChannel):
         _check_url(channel.url, "url", allows_private=allows_private)
     elif isinstance(channel, AlertmanagerChannel):
@@ -173,16 +173,16 @@ def _check_url(url: str, path: str, *, allows_private: bool) -> None:
 
 
 def _check_host(host: str, path: str, *, allows_private: bool) -> None:
-    """Of an address as text; a name is checked whenever it is resolved (service/alerts/channels/network.py)."""
+    """Checks a literal address; a name is checked whenever it is resolved (service/alerts/channels/network.py)."""
     address = literal(host)
     if address is not None and not allows_private and not is_public(address):
         raise Problem.invalid(path, refusal(host))
 
 
 def completed(channel: Channel, before: Channel | None) -> Channel:
-    """The channel with the secrets that were not sent: those of `before`, the one that is stored.
+    """The channel with omitted secrets taken from `before`, the stored channel.
 
-    Raises Problem (422) for a URL as an answer shows it that is not one of those stored.
+    Raises Problem (422) for a shortened URL (…) that matches none of the stored ones.
     """
     old = before if type(before) is type(channel) else None
     if isinstance(channel, WebhookChannel | PingChannel):
@@ -198,7 +198,7 @@ def completed(channel: Channel, before: Channel | None) -> Channel:
 
 
 def split(channel: Channel) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What of a channel may be shown, and its secrets."""
+    """The public fields of a channel, and its secrets."""
     public: dict[str, Any] = {}
     secret: dict[str, Any] = {}
     for name, value in msgspec.to_builtins(channel).items():
@@ -216,7 +216,7 @@ def split(channel: Channel) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _kept(urls: list[str], old: list[str], field: str) -> list[str]:
-    """The URLs; in the place of those that were shown, the stored ones that they stand for."""
+    """The URLs, with each shortened one (…) replaced by the stored URL that it stands for."""
     waiting, kept = list(old), []
     for place, url in enumerate(urls):
         if not url.endswith("…"):
@@ -225,14 +225,14 @@ def _kept(urls: list[str], old: list[str], field: str) -> list[str]:
         stored = next((one for one in waiting if one and shown_url(one) == url), None)
         if stored is None:
             path = field if field == "url" else f"{field}[{place}]"
-            raise Problem.invalid(path, "ends in …, as an answer shows a URL, and is not one of those stored")
+            raise Problem.invalid(path, "ends in …, which stands for a stored URL, but no stored URL matches")
         waiting.remove(stored)
         kept.append(stored)
     return kept
 
 
 def _is_same_account(channel: EmailChannel, before: Channel | None) -> bool:
-    """Whether a stored password may be used: never at another host, where it would be handed to a stranger."""
+    """Whether the stored password may be reused: never for another host, which would receive it."""
     if isinstance(before, EmailChannel):
         return (channel.host, smtp_port(channel), channel.security, channel.username) == (
             before.host, smtp_port(before), before.security, before.username,
@@ -241,7 +241,7 @@ def _is_same_account(channel: EmailChannel, before: Channel | None) -> bool:
 
 
 def joined(public: dict[str, Any], secret: dict[str, Any]) -> Channel:
-    """A stored channel, secrets and all."""
+    """A stored channel with its secrets."""
     values = {name: value for name, value in public.items() if not name.startswith("has_")} | secret
     channel: Channel = msgspec.convert(values, KINDS[values["kind"]])
     return channel

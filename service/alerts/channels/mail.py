@@ -1,4 +1,4 @@
-"""Mail by SMTP, in threads of its own: smtplib waits for the server."""
+"""Mail by SMTP, in a thread pool: smtplib blocks."""
 
 import asyncio
 import smtplib
@@ -19,7 +19,7 @@ _threads = ThreadPoolExecutor(8, "linkbeat mail")
 
 
 async def send(network: Network, channel: EmailChannel, message: Message) -> Outcome:
-    """Hands the message over once. The Message-ID is the same whenever it is sent."""
+    """Sends the message once. Every attempt has the same Message-ID."""
     try:
         addresses = await network.addresses(channel.host, smtp_port(channel))
     except Unreachable as raised:
@@ -30,13 +30,13 @@ async def send(network: Network, channel: EmailChannel, message: Message) -> Out
         async with asyncio.timeout(DEADLINE_SECONDS):
             return await asyncio.shield(sending)
     except TimeoutError:
-        return Outcome(error=f"no answer within {DEADLINE_SECONDS:g} seconds")
+        return Outcome(error=f"no response within {DEADLINE_SECONDS:g} seconds")
     finally:
-        session.end()  # which ends the thread's wait, too
+        session.end()  # also wakes the thread
 
 
 def written(channel: EmailChannel, message: Message) -> bytes:
-    """The mail's bytes: a function of the message and the channel alone."""
+    """The bytes of the mail; they depend only on the message and the channel."""
     mail = EmailMessage()
     mail["From"] = channel.sender
     mail["To"] = ", ".join(channel.recipients)
@@ -49,7 +49,7 @@ def written(channel: EmailChannel, message: Message) -> bytes:
 
 
 class _Session:
-    """One delivery, in a thread; `end` may be called from another."""
+    """One delivery, in one thread; `end` may be called from another."""
 
     def __init__(self, channel: EmailChannel, addresses: list[str]) -> None:
         self._channel = channel
@@ -60,7 +60,7 @@ class _Session:
     def end(self) -> None:
         self._has_ended = True
         if self._socket is not None:
-            with suppress(OSError):  # it is closed
+            with suppress(OSError):  # already closed
                 self._socket.shutdown(socket.SHUT_RDWR)
 
     def send(self, mail: bytes) -> Outcome:
@@ -82,7 +82,7 @@ class _Session:
             if self._has_ended:
                 break
             try:
-                # By the address that was checked, as service/alerts/channels/network.py says.
+                # To the checked address, not the name: see service/alerts/channels/network.py.
                 connected = socket.create_connection((address, port), timeout=DEADLINE_SECONDS / 2)
             except OSError as raised:
                 failure = raised
@@ -108,13 +108,13 @@ class _Session:
             smtp.login(channel.username, channel.password or "")
         smtp.sendmail(channel.sender, channel.recipients, mail)
         if self._has_ended:
-            return Outcome(error="no answer in time")
+            return Outcome(error="no response in time")
         with suppress(OSError, smtplib.SMTPException):  # the server has the message
             smtp.quit()
         return Outcome(250)
 
     def _failed(self, raised: Exception) -> Outcome:
-        """The reply's code. Not the server's own text: it may repeat what was sent, the password included."""
+        """The code of the reply, without its text: the text may repeat the request, including the password."""
         host = self._channel.host
         code = None
         if isinstance(raised, smtplib.SMTPRecipientsRefused):
@@ -134,10 +134,10 @@ class _Session:
 
 
 class _Smtp(smtplib.SMTP):
-    """smtplib on a connection that is there already."""
+    """smtplib on an existing connection."""
 
     def __init__(self, connected: socket.socket, host: str, port: int) -> None:
-        # An address literal (RFC 5321 4.1.3): smtplib would ask DNS for a name, which takes its time.
+        # An address literal (RFC 5321 4.1.3): smtplib would look up a name in DNS, which may be slow.
         own = connected.getsockname()[0].partition("%")[0]
         super().__init__(local_hostname=f"[IPv6:{own}]" if ":" in own else f"[{own}]", timeout=DEADLINE_SECONDS / 2)
         self._connected = connected

@@ -9,10 +9,10 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     """One alert of a message.
 
     id         episode.sequence: the same whenever this is delivered again
-    state      firing; resolved; closed: it ended for the reason that `reason` gives; undelivered: of another channel's
-               message
+    state      firing; resolved; closed: ended for another reason, given in `reason`; undelivered: a message to another
+               channel could not be delivered
     subject    interface, mount point or level of a quota; "": the server as a whole
-    value      measured by the rule, in the unit of its bound (docs/alerts.md); peak: furthest beyond it
+    value      measured by the rule, in the unit of its bound (docs/alerts.md); peak: the value furthest beyond it
     since      when the condition became true; until: when it ended
     """
 
@@ -36,10 +36,10 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
 class Message(msgspec.Struct, frozen=True, kw_only=True):
     """A message.
 
-    key         sent as Idempotency-Key: of one alert, its id; of several, the message's own
-    body        JSON, as webhooks are sent it
-    created_at  when it was begun
-    alerts      the most severe first, 20 at most; total: how many there are
+    key         sent as Idempotency-Key: the id of the alert, or of the message if it has several alerts
+    body        JSON, as sent to webhooks
+    created_at  when the first alert was added
+    alerts      most severe first, at most 20; total: the number of all alerts
     """
 
     key: str
@@ -58,7 +58,7 @@ _decode = msgspec.json.Decoder(_Payload).decode
 
 
 def message(payload: str, created_at: datetime) -> Message:
-    """A payload of the outbox, as jsonb writes it."""
+    """The message for a payload of the outbox (jsonb as text)."""
     whole = _decode(payload)
     return Message(
         key=whole.id, body=payload.encode(), created_at=created_at, alerts=whole.alerts or [whole], total=whole.count

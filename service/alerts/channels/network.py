@@ -1,7 +1,7 @@
-"""Addresses that a channel may reach: a name is resolved here, checked, and connected to by the address checked.
+"""Connections of channels: resolves a name, checks its addresses, and connects to a checked address.
 
-Without LINKBEAT_ALERT_PRIVATE_ADDRESSES a channel reaches public addresses only. Otherwise whoever may set a channel
-could make the service send requests to machines behind its firewall, or to a cloud's metadata service.
+Without LINKBEAT_ALERT_PRIVATE_ADDRESSES a channel can reach only public addresses. Otherwise every user who may set a
+channel could make the service send requests to machines behind its firewall or to the metadata service of a cloud.
 """
 
 import asyncio
@@ -21,11 +21,11 @@ _COMPATIBLE = ipaddress.IPv6Network("::/96")
 
 
 class Unreachable(Exception):
-    """The receiver cannot be reached, or must not be; the message says why and holds no secret."""
+    """The receiver cannot be reached, or must not be; the message gives the reason and contains no secret."""
 
 
 def is_public(address: Address) -> bool:
-    """Whether the address is of the public internet. An IPv6 address that holds an IPv4 one is what that one is."""
+    """Whether the address is public. For an IPv6 address that embeds an IPv4 address, whether that one is."""
     if isinstance(address, ipaddress.IPv6Address):
         held = _held(address)
         if held is not None:
@@ -36,7 +36,7 @@ def is_public(address: Address) -> bool:
 
 
 def _held(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """The IPv4 address that packets to this one go to: mapped, 6to4, NAT64 or the old compatible form."""
+    """The embedded IPv4 address to which packets go: mapped, 6to4, NAT64 or the old compatible form."""
     if address.ipv4_mapped is not None:
         return address.ipv4_mapped
     if address.sixtofour is not None:
@@ -47,7 +47,7 @@ def _held(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
 
 
 def literal(host: str) -> Address | None:
-    """The address that a host is written as, in any form that the C library takes (127.1, 0x7f000001); None: a name."""
+    """A literal address, in any form that the C library accepts (127.1, 0x7f000001); None for a name."""
     try:
         return ipaddress.ip_address(host.strip("[]").partition("%")[0])
     except ValueError:
@@ -59,8 +59,8 @@ def literal(host: str) -> Address | None:
 
 
 def refusal(host: str) -> str:
-    """What a channel's setting and a failed delivery say of an address inside the network."""
-    return f"{host} is an address inside the network, which needs {variable('alert_private_addresses')}=true"
+    """The error for an address inside the network."""
+    return f"{host} is an address inside the network; allow it with {variable('alert_private_addresses')}=true"
 
 
 class Network:
@@ -70,7 +70,7 @@ class Network:
         self.allows_private = allows_private
 
     async def addresses(self, host: str, port: int) -> list[str]:
-        """The addresses of `host` that may be connected to, at least one. Raises Unreachable."""
+        """The allowed addresses of `host`, at least one. Raises Unreachable."""
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as raised:
@@ -82,13 +82,13 @@ class Network:
         return allowed
 
     async def connect(self, host: str, port: int, *, is_tls: bool) -> Streams:
-        """A connection to the first of the addresses that answers. Raises Unreachable."""
+        """A connection to the first address that accepts one. Raises Unreachable."""
         context = tls_context() if is_tls else None
         failure = ""
         for address in await self.addresses(host, port):
             try:
                 async with asyncio.timeout(CONNECT_SECONDS):
-                    # By the address, not the name: a second look-up could give another one (DNS rebinding).
+                    # To the address, not the name: a second lookup could return another address (DNS rebinding).
                     return await asyncio.open_connection(
                         address, port, ssl=context, server_hostname=host if context else None
                     )
@@ -99,7 +99,7 @@ class Network:
 
 @cache
 def tls_context() -> ssl.SSLContext:
-    """The system's certificate authorities; SSL_CERT_FILE names others."""
+    """Trusts the system's certificate authorities, or those in SSL_CERT_FILE."""
     return ssl.create_default_context()
 
 
@@ -108,9 +108,9 @@ def _parsed(address: str) -> Address:
 
 
 def reason(raised: Exception) -> str:
-    """Why a connection failed, in words."""
+    """Why a connection failed."""
     if isinstance(raised, TimeoutError):
-        return "no answer in time"
+        return "no response in time"
     if isinstance(raised, ssl.SSLCertVerificationError):
         return f"its certificate is not valid: {raised.verify_message}"
     if isinstance(raised, ssl.SSLError):

@@ -1,4 +1,4 @@
-"""How an attempt to deliver ended."""
+"""The result of a delivery attempt."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,11 +9,11 @@ MAX_RETRY_AFTER_SECONDS = 86_400.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """`error` is "" where the receiver took the message.
+    """`error` is "" if the receiver accepted the message.
 
-    status               the receiver's: of HTTP, or SMTP's reply code; None: it did not answer
-    error                what went wrong, without the channel's secrets
-    retry_after_seconds  how long the receiver asks to be left alone
+    status               HTTP status or SMTP reply code of the receiver; None: it did not respond
+    error                what failed, without the secrets of the channel
+    retry_after_seconds  the Retry-After of the receiver
     """
 
     status: int | None = None
@@ -26,7 +26,7 @@ class Outcome:
 
 
 def retry_after(value: str) -> float | None:
-    """Seconds that a Retry-After header asks for, as a number or a date, at most a day; None for anything else."""
+    """Seconds of a Retry-After header, a number or a date, at most a day; None for anything else."""
     value = value.strip()
     if value.isascii() and value.isdigit():
         return min(float(value[:10]), MAX_RETRY_AFTER_SECONDS)

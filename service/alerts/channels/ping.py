@@ -1,4 +1,4 @@
-"""Ping, a dead man's switch: whoever expects it raises the alarm when it stops."""
+"""Ping, a dead man's switch: the receiver raises an alarm when the pings stop."""
 
 from service.alerts.channels import http
 from service.alerts.channels.kinds import PingChannel

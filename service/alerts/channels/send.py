@@ -1,4 +1,4 @@
-"""Sends a message by whichever kind of channel it is for."""
+"""Sends a message through its channel."""
 
 from datetime import datetime
 
@@ -10,7 +10,7 @@ from service.alerts.channels.outcome import Outcome
 
 
 async def send(network: Network, channel: Channel, message: Message, now: datetime) -> Outcome:
-    """One attempt, within a deadline; what goes wrong is in the outcome. `now`: by the database's clock."""
+    """One attempt with a deadline; a failure is in the outcome. `now`: by the database's clock."""
     if isinstance(channel, WebhookChannel):
         return await webhook.send(network, channel, message)
     if isinstance(channel, EmailChannel):

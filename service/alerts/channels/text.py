@@ -1,4 +1,4 @@
-"""Alerts as text for people: the subject and the body of a mail, and what a service of Apprise's shows."""
+"""Alerts as text for people: subject and body of mails and of Apprise messages."""
 
 from datetime import datetime
 from zoneinfo import ZoneInfo
@@ -9,7 +9,7 @@ MAX_SUBJECT = 200
 
 
 def subject(message: Message) -> str:
-    """One line: the alert, or how many there are of each state."""
+    """One line: the alert, or the most severe of several and their number."""
     if message.total == 1:
         alert = message.alerts[0]
         line = f"[{_state(alert)}] {alert.rule or 'Linkbeat'}{_of(alert)}"
@@ -20,7 +20,7 @@ def subject(message: Message) -> str:
 
 
 def text(message: Message, time_zone: str) -> str:
-    """The body, a paragraph per alert; times by the channel's time zone."""
+    """The body, one paragraph per alert; times in the time zone of the channel."""
     zone = ZoneInfo(time_zone)
     paragraphs = [_paragraph(one, zone) for one in message.alerts]
     if message.total > len(message.alerts):

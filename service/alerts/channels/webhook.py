@@ -1,4 +1,4 @@
-"""Webhook: POST with JSON, signed where the channel has a secret."""
+"""Webhook: POST with JSON, signed if the channel has a secret."""
 
 import hmac
 from hashlib import sha256
@@ -13,7 +13,7 @@ SIGNATURE = "X-Linkbeat-Signature"
 
 
 async def send(network: Network, channel: WebhookChannel, message: Message) -> Outcome:
-    """Delivers once; every repetition of a message is the same request, byte for byte."""
+    """Delivers once. Every attempt for a message is the same request, byte for byte."""
     headers = {"Content-Type": "application/json", "Idempotency-Key": message.key}
     if channel.secret:
         headers[SIGNATURE] = signature(channel.secret, message.body)

@@ -193,7 +193,7 @@ def test_without_a_heartbeat_on_the_disk_nothing_is_said_of_timestamps(tmp_path:
     assert list(stamps(tmp_path, NOW)) == list(stamps(tmp_path / "none", NOW)) == []
 
 
-SINCE = f"the oldest of {rfc3339(int(NOW + 1) * 1000)}"
+SINCE = f"the oldest from {rfc3339(int(NOW + 1) * 1000)}"
 
 
 @pytest.mark.parametrize(

@@ -554,7 +554,7 @@ def test_a_revision_that_cannot_be_written_changes_nothing(
 
     assert spool.revise(bigger) == frozenset()
     assert spool.oldest(100, HUGE, HUGE) == before
-    assert "No space left on device; its heartbeats stay as they are" in caplog.text
+    assert "No space left on device; its heartbeats are left unchanged" in caplog.text
 
 
 class SpoolMachine(RuleBasedStateMachine):
