@@ -737,7 +737,7 @@ def test_the_latest_are_sent_again_while_a_backlog_waits_for_its_turn_and_retrie
     setup.delivery.step_live()
     setup.add(b"41")
     setup.service.requests.clear()
-    answers = iter([by("a.2"), Failed("HTTP 500", "HTTP 500"), by("a.2")])
+    answers: Iterator[Outcome] = iter([by("a.2"), Failed("HTTP 500", "HTTP 500")])
     setup.service.answer = lambda sent: next(answers, by("a.2"))
 
     setup.delivery.step_live()
