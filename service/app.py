@@ -47,7 +47,7 @@ from service.ingest.agent_config import Configurations
 from service.ingest.commit import Ingest
 from service.metrics import Metrics
 from service.openapi import AS_OF, complete
-from service.operations import definitions
+from service.operations import audit, definitions
 from service.operations import routes as operations
 from service.operations.collectors import Exposition, Sharing
 from service.operations.shared_numbers import SharedNumbers
@@ -278,6 +278,7 @@ def create_app(
                     current.router(database, writing),
                     system,
                     definitions.router(parts.answers),
+                    audit.router(database),
                 ],
             ),
         ],

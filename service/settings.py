@@ -228,6 +228,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     retain_1d_days: Annotated[float, Meta(ge=2, le=36_500, description="Retention of 1-day buckets.", extra=_DAYS)] = (
         1_826.0
     )
+    retain_audit_days: Annotated[
+        float, Meta(ge=1, le=36_500, description="Retention of the audit log.", extra=_DAYS)
+    ] = 365.0
     queue_heartbeats: Annotated[
         int,
         Meta(
@@ -326,7 +329,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     def database_configuration(self) -> dict[str, float]:
         """The settings that the database uses: the rows of linkbeat.configuration, which `migrate` writes."""
-        return {name: getattr(self, name) for name in _AGES}
+        return {name: getattr(self, name) for name in (*_AGES, "retain_audit_days")}
 
     def _check_ages(self) -> None:
         """A refresh needs all rows of its range: none of them may be compressed or dropped yet."""

@@ -19,6 +19,7 @@ from litestar.types import Scope
 from service.access.ended_sessions import EndedSessions
 from service.access.sessions import Sessions, check_same_origin
 from service.access.tokens import MAX_AGE_SECONDS, Token, Tokens
+from service.database.audit import Actor
 from service.database.reading import Reading, reading
 from service.database.shares import reader
 from service.http.body import content
@@ -71,6 +72,13 @@ class Caller:
         self.is_counted = False  # among the concurrent requests of its token
         self.is_session = False  # known by a browser's cookie
         self.name = f"token {token_id} ({kind})" if token_id else "the fleet key"
+
+    @property
+    def actor(self) -> Actor:
+        """The caller as the audit log names it."""
+        kind: Literal["session", "token", "key"]
+        kind = "session" if self.is_session else "token" if self.token_id else "key"
+        return Actor(kind, self.name, self.token_id, self.peer)
 
     @property
     def machine(self) -> tuple[str, str]:

@@ -23,6 +23,7 @@ from service.access.issue import (
     register,
 )
 from service.access.tokens import Hasher, Kind, Tokens
+from service.database.audit import by
 from service.database.names import storable
 from service.database.pool import Database
 from service.http.errors import Problem
@@ -32,7 +33,7 @@ from service.http.problems import problems
 
 log = logging.getLogger("linkbeat")
 
-REVOKE = "SELECT linkbeat.revoke_token($1) AS is_known"
+REVOKE = "linkbeat.revoke_token($1) AS is_known"
 LIST = """
 SELECT token_id AS id, kind, server_id, name,
        CASE WHEN revoked_at IS NOT NULL THEN 'revoked' WHEN expires_at <= now() THEN 'expired'
@@ -80,7 +81,7 @@ def router(database: Database, writing: Database, tokens: Tokens, hasher: Hasher
     async def create_token(request: Request[Any, Caller, Any]) -> Response[Created]:
         """The token is in this response and nowhere else. A third token for one server revokes the oldest."""
         new = await body(request, NewToken)
-        return await issued(request, create(writing.fetch, hasher, new))
+        return await issued(request, create(by(writing.fetch, request.auth.actor), hasher, new))
 
     @get("/tokens", scope="admin", summary="List tokens", responses=problems(422, 503))
     async def list_tokens(
@@ -100,7 +101,7 @@ def router(database: Database, writing: Database, tokens: Tokens, hasher: Hasher
         request: Request[Any, Caller, Any],
     ) -> None:
         """Every process refuses the token within seconds."""
-        (row,) = await writing.fetch(REVOKE, storable(token_id))
+        (row,) = await by(writing.fetch, request.auth.actor)(REVOKE, storable(token_id))
         if not row["is_known"]:
             raise Problem("not_found", f"no token {token_id!r} exists")
         log.info("token %s revoked by %s from %s", storable(token_id)[:20], request.auth.name, request.auth.peer)
@@ -110,13 +111,13 @@ def router(database: Database, writing: Database, tokens: Tokens, hasher: Hasher
     async def create_enrolment_token(request: Request[Any, Caller, Any]) -> Response[Created]:
         """Each of `uses` agents exchanges it for a token of its own at its first contact."""
         new = await body(request, NewEnrolment)
-        return await issued(request, create_enrolment(writing.fetch, hasher, new))
+        return await issued(request, create_enrolment(by(writing.fetch, request.auth.actor), hasher, new))
 
     @post("/servers", scope="admin", summary="Register a server", responses=made | problems(409))
     async def register_server(request: Request[Any, Caller, Any]) -> Response[Created]:
         """Returns the server's token, once. Lists show the server from its first heartbeat on."""
         new = await body(request, NewServer)
-        return await issued(request, register(writing.fetch, hasher, new))
+        return await issued(request, register(by(writing.fetch, request.auth.actor), hasher, new))
 
     @post("/agents/enroll", scope="enrol", summary="Exchange an enrolment token", responses=made | problems(409))
     async def enroll(request: Request[Any, Caller, Any]) -> Response[Created]:
@@ -124,7 +125,7 @@ def router(database: Database, writing: Database, tokens: Tokens, hasher: Hasher
         agent = await body(request, Enrolling)
         caller = request.auth
         enrolment = caller.token_id if caller.kind == "enrolment" else None
-        return await issued(request, enrol(writing.fetch, hasher, agent, enrolment))
+        return await issued(request, enrol(by(writing.fetch, caller.actor), hasher, agent, enrolment))
 
     async def issued(request: Request[Any, Caller, Any], making: Awaitable[Created]) -> Response[Created]:
         new = await making

@@ -9,6 +9,8 @@ import msgspec
 from litestar import Request, Router, delete, get, put
 from litestar.params import FromPath
 
+from service.access.identity import Caller
+from service.database.audit import by
 from service.database.names import storable, unknown_server
 from service.database.pool import Database
 from service.fleet.listing import Direction, Search, SortKey, Status, StatusFilter, page
@@ -28,7 +30,7 @@ FROM agent_overview s
 """
 MAX_CONFIG_BYTES = 256 << 10
 
-_CONFIGURE = "SELECT linkbeat.configure_server(of_server => $1, new_config => $2::jsonb) AS is_known"
+_CONFIGURE = "linkbeat.configure_server(of_server => $1, new_config => $2::jsonb) AS is_known"
 
 
 class Agent(msgspec.Struct, frozen=True):
@@ -119,10 +121,10 @@ def router(database: Database, writing: Database, configurations: Configurations
         summary="Set the remote configuration of an agent",
         responses=problems(400, 401, 404, 408, 413, 415, 422, 503),
     )
-    async def put_config(server_id: FromPath[str], request: Request[Any, Any, Any]) -> AgentConfig:
+    async def put_config(server_id: FromPath[str], request: Request[Any, Caller, Any]) -> AgentConfig:
         """Replaces the whole configuration. The agent receives it in the response to its next heartbeat."""
         config = await body(request, AgentConfig, MAX_CONFIG_BYTES)
-        await configure(server_id, config)
+        await configure(request, server_id, config)
         return config
 
     @delete(
@@ -130,13 +132,13 @@ def router(database: Database, writing: Database, configurations: Configurations
         summary="Remove the remote configuration of an agent",
         responses=problems(401, 404, 503),
     )
-    async def delete_config(server_id: FromPath[str]) -> None:
+    async def delete_config(server_id: FromPath[str], request: Request[Any, Caller, Any]) -> None:
         """The same as setting `{}`."""
-        await configure(server_id, None)
+        await configure(request, server_id, None)
 
-    async def configure(server_id: str, config: AgentConfig | None) -> None:
+    async def configure(request: Request[Any, Caller, Any], server_id: str, config: AgentConfig | None) -> None:
         new = None if config is None else msgspec.json.encode(config).decode()
-        (row,) = await writing.fetch(_CONFIGURE, storable(server_id), new)
+        (row,) = await by(writing.fetch, request.auth.actor)(_CONFIGURE, storable(server_id), new)
         if not row["is_known"]:
             raise unknown_server(server_id)
         with suppress(Problem):  # the change is committed: if this fails, this process sees it with its next poll

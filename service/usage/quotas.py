@@ -7,7 +7,9 @@ import asyncpg
 from litestar import Request, Router, delete, get, put
 from litestar.params import FromPath
 
+from service.access.identity import Caller
 from service.clock import Clock
+from service.database.audit import by
 from service.database.names import check_known, storable, unknown_server
 from service.database.pool import Database
 from service.database.zones import Zones
@@ -23,7 +25,7 @@ SELECT q.server_id, q.bytes, q.direction, q.billing_day, q.time_zone, q.interfac
 FROM quota_usage($1) q WHERE q.server_id = ANY ($2::text[])
 """
 _SET = (
-    "SELECT linkbeat.set_quota(of_server => $1, new_bytes => $2, new_direction => $3, new_billing_day => $4, "
+    "linkbeat.set_quota(of_server => $1, new_bytes => $2, new_direction => $3, new_billing_day => $4, "
     "new_time_zone => $5, new_interface => $6, new_near_percent => $7) AS is_known"
 )
 
@@ -60,20 +62,20 @@ def router(database: Database, writing: Database, zones: Zones, clock: Clock) ->
         return await state(server_id)
 
     @put("/", summary="Set the quota of a server", responses=problems(400, 401, 404, 408, 413, 415, 422, 503))
-    async def put_quota(server_id: FromPath[str], request: Request[Any, Any, Any]) -> QuotaState:
+    async def put_quota(server_id: FromPath[str], request: Request[Any, Caller, Any]) -> QuotaState:
         """Replaces the quota; the traffic since the beginning of the billing month counts."""
         quota = await body(request, Quota)
         await zones.check(quota.time_zone)
-        await write(server_id, quota.bytes, quota.direction, quota.billing_day, quota.time_zone, quota.interface,
-                    quota.near_percent)  # fmt: skip
+        await write(request, server_id, quota.bytes, quota.direction, quota.billing_day, quota.time_zone,
+                    quota.interface, quota.near_percent)  # fmt: skip
         return await state(server_id)
 
     @delete("/", summary="Remove the quota of a server", responses=problems(401, 404, 503))
-    async def delete_quota(server_id: FromPath[str]) -> None:
-        await write(server_id, *[None] * 6)
+    async def delete_quota(server_id: FromPath[str], request: Request[Any, Caller, Any]) -> None:
+        await write(request, server_id, *[None] * 6)
 
-    async def write(server_id: str, *quota: Any) -> None:
-        (row,) = await writing.fetch(_SET, storable(server_id), *quota)
+    async def write(request: Request[Any, Caller, Any], server_id: str, *quota: Any) -> None:
+        (row,) = await by(writing.fetch, request.auth.actor)(_SET, storable(server_id), *quota)
         if not row["is_known"]:
             raise unknown_server(server_id)
 

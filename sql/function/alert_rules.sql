@@ -95,10 +95,18 @@ END $$;
 
 CREATE OR REPLACE FUNCTION linkbeat.acknowledge_alert(of_episode uuid, by_name text) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    acknowledged linkbeat.alerts;
 BEGIN
     UPDATE linkbeat.alerts SET acknowledged_at = clock_timestamp(), acknowledged_by = by_name
-    WHERE episode = of_episode AND state = 'firing' AND acknowledged_at IS NULL;
-    RETURN FOUND OR EXISTS (SELECT FROM linkbeat.alerts WHERE episode = of_episode AND state = 'firing');
+    WHERE episode = of_episode AND state = 'firing' AND acknowledged_at IS NULL
+    RETURNING * INTO acknowledged;
+    IF FOUND THEN
+        PERFORM linkbeat.audit('alert.acknowledge', acknowledged.server_id, of_episode::text, NULL,
+                               jsonb_build_object('rule', acknowledged.rule_id, 'subject', acknowledged.subject));
+        RETURN true;
+    END IF;
+    RETURN EXISTS (SELECT FROM linkbeat.alerts WHERE episode = of_episode AND state = 'firing');
 END $$;
 
 -- Whether an interface is in a rule's scope. Its kind is that of its newest state.

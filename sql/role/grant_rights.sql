@@ -63,7 +63,7 @@ BEGIN
         linkbeat.note_token_use, linkbeat.register_server, linkbeat.remove_server, linkbeat.revoke_token,
         linkbeat.set_quota, linkbeat.listen, linkbeat.evaluate_alerts, linkbeat.set_alert_rule, linkbeat.delete_alert_rule,
         linkbeat.set_alert_channel, linkbeat.delete_alert_channel, linkbeat.set_alert_mute, linkbeat.delete_alert_mute,
-        linkbeat.acknowledge_alert, linkbeat.claim_messages, linkbeat.message_delivered, linkbeat.message_failed
+        linkbeat.act_as, linkbeat.audit, linkbeat.acknowledge_alert, linkbeat.claim_messages, linkbeat.message_delivered, linkbeat.message_failed
     TO linkbeat_ingest;
 
     GRANT SELECT ON
@@ -90,7 +90,7 @@ BEGIN
         public.network_traffic_1m, public.network_traffic_15m, public.network_traffic_1h, public.network_traffic_1d,
         public.filesystem_samples, public.filesystem_metrics_1m, public.filesystem_metrics_15m,
         public.filesystem_metrics_1h, public.filesystem_metrics_1d, public.quotas,
-        public.alerts, public.alert_events, public.alert_rules, public.alert_messages
+        public.alerts, public.alert_events, public.alert_rules, public.alert_messages, public.audit_log
     TO linkbeat_read, analyst;
     GRANT EXECUTE ON FUNCTION
         public.billing_period, public.day_start, public.network_counters, linkbeat.thinning_step, public.network_days,

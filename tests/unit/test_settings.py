@@ -206,7 +206,7 @@ def test_ages_may_be_as_close_as_a_refresh_allows() -> None:
 
     found = Settings.from_environment({f"LINKBEAT_{name}_DAYS": value for name, value in days.items()})
 
-    assert list(found.database_configuration().values()) == [30, 31.5, 32, 32, 400, 1826, 1826]
+    assert list(found.database_configuration().values()) == [30, 31.5, 32, 32, 400, 1826, 1826, 365]
 
 
 def test_a_key_that_the_service_takes_the_agent_takes_too() -> None:

@@ -1,0 +1,14 @@
+"""The audit log."""
+
+from migrations.sql import run_file
+
+revision = "0013"
+down_revision = "0011"
+
+
+def upgrade() -> None:
+    run_file("schema/audit.sql")
+
+
+def downgrade() -> None:
+    raise NotImplementedError("Linkbeat does not undo a migration: restore the backup taken before it")
