@@ -30,6 +30,7 @@ from service.alerts import rules
 from service.alerts.channels import kinds
 from service.alerts.mutes import Mute
 from service.command import PREFIX
+from service.fleet.labels import NewLabels
 from service.http.errors import MEDIA_TYPE
 from service.http.problems import problems
 from service.ingest.routes import BatchAnswer, HeartbeatAnswer
@@ -169,6 +170,10 @@ def _describe_bodies(document: OpenAPI) -> None:
     def quota(server_id: FromPath[str], data: JSONBody[Quota]) -> None:
         raise NotImplementedError(server_id, data)
 
+    @put("/api/v1/servers/{server_id:str}/labels", sync_to_thread=False)
+    def labels(server_id: FromPath[str], data: JSONBody[NewLabels]) -> None:
+        raise NotImplementedError(server_id, data)
+
     @post("/api/v1/tokens", sync_to_thread=False)
     def token(data: JSONBody[NewToken]) -> None:
         raise NotImplementedError(data)
@@ -207,7 +212,7 @@ def _describe_bodies(document: OpenAPI) -> None:
 
     described = Litestar(
         [
-            heartbeat, heartbeats, config, quota, token, enrolment, server, enroll, picture,
+            heartbeat, heartbeats, config, quota, labels, token, enrolment, server, enroll, picture,
             alert_rule, alert_rule_test, alert_channel, alert_mute,
         ],
         openapi_config=OpenAPIConfig(title="", version=""),

@@ -16,6 +16,7 @@ from service.directories import default_data_dir
 __all__ = ["Settings", "SettingsError", "described", "variable"]
 
 _DAYS = {"unit": "days"}
+_HEADER = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}\Z"
 _NETWORKS = "a comma-separated list of networks such as 10.0.0.0/8,192.0.2.7,2001:db8::/32"
 # A key of its own random characters passes; "changeme-changeme-1" and twenty times x do not.
 API_KEY_PATTERN = r"^(?=(?:.*?(.)(?!.*\1)){10})[\x21-\x7e]{20,}\Z"
@@ -147,6 +148,32 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             description="Proxies whose X-Forwarded-For is trusted: the client is the right-most address in it that is "
             "not one of these. Without it, the client is the address that connects.",
             extra={"allowed": _NETWORKS},
+        ),
+    ] = ()
+    trusted_user_header: Annotated[
+        str,
+        Meta(
+            pattern=_HEADER,
+            description="Header in which a proxy of LINKBEAT_TRUSTED_PROXIES names the user that it has signed in, such "
+            "as X-Forwarded-Email (docs/managing.md). From other addresses it is ignored. Without it, nobody is "
+            "signed in by a header.",
+            extra={"allowed": "the name of a header"},
+        ),
+    ] = ""
+    trusted_groups_header: Annotated[
+        str,
+        Meta(
+            pattern=_HEADER,
+            description="Header with the groups of that user, separated by commas, such as X-Forwarded-Groups.",
+            extra={"allowed": "the name of a header"},
+        ),
+    ] = ""
+    trusted_admins: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Users and groups that a proxy names and that may change things; all others whom it lets "
+            "through may read.",
+            extra={"allowed": "a comma-separated list of users and groups such as ada@example.net,noc"},
         ),
     ] = ()
     connections_per_address: Annotated[
@@ -316,6 +343,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         settings = environment.load(cls, environ)
         settings._check_ages()
         settings._check_networks()
+        settings._check_proxy()
         return settings
 
     def __repr__(self) -> str:
@@ -350,6 +378,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 ipaddress.ip_network(one, strict=False)
             except ValueError:
                 raise SettingsError(f'{variable("trusted_proxies")}: "{one}" is not {_NETWORKS}') from None
+
+    def _check_proxy(self) -> None:
+        """A header that anybody can send names nobody."""
+        if self.trusted_user_header and not self.trusted_proxies:
+            raise SettingsError(f"{variable('trusted_user_header')}: needs {variable('trusted_proxies')}")
+        if self.trusted_user_header.lower() in ("authorization", "cookie", "x-api-key", "x-agent-token"):
+            raise SettingsError(f"{variable('trusted_user_header')}: {self.trusted_user_header} carries tokens")
+        for name in ("trusted_groups_header", "trusted_admins"):
+            if getattr(self, name) and not self.trusted_user_header:
+                raise SettingsError(f"{variable(name)}: needs {variable('trusted_user_header')}")
 
     @property
     def data_path(self) -> Path:

@@ -1,4 +1,4 @@
-"""The audit log."""
+"""The audit log, display names and tags of servers, and requests for a report."""
 
 from migrations.sql import run_file
 
@@ -8,6 +8,7 @@ down_revision = "0011"
 
 def upgrade() -> None:
     run_file("schema/audit.sql")
+    run_file("schema/labels.sql")
 
 
 def downgrade() -> None:

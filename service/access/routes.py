@@ -10,7 +10,7 @@ import msgspec
 from litestar import Request, Response, Router, delete, get, post
 from litestar.params import PathParameter, QueryParameter
 
-from service.access.identity import Caller
+from service.access.identity import MAY, Caller
 from service.access.issue import (
     Created,
     Enrolling,
@@ -45,6 +45,20 @@ ORDER BY token_id LIMIT $4
 """
 
 
+class SessionInfo(msgspec.Struct, frozen=True):
+    """Who sends this request, and what they may do.
+
+    via          token; session: a browser's cookie; proxy: a user that a proxy has signed in
+    kind         of the token; key: the fleet key
+    permissions  read, and admin: to change things
+    """
+
+    name: str
+    via: Literal["token", "session", "proxy"]
+    kind: Literal["key", "admin", "read"]
+    permissions: list[Literal["read", "admin"]]
+
+
 class TokenInfo(msgspec.Struct, frozen=True):
     """A token without its secret.
 
@@ -74,8 +88,19 @@ class TokenPage(msgspec.Struct, frozen=True):
 
 
 def router(database: Database, writing: Database, tokens: Tokens, hasher: Hasher) -> Router:
-    """/tokens, /enrolments, POST /servers and /agents/enroll."""
+    """/session, /tokens, /enrolments, POST /servers and /agents/enroll."""
     made = problems(400, 408, 413, 415, 422, 503)
+
+    @get("/session", summary="Who you are, and what you may do", responses=problems(401, 503))
+    async def session(request: Request[Any, Caller, Any]) -> SessionInfo:
+        """For pages, which say beforehand what the user may not do."""
+        caller = request.auth
+        return SessionInfo(
+            caller.name,
+            "proxy" if caller.user else "session" if caller.is_session else "token",
+            caller.kind,  # type: ignore[arg-type]  # the others may not read
+            ["read", "admin"] if "admin" in MAY[caller.kind] else ["read"],
+        )
 
     @post("/tokens", scope="admin", summary="Create a token", responses=made)
     async def create_token(request: Request[Any, Caller, Any]) -> Response[Created]:
@@ -138,5 +163,5 @@ def router(database: Database, writing: Database, tokens: Tokens, hasher: Hasher
         with suppress(Problem):  # the change is committed: if this fails, this process sees it with its next poll
             await tokens.refresh()
 
-    handlers = [create_token, list_tokens, revoke_token, create_enrolment_token, register_server, enroll]
+    handlers = [session, create_token, list_tokens, revoke_token, create_enrolment_token, register_server, enroll]
     return Router("/", route_handlers=handlers, tags=["access"])

@@ -44,10 +44,11 @@ ClockTime = Annotated[str, Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]\Z", exa
 
 
 class Matcher(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Alerts to mute, by patterns of ids; null: all."""
+    """Alerts to mute, by patterns of ids, and of tags of the server or their keys; null: all."""
 
     servers: Globs | None = None
     rules: Globs | None = None
+    tags: Globs | None = None
 
 
 class Weekly(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -127,8 +128,10 @@ def router(database: Database, writing: Database, zones: Zones, clock: Clock) ->
         await zones.check(mute.time_zone)
         weekly = None if mute.weekly is None else store.json_of(mute.weekly)
         try:
-            await by(writing.fetch, request.auth.actor)(_SET, mute_id, store.json_of(mute.matcher), mute.starts_at, mute.ends_at, weekly,
-                                mute.time_zone, request.auth.name, mute.comment)  # fmt: skip
+            await by(writing.fetch, request.auth.actor)(
+                _SET, mute_id, store.json_of(mute.matcher), mute.starts_at, mute.ends_at, weekly, mute.time_zone,
+                request.auth.name, mute.comment,
+            )  # fmt: skip
         except asyncpg.InvalidRegularExpressionError:
             raise Problem.invalid("matcher", "a pattern has an invalid [range]") from None
         log.info("alert mute %s set by %s from %s", mute_id, request.auth.name, request.auth.peer)

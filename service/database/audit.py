@@ -7,7 +7,10 @@ from typing import Literal
 import asyncpg
 import msgspec
 
+from service.http.errors import Problem
+
 Fetch = Callable[..., Awaitable[list[asyncpg.Record]]]
+STALE = "LB412"  # linkbeat.check_version
 ActorKind = Literal["token", "key", "session", "proxy", "command", "file", "database"]
 
 
@@ -28,18 +31,25 @@ class Actor(msgspec.Struct, frozen=True):
 def by(fetch: Fetch, actor: Actor) -> Fetch:
     """A function like `fetch` for calls of SQL functions that change something: `await change("linkbeat.f($1)", one)`.
 
-    The call is an expression, without SELECT. The actor is set in the same statement, and thus in the transaction of the
-    change.
+    The call is an expression, without SELECT. The actor is set in the same statement, and thus in the transaction
+    of the change.
+
+    Raises Problem (412) where the object is not the one that the caller has seen (linkbeat.check_version).
     """
     text = text_of(actor)
 
     async def change(call: str, *arguments: object) -> list[asyncpg.Record]:
         # The row comes from the CTE, so the actor is set before the function is called.
-        return await fetch(
-            f"WITH actor AS MATERIALIZED (SELECT linkbeat.act_as(${len(arguments) + 1}::jsonb)) "
-            f"SELECT {call} FROM actor",
-            *arguments, text,
-        )  # fmt: skip
+        try:
+            return await fetch(
+                f"WITH actor AS MATERIALIZED (SELECT linkbeat.act_as(${len(arguments) + 1}::jsonb)) "
+                f"SELECT {call} FROM actor",
+                *arguments, text,
+            )  # fmt: skip
+        except asyncpg.PostgresError as raised:
+            if raised.sqlstate != STALE:
+                raise
+            raise Problem("changed", "it was changed since you read it: get it again, and repeat your change") from None
 
     return change
 

@@ -51,7 +51,8 @@ BEGIN
     IF new_row ->> 'secret' IS DISTINCT FROM old_row ->> 'secret' AND TG_OP <> 'DELETE' THEN
         becomes := becomes || '{"secret": "set"}';
     END IF;
-    IF was IS DISTINCT FROM becomes THEN
+    -- A row that only asks for a report: linkbeat.request_report writes its entry.
+    IF was IS DISTINCT FROM becomes AND NOT (TG_ARGV[0] = 'config' AND coalesce(was, becomes) = '{}') THEN
         PERFORM linkbeat.audit(
             TG_ARGV[0] || CASE WHEN TG_OP = 'DELETE' THEN '.delete'
                                WHEN TG_ARGV[0] = 'server' THEN '.remove'
@@ -75,7 +76,7 @@ FOR EACH ROW EXECUTE FUNCTION linkbeat.audit_row('server', 'server_id', 'server_
 
 CREATE OR REPLACE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON linkbeat.server_config
 FOR EACH ROW WHEN (pg_trigger_depth() = 0)
-EXECUTE FUNCTION linkbeat.audit_row('config', 'server_id', 'server_id', '{server_id,changed_at}');
+EXECUTE FUNCTION linkbeat.audit_row('config', 'server_id', 'server_id', '{server_id,changed_at,report_at}');
 
 CREATE OR REPLACE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON linkbeat.quotas
 FOR EACH ROW WHEN (pg_trigger_depth() = 0)
