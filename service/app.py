@@ -37,7 +37,7 @@ from service.database.pool import LEAST_READERS, READERS, Database
 from service.database.reading import reading, wall_time
 from service.database.replicas import Replicas, ReplicatedDatabase
 from service.database.zones import Zones
-from service.fleet import agents, interfaces, labels, overview, removal, servers
+from service.fleet import agents, exposition, interfaces, labels, overview, removal, servers
 from service.fleet.removal import Removals
 from service.http.errors import EXCEPTION_HANDLERS, PRIVATE, on_http_exception
 from service.http.numbers import with_plain_numbers
@@ -246,6 +246,7 @@ def create_app(
         wrote=wrote if parts.replicas else None,
         route_handlers=[
             at_root,
+            exposition.router(database),
             Router(
                 "/",
                 route_handlers=[

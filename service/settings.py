@@ -154,8 +154,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Meta(
             pattern=_HEADER,
-            description="Header in which a proxy of LINKBEAT_TRUSTED_PROXIES names the user that it has signed in, such "
-            "as X-Forwarded-Email (docs/managing.md). From other addresses it is ignored. Without it, nobody is "
+            description="Header in which a proxy of LINKBEAT_TRUSTED_PROXIES names the user that it has signed in, "
+            "such as X-Forwarded-Email (docs/managing.md). From other addresses it is ignored. Without it, nobody is "
             "signed in by a header.",
             extra={"allowed": "the name of a header"},
         ),
@@ -169,7 +169,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = ""
     trusted_admins: Annotated[
-        tuple[str, ...],
+        tuple[Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f]{1,255}\Z")], ...],
         Meta(
             description="Users and groups that a proxy names and that may change things; all others whom it lets "
             "through may read.",

@@ -851,6 +851,9 @@ declare namespace Api {
     "code": string;
     "errors": Array<FieldError>;
   }
+  interface ReportRequest {
+    "within_seconds": number;
+  }
   interface Scope {
     "servers"?: Array<string> | null;
     "interfaces"?: Array<string> | null;
@@ -1140,6 +1143,7 @@ declare namespace Api {
     "/api/v1/enrolments": { asked: { body: NewEnrolment }; answer: Created };
     "/api/v1/pictures": { asked: { body: NewPicture }; answer: PictureLink };
     "/api/v1/servers": { asked: { body: NewServer }; answer: Created };
+    "/api/v1/servers/{server_id}/report": { asked: { path: { "server_id": string } }; answer: ReportRequest };
     "/api/v1/tokens": { asked: { body: NewToken }; answer: Created };
   }
   interface Put {

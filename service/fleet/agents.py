@@ -13,7 +13,7 @@ from service.access.identity import Caller
 from service.database.audit import by
 from service.database.names import storable, unknown_server, wanted_tags
 from service.database.pool import Database
-from service.fleet.listing import Direction, Search, SortKey, Status, StatusFilter, page
+from service.fleet.listing import DEFAULT_INTERVAL_SECONDS, Direction, Search, SortKey, Status, StatusFilter, page
 from service.http.conditional import seen_version, version_header
 from service.http.errors import Problem
 from service.http.json_body import body
@@ -77,6 +77,12 @@ class Agent(msgspec.Struct, frozen=True):
     display_name: str | None
     tags: list[str]
     config: AgentConfig | None
+
+
+class ReportRequest(msgspec.Struct, frozen=True):
+    """A request for a report. `within_seconds`: the agent's interval, within which its next heartbeat is due."""
+
+    within_seconds: float
 
 
 class AgentPage(msgspec.Struct, frozen=True):
@@ -169,17 +175,18 @@ def router(database: Database, writing: Database, configurations: Configurations
 
     @post(
         "/servers/{server_id:str}/report",
-        status_code=202,
+        status_code=200,
         summary="Ask an agent for a report",
         responses=problems(401, 404, 503),
     )
-    async def request_report(server_id: FromPath[str], request: Request[Any, Caller, Any]) -> None:
+    async def request_report(server_id: FromPath[str], request: Request[Any, Caller, Any]) -> ReportRequest:
         """The agent learns of it in the response to its next heartbeat, within its interval, and then reports at once.
         An agent that does not allow remote configuration does not."""
         (row,) = await by(writing.fetch, request.auth.actor)(_REQUEST, storable(server_id))
         if not row["is_known"]:
             raise unknown_server(server_id)
         await refresh()
+        return ReportRequest((await one(server_id)).interval_seconds or DEFAULT_INTERVAL_SECONDS)
 
     async def refresh() -> None:
         with suppress(Problem):  # the change is committed: if this fails, this process sees it with its next poll

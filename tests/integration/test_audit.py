@@ -12,6 +12,7 @@ import pytest
 
 from service.access import command
 from service.access.identity import scopes
+from service.access.tokens import Hasher
 from service.alerts import file
 from service.app import create_app
 from service.database import maintenance
@@ -241,9 +242,7 @@ async def test_a_command_a_file_and_a_login_have_entries(
     monkeypatch.setenv("LOGNAME", "ada")
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
-    await command._run(
-        database_url, command.Hasher(b"k" * 64), parser.parse_args(["create", "--kind", "read"]), lambda _: None
-    )
+    await command._run(database_url, Hasher(b"k" * 64), parser.parse_args(["create", "--kind", "read"]), lambda _: None)
     path = tmp_path / "alerts.toml"
     path.write_text('[rules.web]\nkind = "silent"\n')
     await file.apply(database, file.read(path, allows_private=False))

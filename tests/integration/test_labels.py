@@ -197,7 +197,8 @@ async def test_a_report_is_asked_for_once_and_leaves_the_configuration_as_it_is(
     await service.post(heartbeat("nas", eth0=(1, 1)))
     seen = (await service.http.get("/api/v1/servers/nas/config")).headers["etag"]
 
-    assert (await service.http.post("/api/v1/servers/nas/report")).status_code == 202
+    asked = await service.http.post("/api/v1/servers/nas/report")
+    assert (asked.status_code, asked.json()) == (200, {"within_seconds": 30})
 
     first = (await service.post(heartbeat("nas", eth0=(2, 2))))["config"]["report_at"]
     assert (await service.post(heartbeat("nas", eth0=(3, 3))))["config"] == {"report_at": first}
@@ -233,7 +234,8 @@ async def test_rules_and_mutes_match_tags(database: asyncpg.Connection) -> None:
     for server_id, tags in TAGS.items():
         await store(database, samples(start, [8 * MEGABIT] * 12, server_id=server_id))
         await database.execute("SELECT linkbeat.set_labels($1, NULL, $2)", server_id, tags)
-    for kind, more in (("silent", {}), ("rate", {"above_bps": MEGABIT})):
+    kinds: dict[str, dict[str, Any]] = {"silent": {}, "rate": {"above_bps": MEGABIT}}
+    for kind, more in kinds.items():
         for rule, tags in (("web", ["role=web"]), ("any", ["role"]), ("glob", ["role=d*", "edge"]), ("none", ["x"])):
             await set_rule(database, f"{kind}-{rule}", kind, scope={"tags": tags}, **more)
     await turns(database, start, start + timedelta(minutes=12))

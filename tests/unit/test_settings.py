@@ -17,6 +17,10 @@ SHARED = {one.variable for one in DESCRIBED["The service"]} & {one.variable for 
 NONE = "\N{EN DASH}"
 
 WRONG = [
+    ("LINKBEAT_RETAIN_AUDIT_DAYS", "0"),
+    ("LINKBEAT_TRUSTED_USER_HEADER", "two words"),
+    ("LINKBEAT_TRUSTED_GROUPS_HEADER", "a:b"),
+    ("LINKBEAT_TRUSTED_ADMINS", "ada,b\x01b"),
     ("LINKBEAT_HOST", "not a host"),
     ("LINKBEAT_HOST", "http://127.0.0.1"),
     ("LINKBEAT_PORT", "0"),
