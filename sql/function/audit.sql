@@ -69,7 +69,7 @@ END $$;
 -- are no changes either. Expired tokens are deleted without an entry: their end was set when they were created.
 CREATE OR REPLACE TRIGGER audit AFTER INSERT OR UPDATE OF kind, server_id, name, expires_at, revoked_at ON linkbeat.tokens
 FOR EACH ROW WHEN (pg_trigger_depth() = 0)
-EXECUTE FUNCTION linkbeat.audit_row('token', 'token_id', 'server_id', '{token_id,hash,key_id,revision,server_guid,last_used_at,created_at}');
+EXECUTE FUNCTION linkbeat.audit_row('token', 'token_id', 'server_id', '{token_id,server_id,hash,key_id,revision,server_guid,last_used_at,created_at}');
 
 CREATE OR REPLACE TRIGGER audit AFTER INSERT ON linkbeat.removals
 FOR EACH ROW EXECUTE FUNCTION linkbeat.audit_row('server', 'server_id', 'server_id', '{server_id,requested_at}');

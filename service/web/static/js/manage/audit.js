@@ -24,8 +24,8 @@ export function auditTable(entries) {
 
 /** @param {Api.AuditEntry} entry */
 function subject({ server_id: server, subject: id, action }) {
-  if (server && action !== "server.remove") return make("a", { href: addressOf(server) }, server);
-  return id;
+  const place = server && action !== "server.remove" ? make("a", { href: addressOf(server) }, server) : server;
+  return make("span", {}, place, server && id !== server ? " " : null, id === server ? null : make("code", {}, id));
 }
 
 /** @param {Api.AuditEntry} entry */
