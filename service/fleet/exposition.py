@@ -44,7 +44,7 @@ ORDER BY s.server_id LIMIT $2
 class _Server(NamedTuple):
     row: asyncpg.Record
     labels: str
-    interfaces: list[tuple[str, Sequence[int | None]]]  # labels, and values in the order of _OF_INTERFACE
+    interfaces: Sequence[tuple[str, Sequence[int | None]]]  # labels, and values in the order of _OF_INTERFACE
 
 
 # name, type, help, value of a row; None: not reported
