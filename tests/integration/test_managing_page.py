@@ -109,7 +109,7 @@ async def test_the_headers_of_oauth2_proxy_sign_in(database_url: str, settings: 
     assert proxy["pass_basic_auth"] is False
 
     app = create_app(ours, database_url=database_url, key=KEY)
-    transport = httpx.ASGITransport(app, client=(environ["LINKBEAT_TRUSTED_PROXIES"], 1))  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(app, client=(environ["LINKBEAT_TRUSTED_PROXIES"], 1))
     async with running(app), httpx.AsyncClient(transport=transport, base_url="http://linkbeat") as client:
         assert (await client.get("/api/v1/session", headers=sent)).json()["permissions"] == ["read", "admin"]
         del sent["X-Forwarded-Groups"]
