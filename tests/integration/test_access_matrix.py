@@ -89,7 +89,7 @@ async def counts(database: asyncpg.Connection) -> dict[str, Any]:
         )
         for row in tables
         # The background writes down how it goes.
-        if row["name"].rpartition(".")[2] not in ("maintenance", "watermarks", "alert_clock", "listening")
+        if row["name"].rpartition(".")[2] not in ("maintenance", "watermarks", "alert_clock", "listening", "leases")
     }
 
 

@@ -34,7 +34,7 @@ async def test_counters_and_state_of_every_server(service: Client, database: asy
     )  # fmt: skip
     await service.post(heartbeat("gone", eth0=(5, 5)) | {"metrics": {"cpu_percent": 1}})
     await database.execute(
-        "UPDATE servers SET received_at = received_at - $1 WHERE server_id = 'gone'", timedelta(hours=1)
+        "UPDATE servers SET received_at = received_at - $1::interval WHERE server_id = 'gone'", timedelta(hours=1)
     )
     await service.http.put("/api/v1/servers/nas/labels", json={"display_name": "Attic"})
 
