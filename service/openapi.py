@@ -41,6 +41,8 @@ from service.wire import MAX_NESTING, MAX_OS_INFO_BYTES, AgentConfig, Heartbeat,
 AS_OF = "Linkbeat-As-Of"
 EXAMPLES = Path(__file__).with_name("examples.json")
 
+# Objects that are replaced as a whole and have a version.
+VERSIONED = tuple(f"/api/v1/servers/{{server_id}}/{name}" for name in ("config", "labels", "quota"))
 _IN_PATH = {
     "server_id": "The id of the server.",
     "name": "The name of the interface, percent-encoded.",
@@ -54,6 +56,7 @@ def complete(document: OpenAPI, scopes: Mapping[tuple[str, str], str]) -> None:
     _describe_access(document, scopes)
     _describe_files(document)
     _describe_age(document)
+    _describe_versions(document)
     for item in (document.paths or {}).values():
         for operation in (item.get, item.post, item.put, item.delete):
             # Litestar's response for an invalid parameter, which is a 422 here (service.http.errors.on_validation).
@@ -95,6 +98,27 @@ def _describe_age(document: OpenAPI) -> None:
         found = item.get and item.get.security and (item.get.responses or {}).get("200")
         if isinstance(found, OpenAPIResponse):
             found.headers = {**(found.headers or {}), AS_OF: header}
+
+
+def _describe_versions(document: OpenAPI) -> None:
+    """The conditional headers that service.http.conditional.seen_version reads."""
+    words = {
+        "If-Match": "ETag of the version that is to be replaced: 412 if it is another one.",
+        "If-None-Match": "`*`: 412 if there is one already.",
+    }
+    for path in VERSIONED:
+        item = (document.paths or {})[path]
+        for operation in (item.put, item.delete):
+            if operation is not None:
+                operation.parameters = [
+                    *(operation.parameters or []),
+                    *(
+                        Parameter(
+                            name=name, param_in="header", description=text, schema=Schema(type=OpenAPIType.STRING)
+                        )
+                        for name, text in words.items()
+                    ),
+                ]
 
 
 def _describe_access(document: OpenAPI, scopes: Mapping[tuple[str, str], str]) -> None:
