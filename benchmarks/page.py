@@ -135,7 +135,8 @@ async def _open(browser: Browser, base: str, period: str) -> Opened:
 async def _change(page: Page) -> float:
     """Names the first server, as another browser would, and waits for the page to show it."""
     # When all pages of a large fleet are loaded, the page waits for changes.
-    await page.wait_for_request(lambda request: "since=" in request.url, timeout=120_000)
+    async with page.expect_request(lambda request: "since=" in request.url, timeout=120_000):
+        pass
     name = f"server-0000 {time.monotonic_ns()}"  # first in the order, as before
     started = time.monotonic()
     headers = {"Authorization": f"Bearer {KEY}"}

@@ -51,9 +51,9 @@ async def test_the_fleet_is_grouped_by_a_tag_with_totals_and_filtered_by_a_group
 
 async def test_a_name_that_somebody_gives_a_server_shows_without_a_heartbeat(site: Served, page: Page) -> None:
     await fleet(site)
-    await page.goto("/")
+    async with page.expect_request(lambda request: "since=" in request.url):
+        await page.goto("/")
     await expect(row(page, "pi")).to_be_visible()
-    await page.wait_for_request(lambda request: "since=" in request.url)
     await asyncio.sleep(0.5)
     started = time.monotonic()
 

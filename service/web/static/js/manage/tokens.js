@@ -7,7 +7,7 @@ import { number, select, text } from "../shared/fields.js";
 import { moment } from "../shared/format.js";
 
 const KINDS = { server: "reports for one server", fleet: "reports for any server", read: "reads", admin: "does everything", enrolment: "enrols agents" };
-const NEW_KINDS = { read: KINDS.read, server: KINDS.server, fleet: KINDS.fleet, admin: KINDS.admin };
+const NEW_KINDS = { read: "read: reads everything", server: "server: reports for one server", fleet: "fleet: reports for any server", admin: "admin: does everything" };
 const STATES = /** @type {const} */ ({ active: "ok", spent: "warn", expired: "warn", revoked: "bad" });
 
 /**
@@ -19,7 +19,8 @@ export function tokenTable(tokens, { onRevoke }) {
     "table", {},
     make("caption", { class: "unseen" }, "Tokens, by id"),
     make("thead", {}, make(
-      "tr", {}, ...["Token", "What it does", "State", "Created", "Last used", "Until"].map((name) => make("th", { scope: "col" }, name)),
+      "tr", {}, ...["Token", "What it does", "State"].map((name) => make("th", { scope: "col" }, name)),
+      ...["Created", "Last used", "Until"].map((name) => make("th", { scope: "col", class: "wide" }, name)),
       make("th", { scope: "col" }, make("span", { class: "unseen" }, "Revoke")),
     )),
     make("tbody", {}, ...tokens.map((token) => make(
@@ -27,9 +28,9 @@ export function tokenTable(tokens, { onRevoke }) {
       make("th", { scope: "row" }, make("code", {}, token.id), make("span", { class: "muted reason" }, token.name)),
       make("td", {}, `${KINDS[token.kind]}${token.server_id ? `: ${token.server_id}` : ""}`),
       make("td", {}, make("span", { class: `badge ${STATES[token.state]}` }, token.uses_left ? `${token.state}, ${token.uses_left} left` : token.state)),
-      make("td", {}, moment(token.created_at)),
-      make("td", {}, token.last_used_at ? moment(token.last_used_at) : "never"),
-      make("td", {}, token.expires_at ? moment(token.expires_at) : "it is revoked"),
+      make("td", { class: "wide" }, moment(token.created_at)),
+      make("td", { class: "wide" }, token.last_used_at ? moment(token.last_used_at) : "never"),
+      make("td", { class: "wide" }, token.expires_at ? moment(token.expires_at) : "it is revoked"),
       make("td", { class: "number" }, token.state === "active" || token.state === "spent"
         ? make("button", { type: "button", class: "quiet", "aria-label": `Revoke ${token.id}`, onclick: () => onRevoke(token) }, "Revoke") : null),
     ))),
@@ -38,7 +39,7 @@ export function tokenTable(tokens, { onRevoke }) {
 
 /** @param {() => void} onMade */
 export function tokenForm(onMade) {
-  const kind = select("It", NEW_KINDS, "read");
+  const kind = select("Kind", NEW_KINDS, "read");
   const server = text("Server", { maxlength: 100, pattern: "[A-Za-z0-9._\\-]{1,100}", hint: "The only one that it reports for." });
   const name = text("Description", { maxlength: 255, hint: "Such as: wall display, laptop of Ada." });
   const days = number("Valid for", { min: 0.01, max: 3650, after: "days", hint: "Empty: until it is revoked." });
