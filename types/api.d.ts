@@ -543,6 +543,8 @@ declare namespace Api {
     "rx_dropped": number | null;
     "tx_dropped": number | null;
     "folded_into": string | null;
+    "os_name": string;
+    "carrier_changes": number | null;
   }
   interface InterfacePage {
     "server_id": string;
@@ -565,6 +567,10 @@ declare namespace Api {
     "speed_mbps"?: number | null;
     "operstate"?: string | null;
     "ifindex"?: number | null;
+    "permanent_address"?: string | null;
+    "bus_path"?: string | null;
+    "alias"?: string | null;
+    "carrier_changes"?: number | null;
     "rx_bps": number | null;
     "tx_bps": number | null;
     "delta_kind": string;
@@ -572,6 +578,7 @@ declare namespace Api {
     "is_lowest": boolean;
     "is_folded": boolean;
     "folded_into": string | null;
+    "os_name": string;
   }
   interface InterfaceStats {
     "server_id": string;
@@ -684,6 +691,10 @@ declare namespace Api {
     "speed_mbps"?: number | null;
     "operstate"?: string | null;
     "ifindex"?: number | null;
+    "permanent_address"?: string | null;
+    "bus_path"?: string | null;
+    "alias"?: string | null;
+    "carrier_changes"?: number | null;
   }
   interface NewEnrolment {
     "uses"?: number;
