@@ -37,7 +37,7 @@ from service.database.pool import LEAST_READERS, READERS, Database
 from service.database.reading import reading, wall_time
 from service.database.replicas import Replicas, ReplicatedDatabase
 from service.database.zones import Zones
-from service.fleet import agents, interfaces, overview, removal, servers
+from service.fleet import agents, interfaces, naming, overview, removal, servers
 from service.fleet.removal import Removals
 from service.http.errors import EXCEPTION_HANDLERS, PRIVATE, on_http_exception
 from service.http.numbers import with_plain_numbers
@@ -259,6 +259,7 @@ def create_app(
                 route_handlers=[
                     servers.router(database),
                     interfaces.router(database, parts.zones, clock),
+                    naming.router(database),
                     agents.router(database, writing, parts.configurations),
                     overview.router(parts.reader, parts.sparklines.database, parts.live),
                     access.router(database, writing, parts.tokens, parts.hasher),

@@ -291,6 +291,12 @@ declare namespace Api {
     "rejected"?: number | null;
     "spool"?: "disk" | "memory" | null;
   }
+  interface DeviceEvent {
+    "timestamp": string;
+    "interface": string;
+    "event": "renamed" | "hardware_changed" | "duplicate_address";
+    "detail": Record<string, unknown>;
+  }
   interface EmailChannel {
     "min_severity"?: "info" | "warning" | "critical";
     "sends_resolved"?: boolean;
@@ -521,6 +527,8 @@ declare namespace Api {
     "rx_dropped": number | null;
     "tx_dropped": number | null;
     "folded_into": string | null;
+    "os_name": string;
+    "carrier_changes": number | null;
   }
   interface InterfacePage {
     "server_id": string;
@@ -543,6 +551,10 @@ declare namespace Api {
     "speed_mbps"?: number | null;
     "operstate"?: string | null;
     "ifindex"?: number | null;
+    "permanent_address"?: string | null;
+    "bus_path"?: string | null;
+    "alias"?: string | null;
+    "carrier_changes"?: number | null;
     "rx_bps": number | null;
     "tx_bps": number | null;
     "delta_kind": string;
@@ -550,6 +562,7 @@ declare namespace Api {
     "is_lowest": boolean;
     "is_folded": boolean;
     "folded_into": string | null;
+    "os_name": string;
   }
   interface InterfaceStats {
     "server_id": string;
@@ -639,6 +652,18 @@ declare namespace Api {
     "time_zone"?: string;
     "comment"?: string;
   }
+  interface NameSpan {
+    "interface": string;
+    "os_name": string;
+    "since": string;
+    "until": string | null;
+  }
+  interface Names {
+    "server_id": string;
+    "names": Array<NameSpan>;
+    "events": Array<DeviceEvent>;
+    "suggestions": Array<Suggestion>;
+  }
   interface NetworkInterface {
     "name": string;
     "rx_bytes": number;
@@ -655,6 +680,10 @@ declare namespace Api {
     "speed_mbps"?: number | null;
     "operstate"?: string | null;
     "ifindex"?: number | null;
+    "permanent_address"?: string | null;
+    "bus_path"?: string | null;
+    "alias"?: string | null;
+    "carrier_changes"?: number | null;
   }
   interface NewEnrolment {
     "uses"?: number;
@@ -880,6 +909,12 @@ declare namespace Api {
     "data": Array<Point>;
     "interfaces"?: Array<string>;
   }
+  interface Suggestion {
+    "interface": string;
+    "into": string;
+    "gone_at": string;
+    "appeared_at": string;
+  }
   interface SystemHealth {
     "status": "ok" | "degraded" | "failing";
     "database": string;
@@ -1063,6 +1098,7 @@ declare namespace Api {
     "/api/v1/servers/{server_id}/interfaces": { asked: { path: { "server_id": string }; query?: { "after"?: string | null; "gone"?: boolean | null; "is_up"?: boolean | null; "kind"?: string | null; "limit"?: number | null; "search"?: string | null } }; answer: InterfacePage };
     "/api/v1/servers/{server_id}/interfaces/{name}": { asked: { path: { "name": string; "server_id": string } }; answer: Interface };
     "/api/v1/servers/{server_id}/interfaces/{name}/stats": { asked: { path: { "name": string; "server_id": string }; query?: { "time_zone"?: string | null } }; answer: InterfaceStats };
+    "/api/v1/servers/{server_id}/names": { asked: { path: { "server_id": string } }; answer: Names };
     "/api/v1/servers/{server_id}/quota": { asked: { path: { "server_id": string } }; answer: QuotaState };
     "/api/v1/system/definitions": { asked: {}; answer: Definitions };
     "/api/v1/system/health": { asked: {}; answer: SystemHealth };
