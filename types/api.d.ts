@@ -310,6 +310,12 @@ declare namespace Api {
     "rejected"?: number | null;
     "spool"?: "disk" | "memory" | null;
   }
+  interface DeviceEvent {
+    "timestamp": string;
+    "interface": string;
+    "event": "renamed" | "hardware_changed" | "duplicate_address";
+    "detail": Record<string, unknown>;
+  }
   interface EmailChannel {
     "min_severity"?: "info" | "warning" | "critical";
     "sends_resolved"?: boolean;
@@ -675,6 +681,18 @@ declare namespace Api {
     "time_zone"?: string;
     "comment"?: string;
   }
+  interface NameSpan {
+    "interface": string;
+    "os_name": string;
+    "since": string;
+    "until": string | null;
+  }
+  interface Names {
+    "server_id": string;
+    "names": Array<NameSpan>;
+    "events": Array<DeviceEvent>;
+    "suggestions": Array<Suggestion>;
+  }
   interface NetworkInterface {
     "name": string;
     "rx_bytes": number;
@@ -936,6 +954,12 @@ declare namespace Api {
     "data": Array<Point>;
     "interfaces"?: Array<string>;
   }
+  interface Suggestion {
+    "interface": string;
+    "into": string;
+    "gone_at": string;
+    "appeared_at": string;
+  }
   interface SystemHealth {
     "status": "ok" | "degraded" | "failing";
     "database": string;
@@ -1129,6 +1153,7 @@ declare namespace Api {
     "/api/v1/servers/{server_id}/interfaces/{name}": { asked: { path: { "name": string; "server_id": string } }; answer: Interface };
     "/api/v1/servers/{server_id}/interfaces/{name}/stats": { asked: { path: { "name": string; "server_id": string }; query?: { "time_zone"?: string | null } }; answer: InterfaceStats };
     "/api/v1/servers/{server_id}/labels": { asked: { path: { "server_id": string } }; answer: Labels };
+    "/api/v1/servers/{server_id}/names": { asked: { path: { "server_id": string } }; answer: Names };
     "/api/v1/servers/{server_id}/quota": { asked: { path: { "server_id": string } }; answer: QuotaState };
     "/api/v1/session": { asked: {}; answer: SessionInfo };
     "/api/v1/system/definitions": { asked: {}; answer: Definitions };
