@@ -11,6 +11,7 @@ from msgspec import UNSET, UnsetType
 from . import __version__, host, remote
 from .clock import Clock, rfc3339
 from .complaints import Complaints
+from .devices import Devices
 from .filesystems import Filesystem, FilesystemProbe, get_filesystem_metrics, get_root_usage
 from .fitting import fit
 from .host import CpuTimes, Metrics
@@ -112,6 +113,7 @@ class Collector:
         self._roots = settings.roots
         self._cpu: CpuTimes | None = host.read_cpu_times(self._roots)
         self._links = LinkTable()
+        self._devices = Devices()
         self._primary = PrimaryInterface()
         self._filesystems = FilesystemProbe()
         self._root = FilesystemProbe()
@@ -132,7 +134,11 @@ class Collector:
         cpu = host.read_cpu_times(self._roots)
         presence = self._presence("online", delivery)
         found = get_network_interfaces(
-            self._roots, is_wanted=self.effective.reports, table=self._links, default_routes=routes
+            self._roots,
+            is_wanted=self.effective.reports,
+            table=self._links,
+            devices=self._devices,
+            default_routes=routes,
         )
         interfaces, filesystems = fit(found, mounted)
         truncated = self._note_truncation(len(found) - len(interfaces), len(mounted) - len(filesystems))

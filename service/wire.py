@@ -85,8 +85,13 @@ class NetworkInterface(msgspec.Struct, frozen=True, gc=False):
     speed_mbps              line rate; 0, -1: unknown
     operstate               operational state, as reported by the kernel
     ifindex                 the kernel's index of the device; it changes when the device is created again
+    permanent_address       the address that hardware was made with, and `#` with the port of a card that has several
+    bus_path                the slot or USB port of hardware, such as pci0000:00/0000:00:03.0
+    alias                   the operator's own name for it (`ip link set … alias`)
+    carrier_changes         how often its link came or went since the device appeared
 
-    The last five are hints: an invalid one is ignored (HINTS).
+    Those from kind on are hints: an invalid one is ignored (HINTS). The last four and ifindex tell the device from
+    others, whatever its name (docs/names.md).
     """
 
     name: InterfaceName
@@ -104,6 +109,10 @@ class NetworkInterface(msgspec.Struct, frozen=True, gc=False):
     speed_mbps: Annotated[int, Meta(ge=-1, le=1_600_000)] | None = None
     operstate: Word | None = None
     ifindex: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
+    permanent_address: Annotated[str, Meta(min_length=1, max_length=80)] | None = None
+    bus_path: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+    alias: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+    carrier_changes: Annotated[int, Meta(ge=0, le=2**32 - 1)] | None = None
 
 
 class Filesystem(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -196,7 +205,17 @@ class Heartbeat(msgspec.Struct, frozen=True):
 # is the kernel's -1), which must not lose measurements: service/ingest/hints.py removes them.
 HINTS: dict[type[msgspec.Struct], tuple[str, ...]] = {
     Heartbeat: ("agent_version", "interval_seconds", "primary_interface", "tags"),
-    NetworkInterface: ("kind", "stacked_on", "speed_mbps", "operstate", "ifindex"),
+    NetworkInterface: (
+        "kind",
+        "stacked_on",
+        "speed_mbps",
+        "operstate",
+        "ifindex",
+        "permanent_address",
+        "bus_path",
+        "alias",
+        "carrier_changes",
+    ),
 }
 
 

@@ -38,8 +38,9 @@ CROSS JOIN LATERAL (
                'rx_packets', linkbeat.unsigned(rx_packets), 'tx_packets', linkbeat.unsigned(tx_packets),
                'rx_errors', linkbeat.unsigned(rx_errors), 'tx_errors', linkbeat.unsigned(tx_errors),
                'rx_dropped', linkbeat.unsigned(rx_dropped), 'tx_dropped', linkbeat.unsigned(tx_dropped),
-               'is_up', is_up, 'kind', kind, 'stacked_on', string_to_array(stacked_on, '/'),
-               'speed_mbps', speed_mbps, 'operstate', operstate,
+               'is_up', is_up, 'kind', kind, 'stacked_on', linkbeat.names_below(stacked_on),
+               'speed_mbps', speed_mbps, 'operstate', operstate, 'os_name', coalesce(os_name, interface_name),
+               'carrier_changes', carrier_changes,
                'rx_bps', linkbeat.bps(rx_bytes_delta, elapsed_ms, delta_kind),
                'tx_bps', linkbeat.bps(tx_bytes_delta, elapsed_ms, delta_kind),
                'delta_kind', delta_kind, 'elapsed_seconds', CASE WHEN elapsed_ms > 0 THEN elapsed_ms / 1000.0 END,
@@ -80,6 +81,7 @@ def is_image(fs_type: str, mount_point: str) -> bool:
 class InterfaceState(NetworkInterface, frozen=True, kw_only=True):
     """An interface of the newest heartbeat, and its traffic since the previous sample.
 
+    name             of its series: the first name under which the device was seen; os_name: what it is called now
     rx_bps, tx_bps   bits per second; null: unknown
     delta_kind       how they were derived: first, normal, gap, reboot, reset, wrap, dip, glitch or
                      rejected (docs/counters.md)
@@ -95,6 +97,7 @@ class InterfaceState(NetworkInterface, frozen=True, kw_only=True):
     is_lowest: bool
     is_folded: bool
     folded_into: str | None
+    os_name: str
 
 
 class Server(msgspec.Struct, frozen=True):

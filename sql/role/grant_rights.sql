@@ -59,7 +59,7 @@ BEGIN
 
     GRANT USAGE ON SCHEMA linkbeat TO linkbeat_ingest, linkbeat_read;
     GRANT EXECUTE ON FUNCTION
-        linkbeat.ingest_heartbeats, linkbeat.configure_server, linkbeat.create_token, linkbeat.end_session, linkbeat.enrol_server,
+        linkbeat.ingest_heartbeats, linkbeat.resolve_interfaces, linkbeat.configure_server, linkbeat.create_token, linkbeat.end_session, linkbeat.enrol_server,
         linkbeat.note_token_use, linkbeat.register_server, linkbeat.remove_server, linkbeat.revoke_token,
         linkbeat.set_quota, linkbeat.listen, linkbeat.evaluate_alerts, linkbeat.set_alert_rule, linkbeat.delete_alert_rule,
         linkbeat.set_alert_channel, linkbeat.delete_alert_channel, linkbeat.set_alert_mute, linkbeat.delete_alert_mute,
