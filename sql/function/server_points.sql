@@ -47,8 +47,9 @@ $$;
 
 -- Takes the counters in of which a server's row has only the newest value, and the resets in the rows of the newest seconds
 -- and of what came late. At the first turn ever, what is there is the beginning.
+--   suspects  servers of which there may be something to take in (linkbeat.suspect_servers), beside those with marks
 CREATE OR REPLACE FUNCTION linkbeat.mark_servers(
-    previous timestamptz, at timestamptz, since timestamptz, until timestamptz,
+    suspects text[], previous timestamptz, at timestamptz, since timestamptz, until timestamptz,
     late_servers text[], late_since timestamptz[], late_until timestamptz[]
 ) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -66,7 +67,8 @@ BEGIN
                -- The agent's counters begin again with it.
                CASE WHEN NOT isfinite(previous) THEN 0 WHEN r.dropped < m.dropped THEN r.dropped
                     ELSE r.dropped - coalesce(m.dropped, 0) END AS grown
-        FROM public.servers s LEFT JOIN linkbeat.alert_marks m USING (server_id)
+        FROM (SELECT unnest(suspects) UNION SELECT a.server_id FROM linkbeat.alert_marks a) AS u(server_id)
+        JOIN public.servers s USING (server_id) LEFT JOIN linkbeat.alert_marks m USING (server_id)
         CROSS JOIN LATERAL (SELECT coalesce((s.agent_report ->> 'dropped')::bigint, m.dropped, 0) AS dropped,
                                    coalesce((s.agent_report ->> 'rejected')::bigint, m.rejected, 0) AS rejected) r
         WHERE (s.conflicts, r.dropped, r.rejected) IS DISTINCT FROM (coalesce(m.conflicts, 0), coalesce(m.dropped, 0), coalesce(m.rejected, 0))
