@@ -15,7 +15,8 @@ RETURN CASE WHEN plan.kind = 'rate' THEN
 
 -- Samples of interfaces, in one pass for all rules: those of (`since`, `until`]; or, of the servers named in parallel arrays,
 -- those around late rows that judging these again may reach.
---   last   until when the sample is within the rule's window
+--   rule_id  null: a sample that says that counters are in doubt (linkbeat.mark_signs): `subject` is its delta_kind
+--   last     until when the sample is within the rule's window; of such a sample, its time
 CREATE OR REPLACE FUNCTION linkbeat.traffic_candidates(
     plans linkbeat.alert_plans[], since timestamptz, until timestamptz,
     late_servers text[] DEFAULT NULL, late_since timestamptz[] DEFAULT NULL, late_until timestamptz[] DEFAULT NULL
@@ -23,7 +24,7 @@ CREATE OR REPLACE FUNCTION linkbeat.traffic_candidates(
 DECLARE
     concerned CONSTANT linkbeat.alert_plans[] := ARRAY(SELECT p FROM unnest(plans) AS p WHERE p.kind IN ('rate', 'errors', 'link'));
     is_late   CONSTANT boolean := late_servers IS NOT NULL;
-    reach     CONSTANT interval := (SELECT max(linkbeat.late_reach(p)) FROM unnest(concerned) AS p);
+    reach     CONSTANT interval := coalesce((SELECT max(linkbeat.late_reach(p)) FROM unnest(concerned) AS p), INTERVAL '1 second');
     -- What a row must have to concern any rule of a kind: plain comparisons, before each rule is asked. In double precision, which
     -- costs a tenth of numeric; the bounds that are passed are a little easier to pass, so that rounding leaves nothing out.
     is_busy   CONSTANT text := coalesce((
@@ -37,9 +38,6 @@ DECLARE
         'm.rx_errors_delta > 0 OR m.tx_errors_delta > 0 OR m.rx_dropped_delta > 0 OR m.tx_dropped_delta > 0' ELSE 'false' END;
     is_down   CONSTANT text := CASE WHEN EXISTS (SELECT FROM unnest(concerned) WHERE kind = 'link') THEN 'NOT m.is_up' ELSE 'false' END;
 BEGIN
-    IF cardinality(concerned) = 0 THEN
-        RETURN;
-    END IF;
     IF is_late THEN
         SELECT min(l.since) - reach, max(l.until) + reach INTO since, until FROM unnest(late_since, late_until) AS l(since, until);
     END IF;
@@ -50,7 +48,7 @@ BEGIN
             FROM unnest($1) AS p
         ), samples AS MATERIALIZED (
             SELECT m.server_id, m.interface_name, m.time, m.elapsed_ms, m.interval_ms, m.speed_mbps, m.rx_bytes_delta, m.tx_bytes_delta,
-                   m.late_since, m.late_until, f.faults,
+                   m.delta_kind, m.late_since, m.late_until, f.faults,
                    (%2$s) AND m.elapsed_ms BETWEEN 1 AND 2147483646 AND m.delta_kind NOT IN ('rejected', 'glitch') AS is_busy,
                    f.faults > 0 AND 2 * f.faults * ($12 + m.elapsed_ms) >= $13 * m.elapsed_ms AS is_faulty,
                    -- It went down, or was found down after a gap, in which it is not watched.
@@ -62,7 +60,7 @@ BEGIN
             FROM (%1$s) m
             CROSS JOIN LATERAL (SELECT coalesce(m.rx_errors_delta, 0) + coalesce(m.tx_errors_delta, 0)
                                        + coalesce(m.rx_dropped_delta, 0) + coalesce(m.tx_dropped_delta, 0) AS faults) f
-            WHERE NOT m.is_folded AND ((%2$s) OR %3$s OR %4$s)
+            WHERE NOT m.is_folded AND ((%2$s) OR %3$s OR %4$s OR m.delta_kind IN ('reset', 'rejected'))
         )
         SELECT p.rule_id, m.server_id, m.interface_name, max(m.time + p.tail + 3 * m.interval_ms * INTERVAL '1 millisecond')
         FROM (
@@ -87,7 +85,10 @@ BEGIN
           AND (p.kinds IS NULL OR m.server_id IN (
                SELECT x.server_id FROM public.servers x WHERE x.server_id = m.server_id
                  AND (x.interfaces[array_position(x.interface_names, m.interface_name)]).kind = ANY (p.kinds)))
-        GROUP BY 1, 2, 3 $sql$,
+        GROUP BY 1, 2, 3
+        UNION ALL
+        SELECT NULL, s.server_id, s.delta_kind, s.time FROM samples s
+        WHERE s.delta_kind IN ('reset', 'rejected') AND (s.late_since IS NULL OR s.time BETWEEN s.late_since AND s.late_until) $sql$,
         CASE WHEN is_late THEN $sql$
             SELECT r.*, l.since AS late_since, l.until AS late_until
             FROM unnest($8, $9, $10) AS l(server_id, since, until)

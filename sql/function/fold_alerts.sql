@@ -56,9 +56,41 @@ $$;
 CREATE OR REPLACE FUNCTION linkbeat.is_of_samples(kind text) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN kind IN ('rate', 'link', 'errors', 'filesystem');
 
+-- The newest samples that a turn judges of the interfaces that have a row in linkbeat.alerts, once for all rules: those of half a
+-- minute have one in every second turn, and windows need not be read in the others.
+--   by_15, by_60  times of the newest sample up to 15 and 60 seconds before `at`, the lags of rules; null: there is none
+CREATE OR REPLACE FUNCTION linkbeat.newest_samples(plans linkbeat.alert_plans[], at timestamptz)
+RETURNS TABLE (server_id text, subject text, by_15 timestamptz, by_60 timestamptz) LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    rules  CONSTANT text[] := ARRAY(SELECT p.rule_id FROM unnest(plans) AS p WHERE p.kind IN ('rate', 'link', 'errors'));
+    oldest CONSTANT timestamptz := (SELECT min(a.seen_at) FROM linkbeat.alerts a WHERE a.rule_id = ANY (rules));
+BEGIN
+    IF oldest IS NULL THEN
+        RETURN;
+    END IF;
+    -- The lowest bound is a constant to the planner, which leaves out the chunks before it.
+    RETURN QUERY EXECUTE $sql$
+        SELECT d.server_id, d.subject, a.time, b.time
+        FROM (SELECT DISTINCT x.server_id, x.subject FROM linkbeat.alerts x WHERE x.rule_id = ANY ($1) OFFSET 0) d
+        LEFT JOIN LATERAL (
+            SELECT n.time FROM public.network_interface_metrics n
+            WHERE n.server_id = d.server_id AND n.interface_name = d.subject AND n.time > $2 AND n.time <= $3
+            ORDER BY n.time DESC LIMIT 1
+        ) a ON true
+        LEFT JOIN LATERAL (
+            SELECT n.time FROM public.network_interface_metrics n
+            WHERE n.server_id = d.server_id AND n.interface_name = d.subject AND n.time > $2 AND n.time <= $4
+            ORDER BY n.time DESC LIMIT 1
+        ) b ON true $sql$
+    USING rules, oldest, at - INTERVAL '15 seconds', at - INTERVAL '60 seconds';
+END $$;
+
 -- Judges all that is new of the subjects that have a row in linkbeat.alerts.
-CREATE OR REPLACE FUNCTION linkbeat.fold_alerts(plan linkbeat.alert_plans, previous timestamptz, at timestamptz) RETURNS void
-LANGUAGE plpgsql AS $$
+--   new_servers, new_subjects, by_15, by_60  as linkbeat.newest_samples returns them
+CREATE OR REPLACE FUNCTION linkbeat.fold_alerts(
+    plan linkbeat.alert_plans, previous timestamptz, at timestamptz,
+    new_servers text[], new_subjects text[], by_15 timestamptz[], by_60 timestamptz[]
+) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     is_of_samples CONSTANT boolean := linkbeat.is_of_samples(plan.kind);
     servers       text[];
@@ -75,14 +107,16 @@ BEGIN
     SELECT array_agg(a.server_id ORDER BY a.server_id, a.subject), array_agg(a.subject ORDER BY a.server_id, a.subject),
            array_agg(a.seen_at ORDER BY a.server_id, a.subject), array_agg(a ORDER BY a.server_id, a.subject)
     INTO servers, subjects, since, states
-    FROM linkbeat.alerts a WHERE a.rule_id = plan.rule_id;
-    IF servers IS NULL THEN
-        RETURN;
-    END IF;
+    FROM linkbeat.alerts a
+    LEFT JOIN unnest(new_servers, new_subjects, fold_alerts.by_15, fold_alerts.by_60) AS n(server_id, subject, by_15, by_60)
+         ON plan.kind IN ('rate', 'link', 'errors') AND n.server_id = a.server_id AND n.subject = a.subject
+    WHERE a.rule_id = plan.rule_id
+      AND (plan.kind NOT IN ('rate', 'link', 'errors') OR CASE WHEN plan.lag > INTERVAL '15 seconds' THEN n.by_60 ELSE n.by_15 END > a.seen_at);
     FOR p IN
-        SELECT * FROM linkbeat.alert_points(plan, servers, subjects, since, at - plan.lag, at) AS s WHERE is_of_samples
+        SELECT * FROM linkbeat.alert_points(plan, servers, subjects, since, at - plan.lag, at) AS s
+            WHERE is_of_samples AND servers IS NOT NULL
         UNION ALL
-        SELECT * FROM linkbeat.server_points(plan, servers, subjects, previous, at) AS s WHERE NOT is_of_samples
+        SELECT * FROM linkbeat.server_points(plan, servers, subjects, previous, at) AS s WHERE NOT is_of_samples AND servers IS NOT NULL
     LOOP
         IF p.place <> place THEN
             IF place > 0 THEN
@@ -118,21 +152,26 @@ CREATE OR REPLACE FUNCTION linkbeat.take_late(
     plans linkbeat.alert_plans[], servers text[], since timestamptz[], until timestamptz[], turn_since timestamptz, at timestamptz
 ) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
-    late record;
+    looked record;
+    late   record;
 BEGIN
+    SELECT array_agg(f.rule_id) AS rules, array_agg(f.server_id) AS servers, array_agg(f.subject) AS subjects, array_agg(f.last) AS lasts
+    INTO looked
+    FROM (
+        SELECT * FROM linkbeat.traffic_candidates(plans, NULL, NULL, servers, take_late.since, take_late.until)
+        UNION ALL
+        SELECT * FROM linkbeat.filesystem_candidates(plans, NULL, NULL, servers, take_late.since, take_late.until)
+        UNION ALL
+        SELECT a.rule_id, a.server_id, a.subject, a.watched_until FROM linkbeat.alerts a WHERE a.server_id = ANY (servers)
+    ) f;
+    PERFORM linkbeat.mark_signs(looked.rules, looked.servers, looked.subjects, looked.lasts, at);
     FOR late IN
         SELECT p AS plan, l.*, k.subjects, k.lasts
         FROM (
             SELECT c.rule_id, c.server_id, array_agg(c.subject ORDER BY c.subject) AS subjects, array_agg(c.last ORDER BY c.subject) AS lasts
             FROM (
                 SELECT f.rule_id, f.server_id, f.subject, max(f.last) AS last
-                FROM (
-                    SELECT * FROM linkbeat.traffic_candidates(plans, NULL, NULL, servers, take_late.since, take_late.until)
-                    UNION ALL
-                    SELECT * FROM linkbeat.filesystem_candidates(plans, NULL, NULL, servers, take_late.since, take_late.until)
-                    UNION ALL
-                    SELECT a.rule_id, a.server_id, a.subject, a.watched_until FROM linkbeat.alerts a WHERE a.server_id = ANY (servers)
-                ) f
+                FROM unnest(looked.rules, looked.servers, looked.subjects, looked.lasts) AS f(rule_id, server_id, subject, last)
                 GROUP BY 1, 2, 3
             ) c
             GROUP BY 1, 2
