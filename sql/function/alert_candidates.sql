@@ -81,7 +81,7 @@ BEGIN
               WHEN 'errors' THEN 2 * m.faults * (p.window_ms + m.elapsed_ms) >= p.count * m.elapsed_ms
               ELSE true END
           AND (m.late_since IS NULL OR m.time > m.late_since - p.window AND m.time <= m.late_until + p.reach)
-          AND (p.servers IS NULL OR m.server_id ~ p.servers) AND (p.interfaces IS NULL OR m.interface_name ~ p.interfaces)
+          AND linkbeat.is_server_in(p.servers, p.tags, m.server_id) AND (p.interfaces IS NULL OR m.interface_name ~ p.interfaces)
           AND (p.kinds IS NULL OR m.server_id IN (
                SELECT x.server_id FROM public.servers x WHERE x.server_id = m.server_id
                  AND (x.interfaces[array_position(x.interface_names, m.interface_name)]).kind = ANY (p.kinds)))
@@ -152,7 +152,7 @@ BEGIN
                   AND linkbeat.trend_moment(m.server_id, m.time)
                       > linkbeat.trend_moment(m.server_id, m.time - 2 * coalesce(x.interval_seconds, 30) * INTERVAL '1 second'))
           AND (m.late_since IS NULL OR m.time > m.late_since - p.window AND m.time <= m.late_until + linkbeat.late_reach(p))
-          AND (p.servers IS NULL OR m.server_id ~ p.servers) AND (p.interfaces IS NULL OR m.mount_point ~ p.interfaces)
+          AND linkbeat.is_server_in(p.servers, p.tags, m.server_id) AND (p.interfaces IS NULL OR m.mount_point ~ p.interfaces)
           AND NOT linkbeat.is_image(m.fs_type, m.mount_point, m.state)
         GROUP BY 1, 2, 3 $sql$,
         CASE WHEN is_late THEN $sql$
@@ -209,10 +209,10 @@ BEGIN
         WHEN 'agent' THEN linkbeat.agent_troubles(s, m, server_candidates.at) <> '{}'
         WHEN 'account' THEN linkbeat.account_troubles(s, m, server_candidates.at, linkbeat.alert_number(p.spec, 'resets', 1)::integer) <> '{}'
         ELSE false END
-    WHERE p.servers IS NULL OR s.server_id ~ p.servers
+    WHERE linkbeat.is_server_in(p.servers, p.tags, s.server_id)
     UNION ALL
     SELECT p.rule_id, q.server_id, l.level
     FROM linkbeat.quotas q CROSS JOIN unnest(plans) AS p CROSS JOIN LATERAL linkbeat.quota_levels(p.spec) AS l(level)
     WHERE p.kind = 'quota' AND linkbeat.is_quota_due(q.server_id, previous, server_candidates.at)
-      AND (p.servers IS NULL OR q.server_id ~ p.servers);
+      AND linkbeat.is_server_in(p.servers, p.tags, q.server_id);
 END $$;
