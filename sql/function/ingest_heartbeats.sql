@@ -121,7 +121,14 @@ BEGIN
                CASE WHEN NOT is_plain THEN coalesce((judged).delta_kind, '') WHEN was_time IS NULL THEN 'first'
                     WHEN is_reboot THEN 'reboot' WHEN is_from_zero THEN 'reset' WHEN linkbeat.is_gap(elapsed_ms, interval_ms) THEN 'gap' ELSE 'normal' END AS delta_kind,
                CASE WHEN is_plain THEN widened ELSE coalesce((judged).counts_64bit, widened) END AS counts_64bit,
-               (judged).levels,
+               -- As judge marks a row for which it asks earlier ones.
+               CASE WHEN NOT is_plain THEN (judged).levels
+                    WHEN doubts <> '{}' AND rx_bytes < was_rx_bytes AND was_old_levels IS NOT NULL
+                         AND linkbeat.is_in_doubt(doubted, time, interval_ms)
+                         AND NOT linkbeat.have_run(was_old_levels, was_rx_bytes, was_tx_bytes, (previous).rx_bytes_delta,
+                                                   (previous).tx_bytes_delta, (previous).elapsed_ms,
+                                                   linkbeat.in_all_ms(doubted, time, elapsed_ms))
+                    THEN '{}' END AS levels,
                CASE WHEN NOT is_plain THEN (judged).old_levels WHEN doubts IS NOT NULL THEN nullif(doubts, '{}')
                     WHEN NOT is_reboot THEN was_old_levels END AS old_levels,
                CASE WHEN NOT is_plain THEN (judged).doubted_since WHEN doubts = was_old_levels AND NOT is_from_zero THEN was_doubted_since
@@ -138,9 +145,8 @@ BEGIN
             FROM (
                 -- Plain: nothing is held against the row before; all counters grew, by no more than its line carries or
                 -- than its packets confirm, where they are counted; or there is nothing before. What is_plain says here, linkbeat.judge concludes.
-                -- A reboot in no doubt is plain too, and what plain_doubts says, counted from 0 where octets fell.
+                -- A reboot in no doubt is plain too, and so is what has doubts, counted from 0 where octets fell.
                 SELECT l.*, is_reboot OR doubts IS NOT NULL AND rx_bytes < was_rx_bytes AS is_from_zero, was_time IS DISTINCT FROM time AS is_new,  -- what is stored stays as it is
-                       linkbeat.elapsed_ms(was_time, time) AS elapsed_ms,
                        CASE WHEN was_time IS NULL OR is_reboot OR doubts IS NOT NULL AND rx_bytes < was_rx_bytes THEN true
                             WHEN (was_boot <> boot) IS NOT TRUE
                                  AND coalesce(was_levels, '{}') = '{}'
@@ -157,8 +163,7 @@ BEGIN
                                           rx_packets - was_rx_packets, tx_packets - was_tx_packets,
                                           rx_errors - was_rx_errors, tx_errors - was_tx_errors,
                                           rx_dropped - was_rx_dropped, tx_dropped - was_tx_dropped)
-                                 <= linkbeat.delta_limit(linkbeat.elapsed_ms(was_time, time),
-                                                         greatest(was_speed_mbps, speed_mbps))
+                                 <= linkbeat.delta_limit(elapsed_ms, greatest(was_speed_mbps, speed_mbps))
                                  AND (greatest(was_speed_mbps, speed_mbps) IS NOT NULL
                                       OR (rx_packets = 0 OR linkbeat.packets_carry(rx_packets - was_rx_packets, rx_bytes - was_rx_bytes))
                                          AND (tx_packets = 0 OR linkbeat.packets_carry(tx_packets - was_tx_packets, tx_bytes - was_tx_bytes)))
@@ -172,20 +177,40 @@ BEGIN
                 FROM (
                     -- Each sample with the one before it, which the server's row has unless the sample is late or its
                     -- interface new.
-                    SELECT o.*,
+                    SELECT o.*, linkbeat.elapsed_ms(was_time, time) AS elapsed_ms,
                            CASE WHEN was_boot <> boot AND is_newest AND linkbeat.is_uuid_boot(boot) AND NOT linkbeat.is_known_boot(server_id, boot) THEN
-                               linkbeat.is_plain_reboot(previous, time, rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors,
-                                                        tx_errors, rx_dropped, tx_dropped, speed_mbps) ELSE false END AS is_reboot,
+                               linkbeat.is_plain_reboot(
+                                   linkbeat.elapsed_ms(was_time, time), greatest(was_speed_mbps, speed_mbps), rx_bytes, tx_bytes,
+                                   rx_packets, tx_packets, rx_errors, tx_errors, rx_dropped, tx_dropped) ELSE false END AS is_reboot,
                            CASE WHEN (rx_bytes < was_rx_bytes OR was_old_levels IS NOT NULL)
                                      AND is_newest AND (was_boot <> boot) IS NOT TRUE AND coalesce(was_levels, '{}') = '{}' THEN
                                CASE WHEN rx_bytes >= was_rx_bytes
-                                         AND linkbeat.is_in_doubt(linkbeat.oldest(was_doubted_since), time, interval_ms)
+                                         AND linkbeat.is_in_doubt(
+                                             CASE WHEN (doubted = ALL (was_doubted_since)) IS FALSE THEN linkbeat.oldest(was_doubted_since)
+                                                  ELSE doubted END, time, interval_ms)
                                          AND linkbeat.stays_below(was_old_levels, rx_bytes, tx_bytes, rx_packets, tx_packets,
                                                                   rx_errors, tx_errors, rx_dropped, tx_dropped)
                                     THEN was_old_levels
-                                    ELSE linkbeat.plain_doubts(
-                                        previous, time, rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors,
-                                        rx_dropped, tx_dropped, speed_mbps, ifindex, interval_ms) END END AS doubts
+                                    WHEN (doubted = ALL (was_doubted_since)) IS FALSE THEN NULL  -- of several events
+                                    WHEN rx_bytes >= was_rx_bytes THEN linkbeat.doubts_after_growth(
+                                        was_old_levels, linkbeat.is_in_doubt(doubted, time, interval_ms),
+                                        (previous).delta_kind IN ('normal', 'gap') AND (previous).elapsed_ms > 0,
+                                        (previous).elapsed_ms, linkbeat.elapsed_ms(was_time, time),
+                                        (previous).rx_bytes_delta, (previous).tx_bytes_delta,
+                                        was_rx_bytes, was_tx_bytes, was_rx_packets, was_tx_packets, was_rx_errors,
+                                        was_tx_errors, was_rx_dropped, was_tx_dropped,
+                                        rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_dropped, tx_dropped)
+                                    ELSE linkbeat.doubts_after_fall(
+                                        was_old_levels, linkbeat.is_in_doubt(doubted, time, interval_ms),
+                                        ((previous).ifindex <> ifindex) IS TRUE,
+                                        (previous).delta_kind IN ('normal', 'gap') AND (previous).elapsed_ms > 0,
+                                        (previous).elapsed_ms, linkbeat.elapsed_ms(was_time, time), greatest(was_speed_mbps, speed_mbps),
+                                        (previous).rx_bytes_delta, (previous).tx_bytes_delta, doubted, was_time, time, interval_ms,
+                                        server_id, name,
+                                        was_rx_bytes, was_tx_bytes, was_rx_packets, was_tx_packets, was_rx_errors,
+                                        was_tx_errors, was_rx_dropped, was_tx_dropped,
+                                        rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_dropped, tx_dropped)
+                                    END END AS doubts
                     FROM (
                     -- Its fields once: each look into the composite walks over those before it.
                     SELECT w.*, (previous).time AS was_time, (previous).rx_bytes AS was_rx_bytes, (previous).tx_bytes AS was_tx_bytes,
@@ -195,7 +220,9 @@ BEGIN
                            (previous).speed_mbps AS was_speed_mbps, (previous).boot AS was_boot, (previous).levels AS was_levels,
                            (previous).old_levels AS was_old_levels, (previous).doubted_since AS was_doubted_since,
                            (previous).counts_64bit AS was_counts_64bit, (previous).is_folded AS was_folded,
-                           (previous).is_up AS was_up, (previous).first_seen AS was_first_seen
+                           (previous).is_up AS was_up, (previous).first_seen AS was_first_seen,
+                           CASE WHEN (previous).doubted_since IS NOT NULL
+                                THEN linkbeat.doubted_once((previous).doubted_since) END AS doubted
                     FROM (
                     SELECT n.*, b.server_id, b.time, b.boot, b.interval_ms, b.is_newest, b.known,
                            b.uptime_seconds, b.primary_interface,
