@@ -196,7 +196,7 @@ BEGIN
                                         was_old_levels, linkbeat.is_in_doubt(doubted, time, interval_ms),
                                         (previous).delta_kind IN ('normal', 'gap') AND (previous).elapsed_ms > 0,
                                         (previous).elapsed_ms, linkbeat.elapsed_ms(was_time, time),
-                                        (previous).rx_bytes_delta, (previous).tx_bytes_delta,
+                                        (previous).rx_bytes_delta, (previous).tx_bytes_delta, doubted, interval_ms, server_id, name,
                                         was_rx_bytes, was_tx_bytes, was_rx_packets, was_tx_packets, was_rx_errors,
                                         was_tx_errors, was_rx_dropped, was_tx_dropped,
                                         rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_dropped, tx_dropped)

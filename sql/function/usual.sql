@@ -91,34 +91,54 @@ END $$;
 
 -- Whether octets that began again in_all milliseconds ago show what the rates of linkbeat.usual_rates come to: those that
 -- were received, and those that were sent. The rows since they began are asked only where those before do not say so.
+-- Counted, not sorted: the second highest rate suffices if two do, and the middle one if as many do as are not below it.
 -- Volatile, as linkbeat.sample_before, because ingest_heartbeats calls it too.
 CREATE OR REPLACE FUNCTION linkbeat.ran_as_usual(
     of_server text, of_interface text, moment timestamptz, interval_ms integer, since timestamptz, rx numeric, tx numeric,
     in_all double precision
 ) RETURNS boolean[] LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    rx_rates double precision[];
-    tx_rates double precision[];
+    rx_level CONSTANT double precision := rx;
+    tx_level CONSTANT double precision := tx;
     is_usual boolean[];
+    moved    bigint;
+    rx_high  bigint;
+    tx_high  bigint;
 BEGIN
-    SELECT array_agg(rx_bytes::double precision / elapsed_ms ORDER BY rx_bytes::double precision / elapsed_ms DESC),
-           array_agg(tx_bytes::double precision / elapsed_ms ORDER BY tx_bytes::double precision / elapsed_ms DESC)
-    INTO rx_rates, tx_rates
+    SELECT count(*), count(*) FILTER (WHERE rx_level <= 1.5 * (rx_bytes::double precision / elapsed_ms) * in_all),
+           count(*) FILTER (WHERE tx_level <= 1.5 * (tx_bytes::double precision / elapsed_ms) * in_all)
+    INTO moved, rx_high, tx_high
     FROM linkbeat.moving_rows(of_server, of_interface, linkbeat.usual_since(since, interval_ms), since);
-    is_usual := ARRAY[
-        rx::double precision <= 1.5 * coalesce(rx_rates[least(2, cardinality(rx_rates))], 0) * in_all,
-        tx::double precision <= 1.5 * coalesce(tx_rates[least(2, cardinality(tx_rates))], 0) * in_all];
-    IF true = ALL (is_usual) THEN
+    is_usual := ARRAY[rx = 0 OR moved > 0 AND rx_high >= least(2, moved), tx = 0 OR moved > 0 AND tx_high >= least(2, moved)];
+    IF is_usual[1] AND is_usual[2] THEN
         RETURN is_usual;
     END IF;
-    SELECT array_agg(rx_bytes::double precision / elapsed_ms ORDER BY rx_bytes::double precision / elapsed_ms),
-           array_agg(tx_bytes::double precision / elapsed_ms ORDER BY tx_bytes::double precision / elapsed_ms)
-    INTO rx_rates, tx_rates
+    SELECT count(*), count(*) FILTER (WHERE rx_level <= 1.5 * (rx_bytes::double precision / elapsed_ms) * in_all),
+           count(*) FILTER (WHERE tx_level <= 1.5 * (tx_bytes::double precision / elapsed_ms) * in_all)
+    INTO moved, rx_high, tx_high
     FROM linkbeat.moving_rows(of_server, of_interface, greatest(since, linkbeat.usual_since(moment, interval_ms)), moment);
-    IF cardinality(rx_rates) > 1 THEN
-        is_usual := ARRAY[
-            is_usual[1] OR rx::double precision <= 1.5 * rx_rates[(cardinality(rx_rates) + 1) / 2] * in_all,
-            is_usual[2] OR tx::double precision <= 1.5 * tx_rates[(cardinality(tx_rates) + 1) / 2] * in_all];
+    IF moved > 1 THEN
+        is_usual := ARRAY[is_usual[1] OR rx_high > moved - (moved + 1) / 2, is_usual[2] OR tx_high > moved - (moved + 1) / 2];
     END IF;
     RETURN is_usual;
+END $$;
+
+-- Whether octets and packets, in doubt since a moment, gained no more in elapsed_ms than at one and a half times the rates
+-- before it: then linkbeat.are_back finds what they gained explained, and asks no more. Null: what it need not explain.
+CREATE OR REPLACE FUNCTION linkbeat.gained_as_usual(
+    of_server text, of_interface text, interval_ms integer, since timestamptz, rx_gain bigint, tx_gain bigint,
+    rx_packets_gain bigint, tx_packets_gain bigint, elapsed integer
+) RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    moved bigint;
+    high  bigint[];
+BEGIN
+    SELECT count(*), ARRAY[
+        count(*) FILTER (WHERE rx_gain::double precision > 1.5 * (rx_bytes::double precision / elapsed_ms) * elapsed),
+        count(*) FILTER (WHERE tx_gain::double precision > 1.5 * (tx_bytes::double precision / elapsed_ms) * elapsed),
+        count(*) FILTER (WHERE rx_packets_gain::double precision > 1.5 * (rx_packets::double precision / elapsed_ms) * elapsed),
+        count(*) FILTER (WHERE tx_packets_gain::double precision > 1.5 * (tx_packets::double precision / elapsed_ms) * elapsed)]
+    INTO moved, high
+    FROM linkbeat.moving_rows(of_server, of_interface, linkbeat.usual_since(since, interval_ms), since);
+    RETURN moved > 0 AND greatest(high[1], high[2], high[3], high[4]) <= moved - least(2, moved);
 END $$;
