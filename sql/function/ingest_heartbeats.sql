@@ -87,17 +87,26 @@ BEGIN
                num_nonnulls(cpu_percent, memory_percent, memory_total_mb, memory_used_mb, disk_percent, disk_total_gb,
                             disk_used_gb, load_1m, load_5m, load_15m, uptime_seconds, network_rx_bytes,
                             network_tx_bytes, temperature_celsius) > 0 AS any_metrics
-        FROM unnest(beat_servers, beat_times, beat_boots, beat_intervals, beat_hostnames, beat_guids, beat_boot_ids,
-                    beat_agent_versions, beat_statuses, beat_primaries, beat_os_infos, beat_filesystems,
-                    metric_cpu_percent, metric_memory_percent, metric_memory_total_mb, metric_memory_used_mb,
-                    metric_disk_percent, metric_disk_total_gb, metric_disk_used_gb, metric_network_rx_bytes,
-                    metric_network_tx_bytes, metric_load_1m, metric_load_5m, metric_load_15m, metric_uptime_seconds,
-                    metric_temperature_celsius, beat_skews_ms, beat_reports, beat_identities)
-             WITH ORDINALITY
-             AS n(server_id, time, boot, interval_seconds, hostname, guid, boot_id, agent_version, status, primary_interface,
-                  os_info, filesystems, cpu_percent, memory_percent, memory_total_mb, memory_used_mb, disk_percent,
-                  disk_total_gb, disk_used_gb, network_rx_bytes, network_tx_bytes, load_1m, load_5m, load_15m,
-                  uptime_seconds, temperature_celsius, skew_ms, report, identity, place)
+        FROM (
+            -- In FROM, each array would be written to a tuplestore of its own and read again.
+            SELECT unnest(beat_servers) AS server_id, unnest(beat_times) AS time, unnest(beat_boots) AS boot,
+                   unnest(beat_intervals) AS interval_seconds, unnest(beat_hostnames) AS hostname,
+                   unnest(beat_guids) AS guid, unnest(beat_boot_ids) AS boot_id,
+                   unnest(beat_agent_versions) AS agent_version, unnest(beat_statuses) AS status,
+                   unnest(beat_primaries) AS primary_interface, unnest(beat_os_infos) AS os_info,
+                   unnest(beat_filesystems) AS filesystems, unnest(metric_cpu_percent) AS cpu_percent,
+                   unnest(metric_memory_percent) AS memory_percent, unnest(metric_memory_total_mb) AS memory_total_mb,
+                   unnest(metric_memory_used_mb) AS memory_used_mb, unnest(metric_disk_percent) AS disk_percent,
+                   unnest(metric_disk_total_gb) AS disk_total_gb, unnest(metric_disk_used_gb) AS disk_used_gb,
+                   unnest(metric_network_rx_bytes) AS network_rx_bytes,
+                   unnest(metric_network_tx_bytes) AS network_tx_bytes, unnest(metric_load_1m) AS load_1m,
+                   unnest(metric_load_5m) AS load_5m, unnest(metric_load_15m) AS load_15m,
+                   unnest(metric_uptime_seconds) AS uptime_seconds,
+                   unnest(metric_temperature_celsius) AS temperature_celsius, unnest(beat_skews_ms) AS skew_ms,
+                   unnest(beat_reports) AS report, unnest(beat_identities) AS identity,
+                   generate_subscripts(beat_servers, 1) AS place
+            OFFSET 0
+        ) AS n
         JOIN servers s USING (server_id)
         ORDER BY s.server_id
         FOR UPDATE OF s
@@ -239,15 +248,20 @@ BEGIN
                     FROM (
                         -- A full join is hashed or merged, however few rows the planner expects: in a nested loop, thousands
                         -- of interfaces would each be compared with thousands.
-                        SELECT * FROM unnest(
-                            sample_beats, sample_names, sample_rx_bytes, sample_tx_bytes, sample_rx_packets, sample_tx_packets,
-                            sample_is_up, sample_rx_errors, sample_tx_errors, sample_rx_dropped, sample_tx_dropped, sample_kinds,
-                            sample_stacked_on, sample_speeds, sample_operstates, sample_ifindexes, sample_is_lowest,
-                            sample_carrier_changes, sample_os_names)
-                            WITH ORDINALITY
-                            AS s(place, name, rx_bytes, tx_bytes, rx_packets, tx_packets, is_up, rx_errors, tx_errors,
-                                 rx_dropped, tx_dropped, kind, stacked_on, speed_mbps, operstate, ifindex, is_lowest,
-                                 carrier_changes, os_name, ordinal)
+                        SELECT * FROM (
+                            SELECT unnest(sample_beats) AS place, unnest(sample_names) AS name,
+                                   unnest(sample_rx_bytes) AS rx_bytes, unnest(sample_tx_bytes) AS tx_bytes,
+                                   unnest(sample_rx_packets) AS rx_packets, unnest(sample_tx_packets) AS tx_packets,
+                                   unnest(sample_is_up) AS is_up, unnest(sample_rx_errors) AS rx_errors,
+                                   unnest(sample_tx_errors) AS tx_errors, unnest(sample_rx_dropped) AS rx_dropped,
+                                   unnest(sample_tx_dropped) AS tx_dropped, unnest(sample_kinds) AS kind,
+                                   unnest(sample_stacked_on) AS stacked_on, unnest(sample_speeds) AS speed_mbps,
+                                   unnest(sample_operstates) AS operstate, unnest(sample_ifindexes) AS ifindex,
+                                   unnest(sample_is_lowest) AS is_lowest,
+                                   unnest(sample_carrier_changes) AS carrier_changes,
+                                   unnest(sample_os_names) AS os_name, generate_subscripts(sample_beats, 1) AS ordinal
+                            OFFSET 0
+                        ) AS s
                         FULL JOIN remembered r USING (place, name)
                         OFFSET 0
                     ) n
