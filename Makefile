@@ -133,7 +133,7 @@ bench-export: .venv/development ## Ten million rows as a file: rows a second, me
 	$(BIN)/python -u -m benchmarks.export $(BENCH)
 
 .PHONY: bench-page
-bench-page: .venv/development ## The fleet page with 500 servers: its first paint, and bytes on the wire
+bench-page: .venv/development ## The fleet page with 500 servers: first paint, bytes, how soon a change shows; BENCH="--servers 10000"
 	$(BIN)/python -u -m benchmarks.page $(BENCH)
 
 .PHONY: bench-agent

@@ -30,6 +30,10 @@ BATCH_BYTES = 512 * 1024  # in memory twice while it is sent; the agent may use 
 # service gets an eighth more requests than usual. An interval counts for at most 30 s.
 PACE = (5.0, 9.0)
 LONGEST_PACED_INTERVAL_SECONDS = 30.0
+# A failover to a standby that lags loses the last seconds: these heartbeats are sent again within two intervals of the
+# first response of the new database, before the rest at the usual pace.
+RECENT_SECONDS = 60.0
+RECENT_WITHIN_INTERVALS = 2.0
 # After this many requests in a row without an accepted heartbeat, the service is at fault, or all heartbeats are.
 REFUSED_IN_A_ROW = 3
 HOLD_SECONDS = 300.0
@@ -70,7 +74,8 @@ class Delivery:
     A heartbeat stops waiting only when the service has acknowledged it, or has rejected it permanently and it is in the
     file of dead letters. A live heartbeat that is refused as being in the future stays: once the clock is corrected, it
     gets its true time (agent/restamp.py). Acknowledged heartbeats that the spool keeps are sent again when the
-    responses name another epoch: in the backlog lane, at its pace, after all heartbeats that were never acknowledged.
+    responses name another epoch, in the backlog lane: the latest within two intervals, the others at the usual pace,
+    after all heartbeats that were never acknowledged.
     """
 
     def __init__(
@@ -100,7 +105,7 @@ class Delivery:
         self._uniform, self._monotonic, self._now = uniform, monotonic, now
         self._stopping = threading.Event()
         self._live_lane = Lane("live", self.step_live, self._stopping)
-        self._backlog_lane = Lane("backlog", self.step_backlog, self._stopping)
+        self._backlog_lane = Lane("backlog", self.step_backlog, self._stopping, wakes_early=True)
         self._live_backoff = Backoff(uniform)
         self._backlog_backoff = Backoff(uniform)
         self.keep_pace(interval_seconds)
@@ -111,6 +116,7 @@ class Delivery:
         self._next_batch = 0.0  # monotonic
         self._sending_batch = False
         self._is_spread = False  # the next batch is delayed at random, to spread the load of a fleet
+        self._recent_at: float | None = None  # monotonic; when the latest acknowledged heartbeats are sent again
         self._repetition = Repetition(spool, destination)
         self._cause: str | None = None  # of the last logged failure of the live lane
         self._backlog_cause: str | None = None
@@ -220,7 +226,10 @@ class Delivery:
         """
         if not self._is_up:
             return None
-        if (wait := self._next_batch - self._monotonic()) > 0:
+        if self._recent_at is not None and self._recent_at <= self._monotonic():
+            self._send_recent()
+        following = self._next_batch if self._recent_at is None else min(self._next_batch, self._recent_at)
+        if (wait := following - self._monotonic()) > 0:
             return wait
         is_probe = self._batches_refused > REFUSED_IN_A_ROW
         # The probe is the newest heartbeat: it would be the last to be refused for its age.
@@ -235,15 +244,32 @@ class Delivery:
             batch = self._spool.again(self._batch_limit, BATCH_BYTES)
         if not batch:
             return None
-        self._sending_batch, self._is_spread = True, False
+        self._is_spread = False
+        outcome = self._send_batch(batch)
+        wait = self._settle(batch, outcome, asked, is_probe=is_probe)
+        self._next_batch = self._monotonic() + wait
+        return wait if self._recent_at is None else 0.0
+
+    def _send_recent(self) -> None:
+        """Sends the latest acknowledged heartbeats to the database of a new epoch; after a failure, tries again."""
+        asked, self._recent_at = self._spool.epoch, None
+        limit = min(self._batch_limit, max(2, round(RECENT_SECONDS / self._interval_seconds)))
+        if not (batch := self._spool.again(limit, BATCH_BYTES)):
+            return
+        outcome = self._send_batch(batch)
+        wait = self._settle(batch, outcome, asked, is_probe=False)
+        if not isinstance(outcome, Delivered) and self._spool.again(1, BATCH_BYTES):
+            self._recent_at = self._monotonic() + wait
+            self._next_batch = max(self._next_batch, self._recent_at)
+
+    def _send_batch(self, batch: list[Record]) -> Outcome:
+        self._sending_batch = True
         begin = self._monotonic()
         outcome = self._batches.heartbeats([each.body for each in batch])
         self._fit_limit(len(batch), self._monotonic() - begin)
         self._batches.close()  # the next batch is a minute away; the service would have closed the connection by then
         self._sending_batch = False
-        wait = self._settle(batch, outcome, asked, is_probe=is_probe)
-        self._next_batch = self._monotonic() + wait
-        return wait
+        return outcome
 
     def _fit_limit(self, count: int, seconds: float) -> None:
         """Limits batches to half an interval: the service stores the heartbeats of one server one after the other, so a
@@ -287,11 +313,15 @@ class Delivery:
         return self._uniform(*PACE) * self._paced_seconds
 
     def _note_epoch(self, epoch: str) -> None:
-        """Handles the epoch of a response. If it is new, the next batch is delayed at random, so that a fleet does not
-        send again all at once; but only once per batch, or an epoch that keeps changing would delay it endlessly.
+        """Handles the epoch of a response. If it is new, the next batches are delayed at random, so that a fleet does
+        not send again all at once; but only once per batch, or an epoch that keeps changing would delay them endlessly.
         """
+        if not self._repetition.has_begun(epoch):
+            return
         now = self._monotonic()
-        if self._repetition.has_begun(epoch) and now >= self._next_batch and not self._is_spread:
+        if self._recent_at is None:
+            self._recent_at = now + self._uniform(0.0, RECENT_WITHIN_INTERVALS) * self._paced_seconds
+        if now >= self._next_batch and not self._is_spread:
             self._next_batch = now + self._uniform(0.0, PACE[1]) * self._paced_seconds
             self._is_spread = True
 

@@ -11,6 +11,7 @@ from msgspec import UNSET, UnsetType
 from . import __version__, host, remote
 from .clock import Clock, rfc3339
 from .complaints import Complaints
+from .devices import Devices
 from .filesystems import Filesystem, FilesystemProbe, get_filesystem_metrics, get_root_usage
 from .fitting import fit
 from .host import CpuTimes, Metrics
@@ -64,6 +65,7 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True):
     """A sign of life of one server: everything that a paused agent reports.
 
     timestamp       UTC (RFC 3339, milliseconds); unique among the stored heartbeats of one server and boot.
+    tags            of the machine, as set; left out if there are none.
     since_boot_ms   the same time in milliseconds since the boot, by a clock that is never set (CLOCK_BOOTTIME); the
                     service does not use it. Left out if the system has no such clock that runs during suspend.
     """
@@ -79,6 +81,7 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True):
     os_info: dict[str, str]
     since_boot_ms: int | UnsetType = UNSET
     delivery: DeliveryReport | UnsetType = UNSET
+    tags: tuple[str, ...] | UnsetType = UNSET
 
 
 class Heartbeat(Presence, frozen=True, kw_only=True):
@@ -110,6 +113,7 @@ class Collector:
         self._roots = settings.roots
         self._cpu: CpuTimes | None = host.read_cpu_times(self._roots)
         self._links = LinkTable()
+        self._devices = Devices()
         self._primary = PrimaryInterface()
         self._filesystems = FilesystemProbe()
         self._root = FilesystemProbe()
@@ -130,7 +134,11 @@ class Collector:
         cpu = host.read_cpu_times(self._roots)
         presence = self._presence("online", delivery)
         found = get_network_interfaces(
-            self._roots, is_wanted=self.effective.reports, table=self._links, default_routes=routes
+            self._roots,
+            is_wanted=self.effective.reports,
+            table=self._links,
+            devices=self._devices,
+            default_routes=routes,
         )
         interfaces, filesystems = fit(found, mounted)
         truncated = self._note_truncation(len(found) - len(interfaces), len(mounted) - len(filesystems))
@@ -159,6 +167,7 @@ class Collector:
             os_info=host.read_os_info(self._roots),
             since_boot_ms=moment.since_boot_ms if sys.platform == "linux" else UNSET,
             delivery=delivery,
+            tags=self.effective.settings.tags or UNSET,
         )
 
     def _note_truncation(self, interfaces: int, filesystems: int) -> bool:

@@ -33,10 +33,16 @@ class Backoff:
 
 
 class Lane:
-    """A thread that makes one request after the other, waiting as long as each says: None is until it is woken."""
+    """A thread that makes one request after the other and waits between them as long as `step` returns; None: until
+    it is woken.
 
-    def __init__(self, name: str, step: Callable[[], float | None], stopping: threading.Event) -> None:
-        self._step, self._stopping = step, stopping
+    wakes_early  a wake-up ends any wait; otherwise only a wait without end, so that it does not cut a backoff short
+    """
+
+    def __init__(
+        self, name: str, step: Callable[[], float | None], stopping: threading.Event, *, wakes_early: bool = False
+    ) -> None:
+        self._step, self._stopping, self._wakes_early = step, stopping, wakes_early
         self._awake = threading.Event()
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -50,4 +56,4 @@ class Lane:
             if wait is None:
                 self._awake.wait()
             elif wait > 0:
-                self._stopping.wait(wait)
+                (self._awake if self._wakes_early else self._stopping).wait(wait)

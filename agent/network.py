@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from .complaints import Complaints
+from .devices import Device, Devices, repeated_addresses
 from .links import Kind, Link, LinkTable, State, kind_by_name, rate
 from .roots import Roots, read_text, wire_text
 from .routes import read_default_routes
@@ -39,6 +40,7 @@ class NetworkInterface(msgspec.Struct, frozen=True):
     speed_mbps              line rate of hardware and of bonds, as the driver knows it.
     operstate               operational state, as reported by the kernel.
     ifindex                 the kernel's index of the device: it changes when the device is created again.
+    permanent_address       and bus_path, alias, carrier_changes: which device it is, whatever its name (agent.devices).
 
     Unknown fields are skipped; a field added later has a default.
     """
@@ -58,6 +60,10 @@ class NetworkInterface(msgspec.Struct, frozen=True):
     speed_mbps: int | UnsetType = UNSET
     operstate: str | UnsetType = UNSET
     ifindex: int | UnsetType = UNSET
+    permanent_address: str | UnsetType = UNSET
+    bus_path: str | UnsetType = UNSET
+    alias: str | UnsetType = UNSET
+    carrier_changes: int | UnsetType = UNSET
 
 
 class Counters(NamedTuple):
@@ -80,19 +86,21 @@ def get_network_interfaces(
     is_wanted: Callable[[str], bool] = lambda name: True,
     platform: str = sys.platform,
     table: LinkTable | None = None,
+    devices: Devices | None = None,
     default_routes: Sequence[str] | None = None,
 ) -> list[NetworkInterface]:
     """Every interface except loopback, in the kernel's order; [] if they cannot be read, with one warning.
 
     is_wanted           whether an interface of a name is reported.
     table               the links as known from the previous call.
+    devices             the devices likewise.
     default_routes      interfaces of the default routes, the best first; None: read here.
     """
     if platform != "linux":
         counted, states = _from_psutil()
         links = {name: Link(kind_by_name(name)) for name in counted}
         wanted = {name: state for name, state in states.items() if is_wanted(name)}
-        return _reported(counted, links, wanted, ())
+        return _reported(counted, links, wanted, (), {})
     roots = roots or Roots()
     table = table or LinkTable()
     counted = _read_net_dev(roots)
@@ -101,7 +109,25 @@ def get_network_interfaces(
         default_routes = read_default_routes(roots)
     # Only the wanted interfaces, because each is read from sysfs.
     states = {name: table.state(name) for name in counted if is_wanted(wire_text(name))}
-    return _reported(counted, links, states, default_routes)
+    known = (devices or Devices()).read(
+        roots,
+        {name: state.ifindex for name, state in states.items()},
+        {name for name in states if links[name].kind == "physical"},
+        [name for name in states if links[name].kind != "veth" or not links[name].lower],
+    )
+    _complain_about_addresses(known)
+    return _reported(counted, links, states, default_routes, known)
+
+
+def _complain_about_addresses(devices: Mapping[str, Device]) -> None:
+    repeated = repeated_addresses(devices)
+    if repeated:
+        told = "; ".join(f"{', '.join(names)} have {address}" for address, names in sorted(repeated.items()))
+        _complaints.about(
+            "permanent addresses", "interfaces with the same permanent address are told apart by name only: %s", told
+        )
+    else:
+        _complaints.settled("permanent addresses")
 
 
 def _reported(
@@ -109,6 +135,7 @@ def _reported(
     links: Mapping[str, Link],
     states: Mapping[str, State],
     default_routes: Sequence[str],
+    devices: Mapping[str, Device],
 ) -> list[NetworkInterface]:
     """The interfaces that have a state."""
     up = {name for name, state in states.items() if state.is_up}
@@ -130,9 +157,14 @@ def _reported(
             speed_mbps=states[name].speed_mbps or UNSET,
             operstate=wire_text(states[name].operstate or "")[:32] or UNSET,
             ifindex=states[name].ifindex or UNSET,
+            permanent_address=device.permanent_address or UNSET,
+            bus_path=device.bus_path or UNSET,
+            alias=device.alias or UNSET,
+            carrier_changes=UNSET if device.carrier_changes is None else device.carrier_changes,
         )
         for name, counters in counted.items()
         if name in states
+        for device in (devices.get(name, Device()),)
     ]
 
 

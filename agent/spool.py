@@ -172,18 +172,20 @@ class Spool:
             return on_disk + sum(held.how is not None and self._is_due_again(held.how) for held in self._memory)
 
     def again(self, count: int, max_bytes: int) -> list[Record]:
-        """The oldest heartbeats that due() counts: at most `count`, and at most `max_bytes` unless the first alone is
-        larger.
+        """The newest heartbeats that due() counts, in their order: at most `count`, and at most `max_bytes` unless the
+        last alone is larger.
+
+        The newest first: a standby that took over may lack these, and hardly ever older ones.
         """
         chosen: list[Record] = []
         size = 0
         with self._lock:
-            for record in self._kept(self._is_due_again):
+            for record in self._kept_backwards(self._is_due_again):
                 size += len(record.body)
                 if len(chosen) == count or (chosen and size > max_bytes):
                     break
                 chosen.append(record)
-        return chosen
+        return chosen[::-1]
 
     def acknowledge(self, sequences: Iterable[int], epoch: str = "", *, asked: str = "") -> None:
         """Marks heartbeats as acknowledged by a response with `epoch`: its database has them.
@@ -354,12 +356,13 @@ class Spool:
                 yield from self._disk.read_waiting(segment)
         yield from (held.record for held in self._memory if held.how is None)
 
-    def _kept(self, is_wanted: Callable[[Acknowledged], bool]) -> Iterator[Record]:
-        """All acknowledged heartbeats for which `is_wanted` is true, oldest first."""
-        for segment in list(self._disk.segments):
+    def _kept_backwards(self, is_wanted: Callable[[Acknowledged], bool]) -> Iterator[Record]:
+        """All acknowledged heartbeats for which `is_wanted` is true, newest first."""
+        held_in_memory = [held.record for held in self._memory if held.how is not None and is_wanted(held.how)]
+        yield from reversed(held_in_memory)
+        for segment in reversed(self._disk.segments.copy()):
             if sequences := segment.kept_sequences(is_wanted):
-                yield from self._disk.read(segment, sequences)
-        yield from (held.record for held in self._memory if held.how is not None and is_wanted(held.how))
+                yield from reversed(self._disk.read(segment, sequences))
 
     def _waits(self, sequence: int) -> bool:
         return self._memory.waits(sequence) or any(sequence in segment for segment in self._disk.segments)

@@ -62,9 +62,19 @@ class Service:
 def machine() -> str:
     """What the figures were measured on, for the first line of the output."""
     return (
-        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {platform.system()}, "
+        f"{_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, {platform.system()}, "
         f"data in {scratch_directory()} on {_filesystem(scratch_directory())}"
     )
+
+
+def _processor() -> str:
+    """The model as the kernel names it; figures of two models cannot be compared."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.machine()
 
 
 def scratch_directory() -> Path:

@@ -23,6 +23,22 @@ class Ingested:
     def __str__(self) -> str:
         return f"{self.result}, {'unknown' if self.cpu_us is None else f'{self.cpu_us:.0f} µs'} of CPU each"
 
+    @classmethod
+    def middle(cls, rounds: Sequence["Ingested"]) -> "Ingested":
+        """The median of each figure by itself: of two rounds, their mean and not the better one."""
+        results = [one.result for one in rounds]
+        costs = [one.cpu_us for one in rounds if one.cpu_us is not None]
+        return cls(
+            Result(
+                requests=round(median(one.requests for one in results)),
+                per_second=median(one.per_second for one in results),
+                errors=sum(one.errors for one in results),
+                p50_ms=median(one.p50_ms for one in results),
+                p99_ms=median(one.p99_ms for one in results),
+            ),
+            median(costs) if costs else None,
+        )
+
 
 def ingest(linkbeats: Sequence[System[Ingests]], peers: Sequence[System[Ingests]], plan: Plan) -> None:
     """Every round starts each system again, with empty data; every other round in the opposite order."""
@@ -32,9 +48,9 @@ def ingest(linkbeats: Sequence[System[Ingests]], peers: Sequence[System[Ingests]
             with system.start() as instance:
                 found[system.name].append(one := ingested(instance, plan.seconds))
             print(f"  round {number + 1}, {system.name}: {one}")
-    print(f"ingest, one heartbeat a request, {CONNECTIONS} connections, the middle of {plan.rounds} rounds:")
+    print(f"ingest, one heartbeat a request, {CONNECTIONS} connections, medians of {plan.rounds} rounds:")
     for name, rounds in found.items():
-        print(f"  {name}: {sorted(rounds, key=lambda one: one.result.per_second)[len(rounds) // 2]}")
+        print(f"  {name}: {Ingested.middle(rounds)}")
     for linkbeat in linkbeats:
         for peer in peers:
             ratios = [

@@ -27,7 +27,7 @@ _COLUMNS = """
     i.delta_kind, i.elapsed_seconds, i.rx_bytes_counter AS rx_bytes, i.tx_bytes_counter AS tx_bytes,
     i.rx_packets_counter AS rx_packets, i.tx_packets_counter AS tx_packets, i.rx_errors_counter AS rx_errors,
     i.tx_errors_counter AS tx_errors, i.rx_dropped_counter AS rx_dropped, i.tx_dropped_counter AS tx_dropped,
-    i.folded_into
+    i.folded_into, i.os_name, i.carrier_changes
 """
 _LIST = f"""
 SELECT {_COLUMNS} FROM server_overview s
@@ -61,6 +61,8 @@ UNION ALL SELECT {_TOTAL} FROM month
 class Interface(msgspec.Struct, frozen=True):
     """An interface, from the newest heartbeat that contains it.
 
+    name             of its series: the first name under which the device was seen
+    os_name          what the operating system called it in that heartbeat
     time             time of that heartbeat, by the agent's clock
     is_current       the server's newest heartbeat contains it; false: it has disappeared
     is_lowest        no other interface of the server is below it; the server's traffic is the sum over these
@@ -69,6 +71,7 @@ class Interface(msgspec.Struct, frozen=True):
     rx_bps, tx_bps   bits per second between the last two samples; null: it has disappeared, or the rate is unknown
     delta_kind       how they were derived: first, normal, gap, reboot, reset, wrap, dip, glitch or rejected
     elapsed_seconds  time between the last two samples
+    carrier_changes  how often its link came or went since the device appeared; null: not reported
     rx_bytes and the other counters  since boot, as counted by the kernel: 0 to 2**64-1; null: not reported
     """
 
@@ -97,6 +100,8 @@ class Interface(msgspec.Struct, frozen=True):
     rx_dropped: int | None
     tx_dropped: int | None
     folded_into: str | None
+    os_name: str
+    carrier_changes: int | None
 
 
 class InterfacePage(msgspec.Struct, frozen=True):

@@ -2,12 +2,13 @@
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -27,7 +28,7 @@ _SAMPLES = {
     "beats": "int", "names": "text", "rx_bytes": "bigint", "tx_bytes": "bigint", "rx_packets": "bigint",
     "tx_packets": "bigint", "is_up": "bool", "rx_errors": "bigint", "tx_errors": "bigint", "rx_dropped": "bigint",
     "tx_dropped": "bigint", "kinds": "text", "stacked_on": "text", "speeds": "int", "operstates": "text",
-    "ifindexes": "int", "is_lowest": "bool",
+    "ifindexes": "int", "is_lowest": "bool", "carrier_changes": "bigint", "os_names": "text",
 }  # fmt: skip
 _MOUNTS = {
     "beats": "int", "points": "text", "devices": "text", "types": "text", "total_bytes": "bigint",
@@ -44,6 +45,7 @@ ARGUMENTS = {
     **{f"mount_{name}": f"{kind}[]" for name, kind in _MOUNTS.items()},
     "beat_skews_ms": "bigint[]",
     "beat_reports": "jsonb[]",
+    "beat_identities": "bigint[]",
     "series_budget": "int",
     "fold_seconds": "int",
 }
@@ -59,6 +61,11 @@ _NO_UUID = 0x4C4C4C  # as in linkbeat.is_uuid_boot
 # An index row has at most 2,704 bytes: a filesystem with a longer mount point has only its newest state, without
 # history.
 _MAX_MOUNT_POINT = 600
+
+IN_NAME = (
+    "\x1f"  # stands for the '/' in the name of a series, where names are joined by '/'; linkbeat.names_below reads it
+)
+NO_SERIES: Mapping[str, str] = MappingProxyType({})
 
 Column = Sequence[Any] | None
 
@@ -79,13 +86,25 @@ class Stored:
     conflict: bool = False
 
 
+class Resolved(NamedTuple):
+    """Which series the interfaces of a heartbeat belong to.
+
+    version  servers.identity_version for which that holds; None: names are series
+    series   by name, of interfaces whose series has another name
+    """
+
+    version: int | None = None
+    series: Mapping[str, str] = NO_SERIES
+
+
 class Pending:
     """A heartbeat that waits for its commit, until `deadline` of the event loop's clock at the latest.
 
-    skew_ms  the service's clock at its arrival minus its timestamp; None for a replay
+    skew_ms   the service's clock at its arrival minus its timestamp; None for a replay
+    resolved  the series of its interfaces; None until they are looked up (service/ingest/identities.py)
     """
 
-    __slots__ = ("answer", "deadline", "heartbeat", "skew_ms", "time")
+    __slots__ = ("answer", "deadline", "heartbeat", "resolved", "skew_ms", "time")
 
     def __init__(
         self,
@@ -100,6 +119,7 @@ class Pending:
         self.deadline = deadline
         self.answer = answer
         self.skew_ms = skew_ms
+        self.resolved: Resolved | None = None
 
 
 def arguments(batch: Sequence[Pending], *, may_register: bool, series_budget: int, fold_seconds: int) -> list[Any]:
@@ -108,6 +128,7 @@ def arguments(batch: Sequence[Pending], *, may_register: bool, series_budget: in
     may_register  whether the database may not know one of the servers yet
     """
     beats = [pending.heartbeat for pending in batch]
+    renamed = [pending.resolved.series if pending.resolved else NO_SERIES for pending in batch]
     metrics = zip(*[_NO_METRICS if beat.metrics is None else _row(beat.metrics) for beat in beats], strict=True)
     return [
         [beat.server_id for beat in beats],
@@ -119,7 +140,12 @@ def arguments(batch: Sequence[Pending], *, may_register: bool, series_budget: in
         _column([beat.boot_id for beat in beats]),
         _column([beat.agent_version for beat in beats]),
         _column([beat.status for beat in beats]),
-        _column([beat.primary_interface for beat in beats]),
+        _column(
+            [
+                beat.primary_interface and series.get(beat.primary_interface, beat.primary_interface)
+                for beat, series in zip(beats, renamed, strict=True)
+            ]
+        ),
         _column([None if beat.os_info is None else _encode(beat.os_info).decode() for beat in beats]),
         [_encode(beat.filesystems).decode() if beat.filesystems else "[]" for beat in beats],
         may_register,
@@ -128,10 +154,11 @@ def arguments(batch: Sequence[Pending], *, may_register: bool, series_budget: in
             _signed(column) if kind == "bigint" else _column(column)
             for column, kind in zip(metrics, _METRICS.values(), strict=True)
         ),
-        *_sample_columns(beats),
+        *_sample_columns(beats, renamed),
         *_mount_columns(beats),
         _column([pending.skew_ms for pending in batch]),
-        _column([_report(beat) if beat.delivery or beat.truncated else None for beat in beats]),
+        _column([_report(beat) if beat.delivery or beat.truncated or beat.tags else None for beat in beats]),
+        _column([pending.resolved and pending.resolved.version for pending in batch]),
         series_budget,
         fold_seconds,
     ]
@@ -139,12 +166,15 @@ def arguments(batch: Sequence[Pending], *, may_register: bool, series_budget: in
 
 def _report(beat: Heartbeat) -> str:
     """The value of servers.agent_report for a heartbeat with a report."""
-    if not beat.truncated:
+    if not beat.truncated and not beat.tags:
         return _encode(beat.delivery).decode()
-    return _encode(msgspec.to_builtins(beat.delivery or Delivery()) | {"truncated": True}).decode()
+    more: dict[str, object] = {"truncated": True} if beat.truncated else {}
+    if beat.tags:
+        more["tags"] = list({tag.partition("=")[0]: tag for tag in beat.tags}.values())  # one for each key
+    return _encode(msgspec.to_builtins(beat.delivery or Delivery()) | more).decode()
 
 
-def _sample_columns(beats: Sequence[Heartbeat]) -> list[Column]:
+def _sample_columns(beats: Sequence[Heartbeat], renamed: Sequence[Mapping[str, str]]) -> list[Column]:
     """Columns of the samples, in the order of NetworkInterface's fields."""
     samples: list[NetworkInterface] = []
     places: list[int] = []
@@ -155,8 +185,16 @@ def _sample_columns(beats: Sequence[Heartbeat]) -> list[Column]:
     if not samples:
         return [None] * len(_SAMPLES)
     name, rx_bytes, tx_bytes, rx_packets, tx_packets, is_up, *others = zip(*map(_row, samples), strict=True)
-    rx_errors, tx_errors, rx_dropped, tx_dropped, kind, stacked_on, speed, operstate, ifindex = others
+    rx_errors, tx_errors, rx_dropped, tx_dropped, kind, stacked_on, speed, operstate, ifindex, *devices = others
     is_stacked = _column(stacked_on) is not None
+    os_names = None
+    if any(renamed):
+        os_names = [one if one in renamed[place - 1] else None for one, place in zip(name, places, strict=True)]
+        name = tuple(renamed[place - 1].get(one, one) for one, place in zip(name, places, strict=True))
+        stacked_on = tuple(
+            below and [renamed[place - 1].get(one, one).replace("/", IN_NAME) for one in below]
+            for below, place in zip(stacked_on, places, strict=True)
+        )
     return [
         places, name, _signed(rx_bytes), _signed(tx_bytes), _signed(rx_packets), _signed(tx_packets), is_up,
         _signed(rx_errors), _signed(tx_errors), _signed(rx_dropped), _signed(tx_dropped),
@@ -166,6 +204,8 @@ def _sample_columns(beats: Sequence[Heartbeat]) -> list[Column]:
         _column(operstate),
         _column(ifindex),
         _is_lowest(beats) if is_stacked else None,
+        _column(devices[-1]),
+        os_names,
     ]  # fmt: skip
 
 

@@ -23,6 +23,8 @@ from service.http.errors import FieldError, Problem
 from service.http.log_limit import limited
 from service.ingest.batch import CALL, Pending, Stored, arguments
 from service.ingest.durability import Durability, DurabilityState
+from service.ingest.identities import RESOLVE, Identities
+from service.ingest.identities import arguments as evidence
 from service.ingest.queue import Queue
 from service.ingest.sealing import RECONNECT_SECONDS, Sealer, count_reconnects
 from service.ingest.writer import Writer, join
@@ -80,6 +82,7 @@ class Ingest:
         self._on_server = on_server
         self._folding = {"series_budget": series_budget, "fold_seconds": fold_seconds}
         self._known: set[str] = set()  # servers that the database has a row of
+        self._identities = Identities()
         self._queue = Queue(queue_heartbeats)
         self._unanswered: set[Pending] = set()
         self._writers = writers
@@ -226,6 +229,7 @@ class Ingest:
         """The sealer has a session: writers may join it."""
         if is_other_server:
             self._known.clear()  # the newest may not have come there
+            self._identities.forget()
             self._on_server()
         self._may_connect.set()
 
@@ -305,12 +309,16 @@ class Ingest:
         for attempt in range(1, ATTEMPTS + 1):
             servers = {pending.heartbeat.server_id for pending in batch}
             try:
+                asked = self._identities.unresolved(batch, everything=attempt > 1)
+                if asked:
+                    self._identities.learn(asked, await writer.connection.fetch(RESOLVE, *evidence(asked)))
                 row = await writer.connection.fetchrow(
                     CALL, *arguments(batch, may_register=not servers <= self._known, **self._folding)
                 )
             except _PASSING as raised:
                 self.counts[f"retry {raised.sqlstate}"] += 1
                 self._known -= servers  # one may have been deleted
+                self._identities.forget(servers)
                 if attempt == ATTEMPTS:
                     log.warning("a batch failed %d times: %s: %s", attempt, type(raised).__name__, raised)
                     _refuse(batch, _away())

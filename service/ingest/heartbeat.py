@@ -26,7 +26,7 @@ _TOO_GREAT = FieldError("", f"expected int <= {MAX_COUNTER}")
 # something else.
 _DESCRIPTIVE: dict[type[msgspec.Struct], tuple[str, ...]] = {
     Heartbeat: ("status", "boot_id", "agent_version"),
-    NetworkInterface: ("kind", "operstate"),
+    NetworkInterface: ("kind", "operstate", "permanent_address", "bus_path", "alias"),
     Filesystem: ("mount_point", "device", "fs_type", "state"),
 }
 _decode = msgspec.json.Decoder(Heartbeat).decode

@@ -55,7 +55,7 @@ BEGIN
                     AND b.time < m.time AND b.time > m.time - INTERVAL '1 day'
                   ORDER BY b.time DESC LIMIT 1), false)
               ELSE false END
-          AND (p.servers IS NULL OR m.server_id ~ p.servers) AND (p.interfaces IS NULL OR m.interface_name ~ p.interfaces)
+          AND linkbeat.is_server_in(p.servers, p.tags, m.server_id) AND (p.interfaces IS NULL OR m.interface_name ~ p.interfaces)
           AND (p.kinds IS NULL OR linkbeat.in_scope(p, m.server_id, m.interface_name))
         GROUP BY 1, 2, 3 $sql$, CASE WHEN of_server IS NULL THEN 'true' ELSE 'm.server_id = $8' END, filters)
     USING plans, since, until,
@@ -90,7 +90,7 @@ BEGIN
                   -- The first row, or the second, for which the trend was worked out again.
                   AND linkbeat.trend_moment(m.server_id, m.time)
                       > linkbeat.trend_moment(m.server_id, m.time - 2 * coalesce(x.interval_seconds, 30) * INTERVAL '1 second'))
-          AND (p.servers IS NULL OR m.server_id ~ p.servers) AND (p.interfaces IS NULL OR m.mount_point ~ p.interfaces)
+          AND linkbeat.is_server_in(p.servers, p.tags, m.server_id) AND (p.interfaces IS NULL OR m.mount_point ~ p.interfaces)
         GROUP BY 1, 2, 3 $sql$, CASE WHEN of_server IS NULL THEN 'true' ELSE 'm.server_id = $6' END)
     USING plans, since, until,
           (SELECT min(least(linkbeat.alert_number(spec, 'above_percent', 90),
@@ -107,21 +107,21 @@ BEGIN
     IF plan.kind = 'silent' THEN
         RETURN QUERY SELECT s.server_id, '' FROM public.servers s
         WHERE coalesce(s.live_at, s.received_at) < server_candidates.at - linkbeat.silent_after(plan.spec, s.interval_seconds)
-          AND (plan.servers IS NULL OR s.server_id ~ plan.servers);
+          AND linkbeat.is_server_in(plan.servers, plan.tags, s.server_id);
     ELSIF plan.kind = 'agent' THEN
         RETURN QUERY SELECT s.server_id, '' FROM public.servers s LEFT JOIN linkbeat.alert_marks m USING (server_id)
         -- What most servers have nothing of, before each trouble is put into words.
         WHERE (s.agent_report ->> 'spool' = 'memory' OR s.agent_report ? 'truncated' OR m.server_id IS NOT NULL
                OR s.last_seen < s.received_at - INTERVAL '15 minutes')
-          AND linkbeat.agent_troubles(s, m, server_candidates.at) <> '{}' AND (plan.servers IS NULL OR s.server_id ~ plan.servers);
+          AND linkbeat.agent_troubles(s, m, server_candidates.at) <> '{}' AND linkbeat.is_server_in(plan.servers, plan.tags, s.server_id);
     ELSIF plan.kind = 'account' THEN
         RETURN QUERY SELECT s.server_id, '' FROM public.servers s LEFT JOIN linkbeat.alert_marks m USING (server_id)
         WHERE (s.shared_since IS NOT NULL OR m.server_id IS NOT NULL)
           AND linkbeat.account_troubles(s, m, server_candidates.at, linkbeat.alert_number(plan.spec, 'resets', 1)::integer) <> '{}'
-          AND (plan.servers IS NULL OR s.server_id ~ plan.servers);
+          AND linkbeat.is_server_in(plan.servers, plan.tags, s.server_id);
     ELSIF plan.kind = 'quota' THEN
         RETURN QUERY SELECT q.server_id, l.level FROM linkbeat.quotas q, linkbeat.quota_levels(plan.spec) AS l(level)
         WHERE linkbeat.is_quota_due(q.server_id, previous, server_candidates.at)
-          AND (plan.servers IS NULL OR q.server_id ~ plan.servers);
+          AND linkbeat.is_server_in(plan.servers, plan.tags, q.server_id);
     END IF;
 END $$;

@@ -48,7 +48,7 @@ BEGIN
         IF linkbeat.is_of_samples(plan.kind) AND late.servers IS NOT NULL THEN
             PERFORM linkbeat.refold_alerts(plan, l.server_id, l.since, l.until, evaluate_alerts.at)
             FROM unnest(late.servers, late.since, late.until) AS l(server_id, since, until)
-            WHERE plan.servers IS NULL OR l.server_id ~ plan.servers;
+            WHERE linkbeat.is_server_in(plan.servers, plan.tags, l.server_id);
         END IF;
     END LOOP;
 

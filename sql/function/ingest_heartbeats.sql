@@ -10,6 +10,8 @@
 --   beat_skews_ms     the service's clock at arrival less the heartbeat's time; null of what was not sent live
 --   beat_reports      what the agent says of itself: servers.agent_report
 --   series_budget, fold_seconds  see linkbeat.fold_interfaces
+--   beat_identities  the servers.identity_version with which sample_names were resolved (linkbeat.resolve_interfaces)
+--   sample_os_names  what the system calls an interface, where that is not its series
 -- Output: places of heartbeats
 --   registered   that made their server known
 --   duplicate    once for each sample that was stored before; of a heartbeat without samples, if it was
@@ -35,10 +37,10 @@ CREATE OR REPLACE FUNCTION linkbeat.ingest_heartbeats(
     sample_rx_packets bigint[], sample_tx_packets bigint[], sample_is_up boolean[], sample_rx_errors bigint[],
     sample_tx_errors bigint[], sample_rx_dropped bigint[], sample_tx_dropped bigint[], sample_kinds text[],
     sample_stacked_on text[], sample_speeds integer[], sample_operstates text[], sample_ifindexes integer[],
-    sample_is_lowest boolean[],
+    sample_is_lowest boolean[], sample_carrier_changes bigint[], sample_os_names text[],
     mount_beats integer[], mount_points text[], mount_devices text[], mount_types text[], mount_total_bytes bigint[],
     mount_used_bytes bigint[], mount_available_bytes bigint[], mount_percents float8[], mount_states text[],
-    beat_skews_ms bigint[], beat_reports jsonb[], series_budget integer, fold_seconds integer,
+    beat_skews_ms bigint[], beat_reports jsonb[], beat_identities bigint[], series_budget integer, fold_seconds integer,
     OUT registered integer[], OUT duplicate integer[], OUT conflict integer[]
 ) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
 -- A plan that was made while there were few servers must not read all of them when there are many.
@@ -55,14 +57,17 @@ DECLARE
     live_was  timestamptz[];
     odd       integer[];
     folding   integer[];
+    outdated  boolean;
 BEGIN
     -- A server that is not known gets a row that is older than anything; one whose row alone was deleted, as new as its
     -- history.
     IF may_register THEN
         WITH inserted AS (
-            INSERT INTO servers (server_id, last_seen, first_seen, received_at, hostname)
-            SELECT n.server_id, coalesce(h.time, '-infinity'), n.time, statement_timestamp(), n.hostname
-            FROM unnest(beat_servers, beat_times, beat_hostnames) AS n(server_id, time, hostname)
+            INSERT INTO servers (server_id, last_seen, first_seen, received_at, hostname, identity_version)
+            SELECT n.server_id, coalesce(h.time, '-infinity'), n.time, statement_timestamp(), n.hostname,
+                   -- Of a server that was removed, a process may still have a version; its epochs are gone.
+                   CASE WHEN EXISTS (SELECT FROM linkbeat.interface_epochs e WHERE e.server_id = n.server_id) THEN n.identity END
+            FROM unnest(beat_servers, beat_times, beat_hostnames, beat_identities) AS n(server_id, time, hostname, identity)
             LEFT JOIN LATERAL (SELECT m.time FROM network_interface_metrics m WHERE m.server_id = n.server_id
                                ORDER BY m.time DESC LIMIT 1) AS h ON true
             WHERE NOT EXISTS (SELECT FROM servers s WHERE s.server_id = n.server_id)
@@ -75,7 +80,7 @@ BEGIN
 
     WITH beat AS MATERIALIZED (
         SELECT n.*, s.last_seen, s.live_at, s.boot AS last_boot, s.interface_names, s.interfaces,
-               n.time > s.last_seen AS is_newest,
+               n.time > s.last_seen AS is_newest, n.identity IS DISTINCT FROM s.identity_version AS is_outdated,
                -- Another boot than that of the newest heartbeat; of a late one, any that is known.
                CASE WHEN n.time > s.last_seen THEN n.boot IS DISTINCT FROM s.boot ELSE n.boot IS NOT NULL END AS is_booted,
                coalesce(n.interval_seconds * 1000, 30000)::integer AS interval_ms, cardinality(s.interfaces) AS known,
@@ -87,12 +92,12 @@ BEGIN
                     metric_cpu_percent, metric_memory_percent, metric_memory_total_mb, metric_memory_used_mb,
                     metric_disk_percent, metric_disk_total_gb, metric_disk_used_gb, metric_network_rx_bytes,
                     metric_network_tx_bytes, metric_load_1m, metric_load_5m, metric_load_15m, metric_uptime_seconds,
-                    metric_temperature_celsius, beat_skews_ms, beat_reports)
+                    metric_temperature_celsius, beat_skews_ms, beat_reports, beat_identities)
              WITH ORDINALITY
              AS n(server_id, time, boot, interval_seconds, hostname, guid, boot_id, agent_version, status, primary_interface,
                   os_info, filesystems, cpu_percent, memory_percent, memory_total_mb, memory_used_mb, disk_percent,
                   disk_total_gb, disk_used_gb, network_rx_bytes, network_tx_bytes, load_1m, load_5m, load_15m,
-                  uptime_seconds, temperature_celsius, skew_ms, report, place)
+                  uptime_seconds, temperature_celsius, skew_ms, report, identity, place)
         JOIN servers s USING (server_id)
         ORDER BY s.server_id
         FOR UPDATE OF s
@@ -104,7 +109,7 @@ BEGIN
         -- What OFFSET 0 ends is worked out once; without it the planner would put it into each expression above.
         SELECT place, ordinal, name, server_id, time, boot, interval_ms, elapsed_ms, is_newest, is_new, is_folded, known,
                rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_dropped, tx_dropped, is_up, kind,
-               stacked_on, speed_mbps, operstate, ifindex, is_lowest, was_first_seen,
+               stacked_on, speed_mbps, operstate, ifindex, is_lowest, carrier_changes, os_name, was_first_seen,
                NOT is_new AND (rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_dropped, tx_dropped, is_up)
                               IS DISTINCT FROM
                               (was_rx_bytes, was_tx_bytes, was_rx_packets, was_tx_packets, was_rx_errors, was_tx_errors,
@@ -134,7 +139,7 @@ BEGIN
                        linkbeat.judge_newest(server_id, previous, ROW(
                            time, rx_bytes, tx_bytes, rx_packets, tx_packets, NULL, NULL, NULL, is_up, NULL, NULL, NULL, name,
                            NULL, boot, NULL, rx_errors, tx_errors, rx_dropped, tx_dropped, speed_mbps, NULL, NULL, NULL, ifindex,
-                           NULL, NULL, NULL)::linkbeat.interface_state, interval_ms, uptime_seconds) END AS judged
+                           NULL, NULL, NULL, NULL, NULL)::linkbeat.interface_state, interval_ms, uptime_seconds) END AS judged
             FROM (
                 -- Plain: nothing is held against the row before; all counters grew, by no more than its line carries or
                 -- than its packets confirm, where they are counted; or there is nothing before. What is_plain says here, linkbeat.judge concludes.
@@ -210,10 +215,12 @@ BEGIN
                         SELECT * FROM unnest(
                             sample_beats, sample_names, sample_rx_bytes, sample_tx_bytes, sample_rx_packets, sample_tx_packets,
                             sample_is_up, sample_rx_errors, sample_tx_errors, sample_rx_dropped, sample_tx_dropped, sample_kinds,
-                            sample_stacked_on, sample_speeds, sample_operstates, sample_ifindexes, sample_is_lowest)
+                            sample_stacked_on, sample_speeds, sample_operstates, sample_ifindexes, sample_is_lowest,
+                            sample_carrier_changes, sample_os_names)
                             WITH ORDINALITY
                             AS s(place, name, rx_bytes, tx_bytes, rx_packets, tx_packets, is_up, rx_errors, tx_errors,
-                                 rx_dropped, tx_dropped, kind, stacked_on, speed_mbps, operstate, ifindex, is_lowest, ordinal)
+                                 rx_dropped, tx_dropped, kind, stacked_on, speed_mbps, operstate, ifindex, is_lowest,
+                                 carrier_changes, os_name, ordinal)
                         FULL JOIN remembered r USING (place, name)
                         OFFSET 0
                     ) n
@@ -246,7 +253,8 @@ BEGIN
                    time, rx_bytes, tx_bytes, rx_packets, tx_packets, rx_bytes_delta, tx_bytes_delta, elapsed_ms, is_up,
                    counts_64bit, coalesce(is_lowest, true), is_folded, name, delta_kind, boot,
                    coalesce(was_first_seen, time), rx_errors, tx_errors, rx_dropped, tx_dropped, speed_mbps, kind,
-                   stacked_on, operstate, ifindex, levels, old_levels, doubted_since)::linkbeat.interface_state) AS interfaces,
+                   stacked_on, operstate, ifindex, levels, old_levels, doubted_since, carrier_changes,
+                   os_name)::linkbeat.interface_state) AS interfaces,
                -- How many interfaces the server has now, with those that are absent.
                max(known) - count(was_first_seen) + count(*) AS more
         FROM settled WHERE is_newest
@@ -271,9 +279,9 @@ BEGIN
                            WHERE c.remembered IS DISTINCT FROM b.known OFFSET 0) AS r ON true
         WHERE s.server_id = b.server_id AND b.is_newest
     )
-    SELECT s.duplicate, s.conflict, s.odd, b.beats, b.late, b.booted, b.boots_was, b.seen_was, b.live_was,
+    SELECT s.duplicate, s.conflict, s.odd, b.beats, b.outdated, b.late, b.booted, b.boots_was, b.seen_was, b.live_was,
            s.folded || (SELECT array_agg(place) FROM current WHERE more > series_budget)
-    INTO duplicate, conflict, odd, beats, late, booted, boots_was, seen_was, live_was, folding
+    INTO duplicate, conflict, odd, beats, outdated, late, booted, boots_was, seen_was, live_was, folding
     FROM (
         SELECT array_agg(place) FILTER (WHERE NOT is_new) AS duplicate,
                array_agg(place) FILTER (WHERE is_conflict) AS conflict,
@@ -281,7 +289,7 @@ BEGIN
                array_agg(place) FILTER (WHERE is_new AND is_folded) AS folded
         FROM settled
     ) s, (
-        SELECT count(*) AS beats, array_agg(place) FILTER (WHERE NOT is_newest) AS late,
+        SELECT count(*) AS beats, bool_or(is_outdated) AS outdated, array_agg(place) FILTER (WHERE NOT is_newest) AS late,
                array_agg(place) FILTER (WHERE is_booted) AS booted,
                array_agg(last_boot) FILTER (WHERE is_booted) AS boots_was,
                array_agg(last_seen) FILTER (WHERE is_booted) AS seen_was,
@@ -291,6 +299,8 @@ BEGIN
 
     IF beats < cardinality(beat_servers) THEN
         RAISE EXCEPTION 'a server is not known, or not any more' USING ERRCODE = 'serialization_failure';
+    ELSIF outdated THEN
+        RAISE EXCEPTION 'names of interfaces are to be resolved again' USING ERRCODE = 'serialization_failure';
     END IF;
     IF late IS NOT NULL THEN
         SELECT array_agg(p) INTO measured FROM unnest(late) AS p

@@ -23,7 +23,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN ROW(m.time, m.rx_bytes, m.tx_bytes, m.rx_packets, m.tx_packets, m.rx_bytes_delta, m.tx_bytes_delta,
            m.elapsed_ms, m.is_up, m.counts_64bit, m.is_lowest, m.is_folded, m.interface_name, m.delta_kind, m.boot, NULL,
            m.rx_errors, m.tx_errors, m.rx_dropped, m.tx_dropped, m.speed_mbps, NULL, NULL, NULL,
-           m.ifindex, m.levels, m.old_levels, m.doubted_since
+           m.ifindex, m.levels, m.old_levels, m.doubted_since, NULL, NULL
        )::linkbeat.interface_state;
 
 -- The state of an interface as the row of the history that it was: what linkbeat.judge reads of it.
@@ -40,6 +40,10 @@ BEGIN
     m.delta_kind := i.delta_kind; m.levels := i.levels; m.old_levels := i.old_levels; m.doubted_since := i.doubted_since;
     RETURN m;
 END $$;
+
+-- The names in interface_state.stacked_on. In a name of a series, a unit separator stands for its '/'.
+CREATE OR REPLACE FUNCTION linkbeat.names_below(stacked_on text) RETURNS text[] LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN string_to_array(translate(stacked_on, U&'/\001F', U&'\001E/'), U&'\001E');
 
 -- Whether a boot of the server was noted before. Volatile, as linkbeat.sample_before.
 CREATE OR REPLACE FUNCTION linkbeat.is_known_boot(of_server text, of_boot bigint) RETURNS boolean
@@ -160,6 +164,8 @@ BEGIN
     state.kind := had.kind;
     state.stacked_on := had.stacked_on;
     state.operstate := had.operstate;
+    state.carrier_changes := had.carrier_changes;
+    state.os_name := had.os_name;
     RETURN state;
 END $$;
 

@@ -58,6 +58,9 @@ BEGIN
             EXECUTE format('DELETE FROM %s WHERE server_id = $1', relation.name) USING removed.server_id;
         END LOOP;
         DELETE FROM public.server_boots WHERE server_id = removed.server_id;
+        DELETE FROM linkbeat.interface_epochs WHERE server_id = removed.server_id;
+        DELETE FROM linkbeat.interface_names WHERE server_id = removed.server_id;
+        DELETE FROM linkbeat.interface_events WHERE server_id = removed.server_id;
         DELETE FROM linkbeat.alert_marks WHERE server_id = removed.server_id;
         DELETE FROM linkbeat.late_arrivals WHERE server_id = removed.server_id;
         DELETE FROM public.servers WHERE server_id = removed.server_id;

@@ -10,7 +10,7 @@ SELECT s.server_id,
        i.is_up,
        i.operstate,
        i.kind,
-       string_to_array(i.stacked_on, '/') AS stacked_on,
+       linkbeat.names_below(i.stacked_on) AS stacked_on,
        i.is_lowest,
        i.is_folded,
        i.interface_name = s.primary_interface AS is_primary,
@@ -29,14 +29,16 @@ SELECT s.server_id,
        linkbeat.unsigned(i.tx_errors) AS tx_errors_counter,
        linkbeat.unsigned(i.rx_dropped) AS rx_dropped_counter,
        linkbeat.unsigned(i.tx_dropped) AS tx_dropped_counter,
-       CASE WHEN i.is_folded THEN coalesce(linkbeat.fold_series(i.interface_name), 'other/*') END AS folded_into
+       CASE WHEN i.is_folded THEN coalesce(linkbeat.fold_series(i.interface_name), 'other/*') END AS folded_into,
+       coalesce(i.os_name, i.interface_name) AS os_name,
+       i.carrier_changes
 FROM public.servers s
 CROSS JOIN LATERAL unnest(s.interfaces) i;
 
 COMMENT ON VIEW public.interface_overview IS
     'One row for each interface of which the server''s row holds the newest state: properties, rates and counters.';
 COMMENT ON COLUMN public.interface_overview.server_id IS 'The name under which the machine reports.';
-COMMENT ON COLUMN public.interface_overview.interface_name IS 'Name of the interface, as reported by the operating system.';
+COMMENT ON COLUMN public.interface_overview.interface_name IS 'Name of its series: the first name under which the device was seen (docs/names.md).';
 COMMENT ON COLUMN public.interface_overview.time IS 'Time of the newest sample, by the agent''s clock.';
 COMMENT ON COLUMN public.interface_overview.first_seen IS 'Time of the first sample since the interface has been remembered.';
 COMMENT ON COLUMN public.interface_overview.is_current IS 'Whether the newest heartbeat of the server contains it; false: it has disappeared.';
@@ -63,3 +65,5 @@ COMMENT ON COLUMN public.interface_overview.tx_errors_counter IS 'Transmit error
 COMMENT ON COLUMN public.interface_overview.rx_dropped_counter IS 'Received packets dropped since boot; null: not reported.';
 COMMENT ON COLUMN public.interface_overview.tx_dropped_counter IS 'Outgoing packets dropped since boot; null: not reported.';
 COMMENT ON COLUMN public.interface_overview.folded_into IS 'The series in which it is counted while is_folded, such as veth/*; null: it has its own series.';
+COMMENT ON COLUMN public.interface_overview.os_name IS 'What the operating system called it in the newest heartbeat that contains it.';
+COMMENT ON COLUMN public.interface_overview.carrier_changes IS 'How often its link came or went since the device appeared; null: not reported.';

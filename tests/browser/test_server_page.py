@@ -338,7 +338,7 @@ async def test_who_may_only_read_is_told_so(site: Served, contexts: Any) -> None
     await page.get_by_label("Per month").fill("1")
     await page.get_by_role("button", name="Set", exact=True).click()
 
-    await expect(page.locator("#quota-problem")).to_have_text("Your token can only read.")
+    await expect(page.locator("#quota-problem")).to_have_text("You are signed in with a token that may only read.")
 
 
 async def test_units_and_colours_are_the_readers(site: Served, page: Page) -> None:

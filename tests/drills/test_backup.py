@@ -2,12 +2,14 @@
 
 `make drill-backup`. docs/backup.md has the commands; they are run here. LINKBEAT_DRILL_POSTGRES_BIN names another
 PostgreSQL's programs than the embedded one's; TEST_DATABASE_URL a server with TimescaleDB's Community edition, for the
-dump.
+dump. LINKBEAT_DRILL_LOST_SECONDS is how long agents report between the moment that is restored and the restore (120).
 """
 
 import asyncio
+import contextlib
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -24,14 +26,18 @@ from service.embedded.cluster import Cluster
 from service.embedded.installation import Installation
 from service.embedded.places import reachable_directory
 from tests.conftest import NO_BACKGROUND, run_on, with_database
+from tests.helpers.agents import AgentProcess
 from tests.helpers.ha.backup import pgbackrest
 from tests.helpers.ha.programs import installation
 from tests.helpers.history import write_rows
-from tests.helpers.processes import KillableService, killable_service, linkbeat
+from tests.helpers.processes import KillableService, free_port, killable_service, linkbeat
 from tests.helpers.support import KEY, boot_id, connected, heartbeat, hours_ago
 
 TABLES = ("network_interface_metrics", "server_metrics", "filesystem_metrics", "servers")
 OLDEST = hours_ago(20 * 24)  # retention drops rows after 14 days
+LOST_SECONDS = int(os.environ.get("LINKBEAT_DRILL_LOST_SECONDS", "120"))
+AGENTS = 3
+_HEARTBEATS = "SELECT server_id, time FROM network_interface_metrics GROUP BY 1, 2"
 
 
 class Host:
@@ -74,10 +80,27 @@ class Host:
         assert done.returncode == 0, f"{arguments}: {done.stdout[-3000:]}{done.stderr}"
         return done.stdout
 
-    def make_empty(self) -> None:
-        """The place of a cluster that is to be restored."""
+    def archive(self, cluster: Cluster) -> None:
+        """Archives the log of this cluster from now on."""
+        self.configure(cluster.url)
+        archive = f"{pgbackrest()} --config={self.configuration} --stanza=linkbeat archive-push %p"
+        self.append(
+            f"archive_mode = on\narchive_command = '{archive}'\narchive_timeout = 60\n"
+            # On Community: nothing old is dropped before the backup.
+            "timescaledb.max_background_workers = 0\n"
+        )
+        cluster.restart()
+        self.pgbackrest("stanza-create")
+        self.pgbackrest("check")
+
+    def restore(self, moment: datetime) -> None:
+        """Restores the latest backup and the log up to this moment, on this empty host."""
+        self.configure(None)
         self.data_dir.mkdir()
         give_to(self.account, self.data_dir)
+        target = ("--type=time", f"--target={moment:%Y-%m-%d %H:%M:%S.%f}+00", "--target-action=promote")
+        self.pgbackrest("restore", *target, "--archive-mode=off")
+        self.append("timescaledb.max_background_workers = 0\n")
 
     def append(self, settings: str) -> None:
         """Adds to local.conf, as its account."""
@@ -139,16 +162,7 @@ def test_d20_a_moment_before_the_disaster_is_restored_on_an_empty_host(tmp_path:
         first = Host(directory, repository, "first")
         with first.running() as cluster:
             asyncio.run(schema.migrate(cluster.url, print))
-            first.configure(cluster.url)
-            archive = f"{pgbackrest()} --config={first.configuration} --stanza=linkbeat archive-push %p"
-            first.append(
-                f"archive_mode = on\narchive_command = '{archive}'\narchive_timeout = 60\n"
-                # On Community: nothing old is dropped before the backup.
-                "timescaledb.max_background_workers = 0\n"
-            )
-            cluster.restart()
-            first.pgbackrest("stanza-create")
-            first.pgbackrest("check")
+            first.archive(cluster)
             asyncio.run(fill(cluster.url, tmp_path))
             first.pgbackrest("backup", "--type=full")
             asyncio.run(report(cluster.url, tmp_path, "after-the-backup", 10))
@@ -166,16 +180,7 @@ def test_d20_a_moment_before_the_disaster_is_restored_on_an_empty_host(tmp_path:
             first.pgbackrest("check")  # which waits until the log is archived
 
         second = Host(directory, repository, "second")
-        second.configure(None)
-        second.make_empty()
-        target = (
-            "--type=time",
-            f"--target={moment:%Y-%m-%d %H:%M:%S.%f}+00",
-            "--target-action=promote",
-            "--archive-mode=off",
-        )
-        second.pgbackrest("restore", *target)
-        second.append("timescaledb.max_background_workers = 0\n")
+        second.restore(moment)
         with second.running() as cluster:
             asyncio.run(check_restored(cluster.url, before, tmp_path))
 
@@ -200,6 +205,81 @@ async def check_restored(url: str, before: dict[str, str], directory: Path) -> N
                 rows = "SELECT min(time) FROM network_interface_metrics"
                 while await database.fetchval(rows) < hours_ago(16 * 24):  # noqa: ASYNC110
                     await asyncio.sleep(0.1)
+
+
+def test_d13_agents_fill_again_what_was_acknowledged_after_the_moment_that_is_restored(tmp_path: Path) -> None:
+    with reachable_directory() as directory, contextlib.ExitStack() as agents:
+        repository = directory / "repository"
+        repository.mkdir()
+        give_to(own_account() if os.geteuid() == 0 else None, repository)
+        port = str(free_port())
+        first = Host(directory, repository, "first")
+        with first.running() as cluster:
+            asyncio.run(schema.migrate(cluster.url, print))
+            first.archive(cluster)
+            first.pgbackrest("backup", "--type=full")
+
+            async def until_the_disaster() -> tuple[datetime, set[tuple[str, datetime]]]:
+                async with (
+                    connected(cluster.url, timezone="UTC") as database,
+                    killable_service(cluster.url, tmp_path, LINKBEAT_PORT=port) as service,
+                ):
+                    for number in range(AGENTS):
+                        agents.enter_context(
+                            AgentProcess(
+                                service.url,
+                                tmp_path / f"spool-{number}",
+                                f"agent-{number}",
+                                API_KEY=KEY,
+                                SPOOL_KEEP_SECONDS="86400",
+                            )
+                        )
+                    await asyncio.sleep(20)
+                    moment = await database.fetchval("SELECT clock_timestamp()")
+                    await asyncio.sleep(LOST_SECONDS)
+                    assert await service.terminate(30) == 0
+                    acknowledged = {tuple(row) for row in await database.fetch(_HEARTBEATS)}
+                    await database.execute("SELECT pg_switch_wal()")
+                    return moment, acknowledged
+
+            moment, acknowledged = asyncio.run(until_the_disaster())
+            first.pgbackrest("check")
+
+        second = Host(directory, repository, "second")
+        second.restore(moment)
+        with second.running() as cluster:
+            asyncio.run(check_filled_again(cluster.url, acknowledged, moment, port, tmp_path))
+
+
+async def check_filled_again(
+    url: str, acknowledged: set[tuple[str, datetime]], moment: datetime, port: str, directory: Path
+) -> None:
+    async with connected(url, timezone="UTC") as database:
+        while await database.fetchval("SELECT pg_is_in_recovery()"):  # noqa: ASYNC110 (the database has no event for it)
+            await asyncio.sleep(0.1)
+        restored = {tuple(row) for row in await database.fetch(_HEARTBEATS)}
+        lost = acknowledged - restored
+        assert restored <= acknowledged
+        assert len(lost) > AGENTS * LOST_SECONDS / 2
+        assert min(at for _, at in lost) >= moment - timedelta(seconds=5)
+        started = time.monotonic()
+        async with killable_service(url, directory, LINKBEAT_PORT=port):
+            while missing := acknowledged - {tuple(row) for row in await database.fetch(_HEARTBEATS)}:
+                assert time.monotonic() < started + 300 + LOST_SECONDS, f"{len(missing)} of {len(lost)} are not back"
+                await asyncio.sleep(0.5)
+        seconds = time.monotonic() - started
+        uneven = await database.fetch(
+            "SELECT server_id, interface_name FROM network_interface_metrics WHERE NOT is_folded "
+            "GROUP BY 1, 2 HAVING sum(rx_bytes_delta) <> max(rx_bytes) - min(rx_bytes)"
+        )
+        assert uneven == []
+        await database.execute("CALL linkbeat.refresh_aggregates(now())")
+    verified = linkbeat(url, directory, "verify")
+    assert (verified.returncode, verified.stdout) == (0, "0 rows differ\n"), verified
+    print(
+        f"D13: restored to {LOST_SECONDS} s before the disaster; {len(lost)} acknowledged heartbeats were missing, and "
+        f"all were back {seconds:.1f} s after the service started; {verified.stderr.strip()}"
+    )
 
 
 # Plain rows: each counts on from the one before, so that linkbeat.thin takes their counters away.

@@ -95,7 +95,7 @@ async def test_what_fails_in_the_middle_is_cut_off_and_can_be_continued(
         await read()
 
     await history.execute("ALTER VIEW elsewhere RENAME TO network_samples")
-    assert "export: cut off" in service_process.log
+    assert "export: aborted" in service_process.log
     whole = found[: found.rindex(b"\n")].split(b"\n")
     last = json.loads(whole[-1])
     assert 0 < len(whole) < ROWS

@@ -32,9 +32,29 @@ VALUES: dict[str, Any] = {
     "top": 5,
     "time_zone": "Europe/Berlin",
     "billing_day": 3,
+    "rule_id": ["busy", "full"],
+    "channel_id": "away",
+    "mute_id": "winter",
+    "rule": "busy",
+    "channel": "away",
+    "episode": "0192d3a0-0000-7000-8000-000000000000",
 }
 # What asks for less, or for the same in another way.
-LEFT_OUT = {"after", "limit", "since", "until", "at", "bucket", "width", "height", "status", "sort", "order", "theme"}
+LEFT_OUT = {
+    "after",
+    "cursor",
+    "limit",
+    "since",
+    "until",
+    "at",
+    "bucket",
+    "width",
+    "height",
+    "status",
+    "sort",
+    "order",
+    "theme",
+}
 NOT_INSTALLED = {"parquet"}
 
 
@@ -75,6 +95,14 @@ async def store_extremes(service: Client, database: asyncpg.Connection) -> None:
         answer = await service.http.put(f"/api/v1/servers/{server_id}/quota", json=quota)
         assert answer.status_code == 200, answer.text
     await service.http.put("/api/v1/servers/big/config", json={"interval_seconds": 3599.9999999})
+    for path, body in {
+        "alert-rules/busy": {"kind": "rate", "above_bps": 1e-7, "clear_percent": 1e-7},
+        "alert-rules/full": {"kind": "filesystem", "below_bytes": 2**63 - 1, "full_within_hours": 1e-7},
+        "alert-channels/away": {"kind": "webhook", "url": "https://hooks.example.com/x"},
+        "alert-mutes/winter": {"matcher": {"servers": ["big"]}, "ends_at": "2100-01-01T00:00:00Z"},
+    }.items():
+        answer = await service.http.put(f"/api/v1/{path}", json=body)
+        assert answer.status_code in (200, 201), answer.text
     # What no line carries, and ingest would refuse: rates of 21 digits, in the history and in the newest state.
     await database.execute(
         "UPDATE network_interface_metrics SET rx_bytes_delta = 1::bigint << 60, elapsed_ms = 1 "

@@ -29,7 +29,10 @@ COUNT = re.compile(r'^linkbeat_replica_(reads|retries)_total{server="([^"]+)"} (
 BEHIND = re.compile(r'^linkbeat_replica_behind_seconds{replica="[^"]+"} (\S+)$', re.MULTILINE)
 LONG_SECONDS = 600.0  # a bound that no test reaches
 # What is answered by the primary, and why: service/fleet/overview.py, service/operations/routes.py, or no statement.
-FRESH = {"/metrics", "/api/v1/fleet", "/api/v1/system/health", "/api/v1/system/metrics", "/api/v1/system/definitions"}
+FRESH = {
+    "/metrics", "/api/v1/fleet", "/api/v1/system/health", "/api/v1/system/metrics", "/api/v1/system/definitions",
+    "/api/v1/session",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +124,12 @@ async def test_every_route_that_reads_is_answered_by_a_standby(
         await primary.execute("CALL linkbeat.refresh_aggregates(now())")
         await service.client.http.put("/api/v1/servers/nas/config", json={"interval_seconds": 30})
         await service.client.http.put("/api/v1/servers/nas/quota", json={"bytes": 10**12})
+        for path, body in {
+            "alert-rules/busy": {"kind": "rate", "above_bps": 1e6},
+            "alert-channels/away": {"kind": "webhook", "url": "https://hooks.example.com/x"},
+            "alert-mutes/winter": {"matcher": {"servers": ["nas"]}, "ends_at": "2100-01-01T00:00:00Z"},
+        }.items():
+            assert (await service.client.http.put(f"/api/v1/{path}", json=body)).status_code in (200, 201)
         await service.until_near()
         document = (await service.client.http.get("/schema/openapi.json")).json()
         routes = [
@@ -132,7 +141,8 @@ async def test_every_route_that_reads_is_answered_by_a_standby(
         replica = pair.standby.address
         refused, elsewhere = [], []
         for path in routes:
-            target = path.replace("{server_id}", "nas").replace("{name}", "eth0")
+            target = path.replace("{server_id}", "nas").replace("{name}", "eth0").replace("{rule_id}", "busy")
+            target = target.replace("{channel_id}", "away").replace("{mute_id}", "winter")
             query = {"server": "nas"} if path == "/api/v1/traffic/events" else {}
             query |= {"mount_point": "/"} if "filesystem" in path else {}
             query |= {"series": "nas/eth0"} if path == "/api/v1/fleet/sparklines" else {}

@@ -224,7 +224,7 @@ async def test_a_token_that_only_reports_signs_nobody_in(
     answer = await sign_in(browser, token["token"])
 
     assert answer.status_code == 403
-    assert f"kind {kind}" in answer.json()["detail"]
+    assert f"of kind '{kind}'" in answer.json()["detail"]
     assert "set-cookie" not in answer.headers
 
 

@@ -300,7 +300,9 @@ async def test_a_host_that_accepts_and_says_nothing_holds_nobody_up(pair: Pair, 
         async with served(url, tmp_path) as service:
             assert (await posted(service, "nas")).status_code == 200
 
-        with pytest.raises(hosts.NoHostError, match=f"{pair.standby.address}: it is a standby; {silent}: no answer"):
+        with pytest.raises(
+            hosts.NoHostError, match=f"{pair.standby.address}: it is a standby; {silent}: no response in time"
+        ):
             await hosts.connect(f"{login}@{pair.standby.address},{silent}/{DATABASE}", seconds=1.0)
 
 

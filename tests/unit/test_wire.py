@@ -261,6 +261,10 @@ HINTS_OF_AN_INTERFACE = {
     "kind": ["k" * 33, 5, False, [], "a\0b"],
     "ifindex": [0, -1, 2**31, 2**64, 10**400, 1.5, "2", True, [2]],
     "operstate": [1, True, ["up"], "o" * 33, "\0"],
+    "permanent_address": [5, "", "a" * 81, ["52:54:00:12:34:56"], "52:54\0"],
+    "bus_path": [5, "", "p" * 256, {}, "pci\n"],
+    "alias": [5, "", "w" * 256, True, "WAN\x7f"],
+    "carrier_changes": [-1, 2**32, 10**400, 1.5, "2", True, [2]],
     "stacked_on": ["eth0", 5, {}, [5], ["wlan0", None], [""], ["a/b"], ["wlan0\n"], ["wlan0\0"]],
 }
 HINTS_OF_A_HEARTBEAT = {
@@ -274,6 +278,10 @@ HINTS_OF_A_HEARTBEAT = {
 def test_a_senseless_hint_on_an_interface_costs_itself_alone(field: str, value: Any) -> None:
     body = changed("network_interfaces.1.kind", "physical")
     body["network_interfaces"][1] |= {"speed_mbps": 1000, "operstate": "down", "stacked_on": ["eth0"], "ifindex": 3}
+    body["network_interfaces"][1] |= {
+        "permanent_address": "52:54:00:12:34:56", "bus_path": "pci0000:00/0000:00:03.0", "alias": "WAN",
+        "carrier_changes": 2,
+    }  # fmt: skip
     expected = decode(body)
     assert expected.network_interfaces is not None
 

@@ -390,12 +390,18 @@ class HaCluster:
         finally:
             await connection.close()
         deadline = time.monotonic() + 60
-        while True:  # until HAProxy has seen the primary
+        on_the_primary = 0
+        # HAProxy sends connections to the standbys too until its first checks are over.
+        while on_the_primary < 2 * len(self.nodes):
             try:
                 connection = await asyncpg.connect(self.url, timeout=5)
+                try:
+                    is_standby = await connection.fetchval("SELECT pg_is_in_recovery()")
+                finally:
+                    connection.terminate()
             except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                is_standby = True
+            on_the_primary = 0 if is_standby else on_the_primary + 1
+            if is_standby:
                 assert time.monotonic() < deadline, (self.directory / "haproxy" / "haproxy.log").read_text()
                 await asyncio.sleep(0.5)
-                continue
-            await connection.close()
-            return

@@ -646,7 +646,7 @@ def by(epoch: str, *rejected: RejectedHeartbeat) -> Delivered:
     return Delivered(list(rejected), "", epoch=epoch)
 
 
-def test_another_epoch_has_what_was_acknowledged_sent_again_in_order_after_what_never_was(
+def test_another_epoch_has_the_latest_sent_again_soon_and_the_rest_after_what_was_never_acknowledged(
     make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -659,11 +659,12 @@ def test_another_epoch_has_what_was_acknowledged_sent_again_in_order_after_what_
     setup.service.answer = lambda sent: by("a.2")
 
     assert setup.delivery.step_live() == 0.0
-    assert setup.delivery.step_backlog() == 270  # spread over nine intervals, as after an outage
+    assert setup.delivery.step_backlog() == 60  # spread over two intervals
+    assert setup.pass_by(60) == 210  # spread over nine intervals, as after an outage
     setup.drain()
     setup.drain()
 
-    assert setup.service.requests == [bodies(31), bodies(30), bodies(*range(30))]
+    assert setup.service.requests == [bodies(31), bodies(28, 29), bodies(30), bodies(*range(28))]
     assert "has another database now (a.2, was a.1); sending 30 acknowledged heartbeats again" in caplog.text
     assert caplog.text.count("all kept heartbeats have been sent again") == 1
     assert (setup.delivery.rejected, setup.spool.dropped, setup.buried()) == (0, 0, [])
@@ -702,7 +703,8 @@ def test_every_answer_tells_of_another_epoch(make: Make, way: str) -> None:
     setup.pass_by(270)
     setup.pass_by(270)
 
-    assert bodies(0, 1, 2) in [sorted(request)[:3] for request in setup.service.requests]
+    sent_again = [body for request in setup.service.requests for body in request]
+    assert set(bodies(0, 1, 2)) <= set(sent_again)
 
 
 def test_a_batch_that_is_sent_again_is_paced_halved_and_retried_as_any_other(make: Make) -> None:
@@ -717,11 +719,34 @@ def test_a_batch_that_is_sent_again_is_paced_halved_and_retried_as_any_other(mak
 
     setup.service.answer = answer
     setup.delivery.step_live()
-    waits = [setup.pass_by(270), setup.pass_by(60), setup.pass_by(270)]
+    waits = [setup.pass_by(60), setup.pass_by(210), setup.pass_by(60), setup.pass_by(270)]
     setup.drain()
 
-    assert waits == [1, 270, 270]
-    assert setup.service.requests == [bodies(9), bodies(*range(9)), bodies(*range(4)), bodies(*range(4, 9))]
+    assert waits == [210, 1, 270, 270]
+    assert setup.service.requests == [bodies(9), bodies(7, 8), bodies(*range(7)), bodies(4, 5, 6), bodies(*range(4))]
+
+
+def test_the_latest_are_sent_again_while_a_backlog_waits_for_its_turn_and_retried_after_a_failure(make: Make) -> None:
+    setup = make(interval_seconds=5)
+    setup.service.answer = lambda sent: by("a.1")
+    for number in range(40):
+        setup.add(b"%d" % number)
+        setup.delivery.step_live()
+    setup.service.answer = lambda sent: Failed("HTTP 503", "busy")
+    setup.add(b"40")
+    setup.delivery.step_live()
+    setup.add(b"41")
+    setup.service.requests.clear()
+    answers: Iterator[Outcome] = iter([by("a.2"), Failed("HTTP 500", "HTTP 500")])
+    setup.service.answer = lambda sent: next(answers, by("a.2"))
+
+    setup.delivery.step_live()
+    assert setup.delivery.step_backlog() == 10
+    assert setup.pass_by(10) == 1
+    assert setup.pass_by(1) == 34  # the rest of nine intervals
+    assert setup.service.requests == [bodies(41), bodies(*range(28, 40)), bodies(*range(28, 40))]
+    setup.drain()
+    assert setup.service.requests[3:] == [bodies(40), bodies(*range(28))]
 
 
 @pytest.mark.parametrize("way", ["each of a batch", "the batch as a whole"])
@@ -782,11 +807,12 @@ def test_a_restart_in_between_sends_the_rest_again(make: Make, tmp_path: Path, d
     setup.service.answer = lambda sent: by("a.1")
     setup.drain()
     setup.add(b"20")
-    setup.service.answer = lambda sent: by("a.2") if len(sent) < 11 else Failed("HTTP 503", "busy")
+    setup.service.answer = lambda sent: by("a.2") if len(sent) < 10 else Failed("HTTP 503", "busy")
     setup.delivery.step_live()
-    setup.pass_by(270)
     setup.pass_by(60)
-    assert setup.spool.due() == 10
+    setup.pass_by(210)
+    setup.pass_by(60)
+    assert setup.spool.due() == 9
     setup.spool.close()
 
     again = Setup(tmp_path / "spool-0", 0)
@@ -795,4 +821,4 @@ def test_a_restart_in_between_sends_the_rest_again(make: Make, tmp_path: Path, d
     again.drain()
     again.spool.close()
 
-    assert again.service.requests == [bodies(21), bodies(*range(10, 20))]
+    assert again.service.requests == [bodies(21), bodies(*range(9))]

@@ -81,7 +81,7 @@ function filesystem(rule) {
  * @param {Rule} rule
  */
 export function scope({ scope: of = {} }) {
-  const parts = [of.servers, of.interfaces, of.kinds].filter((one) => one?.length).map((one) => one?.join(", "));
+  const parts = [of.servers, of.tags, of.interfaces, of.kinds].filter((one) => one?.length).map((one) => one?.join(", "));
   return parts.join(" · ") || "every server";
 }
 

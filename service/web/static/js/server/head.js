@@ -3,7 +3,7 @@
 
 import { choice } from "../shared/choices.js";
 import { now } from "../shared/clock.js";
-import { byId, make, setText } from "../shared/dom.js";
+import { byId, byIdAs, make, setText } from "../shared/dom.js";
 import { age, bytes, duration, moment, rate } from "../shared/format.js";
 import { pair, setPair } from "../shared/pair.js";
 import { standing } from "../shared/standing.js";
@@ -28,10 +28,13 @@ export function showFacts(element, facts) {
  * @param {Api.QuotaState | null} quota null: none is set
  */
 export function showHead(server, agent, quota) {
-  document.title = `${server.id} · Linkbeat`;
-  setText(byId("name"), server.id);
+  document.title = `${server.display_name ?? server.id} · Linkbeat`;
+  setText(byId("name"), server.display_name ?? server.id);
+  byIdAs("manage", HTMLAnchorElement).href = `/manage?server=${encodeURIComponent(server.id)}#servers`;
   showFacts(byId("facts"), [
+    ["Id", server.display_name && server.id],
     ["Hostname", server.hostname],
+    ["Tags", server.tags.join(", ")],
     ["Up for", server.latest_metrics?.uptime_seconds == null ? null : duration(server.latest_metrics.uptime_seconds)],
     ["Primary", server.primary_interface],
     ["Agent", server.agent_version],

@@ -9,6 +9,7 @@ import { byId, byIdAs, find, make, setText } from "../shared/dom.js";
 import { bytes, count, moment, rate } from "../shared/format.js";
 import { loadEpisodes } from "../shared/episodes.js";
 import { Freshness } from "../shared/freshness.js";
+import { zoneOfPage } from "../shared/zone.js";
 import { address, choosing, chosen, readAddress, zoomTo } from "./address.js";
 import { showFacts, showFigures, showHead, showStanding } from "./head.js";
 import { natural } from "./interface-rows.js";
@@ -30,7 +31,6 @@ const TOTAL = ""; // of the choice of an interface: all of them
 
 const id = decodeURIComponent(location.pathname.split("/")[2] ?? "");
 const path = { server_id: id };
-const zone = Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";
 
 // The API's latest answers; null is not there yet.
 /** @type {{ server: Api.Server, agent: Api.Agent } | null} */
@@ -108,7 +108,7 @@ async function showDetail(signal) {
   let stats;
   try {
     stats = await get("/api/v1/servers/{server_id}/interfaces/{name}/stats", {
-      path: { server_id: id, name }, query: { time_zone: zone }, signal,
+      path: { server_id: id, name }, query: { time_zone: zoneOfPage() }, signal,
     });
   } catch (error) {
     if (!(error instanceof ApiError && error.status === 404)) throw error;
@@ -187,9 +187,9 @@ function refreshPeriod() {
 }
 
 const usage = fresh.task(async (signal) => {
-  const day = new Intl.DateTimeFormat("en-CA", { timeZone: zone }).format(now()); // as 2026-01-29
+  const day = new Intl.DateTimeFormat("en-CA", { timeZone: zoneOfPage() }).format(now()); // as 2026-01-29
   /** @param {{ by: "day" | "month", since?: string }} query */
-  const ask = (query) => get("/api/v1/usage/{server_id}", { path, query: { time_zone: zone, ...query }, signal });
+  const ask = (query) => get("/api/v1/usage/{server_id}", { path, query: { time_zone: zoneOfPage(), ...query }, signal });
   const [usage, today, months] = await Promise.all([ask({ by: "day" }), ask({ by: "day", since: day }), ask({ by: "month" })]);
   sums = { usage, today, months };
   showUsage();
@@ -267,7 +267,7 @@ const table = new Interfaces(
   },
 );
 const form = new QuotaForm(find(byId("quota"), "form", HTMLFormElement), byId("quota-problem"), {
-  server: id, zone, onSaved: () => usage.restart(),
+  server: id, zone: zoneOfPage(), onSaved: () => usage.restart(),
 });
 
 /** What needs the definitions: the periods, and an address that names one. */
