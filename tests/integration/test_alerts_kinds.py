@@ -190,7 +190,7 @@ class TestFilesystem:
         await turn(database, T0 + 6 * MINUTE)
 
         assert await states(database) == {("disk", "nas", "/"): "firing"}
-        (said,) = await backtest(database, "filesystem", T0 - MINUTE, T0 + 6 * MINUTE, **rule)
+        (said,) = await backtest(database, "filesystem", T0 - MINUTE, T0 + 6 * MINUTE, above_percent=90, keep_seconds=0)
         assert said.subject == "/"
 
     async def test_bytes_that_are_left(self, database: asyncpg.Connection) -> None:
