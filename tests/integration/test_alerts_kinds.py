@@ -178,7 +178,7 @@ class TestFilesystem:
     async def test_an_image_that_is_always_full_is_no_alert(
         self, database: asyncpg.Connection, fs_type: str, mount: str
     ) -> None:
-        rule = {"above_percent": 90, "keep_seconds": 0}
+        rule: dict[str, Any] = {"above_percent": 90, "keep_seconds": 0}
         await set_rule(database, "disk", "filesystem", **rule)
         full = filling(T0, T0 + 5 * MINUTE, lambda _: 100, MINUTE)
         await filesystem(database, full)
