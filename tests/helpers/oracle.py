@@ -44,6 +44,8 @@ class Sample:
     is_up: bool = True
     ifindex: int | None = None
     stacked_on: tuple[str, ...] = ()
+    permanent_address: str | None = None
+    bus_path: str | None = None
 
     @property
     def line_rate_mbps(self) -> int | None:
