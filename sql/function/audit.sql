@@ -29,7 +29,7 @@ END $$;
 -- A row as the log shows it: without hidden columns, and with the fields of its `spec` or `config` beside its own.
 CREATE OR REPLACE FUNCTION linkbeat.audited(row_json jsonb, hidden text[]) RETURNS jsonb LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN jsonb_strip_nulls((row_json - hidden - '{spec,config}'::text[])
-    || coalesce(row_json -> 'spec', '{}') || coalesce(row_json -> 'config', '{}'));
+    || coalesce(row_json -> 'spec', '{}') || coalesce(nullif(row_json -> 'config', 'null'), '{}'));
 
 -- Trigger after a change of a row: AFTER INSERT OR UPDATE OR DELETE, FOR EACH ROW. Its arguments: the kind of object, the
 -- column with its id, the column with its server ('' for none), and the hidden columns as an array. Of a hidden column
@@ -52,7 +52,7 @@ BEGIN
         becomes := becomes || '{"secret": "set"}';
     END IF;
     -- A row that only asks for a report: linkbeat.request_report writes its entry.
-    IF was IS DISTINCT FROM becomes AND NOT (TG_ARGV[0] = 'config' AND coalesce(was, becomes) = '{}') THEN
+    IF was IS DISTINCT FROM becomes AND coalesce(new_row, old_row) -> 'config' IS DISTINCT FROM 'null' THEN
         PERFORM linkbeat.audit(
             TG_ARGV[0] || CASE WHEN TG_OP = 'DELETE' THEN '.delete'
                                WHEN TG_ARGV[0] = 'server' THEN '.remove'

@@ -12,7 +12,7 @@ BEGIN
         RETURN false;
     END IF;
     PERFORM linkbeat.take_turn('config', of_server);
-    PERFORM linkbeat.check_version((SELECT nullif(c.config, '{}') FROM linkbeat.server_config c WHERE c.server_id = of_server), seen);
+    PERFORM linkbeat.check_version((SELECT c.config FROM linkbeat.server_config c WHERE c.server_id = of_server), seen);
     IF new_config IS NULL THEN
         DELETE FROM linkbeat.server_config WHERE server_id = of_server;
     ELSE
@@ -30,7 +30,7 @@ BEGIN
     IF NOT FOUND THEN
         RETURN false;
     END IF;
-    INSERT INTO linkbeat.server_config (server_id, config, report_at) VALUES (of_server, '{}', clock_timestamp())
+    INSERT INTO linkbeat.server_config (server_id, config, report_at) VALUES (of_server, NULL, clock_timestamp())
     ON CONFLICT (server_id) DO UPDATE SET report_at = EXCLUDED.report_at;
     PERFORM linkbeat.audit('report.request', of_server, of_server);
     RETURN true;

@@ -13,5 +13,6 @@ COMMENT ON COLUMN linkbeat.server_labels.display_name IS 'The name that people s
 COMMENT ON COLUMN linkbeat.server_labels.tags IS 'Words and key=value pairs, sorted, one for each key. They take precedence over the agent''s own.';
 COMMENT ON COLUMN linkbeat.server_labels.changed_at IS 'When they were last changed.';
 
-ALTER TABLE linkbeat.server_config ADD COLUMN report_at timestamptz;
+-- Without a configuration, a row has only the request.
+ALTER TABLE linkbeat.server_config ADD COLUMN report_at timestamptz, ALTER COLUMN config DROP NOT NULL;
 COMMENT ON COLUMN linkbeat.server_config.report_at IS 'When somebody last asked for a report: the agent makes one when it first sees another time.';

@@ -22,8 +22,8 @@ SELECT s.server_id,
        (s.agent_report ->> 'dropped')::bigint AS dropped,
        (s.agent_report ->> 'rejected')::bigint AS rejected,
        s.agent_report ? 'truncated' AS is_truncated,
-       nullif(c.config, '{}') AS config,
-       CASE WHEN c.config <> '{}' THEN c.changed_at END AS config_changed_at,
+       c.config,
+       CASE WHEN c.config IS NOT NULL THEN c.changed_at END AS config_changed_at,
        l.display_name,
        linkbeat.tags_of(l.tags, s.agent_report) AS tags
 FROM public.servers s

@@ -1,5 +1,6 @@
 """The page to manage: every action by an administrator, what a reader sees, and two browsers at once."""
 
+import fnmatch
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -271,3 +272,51 @@ async def test_everything_is_reached_by_keyboard(site: Served, page: Page, compl
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("form", name="Agent").get_by_role("status")).to_have_text("Saved.")
     assert (await site.client.get("/servers/nas/config"))["interval_seconds"] == 20
+
+
+async def test_patterns_match_as_the_agents_do(site: Served, page: Page) -> None:
+    await fleet(site)
+    await page.goto("/manage")
+    patterns = [
+        "eth0",
+        "eth*",
+        "*",
+        "e?h0",
+        "[ew]*",
+        "[!e]*",
+        "[a-f]th0",
+        "br-[0-9]*",
+        "a.b",
+        "a+b",
+        "[",
+        "[]]x",
+        "x]",
+        "veth[*]",
+    ]
+    names = [
+        "eth0",
+        "eth10",
+        "wlan0",
+        "br-1",
+        "br-a",
+        "a.b",
+        "axb",
+        "a+b",
+        "aab",
+        "[",
+        "]x",
+        "x]",
+        "veth*",
+        "veth1",
+        "",
+    ]
+
+    found = await page.evaluate(
+        "async ([patterns, names]) => { const { matches, exactly } = await import('/static/js/manage/interfaces.js');"
+        " return [patterns.map((one) => names.map((name) => matches(one, name))),"
+        " names.map((one) => names.map((name) => matches(exactly(one), name)))]; }",
+        [patterns, names],
+    )
+
+    assert found[0] == [[fnmatch.fnmatchcase(name, one) for name in names] for one in patterns]
+    assert found[1] == [[one == name for name in names] for one in names], "a switch concerns one interface alone"
