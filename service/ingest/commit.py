@@ -309,12 +309,12 @@ class Ingest:
         for attempt in range(1, ATTEMPTS + 1):
             servers = {pending.heartbeat.server_id for pending in batch}
             try:
-                asked = self._identities.unresolved(batch, everything=attempt > 1)
-                if asked:
-                    self._identities.learn(asked, await writer.connection.fetch(RESOLVE, *evidence(asked)))
-                row = await writer.connection.fetchrow(
-                    CALL, *arguments(batch, may_register=not servers <= self._known, **self._folding)
-                )
+                if attempt == 1:
+                    row = await self._store(writer, batch, everything=False)
+                else:
+                    # Resolving locks the servers: no other process changes their names before the rows are written.
+                    async with writer.connection.transaction():
+                        row = await self._store(writer, batch, everything=True)
             except _PASSING as raised:
                 self.counts[f"retry {raised.sqlstate}"] += 1
                 self._known -= servers  # one may have been deleted
@@ -344,6 +344,13 @@ class Ingest:
                     self._known = servers
                 self._sealer.add(list(batch), row, writer.session)
                 return
+
+    async def _store(self, writer: Writer, batch: Sequence[Pending], *, everything: bool) -> asyncpg.Record | None:
+        """Resolves the names of interfaces and writes the rows. `everything`: also names that were resolved before."""
+        if asked := self._identities.unresolved(batch, everything=everything):
+            self._identities.learn(asked, await writer.connection.fetch(RESOLVE, *evidence(asked)))
+        may_register = any(pending.heartbeat.server_id not in self._known for pending in batch)
+        return await writer.connection.fetchrow(CALL, *arguments(batch, may_register=may_register, **self._folding))
 
     async def _isolate(self, writer: Writer, batch: Sequence[Pending], raised: Exception) -> None:
         """One record that the database cannot take must not fail its neighbours: halves, until it stands alone."""
