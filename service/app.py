@@ -37,7 +37,7 @@ from service.database.pool import LEAST_READERS, READERS, Database
 from service.database.reading import reading, wall_time
 from service.database.replicas import Replicas, ReplicatedDatabase
 from service.database.zones import Zones
-from service.fleet import agents, exposition, interfaces, labels, overview, removal, servers
+from service.fleet import agents, exposition, interfaces, labels, naming, overview, removal, servers
 from service.fleet.removal import Removals
 from service.http.errors import EXCEPTION_HANDLERS, PRIVATE, on_http_exception
 from service.http.numbers import with_plain_numbers
@@ -261,6 +261,7 @@ def create_app(
                     servers.router(database),
                     interfaces.router(database, parts.zones, clock),
                     labels.router(database, writing, parts.answers),
+                    naming.router(database),
                     agents.router(database, writing, parts.configurations),
                     overview.router(parts.reader, parts.sparklines.database, parts.live),
                     access.router(database, writing, parts.tokens, parts.hasher),

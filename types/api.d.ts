@@ -310,6 +310,12 @@ declare namespace Api {
     "rejected"?: number | null;
     "spool"?: "disk" | "memory" | null;
   }
+  interface DeviceEvent {
+    "timestamp": string;
+    "interface": string;
+    "event": "renamed" | "hardware_changed" | "duplicate_address";
+    "detail": Record<string, unknown>;
+  }
   interface EmailChannel {
     "min_severity"?: "info" | "warning" | "critical";
     "sends_resolved"?: boolean;
@@ -543,6 +549,8 @@ declare namespace Api {
     "rx_dropped": number | null;
     "tx_dropped": number | null;
     "folded_into": string | null;
+    "os_name": string;
+    "carrier_changes": number | null;
   }
   interface InterfacePage {
     "server_id": string;
@@ -565,6 +573,10 @@ declare namespace Api {
     "speed_mbps"?: number | null;
     "operstate"?: string | null;
     "ifindex"?: number | null;
+    "permanent_address"?: string | null;
+    "bus_path"?: string | null;
+    "alias"?: string | null;
+    "carrier_changes"?: number | null;
     "rx_bps": number | null;
     "tx_bps": number | null;
     "delta_kind": string;
@@ -572,6 +584,7 @@ declare namespace Api {
     "is_lowest": boolean;
     "is_folded": boolean;
     "folded_into": string | null;
+    "os_name": string;
   }
   interface InterfaceStats {
     "server_id": string;
@@ -668,6 +681,18 @@ declare namespace Api {
     "time_zone"?: string;
     "comment"?: string;
   }
+  interface NameSpan {
+    "interface": string;
+    "os_name": string;
+    "since": string;
+    "until": string | null;
+  }
+  interface Names {
+    "server_id": string;
+    "names": Array<NameSpan>;
+    "events": Array<DeviceEvent>;
+    "suggestions": Array<Suggestion>;
+  }
   interface NetworkInterface {
     "name": string;
     "rx_bytes": number;
@@ -684,6 +709,10 @@ declare namespace Api {
     "speed_mbps"?: number | null;
     "operstate"?: string | null;
     "ifindex"?: number | null;
+    "permanent_address"?: string | null;
+    "bus_path"?: string | null;
+    "alias"?: string | null;
+    "carrier_changes"?: number | null;
   }
   interface NewEnrolment {
     "uses"?: number;
@@ -925,6 +954,12 @@ declare namespace Api {
     "data": Array<Point>;
     "interfaces"?: Array<string>;
   }
+  interface Suggestion {
+    "interface": string;
+    "into": string;
+    "gone_at": string;
+    "appeared_at": string;
+  }
   interface SystemHealth {
     "status": "ok" | "degraded" | "failing";
     "database": string;
@@ -1118,6 +1153,7 @@ declare namespace Api {
     "/api/v1/servers/{server_id}/interfaces/{name}": { asked: { path: { "name": string; "server_id": string } }; answer: Interface };
     "/api/v1/servers/{server_id}/interfaces/{name}/stats": { asked: { path: { "name": string; "server_id": string }; query?: { "time_zone"?: string | null } }; answer: InterfaceStats };
     "/api/v1/servers/{server_id}/labels": { asked: { path: { "server_id": string } }; answer: Labels };
+    "/api/v1/servers/{server_id}/names": { asked: { path: { "server_id": string } }; answer: Names };
     "/api/v1/servers/{server_id}/quota": { asked: { path: { "server_id": string } }; answer: QuotaState };
     "/api/v1/session": { asked: {}; answer: SessionInfo };
     "/api/v1/system/definitions": { asked: {}; answer: Definitions };

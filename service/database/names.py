@@ -5,6 +5,11 @@ from service.http.errors import Problem
 from service.http.parameters import MAX_NAMES, MAX_TAGS_WANTED
 
 _KNOWN = "SELECT 1 FROM servers WHERE server_id = $1"
+_CALLED = """
+SELECT interface_name FROM interface_names n
+WHERE server_id = $1 AND os_name = $2 AND until IS NULL AND interface_name <> os_name
+  AND NOT EXISTS (SELECT FROM interface_names s WHERE s.server_id = n.server_id AND s.interface_name = n.os_name)
+"""
 
 
 def storable(name: str) -> str:
@@ -29,6 +34,12 @@ def wanted_tags(tags: list[str] | None) -> list[str]:
 def unknown_server(server_id: str) -> Problem:
     """404 for a server that never sent a heartbeat."""
     return Problem("unknown_server", f"no server {server_id!r} ever sent a heartbeat")
+
+
+async def series_called(database: Database, server_id: str, name: str) -> str | None:
+    """The series of the interface that the system calls so now; None if a series itself has that name, or none."""
+    rows = await database.fetch(_CALLED, storable(server_id), storable(name))
+    return rows[0]["interface_name"] if rows else None
 
 
 async def check_known(database: Database, server_id: str) -> None:

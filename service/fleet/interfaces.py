@@ -36,7 +36,8 @@ WHERE s.server_id = $1 ORDER BY i.interface_name COLLATE "C" LIMIT $2
 """
 _ONE = f"""
 SELECT {_COLUMNS} FROM server_overview s
-LEFT JOIN interface_overview i ON i.server_id = s.server_id AND i.interface_name = $2 WHERE s.server_id = $1
+LEFT JOIN interface_overview i ON i.server_id = s.server_id AND (i.interface_name = $2 OR i.os_name = $2)
+WHERE s.server_id = $1 ORDER BY i.interface_name <> $2, i.is_current DESC, i.interface_name LIMIT 1
 """
 _CHANGE = "SELECT interface_last_change($1, $2, $3) AS changed_at"
 _SUMS = (

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import asyncpg
@@ -27,6 +28,7 @@ MOST_FOLLOWED = 256
 
 # As linkbeat.fold_series: short-lived interfaces, which are counted by kind.
 _FOLDED = re.compile(r"veth|cali|lxc(?!br)|tap|vnet|fwbr|fwln|fwpr|ve-|vb-")
+_evidence = attrgetter("name", "kind", "ifindex", "permanent_address", "bus_path", "alias")
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(dict[str, str]).decode
 _NAMES_ARE_SERIES = Resolved()
@@ -117,7 +119,7 @@ def evidence_of(beat: Heartbeat) -> tuple[Any, ...] | None:
         return None
     seen = tuple(
         [
-            (one.name, one.kind, one.ifindex, one.permanent_address, one.bus_path, one.alias)
+            _evidence(one)
             for one in interfaces
             if not _is_short_lived(one.name) and (one.kind != "veth" or not one.stacked_on)
         ]

@@ -15,7 +15,7 @@ from litestar import Request, Response, Router, get
 from litestar.params import FromPath, QueryParameter
 
 from service.cache import Form, Reader, beside, keep_seconds
-from service.database.names import names_of, storable, unknown_server, wanted_tags
+from service.database.names import names_of, series_called, storable, unknown_server, wanted_tags
 from service.http import cursor
 from service.http.conditional import NOT_MODIFIED
 from service.http.numbers import plain_json
@@ -258,6 +258,13 @@ async def of_server(
         rows, shown = await rows_of(asked), asked
         if not rows:
             raise unknown_server(server_id)
+        if (
+            kind == "one"
+            and not rows[0]["places"]
+            and (series := await series_called(reader.database, server_id, arguments[1]))
+        ):
+            arguments[1] = series
+            rows = await rows_of(asked)
         if (wide := asked.filled_by(interval_seconds(rows))) is not asked:
             rows, shown = await rows_of(wide), wide
         if len(rows) * shown.count > POINTS_AT_ONCE:

@@ -7,7 +7,9 @@ LANGUAGE sql STABLE AS $$
     WHERE plan.kind IN ('rate', 'link', 'errors') AND linkbeat.in_scope(plan, s.server_id, n.name)
     UNION ALL
     SELECT s.server_id, f.name
-    FROM public.servers s CROSS JOIN LATERAL (SELECT DISTINCT f ->> 'mount_point' AS name FROM jsonb_array_elements(s.filesystems) AS f) f
+    FROM public.servers s
+    CROSS JOIN LATERAL (SELECT DISTINCT f ->> 'mount_point' AS name FROM jsonb_array_elements(s.filesystems) AS f
+                        WHERE NOT linkbeat.is_image(f ->> 'fs_type', f ->> 'mount_point', f ->> 'state')) f
     WHERE plan.kind = 'filesystem' AND linkbeat.is_server_in(plan.servers, plan.tags, s.server_id)
       AND (plan.interfaces IS NULL OR f.name ~ plan.interfaces)
     UNION ALL

@@ -89,7 +89,7 @@ BEGIN
     GRANT SELECT ON
         public.agent_overview, public.server_overview, public.server_reboots, public.server_samples,
         public.server_metrics_1m, public.server_metrics_15m, public.server_metrics_1h, public.server_metrics_1d,
-        public.interface_overview, public.network_samples, public.network_events,
+        public.interface_overview, public.interface_names, public.interface_events, public.network_samples, public.network_events,
         public.network_traffic_1m, public.network_traffic_15m, public.network_traffic_1h, public.network_traffic_1d,
         public.filesystem_samples, public.filesystem_metrics_1m, public.filesystem_metrics_15m,
         public.filesystem_metrics_1h, public.filesystem_metrics_1d, public.quotas,

@@ -86,7 +86,10 @@ def link(rng: random.Random, name: str, kind: str | None) -> Link:
     counts_packets = rng.random() < 0.8
     counters[2:4] = [rng.randint(0, 10**6), WRAP - rng.randint(1, 1000)] if counts_packets else [0, 0]
     below = ("eth0",) if (name, kind) in FOLDING else ()
+    # No two devices of a boot have the same number.
     ifindex = rng.choice([None, 2, 7])
+    if ifindex is not None:
+        ifindex += 10_000 * [known for known, _ in (*STAYING, *FOLDING)].index(name)
     return Link(name, kind, rng.choice(SPEEDS), bits, rate, counters, rng.random() < 0.6, ifindex, below)
 
 
@@ -256,6 +259,8 @@ def body(server_id: str, beat: Beat) -> dict[str, Any]:
             {
                 "name": name, "is_up": sample.is_up, "kind": sample.kind, "speed_mbps": sample.speed_mbps,
                 "ifindex": sample.ifindex, "stacked_on": [*sample.stacked_on],
+                **({"permanent_address": sample.permanent_address} if sample.permanent_address else {}),
+                **({"bus_path": sample.bus_path} if sample.bus_path else {}),
                 **dict(zip(COUNTERS, sample.counters, strict=True)),
             }
             for name, sample in beat.samples.items()

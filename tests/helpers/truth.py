@@ -122,7 +122,7 @@ FAULTS: dict[str, tuple[Callable[[random.Random], Fault], int]] = {
     "alternating levels": (_lower_level, 12),
     "jump": (_jumps, 3),
 }
-EVENTS = ("reboot", "re-creation", "missed heartbeats", "clock ahead")
+EVENTS = ("reboot", "re-creation", "missed heartbeats", "clock ahead", "rename")
 BOOT_IDS = ("uuid", "sliding", "flickering", "none")
 SPEEDS = ("unknown", "right", "too low", "senseless")
 
@@ -146,7 +146,7 @@ def history(  # noqa: PLR0912, PLR0915 - a story told in the order of its draws:
     plan = rng.sample([*FAULTS, *EVENTS], rng.randint(1, 3))
     if wraps:
         # What a wrap is amid wrong readings, or while heartbeats are missing, nobody can tell.
-        plan = [what for what in plan if what in ("reboot", "re-creation", "clock ahead")]
+        plan = [what for what in plan if what in ("reboot", "re-creation", "clock ahead", "rename")]
 
     moment, offset, boot = start, timedelta(0), 0
     if boots in ("none", "sliding") and {"reboot", "re-creation"} <= set(plan):
@@ -154,6 +154,9 @@ def history(  # noqa: PLR0912, PLR0915 - a story told in the order of its draws:
     if boots == "flickering":
         # Which of two ids a device's counters belong to is seen by how often they fall, so not at once.
         plan = [what for what in plan if what != "re-creation"]
+    # What a renamed interface is recognised by.
+    address = "52:54:00:12:34:56" if "rename" in plan else None
+    name = "eth0"
     reported: list[Counts] = []
     best = [0, 0]  # the most that a reading of this run of counting showed
     base = [0, 0]
@@ -164,9 +167,10 @@ def history(  # noqa: PLR0912, PLR0915 - a story told in the order of its draws:
         reported.append(shown)
         if fault is None:
             best[:] = link.counts[:2]
-        sample = Sample(tuple(shown), "physical" if speed else None, speed, True, link.ifindex)
+        kind = "physical" if speed or address else None
+        sample = Sample(tuple(shown), kind, speed, True, link.ifindex, permanent_address=address)
         stamp = moment + offset
-        story.beats.append(Beat(stamp, _boot(rng, boots, boot, moment), {"eth0": sample}, INTERVAL))
+        story.beats.append(Beat(stamp, _boot(rng, boots, boot, moment), {name: sample}, INTERVAL))
 
     def let_pass(seconds: float) -> None:
         nonlocal moment
@@ -208,6 +212,8 @@ def history(  # noqa: PLR0912, PLR0915 - a story told in the order of its draws:
         elif what == "missed heartbeats":
             let_pass(INTERVAL * rng.randint(2, 40))
             read()
+        elif what == "rename":
+            name = "lan0"
         elif what == "clock ahead":
             offset += timedelta(seconds=rng.choice([1, 45, 600, 3_600]))
     for _ in range(rng.randint(2, 4)):

@@ -324,6 +324,33 @@ async def test_clones_with_their_own_cards_are_told_apart_by_their_boots(
     assert await database.fetchval("SELECT count(*) FROM linkbeat.interface_epochs") == 2
 
 
+async def test_names_and_events_of_a_server_are_listed(service: Client) -> None:
+    for body in RENAMED:
+        await service.post(body)
+
+    found = await service.get("/servers/nas/names")
+
+    assert [(one["interface"], one["os_name"], one["until"] is None) for one in found["names"]] == [
+        ("ens3", "ens3", False), ("ens3", "lan0", True)
+    ]  # fmt: skip
+    assert [(one["interface"], one["event"], one["detail"]) for one in found["events"]] == [
+        ("ens3", "renamed", {"from": "ens3", "to": "lan0", "evidence": "ifindex"})
+    ]  # fmt: skip
+    assert found["suggestions"] == []
+    assert (await service.get("/servers/nas/interfaces/lan0"))["name"] == "ens3"
+    assert (await service.http.get("/api/v1/servers/nobody/names")).status_code == 404
+
+
+async def test_an_interface_that_may_be_another_one_is_suggested(service: Client) -> None:
+    for n, name in enumerate(["old", "old", "eth0", "eth0"]):
+        await service.post(beat(n, interface(name, 10**9 + n), interface("wlan0", n)))
+
+    found = await service.get("/servers/nas/names")
+
+    assert [(one["interface"], one["into"]) for one in found["suggestions"]] == [("old", "eth0")]
+    assert found["names"] == []
+
+
 async def test_a_removed_server_keeps_no_names(service: Client, database: asyncpg.Connection) -> None:
     for body in RENAMED:
         await service.post(body)

@@ -117,10 +117,14 @@ async def contents(database: asyncpg.Connection, relation: str) -> list[dict[str
 
 
 def as_before(new: Any, old: Any) -> Any:
-    """A row without the columns that it has gained, which hold nothing in rows of before."""
+    """A row without the columns that it has gained, which hold nothing in rows of before; so too the rows in it."""
+    if isinstance(new, list) and isinstance(old, list) and old:
+        return [as_before(value, old[0]) for value in new]
     if isinstance(new, dict) and isinstance(old, dict):
         assert not any(new[name] for name in new.keys() - old.keys())
         return {name: as_before(value, old.get(name)) for name, value in new.items() if name in old}
+    if isinstance(new, list) and isinstance(old, list) and old:
+        return [as_before(each, old[0]) for each in new]
     return new
 
 

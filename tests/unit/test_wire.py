@@ -271,6 +271,7 @@ HINTS_OF_A_HEARTBEAT = {
     "interval_seconds": [0, -5, 86_401, 1e300, 10**400, True, "30", [], {}],
     "primary_interface": ["", "a/b", "\0", 5, ["eth0"], "e" * 65],
     "agent_version": ["v" * 256, 1.0, ["1.0"], "1\0"],
+    "tags": ["nas", {"site": "home"}, [5], ["a,b"], [""], ["t" * 200], ["x"] * 100],
 }
 
 

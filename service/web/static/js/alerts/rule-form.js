@@ -7,9 +7,9 @@ import { duration, moment } from "../shared/format.js";
 import { check, list, seconds, select, text } from "../shared/fields.js";
 import { fieldsOf } from "./rule-fields.js";
 import { timeline } from "./timeline.js";
-import { KINDS } from "./words.js";
+import { KINDS } from "../shared/alert-words.js";
 
-/** @import { Kind, Rule } from "./words.js" */
+/** @import { Kind, Rule } from "../shared/alert-words.js" */
 
 const TRIED_DAYS = 30;
 const ID = "[A-Za-z0-9._\\-]{1,100}";

@@ -10,6 +10,8 @@ import { standing } from "../shared/standing.js";
 import { lastDay, monthName } from "./usage.js";
 import { warnings } from "./warnings.js";
 
+/** @import { Rule } from "../shared/alert-words.js" */
+
 /**
  * A list of facts: pairs of a name and a value, without those that have none.
  * @param {HTMLElement} element
@@ -25,9 +27,9 @@ export function showFacts(element, facts) {
 /**
  * @param {Api.Server} server
  * @param {Api.Agent} agent
- * @param {Api.QuotaState | null} quota null: none is set
+ * @param {{ alerts: Api.Alert[], rules: Map<string, Rule> }} firing
  */
-export function showHead(server, agent, quota) {
+export function showHead(server, agent, firing) {
   document.title = `${server.display_name ?? server.id} · Linkbeat`;
   setText(byId("name"), server.display_name ?? server.id);
   byIdAs("manage", HTMLAnchorElement).href = `/manage?server=${encodeURIComponent(server.id)}#servers`;
@@ -43,7 +45,7 @@ export function showHead(server, agent, quota) {
   ]);
   showNow(server);
   showStanding(agent);
-  const found = warnings(server, agent, quota, now());
+  const found = warnings({ server, agent }, firing, choice("units"), now());
   byId("warnings").hidden = !found.length;
   byId("warnings").replaceChildren(...found.map((one) =>
     make("li", { class: one.level }, make("strong", {}, one.words), ` ${one.remedy}`)));
