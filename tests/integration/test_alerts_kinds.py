@@ -178,8 +178,7 @@ class TestFilesystem:
     async def test_an_image_that_is_always_full_is_no_alert(
         self, database: asyncpg.Connection, fs_type: str, mount: str
     ) -> None:
-        rule = {"above_percent": 90, "keep_seconds": 0}
-        await set_rule(database, "disk", "filesystem", **rule)
+        await set_rule(database, "disk", "filesystem", above_percent=90, keep_seconds=0)
         full = filling(T0, T0 + 5 * MINUTE, lambda _: 100, MINUTE)
         await filesystem(database, full)
         await filesystem(database, full, mount, fs_type=fs_type)
@@ -191,7 +190,7 @@ class TestFilesystem:
         await turn(database, T0 + 6 * MINUTE)
 
         assert await states(database) == {("disk", "nas", "/"): "firing"}
-        (said,) = await backtest(database, "filesystem", T0 - MINUTE, T0 + 6 * MINUTE, **rule)
+        (said,) = await backtest(database, "filesystem", T0 - MINUTE, T0 + 6 * MINUTE, above_percent=90, keep_seconds=0)
         assert said.subject == "/"
 
     async def test_bytes_that_are_left(self, database: asyncpg.Connection) -> None:
