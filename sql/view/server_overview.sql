@@ -37,10 +37,9 @@ SELECT s.server_id,
        s.shared_at,
        s.reported_status IS NOT DISTINCT FROM 'paused' AS is_paused,
        (s.latest_metrics).temperature_celsius,
-       l.display_name,
-       linkbeat.tags_of(l.tags, s.agent_report) AS tags
-FROM public.servers s
-LEFT JOIN linkbeat.server_labels l USING (server_id);
+       (SELECT l.display_name FROM linkbeat.server_labels l WHERE l.server_id = s.server_id) AS display_name,
+       linkbeat.tags_of((SELECT l.tags FROM linkbeat.server_labels l WHERE l.server_id = s.server_id), s.agent_report) AS tags
+FROM public.servers s;
 
 COMMENT ON VIEW public.server_overview IS
     'One row for each server: identity, status, and the values of its newest heartbeat.';

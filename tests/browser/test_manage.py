@@ -83,8 +83,9 @@ async def test_an_administrator_manages_a_server(site: Served, page: Page, compl
 
 
 async def test_an_administrator_sets_a_quota_and_removes_a_server(
-    site: Served, page: Page, database: asyncpg.Connection
+    site: Served, page: Page, database: asyncpg.Connection, complaints: Complaints
 ) -> None:
+    complaints.expect("404")  # of what was asked for in the moment of the removal
     await fleet(site)
     await page.goto(NAS)
     quota = page.get_by_role("form", name="Quota")

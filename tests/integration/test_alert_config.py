@@ -102,7 +102,7 @@ WRONG_RULES: list[tuple[dict[str, Any], str]] = [
     ({"kind": "silent", "scope": {"servers": ["a\0"]}}, "scope.servers[0]"),
     ({"kind": "silent", "scope": {"interfaces": ["eth0"]}}, "scope.interfaces"),
     ({"kind": "filesystem", "scope": {"kinds": ["bridge"]}}, "scope.kinds"),
-    ({"kind": "silent", "scope": {"tags": ["x"]}}, "scope.tags"),
+    ({"kind": "silent", "scope": {"groups": ["x"]}}, "scope.groups"),
     ({"kind": "silent", "scope": {"servers": ["[z-a]"]}}, "scope"),
     ({"kind": "silent", "channels": ["nowhere"]}, "channels[0]"),
     ({"kind": "silent", "channels": ["a b"]}, "channels[0]"),

@@ -36,6 +36,10 @@ VALUES: dict[str, Any] = {
     "channel_id": "away",
     "mute_id": "winter",
     "rule": "busy",
+    "tag": "size",
+    "group_by": "size",
+    "action": "quota",
+    "actor": "key",
     "channel": "away",
     "episode": "0192d3a0-0000-7000-8000-000000000000",
 }
@@ -94,6 +98,7 @@ async def store_extremes(service: Client, database: asyncpg.Connection) -> None:
         quota = {"bytes": 2**63 - 1 if is_big else 1, "near_percent": 1e-7}
         answer = await service.http.put(f"/api/v1/servers/{server_id}/quota", json=quota)
         assert answer.status_code == 200, answer.text
+    await service.http.put("/api/v1/servers/big/labels", json={"tags": ["size=big"]})
     await service.http.put("/api/v1/servers/big/config", json={"interval_seconds": 3599.9999999})
     for path, body in {
         "alert-rules/busy": {"kind": "rate", "above_bps": 1e-7, "clear_percent": 1e-7},

@@ -111,7 +111,7 @@ async def test_ingest_writes_by_functions_and_reads_nothing(database: asyncpg.Co
         "create_token", "delete_alert_channel", "delete_alert_mute", "delete_alert_rule", "end_session", "enrol_server",
         "evaluate_alerts", "ingest_heartbeats",
         "listen", "message_delivered", "message_failed", "note_token_use", "oldest_undelivered",
-        "register_server", "remove_server", "request_report",
+        "register_server", "remove_server", "request_report", "resolve_interfaces",
         "revoke_token", "set_alert_channel", "set_alert_mute", "set_alert_rule", "set_labels", "set_quota",
         "standing_alerts",
     ]  # fmt: skip

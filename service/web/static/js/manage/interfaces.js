@@ -24,7 +24,7 @@ export function matches(pattern, name) {
     if (letter === "*") source += ".*";
     else if (letter === "?") source += ".";
     else if (end > 0) {
-      const inside = pattern.slice(place + 1, end).replace(/\\/g, "\\\\").replace(/^\^/, "\\^").replace(/^!/, "^").replace(/\[/g, "\\[");
+      const inside = pattern.slice(place + 1, end).replace(/\\/g, "\\\\").replace(/^\^/, "\\^").replace(/^!/, "^").replace(/[[\]]/g, "\\$&");
       source += `[${inside}]`;
       place = end;
     } else source += letter.replace(/[.+^${}()|[\]\\]/g, "\\$&");

@@ -230,9 +230,9 @@ function quotaFields(quota) {
 /**
  * The end of a server.
  * @param {string} id
- * @param {{ mayChange: boolean, onRemoved: () => void }} options
+ * @param {{ mayChange: boolean, onRemoving: (isUnderWay: boolean) => void, onRemoved: () => void }} options
  */
-function removal(id, { mayChange, onRemoved }) {
+function removal(id, { mayChange, onRemoving, onRemoved }) {
   const name = text(`Type ${id} to confirm`, { required: true, maxlength: 100 });
   const button = make("button", { type: "submit", class: "danger", disabled: true }, "Remove it with its history");
   const problem = make("p", { class: "problem", role: "alert" });
@@ -247,8 +247,10 @@ function removal(id, { mayChange, onRemoved }) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     if (name.input.value !== id) return;
+    onRemoving(true);
     const isGone = await saving(problem, () => remove("/api/v1/servers/{server_id}", { path: { server_id: id } }), { button, onReload: () => {} });
     if (isGone) onRemoved();
+    else onRemoving(false);
   });
   return make("div", { class: "panel danger" }, make("h2", {}, "Remove"), form);
 }
@@ -261,19 +263,20 @@ function removal(id, { mayChange, onRemoved }) {
 export function serverPanels(id, { mayChange, onRemoved }) {
   const parts = [new LabelsPart(id, { mayChange }), new AgentPart(id, { mayChange }), new QuotaPart(id, { mayChange })];
   const [labels, agent, quota] = parts;
+  let isLeaving = false; // while it is removed, there is nothing to ask for
   const element = make(
     "div", { class: "view" },
     make(
       "div", { class: "panel crumbs" },
       make("a", { href: "/manage#servers" }, "All servers"), make("h2", {}, id), make("a", { href: `/servers/${encodeURIComponent(id)}` }, "Its traffic"),
     ),
-    make("div", { class: "pair" }, agent?.element ?? "", make("div", { class: "view" }, labels?.element ?? "", quota?.element ?? "", removal(id, { mayChange, onRemoved }))),
+    make("div", { class: "pair" }, agent?.element ?? "", make("div", { class: "view" }, labels?.element ?? "", quota?.element ?? "", removal(id, { mayChange, onRemoved, onRemoving: (isUnderWay) => { isLeaving = isUnderWay; } }))),
   );
   return {
     element: find(make("div", {}, element), ".view", HTMLElement),
     /** @param {AbortSignal} signal */
     refresh: async (signal) => {
-      for (const part of parts) await part.reload(signal);
+      for (const part of parts) if (!isLeaving) await part.reload(signal);
     },
   };
 }
