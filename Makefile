@@ -61,6 +61,10 @@ drill: .venv/development ## Kills service, database, run and agents again and ag
 drill-agent: .venv/development ## The agent through kills, full disks, an outage of a day and a thousand at once
 	$(BIN)/python -m pytest -s tests/drills/test_agent_*.py
 
+.PHONY: drill-alerts
+drill-alerts: .venv/development ## Alerts through fifty kills, a thousand turns of four processes and a database that is away
+	$(BIN)/python -m pytest -s tests/drills/test_alerts.py
+
 .PHONY: drill-abuse
 drill-abuse: .venv/development ## Clients that misbehave, with a token or without, beside one that reports and reads
 	$(BIN)/python -m pytest tests/drills/test_abuse_*.py
@@ -133,7 +137,7 @@ bench-export: .venv/development ## Ten million rows as a file: rows a second, me
 	$(BIN)/python -u -m benchmarks.export $(BENCH)
 
 .PHONY: bench-page
-bench-page: .venv/development ## The fleet page with 500 servers: its first paint, and bytes on the wire
+bench-page: .venv/development ## The fleet page with 500 servers: first paint, bytes, how soon a change shows; BENCH="--servers 10000"
 	$(BIN)/python -u -m benchmarks.page $(BENCH)
 
 .PHONY: bench-agent

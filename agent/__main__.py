@@ -30,6 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
     if command is None:
         parser.print_help()
         return 0
+    if options.tags is not None:
+        os.environ["LINKBEAT_TAGS"] = options.tags  # also for a reload
     # Imported here, so that a running agent does not hold them in memory.
     if command == "doctor":
         from . import doctor  # noqa: PLC0415
@@ -90,6 +92,7 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"linkbeat agent {__version__}")
     parser.add_argument("--config", metavar="FILE", help="TOML file with settings; overrides LINKBEAT_CONFIG")
+    parser.add_argument("--tags", metavar="LIST", help="tags of this machine; overrides LINKBEAT_TAGS")
     parser.add_argument("--once", action="store_true", help="same as the command once")
     commands = parser.add_subparsers(dest="command", metavar="run | once | print | doctor | install | uninstall")
 
@@ -97,6 +100,7 @@ def argument_parser() -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=words, description=words[0].upper() + words[1:] + ".")
         # SUPPRESS keeps the value that stands before the command.
         added.add_argument("--config", metavar="FILE", default=argparse.SUPPRESS, help="TOML file with settings")
+        added.add_argument("--tags", metavar="LIST", default=argparse.SUPPRESS, help="tags of this machine")
         return added
 
     command("run", "report every interval until stopped")

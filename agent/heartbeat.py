@@ -65,6 +65,7 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True):
     """A sign of life of one server: everything that a paused agent reports.
 
     timestamp       UTC (RFC 3339, milliseconds); unique among the stored heartbeats of one server and boot.
+    tags            of the machine, as set; left out if there are none.
     since_boot_ms   the same time in milliseconds since the boot, by a clock that is never set (CLOCK_BOOTTIME); the
                     service does not use it. Left out if the system has no such clock that runs during suspend.
     """
@@ -80,6 +81,7 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True):
     os_info: dict[str, str]
     since_boot_ms: int | UnsetType = UNSET
     delivery: DeliveryReport | UnsetType = UNSET
+    tags: tuple[str, ...] | UnsetType = UNSET
 
 
 class Heartbeat(Presence, frozen=True, kw_only=True):
@@ -165,6 +167,7 @@ class Collector:
             os_info=host.read_os_info(self._roots),
             since_boot_ms=moment.since_boot_ms if sys.platform == "linux" else UNSET,
             delivery=delivery,
+            tags=self.effective.settings.tags or UNSET,
         )
 
     def _note_truncation(self, interfaces: int, filesystems: int) -> bool:

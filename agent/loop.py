@@ -138,6 +138,8 @@ class Agent:
         self._delivery.keep_pace(interval)
         # Never later than planned: the service counts an agent as offline after three of its last reported intervals.
         self._tick = max(time.monotonic(), min(self._tick, self._last + interval))
+        if effective.remote.report_at not in (None, before.remote.report_at):
+            self._tick = time.monotonic()
 
     def _new_delivery(self, settings: Settings) -> Delivery:
         """Raises SettingsError if the token or the trusted authorities cannot be used."""

@@ -11,6 +11,7 @@ from .settings import Settings
 MAX_INTERVAL_SECONDS = 366 * 86_400.0
 MAX_PATTERNS = 100
 MAX_PATTERN_CHARACTERS = 255
+MAX_MOMENT_CHARACTERS = 64
 
 
 class RemoteConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,6 +20,7 @@ class RemoteConfig(msgspec.Struct, frozen=True, kw_only=True):
     interval_seconds                        interval between heartbeats.
     include_interfaces, exclude_interfaces  fnmatch patterns of interface names.
     paused                                  heartbeats continue, without metrics, interfaces and filesystems.
+    report_at                               when somebody asked for a report: each new value causes one at once.
 
     Unknown fields are skipped, so that a newer service can talk to an older agent.
     """
@@ -27,6 +29,7 @@ class RemoteConfig(msgspec.Struct, frozen=True, kw_only=True):
     include_interfaces: tuple[str, ...] = ()
     exclude_interfaces: tuple[str, ...] = ()
     paused: bool = False
+    report_at: str | None = None
 
     def words(self) -> str:
         """The configuration in one line, for the log; "" if it is empty."""
@@ -39,6 +42,8 @@ class RemoteConfig(msgspec.Struct, frozen=True, kw_only=True):
             said.append(f"only the interfaces {', '.join(self.include_interfaces)}")
         if self.exclude_interfaces:
             said.append(f"no interfaces {', '.join(self.exclude_interfaces)}")
+        if self.report_at is not None:
+            said.append(f"a report, asked for at {self.report_at}")
         return "; ".join(said)
 
 
@@ -140,9 +145,15 @@ def _paused(value: Any) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
+def _moment(value: Any) -> str | None:
+    """Only compared and logged."""
+    return value if isinstance(value, str) and 0 < len(value) <= MAX_MOMENT_CHARACTERS and value.isprintable() else None
+
+
 _READERS = {
     "interval_seconds": _interval,
     "include_interfaces": _patterns,
     "exclude_interfaces": _patterns,
     "paused": _paused,
+    "report_at": _moment,
 }

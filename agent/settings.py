@@ -26,6 +26,8 @@ _URL = r"^https?://(\[[0-9A-Fa-f:.]+\]|[^\x00-\x20\x7f/?#@:\[\]]+)(:[0-9]{1,5})?
 _KEY = r"^[\x21-\x7e]*\Z"
 _SERVER_ID = r"^[A-Za-z0-9._-]{1,100}\Z"
 _ROOT = r"^/[^\x00]*\Z"
+_TAG = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,31}(=[A-Za-z0-9._:/@+-]{1,63})?\Z"
+MAX_TAGS = 32
 _A_PATH = {"allowed": "an absolute path", "fixed": True}
 _PATTERNS = {"allowed": "a comma-separated list of patterns such as veth*,br-*"}
 
@@ -142,6 +144,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             description="Interfaces to leave out; takes precedence over LINKBEAT_INCLUDE_INTERFACES.", extra=_PATTERNS
         ),
     ] = ()
+    tags: Annotated[
+        tuple[Annotated[str, Meta(pattern=_TAG)], ...],
+        Meta(
+            description="Tags of this machine, to filter, group and alert by. Of two with the same key, the one that "
+            "an administrator sets at the service takes precedence.",
+            extra={"allowed": "a comma-separated list of words and key=value pairs such as web,site=home"},
+        ),
+    ] = ()
     proc: Annotated[
         str,
         Meta(
@@ -234,6 +244,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             _ = urlsplit(self.url).port
         except ValueError:
             raise Contradiction("url", f'"{self.url}" has a port that is not between 0 and 65535') from None
+        keys = [tag.partition("=")[0] for tag in self.tags]
+        for place, key in enumerate(keys):
+            if key in keys[:place]:
+                raise Contradiction("tags", f'"{self.tags[place]}" has the same key as "{self.tags[keys.index(key)]}"')
+        if len(keys) > MAX_TAGS:
+            raise Contradiction("tags", f"at most {MAX_TAGS} tags are allowed, got {len(keys)}")
         if self.min_interval_seconds > self.max_interval_seconds:
             raise Contradiction(
                 "min_interval_seconds",

@@ -1,4 +1,5 @@
-"""make bench-page: the fleet page with 500 servers of four interfaces: its first paint, and bytes on the wire.
+"""make bench-page: the fleet page with 500 servers of four interfaces: its first paint, bytes on the wire, and how soon
+a change shows. BENCH="--servers 10000 --hours 0.05" for a large fleet.
 
 The service runs as a process on a database of TEST_DATABASE_URL, or of the one that tests would have; a browser that
 has nothing of it yet opens the page, as often as asked. Everything counts that it fetches until the first screen is
@@ -16,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
-from playwright.async_api import Browser
+from playwright.async_api import Browser, Page
 
 from benchmarks.harness import KEY, database, machine, service
 from service.embedded.choose import choose_test_database
@@ -25,6 +26,7 @@ from tests.helpers.showcase import Link, Machine, report
 
 FIRST_PAINT_MS = 1_000
 WIRE_BYTES = 300_000
+CHANGE_MS = 2_000
 # The rows of the first screen are complete when their sparklines are drawn: fleet/sparklines.js sets `drawn`.
 _PAINT = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? null"
 _WHEN = """
@@ -46,6 +48,7 @@ class Opened:
     complete_ms: float
     wire_bytes: int
     requests: int
+    change_ms: float  # from the request that names a server to its name in the page
 
 
 def main() -> int:
@@ -77,15 +80,16 @@ async def _measure(program: str, base: str, given: argparse.Namespace) -> int:
     paint, rows, complete = (
         statistics.median(getattr(one, name) for one in found) for name in ("paint_ms", "rows_ms", "complete_ms")
     )
+    change = max(one.change_ms for one in found)
     wire = max(one.wire_bytes for one in found)
     print(
         f"{given.servers} servers x 4 interfaces, {given.period}: first paint {paint:.0f} ms, "
         f"first rows {rows:.0f} ms, first screen complete {complete:.0f} ms (medians of {given.times}); "
-        f"{wire:,} bytes on the wire in {found[-1].requests} requests"
+        f"{wire:,} bytes on the wire in {found[-1].requests} requests; a change shows within {change:.0f} ms"
     )
-    is_well = max(paint, rows) < FIRST_PAINT_MS and wire < WIRE_BYTES
+    is_well = max(paint, rows) < FIRST_PAINT_MS and wire < WIRE_BYTES and change < CHANGE_MS
     if not is_well:
-        print(f"beyond the limit: {FIRST_PAINT_MS} ms, {WIRE_BYTES:,} bytes", file=sys.stderr)
+        print(f"beyond the limit: {FIRST_PAINT_MS} ms, {WIRE_BYTES:,} bytes, {CHANGE_MS} ms", file=sys.stderr)
     return 0 if is_well else 1
 
 
@@ -122,9 +126,26 @@ async def _open(browser: Browser, base: str, period: str) -> Opened:
     rows_ms = await page.evaluate(_ROWS)
     complete_ms = await page.evaluate(_COMPLETE)
     paint_ms = await page.evaluate(_PAINT)
-    made = Opened(paint_ms, rows_ms, complete_ms, int(sum(received.values())), len(received))
+    wire_bytes, requests = int(sum(received.values())), len(received)
+    change_ms = await _change(page)
     await context.close()
-    return made
+    return Opened(paint_ms, rows_ms, complete_ms, wire_bytes, requests, change_ms)
+
+
+async def _change(page: Page) -> float:
+    """Names the first server, as another browser would, and waits for the page to show it."""
+    # When all pages of a large fleet are loaded, the page waits for changes.
+    async with page.expect_request(lambda request: "since=" in request.url, timeout=120_000):
+        pass
+    name = f"server-0000 {time.monotonic_ns()}"  # first in the order, as before
+    started = time.monotonic()
+    headers = {"Authorization": f"Bearer {KEY}"}
+    answer = await page.context.request.put(
+        "/api/v1/servers/server-0000/labels", data={"display_name": name}, headers=headers
+    )
+    assert answer.ok, await answer.text()
+    await page.get_by_role("link", name=name, exact=True).wait_for()
+    return (time.monotonic() - started) * 1000
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from service.database.pool import LEAST_READERS, READERS, Database
 from service.database.reading import reading, wall_time
 from service.database.replicas import Replicas, ReplicatedDatabase
 from service.database.zones import Zones
-from service.fleet import agents, interfaces, naming, overview, removal, servers
+from service.fleet import agents, exposition, interfaces, labels, naming, overview, removal, servers
 from service.fleet.removal import Removals
 from service.http.errors import EXCEPTION_HANDLERS, PRIVATE, on_http_exception
 from service.http.numbers import with_plain_numbers
@@ -47,7 +47,7 @@ from service.ingest.agent_config import Configurations
 from service.ingest.commit import Ingest
 from service.metrics import Metrics
 from service.openapi import AS_OF, complete
-from service.operations import definitions
+from service.operations import audit, definitions
 from service.operations import routes as operations
 from service.operations.collectors import Exposition, Sharing
 from service.operations.shared_numbers import SharedNumbers
@@ -246,6 +246,7 @@ def create_app(
         wrote=wrote if parts.replicas else None,
         route_handlers=[
             at_root,
+            exposition.router(database),
             Router(
                 "/",
                 route_handlers=[
@@ -259,6 +260,7 @@ def create_app(
                 route_handlers=[
                     servers.router(database),
                     interfaces.router(database, parts.zones, clock),
+                    labels.router(database, writing, parts.answers),
                     naming.router(database),
                     agents.router(database, writing, parts.configurations),
                     overview.router(parts.reader, parts.sparklines.database, parts.live),
@@ -279,6 +281,7 @@ def create_app(
                     current.router(database, writing),
                     system,
                     definitions.router(parts.answers),
+                    audit.router(database),
                 ],
             ),
         ],

@@ -30,6 +30,7 @@ from service.alerts import rules
 from service.alerts.channels import kinds
 from service.alerts.mutes import Mute
 from service.command import PREFIX
+from service.fleet.labels import NewLabels
 from service.http.errors import MEDIA_TYPE
 from service.http.problems import problems
 from service.ingest.routes import BatchAnswer, HeartbeatAnswer
@@ -40,6 +41,8 @@ from service.wire import MAX_NESTING, MAX_OS_INFO_BYTES, AgentConfig, Heartbeat,
 AS_OF = "Linkbeat-As-Of"
 EXAMPLES = Path(__file__).with_name("examples.json")
 
+# Objects that are replaced as a whole and have a version.
+VERSIONED = tuple(f"/api/v1/servers/{{server_id}}/{name}" for name in ("config", "labels", "quota"))
 _IN_PATH = {
     "server_id": "The id of the server.",
     "name": "The name of the interface, percent-encoded.",
@@ -53,6 +56,7 @@ def complete(document: OpenAPI, scopes: Mapping[tuple[str, str], str]) -> None:
     _describe_access(document, scopes)
     _describe_files(document)
     _describe_age(document)
+    _describe_versions(document)
     for item in (document.paths or {}).values():
         for operation in (item.get, item.post, item.put, item.delete):
             # Litestar's response for an invalid parameter, which is a 422 here (service.http.errors.on_validation).
@@ -94,6 +98,27 @@ def _describe_age(document: OpenAPI) -> None:
         found = item.get and item.get.security and (item.get.responses or {}).get("200")
         if isinstance(found, OpenAPIResponse):
             found.headers = {**(found.headers or {}), AS_OF: header}
+
+
+def _describe_versions(document: OpenAPI) -> None:
+    """The conditional headers that service.http.conditional.seen_version reads."""
+    words = {
+        "If-Match": "ETag of the version that is to be replaced: 412 if it is another one.",
+        "If-None-Match": "`*`: 412 if there is one already.",
+    }
+    for path in VERSIONED:
+        item = (document.paths or {})[path]
+        for operation in (item.put, item.delete):
+            if operation is not None:
+                operation.parameters = [
+                    *(operation.parameters or []),
+                    *(
+                        Parameter(
+                            name=name, param_in="header", description=text, schema=Schema(type=OpenAPIType.STRING)
+                        )
+                        for name, text in words.items()
+                    ),
+                ]
 
 
 def _describe_access(document: OpenAPI, scopes: Mapping[tuple[str, str], str]) -> None:
@@ -169,6 +194,10 @@ def _describe_bodies(document: OpenAPI) -> None:
     def quota(server_id: FromPath[str], data: JSONBody[Quota]) -> None:
         raise NotImplementedError(server_id, data)
 
+    @put("/api/v1/servers/{server_id:str}/labels", sync_to_thread=False)
+    def labels(server_id: FromPath[str], data: JSONBody[NewLabels]) -> None:
+        raise NotImplementedError(server_id, data)
+
     @post("/api/v1/tokens", sync_to_thread=False)
     def token(data: JSONBody[NewToken]) -> None:
         raise NotImplementedError(data)
@@ -207,7 +236,7 @@ def _describe_bodies(document: OpenAPI) -> None:
 
     described = Litestar(
         [
-            heartbeat, heartbeats, config, quota, token, enrolment, server, enroll, picture,
+            heartbeat, heartbeats, config, quota, labels, token, enrolment, server, enroll, picture,
             alert_rule, alert_rule_test, alert_channel, alert_mute,
         ],
         openapi_config=OpenAPIConfig(title="", version=""),

@@ -16,6 +16,7 @@ from service.directories import default_data_dir
 __all__ = ["Settings", "SettingsError", "described", "variable"]
 
 _DAYS = {"unit": "days"}
+_HEADER = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}\Z"
 _NETWORKS = "a comma-separated list of networks such as 10.0.0.0/8,192.0.2.7,2001:db8::/32"
 # A key of its own random characters passes; "changeme-changeme-1" and twenty times x do not.
 API_KEY_PATTERN = r"^(?=(?:.*?(.)(?!.*\1)){10})[\x21-\x7e]{20,}\Z"
@@ -149,6 +150,32 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             extra={"allowed": _NETWORKS},
         ),
     ] = ()
+    trusted_user_header: Annotated[
+        str,
+        Meta(
+            pattern=_HEADER,
+            description="Header in which a proxy of LINKBEAT_TRUSTED_PROXIES names the user that it has signed in, "
+            "such as X-Forwarded-Email (docs/managing.md). From other addresses it is ignored. Without it, nobody is "
+            "signed in by a header.",
+            extra={"allowed": "the name of a header"},
+        ),
+    ] = ""
+    trusted_groups_header: Annotated[
+        str,
+        Meta(
+            pattern=_HEADER,
+            description="Header with the groups of that user, separated by commas, such as X-Forwarded-Groups.",
+            extra={"allowed": "the name of a header"},
+        ),
+    ] = ""
+    trusted_admins: Annotated[
+        tuple[Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f]{1,255}\Z")], ...],
+        Meta(
+            description="Users and groups that a proxy names and that may change things; all others whom it lets "
+            "through may read.",
+            extra={"allowed": "a comma-separated list of users and groups such as ada@example.net,noc"},
+        ),
+    ] = ()
     connections_per_address: Annotated[
         int,
         Meta(
@@ -228,6 +255,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     retain_1d_days: Annotated[float, Meta(ge=2, le=36_500, description="Retention of 1-day buckets.", extra=_DAYS)] = (
         1_826.0
     )
+    retain_audit_days: Annotated[
+        float, Meta(ge=1, le=36_500, description="Retention of the audit log.", extra=_DAYS)
+    ] = 365.0
     queue_heartbeats: Annotated[
         int,
         Meta(
@@ -313,6 +343,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         settings = environment.load(cls, environ)
         settings._check_ages()
         settings._check_networks()
+        settings._check_proxy()
         return settings
 
     def __repr__(self) -> str:
@@ -326,7 +357,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     def database_configuration(self) -> dict[str, float]:
         """The settings that the database uses: the rows of linkbeat.configuration, which `migrate` writes."""
-        return {name: getattr(self, name) for name in _AGES}
+        return {name: getattr(self, name) for name in (*_AGES, "retain_audit_days")}
 
     def _check_ages(self) -> None:
         """A refresh needs all rows of its range: none of them may be compressed or dropped yet."""
@@ -347,6 +378,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 ipaddress.ip_network(one, strict=False)
             except ValueError:
                 raise SettingsError(f'{variable("trusted_proxies")}: "{one}" is not {_NETWORKS}') from None
+
+    def _check_proxy(self) -> None:
+        """A header that anybody can send names nobody."""
+        if self.trusted_user_header and not self.trusted_proxies:
+            raise SettingsError(f"{variable('trusted_user_header')}: needs {variable('trusted_proxies')}")
+        if self.trusted_user_header.lower() in ("authorization", "cookie", "x-api-key", "x-agent-token"):
+            raise SettingsError(f"{variable('trusted_user_header')}: {self.trusted_user_header} carries tokens")
+        for name in ("trusted_groups_header", "trusted_admins"):
+            if getattr(self, name) and not self.trusted_user_header:
+                raise SettingsError(f"{variable(name)}: needs {variable('trusted_user_header')}")
 
     @property
     def data_path(self) -> Path:

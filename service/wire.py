@@ -4,6 +4,7 @@ Unknown fields of a heartbeat are skipped, so that newer agents, and other agent
 report to an older service; a field added later has a default. If a key appears twice in an object, the last one counts.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -45,8 +46,32 @@ Word = Annotated[str, Meta(max_length=32)]
 MAX_INTERFACES = 2_000
 MAX_STACKED_ON = 10_000  # of all interfaces together
 MAX_FILESYSTEMS = 1_000
+MAX_TAGS = 32
 MAX_OS_INFO_BYTES = 16 << 10
 MAX_NESTING = 8  # levels of os_info, itself the first
+
+
+# The same as in agent/settings.py. A value has no characters of patterns, lists or SQL's LIKE.
+Tag = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,31}(=[A-Za-z0-9._:/@+-]{1,63})?\Z",
+        description="A word, or key=value: a key of 1 to 32 letters, digits, '.', '_' and '-' that begins with a "
+        "letter or digit; a value of 1 to 63 of these, ':', '/', '@' and '+'.",
+        examples=["role=web"],
+    ),
+]
+
+
+def tag_problem(tags: Sequence[str]) -> tuple[str, str] | None:
+    """The first tag whose key an earlier one has: its path, and the reason."""
+    keys: dict[str, str] = {}
+    for place, tag in enumerate(tags):
+        key = tag.partition("=")[0]
+        if key in keys:
+            return f"tags[{place}]", f"{tag!r} has the same key as {keys[key]!r}; a key has one value"
+        keys[key] = tag
+    return None
 
 
 class NetworkInterface(msgspec.Struct, frozen=True, gc=False):
@@ -155,6 +180,7 @@ class Heartbeat(msgspec.Struct, frozen=True):
     os_info           an object with information about the system: at most 16 KiB and 8 levels. Decoded separately,
                       because the sender controls the cost of decoding it; None: absent or null
     truncated         interfaces were left out because the heartbeat was too large
+    tags              of the machine, as its agent is set; a hint too
     """
 
     server_id: ServerId
@@ -172,12 +198,13 @@ class Heartbeat(msgspec.Struct, frozen=True):
     filesystems: Annotated[list[Filesystem], Meta(max_length=MAX_FILESYSTEMS)] | None = None
     delivery: Delivery | None = None
     truncated: bool | None = None
+    tags: Annotated[list[Tag], Meta(max_length=MAX_TAGS)] | None = None
 
 
 # Fields that describe how to interpret the others. Drivers, kernels and agents send invalid ones (a speed of 4294967295
 # is the kernel's -1), which must not lose measurements: service/ingest/hints.py removes them.
 HINTS: dict[type[msgspec.Struct], tuple[str, ...]] = {
-    Heartbeat: ("agent_version", "interval_seconds", "primary_interface"),
+    Heartbeat: ("agent_version", "interval_seconds", "primary_interface", "tags"),
     NetworkInterface: (
         "kind",
         "stacked_on",

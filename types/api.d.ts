@@ -35,6 +35,8 @@ declare namespace Api {
     "dropped": number | null;
     "rejected": number | null;
     "truncated": boolean | null;
+    "display_name": string | null;
+    "tags": Array<string>;
     "config": AgentConfig | null;
   }
   interface AgentConfig {
@@ -230,6 +232,23 @@ declare namespace Api {
     "kind": "apprise";
     "urls": Array<string>;
   }
+  interface AuditEntry {
+    "entry": number;
+    "at": string;
+    "actor_kind": "token" | "key" | "session" | "proxy" | "command" | "file" | "database";
+    "actor": string;
+    "token_id": string | null;
+    "address": string | null;
+    "action": string;
+    "server_id": string | null;
+    "subject": string;
+    "before": Record<string, unknown> | null;
+    "after": Record<string, unknown> | null;
+  }
+  interface AuditPage {
+    "entries": Array<AuditEntry>;
+    "next": string | null;
+  }
   interface Backtest {
     "since": string;
     "until": string;
@@ -421,6 +440,8 @@ declare namespace Api {
     "interface_count": number;
     "interfaces_down": number;
     "interfaces": Array<FleetInterface>;
+    "display_name": string | null;
+    "tags": Array<string>;
   }
   interface FleetSparkline {
     "metric": "network";
@@ -474,6 +495,7 @@ declare namespace Api {
     "filesystems"?: Array<Filesystem> | null;
     "delivery"?: Delivery | null;
     "truncated"?: boolean | null;
+    "tags"?: Array<string> | null;
   }
   interface HeartbeatAnswer {
     "server_registered": boolean;
@@ -588,6 +610,12 @@ declare namespace Api {
     "consecutive_failures": number;
     "last_error": string | null;
   }
+  interface Labels {
+    "display_name": string | null;
+    "tags": Array<string>;
+    "agent_tags": Array<string>;
+    "all_tags": Array<string>;
+  }
   interface LatestPage {
     "data": Array<LatestTraffic>;
     "next": string | null;
@@ -623,6 +651,7 @@ declare namespace Api {
   interface Matcher {
     "servers"?: Array<string> | null;
     "rules"?: Array<string> | null;
+    "tags"?: Array<string> | null;
   }
   interface Month {
     "rx_bytes": number;
@@ -689,6 +718,10 @@ declare namespace Api {
     "uses"?: number;
     "expires_minutes"?: number;
     "name"?: string;
+  }
+  interface NewLabels {
+    "display_name"?: string | null;
+    "tags"?: Array<string>;
   }
   interface NewPicture {
     "server_id": string;
@@ -847,10 +880,14 @@ declare namespace Api {
     "code": string;
     "errors": Array<FieldError>;
   }
+  interface ReportRequest {
+    "within_seconds": number;
+  }
   interface Scope {
     "servers"?: Array<string> | null;
     "interfaces"?: Array<string> | null;
     "kinds"?: Array<string> | null;
+    "tags"?: Array<string> | null;
   }
   interface Series {
     "interface": string;
@@ -874,6 +911,8 @@ declare namespace Api {
     "conflicts": number;
     "network_interfaces": Array<InterfaceState>;
     "filesystems": Array<MountedFilesystem>;
+    "display_name": string | null;
+    "tags": Array<string>;
   }
   interface ServerPage {
     "servers": Array<Server>;
@@ -886,6 +925,12 @@ declare namespace Api {
     "server_id": string;
     "hostname": string;
     "quota": QuotaState | null;
+  }
+  interface SessionInfo {
+    "name": string;
+    "via": "token" | "session" | "proxy";
+    "kind": "key" | "admin" | "read";
+    "permissions": Array<"read" | "admin">;
   }
   interface SilentRule {
     "scope"?: Scope;
@@ -943,6 +988,13 @@ declare namespace Api {
     "maintenance": string;
     "durability_asked": "local" | "replicated";
     "durability_in_force": "local" | "replicated" | "none";
+  }
+  interface TagTraffic {
+    "tag": string | null;
+    "servers": number;
+    "rx_bytes": number;
+    "tx_bytes": number;
+    "total_bytes": number;
   }
   interface Talker {
     "server_id": string;
@@ -1037,6 +1089,7 @@ declare namespace Api {
     "interfaces": number;
     "top_servers": Array<Talker>;
     "top_interfaces": Array<Talker>;
+    "groups"?: Array<TagTraffic>;
   }
   interface Usage {
     "server_id": string;
@@ -1069,7 +1122,7 @@ declare namespace Api {
     "days"?: Array<number> | null;
   }
   interface Get {
-    "/api/v1/agents": { asked: { query?: { "after"?: string | null; "limit"?: number | null; "order"?: "asc" | "desc" | null; "search"?: string | null; "sort"?: "id" | "hostname" | "last_seen" | null; "status"?: "online" | "offline" | null } }; answer: AgentPage };
+    "/api/v1/agents": { asked: { query?: { "after"?: string | null; "limit"?: number | null; "order"?: "asc" | "desc" | null; "search"?: string | null; "sort"?: "id" | "hostname" | "last_seen" | null; "status"?: "online" | "offline" | null; "tag"?: Array<string> | null } }; answer: AgentPage };
     "/api/v1/alert-channels": { asked: { query?: { "after"?: string | null; "limit"?: number | null } }; answer: AlertChannels };
     "/api/v1/alert-channels/{channel_id}": { asked: { path: { "channel_id": string } }; answer: AlertChannel };
     "/api/v1/alert-messages": { asked: { query?: { "after"?: string | null; "channel"?: string | null; "limit"?: number | null; "state"?: "waiting" | "retrying" | "delivered" | "dead" | null } }; answer: AlertMessages };
@@ -1079,11 +1132,12 @@ declare namespace Api {
     "/api/v1/alert-rules/{rule_id}": { asked: { path: { "rule_id": string } }; answer: AlertRule };
     "/api/v1/alerts": { asked: { query?: { "after"?: string | null; "limit"?: number | null; "rule"?: string | null; "server"?: string | null; "severity"?: "info" | "warning" | "critical" | null; "state"?: "pending" | "firing" | null } }; answer: Alerts };
     "/api/v1/alerts/events": { asked: { query?: { "cursor"?: string | null; "episode"?: string | null; "limit"?: number | null; "rule"?: string | null; "server"?: string | null } }; answer: AlertEvents };
-    "/api/v1/export/traffic": { asked: { query?: { "after"?: string | null; "bucket"?: "raw" | "1m" | "15m" | "1h" | "1d" | null; "format"?: "csv" | "json" | "ndjson" | "parquet" | null; "interface"?: Array<string> | null; "limit"?: number | null; "server"?: Array<string> | null; "since"?: string | null; "until"?: string | null } }; answer: string };
-    "/api/v1/fleet": { asked: { query?: { "after"?: string | null; "limit"?: number | null; "since"?: string | null } }; answer: Fleet };
+    "/api/v1/audit": { asked: { query?: { "action"?: string | null; "actor"?: string | null; "after"?: string | null; "limit"?: number | null; "server"?: string | null; "since"?: string | null; "until"?: string | null } }; answer: AuditPage };
+    "/api/v1/export/traffic": { asked: { query?: { "after"?: string | null; "bucket"?: "raw" | "1m" | "15m" | "1h" | "1d" | null; "format"?: "csv" | "json" | "ndjson" | "parquet" | null; "interface"?: Array<string> | null; "limit"?: number | null; "server"?: Array<string> | null; "since"?: string | null; "tag"?: Array<string> | null; "until"?: string | null } }; answer: string };
+    "/api/v1/fleet": { asked: { query?: { "after"?: string | null; "limit"?: number | null; "since"?: string | null; "tag"?: Array<string> | null } }; answer: Fleet };
     "/api/v1/fleet/peaks": { asked: { query?: { "after"?: string | null; "limit"?: number | null; "period"?: "1h" | "24h" | "7d" | "30d" | "1y" | null } }; answer: FleetPeaks };
     "/api/v1/fleet/sparklines": { asked: { query?: { "bucket"?: string | null; "period"?: "1h" | "24h" | "7d" | "30d" | "1y" | null; "series"?: Array<string> | null } }; answer: FleetColumns };
-    "/api/v1/metrics/sparkline/network": { asked: { query?: { "after"?: string | null; "bucket"?: string | null; "fill"?: "none" | "null" | null; "limit"?: number | null; "period"?: "1h" | "24h" | "7d" | "30d" | "1y" | null; "server"?: Array<string> | null } }; answer: FleetSparkline };
+    "/api/v1/metrics/sparkline/network": { asked: { query?: { "after"?: string | null; "bucket"?: string | null; "fill"?: "none" | "null" | null; "limit"?: number | null; "period"?: "1h" | "24h" | "7d" | "30d" | "1y" | null; "server"?: Array<string> | null; "tag"?: Array<string> | null } }; answer: FleetSparkline };
     "/api/v1/metrics/sparkline/{server_id}/cpu": { asked: { path: { "server_id": string }; query?: { "bucket"?: string | null; "fill"?: "none" | "null" | null; "period"?: "1h" | "24h" | "7d" | "30d" | "1y" | null } }; answer: GaugeSparkline };
     "/api/v1/metrics/sparkline/{server_id}/disk": { asked: { path: { "server_id": string }; query?: { "bucket"?: string | null; "fill"?: "none" | "null" | null; "period"?: "1h" | "24h" | "7d" | "30d" | "1y" | null } }; answer: GaugeSparkline };
     "/api/v1/metrics/sparkline/{server_id}/filesystem": { asked: { path: { "server_id": string }; query: { "bucket"?: string | null; "fill"?: "none" | "null" | null; "mount_point": string; "period"?: "1h" | "24h" | "7d" | "30d" | "1y" | null } }; answer: FilesystemSparkline };
@@ -1091,15 +1145,17 @@ declare namespace Api {
     "/api/v1/metrics/sparkline/{server_id}/memory": { asked: { path: { "server_id": string }; query?: { "bucket"?: string | null; "fill"?: "none" | "null" | null; "period"?: "1h" | "24h" | "7d" | "30d" | "1y" | null } }; answer: GaugeSparkline };
     "/api/v1/metrics/sparkline/{server_id}/network": { asked: { path: { "server_id": string }; query?: { "bucket"?: string | null; "fill"?: "none" | "null" | null; "group_by"?: "interface" | null; "interface"?: string | null; "period"?: "1h" | "24h" | "7d" | "30d" | "1y" | null } }; answer: Sparkline | GroupedSparkline };
     "/api/v1/metrics/sparkline/{server_id}/temperature": { asked: { path: { "server_id": string }; query?: { "bucket"?: string | null; "fill"?: "none" | "null" | null; "period"?: "1h" | "24h" | "7d" | "30d" | "1y" | null } }; answer: GaugeSparkline };
-    "/api/v1/servers": { asked: { query?: { "after"?: string | null; "limit"?: number | null; "order"?: "asc" | "desc" | null; "search"?: string | null; "sort"?: "id" | "hostname" | "last_seen" | null; "status"?: "online" | "offline" | null } }; answer: ServerPage };
+    "/api/v1/servers": { asked: { query?: { "after"?: string | null; "limit"?: number | null; "order"?: "asc" | "desc" | null; "search"?: string | null; "sort"?: "id" | "hostname" | "last_seen" | null; "status"?: "online" | "offline" | null; "tag"?: Array<string> | null } }; answer: ServerPage };
     "/api/v1/servers/{server_id}": { asked: { path: { "server_id": string } }; answer: Server };
     "/api/v1/servers/{server_id}/agent": { asked: { path: { "server_id": string } }; answer: Agent };
     "/api/v1/servers/{server_id}/config": { asked: { path: { "server_id": string } }; answer: AgentConfig };
     "/api/v1/servers/{server_id}/interfaces": { asked: { path: { "server_id": string }; query?: { "after"?: string | null; "gone"?: boolean | null; "is_up"?: boolean | null; "kind"?: string | null; "limit"?: number | null; "search"?: string | null } }; answer: InterfacePage };
     "/api/v1/servers/{server_id}/interfaces/{name}": { asked: { path: { "name": string; "server_id": string } }; answer: Interface };
     "/api/v1/servers/{server_id}/interfaces/{name}/stats": { asked: { path: { "name": string; "server_id": string }; query?: { "time_zone"?: string | null } }; answer: InterfaceStats };
+    "/api/v1/servers/{server_id}/labels": { asked: { path: { "server_id": string } }; answer: Labels };
     "/api/v1/servers/{server_id}/names": { asked: { path: { "server_id": string } }; answer: Names };
     "/api/v1/servers/{server_id}/quota": { asked: { path: { "server_id": string } }; answer: QuotaState };
+    "/api/v1/session": { asked: {}; answer: SessionInfo };
     "/api/v1/system/definitions": { asked: {}; answer: Definitions };
     "/api/v1/system/health": { asked: {}; answer: SystemHealth };
     "/api/v1/system/info": { asked: {}; answer: SystemInfo };
@@ -1107,7 +1163,7 @@ declare namespace Api {
     "/api/v1/traffic/events": { asked: { query: { "after"?: string | null; "interface"?: string | null; "limit"?: number | null; "server": string; "since"?: string | null; "until"?: string | null } }; answer: TrafficEvents };
     "/api/v1/traffic/history": { asked: { query?: { "after"?: string | null; "bucket"?: string | null; "group_by"?: "server" | null; "interface"?: string | null; "limit"?: number | null; "server"?: string | null; "since"?: string | null; "until"?: string | null } }; answer: TrafficHistory };
     "/api/v1/traffic/latest": { asked: { query?: { "after"?: string | null; "limit"?: number | null; "server"?: string | null } }; answer: LatestPage };
-    "/api/v1/traffic/summary": { asked: { query?: { "period"?: "1h" | "24h" | "7d" | "30d" | "1y" | null; "server"?: string | null; "top"?: number | null } }; answer: TrafficSummary };
+    "/api/v1/traffic/summary": { asked: { query?: { "group_by"?: string | null; "period"?: "1h" | "24h" | "7d" | "30d" | "1y" | null; "server"?: string | null; "tag"?: Array<string> | null; "top"?: number | null } }; answer: TrafficSummary };
     "/api/v1/usage": { asked: { query?: { "after"?: string | null; "at"?: string | null; "billing_day"?: number | null; "direction"?: "in" | "out" | "sum" | "max" | null; "limit"?: number | null; "time_zone"?: string | null } }; answer: FleetUsage };
     "/api/v1/usage/{server_id}": { asked: { path: { "server_id": string }; query?: { "billing_day"?: number | null; "by"?: "day" | "month" | null; "interface"?: string | null; "since"?: string | null; "time_zone"?: string | null; "until"?: string | null } }; answer: Usage };
     "/health": { asked: {}; answer: Alive };
@@ -1123,6 +1179,7 @@ declare namespace Api {
     "/api/v1/enrolments": { asked: { body: NewEnrolment }; answer: Created };
     "/api/v1/pictures": { asked: { body: NewPicture }; answer: PictureLink };
     "/api/v1/servers": { asked: { body: NewServer }; answer: Created };
+    "/api/v1/servers/{server_id}/report": { asked: { path: { "server_id": string } }; answer: ReportRequest };
     "/api/v1/tokens": { asked: { body: NewToken }; answer: Created };
   }
   interface Put {
@@ -1130,6 +1187,7 @@ declare namespace Api {
     "/api/v1/alert-mutes/{mute_id}": { asked: { path: { "mute_id": string }; body: Mute }; answer: AlertMute };
     "/api/v1/alert-rules/{rule_id}": { asked: { path: { "rule_id": string }; body: SilentRule | LinkRule | RateRule | QuotaRule | FilesystemRule | ErrorsRule | AccountRule | AgentRule }; answer: AlertRule };
     "/api/v1/servers/{server_id}/config": { asked: { path: { "server_id": string }; body: AgentConfig }; answer: AgentConfig };
+    "/api/v1/servers/{server_id}/labels": { asked: { path: { "server_id": string }; body: NewLabels }; answer: Labels };
     "/api/v1/servers/{server_id}/quota": { asked: { path: { "server_id": string }; body: Quota }; answer: QuotaState };
   }
   interface Delete {

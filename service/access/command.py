@@ -16,6 +16,7 @@ from service.access.keys import secret_key
 from service.access.routes import LIST, REVOKE
 from service.access.tokens import Hasher
 from service.database import schema
+from service.database.audit import by, commander
 from service.database.hosts import connect
 from service.embedded.choose import choose_database
 from service.http.errors import Problem
@@ -60,23 +61,26 @@ def run(settings: Settings, arguments: argparse.Namespace, say: Callable[[str], 
 
 async def _run(url: str, hasher: Hasher, arguments: argparse.Namespace, say: Callable[[str], None]) -> int:
     connection = await connect(url, seconds=schema.CONNECT_SECONDS, command_timeout=schema.CONNECT_SECONDS)
+    change = by(connection.fetch, commander())
     try:
         if arguments.action == "create":
             new = _checked(
                 NewToken, kind=arguments.kind, server_id=arguments.server, name=arguments.name,
                 expires_days=arguments.expires_days,
             )  # fmt: skip
-            _show(await create(connection.fetch, hasher, new), say)
+            _show(await create(change, hasher, new), say)
         elif arguments.action == "enrol":
             wanted = _checked(
                 NewEnrolment, uses=arguments.uses, expires_minutes=arguments.expires_minutes, name=arguments.name
             )
-            _show(await create_enrolment(connection.fetch, hasher, wanted), say)
+            _show(await create_enrolment(change, hasher, wanted), say)
         elif arguments.action == "list":
             _list(await connection.fetch(LIST, None, None, "", 2**31))
-        elif not await connection.fetchval(REVOKE, arguments.id.replace("\0", "")):
-            say(f"linkbeat: no token {arguments.id!r} exists")
-            return 1
+        else:
+            (row,) = await change(REVOKE, arguments.id.replace("\0", ""))
+            if not row["is_known"]:
+                say(f"linkbeat: no token {arguments.id!r} exists")
+                return 1
     finally:
         await connection.close(timeout=schema.CONNECT_SECONDS)
     return 0

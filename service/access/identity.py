@@ -17,8 +17,10 @@ from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.types import Scope
 
 from service.access.ended_sessions import EndedSessions
+from service.access.proxied import ProxiedUsers
 from service.access.sessions import Sessions, check_same_origin
 from service.access.tokens import MAX_AGE_SECONDS, Token, Tokens
+from service.database.audit import Actor
 from service.database.reading import Reading, reading
 from service.database.shares import reader
 from service.http.body import content
@@ -58,11 +60,14 @@ class Caller:
     server_id   the only server that it may report for; None: any
     guid        X-Server-GUID, if the agent sends it; the heartbeat's server_guid must match
     peer        the client's address
+    user        signed in by a trusted proxy; "": known by a token or a session
     """
 
-    __slots__ = ("guid", "is_counted", "is_session", "kind", "name", "peer", "server_id", "token_id")
+    __slots__ = ("guid", "is_counted", "is_session", "kind", "name", "peer", "server_id", "token_id", "user")
 
-    def __init__(self, kind: str, token_id: str, server_id: str | None, guid: str | None, peer: str) -> None:
+    def __init__(
+        self, kind: str, token_id: str, server_id: str | None, guid: str | None, peer: str, user: str = ""
+    ) -> None:
         self.kind = kind
         self.token_id = token_id
         self.server_id = server_id
@@ -70,7 +75,20 @@ class Caller:
         self.peer = peer
         self.is_counted = False  # among the concurrent requests of its token
         self.is_session = False  # known by a browser's cookie
-        self.name = f"token {token_id} ({kind})" if token_id else "the fleet key"
+        self.user = user
+        self.name = f"{user} ({kind})" if user else f"token {token_id} ({kind})" if token_id else "the fleet key"
+
+    @property
+    def actor(self) -> Actor:
+        """The caller as the audit log names it."""
+        kind: Literal["proxy", "session", "token", "key"]
+        kind = "proxy" if self.user else "session" if self.is_session else "token" if self.token_id else "key"
+        return Actor(kind, self.name, self.token_id, self.peer)
+
+    @property
+    def key(self) -> str:
+        """Whom limits count: the token or the proxy's user; "" is the fleet key."""
+        return f"user {self.user}" if self.user else self.token_id
 
     @property
     def machine(self) -> tuple[str, str]:
@@ -94,7 +112,8 @@ class Caller:
 
 class Identity:
     """Authenticates requests by `Authorization: Bearer …`; agents in the field also send `X-API-Key`, or
-    `X-Agent-Token` with `X-Server-GUID`; a browser that sends none of these is known by its session cookie.
+    `X-Agent-Token` with `X-Server-GUID`; a browser that sends none of these is known by the user that a trusted proxy
+    names, or by its session cookie.
 
     The fleet key has every permission. A check takes some microseconds and no query (service/access/tokens.py).
     """
@@ -111,6 +130,7 @@ class Identity:
         }
         self._has_replicas = bool(settings.read_database_url)
         self._peers = ClientAddress(settings.trusted_proxies)
+        self._proxied = ProxiedUsers(settings, self._peers)
         self._failures = RateLimiter(settings.failed_tokens_per_minute)
         self._servers = RateLimiter(settings.server_requests_per_minute)
         self._readers = RateLimiter(settings.read_requests_per_minute)
@@ -130,11 +150,11 @@ class Identity:
         if sent:
             caller = await self._caller(sent, guid, peer)
         else:
-            caller = await self._in_session(scope, wanted, peer) if takes_cookies else None
+            caller = await self._in_browser(scope, wanted, peer) if takes_cookies else None
         if caller is None:
             raise Problem("unauthorized", "send a valid token as 'Authorization: Bearer …'", headers=_CHALLENGE)
         limit = self._limits.get(caller.kind)
-        if limit is not None and (seconds := limit.take(caller.token_id)):
+        if limit is not None and (seconds := limit.take(caller.key)):
             raise _too_many("too many requests with this token", seconds)
         if wanted not in MAY[caller.kind]:
             raise Problem("forbidden", f"this needs a token with the '{wanted}' permission")
@@ -146,7 +166,7 @@ class Identity:
         most = IN_FLIGHT.get(caller.kind)
         if most is None:
             return
-        key = (caller.kind, caller.token_id)
+        key = (caller.kind, caller.key)
         under_way = self._in_flight.get(key, 0)
         if under_way >= most:
             raise _too_many(f"{most} requests with this token are already in progress", 1)
@@ -157,7 +177,7 @@ class Identity:
         """Undoes the count of `admit`, after the response has been sent."""
         if caller.is_counted:
             caller.is_counted = False
-            key = (caller.kind, caller.token_id)
+            key = (caller.kind, caller.key)
             self._in_flight[key] -= 1
             if not self._in_flight[key]:
                 del self._in_flight[key]
@@ -175,7 +195,7 @@ class Identity:
         else:
             return
         connection.scope["auth"] = caller
-        reader.set((caller.kind, caller.token_id) if caller.kind in IN_FLIGHT else None)
+        reader.set((caller.kind, caller.key) if caller.kind in IN_FLIGHT else None)
         if self._has_replicas:
             may_lag = not handler.opt.get("is_fresh") and self._may_lag(connection.scope, caller)
             reading.set(Reading(may_lag=may_lag, servers=_named(connection)))
@@ -210,11 +230,31 @@ class Identity:
             raise _too_many("too many sign-ins with this token", seconds)
         return caller
 
-    async def _in_session(self, scope: Scope, wanted: str, peer: str) -> Caller | None:
-        """The caller that the session cookie stands for, while its token is valid.
+    async def _in_browser(self, scope: Scope, wanted: str, peer: str) -> Caller | None:
+        """The caller of a request without a token: the user that a trusted proxy names, or the session.
 
-        Raises Problem (403, 415) for a request that may change data and that the dashboard's own pages do not send.
+        Raises Problem (403, 415) for a request that may change data and that the dashboard's own pages do not send: a
+        browser adds the session, and the proxy its header, to requests of other sites' pages too.
         """
+        if (found := self._proxied.of(scope)) is not None:
+            user, kind = found
+            caller: Caller | None = Caller(kind, "", None, None, peer, user)
+        else:
+            caller = await self._in_session(scope, peer)
+        if caller is None:
+            return None
+        if scope.get("method") in _UNSAFE:
+            check_same_origin(scope)
+            # A form on another page cannot send JSON.
+            if scope.get("method") != "DELETE":
+                content(scope, {b"application/json"})
+        if wanted not in _IN_SESSION:
+            raise Problem("forbidden", f"a session does not have the '{wanted}' permission: send a token")
+        caller.is_session = True
+        return caller
+
+    async def _in_session(self, scope: Scope, peer: str) -> Caller | None:
+        """The caller that the session cookie stands for, while its token is valid."""
         session = self._sessions.of(scope)
         if session is None:
             return None
@@ -229,14 +269,6 @@ class Identity:
             if found is None:
                 return None
             caller = Caller(found.kind, found.token_id, found.server_id, None, peer)
-        if scope.get("method") in _UNSAFE:
-            check_same_origin(scope)
-            # A form on another page cannot send JSON.
-            if scope.get("method") != "DELETE":
-                content(scope, {b"application/json"})
-        if wanted not in _IN_SESSION:
-            raise Problem("forbidden", f"a session does not have the '{wanted}' permission: send a token")
-        caller.is_session = True
         return caller
 
     async def _by_link(

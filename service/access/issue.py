@@ -1,29 +1,26 @@
-"""Creating tokens, for the REST routes and the commands."""
+"""Creating tokens, for the REST routes and the commands. `change`: service.database.audit.by."""
 
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
-import asyncpg
 import msgspec
 from msgspec import Meta
 
 from service.access.tokens import Hasher, Kind, Made
+from service.database.audit import Fetch
 from service.http.errors import Problem
 from service.wire import ServerId
 
-Fetch = Callable[..., Awaitable[list[asyncpg.Record]]]
-
 _CREATE = (
-    "SELECT linkbeat.create_token(new_id => $1, new_kind => $2, of_server => $3, of_guid => $4, new_name => $5, "
+    "linkbeat.create_token(new_id => $1, new_kind => $2, of_server => $3, of_guid => $4, new_name => $5, "
     "new_hash => $6, new_key_id => $7, new_expires => $8, new_uses => $9)"
 )
 _REGISTER = (
-    "SELECT linkbeat.register_server(of_server => $1, of_guid => $2, new_id => $3, new_name => $4, new_hash => $5, "
+    "linkbeat.register_server(of_server => $1, of_guid => $2, new_id => $3, new_name => $4, new_hash => $5, "
     "new_key_id => $6) AS is_new"
 )
 _ENROL = (
-    "SELECT linkbeat.enrol_server(enrolment => $1, of_server => $2, of_guid => $3, new_id => $4, new_name => $5, "
+    "linkbeat.enrol_server(enrolment => $1, of_server => $2, of_guid => $3, new_id => $4, new_name => $5, "
     "new_hash => $6, new_key_id => $7) AS outcome"
 )
 
@@ -89,7 +86,7 @@ class Created(msgspec.Struct, frozen=True):
         return f"<token {self.id}, {self.kind} {self.server_id or ''}>"
 
 
-async def create(fetch: Fetch, hasher: Hasher, new: NewToken) -> Created:
+async def create(change: Fetch, hasher: Hasher, new: NewToken) -> Created:
     """Raises Problem (422) if `server_id` or `server_guid` does not fit the kind."""
     if (new.kind == "server") != (new.server_id is not None):
         raise Problem.invalid("server_id", "is required for a token of kind server, and not allowed for any other")
@@ -97,7 +94,7 @@ async def create(fetch: Fetch, hasher: Hasher, new: NewToken) -> Created:
         raise Problem.invalid("server_guid", "is only allowed for a token of kind server")
     expires = None if new.expires_days is None else datetime.now(UTC) + timedelta(days=new.expires_days)
     made = Made(new.kind, hasher)
-    await fetch(
+    await change(
         _CREATE,
         made.token_id,
         new.kind,
@@ -112,18 +109,18 @@ async def create(fetch: Fetch, hasher: Hasher, new: NewToken) -> Created:
     return Created(made.token_id, new.kind, made.text, new.server_id, expires)
 
 
-async def create_enrolment(fetch: Fetch, hasher: Hasher, new: NewEnrolment) -> Created:
+async def create_enrolment(change: Fetch, hasher: Hasher, new: NewEnrolment) -> Created:
     expires = datetime.now(UTC) + timedelta(minutes=new.expires_minutes)
     made = Made("enrolment", hasher)
     arguments: tuple[Any, ...] = (None, None, new.name, made.hash, made.key_id, expires, new.uses)
-    await fetch(_CREATE, made.token_id, "enrolment", *arguments)
+    await change(_CREATE, made.token_id, "enrolment", *arguments)
     return Created(made.token_id, "enrolment", made.text, None, expires)
 
 
-async def register(fetch: Fetch, hasher: Hasher, new: NewServer) -> Created:
+async def register(change: Fetch, hasher: Hasher, new: NewServer) -> Created:
     """Raises Problem (409) if the server exists or has a token."""
     made = Made("server", hasher)
-    (row,) = await fetch(_REGISTER, new.server_id, new.server_guid, made.token_id, new.name, made.hash, made.key_id)
+    (row,) = await change(_REGISTER, new.server_id, new.server_guid, made.token_id, new.name, made.hash, made.key_id)
     if not row["is_new"]:
         raise Problem(
             "server_exists",
@@ -132,13 +129,13 @@ async def register(fetch: Fetch, hasher: Hasher, new: NewServer) -> Created:
     return Created(made.token_id, "server", made.text, new.server_id, None)
 
 
-async def enrol(fetch: Fetch, hasher: Hasher, agent: Enrolling, enrolment: str | None) -> Created:
+async def enrol(change: Fetch, hasher: Hasher, agent: Enrolling, enrolment: str | None) -> Created:
     """Creates a server's own token. `enrolment` is the id of the enrolment token; None: the caller is an administrator.
 
     Raises Problem: 403 if the enrolment token is used up, 409 if the server belongs to another machine.
     """
     made = Made("server", hasher)
-    (row,) = await fetch(
+    (row,) = await change(
         _ENROL, enrolment, agent.server_id, agent.server_guid, made.token_id, agent.hostname, made.hash, made.key_id
     )
     if row["outcome"] == "spent":

@@ -10,7 +10,7 @@ import msgspec
 from litestar import Request, Response, Router, delete, get, post
 from litestar.params import PathParameter, QueryParameter
 
-from service.access.identity import Caller
+from service.access.identity import MAY, Caller
 from service.access.issue import (
     Created,
     Enrolling,
@@ -23,6 +23,7 @@ from service.access.issue import (
     register,
 )
 from service.access.tokens import Hasher, Kind, Tokens
+from service.database.audit import by
 from service.database.names import storable
 from service.database.pool import Database
 from service.http.errors import Problem
@@ -32,7 +33,7 @@ from service.http.problems import problems
 
 log = logging.getLogger("linkbeat")
 
-REVOKE = "SELECT linkbeat.revoke_token($1) AS is_known"
+REVOKE = "linkbeat.revoke_token($1) AS is_known"
 LIST = """
 SELECT token_id AS id, kind, server_id, name,
        CASE WHEN revoked_at IS NOT NULL THEN 'revoked' WHEN expires_at <= now() THEN 'expired'
@@ -42,6 +43,20 @@ FROM linkbeat.tokens
 WHERE ($1::text IS NULL OR server_id = $1) AND ($2::text IS NULL OR kind = $2) AND token_id > $3
 ORDER BY token_id LIMIT $4
 """
+
+
+class SessionInfo(msgspec.Struct, frozen=True):
+    """Who sends this request, and what they may do.
+
+    via          token; session: a browser's cookie; proxy: a user that a proxy has signed in
+    kind         of the token; key: the fleet key
+    permissions  read, and admin: to change things
+    """
+
+    name: str
+    via: Literal["token", "session", "proxy"]
+    kind: Literal["key", "admin", "read"]
+    permissions: list[Literal["read", "admin"]]
 
 
 class TokenInfo(msgspec.Struct, frozen=True):
@@ -73,14 +88,25 @@ class TokenPage(msgspec.Struct, frozen=True):
 
 
 def router(database: Database, writing: Database, tokens: Tokens, hasher: Hasher) -> Router:
-    """/tokens, /enrolments, POST /servers and /agents/enroll."""
+    """/session, /tokens, /enrolments, POST /servers and /agents/enroll."""
     made = problems(400, 408, 413, 415, 422, 503)
+
+    @get("/session", summary="Who you are, and what you may do", responses=problems(401, 503))
+    async def session(request: Request[Any, Caller, Any]) -> SessionInfo:
+        """For pages, which say beforehand what the user may not do."""
+        caller = request.auth
+        return SessionInfo(
+            caller.name,
+            "proxy" if caller.user else "session" if caller.is_session else "token",
+            caller.kind,  # type: ignore[arg-type]  # the others may not read
+            ["read", "admin"] if "admin" in MAY[caller.kind] else ["read"],
+        )
 
     @post("/tokens", scope="admin", summary="Create a token", responses=made)
     async def create_token(request: Request[Any, Caller, Any]) -> Response[Created]:
         """The token is in this response and nowhere else. A third token for one server revokes the oldest."""
         new = await body(request, NewToken)
-        return await issued(request, create(writing.fetch, hasher, new))
+        return await issued(request, create(by(writing.fetch, request.auth.actor), hasher, new))
 
     @get("/tokens", scope="admin", summary="List tokens", responses=problems(422, 503))
     async def list_tokens(
@@ -100,7 +126,7 @@ def router(database: Database, writing: Database, tokens: Tokens, hasher: Hasher
         request: Request[Any, Caller, Any],
     ) -> None:
         """Every process refuses the token within seconds."""
-        (row,) = await writing.fetch(REVOKE, storable(token_id))
+        (row,) = await by(writing.fetch, request.auth.actor)(REVOKE, storable(token_id))
         if not row["is_known"]:
             raise Problem("not_found", f"no token {token_id!r} exists")
         log.info("token %s revoked by %s from %s", storable(token_id)[:20], request.auth.name, request.auth.peer)
@@ -110,13 +136,13 @@ def router(database: Database, writing: Database, tokens: Tokens, hasher: Hasher
     async def create_enrolment_token(request: Request[Any, Caller, Any]) -> Response[Created]:
         """Each of `uses` agents exchanges it for a token of its own at its first contact."""
         new = await body(request, NewEnrolment)
-        return await issued(request, create_enrolment(writing.fetch, hasher, new))
+        return await issued(request, create_enrolment(by(writing.fetch, request.auth.actor), hasher, new))
 
     @post("/servers", scope="admin", summary="Register a server", responses=made | problems(409))
     async def register_server(request: Request[Any, Caller, Any]) -> Response[Created]:
         """Returns the server's token, once. Lists show the server from its first heartbeat on."""
         new = await body(request, NewServer)
-        return await issued(request, register(writing.fetch, hasher, new))
+        return await issued(request, register(by(writing.fetch, request.auth.actor), hasher, new))
 
     @post("/agents/enroll", scope="enrol", summary="Exchange an enrolment token", responses=made | problems(409))
     async def enroll(request: Request[Any, Caller, Any]) -> Response[Created]:
@@ -124,7 +150,7 @@ def router(database: Database, writing: Database, tokens: Tokens, hasher: Hasher
         agent = await body(request, Enrolling)
         caller = request.auth
         enrolment = caller.token_id if caller.kind == "enrolment" else None
-        return await issued(request, enrol(writing.fetch, hasher, agent, enrolment))
+        return await issued(request, enrol(by(writing.fetch, caller.actor), hasher, agent, enrolment))
 
     async def issued(request: Request[Any, Caller, Any], making: Awaitable[Created]) -> Response[Created]:
         new = await making
@@ -137,5 +163,5 @@ def router(database: Database, writing: Database, tokens: Tokens, hasher: Hasher
         with suppress(Problem):  # the change is committed: if this fails, this process sees it with its next poll
             await tokens.refresh()
 
-    handlers = [create_token, list_tokens, revoke_token, create_enrolment_token, register_server, enroll]
+    handlers = [session, create_token, list_tokens, revoke_token, create_enrolment_token, register_server, enroll]
     return Router("/", route_handlers=handlers, tags=["access"])

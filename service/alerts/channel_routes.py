@@ -18,6 +18,7 @@ from service.alerts.channels.network import Network
 from service.alerts.channels.send import send
 from service.alerts.names import AfterName, ChannelId, check_name
 from service.clock import Clock
+from service.database.audit import by
 from service.database.names import storable
 from service.database.pool import Database
 from service.database.zones import Zones
@@ -35,7 +36,8 @@ SELECT channel_id AS id, kind, spec::text, min_severity, sends_resolved, sends_l
 FROM linkbeat.alert_channels
 WHERE ($1::text IS NULL OR channel_id = $1) AND channel_id > $2 ORDER BY channel_id LIMIT $3
 """
-_DELETE = "SELECT linkbeat.delete_alert_channel($1) AS is_known"
+_TESTED = "linkbeat.audit('alert-channel.test', NULL, $1)"
+_DELETE = "linkbeat.delete_alert_channel($1) AS is_known"
 
 
 class AlertChannel(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,7 +117,7 @@ def router(database: Database, writing: Database, zones: Zones, network: Network
         store.check_writable(managed_by, channel_id)
         channel = kinds.completed(channel, before)
         kinds.check(channel, allows_private=network.allows_private)
-        await store.set_channel(writing.fetch, channel_id, channel, "api")
+        await store.set_channel(by(writing.fetch, request.auth.actor), channel_id, channel, "api")
         log.info("alert channel %s set by %s from %s", channel_id, request.auth.name, request.auth.peer)
         return await stored(channel_id)
 
@@ -125,17 +127,19 @@ def router(database: Database, writing: Database, zones: Zones, network: Network
         known = storable(channel_id)
         _, managed_by = await store.stored_channel(writing.fetch, known)
         store.check_writable(managed_by, channel_id)
-        (row,) = await writing.fetch(_DELETE, known)
+        (row,) = await by(writing.fetch, request.auth.actor)(_DELETE, known)
         if not row["is_known"]:
             raise unknown(channel_id)
         log.info("alert channel %s removed by %s from %s", known[:100], request.auth.name, request.auth.peer)
 
     @post("/{channel_id:str}/test", status_code=200, summary="Send a test message", responses=problems(401, 404, 503))
-    async def test_channel(channel_id: ChannelId) -> ChannelTest:
+    async def test_channel(channel_id: ChannelId, request: Request[Any, Caller, Any]) -> ChannelTest:
         """Sends one message immediately, whatever the channel's severity. Returns 200 even if it is not delivered."""
         channel, _ = await store.stored_channel(writing.fetch, storable(channel_id))
         if channel is None:
             raise unknown(channel_id)
+        # First: a message that is sent while the database fails would be missing in the log.
+        await by(writing.fetch, request.auth.actor)(_TESTED, channel_id)
         now = clock.now()
         outcome = await send(network, channel, message(_test_payload(now), now), now)
         return ChannelTest(outcome.is_delivered, outcome.status, outcome.error or None)

@@ -10,6 +10,7 @@ import asyncpg
 
 from service.alerts import file
 from service.database import schema
+from service.database.audit import commander
 from service.embedded.choose import choose_database
 from service.settings import Settings
 
@@ -41,7 +42,10 @@ async def _run(url: str, wanted: file.AlertsFile | None, say: Callable[[str], No
         if wanted is None:
             sys.stdout.write(await file.export(connection))
             return
-        made = await (file.changes if is_dry else file.apply)(connection, wanted)
+        if is_dry:
+            made = await file.changes(connection, wanted)
+        else:
+            made = await file.apply(connection, wanted, commander())
     finally:
         await connection.close(timeout=schema.CONNECT_SECONDS)
     for change in made:

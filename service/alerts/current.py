@@ -12,6 +12,7 @@ from litestar.params import PathParameter, QueryParameter
 
 from service.access.identity import Caller
 from service.alerts.channels.kinds import Severity
+from service.database.audit import by
 from service.database.names import storable
 from service.database.pool import Database
 from service.http import cursor
@@ -49,7 +50,7 @@ WHERE ($1::text IS NULL OR channel_id = $1) AND ($2::text IS NULL OR state = $2)
   AND ($3::timestamptz IS NULL OR (created_at, message_id) < ($3, $4::text::uuid))
 ORDER BY created_at DESC, message_id DESC LIMIT $5
 """
-_ACKNOWLEDGE = "SELECT linkbeat.acknowledge_alert(of_episode => $1::text::uuid, by_name => $2) AS is_firing"
+_ACKNOWLEDGE = "linkbeat.acknowledge_alert(of_episode => $1::text::uuid, by_name => $2) AS is_firing"
 
 RuleFilter = Annotated[str | None, QueryParameter(description="Only this rule.", max_length=100)]
 EpisodeFilter = Annotated[str | None, QueryParameter(description="Only this episode.", max_length=36)]
@@ -223,7 +224,7 @@ def router(database: Database, writing: Database) -> Router:
         known = _uuid(episode)
         if known is None:
             raise _unknown(episode)
-        (row,) = await writing.fetch(_ACKNOWLEDGE, known, request.auth.name)
+        (row,) = await by(writing.fetch, request.auth.actor)(_ACKNOWLEDGE, known, request.auth.name)
         rows = await database.fetch(_ALERTS, *[None] * 4, known, None, None, None, 1) if row["is_firing"] else []
         if not rows:
             raise _unknown(episode)

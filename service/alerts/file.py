@@ -27,6 +27,7 @@ from service.alerts.channels import kinds
 from service.alerts.channels.kinds import Channel
 from service.alerts.names import check_name
 from service.alerts.rules import AnyRule
+from service.database.audit import ACT_AS, Actor, text_of
 from service.http.decode import decode_by_kind
 from service.http.errors import Problem
 from service.settings import SettingsError
@@ -196,9 +197,10 @@ def _same_channel(channel: Channel, row: asyncpg.Record) -> bool:
     )  # fmt: skip
 
 
-async def apply(connection: asyncpg.Connection, file: AlertsFile) -> list[Change]:
+async def apply(connection: asyncpg.Connection, file: AlertsFile, actor: Actor | None = None) -> list[Change]:
     """Replaces the file-managed rules and channels in one transaction. Returns the changes. Raises SettingsError."""
     async with connection.transaction():
+        await connection.execute(ACT_AS, text_of(actor or Actor("file", str(file.path))))
         # Processes that start at the same time apply the file one after the other.
         await connection.execute("LOCK TABLE linkbeat.alert_rules IN SHARE ROW EXCLUSIVE MODE")
         made = await changes(connection, file)

@@ -15,6 +15,7 @@ from service.alerts.channels.kinds import TimeZone
 from service.alerts.names import AfterName, MuteId, check_name
 from service.alerts.rules import Globs, Text
 from service.clock import Clock
+from service.database.audit import by
 from service.database.names import storable
 from service.database.pool import Database
 from service.database.zones import Zones
@@ -32,10 +33,10 @@ FROM linkbeat.alert_mutes m
 WHERE ($1::text IS NULL OR mute_id = $1) AND mute_id > $2 ORDER BY mute_id LIMIT $3
 """
 _SET = (
-    "SELECT linkbeat.set_alert_mute(of_mute => $1, new_matcher => $2::jsonb, new_starts_at => $3, new_ends_at => $4, "
+    "linkbeat.set_alert_mute(of_mute => $1, new_matcher => $2::jsonb, new_starts_at => $3, new_ends_at => $4, "
     "new_weekly => $5::jsonb, new_time_zone => $6, new_created_by => $7, new_comment => $8)"
 )
-_DELETE = "SELECT linkbeat.delete_alert_mute($1) AS is_known"
+_DELETE = "linkbeat.delete_alert_mute($1) AS is_known"
 _FIRST, _LAST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
 Moment = Annotated[datetime, Meta(tz=True)]
@@ -43,10 +44,11 @@ ClockTime = Annotated[str, Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]\Z", exa
 
 
 class Matcher(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Alerts to mute, by patterns of ids; null: all."""
+    """Alerts to mute, by patterns of ids, and of tags of the server or their keys; null: all."""
 
     servers: Globs | None = None
     rules: Globs | None = None
+    tags: Globs | None = None
 
 
 class Weekly(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -126,8 +128,10 @@ def router(database: Database, writing: Database, zones: Zones, clock: Clock) ->
         await zones.check(mute.time_zone)
         weekly = None if mute.weekly is None else store.json_of(mute.weekly)
         try:
-            await writing.fetch(_SET, mute_id, store.json_of(mute.matcher), mute.starts_at, mute.ends_at, weekly,
-                                mute.time_zone, request.auth.name, mute.comment)  # fmt: skip
+            await by(writing.fetch, request.auth.actor)(
+                _SET, mute_id, store.json_of(mute.matcher), mute.starts_at, mute.ends_at, weekly, mute.time_zone,
+                request.auth.name, mute.comment,
+            )  # fmt: skip
         except asyncpg.InvalidRegularExpressionError:
             raise Problem.invalid("matcher", "a pattern has an invalid [range]") from None
         log.info("alert mute %s set by %s from %s", mute_id, request.auth.name, request.auth.peer)
@@ -136,7 +140,7 @@ def router(database: Database, writing: Database, zones: Zones, clock: Clock) ->
     @delete("/{mute_id:str}", summary="Remove a mute", responses=problems(401, 404, 503))
     async def delete_mute(mute_id: MuteId, request: Request[Any, Caller, Any]) -> None:
         """Messages about alerts that are still firing are sent then."""
-        (row,) = await writing.fetch(_DELETE, storable(mute_id))
+        (row,) = await by(writing.fetch, request.auth.actor)(_DELETE, storable(mute_id))
         if not row["is_known"]:
             raise unknown(mute_id)
         log.info("alert mute %s removed by %s from %s", storable(mute_id)[:100], request.auth.name, request.auth.peer)

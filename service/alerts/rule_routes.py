@@ -13,6 +13,7 @@ from service.alerts import rules, store
 from service.alerts.names import AfterName, RuleId, check_name
 from service.alerts.rules import KINDS, AlertRule
 from service.clock import Clock
+from service.database.audit import by
 from service.database.names import storable
 from service.database.pool import Database
 from service.http.errors import Problem
@@ -30,7 +31,7 @@ _LIST = """
 SELECT rule_id, kind, spec::text, severity, managed_by, enabled, revision FROM alert_rules
 WHERE ($1::text IS NULL OR rule_id = $1) AND rule_id > $2 ORDER BY rule_id LIMIT $3
 """
-_DELETE = "SELECT linkbeat.delete_alert_rule($1) AS is_known"
+_DELETE = "linkbeat.delete_alert_rule($1) AS is_known"
 _EPISODES = f"""
 SELECT server_id, subject, active_at, fired_at, cleared_at, resolved_at, value, peak, reason, basis
 FROM linkbeat.alert_episodes(rule => $1::jsonb, since => $2, until => $3) LIMIT {MAX_EPISODES + 1}
@@ -107,7 +108,7 @@ def router(database: Database, testing: Database, writing: Database, clock: Cloc
         rules.check(rule)
         await store.check_channels(database.fetch, rule)
         await check_writable(rule_id)
-        await store.set_rule(writing.fetch, rule_id, rule, "api")
+        await store.set_rule(by(writing.fetch, request.auth.actor), rule_id, rule, "api")
         log.info("alert rule %s set by %s from %s", rule_id, request.auth.name, request.auth.peer)
         return await stored(rule_id)
 
@@ -115,7 +116,7 @@ def router(database: Database, testing: Database, writing: Database, clock: Cloc
     async def delete_rule(rule_id: RuleId, request: Request[Any, Caller, Any]) -> None:
         """Closes its alerts within seconds, with the reason rule_removed."""
         await check_writable(rule_id)
-        (row,) = await writing.fetch(_DELETE, storable(rule_id))
+        (row,) = await by(writing.fetch, request.auth.actor)(_DELETE, storable(rule_id))
         if not row["is_known"]:
             raise unknown(rule_id)
         log.info("alert rule %s removed by %s from %s", storable(rule_id)[:100], request.auth.name, request.auth.peer)

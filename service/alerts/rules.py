@@ -40,11 +40,13 @@ class Scope(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     servers     patterns of server ids
     interfaces  patterns of interface names; for a filesystem rule, of mount points
     kinds       kinds of interfaces: physical, bridge and so on
+    tags        patterns of tags, or of their keys: servers that have at least one such tag
     """
 
     servers: Globs | None = None
     interfaces: Globs | None = None
     kinds: Annotated[list[Word], Meta(min_length=1, max_length=50)] | None = None
+    tags: Globs | None = None
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

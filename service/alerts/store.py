@@ -1,6 +1,5 @@
-"""Stores rules, channels and mutes, for the REST routes and the file."""
+"""Stores rules, channels and mutes, for the REST routes and the file. `change`: service.database.audit.by."""
 
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -11,17 +10,17 @@ from service.alerts import rules
 from service.alerts.channels import kinds
 from service.alerts.channels.kinds import Channel
 from service.alerts.rules import AnyRule
+from service.database.audit import Fetch
 from service.http.errors import FieldError, Problem
 
-Fetch = Callable[..., Awaitable[list[asyncpg.Record]]]
 ManagedBy = Literal["api", "file"]
 
 _SET_RULE = (
-    "SELECT linkbeat.set_alert_rule(of_rule => $1, new_kind => $2, new_spec => $3::jsonb, new_severity => $4, "
+    "linkbeat.set_alert_rule(of_rule => $1, new_kind => $2, new_spec => $3::jsonb, new_severity => $4, "
     "new_enabled => $5, new_managed_by => $6)"
 )
 _SET_CHANNEL = (
-    "SELECT linkbeat.set_alert_channel(of_channel => $1, new_kind => $2, new_spec => $3::jsonb, new_secret => $4, "
+    "linkbeat.set_alert_channel(of_channel => $1, new_kind => $2, new_spec => $3::jsonb, new_secret => $4, "
     "new_min_severity => $5, new_sends_resolved => $6, new_sends_late => $7, new_digest => $8, new_time_zone => $9, "
     "new_enabled => $10, new_managed_by => $11)"
 )
@@ -35,10 +34,10 @@ def json_of(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
-async def set_rule(fetch: Fetch, rule_id: str, rule: AnyRule, managed_by: ManagedBy) -> None:
+async def set_rule(change: Fetch, rule_id: str, rule: AnyRule, managed_by: ManagedBy) -> None:
     """Stores a checked rule (rules.check). Raises Problem (422) for an invalid pattern."""
     try:
-        await fetch(
+        await change(
             _SET_RULE, rule_id, rule.kind, json_of(rules.spec_of(rule)), rule.severity, rule.enabled, managed_by
         )
     except asyncpg.InvalidRegularExpressionError:
@@ -50,11 +49,11 @@ def bad_pattern() -> Problem:
     return Problem.invalid("scope", "a pattern has an invalid [range]")
 
 
-async def set_channel(fetch: Fetch, channel_id: str, channel: Channel, managed_by: ManagedBy) -> None:
+async def set_channel(change: Fetch, channel_id: str, channel: Channel, managed_by: ManagedBy) -> None:
     """Stores a completed and checked channel (kinds.completed, kinds.check)."""
     public, secret = kinds.split(channel)
     spec = {name: value for name, value in public.items() if name not in CHANNEL_COLUMNS}
-    await fetch(
+    await change(
         _SET_CHANNEL, channel_id, channel.kind, json_of(spec), msgspec.json.encode(secret, order="deterministic"),
         channel.min_severity, channel.sends_resolved, channel.sends_late, timedelta(seconds=channel.digest_seconds),
         channel.time_zone, channel.enabled, managed_by,

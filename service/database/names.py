@@ -2,7 +2,7 @@
 
 from service.database.pool import Database
 from service.http.errors import Problem
-from service.http.parameters import MAX_NAMES
+from service.http.parameters import MAX_NAMES, MAX_TAGS_WANTED
 
 _KNOWN = "SELECT 1 FROM servers WHERE server_id = $1"
 _CALLED = """
@@ -22,6 +22,13 @@ def names_of(names: list[str] | None, parameter: str = "server") -> tuple[str, .
     if names is not None and len(names) > MAX_NAMES:
         raise Problem.invalid(parameter, f"at most {MAX_NAMES} names are allowed, got {len(names)}")
     return tuple(sorted({storable(one) for one in names or ()}))
+
+
+def wanted_tags(tags: list[str] | None) -> list[str]:
+    """The distinct tags of a filter, sorted. Raises Problem (422) for more than MAX_TAGS_WANTED."""
+    if tags and len(tags) > MAX_TAGS_WANTED:
+        raise Problem.invalid("tag", f"at most {MAX_TAGS_WANTED} tags are allowed, got {len(tags)}")
+    return sorted({storable(tag) for tag in tags or ()})
 
 
 def unknown_server(server_id: str) -> Problem:

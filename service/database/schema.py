@@ -1,22 +1,13 @@
 """The schema of the database: upgrades it, and rejects an outdated one.
 
 Alembic migrates tables (migrations/); functions, views and roles (sql/order.txt) are reapplied whenever they differ,
-and so are the settings that the database uses (linkbeat.configure).
+and so are the settings that the database uses (linkbeat.configure). service/database/upgrade.py does both.
 """
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import asyncpg
-import msgspec
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool
 
 from service.command import COMMAND
 from service.database import migrating, pooler, replaceable, roles
@@ -46,45 +37,29 @@ async def migrate(url: str, say: Callable[[str], None], settings: Settings = DEF
 
     Raises SchemaError if the database has a newer schema than this service knows, or cannot be migrated.
     """
-    config = _config()
     newest = head()
+    wanted = settings.database_configuration()
+    found: _Found | None = None
+
+    async def is_outdated() -> bool:
+        nonlocal found
+        found = await _found_known(url)
+        return found is None or not found.is_current(newest, wanted)
+
     try:
         await pooler.require_sessions(url, seconds=CONNECT_SECONDS)
-        found = await _found_known(url)
-        wanted = settings.database_configuration()
-        if found is not None and found.is_current(newest, wanted):
+        if not await is_outdated():
             say(f"Schema: up to date at {newest}")
             return
         turn = Turn(say)
         await _install_extension(url, turn)
-        # SQLAlchemy reads a URL of several hosts its own way; whom it connects to is settled here as elsewhere.
-        engine = create_async_engine(
-            "postgresql+asyncpg://",
-            poolclass=NullPool,
-            async_creator=partial(connect, url, seconds=CONNECT_SECONDS, server_settings=migrating.SESSION),
-        )
-        try:
-            async with engine.begin() as connection:
-                driver = (await connection.get_raw_connection()).driver_connection
-                assert driver is not None
-                # By SQLAlchemy, so that its transaction has begun.
-                await connection.execute(text("SELECT 1"))
-                await turn.take(driver)
-                found = await _found_known(url)  # what another one has done meanwhile
-                if found is not None and found.is_current(newest, wanted):
-                    say(f"Schema: up to date at {newest}")
-                    return
-                await connection.run_sync(_upgrade, config, wanted)
-        finally:
-            await engine.dispose()
+        if not await _upgrade(url, turn, wanted, is_outdated):
+            say(f"Schema: up to date at {newest}")
+            return
         migrated = await _found(url)
         assert migrated is not None
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as raised:
         raise SchemaError(f"the database cannot be migrated: {reason(raised)}") from raised
-    except SQLAlchemyError as raised:
-        # The message of the driver: SQLAlchemy adds the statement, a class name and a link to its manual.
-        cause = getattr(getattr(raised, "orig", None), "__cause__", None) or raised
-        raise SchemaError(f"the database cannot be migrated: {cause}") from raised
     if found is None:
         say(f"Schema: installed, now at {newest}")
     elif not found.is_newest(newest):
@@ -109,7 +84,7 @@ async def check(url: str, settings: Settings = DEFAULTS, *, target: Target = "pr
         found = await _found(url, target)
         if found is None:
             raise SchemaError(f"the database has no Linkbeat schema; run: {MIGRATE}")
-        if found.revision not in _known():
+        if found.revision not in revisions():
             raise SchemaError(_unknown(found.revision))
         if found.revision != head():
             raise SchemaError(
@@ -135,9 +110,13 @@ async def check(url: str, settings: Settings = DEFAULTS, *, target: Target = "pr
 
 def head() -> str:
     """The revision that this checkout migrates to."""
-    newest = ScriptDirectory.from_config(_config()).get_current_head()
-    assert newest is not None
-    return newest
+    return revisions()[-1]
+
+
+def revisions() -> list[str]:
+    """The revisions of this checkout, oldest first, by the names of their files: NNNN_topic.py."""
+    versions = ROOT / "migrations" / "versions"
+    return sorted(path.name.partition("_")[0] for path in versions.glob("[0-9]*_*.py"))
 
 
 class _Found:
@@ -186,7 +165,7 @@ async def _found(url: str, target: Target = "primary") -> _Found | None:
 async def _found_known(url: str) -> _Found | None:
     """Raises SchemaError where it is of a later version."""
     found = await _found(url)
-    if found is not None and found.revision not in _known():
+    if found is not None and found.revision not in revisions():
         raise SchemaError(_unknown(found.revision))
     return found
 
@@ -219,19 +198,15 @@ async def _install_extension(url: str, turn: Turn) -> None:
         )
 
 
-def _upgrade(connection: Connection, config: Config, configuration: dict[str, float]) -> None:
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
-    edition = connection.execute(text("SELECT edition FROM linkbeat.installation")).scalar_one()
-    sql = ROOT / "sql"
-    connection.connection.dbapi_connection.run_async(lambda driver: replaceable.apply(driver, sql, edition))  # type: ignore[union-attr]
-    connection.execute(
-        text("UPDATE linkbeat.installation SET fingerprint = :found"), {"found": replaceable.fingerprint(sql, edition)}
-    )
-    connection.execute(
-        text("SELECT linkbeat.configure(cast(:settings AS jsonb))"),
-        {"settings": msgspec.json.encode(configuration).decode()},
-    )
+async def _upgrade(
+    url: str, turn: Turn, configuration: dict[str, float], is_outdated: Callable[[], Awaitable[bool]]
+) -> bool:
+    from service.database import upgrade  # noqa: PLC0415  # its libraries take as long as all the rest to import
+
+    try:
+        return await upgrade.upgrade(url, ROOT, turn, configuration, seconds=CONNECT_SECONDS, is_outdated=is_outdated)
+    except upgrade.UpgradeError as raised:
+        raise SchemaError(f"the database cannot be migrated: {raised}") from raised
 
 
 def _differing(wanted: dict[str, float], found: dict[str, float]) -> str:
@@ -241,17 +216,6 @@ def _differing(wanted: dict[str, float], found: dict[str, float]) -> str:
 
 def _role_files() -> list[Path]:
     return [path for path in replaceable.files(ROOT / "sql", "apache") if path.parent.name == "role"]
-
-
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(ROOT / "migrations"))
-    config.set_main_option("path_separator", "os")
-    return config
-
-
-def _known() -> set[str]:
-    return {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
 
 
 def _unknown(revision: str) -> str:

@@ -22,7 +22,8 @@ Order = Literal["asc", "desc"]
 
 StatusFilter = Annotated[Status | None, QueryParameter(description="Only servers in this state.")]
 Search = Annotated[
-    str | None, QueryParameter(description="Only servers whose id or hostname contains this text.", max_length=255)
+    str | None,
+    QueryParameter(description="Only servers whose id, hostname or display name contains this text.", max_length=255),
 ]
 SortKey = Annotated[
     Sort,
@@ -40,6 +41,8 @@ PAGE_CHARACTERS = 4 << 20
 OFFLINE_AFTER_INTERVALS = 3
 # For a row `s` with received_at and interval_seconds.
 ONLINE = "linkbeat.is_online(s.received_at, s.interval_seconds)"
+# Of the same row.
+DISPLAY_NAME = "(SELECT l.display_name FROM linkbeat.server_labels l WHERE l.server_id = s.server_id)"
 _SORTS: dict[Sort, str] = {"id": "s.server_id", "hostname": "s.hostname", "last_seen": "s.last_seen"}
 
 
@@ -49,6 +52,7 @@ async def page(
     *,
     status: Status | None,
     search: str | None,
+    tags: Sequence[str],
     sort: Sort,
     order: Order,
     limit: int,
@@ -58,6 +62,7 @@ async def page(
 
     Fewer if they are large: beyond its first ROWS_AT_ONCE, a page has little more than PAGE_CHARACTERS of text.
 
+    tags    only servers that have all of these, or tags with these keys
     select  SQL up to its WHERE, from a relation `s` with server_id, hostname, last_seen and the columns of ONLINE
 
     Raises Problem (422) if `after` is not a cursor of this list.
@@ -68,7 +73,13 @@ async def page(
         conditions.append(ONLINE if status == "online" else f"NOT ({ONLINE})")
     if search:
         arguments.append(search.replace("\0", ""))
-        conditions.append("(strpos(lower(s.server_id), lower($1)) > 0 OR strpos(lower(s.hostname), lower($1)) > 0)")
+        conditions.append(
+            "(strpos(lower(s.server_id), lower($1)) > 0 OR strpos(lower(s.hostname), lower($1)) > 0 "
+            f"OR strpos(lower({DISPLAY_NAME}), lower($1)) > 0)"
+        )
+    if tags:
+        arguments.append(tags)
+        conditions.append(f"linkbeat.is_tagged(s.server_id, ${len(arguments)}::text[])")
     column = _SORTS[sort]
     sign = ">" if order == "asc" else "<"
     place: list[str] = []

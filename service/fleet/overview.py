@@ -14,14 +14,14 @@ from litestar import Request, Response, Router, get
 from litestar.params import QueryParameter
 
 from service.cache import Reader, beside, keep_seconds
-from service.database.names import storable
+from service.database.names import storable, wanted_tags
 from service.database.pool import Database
 from service.fleet.changes import LATE, REMEMBERED, Live, Look
 from service.fleet.listing import DEFAULT_INTERVAL_SECONDS, ONLINE, Status
 from service.http.conditional import NOT_MODIFIED
 from service.http.errors import Problem
 from service.http.numbers import plain_json
-from service.http.parameters import Limit
+from service.http.parameters import Limit, TagFilter
 from service.http.problems import problems
 from service.traffic.periods import Bucket, Grid, PeriodName, grid
 from service.traffic.ranges import moment, read_moment
@@ -43,7 +43,8 @@ _COLUMNS = f"""
     s.server_id AS id, s.hostname, CASE WHEN {ONLINE} THEN 'online' ELSE 'offline' END AS status,
     s.reported_status IS NOT DISTINCT FROM 'paused' AS paused, s.received_at,
     coalesce(s.interval_seconds, {DEFAULT_INTERVAL_SECONDS}) AS interval_seconds, s.primary_interface,
-    i.interface_count, i.interfaces_down, i.interfaces::text
+    i.interface_count, i.interfaces_down, i.interfaces::text, l.display_name,
+    linkbeat.tags_of(l.tags, s.agent_report) AS tags
 """
 _INTERFACES = f"""
 CROSS JOIN LATERAL (
@@ -59,17 +60,24 @@ CROSS JOIN LATERAL (
 # Without servers, a row with only the clock.
 _PAGE = f"""
 WITH page AS (
-    SELECT {_COLUMNS} FROM servers s {_INTERFACES} WHERE s.server_id > $1 ORDER BY s.server_id LIMIT $2
+    SELECT {_COLUMNS} FROM servers s LEFT JOIN linkbeat.server_labels l USING (server_id) {_INTERFACES}
+    WHERE s.server_id > $1 AND ($3::text[] IS NULL OR linkbeat.has_tags(linkbeat.tags_of(l.tags, s.agent_report), $3))
+    ORDER BY s.server_id LIMIT $2
 )
 SELECT now() AS at, p.* FROM (SELECT) clock LEFT JOIN page p ON true ORDER BY p.id
 """
 LOOK = f"""
 WITH changed AS MATERIALIZED (
-    SELECT * FROM servers s
-    WHERE received_at > coalesce($1::timestamptz, now() - $4::interval)
-      AND NOT EXISTS (SELECT FROM unnest($2::text[], $3::timestamptz[]) AS k(server_id, received_at)
-                      WHERE (k.server_id, k.received_at) = (s.server_id, s.received_at))
-), found AS (SELECT {_COLUMNS} FROM changed s {_INTERFACES})
+    -- Labels count as a change too: they come without a heartbeat.
+    SELECT s.*, l.changed_at FROM servers s
+    LEFT JOIN (SELECT server_id, changed_at FROM linkbeat.server_labels) l USING (server_id)
+    WHERE greatest(s.received_at, l.changed_at) > coalesce($1::timestamptz, now() - $4::interval)
+      AND NOT EXISTS (SELECT FROM unnest($2::text[], $3::timestamptz[]) AS k(server_id, changed_at)
+                      WHERE (k.server_id, k.changed_at) = (s.server_id, greatest(s.received_at, l.changed_at)))
+), found AS (
+    SELECT {_COLUMNS}, greatest(s.received_at, s.changed_at) AS changed_at
+    FROM changed s LEFT JOIN linkbeat.server_labels l USING (server_id) {_INTERFACES}
+)
 SELECT now() AS at, clock_timestamp() AS seen, f.* FROM (SELECT) clock LEFT JOIN found f ON true
 """
 _PEAKS = f"""
@@ -108,6 +116,8 @@ class FleetServer(msgspec.Struct, frozen=True):
     status            online until three intervals have passed without a heartbeat
     received_at       when a heartbeat was last stored, by the database's clock
     interval_seconds  interval between heartbeats
+    display_name      the name that an administrator gave the server; null: none
+    tags              words and key=value pairs: those set for it, and the agent's own
     interface_count   interfaces with their own series; interfaces_down: those of them that are down
     """
 
@@ -121,6 +131,8 @@ class FleetServer(msgspec.Struct, frozen=True):
     interface_count: int
     interfaces_down: int
     interfaces: list[FleetInterface]
+    display_name: str | None
+    tags: list[str]
 
 
 class Fleet(msgspec.Struct, frozen=True):
@@ -200,7 +212,7 @@ def live(database: Database) -> Live[FleetServer]:
 
     async def look(since: datetime | None, known: Mapping[str, datetime]) -> Look[FleetServer]:
         rows = await database.fetch(LOOK, since, list(known), list(known.values()), REMEMBERED + LATE)
-        found = {row["id"]: (row["received_at"], _server(row)) for row in rows if row["id"] is not None}
+        found = {row["id"]: (row["changed_at"], _server(row)) for row in rows if row["id"] is not None}
         return Look(rows[0]["at"], rows[0]["seen"], found)
 
     return Live(look)
@@ -216,9 +228,12 @@ def router(
     # By the primary: `at` is the cursor of what changes after it, and a replica's clock is ahead of what it has.
     @get("/", is_fresh=True, summary="The fleet at a glance", responses=problems(401, 422, 503) | NOT_MODIFIED)
     async def fleet(
-        request: Request[Any, Any, Any], since: Since = None, limit: Limit = 500, after: AfterServer = ""
-    ) -> Response[Fleet]:
-        """With `since`, a long poll: returns the changed servers of the whole fleet as soon as there are any."""
+        request: Request[Any, Any, Any], since: Since = None, tag: TagFilter = None, limit: Limit = 500,
+        after: AfterServer = "",
+    ) -> Response[Fleet]:  # fmt: skip
+        """With `since`, a long poll: returns the changed servers of the whole fleet, whatever their tags, as soon as
+        there are any."""
+        tags = wanted_tags(tag)
         if since is not None:
             cursor = read_moment("since", since)
             found = await changing.changes(cursor)
@@ -226,11 +241,11 @@ def router(
             return Response(changed, headers={"Cache-Control": "no-store"})
 
         async def read() -> Fleet:
-            rows = await reader.database.fetch(_PAGE, storable(after), limit + 1)
+            rows = await reader.database.fetch(_PAGE, storable(after), limit + 1, tags or None)
             found = [_server(row) for row in rows if row["id"] is not None]
             return Fleet(rows[0]["at"], found[:limit], found[limit - 1].id if len(found) > limit else None)
 
-        return await reader.answers.get(request, ("glance", limit, after), read, keep_seconds=1.0)
+        return await reader.answers.get(request, ("glance", limit, after, *tags), read, keep_seconds=1.0)
 
     @get("/peaks", summary="Peaks and errors of the fleet", responses=problems(401, 422, 503) | NOT_MODIFIED)
     async def peaks(

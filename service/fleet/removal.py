@@ -15,6 +15,7 @@ from service.access.identity import Caller
 from service.access.tokens import Tokens
 from service.background import BackgroundTask
 from service.cache import Answers
+from service.database.audit import by
 from service.database.leases import leased
 from service.database.names import storable, unknown_server
 from service.database.pool import UNREACHABLE, Database
@@ -29,7 +30,7 @@ LIMIT_SECONDS = 3_600.0
 ANSWER_SECONDS = 3.0
 LEASE = "removal"
 
-_REMOVE = "SELECT linkbeat.remove_server($1) AS is_known"
+_REMOVE = "linkbeat.remove_server($1) AS is_known"
 _PENDING = "SELECT server_id FROM linkbeat.removals"
 PENDING = f"{_PENDING} LIMIT 1"
 
@@ -101,7 +102,7 @@ def router(writing: Database, tokens: Tokens, removals: Removals, answers: Answe
         A later heartbeat with a fleet token or the fleet key registers the server again.
         """
         known = storable(server_id)
-        (row,) = await writing.fetch(_REMOVE, known)
+        (row,) = await by(writing.fetch, request.auth.actor)(_REMOVE, known)
         if not row["is_known"]:
             raise unknown_server(server_id)
         log.info("server %s removed by %s from %s", known[:100], request.auth.name, request.auth.peer)

@@ -10,10 +10,10 @@ from litestar import Request, Router, get
 from litestar.params import FromPath
 
 from service.access.identity import MAY, Caller
-from service.database.names import storable, unknown_server
+from service.database.names import storable, unknown_server, wanted_tags
 from service.database.pool import Database
 from service.fleet.listing import ONLINE, Direction, Search, SortKey, Status, StatusFilter, page
-from service.http.parameters import After, Limit
+from service.http.parameters import After, Limit, TagFilter
 from service.http.problems import problems
 from service.wire import Filesystem, HostMetrics, NetworkInterface
 
@@ -23,8 +23,9 @@ SELECT s.server_id, s.hostname, s.server_guid, CASE WHEN {ONLINE} THEN 'online' 
        s.reported_status IS NOT DISTINCT FROM 'paused' AS paused, s.first_seen, s.last_seen, s.agent_version,
        s.primary_interface, linkbeat.still_shared(s.shared_since, s.shared_at) AS shared_since, s.shared_at,
        s.duplicates, s.conflicts, s.os_info::text, m.metrics::text AS latest_metrics, s.filesystems::text,
-       i.interfaces::text
+       i.interfaces::text, l.display_name, linkbeat.tags_of(l.tags, s.agent_report) AS tags
 FROM servers s
+LEFT JOIN linkbeat.server_labels l USING (server_id)
 CROSS JOIN LATERAL (
     SELECT jsonb_strip_nulls(to_jsonb(s.latest_metrics) || jsonb_build_object(
                'network_rx_bytes', linkbeat.unsigned((s.latest_metrics).network_rx_bytes),
@@ -102,6 +103,8 @@ class InterfaceState(NetworkInterface, frozen=True, kw_only=True):
 class Server(msgspec.Struct, frozen=True):
     """A machine that sends heartbeats.
 
+    display_name        the name that an administrator gave it; null: none
+    tags                words and key=value pairs: those set for it, and the agent's own
     server_guid         null for read tokens
     status              online until three intervals have passed without a heartbeat
     paused              the agent sends heartbeats without measurements, as configured
@@ -131,6 +134,8 @@ class Server(msgspec.Struct, frozen=True):
     conflicts: int
     network_interfaces: list[InterfaceState]
     filesystems: list[MountedFilesystem]
+    display_name: str | None
+    tags: list[str]
 
 
 class ServerPage(msgspec.Struct, frozen=True):
@@ -148,13 +153,22 @@ def router(database: Database) -> Router:
         request: Request[Any, Caller, Any],
         status: StatusFilter = None,
         search: Search = None,
+        tag: TagFilter = None,
         sort: SortKey = "id",
         order: Direction = "asc",
         limit: Limit = 100,
         after: After = None,
     ) -> ServerPage:
         rows, following = await page(
-            database, _SERVERS, status=status, search=search, sort=sort, order=order, limit=limit, after=after
+            database,
+            _SERVERS,
+            status=status,
+            search=search,
+            tags=wanted_tags(tag),
+            sort=sort,
+            order=order,
+            limit=limit,
+            after=after,
         )
         return ServerPage([_server(row, request.auth) for row in rows], following)
 
@@ -189,6 +203,8 @@ def _server(row: asyncpg.Record, caller: Caller) -> Server:
         latest_metrics=_raw(row["latest_metrics"]),
         network_interfaces=_raw(row["interfaces"]),
         filesystems=_filesystems(row["filesystems"]),
+        display_name=row["display_name"],
+        tags=row["tags"],
     )
 
 

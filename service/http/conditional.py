@@ -2,9 +2,13 @@
 
 import re
 from hashlib import blake2b
+from typing import Any
 
+from litestar import Request
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import Scope
+
+from service.http.errors import Problem
 
 NOT_MODIFIED = {304: ResponseSpec(None, generate_examples=False, description="The client's copy is still current.")}
 
@@ -29,3 +33,24 @@ def accepts_gzip(scope: Scope) -> bool:
                 if coding.strip() == b"gzip" and not re.fullmatch(rb"\s*q=0(\.0*)?\s*", weight):
                     return True
     return False
+
+
+# linkbeat.version_of of nothing: what If-None-Match: * asks for.
+NOTHING = "37a6259cc0c1dae2"
+_VERSION = re.compile(r'\s*(?:W/)?"([0-9a-f]{16})"\s*')
+
+
+def version_header(version: str) -> dict[str, str]:
+    """The ETag of an object that is changed as a whole."""
+    return {"ETag": f'"{version}"'}
+
+
+def seen_version(request: Request[Any, Any, Any]) -> str | None:
+    """The version that the client has seen, for linkbeat.check_version: of If-Match, or of If-None-Match: *, which says
+    that there was none. None: neither, or If-Match: *. Raises Problem (422) for anything else."""
+    if (match := request.headers.get("if-match")) is not None and match.strip() != "*":
+        found = _VERSION.fullmatch(match)
+        if found is None:
+            raise Problem.invalid("If-Match", 'expected one ETag of this resource, such as "0123456789abcdef", or *')
+        return found[1]
+    return NOTHING if request.headers.get("if-none-match", "").strip() == "*" else None

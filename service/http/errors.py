@@ -28,6 +28,7 @@ CODES: dict[str, tuple[int, str]] = {
     "method_not_allowed": (405, "The resource does not support this method"),
     "server_exists": (409, "The server already exists"),
     "managed_by_file": (409, "A file manages the resource"),
+    "changed": (412, "The resource was changed by somebody else"),
     "request_timeout": (408, "The body did not arrive in time"),
     "too_large": (413, "The body is too large"),
     "unsupported_media_type": (415, "The type of the body is not supported"),

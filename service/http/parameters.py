@@ -25,6 +25,16 @@ ServerNames = Annotated[
 
 InterfaceFilter = Annotated[str | None, QueryParameter(description="Only this interface.", max_length=255)]
 
+MAX_TAGS_WANTED = 20
+
+TagFilter = Annotated[
+    list[str] | None,
+    QueryParameter(
+        description="Only servers with this tag, or with a tag of this key; may be repeated up to "
+        f"{MAX_TAGS_WANTED} times: they must have all of them."
+    ),
+]
+
 TimeZone = Annotated[
     str,
     QueryParameter(

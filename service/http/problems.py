@@ -27,6 +27,10 @@ _DOCUMENTS: dict[int, tuple[str, Problem]] = {
             "server_exists", "server 'mediaserver' already exists; POST /api/v1/tokens creates another token for it"
         ),
     ),
+    412: (
+        "Somebody else changed it since the version in If-Match: get it again.",
+        Problem("changed", "it was changed since you read it: get it again, and repeat your change"),
+    ),
     413: ("The body is too large.", Problem("too_large", "the body may have at most 1048576 bytes")),
     415: ("The type of the body is not supported.", Problem("unsupported_media_type", "send application/json")),
     422: (

@@ -13,7 +13,9 @@ __all__ = ["POLL_SECONDS", "Configurations"]
 
 # All configurations in one statement if anything has changed, otherwise one empty row.
 CHANGED = """
-SELECT i.config_revision AS revision, c.server_id, c.config::text
+SELECT i.config_revision AS revision, c.server_id,
+       (coalesce(c.config, '{}') || CASE WHEN c.report_at IS NULL THEN '{}'
+                                         ELSE jsonb_build_object('report_at', c.report_at) END)::text AS config
 FROM linkbeat.installation i LEFT JOIN linkbeat.server_config c ON i.config_revision <> $1
 """
 

@@ -157,7 +157,7 @@ def arguments(batch: Sequence[Pending], *, may_register: bool, series_budget: in
         *_sample_columns(beats, renamed),
         *_mount_columns(beats),
         _column([pending.skew_ms for pending in batch]),
-        _column([_report(beat) if beat.delivery or beat.truncated else None for beat in beats]),
+        _column([_report(beat) if beat.delivery or beat.truncated or beat.tags else None for beat in beats]),
         _column([pending.resolved and pending.resolved.version for pending in batch]),
         series_budget,
         fold_seconds,
@@ -166,9 +166,12 @@ def arguments(batch: Sequence[Pending], *, may_register: bool, series_budget: in
 
 def _report(beat: Heartbeat) -> str:
     """The value of servers.agent_report for a heartbeat with a report."""
-    if not beat.truncated:
+    if not beat.truncated and not beat.tags:
         return _encode(beat.delivery).decode()
-    return _encode(msgspec.to_builtins(beat.delivery or Delivery()) | {"truncated": True}).decode()
+    more: dict[str, object] = {"truncated": True} if beat.truncated else {}
+    if beat.tags:
+        more["tags"] = list({tag.partition("=")[0]: tag for tag in beat.tags}.values())  # one for each key
+    return _encode(msgspec.to_builtins(beat.delivery or Delivery()) | more).decode()
 
 
 def _sample_columns(beats: Sequence[Heartbeat], renamed: Sequence[Mapping[str, str]]) -> list[Column]:

@@ -13,7 +13,7 @@ from service.traffic.periods import LEVELS, PERIODS, WIDTHS
 
 # A heartbeat takes a moment to arrive, and an agent's timer is not exact.
 LATE_AFTER_INTERVALS = 1.5
-CLOCK_SKEW_SECONDS = 5.0
+CLOCK_SKEW_SECONDS = 30.0
 FILESYSTEM_WARNING_PERCENT = 80.0
 FILESYSTEM_FULL_PERCENT = 95.0
 
@@ -38,7 +38,7 @@ class Definitions(msgspec.Struct, frozen=True):
     default_interval_seconds    interval between heartbeats of an agent that does not report it
     late_after_intervals        a server is late once this many intervals have passed since its `received_at`
     offline_after_intervals     its `status` is offline once this many have passed
-    clock_skew_seconds          a clock that is off by at least this much deserves a warning
+    clock_skew_seconds          alert rules of kind agent fire while a clock is off by more than this
     filesystem_warning_percent  a filesystem is nearly full from here on, and full from filesystem_full_percent on
     periods                     shortest first
     bucket_widths_seconds       widths of buckets that divide hours or days evenly, narrowest first

@@ -137,6 +137,9 @@ def router(reader: Reader, tokens: Tokens, links: Links) -> Router:
     )
     async def create_link(request: Request[Any, Caller, Any]) -> Response[PictureLink]:
         """The link shows only that picture, without a token, until it expires or the token that made it is revoked."""
+        if request.auth.user:
+            # A link ends with the token that made it, and a proxy's user has none.
+            raise Problem("forbidden", "a link is made with a token, and you are signed in by a proxy")
         new = await body(request, NewPicture)
         if new.interface is not None and new.metric != "network":
             raise Problem.invalid("interface", "is only allowed for metric network")

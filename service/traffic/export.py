@@ -20,12 +20,12 @@ from litestar.params import QueryParameter
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from service.access.identity import Caller
-from service.database.names import names_of, storable, unknown_server
+from service.database.names import names_of, storable, unknown_server, wanted_tags
 from service.database.pool import Database
 from service.http.conditional import accepts_gzip
 from service.http.errors import Problem
 from service.http.log_limit import limited
-from service.http.parameters import MAX_NAMES, ServerNames
+from service.http.parameters import MAX_NAMES, ServerNames, TagFilter
 from service.http.problems import problems
 from service.traffic.export_formats import Relation, Writer, gzipped, relation_of, writer_of
 from service.traffic.ranges import moment, read_utc
@@ -43,6 +43,10 @@ Bucket = Literal["raw", "1m", "15m", "1h", "1d"]
 Moment = Annotated[str | None, moment("End of the half-open range, RFC 3339 with an offset.")]
 
 _KNOWN = "SELECT server_id FROM servers WHERE server_id = ANY ($1::text[])"
+_TAGGED = """
+SELECT server_id FROM servers
+WHERE ($1::text[] IS NULL OR server_id = ANY ($1)) AND linkbeat.is_tagged(server_id, $2::text[]) ORDER BY server_id
+"""
 _SERVERS = "SELECT server_id FROM servers WHERE server_id >= $1 AND server_id > $2 ORDER BY server_id LIMIT $3"
 
 
@@ -134,6 +138,7 @@ def router(database: Database) -> Router:
         format: Annotated[FormatName, QueryParameter(description="File format.")] = "csv",  # noqa: A002 - its name in the URL
         bucket: Annotated[Bucket, QueryParameter(description="The aggregate to export; `raw`: every sample.")] = "15m",
         server: ServerNames = None,
+        tag: TagFilter = None,
         interface: Annotated[
             list[str] | None,
             QueryParameter(description=f"Only interfaces with this name; may be repeated up to {MAX_NAMES} times."),
@@ -151,9 +156,10 @@ def router(database: Database) -> Router:
     ) -> ASGIApp:
         """Rows are ordered by server, interface and time. An incomplete response lacks its last chunk, which every
         client reports as an error; `after` continues it."""
+        servers, tags = list(names_of(server)) or None, wanted_tags(tag)
         selection = Selection(
             relation_of(bucket),
-            list(names_of(server)) or None,
+            await tagged(servers, tags) if tags else servers,
             list(names_of(interface, "interface")) or None,
             None if since is None else read_utc("since", since),
             None if until is None else read_utc("until", until),
@@ -161,12 +167,16 @@ def router(database: Database) -> Router:
             limit,
         )
         writer = await writer_of(format, selection.relation)
-        if selection.servers is not None:
+        if selection.servers is not None and not tags:
             known = {row["server_id"] for row in await database.fetch(_KNOWN, selection.servers)}
             for one in selection.servers:
                 if one not in known:
                     raise unknown_server(one)
         return _Answer(exports, _Reading(database, selection, writer), f"linkbeat-traffic-{bucket}.{format}")
+
+    async def tagged(servers: list[str] | None, tags: list[str]) -> list[str]:
+        """The servers with these tags, of those named or of all."""
+        return [row["server_id"] for row in await database.fetch(_TAGGED, servers, tags)]
 
     return Router("/export", route_handlers=[traffic], tags=["export"])
 
@@ -240,7 +250,7 @@ class _Answer:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises Problem only before anything has been sent."""
         caller: Caller = scope["auth"]
-        with self._exports.one_more(caller.token_id):
+        with self._exports.one_more(caller.key):
             writing = asyncio.create_task(self._write(scope, send), name="linkbeat export")
             leaving = asyncio.create_task(_hung_up(receive), name="linkbeat export's client")
             try:

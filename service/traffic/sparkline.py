@@ -15,11 +15,11 @@ from litestar import Request, Response, Router, get
 from litestar.params import FromPath, QueryParameter
 
 from service.cache import Form, Reader, beside, keep_seconds
-from service.database.names import names_of, series_called, storable, unknown_server
+from service.database.names import names_of, series_called, storable, unknown_server, wanted_tags
 from service.http import cursor
 from service.http.conditional import NOT_MODIFIED
 from service.http.numbers import plain_json
-from service.http.parameters import After, InterfaceFilter, ServerNames
+from service.http.parameters import After, InterfaceFilter, ServerNames, TagFilter
 from service.http.problems import problems
 from service.traffic.periods import Bucket, Grid, PeriodName, grid
 from service.traffic.series import Fill, arrays_of, buckets_of, filled, interval_seconds, points
@@ -123,6 +123,8 @@ ORDER BY server_id, interface_name
 _IN_PAGE = """
 server_id = ANY (ARRAY(SELECT server_id FROM page)) AND (server_id > $1 OR interface_name > $2)
 """
+_NAMED = "AND server_id = ANY ($4)"
+_TAGGED = " AND linkbeat.is_tagged(server_id, ${place}::text[])"
 _SERIES = {
     "one": "SELECT {arrays} FROM bucket",
     "each": "SELECT interface_name, {arrays} FROM bucket GROUP BY 1 ORDER BY 1",
@@ -146,13 +148,14 @@ def router(reader: Reader) -> Router:
         request: Request[Any, Any, Any],
         period: PeriodName = "1h",
         server: ServerNames = None,
+        tag: TagFilter = None,
         bucket: Bucket = None,
         fill: Fill = "none",
         limit: Annotated[int, QueryParameter(ge=1, le=1000, description="Maximum number of series per page.")] = 1000,
         after: After = None,
     ) -> Response[FleetSparkline]:
         buckets = grid(period, bucket, reader.clock.now())
-        servers = names_of(server)
+        servers, tags = names_of(server), wanted_tags(tag)
         most = min(limit, max(MAX_POINTS // buckets.count, 1))
         at = cursor.read(after, tuple[str, str | None]) if after is not None else ("", "")
 
@@ -163,11 +166,12 @@ def router(reader: Reader) -> Router:
         async def read_page() -> bytes:
             rows = await reader.database.fetch(
                 _FLEET_PAGE.format(
-                    named="AND server_id = ANY ($4)" if servers else "",
+                    named=(_NAMED if servers else "") + (_TAGGED.format(place=5 if servers else 4) if tags else ""),
                     buckets=buckets_of(buckets, _IN_PAGE, "server_id, interface_name"),
                     arrays=arrays_of(buckets),
                 ),
                 storable(at[0]), None if at[1] is None else storable(at[1]), most, *([servers] if servers else ()),
+                *([tags] if tags else ()),
             )  # fmt: skip
             found = [row for row in rows if row["server_id"] is not None]
             following = None
@@ -194,7 +198,7 @@ def router(reader: Reader) -> Router:
 
         # Some server of the fleet reports at any moment, so this response is cached for its whole time.
         return await reader.answers.get(
-            request, ("fleet", servers, buckets, fill, most, at), read,
+            request, ("fleet", servers, buckets, fill, most, at, *tags), read,
             keep_seconds=keep_seconds(buckets.bucket_seconds), servers=servers,
         )  # fmt: skip
 

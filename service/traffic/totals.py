@@ -9,10 +9,10 @@ from litestar import Request, Response, Router, get
 from litestar.params import QueryParameter
 
 from service.cache import LONGEST_SECONDS, Reader
-from service.database.names import check_known, storable
+from service.database.names import check_known, storable, wanted_tags
 from service.http import cursor
 from service.http.conditional import NOT_MODIFIED
-from service.http.parameters import After, Rows, ServerFilter
+from service.http.parameters import After, Rows, ServerFilter, TagFilter
 from service.http.problems import problems
 from service.traffic.periods import PeriodName, grid
 
@@ -20,14 +20,29 @@ _SUMMARY = """
 WITH series AS MATERIALIZED (
     SELECT server_id, interface_name, sum(rx_bytes)::bigint AS rx, sum(tx_bytes)::bigint AS tx
     FROM {relation} WHERE bucket >= $1 AND is_lowest {where} GROUP BY 1, 2),
-servers AS MATERIALIZED (SELECT server_id, sum(rx) AS rx, sum(tx) AS tx FROM series GROUP BY 1)
-SELECT NULL AS server_id, NULL AS interface_name, coalesce(sum(rx), 0) AS rx_bytes, coalesce(sum(tx), 0) AS tx_bytes,
-       count(*) AS servers, (SELECT count(*) FROM series) AS interfaces FROM servers
+servers AS MATERIALIZED (SELECT server_id, sum(rx) AS rx, sum(tx) AS tx FROM series GROUP BY 1),
+tagged AS MATERIALIZED ({groups})
+SELECT NULL AS part, NULL AS server_id, NULL AS interface_name, coalesce(sum(rx), 0) AS rx_bytes,
+       coalesce(sum(tx), 0) AS tx_bytes, count(*) AS servers, (SELECT count(*) FROM series) AS interfaces FROM servers
 UNION ALL
-(SELECT server_id, NULL, rx, tx, NULL, NULL FROM servers ORDER BY rx + tx DESC, server_id LIMIT $2)
+(SELECT 'server', server_id, NULL, rx, tx, NULL, NULL FROM servers ORDER BY rx + tx DESC, server_id LIMIT $2)
 UNION ALL
-(SELECT server_id, interface_name, rx, tx, NULL, NULL FROM series
+(SELECT 'interface', server_id, interface_name, rx, tx, NULL, NULL FROM series
  ORDER BY rx::numeric + tx DESC, server_id, interface_name LIMIT $2)
+UNION ALL
+(SELECT 'tag', NULL, tag, sum(rx), sum(tx), count(*), NULL FROM servers LEFT JOIN tagged USING (server_id)
+ WHERE {is_grouped} GROUP BY tag ORDER BY sum(rx) + sum(tx) DESC, tag)
+"""
+# A server has one tag of a key at most, so each octet counts in one group.
+_NO_GROUPS = "SELECT NULL::text AS server_id, NULL::text AS tag WHERE false"
+_GROUPS = """
+SELECT s.server_id, t.tag FROM public.servers s LEFT JOIN linkbeat.server_labels l USING (server_id)
+CROSS JOIN LATERAL unnest(linkbeat.tags_of(l.tags, s.agent_report)) AS t(tag) WHERE linkbeat.tag_key(t.tag) = $3
+"""
+_TAGGED = """
+AND server_id = ANY (ARRAY(
+    SELECT s.server_id FROM public.servers s LEFT JOIN linkbeat.server_labels l USING (server_id)
+    WHERE linkbeat.has_tags(linkbeat.tags_of(l.tags, s.agent_report), {tags})))
 """
 _LATEST = """
 SELECT i.server_id, i.interface_name, i.time, i.is_up, i.is_lowest, i.is_folded, i.speed_mbps, i.rx_bps, i.tx_bps,
@@ -46,11 +61,22 @@ class Talker(msgspec.Struct, frozen=True):
     total_bytes: int
 
 
+class TagTraffic(msgspec.Struct, frozen=True):
+    """Traffic of the servers with one tag; `tag` null: of those without a tag of the key."""
+
+    tag: str | None
+    servers: int
+    rx_bytes: int
+    tx_bytes: int
+    total_bytes: int
+
+
 class TrafficSummary(msgspec.Struct, frozen=True):
     """Traffic of a period up to now; each octet is counted once, at the lowest interface that it crosses.
 
     servers, interfaces               number of those with samples in the period
     top_servers, top_interfaces       the busiest first
+    groups                            with group_by: for each tag of that key its servers' traffic, the busiest first
     """
 
     period: str
@@ -62,6 +88,7 @@ class TrafficSummary(msgspec.Struct, frozen=True):
     interfaces: int
     top_servers: list[Talker]
     top_interfaces: list[Talker]
+    groups: list[TagTraffic] | msgspec.UnsetType = msgspec.UNSET
 
 
 class LatestTraffic(msgspec.Struct, frozen=True):
@@ -99,27 +126,58 @@ def router(reader: Reader) -> Router:
         responses=problems(401, 404, 422, 503) | NOT_MODIFIED,
     )
     async def summary(
-        request: Request[Any, Any, Any], period: PeriodName = "24h", server: ServerFilter = None, top: Top = 10
+        request: Request[Any, Any, Any],
+        period: PeriodName = "24h",
+        server: ServerFilter = None,
+        tag: TagFilter = None,
+        group_by: Annotated[
+            str | None,
+            QueryParameter(description="Key of tags: totals for each tag with this key, in `groups`.", max_length=32),
+        ] = None,
+        top: Top = 10,
     ) -> Response[TrafficSummary]:
         """Totals of a period up to now, in whole buckets of its aggregate."""
         buckets = grid(period, None, reader.clock.now())
+        tags = wanted_tags(tag)
+        key = None if group_by is None else storable(group_by)
 
         async def read() -> TrafficSummary:
+            arguments: list[Any] = [buckets.first, top]
+            groups, where = _NO_GROUPS, ""
+            if key is not None:
+                arguments.append(key)
+                groups = _GROUPS
+            if server:
+                arguments.append(storable(server))
+                where += f"AND server_id = ${len(arguments)}"
+            if tags:
+                arguments.append(tags)
+                where += _TAGGED.format(tags=f"${len(arguments)}::text[]")
             rows = await reader.database.fetch(
-                _SUMMARY.format(relation=buckets.period.relation, where="AND server_id = $3" if server else ""),
-                buckets.first, top, *([storable(server)] if server else ()),
-            )  # fmt: skip
+                _SUMMARY.format(
+                    relation=buckets.period.relation, where=where, groups=groups, is_grouped=str(key is not None)
+                ),
+                *arguments,
+            )
             if server and not rows[0]["servers"]:
                 await check_known(reader.database, server)
-            total, *talkers = rows
-            made = [Talker(one["server_id"], one["interface_name"], *_octets(one)) for one in talkers]
+            total, *parts = rows
+            made = [
+                Talker(one["server_id"], one["interface_name"], *_octets(one)) for one in parts if one["part"] != "tag"
+            ]
+            by_tag = [
+                TagTraffic(one["interface_name"], one["servers"], *_octets(one))
+                for one in parts
+                if one["part"] == "tag"
+            ]
             return TrafficSummary(
                 period, buckets.first, *_octets(total), total["servers"], total["interfaces"],
                 [one for one in made if one.interface is None], [one for one in made if one.interface is not None],
+                msgspec.UNSET if key is None else by_tag,
             )  # fmt: skip
 
         return await reader.answers.get(
-            request, ("summary", server, top, buckets), read,
+            request, ("summary", server, top, buckets, key, *tags), read,
             keep_seconds=LONGEST_SECONDS, servers=[server] if server else (),
         )  # fmt: skip
 

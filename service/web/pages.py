@@ -114,6 +114,10 @@ def handlers(files: Files) -> list[Any]:
     async def alerts(request: Request[Any, Any, Any]) -> Response[Any]:
         return files.answer(request, "alerts.html")
 
+    @get("/manage", **pages)
+    async def manage(request: Request[Any, Any, Any]) -> Response[Any]:
+        return files.answer(request, "manage.html")
+
     @get("/sign-in", **pages)
     async def sign_in(request: Request[Any, Any, Any]) -> Response[Any]:
         return files.answer(request, "sign-in.html")
@@ -122,7 +126,7 @@ def handlers(files: Files) -> list[Any]:
     async def static(request: Request[Any, Any, Any], path: FromPath[str]) -> Response[Any]:
         return files.static(request, path.removeprefix("/"))
 
-    return [fleet, server, alerts, sign_in, static]
+    return [fleet, server, alerts, manage, sign_in, static]
 
 
 def unknown(

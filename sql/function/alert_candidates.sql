@@ -4,83 +4,144 @@
 -- samples has a share in it: so samples are looked at one by one, in one pass over the newest rows for all rules, and
 -- windows are read for those subjects alone.
 
--- Samples of interfaces with times in (`since`, `until`]; of one server, or of all.
---   last   until when the sample is within the rule's window
+-- How far after a late row its arrival can change what a rule says.
+CREATE OR REPLACE FUNCTION linkbeat.late_reach(plan linkbeat.alert_plans) RETURNS interval LANGUAGE sql IMMUTABLE
+RETURN plan.window + (plan.for_ms + plan.keep_ms) * INTERVAL '1 millisecond' + INTERVAL '15 minutes';
+
+-- A rate rule's bound in bytes a millisecond, or, of a share of the line rate, in bytes a millisecond and Mbit/s.
+CREATE OR REPLACE FUNCTION linkbeat.bytes_bound(plan linkbeat.alert_plans) RETURNS double precision LANGUAGE sql IMMUTABLE
+RETURN CASE WHEN plan.kind = 'rate' THEN
+    plan.bound / CASE WHEN plan.is_percent THEN 0.8 ELSE 8000 END * CASE WHEN plan.is_below THEN 1 + 1e-12 ELSE 1 - 1e-12 END END;
+
+-- Samples of interfaces, in one pass for all rules: those of (`since`, `until`]; or, of the servers named in parallel arrays,
+-- those around late rows that judging these again may reach.
+--   rule_id  null: a sample that says that counters are in doubt (linkbeat.mark_signs): `subject` is its delta_kind
+--   last     until when the sample is within the rule's window; of such a sample, its time
 CREATE OR REPLACE FUNCTION linkbeat.traffic_candidates(
-    plans linkbeat.alert_plans[], since timestamptz, until timestamptz, of_server text DEFAULT NULL
+    plans linkbeat.alert_plans[], since timestamptz, until timestamptz,
+    late_servers text[] DEFAULT NULL, late_since timestamptz[] DEFAULT NULL, late_until timestamptz[] DEFAULT NULL
 ) RETURNS TABLE (rule_id text, server_id text, subject text, last timestamptz) LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    -- What a row must have to concern any of the rules: plain comparisons, before each rule is asked.
-    filters CONSTANT text := (
+    concerned CONSTANT linkbeat.alert_plans[] := ARRAY(SELECT p FROM unnest(plans) AS p WHERE p.kind IN ('rate', 'errors', 'link'));
+    is_late   CONSTANT boolean := late_servers IS NOT NULL;
+    reach     CONSTANT interval := coalesce((SELECT max(linkbeat.late_reach(p)) FROM unnest(concerned) AS p), INTERVAL '1 second');
+    -- What a row must have to concern any rule of a kind: plain comparisons, before each rule is asked. In double precision, which
+    -- costs a tenth of numeric; the bounds that are passed are a little easier to pass, so that rounding leaves nothing out.
+    is_busy   CONSTANT text := coalesce((
         SELECT string_agg(DISTINCT CASE
-            WHEN kind = 'link' THEN 'NOT m.is_up'
-            WHEN kind = 'errors' THEN
-                'coalesce(m.rx_errors_delta, 0) + coalesce(m.tx_errors_delta, 0) + coalesce(m.rx_dropped_delta, 0) + coalesce(m.tx_dropped_delta, 0) > 0'
-            WHEN is_below AND is_percent THEN 'least(m.rx_bytes_delta, m.tx_bytes_delta) * 0.8 < $7 * m.elapsed_ms * m.speed_mbps'
-            WHEN is_below THEN 'least(m.rx_bytes_delta, m.tx_bytes_delta) * 8000.0 < $6 * m.elapsed_ms'
-            WHEN is_percent THEN '(m.rx_bytes_delta + m.tx_bytes_delta) * 0.8 > $5 * m.elapsed_ms * m.speed_mbps'
-            ELSE '(m.rx_bytes_delta + m.tx_bytes_delta) * 8000.0 > $4 * m.elapsed_ms' END, ' OR ')
-        FROM unnest(plans) WHERE kind IN ('rate', 'errors', 'link'));
+            WHEN is_below AND is_percent THEN 'least(m.rx_bytes_delta, m.tx_bytes_delta) < $7 * m.elapsed_ms * m.speed_mbps'
+            WHEN is_below THEN 'least(m.rx_bytes_delta, m.tx_bytes_delta) < $6 * m.elapsed_ms'
+            WHEN is_percent THEN 'm.rx_bytes_delta + m.tx_bytes_delta > $5 * m.elapsed_ms * m.speed_mbps'
+            ELSE 'm.rx_bytes_delta + m.tx_bytes_delta > $4 * m.elapsed_ms' END, ' OR ')
+        FROM unnest(concerned) WHERE kind = 'rate'), 'false');
+    is_faulty CONSTANT text := CASE WHEN EXISTS (SELECT FROM unnest(concerned) WHERE kind = 'errors') THEN
+        'm.rx_errors_delta > 0 OR m.tx_errors_delta > 0 OR m.rx_dropped_delta > 0 OR m.tx_dropped_delta > 0' ELSE 'false' END;
+    is_down   CONSTANT text := CASE WHEN EXISTS (SELECT FROM unnest(concerned) WHERE kind = 'link') THEN 'NOT m.is_up' ELSE 'false' END;
 BEGIN
-    IF filters IS NULL THEN
-        RETURN;
+    IF is_late THEN
+        SELECT min(l.since) - reach, max(l.until) + reach INTO since, until FROM unnest(late_since, late_until) AS l(since, until);
     END IF;
     RETURN QUERY EXECUTE format($sql$
-        SELECT p.rule_id, m.server_id, m.interface_name,
-               max(m.time + greatest(p.window, CASE p.kind WHEN 'link' THEN linkbeat.alert_interval(p.spec, 'down_seconds', 60) END)
-                   + 3 * m.interval_ms * INTERVAL '1 millisecond')
+        WITH plans AS MATERIALIZED (
+            SELECT p.*, linkbeat.bytes_bound(p) AS bytes_per_unit, linkbeat.late_reach(p) AS reach, 1000 * extract(epoch FROM p.window)::double precision AS window_ms,
+                   greatest(p.window, CASE p.kind WHEN 'link' THEN linkbeat.alert_interval(p.spec, 'down_seconds', 60) END) AS tail
+            FROM unnest($1) AS p
+        ), samples AS MATERIALIZED (
+            SELECT m.server_id, m.interface_name, m.time, m.elapsed_ms, m.interval_ms, m.speed_mbps, m.rx_bytes_delta, m.tx_bytes_delta,
+                   m.delta_kind, m.late_since, m.late_until, f.faults,
+                   (%2$s) AND m.elapsed_ms BETWEEN 1 AND 2147483646 AND m.delta_kind NOT IN ('rejected', 'glitch') AS is_busy,
+                   f.faults > 0 AND 2 * f.faults * ($12 + m.elapsed_ms) >= $13 * m.elapsed_ms AS is_faulty,
+                   -- It went down, or was found down after a gap, in which it is not watched.
+                   %4$s AND coalesce((
+                       SELECT b.is_up OR m.time - b.time > 3 * m.interval_ms * INTERVAL '1 millisecond' FROM public.network_interface_metrics b
+                       WHERE b.server_id = m.server_id AND b.interface_name = m.interface_name
+                         AND b.time < m.time AND b.time > m.time - INTERVAL '1 day' AND b.time > $2 - INTERVAL '1 day'
+                       ORDER BY b.time DESC LIMIT 1), false) AS went_down
+            FROM (%1$s) m
+            CROSS JOIN LATERAL (SELECT coalesce(m.rx_errors_delta, 0) + coalesce(m.tx_errors_delta, 0)
+                                       + coalesce(m.rx_dropped_delta, 0) + coalesce(m.tx_dropped_delta, 0) AS faults) f
+            WHERE NOT m.is_folded AND ((%2$s) OR %3$s OR %4$s OR m.delta_kind IN ('reset', 'rejected'))
+        )
+        SELECT p.rule_id, m.server_id, m.interface_name, max(m.time + p.tail + 3 * m.interval_ms * INTERVAL '1 millisecond')
         FROM (
-            SELECT m.*, m.elapsed_ms BETWEEN 1 AND 2147483646 AND m.delta_kind NOT IN ('rejected', 'glitch') AS counts,
-                   coalesce(m.rx_errors_delta, 0) + coalesce(m.tx_errors_delta, 0) + coalesce(m.rx_dropped_delta, 0) + coalesce(m.tx_dropped_delta, 0) AS faults
-            FROM public.network_interface_metrics m
-            WHERE m.time > $2 AND m.time <= $3 AND NOT m.is_folded AND %s AND (%s)
-            OFFSET 0
+            SELECT s.*, 'rate' AS kind FROM samples s WHERE s.is_busy
+            UNION ALL
+            SELECT s.*, 'errors' FROM samples s WHERE s.is_faulty
+            UNION ALL
+            SELECT s.*, 'link' FROM samples s WHERE s.went_down
         ) m
-        CROSS JOIN unnest($1) AS p
+        JOIN plans p USING (kind)
         CROSS JOIN LATERAL (SELECT CASE p.direction WHEN 'rx' THEN m.rx_bytes_delta WHEN 'tx' THEN m.tx_bytes_delta
                                    WHEN 'sum' THEN m.rx_bytes_delta + m.tx_bytes_delta
                                    ELSE greatest(m.rx_bytes_delta, m.tx_bytes_delta) END AS bytes) b
         WHERE CASE p.kind
-              WHEN 'rate' THEN m.counts AND CASE
-                  WHEN p.is_below AND p.is_percent THEN b.bytes * 0.8 < p.bound * m.elapsed_ms * m.speed_mbps
-                  WHEN p.is_below THEN b.bytes * 8000.0 < p.bound * m.elapsed_ms
-                  WHEN p.is_percent THEN b.bytes * 0.8 > p.bound * m.elapsed_ms * m.speed_mbps
-                  ELSE b.bytes * 8000.0 > p.bound * m.elapsed_ms END
-              -- The first sample of a window may begin before it; so each has a share of half of the number at most.
-              WHEN 'errors' THEN 2 * m.faults * (1000 * extract(epoch FROM p.window) + m.elapsed_ms) >= p.count * m.elapsed_ms AND m.faults > 0
-              -- It went down, or was found down after a gap, in which it is not watched.
-              WHEN 'link' THEN NOT m.is_up AND coalesce((
-                  SELECT b.is_up OR m.time - b.time > 3 * m.interval_ms * INTERVAL '1 millisecond' FROM public.network_interface_metrics b
-                  WHERE b.server_id = m.server_id AND b.interface_name = m.interface_name
-                    AND b.time < m.time AND b.time > m.time - INTERVAL '1 day'
-                  ORDER BY b.time DESC LIMIT 1), false)
-              ELSE false END
-          AND (p.servers IS NULL OR m.server_id ~ p.servers) AND (p.interfaces IS NULL OR m.interface_name ~ p.interfaces)
-          AND (p.kinds IS NULL OR linkbeat.in_scope(p, m.server_id, m.interface_name))
-        GROUP BY 1, 2, 3 $sql$, CASE WHEN of_server IS NULL THEN 'true' ELSE 'm.server_id = $8' END, filters)
-    USING plans, since, until,
-          (SELECT min(bound) FROM unnest(plans) WHERE kind = 'rate' AND NOT is_below AND NOT is_percent),
-          (SELECT min(bound) FROM unnest(plans) WHERE kind = 'rate' AND NOT is_below AND is_percent),
-          (SELECT max(bound) FROM unnest(plans) WHERE kind = 'rate' AND is_below AND NOT is_percent),
-          (SELECT max(bound) FROM unnest(plans) WHERE kind = 'rate' AND is_below AND is_percent), of_server;
+              WHEN 'rate' THEN CASE
+                  WHEN p.is_below THEN b.bytes < p.bytes_per_unit * CASE WHEN p.is_percent THEN m.elapsed_ms * m.speed_mbps::double precision ELSE m.elapsed_ms END
+                  ELSE b.bytes > p.bytes_per_unit * CASE WHEN p.is_percent THEN m.elapsed_ms * m.speed_mbps::double precision ELSE m.elapsed_ms END END
+              WHEN 'errors' THEN 2 * m.faults * (p.window_ms + m.elapsed_ms) >= p.count * m.elapsed_ms
+              ELSE true END
+          AND (m.late_since IS NULL OR m.time > m.late_since - p.window AND m.time <= m.late_until + p.reach)
+          AND linkbeat.is_server_in(p.servers, p.tags, m.server_id) AND (p.interfaces IS NULL OR m.interface_name ~ p.interfaces)
+          AND (p.kinds IS NULL OR m.server_id IN (
+               SELECT x.server_id FROM public.servers x WHERE x.server_id = m.server_id
+                 AND (x.interfaces[array_position(x.interface_names, m.interface_name)]).kind = ANY (p.kinds)))
+        GROUP BY 1, 2, 3
+        UNION ALL
+        SELECT NULL, s.server_id, s.delta_kind, s.time FROM samples s
+        WHERE s.delta_kind IN ('reset', 'rejected') AND (s.late_since IS NULL OR s.time BETWEEN s.late_since AND s.late_until) $sql$,
+        CASE WHEN is_late THEN $sql$
+            SELECT r.*, l.since AS late_since, l.until AS late_until
+            FROM unnest($8, $9, $10) AS l(server_id, since, until)
+            CROSS JOIN LATERAL (
+                SELECT r.* FROM public.network_interface_metrics r
+                WHERE r.server_id = l.server_id AND r.time > l.since - $11 AND r.time <= l.until + $11 AND r.time > $2 AND r.time <= $3
+            ) r $sql$
+        ELSE $sql$
+            SELECT r.*, NULL::timestamptz AS late_since, NULL::timestamptz AS late_until
+            FROM public.network_interface_metrics r WHERE r.time > $2 AND r.time <= $3 $sql$ END, is_busy, is_faulty, is_down)
+    USING concerned, since, until,
+          (SELECT min(linkbeat.bytes_bound(p)) FROM unnest(concerned) AS p WHERE NOT p.is_below AND NOT p.is_percent),
+          (SELECT min(linkbeat.bytes_bound(p)) FROM unnest(concerned) AS p WHERE NOT p.is_below AND p.is_percent),
+          (SELECT max(linkbeat.bytes_bound(p)) FROM unnest(concerned) AS p WHERE p.is_below AND NOT p.is_percent),
+          (SELECT max(linkbeat.bytes_bound(p)) FROM unnest(concerned) AS p WHERE p.is_below AND p.is_percent),
+          late_servers, late_since, late_until, reach,
+          -- The first sample of a window may begin before it; so each has a share of half of the number at most.
+          (SELECT max(1000 * extract(epoch FROM p.window)) FROM unnest(concerned) AS p WHERE p.kind = 'errors')::double precision,
+          (SELECT min(p.count) FROM unnest(concerned) AS p WHERE p.kind = 'errors');
 END $$;
 
+-- A read-only image, such as a snap or an AppImage, is always full; service/fleet/servers.py shows it as read-only by the
+-- same rules. Current agents leave it out.
+CREATE OR REPLACE FUNCTION linkbeat.is_image(fs_type text, mount_point text, state text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN coalesce(state = 'read-only', fs_type IN ('squashfs', 'iso9660', 'udf', 'erofs', 'cramfs', 'romfs')
+                                     OR fs_type ~* '^fuse\.(squashfuse|.*appimage)'
+                                     OR starts_with(fs_type, 'fuse') AND strpos(mount_point, '/.mount_') > 0, false);
+
+-- The same of filesystems.
 CREATE OR REPLACE FUNCTION linkbeat.filesystem_candidates(
-    plans linkbeat.alert_plans[], since timestamptz, until timestamptz, of_server text DEFAULT NULL
+    plans linkbeat.alert_plans[], since timestamptz, until timestamptz,
+    late_servers text[] DEFAULT NULL, late_since timestamptz[] DEFAULT NULL, late_until timestamptz[] DEFAULT NULL
 ) RETURNS TABLE (rule_id text, server_id text, subject text, last timestamptz) LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    concerned CONSTANT linkbeat.alert_plans[] := ARRAY(SELECT p FROM unnest(plans) AS p WHERE p.kind = 'filesystem');
+    is_late   CONSTANT boolean := late_servers IS NOT NULL;
+    reach     CONSTANT interval := (SELECT max(linkbeat.late_reach(p)) FROM unnest(concerned) AS p);
 BEGIN
-    IF NOT EXISTS (SELECT FROM unnest(plans) WHERE kind = 'filesystem') THEN
+    IF cardinality(concerned) = 0 THEN
         RETURN;
+    END IF;
+    IF is_late THEN
+        SELECT min(l.since) - reach, max(l.until) + reach INTO since, until FROM unnest(late_since, late_until) AS l(since, until);
     END IF;
     RETURN QUERY EXECUTE format($sql$
         SELECT p.rule_id, m.server_id, m.mount_point, max(m.time + p.window)
         FROM (
-            SELECT m.* FROM public.filesystem_metrics m
-            WHERE m.time > $2 AND m.time <= $3 AND %s
-              AND (m.state = 'unreachable' OR m.percent >= $4 OR linkbeat.unsigned(m.available_bytes) < $5)
+            SELECT m.* FROM (%s) m
+            WHERE m.state = 'unreachable' OR m.percent >= $4 OR linkbeat.unsigned(m.available_bytes) < $5
             OFFSET 0
         ) m
-        JOIN unnest($1) AS p ON p.kind = 'filesystem'
+        CROSS JOIN unnest($1) AS p
         LEFT JOIN public.servers x ON x.server_id = m.server_id
         WHERE (m.state IS NOT DISTINCT FROM 'unreachable'
                OR m.percent >= coalesce(linkbeat.alert_number(p.spec, 'above_percent'),
@@ -90,38 +151,68 @@ BEGIN
                   -- The first row, or the second, for which the trend was worked out again.
                   AND linkbeat.trend_moment(m.server_id, m.time)
                       > linkbeat.trend_moment(m.server_id, m.time - 2 * coalesce(x.interval_seconds, 30) * INTERVAL '1 second'))
-          AND (p.servers IS NULL OR m.server_id ~ p.servers) AND (p.interfaces IS NULL OR m.mount_point ~ p.interfaces)
-        GROUP BY 1, 2, 3 $sql$, CASE WHEN of_server IS NULL THEN 'true' ELSE 'm.server_id = $6' END)
-    USING plans, since, until,
+          AND (m.late_since IS NULL OR m.time > m.late_since - p.window AND m.time <= m.late_until + linkbeat.late_reach(p))
+          AND linkbeat.is_server_in(p.servers, p.tags, m.server_id) AND (p.interfaces IS NULL OR m.mount_point ~ p.interfaces)
+          AND NOT linkbeat.is_image(m.fs_type, m.mount_point, m.state)
+        GROUP BY 1, 2, 3 $sql$,
+        CASE WHEN is_late THEN $sql$
+            SELECT r.*, l.since AS late_since, l.until AS late_until
+            FROM unnest($6, $7, $8) AS l(server_id, since, until)
+            CROSS JOIN LATERAL (
+                SELECT r.* FROM public.filesystem_metrics r
+                WHERE r.server_id = l.server_id AND r.time > l.since - $9 AND r.time <= l.until + $9 AND r.time > $2 AND r.time <= $3
+            ) r $sql$
+        ELSE $sql$
+            SELECT r.*, NULL::timestamptz AS late_since, NULL::timestamptz AS late_until
+            FROM public.filesystem_metrics r WHERE r.time > $2 AND r.time <= $3 $sql$ END)
+    USING concerned, since, until,
           (SELECT min(least(linkbeat.alert_number(spec, 'above_percent', 90),
                             CASE WHEN spec ? 'full_within_hours' OR NOT spec ?| '{above_percent,below_bytes}' THEN 60 END))
-           FROM unnest(plans) WHERE kind = 'filesystem'),
-          (SELECT max(linkbeat.alert_number(spec, 'below_bytes')) FROM unnest(plans) WHERE kind = 'filesystem')::numeric, of_server;
+           FROM unnest(concerned)),
+          (SELECT max(linkbeat.alert_number(spec, 'below_bytes')) FROM unnest(concerned))::numeric,
+          late_servers, late_since, late_until, reach;
 END $$;
 
--- Servers, and levels of quotas, that a rule of the other kinds may concern at `at`: their conditions are those of the
--- moment, in linkbeat.server_points.
-CREATE OR REPLACE FUNCTION linkbeat.server_candidates(plan linkbeat.alert_plans, previous timestamptz, at timestamptz)
-RETURNS TABLE (server_id text, subject text) LANGUAGE plpgsql STABLE AS $$
+-- Servers that a rule of the other kinds may concern at `at`, or whose marks may change, beside those that have marks; in one pass over
+-- servers, by what most of them have nothing of. The report of an agent is looked at once, when it has come.
+CREATE OR REPLACE FUNCTION linkbeat.suspect_servers(plans linkbeat.alert_plans[], previous timestamptz, at timestamptz) RETURNS text[]
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    -- Whoever was heard since is silent for no rule.
+    silent_before CONSTANT timestamptz := at - (
+        SELECT min(linkbeat.alert_interval(p.spec, 'after_seconds', 90)) FROM unnest(plans) AS p WHERE p.kind = 'silent');
+    -- A heartbeat is stored within seconds of its arrival.
+    heard_since   CONSTANT timestamptz := previous - INTERVAL '15 seconds';
 BEGIN
-    IF plan.kind = 'silent' THEN
-        RETURN QUERY SELECT s.server_id, '' FROM public.servers s
-        WHERE coalesce(s.live_at, s.received_at) < server_candidates.at - linkbeat.silent_after(plan.spec, s.interval_seconds)
-          AND (plan.servers IS NULL OR s.server_id ~ plan.servers);
-    ELSIF plan.kind = 'agent' THEN
-        RETURN QUERY SELECT s.server_id, '' FROM public.servers s LEFT JOIN linkbeat.alert_marks m USING (server_id)
-        -- What most servers have nothing of, before each trouble is put into words.
-        WHERE (s.agent_report ->> 'spool' = 'memory' OR s.agent_report ? 'truncated' OR m.server_id IS NOT NULL
-               OR s.last_seen < s.received_at - INTERVAL '15 minutes')
-          AND linkbeat.agent_troubles(s, m, server_candidates.at) <> '{}' AND (plan.servers IS NULL OR s.server_id ~ plan.servers);
-    ELSIF plan.kind = 'account' THEN
-        RETURN QUERY SELECT s.server_id, '' FROM public.servers s LEFT JOIN linkbeat.alert_marks m USING (server_id)
-        WHERE (s.shared_since IS NOT NULL OR m.server_id IS NOT NULL)
-          AND linkbeat.account_troubles(s, m, server_candidates.at, linkbeat.alert_number(plan.spec, 'resets', 1)::integer) <> '{}'
-          AND (plan.servers IS NULL OR s.server_id ~ plan.servers);
-    ELSIF plan.kind = 'quota' THEN
-        RETURN QUERY SELECT q.server_id, l.level FROM linkbeat.quotas q, linkbeat.quota_levels(plan.spec) AS l(level)
-        WHERE linkbeat.is_quota_due(q.server_id, previous, server_candidates.at)
-          AND (plan.servers IS NULL OR q.server_id ~ plan.servers);
-    END IF;
+    RETURN ARRAY(
+        SELECT s.server_id FROM public.servers s
+        WHERE coalesce(s.live_at, s.received_at) < silent_before
+           OR s.shared_since IS NOT NULL
+           OR s.received_at > heard_since
+              AND (s.conflicts > 0 OR abs(s.clock_skew_ms) > 30000 OR s.last_seen < s.received_at - INTERVAL '15 minutes'
+                   OR s.agent_report ->> 'spool' = 'memory' OR s.agent_report ? 'truncated'
+                   OR (s.agent_report ->> 'dropped')::bigint > 0 OR (s.agent_report ->> 'rejected')::bigint > 0));
+END $$;
+
+-- Which of them, of those with marks, and which levels of quotas a rule does concern: their conditions are those of the moment, in linkbeat.server_points.
+CREATE OR REPLACE FUNCTION linkbeat.server_candidates(
+    plans linkbeat.alert_plans[], suspects text[], previous timestamptz, at timestamptz
+) RETURNS TABLE (rule_id text, server_id text, subject text) LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN QUERY
+    SELECT p.rule_id, s.server_id, ''
+    FROM (SELECT unnest(suspects) UNION SELECT m.server_id FROM linkbeat.alert_marks m) AS u(server_id)
+    JOIN public.servers s ON s.server_id = u.server_id
+    LEFT JOIN linkbeat.alert_marks m ON m.server_id = u.server_id
+    JOIN unnest(plans) AS p ON CASE p.kind
+        WHEN 'silent' THEN coalesce(s.live_at, s.received_at) < server_candidates.at - linkbeat.silent_after(p.spec, s.interval_seconds)
+        WHEN 'agent' THEN linkbeat.agent_troubles(s, m, server_candidates.at) <> '{}'
+        WHEN 'account' THEN linkbeat.account_troubles(s, m, server_candidates.at, linkbeat.alert_number(p.spec, 'resets', 1)::integer) <> '{}'
+        ELSE false END
+    WHERE linkbeat.is_server_in(p.servers, p.tags, s.server_id)
+    UNION ALL
+    SELECT p.rule_id, q.server_id, l.level
+    FROM linkbeat.quotas q CROSS JOIN unnest(plans) AS p CROSS JOIN LATERAL linkbeat.quota_levels(p.spec) AS l(level)
+    WHERE p.kind = 'quota' AND linkbeat.is_quota_due(q.server_id, previous, server_candidates.at)
+      AND linkbeat.is_server_in(p.servers, p.tags, q.server_id);
 END $$;

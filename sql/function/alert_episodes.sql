@@ -7,15 +7,17 @@ LANGUAGE sql STABLE AS $$
     WHERE plan.kind IN ('rate', 'link', 'errors') AND linkbeat.in_scope(plan, s.server_id, n.name)
     UNION ALL
     SELECT s.server_id, f.name
-    FROM public.servers s CROSS JOIN LATERAL (SELECT DISTINCT f ->> 'mount_point' AS name FROM jsonb_array_elements(s.filesystems) AS f) f
-    WHERE plan.kind = 'filesystem' AND (plan.servers IS NULL OR s.server_id ~ plan.servers)
+    FROM public.servers s
+    CROSS JOIN LATERAL (SELECT DISTINCT f ->> 'mount_point' AS name FROM jsonb_array_elements(s.filesystems) AS f
+                        WHERE NOT linkbeat.is_image(f ->> 'fs_type', f ->> 'mount_point', f ->> 'state')) f
+    WHERE plan.kind = 'filesystem' AND linkbeat.is_server_in(plan.servers, plan.tags, s.server_id)
       AND (plan.interfaces IS NULL OR f.name ~ plan.interfaces)
     UNION ALL
     SELECT s.server_id, '' FROM public.servers s
-    WHERE plan.kind IN ('silent', 'account') AND (plan.servers IS NULL OR s.server_id ~ plan.servers)
+    WHERE plan.kind IN ('silent', 'account') AND linkbeat.is_server_in(plan.servers, plan.tags, s.server_id)
     UNION ALL
     SELECT q.server_id, l.level FROM linkbeat.quotas q, linkbeat.quota_levels(plan.spec) AS l(level)
-    WHERE plan.kind = 'quota' AND (plan.servers IS NULL OR q.server_id ~ plan.servers)
+    WHERE plan.kind = 'quota' AND linkbeat.is_server_in(plan.servers, plan.tags, q.server_id)
 $$;
 
 -- What server_points says at the moment, said of the past, as far as it has left rows: of arrivals, the times of heartbeats

@@ -26,11 +26,16 @@ BEGIN
     ) i;
     SELECT jsonb_object_agg(state, n) INTO counts
     FROM (SELECT s ->> 'state' AS state, count(*) AS n FROM unnest(shown) AS s GROUP BY 1) c;
-    FOR named IN REVERSE 20 .. 1 LOOP
+    shown := ARRAY(SELECT linkbeat.with_note(s) FROM unnest(shown[1:20]) WITH ORDINALITY AS n(s, place) ORDER BY place);
+    FOR named IN REVERSE 20 .. 0 LOOP
+        IF named = 0 THEN
+            -- A long note of characters that JSON writes in six bytes.
+            shown[1] := shown[1] || '{"note": null}';
+        END IF;
         payload := shown[1] || jsonb_build_object('message_id', of_message, 'count', total);
         IF total > 1 THEN
             -- A message of many has an id of its own: which alerts it names does not change it.
-            payload := payload || jsonb_build_object('id', of_message, 'counts', counts, 'alerts', to_jsonb(shown[1:named]));
+            payload := payload || jsonb_build_object('id', of_message, 'counts', counts, 'alerts', to_jsonb(shown[1:greatest(named, 1)]));
         END IF;
         EXIT WHEN octet_length(payload::text) <= 16384;
     END LOOP;

@@ -19,7 +19,7 @@ LANGUAGE sql STABLE AS $$
     SELECT EXISTS (
         SELECT FROM linkbeat.alert_mutes m
         WHERE coalesce(of_rule ~ linkbeat.globs_regex(m.matcher -> 'rules'), true)
-          AND coalesce(of_server ~ linkbeat.globs_regex(m.matcher -> 'servers'), true)
+          AND linkbeat.is_server_in(linkbeat.globs_regex(m.matcher -> 'servers'), linkbeat.globs_regex(m.matcher -> 'tags'), of_server)
           AND linkbeat.is_mute_on(m, is_muted.at))
 $$;
 
@@ -38,6 +38,8 @@ BEGIN
         time_zone = EXCLUDED.time_zone, created_by = EXCLUDED.created_by, comment = EXCLUDED.comment
     RETURNING m.* INTO written;
     PERFORM linkbeat.is_mute_on(written, clock_timestamp()), linkbeat.is_muted('', '', clock_timestamp());
+    PERFORM '' ~ linkbeat.globs_regex(new_matcher -> 'servers'), '' ~ linkbeat.globs_regex(new_matcher -> 'rules'),
+            '' ~ linkbeat.globs_regex(new_matcher -> 'tags');
     IF written.weekly IS NOT NULL AND num_nulls(written.weekly ->> 'from', written.weekly ->> 'until') > 0 THEN
         RAISE EXCEPTION 'weekly: from and until are needed' USING ERRCODE = 'check_violation';
     END IF;

@@ -15,6 +15,12 @@ CREATE OR REPLACE FUNCTION linkbeat.globs_regex(globs jsonb) RETURNS text LANGUA
                            regexp_replace(glob, '([.^$+(){}|\\])', '\\\1', 'g') AS escaped) END
 $$;
 
+-- Whether a server is in a rule's scope. Not STRICT, so that the planner puts it into the query, and tags are read only for
+-- rules that have some.
+CREATE OR REPLACE FUNCTION linkbeat.is_server_in(servers text, tags text, of_server text) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN (servers IS NULL OR of_server ~ servers) AND (tags IS NULL OR linkbeat.matches_tags(of_server, tags));
+
 -- Not STRICT, so that the planner puts them into the query.
 CREATE OR REPLACE FUNCTION linkbeat.alert_number(spec jsonb, parameter text, otherwise double precision DEFAULT NULL)
 RETURNS double precision LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -29,7 +35,7 @@ RETURN coalesce((spec ->> parameter)::double precision, otherwise_seconds) * INT
 CREATE OR REPLACE FUNCTION linkbeat.rule_parameters(kind text, spec jsonb) RETURNS TABLE (
     servers text, interfaces text, kinds text[], "window" interval, lag interval, for_ms double precision,
     keep_ms double precision, direction text, bound double precision, is_below boolean, is_percent boolean,
-    count double precision, channels text[]
+    count double precision, channels text[], tags text
 ) LANGUAGE sql IMMUTABLE AS $$
     SELECT linkbeat.globs_regex(spec -> 'scope' -> 'servers'),
            linkbeat.globs_regex(spec -> 'scope' -> 'interfaces'),
@@ -45,7 +51,8 @@ CREATE OR REPLACE FUNCTION linkbeat.rule_parameters(kind text, spec jsonb) RETUR
            spec ?| '{below_bps,below_percent}',
            spec ?| '{above_percent,below_percent}',
            linkbeat.alert_number(spec, 'count', 100),
-           CASE WHEN jsonb_typeof(spec -> 'channels') = 'array' THEN ARRAY(SELECT jsonb_array_elements_text(spec -> 'channels')) END
+           CASE WHEN jsonb_typeof(spec -> 'channels') = 'array' THEN ARRAY(SELECT jsonb_array_elements_text(spec -> 'channels')) END,
+           linkbeat.globs_regex(spec -> 'scope' -> 'tags')
 $$;
 
 CREATE OR REPLACE VIEW linkbeat.alert_plans AS
@@ -81,7 +88,7 @@ BEGIN
         RETURN false;
     END IF;
     SELECT * INTO plan FROM linkbeat.alert_plans WHERE rule_id = of_rule;
-    PERFORM '' ~ plan.servers, '' ~ plan.interfaces;
+    PERFORM '' ~ plan.servers, '' ~ plan.interfaces, '' ~ plan.tags;
     RETURN true;
 END $$;
 
@@ -95,16 +102,24 @@ END $$;
 
 CREATE OR REPLACE FUNCTION linkbeat.acknowledge_alert(of_episode uuid, by_name text) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    acknowledged linkbeat.alerts;
 BEGIN
     UPDATE linkbeat.alerts SET acknowledged_at = clock_timestamp(), acknowledged_by = by_name
-    WHERE episode = of_episode AND state = 'firing' AND acknowledged_at IS NULL;
-    RETURN FOUND OR EXISTS (SELECT FROM linkbeat.alerts WHERE episode = of_episode AND state = 'firing');
+    WHERE episode = of_episode AND state = 'firing' AND acknowledged_at IS NULL
+    RETURNING * INTO acknowledged;
+    IF FOUND THEN
+        PERFORM linkbeat.audit('alert.acknowledge', acknowledged.server_id, of_episode::text, NULL,
+                               jsonb_build_object('rule', acknowledged.rule_id, 'subject', acknowledged.subject));
+        RETURN true;
+    END IF;
+    RETURN EXISTS (SELECT FROM linkbeat.alerts WHERE episode = of_episode AND state = 'firing');
 END $$;
 
 -- Whether an interface is in a rule's scope. Its kind is that of its newest state.
 CREATE OR REPLACE FUNCTION linkbeat.in_scope(plan linkbeat.alert_plans, of_server text, of_interface text) RETURNS boolean
 LANGUAGE sql STABLE
-RETURN (plan.servers IS NULL OR of_server ~ plan.servers) AND (plan.interfaces IS NULL OR of_interface ~ plan.interfaces)
+RETURN linkbeat.is_server_in(plan.servers, plan.tags, of_server) AND (plan.interfaces IS NULL OR of_interface ~ plan.interfaces)
    AND (plan.kinds IS NULL
         OR (SELECT (s.interfaces[array_position(s.interface_names, of_interface COLLATE "C")]).kind FROM public.servers s
             WHERE s.server_id = of_server) = ANY (plan.kinds));

@@ -16,12 +16,12 @@ BEGIN
     END IF;
     IF plan.kind = 'quota' THEN
         RETURN (SELECT CASE WHEN q.server_id IS NULL THEN 'gone'
-                            WHEN plan.servers IS NOT NULL AND a.server_id !~ plan.servers OR a.subject NOT IN (SELECT linkbeat.quota_levels(plan.spec))
+                            WHEN NOT linkbeat.is_server_in(plan.servers, plan.tags, a.server_id) OR a.subject NOT IN (SELECT linkbeat.quota_levels(plan.spec))
                             THEN 'out_of_scope'
                             WHEN lower(public.billing_period(why_closed.at, q.billing_day, q.time_zone)) > a.active_at THEN 'period_over' END
                 FROM (SELECT) AS one LEFT JOIN linkbeat.quotas q ON q.server_id = a.server_id);
     END IF;
-    IF plan.servers IS NOT NULL AND a.server_id !~ plan.servers
+    IF NOT linkbeat.is_server_in(plan.servers, plan.tags, a.server_id)
        OR plan.kind IN ('rate', 'link', 'errors') AND NOT linkbeat.in_scope(plan, a.server_id, a.subject)
        OR plan.kind = 'filesystem' AND plan.interfaces IS NOT NULL AND a.subject !~ plan.interfaces
        OR linkbeat.is_of_samples(plan.kind) = (a.subject = '') THEN  -- the rule has become one of another kind
@@ -45,7 +45,7 @@ BEGIN
             SELECT a
             FROM linkbeat.alerts a LEFT JOIN plans p USING (rule_id) LEFT JOIN public.servers s USING (server_id)
             WHERE p.rule_id IS NULL OR s.server_id IS NULL OR p.kind = 'quota' OR p.kinds IS NOT NULL
-               OR s.last_seen - a.seen_at > INTERVAL '24 hours' OR a.server_id !~ p.servers OR a.subject !~ p.interfaces
+               OR s.last_seen - a.seen_at > INTERVAL '24 hours' OR a.server_id !~ p.servers OR p.tags IS NOT NULL OR a.subject !~ p.interfaces
                OR linkbeat.is_of_samples(p.kind) = (a.subject = '')
             OFFSET 0
         ) c

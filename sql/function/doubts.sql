@@ -1,25 +1,26 @@
 -- Doubts: what fell or jumped may turn out never to have done so, and what began again may turn out to have done so.
 -- Replaceable: reapplied on every upgrade.
 
+-- Milliseconds from the reading before the one since which something is in doubt, as it were, to this one.
+CREATE OR REPLACE FUNCTION linkbeat.in_all_ms(since timestamptz, moment timestamptz, elapsed_ms integer)
+RETURNS double precision LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN date_part('epoch', moment - since) * 1000 + elapsed_ms;
+
 -- Whether octets that began again in_all milliseconds ago show what the rate of the row before, which was one of several
 -- since, comes to: then no other row needs to be asked.
 CREATE OR REPLACE FUNCTION linkbeat.has_run(level numeric, grown bigint, base_ms integer, in_all double precision)
-RETURNS boolean LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
-BEGIN
-    RETURN grown > 0 AND base_ms > 0 AND level >= 3 * grown::numeric
-           AND level::double precision <= 1.5::double precision * grown / base_ms * in_all;
-END $$;
+RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN grown > 0 AND base_ms > 0 AND level >= 3 * grown::numeric
+   AND level::double precision <= 1.5::double precision * grown / base_ms * in_all;
 
 -- Whether octets that are in doubt grow at no more than twice the rate of the row before, which was not the only one since
 -- they fell.
 CREATE OR REPLACE FUNCTION linkbeat.goes_on(
     is_doubted boolean, level numeric, grown bigint, reading numeric, base_ms integer, elapsed_ms integer
-) RETURNS boolean LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
-BEGIN
-    RETURN is_doubted IS NOT TRUE
-           OR grown > 0 AND level >= 2 * grown::numeric AND reading >= level
-              AND (reading - level)::double precision * base_ms <= 2.0 * grown * elapsed_ms;
-END $$;
+) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN is_doubted IS NOT TRUE
+    OR grown > 0 AND level >= 2 * grown::numeric AND reading >= level
+       AND (reading - level)::double precision * base_ms <= 2.0 * grown * elapsed_ms;
 
 -- The counters in doubt that a reading shows never to have fallen or jumped: they are back at their old level or a step
 -- above it that their usual rate explains, and the readings since do not explain where they are. What jumped comes back by

@@ -18,8 +18,10 @@ DECLARE
     since    timestamptz;  -- of the turn before; after a longer pause, an hour ago: the rest counts as late
     plan     linkbeat.alert_plans;
     plans    linkbeat.alert_plans[];
-    waits    interval;
+    suspects text[];
     late     record;
+    looked   record;
+    newest   record;
 BEGIN
     -- The row's lock is the turn: it holds over every pooler, and fails over with the data.
     SELECT c.evaluated_at INTO previous FROM linkbeat.alert_clock c
@@ -29,7 +31,7 @@ BEGIN
         RETURN;
     END IF;
     since := CASE WHEN isfinite(previous) THEN greatest(previous, at - INTERVAL '1 hour') ELSE at - every END;
-    SELECT array_agg(p ORDER BY p.rule_id) INTO plans FROM linkbeat.alert_plans p;
+    plans := ARRAY(SELECT p FROM linkbeat.alert_plans p ORDER BY p.rule_id);
 
     -- First: a quota's new month would resolve what belongs to the old one.
     PERFORM linkbeat.close_alerts(at);
@@ -42,36 +44,36 @@ BEGIN
     )
     SELECT array_agg(t.server_id) AS servers, array_agg(t.since) AS since, array_agg(t.until) AS until INTO late
     FROM (SELECT server_id, min(taken.since) AS since, max(taken.until) AS until FROM taken GROUP BY 1) t;
-    PERFORM linkbeat.mark_servers(previous, at, since - INTERVAL '15 seconds', at - INTERVAL '15 seconds',
-                                  coalesce(late.servers, '{}'), coalesce(late.since, '{}'), coalesce(late.until, '{}'));
-    FOREACH plan IN ARRAY coalesce(plans, '{}') LOOP
-        IF linkbeat.is_of_samples(plan.kind) AND late.servers IS NOT NULL THEN
-            PERFORM linkbeat.refold_alerts(plan, l.server_id, l.since, l.until, evaluate_alerts.at)
-            FROM unnest(late.servers, late.since, late.until) AS l(server_id, since, until)
-            WHERE plan.servers IS NULL OR l.server_id ~ plan.servers;
-        END IF;
-    END LOOP;
+    IF late.servers IS NOT NULL THEN
+        PERFORM linkbeat.take_late(plans, late.servers, late.since, late.until, since, at);
+    END IF;
 
-    FOREACH waits IN ARRAY ARRAY[INTERVAL '15 seconds', INTERVAL '60 seconds'] LOOP
-        INSERT INTO linkbeat.alerts AS a (rule_id, server_id, subject, state, seen_at, step, watched_until)
-        SELECT c.rule_id, c.server_id, c.subject, 'watched', since - waits, '0', c.last
-        FROM (SELECT array_agg(p) AS of_lag FROM unnest(plans) AS p WHERE p.lag = waits) q
-        CROSS JOIN LATERAL (
-            SELECT * FROM linkbeat.traffic_candidates(q.of_lag, since - waits, at - waits)
-            UNION ALL
-            SELECT * FROM linkbeat.filesystem_candidates(q.of_lag, since - waits, at - waits)
-        ) c
-        ON CONFLICT (rule_id, server_id, subject) DO UPDATE SET watched_until = greatest(a.watched_until, EXCLUDED.watched_until);
-    END LOOP;
+    -- Rows of interfaces are looked through once, fifteen seconds after their time, for the rules too that wait longer before
+    -- they judge: whatever arrives after that is noted as late.
+    SELECT array_agg(c.rule_id) AS rules, array_agg(c.server_id) AS servers, array_agg(c.subject) AS subjects, array_agg(c.last) AS lasts
+    INTO looked
+    FROM (
+        SELECT * FROM linkbeat.traffic_candidates(plans, since - INTERVAL '15 seconds', at - INTERVAL '15 seconds')
+        UNION ALL
+        SELECT * FROM linkbeat.filesystem_candidates(plans, since - INTERVAL '60 seconds', at - INTERVAL '60 seconds')
+    ) c;
+    INSERT INTO linkbeat.alerts AS a (rule_id, server_id, subject, state, seen_at, step, watched_until)
+    SELECT c.rule_id, c.server_id, c.subject, 'watched', since - p.lag, '0', c.last
+    FROM unnest(looked.rules, looked.servers, looked.subjects, looked.lasts) AS c(rule_id, server_id, subject, last)
+    JOIN unnest(plans) AS p USING (rule_id)
+    ON CONFLICT (rule_id, server_id, subject) DO UPDATE SET watched_until = greatest(a.watched_until, EXCLUDED.watched_until);
+    PERFORM linkbeat.mark_signs(looked.rules, looked.servers, looked.subjects, looked.lasts, at);
+    suspects := linkbeat.suspect_servers(plans, previous, at);
+    PERFORM linkbeat.mark_servers(suspects, previous, at);
+    INSERT INTO linkbeat.alerts (rule_id, server_id, subject, state, seen_at, step)
+    SELECT c.rule_id, c.server_id, c.subject, 'watched', at - INTERVAL '1 microsecond', '0'
+    FROM linkbeat.server_candidates(plans, suspects, previous, at) c
+    ON CONFLICT DO NOTHING;
 
-    FOREACH plan IN ARRAY coalesce(plans, '{}') LOOP
-        IF NOT linkbeat.is_of_samples(plan.kind) THEN
-            INSERT INTO linkbeat.alerts (rule_id, server_id, subject, state, seen_at, step)
-            SELECT plan.rule_id, c.server_id, c.subject, 'watched', at - INTERVAL '1 microsecond', '0'
-            FROM linkbeat.server_candidates(plan, previous, at) c
-            ON CONFLICT DO NOTHING;
-        END IF;
-        PERFORM linkbeat.fold_alerts(plan, previous, at);
+    SELECT array_agg(n.server_id) AS servers, array_agg(n.subject) AS subjects, array_agg(n.by_15) AS by_15, array_agg(n.by_60) AS by_60
+    INTO newest FROM linkbeat.newest_samples(plans, at) n;
+    FOREACH plan IN ARRAY plans LOOP
+        PERFORM linkbeat.fold_alerts(plan, previous, at, newest.servers, newest.subjects, newest.by_15, newest.by_60);
     END LOOP;
     PERFORM linkbeat.hold_alerts(at);
     PERFORM linkbeat.tell_alerts(at);

@@ -56,9 +56,41 @@ $$;
 CREATE OR REPLACE FUNCTION linkbeat.is_of_samples(kind text) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN kind IN ('rate', 'link', 'errors', 'filesystem');
 
+-- The newest samples that a turn judges of the interfaces that have a row in linkbeat.alerts, once for all rules: those of half a
+-- minute have one in every second turn, and windows need not be read in the others.
+--   by_15, by_60  times of the newest sample up to 15 and 60 seconds before `at`, the lags of rules; null: there is none
+CREATE OR REPLACE FUNCTION linkbeat.newest_samples(plans linkbeat.alert_plans[], at timestamptz)
+RETURNS TABLE (server_id text, subject text, by_15 timestamptz, by_60 timestamptz) LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    rules  CONSTANT text[] := ARRAY(SELECT p.rule_id FROM unnest(plans) AS p WHERE p.kind IN ('rate', 'link', 'errors'));
+    oldest CONSTANT timestamptz := (SELECT min(a.seen_at) FROM linkbeat.alerts a WHERE a.rule_id = ANY (rules));
+BEGIN
+    IF oldest IS NULL THEN
+        RETURN;
+    END IF;
+    -- The lowest bound is a constant to the planner, which leaves out the chunks before it.
+    RETURN QUERY EXECUTE $sql$
+        SELECT d.server_id, d.subject, a.time, b.time
+        FROM (SELECT DISTINCT x.server_id, x.subject FROM linkbeat.alerts x WHERE x.rule_id = ANY ($1) OFFSET 0) d
+        LEFT JOIN LATERAL (
+            SELECT n.time FROM public.network_interface_metrics n
+            WHERE n.server_id = d.server_id AND n.interface_name = d.subject AND n.time > $2 AND n.time <= $3
+            ORDER BY n.time DESC LIMIT 1
+        ) a ON true
+        LEFT JOIN LATERAL (
+            SELECT n.time FROM public.network_interface_metrics n
+            WHERE n.server_id = d.server_id AND n.interface_name = d.subject AND n.time > $2 AND n.time <= $4
+            ORDER BY n.time DESC LIMIT 1
+        ) b ON true $sql$
+    USING rules, oldest, at - INTERVAL '15 seconds', at - INTERVAL '60 seconds';
+END $$;
+
 -- Judges all that is new of the subjects that have a row in linkbeat.alerts.
-CREATE OR REPLACE FUNCTION linkbeat.fold_alerts(plan linkbeat.alert_plans, previous timestamptz, at timestamptz) RETURNS void
-LANGUAGE plpgsql AS $$
+--   new_servers, new_subjects, by_15, by_60  as linkbeat.newest_samples returns them
+CREATE OR REPLACE FUNCTION linkbeat.fold_alerts(
+    plan linkbeat.alert_plans, previous timestamptz, at timestamptz,
+    new_servers text[], new_subjects text[], by_15 timestamptz[], by_60 timestamptz[]
+) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     is_of_samples CONSTANT boolean := linkbeat.is_of_samples(plan.kind);
     servers       text[];
@@ -75,14 +107,16 @@ BEGIN
     SELECT array_agg(a.server_id ORDER BY a.server_id, a.subject), array_agg(a.subject ORDER BY a.server_id, a.subject),
            array_agg(a.seen_at ORDER BY a.server_id, a.subject), array_agg(a ORDER BY a.server_id, a.subject)
     INTO servers, subjects, since, states
-    FROM linkbeat.alerts a WHERE a.rule_id = plan.rule_id;
-    IF servers IS NULL THEN
-        RETURN;
-    END IF;
+    FROM linkbeat.alerts a
+    LEFT JOIN unnest(new_servers, new_subjects, fold_alerts.by_15, fold_alerts.by_60) AS n(server_id, subject, by_15, by_60)
+         ON plan.kind IN ('rate', 'link', 'errors') AND n.server_id = a.server_id AND n.subject = a.subject
+    WHERE a.rule_id = plan.rule_id
+      AND (plan.kind NOT IN ('rate', 'link', 'errors') OR CASE WHEN plan.lag > INTERVAL '15 seconds' THEN n.by_60 ELSE n.by_15 END > a.seen_at);
     FOR p IN
-        SELECT * FROM linkbeat.alert_points(plan, servers, subjects, since, at - plan.lag, at) AS s WHERE is_of_samples
+        SELECT * FROM linkbeat.alert_points(plan, servers, subjects, since, at - plan.lag, at) AS s
+            WHERE is_of_samples AND servers IS NOT NULL
         UNION ALL
-        SELECT * FROM linkbeat.server_points(plan, servers, subjects, previous, at) AS s WHERE NOT is_of_samples
+        SELECT * FROM linkbeat.server_points(plan, servers, subjects, previous, at) AS s WHERE NOT is_of_samples AND servers IS NOT NULL
     LOOP
         IF p.place <> place THEN
             IF place > 0 THEN
@@ -111,18 +145,65 @@ BEGIN
     WHERE a.rule_id = plan.rule_id AND a.state = 'watched' AND coalesce(a.watched_until, '-infinity') < at - plan.lag;
 END $$;
 
--- What late heartbeats of servers change for a rule: the time that they may have changed is judged again, from before, in
--- the same way. Episodes that nothing recorded yet are recorded, as late ones; what is recorded stays, because somebody may
--- have been told. A subject that is not firing takes on the state that comes out at the end.
+-- What late heartbeats of servers change, in parallel arrays: their rules are asked which subjects may be concerned, all at
+-- once, and those alone are judged again.
+--   turn_since  of this turn: rows after it, less a rule's lag, are yet to be judged
+CREATE OR REPLACE FUNCTION linkbeat.take_late(
+    plans linkbeat.alert_plans[], servers text[], since timestamptz[], until timestamptz[], turn_since timestamptz, at timestamptz
+) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    looked record;
+    late   record;
+BEGIN
+    SELECT array_agg(f.rule_id) AS rules, array_agg(f.server_id) AS servers, array_agg(f.subject) AS subjects, array_agg(f.last) AS lasts
+    INTO looked
+    FROM (
+        SELECT * FROM linkbeat.traffic_candidates(plans, NULL, NULL, servers, take_late.since, take_late.until)
+        UNION ALL
+        SELECT * FROM linkbeat.filesystem_candidates(plans, NULL, NULL, servers, take_late.since, take_late.until)
+        UNION ALL
+        SELECT a.rule_id, a.server_id, a.subject, a.watched_until FROM linkbeat.alerts a WHERE a.server_id = ANY (servers)
+    ) f;
+    PERFORM linkbeat.mark_signs(looked.rules, looked.servers, looked.subjects, looked.lasts, at);
+    FOR late IN
+        SELECT p AS plan, l.*, k.subjects, k.lasts
+        FROM (
+            SELECT c.rule_id, c.server_id, array_agg(c.subject ORDER BY c.subject) AS subjects, array_agg(c.last ORDER BY c.subject) AS lasts
+            FROM (
+                SELECT f.rule_id, f.server_id, f.subject, max(f.last) AS last
+                FROM unnest(looked.rules, looked.servers, looked.subjects, looked.lasts) AS f(rule_id, server_id, subject, last)
+                GROUP BY 1, 2, 3
+            ) c
+            GROUP BY 1, 2
+        ) k
+        JOIN unnest(servers, take_late.since, take_late.until) AS l(server_id, since, until) USING (server_id)
+        JOIN unnest(plans) AS p USING (rule_id)
+        WHERE linkbeat.is_of_samples(p.kind)
+        ORDER BY k.rule_id, k.server_id
+    LOOP
+        IF late.since <= at - (late.plan).lag THEN
+            PERFORM linkbeat.refold_alerts(late.plan, late.server_id, late.since, late.until, at, late.subjects, late.lasts);
+        END IF;
+        IF late.until > at - (late.plan).lag THEN
+            -- To be judged by a later turn, and looked through by none.
+            INSERT INTO linkbeat.alerts AS a (rule_id, server_id, subject, state, seen_at, step, watched_until)
+            SELECT (late.plan).rule_id, late.server_id, c.subject, 'watched', turn_since - (late.plan).lag, '0', c.last
+            FROM unnest(late.subjects, late.lasts) AS c(subject, last)
+            ON CONFLICT (rule_id, server_id, subject) DO UPDATE SET watched_until = greatest(a.watched_until, EXCLUDED.watched_until);
+        END IF;
+    END LOOP;
+END $$;
+
+-- For a rule and a server: the time that late rows may have changed is judged again, from before, in the same way. Episodes
+-- that nothing recorded yet are recorded, as late ones; what is recorded stays, because somebody may have been told. A subject
+-- that is not firing takes on the state that comes out at the end.
+--   of_subjects, lasts  parallel arrays; until when each is to be watched
 CREATE OR REPLACE FUNCTION linkbeat.refold_alerts(
-    plan linkbeat.alert_plans, of_server text, since timestamptz, until timestamptz, at timestamptz
+    plan linkbeat.alert_plans, of_server text, since timestamptz, until timestamptz, at timestamptz, of_subjects text[], lasts timestamptz[]
 ) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     horizon  CONSTANT timestamptz := at - plan.lag;
-    reach    CONSTANT interval := plan.window + (plan.for_ms + plan.keep_ms) * INTERVAL '1 millisecond' + INTERVAL '15 minutes';
-    start    CONSTANT timestamptz := since - reach;
-    subjects text[];
-    lasts    timestamptz[];
+    start    CONSTANT timestamptz := since - linkbeat.late_reach(plan);
     states   linkbeat.alerts[];
     stands   linkbeat.alerts[];  -- as stored; null: not
     fired    linkbeat.alert_events;
@@ -131,11 +212,7 @@ DECLARE
     place    integer := 0;
     was      text;
 BEGIN
-    IF since > horizon THEN
-        RETURN;  -- not passed yet
-    END IF;
-    SELECT array_agg(c.subject ORDER BY c.subject), array_agg(c.last ORDER BY c.subject), array_agg(a ORDER BY c.subject),
-           array_agg(coalesce(
+    SELECT array_agg(a ORDER BY c.place), array_agg(coalesce(
                -- An episode that was recorded is under way at the start.
                (SELECT ROW(e.rule_id, e.server_id, e.subject, 'firing', e.active_at, e.at, NULL, 0, start, INTERVAL '0', NULL, e.value,
                            e.peak, e.reason, false, e.episode, e.sequence, e.severity, NULL, NULL, NULL, NULL)::linkbeat.alerts
@@ -143,26 +220,13 @@ BEGIN
                 WHERE (e.rule_id, e.server_id, e.subject) = (plan.rule_id, of_server, c.subject) AND e.to_state = 'firing' AND e.at <= start
                   AND NOT EXISTS (SELECT FROM linkbeat.alert_events n WHERE n.episode = e.episode AND n.to_state <> 'firing' AND n.at <= start)
                 ORDER BY e.at DESC LIMIT 1),
-               linkbeat.alert_start(plan.rule_id, of_server, c.subject, start)) ORDER BY c.subject)
-    INTO subjects, lasts, stands, states
-    FROM (
-        SELECT k.subject, max(k.last) AS last
-        FROM (
-            SELECT t.subject, t.last FROM linkbeat.traffic_candidates(ARRAY[plan], since - plan.window, until + reach, of_server) t
-            UNION ALL
-            SELECT f.subject, f.last FROM linkbeat.filesystem_candidates(ARRAY[plan], since - plan.window, until + reach, of_server) f
-            UNION ALL
-            SELECT a.subject, a.watched_until FROM linkbeat.alerts a WHERE (a.rule_id, a.server_id) = (plan.rule_id, of_server)
-        ) k
-        GROUP BY 1
-    ) c
+               linkbeat.alert_start(plan.rule_id, of_server, c.subject, start)) ORDER BY c.place)
+    INTO stands, states
+    FROM unnest(of_subjects) WITH ORDINALITY AS c(subject, place)
     LEFT JOIN linkbeat.alerts a ON (a.rule_id, a.server_id, a.subject) = (plan.rule_id, of_server, c.subject);
-    IF subjects IS NULL THEN
-        RETURN;
-    END IF;
     FOR p IN
-        SELECT * FROM linkbeat.alert_points(plan, array_fill(of_server, ARRAY[cardinality(subjects)]), subjects,
-                                            array_fill(start, ARRAY[cardinality(subjects)]), horizon, at)
+        SELECT * FROM linkbeat.alert_points(plan, array_fill(of_server, ARRAY[cardinality(of_subjects)]), of_subjects,
+                                            array_fill(start, ARRAY[cardinality(of_subjects)]), horizon, at)
         UNION ALL
         SELECT (NULL::linkbeat.alert_point).*  -- after the last subject
     LOOP

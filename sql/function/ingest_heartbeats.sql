@@ -87,17 +87,26 @@ BEGIN
                num_nonnulls(cpu_percent, memory_percent, memory_total_mb, memory_used_mb, disk_percent, disk_total_gb,
                             disk_used_gb, load_1m, load_5m, load_15m, uptime_seconds, network_rx_bytes,
                             network_tx_bytes, temperature_celsius) > 0 AS any_metrics
-        FROM unnest(beat_servers, beat_times, beat_boots, beat_intervals, beat_hostnames, beat_guids, beat_boot_ids,
-                    beat_agent_versions, beat_statuses, beat_primaries, beat_os_infos, beat_filesystems,
-                    metric_cpu_percent, metric_memory_percent, metric_memory_total_mb, metric_memory_used_mb,
-                    metric_disk_percent, metric_disk_total_gb, metric_disk_used_gb, metric_network_rx_bytes,
-                    metric_network_tx_bytes, metric_load_1m, metric_load_5m, metric_load_15m, metric_uptime_seconds,
-                    metric_temperature_celsius, beat_skews_ms, beat_reports, beat_identities)
-             WITH ORDINALITY
-             AS n(server_id, time, boot, interval_seconds, hostname, guid, boot_id, agent_version, status, primary_interface,
-                  os_info, filesystems, cpu_percent, memory_percent, memory_total_mb, memory_used_mb, disk_percent,
-                  disk_total_gb, disk_used_gb, network_rx_bytes, network_tx_bytes, load_1m, load_5m, load_15m,
-                  uptime_seconds, temperature_celsius, skew_ms, report, identity, place)
+        FROM (
+            -- In FROM, each array would be written to a tuplestore of its own and read again.
+            SELECT unnest(beat_servers) AS server_id, unnest(beat_times) AS time, unnest(beat_boots) AS boot,
+                   unnest(beat_intervals) AS interval_seconds, unnest(beat_hostnames) AS hostname,
+                   unnest(beat_guids) AS guid, unnest(beat_boot_ids) AS boot_id,
+                   unnest(beat_agent_versions) AS agent_version, unnest(beat_statuses) AS status,
+                   unnest(beat_primaries) AS primary_interface, unnest(beat_os_infos) AS os_info,
+                   unnest(beat_filesystems) AS filesystems, unnest(metric_cpu_percent) AS cpu_percent,
+                   unnest(metric_memory_percent) AS memory_percent, unnest(metric_memory_total_mb) AS memory_total_mb,
+                   unnest(metric_memory_used_mb) AS memory_used_mb, unnest(metric_disk_percent) AS disk_percent,
+                   unnest(metric_disk_total_gb) AS disk_total_gb, unnest(metric_disk_used_gb) AS disk_used_gb,
+                   unnest(metric_network_rx_bytes) AS network_rx_bytes,
+                   unnest(metric_network_tx_bytes) AS network_tx_bytes, unnest(metric_load_1m) AS load_1m,
+                   unnest(metric_load_5m) AS load_5m, unnest(metric_load_15m) AS load_15m,
+                   unnest(metric_uptime_seconds) AS uptime_seconds,
+                   unnest(metric_temperature_celsius) AS temperature_celsius, unnest(beat_skews_ms) AS skew_ms,
+                   unnest(beat_reports) AS report, unnest(beat_identities) AS identity,
+                   generate_subscripts(beat_servers, 1) AS place
+            OFFSET 0
+        ) AS n
         JOIN servers s USING (server_id)
         ORDER BY s.server_id
         FOR UPDATE OF s
@@ -126,7 +135,14 @@ BEGIN
                CASE WHEN NOT is_plain THEN coalesce((judged).delta_kind, '') WHEN was_time IS NULL THEN 'first'
                     WHEN is_reboot THEN 'reboot' WHEN is_from_zero THEN 'reset' WHEN linkbeat.is_gap(elapsed_ms, interval_ms) THEN 'gap' ELSE 'normal' END AS delta_kind,
                CASE WHEN is_plain THEN widened ELSE coalesce((judged).counts_64bit, widened) END AS counts_64bit,
-               (judged).levels,
+               -- As judge marks a row for which it asks earlier ones.
+               CASE WHEN NOT is_plain THEN (judged).levels
+                    WHEN doubts <> '{}' AND rx_bytes < was_rx_bytes AND was_old_levels IS NOT NULL
+                         AND linkbeat.is_in_doubt(doubted, time, interval_ms)
+                         AND NOT linkbeat.have_run(was_old_levels, was_rx_bytes, was_tx_bytes, (previous).rx_bytes_delta,
+                                                   (previous).tx_bytes_delta, (previous).elapsed_ms,
+                                                   linkbeat.in_all_ms(doubted, time, elapsed_ms))
+                    THEN '{}' END AS levels,
                CASE WHEN NOT is_plain THEN (judged).old_levels WHEN doubts IS NOT NULL THEN nullif(doubts, '{}')
                     WHEN NOT is_reboot THEN was_old_levels END AS old_levels,
                CASE WHEN NOT is_plain THEN (judged).doubted_since WHEN doubts = was_old_levels AND NOT is_from_zero THEN was_doubted_since
@@ -143,9 +159,8 @@ BEGIN
             FROM (
                 -- Plain: nothing is held against the row before; all counters grew, by no more than its line carries or
                 -- than its packets confirm, where they are counted; or there is nothing before. What is_plain says here, linkbeat.judge concludes.
-                -- A reboot in no doubt is plain too, and what plain_doubts says, counted from 0 where octets fell.
+                -- A reboot in no doubt is plain too, and so is what has doubts, counted from 0 where octets fell.
                 SELECT l.*, is_reboot OR doubts IS NOT NULL AND rx_bytes < was_rx_bytes AS is_from_zero, was_time IS DISTINCT FROM time AS is_new,  -- what is stored stays as it is
-                       linkbeat.elapsed_ms(was_time, time) AS elapsed_ms,
                        CASE WHEN was_time IS NULL OR is_reboot OR doubts IS NOT NULL AND rx_bytes < was_rx_bytes THEN true
                             WHEN (was_boot <> boot) IS NOT TRUE
                                  AND coalesce(was_levels, '{}') = '{}'
@@ -162,8 +177,7 @@ BEGIN
                                           rx_packets - was_rx_packets, tx_packets - was_tx_packets,
                                           rx_errors - was_rx_errors, tx_errors - was_tx_errors,
                                           rx_dropped - was_rx_dropped, tx_dropped - was_tx_dropped)
-                                 <= linkbeat.delta_limit(linkbeat.elapsed_ms(was_time, time),
-                                                         greatest(was_speed_mbps, speed_mbps))
+                                 <= linkbeat.delta_limit(elapsed_ms, greatest(was_speed_mbps, speed_mbps))
                                  AND (greatest(was_speed_mbps, speed_mbps) IS NOT NULL
                                       OR (rx_packets = 0 OR linkbeat.packets_carry(rx_packets - was_rx_packets, rx_bytes - was_rx_bytes))
                                          AND (tx_packets = 0 OR linkbeat.packets_carry(tx_packets - was_tx_packets, tx_bytes - was_tx_bytes)))
@@ -177,20 +191,40 @@ BEGIN
                 FROM (
                     -- Each sample with the one before it, which the server's row has unless the sample is late or its
                     -- interface new.
-                    SELECT o.*,
+                    SELECT o.*, linkbeat.elapsed_ms(was_time, time) AS elapsed_ms,
                            CASE WHEN was_boot <> boot AND is_newest AND linkbeat.is_uuid_boot(boot) AND NOT linkbeat.is_known_boot(server_id, boot) THEN
-                               linkbeat.is_plain_reboot(previous, time, rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors,
-                                                        tx_errors, rx_dropped, tx_dropped, speed_mbps) ELSE false END AS is_reboot,
+                               linkbeat.is_plain_reboot(
+                                   linkbeat.elapsed_ms(was_time, time), greatest(was_speed_mbps, speed_mbps), rx_bytes, tx_bytes,
+                                   rx_packets, tx_packets, rx_errors, tx_errors, rx_dropped, tx_dropped) ELSE false END AS is_reboot,
                            CASE WHEN (rx_bytes < was_rx_bytes OR was_old_levels IS NOT NULL)
                                      AND is_newest AND (was_boot <> boot) IS NOT TRUE AND coalesce(was_levels, '{}') = '{}' THEN
                                CASE WHEN rx_bytes >= was_rx_bytes
-                                         AND linkbeat.is_in_doubt(linkbeat.oldest(was_doubted_since), time, interval_ms)
+                                         AND linkbeat.is_in_doubt(
+                                             CASE WHEN (doubted = ALL (was_doubted_since)) IS FALSE THEN linkbeat.oldest(was_doubted_since)
+                                                  ELSE doubted END, time, interval_ms)
                                          AND linkbeat.stays_below(was_old_levels, rx_bytes, tx_bytes, rx_packets, tx_packets,
                                                                   rx_errors, tx_errors, rx_dropped, tx_dropped)
                                     THEN was_old_levels
-                                    ELSE linkbeat.plain_doubts(
-                                        previous, time, rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors,
-                                        rx_dropped, tx_dropped, speed_mbps, ifindex, interval_ms) END END AS doubts
+                                    WHEN (doubted = ALL (was_doubted_since)) IS FALSE THEN NULL  -- of several events
+                                    WHEN rx_bytes >= was_rx_bytes THEN linkbeat.doubts_after_growth(
+                                        was_old_levels, linkbeat.is_in_doubt(doubted, time, interval_ms),
+                                        (previous).delta_kind IN ('normal', 'gap') AND (previous).elapsed_ms > 0,
+                                        (previous).elapsed_ms, linkbeat.elapsed_ms(was_time, time),
+                                        (previous).rx_bytes_delta, (previous).tx_bytes_delta, doubted, interval_ms, server_id, name,
+                                        was_rx_bytes, was_tx_bytes, was_rx_packets, was_tx_packets, was_rx_errors,
+                                        was_tx_errors, was_rx_dropped, was_tx_dropped,
+                                        rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_dropped, tx_dropped)
+                                    ELSE linkbeat.doubts_after_fall(
+                                        was_old_levels, linkbeat.is_in_doubt(doubted, time, interval_ms),
+                                        ((previous).ifindex <> ifindex) IS TRUE,
+                                        (previous).delta_kind IN ('normal', 'gap') AND (previous).elapsed_ms > 0,
+                                        (previous).elapsed_ms, linkbeat.elapsed_ms(was_time, time), greatest(was_speed_mbps, speed_mbps),
+                                        (previous).rx_bytes_delta, (previous).tx_bytes_delta, doubted, was_time, time, interval_ms,
+                                        server_id, name,
+                                        was_rx_bytes, was_tx_bytes, was_rx_packets, was_tx_packets, was_rx_errors,
+                                        was_tx_errors, was_rx_dropped, was_tx_dropped,
+                                        rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_dropped, tx_dropped)
+                                    END END AS doubts
                     FROM (
                     -- Its fields once: each look into the composite walks over those before it.
                     SELECT w.*, (previous).time AS was_time, (previous).rx_bytes AS was_rx_bytes, (previous).tx_bytes AS was_tx_bytes,
@@ -200,7 +234,9 @@ BEGIN
                            (previous).speed_mbps AS was_speed_mbps, (previous).boot AS was_boot, (previous).levels AS was_levels,
                            (previous).old_levels AS was_old_levels, (previous).doubted_since AS was_doubted_since,
                            (previous).counts_64bit AS was_counts_64bit, (previous).is_folded AS was_folded,
-                           (previous).is_up AS was_up, (previous).first_seen AS was_first_seen
+                           (previous).is_up AS was_up, (previous).first_seen AS was_first_seen,
+                           CASE WHEN (previous).doubted_since IS NOT NULL
+                                THEN linkbeat.doubted_once((previous).doubted_since) END AS doubted
                     FROM (
                     SELECT n.*, b.server_id, b.time, b.boot, b.interval_ms, b.is_newest, b.known,
                            b.uptime_seconds, b.primary_interface,
@@ -212,15 +248,20 @@ BEGIN
                     FROM (
                         -- A full join is hashed or merged, however few rows the planner expects: in a nested loop, thousands
                         -- of interfaces would each be compared with thousands.
-                        SELECT * FROM unnest(
-                            sample_beats, sample_names, sample_rx_bytes, sample_tx_bytes, sample_rx_packets, sample_tx_packets,
-                            sample_is_up, sample_rx_errors, sample_tx_errors, sample_rx_dropped, sample_tx_dropped, sample_kinds,
-                            sample_stacked_on, sample_speeds, sample_operstates, sample_ifindexes, sample_is_lowest,
-                            sample_carrier_changes, sample_os_names)
-                            WITH ORDINALITY
-                            AS s(place, name, rx_bytes, tx_bytes, rx_packets, tx_packets, is_up, rx_errors, tx_errors,
-                                 rx_dropped, tx_dropped, kind, stacked_on, speed_mbps, operstate, ifindex, is_lowest,
-                                 carrier_changes, os_name, ordinal)
+                        SELECT * FROM (
+                            SELECT unnest(sample_beats) AS place, unnest(sample_names) AS name,
+                                   unnest(sample_rx_bytes) AS rx_bytes, unnest(sample_tx_bytes) AS tx_bytes,
+                                   unnest(sample_rx_packets) AS rx_packets, unnest(sample_tx_packets) AS tx_packets,
+                                   unnest(sample_is_up) AS is_up, unnest(sample_rx_errors) AS rx_errors,
+                                   unnest(sample_tx_errors) AS tx_errors, unnest(sample_rx_dropped) AS rx_dropped,
+                                   unnest(sample_tx_dropped) AS tx_dropped, unnest(sample_kinds) AS kind,
+                                   unnest(sample_stacked_on) AS stacked_on, unnest(sample_speeds) AS speed_mbps,
+                                   unnest(sample_operstates) AS operstate, unnest(sample_ifindexes) AS ifindex,
+                                   unnest(sample_is_lowest) AS is_lowest,
+                                   unnest(sample_carrier_changes) AS carrier_changes,
+                                   unnest(sample_os_names) AS os_name, generate_subscripts(sample_beats, 1) AS ordinal
+                            OFFSET 0
+                        ) AS s
                         FULL JOIN remembered r USING (place, name)
                         OFFSET 0
                     ) n

@@ -14,9 +14,16 @@ BEGIN
         server_id, time, cpu_percent, memory_percent, memory_total_mb, memory_used_mb, disk_percent, disk_total_gb,
         disk_used_gb, load_1m, load_5m, load_15m, uptime_seconds, temperature_celsius)
     SELECT n.*
-    FROM unnest(beat_servers, beat_times, cpu_percent, memory_percent, memory_total_mb, memory_used_mb, disk_percent,
-                disk_total_gb, disk_used_gb, load_1m, load_5m, load_15m, uptime_seconds, temperature_celsius)
-         AS n(server_id, time, cpu, memory, memory_total, memory_used, disk, disk_total, disk_used, l1, l5, l15, uptime, temperature)
+    FROM (
+        -- In FROM, each array would be written to a tuplestore of its own and read again.
+        SELECT unnest(beat_servers) AS server_id, unnest(beat_times) AS time, unnest(cpu_percent) AS cpu,
+               unnest(memory_percent) AS memory, unnest(memory_total_mb) AS memory_total,
+               unnest(memory_used_mb) AS memory_used, unnest(disk_percent) AS disk,
+               unnest(disk_total_gb) AS disk_total, unnest(disk_used_gb) AS disk_used, unnest(load_1m) AS l1,
+               unnest(load_5m) AS l5, unnest(load_15m) AS l15, unnest(uptime_seconds) AS uptime,
+               unnest(temperature_celsius) AS temperature
+        OFFSET 0
+    ) AS n
     WHERE num_nonnulls(cpu, memory, memory_total, memory_used, disk, disk_total, disk_used, l1, l5, l15, uptime,
                        temperature) > 0
     ON CONFLICT DO NOTHING;
@@ -26,9 +33,13 @@ BEGIN
             server_id, time, mount_point, device, fs_type, total_bytes, used_bytes, available_bytes, percent, state)
         SELECT beat_servers[place], beat_times[place], mount_point, device, fs_type, total_bytes, used_bytes,
                available_bytes, percent, state
-        FROM unnest(mount_beats, mount_points, mount_devices, mount_types, mount_total_bytes, mount_used_bytes,
-                    mount_available_bytes, mount_percents, mount_states)
-             AS n(place, mount_point, device, fs_type, total_bytes, used_bytes, available_bytes, percent, state)
+        FROM (
+            SELECT unnest(mount_beats) AS place, unnest(mount_points) AS mount_point, unnest(mount_devices) AS device,
+                   unnest(mount_types) AS fs_type, unnest(mount_total_bytes) AS total_bytes,
+                   unnest(mount_used_bytes) AS used_bytes, unnest(mount_available_bytes) AS available_bytes,
+                   unnest(mount_percents) AS percent, unnest(mount_states) AS state
+            OFFSET 0
+        ) AS n
         -- A mount over a mount stands twice in a heartbeat: the first of them counts.
         ON CONFLICT DO NOTHING;
     END IF;

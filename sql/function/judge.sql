@@ -51,7 +51,7 @@ DECLARE
     below_half integer := 0;
     accepted boolean[] := '{}';
     usual    record;
-    rates    double precision[];
+    ran_as_usual boolean[];
     rates_since timestamptz;
     in_all   double precision;
     is_doubted_now boolean[] := array_fill(false, '{8}');
@@ -209,9 +209,10 @@ BEGIN
             IF rates_since IS DISTINCT FROM base.doubted_since[n] THEN
                 is_asked := true;
                 rates_since := base.doubted_since[n];
-                rates := linkbeat.usual_octets(m, rates_since);
+                ran_as_usual := linkbeat.ran_as_usual(
+                    m.server_id, m.interface_name, m.time, m.interval_ms, rates_since, level[1], level[2], in_all);
             END IF;
-            CONTINUE WHEN level[2 - n % 2]::double precision <= 1.5 * rates[2 - n % 2] * in_all;
+            CONTINUE WHEN ran_as_usual[2 - n % 2];
         END IF;
         old[n] := base.old_levels[n];
         since[n] := base.doubted_since[n];

@@ -45,11 +45,11 @@ LANGUAGE sql IMMUTABLE AS $$
     FROM (SELECT (abs(hashtext(of_server)::bigint) % 300) * INTERVAL '1 second' AS shift) o
 $$;
 
--- Takes the counters in of which a server's row has only the newest value, and the resets in the rows of the newest seconds
--- and of what came late. At the first turn ever, what is there is the beginning.
+-- Takes the counters in of which a server's row has only the newest value. At the first turn ever, what is there is the
+-- beginning.
+--   suspects  servers of which there may be something to take in (linkbeat.suspect_servers), beside those with marks
 CREATE OR REPLACE FUNCTION linkbeat.mark_servers(
-    previous timestamptz, at timestamptz, since timestamptz, until timestamptz,
-    late_servers text[], late_since timestamptz[], late_until timestamptz[]
+    suspects text[], previous timestamptz, at timestamptz
 ) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO linkbeat.alert_marks AS m (server_id, conflicts, dropped, rejected, conflicts_at, dropped_at, rejected_at,
@@ -66,7 +66,8 @@ BEGIN
                -- The agent's counters begin again with it.
                CASE WHEN NOT isfinite(previous) THEN 0 WHEN r.dropped < m.dropped THEN r.dropped
                     ELSE r.dropped - coalesce(m.dropped, 0) END AS grown
-        FROM public.servers s LEFT JOIN linkbeat.alert_marks m USING (server_id)
+        FROM (SELECT unnest(suspects) UNION SELECT a.server_id FROM linkbeat.alert_marks a) AS u(server_id)
+        JOIN public.servers s USING (server_id) LEFT JOIN linkbeat.alert_marks m USING (server_id)
         CROSS JOIN LATERAL (SELECT coalesce((s.agent_report ->> 'dropped')::bigint, m.dropped, 0) AS dropped,
                                    coalesce((s.agent_report ->> 'rejected')::bigint, m.rejected, 0) AS rejected) r
         WHERE (s.conflicts, r.dropped, r.rejected) IS DISTINCT FROM (coalesce(m.conflicts, 0), coalesce(m.dropped, 0), coalesce(m.rejected, 0))
@@ -81,27 +82,24 @@ BEGIN
         skew_count = CASE WHEN m.skew_at IS NOT DISTINCT FROM EXCLUDED.skew_at THEN m.skew_count
                           WHEN EXCLUDED.skew_count = 0 THEN 0 ELSE m.skew_count + 1 END,
         skew_at = EXCLUDED.skew_at;
-
-    EXECUTE $sql$
-        INSERT INTO linkbeat.alert_marks AS m (server_id, resets_at, implausible_at)
-        SELECT r.server_id, coalesce((array_agg(DISTINCT r.time ORDER BY r.time DESC) FILTER (WHERE r.delta_kind = 'reset'))[1:100], '{}'),
-               max(r.time) FILTER (WHERE r.delta_kind = 'rejected')
-        FROM (
-            SELECT server_id, time, delta_kind FROM public.network_interface_metrics
-            WHERE time > $1 AND time <= $2 AND delta_kind IN ('reset', 'rejected') AND NOT is_folded
-            UNION ALL
-            SELECT n.server_id, n.time, n.delta_kind
-            FROM unnest($3, $4, $5) AS l(server_id, since, until)
-            JOIN public.network_interface_metrics n ON n.server_id = l.server_id AND n.time BETWEEN l.since AND l.until
-                 AND n.delta_kind IN ('reset', 'rejected') AND NOT n.is_folded AND n.time > $6
-        ) r
-        GROUP BY 1
-        ON CONFLICT (server_id) DO UPDATE SET
-            resets_at = (SELECT coalesce((array_agg(DISTINCT t ORDER BY t DESC) FILTER (WHERE t > $6))[1:100], '{}')
-                         FROM unnest(m.resets_at || EXCLUDED.resets_at) AS t),
-            implausible_at = greatest(m.implausible_at, EXCLUDED.implausible_at) $sql$
-    USING since, until, late_servers, late_since, late_until, mark_servers.at - INTERVAL '1 day';
 END $$;
+
+-- Takes in the resets and the rejected readings of rows that are new or came late, in parallel arrays as linkbeat.traffic_candidates
+-- returns them.
+CREATE OR REPLACE FUNCTION linkbeat.mark_signs(
+    of_rules text[], of_servers text[], delta_kinds text[], times timestamptz[], at timestamptz
+) RETURNS void LANGUAGE sql AS $$
+    INSERT INTO linkbeat.alert_marks AS m (server_id, resets_at, implausible_at)
+    SELECT r.server_id, coalesce((array_agg(DISTINCT r.time ORDER BY r.time DESC) FILTER (WHERE r.delta_kind = 'reset'))[1:100], '{}'),
+           max(r.time) FILTER (WHERE r.delta_kind = 'rejected')
+    FROM unnest(of_rules, of_servers, delta_kinds, times) AS r(rule_id, server_id, delta_kind, time)
+    WHERE r.rule_id IS NULL AND r.time > mark_signs.at - INTERVAL '1 day'
+    GROUP BY 1
+    ON CONFLICT (server_id) DO UPDATE SET
+        resets_at = (SELECT coalesce((array_agg(DISTINCT t ORDER BY t DESC) FILTER (WHERE t > mark_signs.at - INTERVAL '1 day'))[1:100], '{}')
+                     FROM unnest(m.resets_at || EXCLUDED.resets_at) AS t),
+        implausible_at = greatest(m.implausible_at, EXCLUDED.implausible_at)
+$$;
 
 CREATE OR REPLACE FUNCTION linkbeat.server_points(
     plan linkbeat.alert_plans, of_servers text[], of_subjects text[], previous timestamptz, at timestamptz

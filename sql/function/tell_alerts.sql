@@ -15,6 +15,13 @@ CREATE OR REPLACE FUNCTION linkbeat.alert_json(
         'until', cleared_at, 'reason', left(reason, 300))
 $$;
 
+-- The same with the note and the runbook that its rule has now; null: none, or the rule was removed. A note is cut, because a message
+-- names up to 20 alerts.
+CREATE OR REPLACE FUNCTION linkbeat.with_note(shown jsonb) RETURNS jsonb LANGUAGE sql STABLE AS $$
+    SELECT shown || jsonb_build_object('note', nullif(left(r.spec ->> 'note', 500), ''), 'runbook', nullif(r.spec ->> 'runbook', ''))
+    FROM (SELECT) AS one LEFT JOIN linkbeat.alert_rules r ON r.rule_id = shown ->> 'rule'
+$$;
+
 CREATE OR REPLACE FUNCTION linkbeat.takes(c linkbeat.alert_channels, severity text, channels text[]) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN c.enabled AND linkbeat.severity_rank(severity) >= linkbeat.severity_rank(c.min_severity)

@@ -56,8 +56,8 @@ CREATE OR REPLACE FUNCTION linkbeat.write_fleet_message(episode uuid, sequence i
 LANGUAGE sql AS $$
     INSERT INTO linkbeat.outbox (channel_id, kind, payload, created_at, next_attempt_at)
     SELECT c.channel_id, 'fleet',
-           jsonb_build_object('id', format('%s.%s', episode, sequence), 'episode', episode, 'rule', p.rule_id,
-                              'severity', p.severity, 'server_id', NULL, 'subject', 'fleet') || shown, at, at
+           linkbeat.with_note(jsonb_build_object('id', format('%s.%s', episode, sequence), 'episode', episode, 'rule', p.rule_id,
+                                                 'severity', p.severity, 'server_id', NULL, 'subject', 'fleet') || shown), at, at
     FROM linkbeat.alert_channels c
     CROSS JOIN LATERAL (
         SELECT p.rule_id, p.severity FROM linkbeat.alert_plans p

@@ -63,14 +63,17 @@ BEGIN
         linkbeat.note_token_use, linkbeat.register_server, linkbeat.remove_server, linkbeat.revoke_token,
         linkbeat.set_quota, linkbeat.listen, linkbeat.evaluate_alerts, linkbeat.set_alert_rule, linkbeat.delete_alert_rule,
         linkbeat.set_alert_channel, linkbeat.delete_alert_channel, linkbeat.set_alert_mute, linkbeat.delete_alert_mute,
-        linkbeat.acknowledge_alert, linkbeat.claim_messages, linkbeat.message_delivered, linkbeat.message_failed
+        linkbeat.act_as, linkbeat.audit, linkbeat.set_labels, linkbeat.request_report, linkbeat.acknowledge_alert, linkbeat.claim_messages, linkbeat.message_delivered, linkbeat.message_failed
     TO linkbeat_ingest;
 
     GRANT SELECT ON
         public.servers, linkbeat.server_config, linkbeat.installation, linkbeat.schema_version, linkbeat.jobs,
-        linkbeat.tokens, linkbeat.removals, linkbeat.ended_sessions
+        linkbeat.tokens, linkbeat.removals, linkbeat.ended_sessions, linkbeat.server_labels, linkbeat.quotas
     TO linkbeat_read;
-    GRANT EXECUTE ON FUNCTION linkbeat.unsigned, linkbeat.still_shared, linkbeat.is_online, linkbeat.alert_episodes TO linkbeat_read;
+    GRANT EXECUTE ON FUNCTION linkbeat.unsigned, linkbeat.still_shared, linkbeat.is_online, linkbeat.alert_episodes,
+        linkbeat.tags_of, linkbeat.tag_key, linkbeat.has_tags, linkbeat.is_tagged, linkbeat.matches_tags, linkbeat.version_of,
+        linkbeat.labels_json, linkbeat.quota_json
+    TO linkbeat_read;
     -- Of channels, all but what is secret.
     GRANT SELECT ON linkbeat.alert_clock, linkbeat.listening, linkbeat.alert_mutes TO linkbeat_read;
     GRANT SELECT (channel_id, kind, min_severity, sends_resolved, sends_late, digest, time_zone, enabled, managed_by)
@@ -78,7 +81,7 @@ BEGIN
 
     -- For the routes and the delivery of alerts. The service puts a channel's secrets into `secret`, never into `spec`.
     GRANT SELECT (spec) ON linkbeat.alert_channels TO linkbeat_read;
-    GRANT EXECUTE ON FUNCTION linkbeat.is_muted, linkbeat.is_mute_on, linkbeat.globs_regex TO linkbeat_read;
+    GRANT EXECUTE ON FUNCTION linkbeat.is_muted, linkbeat.is_mute_on, linkbeat.globs_regex, linkbeat.is_server_in TO linkbeat_read;
     GRANT EXECUTE ON FUNCTION linkbeat.alert_channel_secrets, linkbeat.claim_deliveries, linkbeat.oldest_undelivered, linkbeat.standing_alerts
     TO linkbeat_ingest;
 
@@ -90,7 +93,7 @@ BEGIN
         public.network_traffic_1m, public.network_traffic_15m, public.network_traffic_1h, public.network_traffic_1d,
         public.filesystem_samples, public.filesystem_metrics_1m, public.filesystem_metrics_15m,
         public.filesystem_metrics_1h, public.filesystem_metrics_1d, public.quotas,
-        public.alerts, public.alert_events, public.alert_rules, public.alert_messages
+        public.alerts, public.alert_events, public.alert_rules, public.alert_messages, public.audit_log, public.server_tags
     TO linkbeat_read, analyst;
     GRANT EXECUTE ON FUNCTION
         public.billing_period, public.day_start, public.network_counters, linkbeat.thinning_step, public.network_days,

@@ -23,9 +23,12 @@ SELECT s.server_id,
        (s.agent_report ->> 'rejected')::bigint AS rejected,
        s.agent_report ? 'truncated' AS is_truncated,
        c.config,
-       c.changed_at AS config_changed_at
+       CASE WHEN c.config IS NOT NULL THEN c.changed_at END AS config_changed_at,
+       l.display_name,
+       linkbeat.tags_of(l.tags, s.agent_report) AS tags
 FROM public.servers s
-LEFT JOIN linkbeat.server_config c USING (server_id);
+LEFT JOIN linkbeat.server_config c USING (server_id)
+LEFT JOIN linkbeat.server_labels l USING (server_id);
 
 COMMENT ON VIEW public.agent_overview IS
     'One row for each agent: lateness of its heartbeats, state of its delivery, and remote configuration.';
@@ -50,3 +53,5 @@ COMMENT ON COLUMN public.agent_overview.rejected IS 'Heartbeats that the service
 COMMENT ON COLUMN public.agent_overview.is_truncated IS 'Whether interfaces were left out of the newest heartbeat to make it fit; null: not reported.';
 COMMENT ON COLUMN public.agent_overview.config IS 'Remote configuration that overrides the agent''s own settings; null: none.';
 COMMENT ON COLUMN public.agent_overview.config_changed_at IS 'When that was set; null: none is set.';
+COMMENT ON COLUMN public.agent_overview.display_name IS 'The name that an administrator gave the server; null: none.';
+COMMENT ON COLUMN public.agent_overview.tags IS 'Tags of the server, as in server_tags.';

@@ -36,8 +36,11 @@ SELECT s.server_id,
        linkbeat.still_shared(s.shared_since, s.shared_at) AS shared_since,
        s.shared_at,
        s.reported_status IS NOT DISTINCT FROM 'paused' AS is_paused,
-       (s.latest_metrics).temperature_celsius
-FROM public.servers s;
+       (s.latest_metrics).temperature_celsius,
+       l.display_name,
+       linkbeat.tags_of(l.tags, s.agent_report) AS tags
+FROM public.servers s
+LEFT JOIN linkbeat.server_labels l USING (server_id);
 
 COMMENT ON VIEW public.server_overview IS
     'One row for each server: identity, status, and the values of its newest heartbeat.';
@@ -75,3 +78,20 @@ COMMENT ON COLUMN public.server_overview.shared_since IS 'When two machines were
 COMMENT ON COLUMN public.server_overview.shared_at IS 'When two machines were last detected to report under this id; null: never.';
 COMMENT ON COLUMN public.server_overview.is_paused IS 'Whether the agent is paused: it sends heartbeats without measurements.';
 COMMENT ON COLUMN public.server_overview.temperature_celsius IS 'Temperature of the hottest sensor, in degrees Celsius; null: not reported.';
+COMMENT ON COLUMN public.server_overview.display_name IS 'The name that an administrator gave the server; null: none.';
+COMMENT ON COLUMN public.server_overview.tags IS 'Words and key=value pairs, sorted: those set for the server, and the agent''s own.';
+
+CREATE OR REPLACE VIEW public.server_tags AS
+SELECT s.server_id, t.tag, linkbeat.tag_key(t.tag) AS key,
+       CASE WHEN strpos(t.tag, '=') > 0 THEN substr(t.tag, strpos(t.tag, '=') + 1) END AS value,
+       CASE WHEN t.tag = ANY (l.tags) THEN 'set' ELSE 'agent' END AS source
+FROM public.servers s
+LEFT JOIN linkbeat.server_labels l USING (server_id)
+CROSS JOIN LATERAL unnest(linkbeat.tags_of(l.tags, s.agent_report)) AS t(tag);
+
+COMMENT ON VIEW public.server_tags IS 'One row for each tag of each server: join it to filter and group by tag.';
+COMMENT ON COLUMN public.server_tags.server_id IS 'The name under which the machine reports.';
+COMMENT ON COLUMN public.server_tags.tag IS 'The tag: a word, or key=value.';
+COMMENT ON COLUMN public.server_tags.key IS 'The part before the =; of a word, the word.';
+COMMENT ON COLUMN public.server_tags.value IS 'The part after the =; null: the tag is a word.';
+COMMENT ON COLUMN public.server_tags.source IS 'set: by an administrator; agent: by the agent''s own setting.';

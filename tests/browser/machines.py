@@ -3,6 +3,8 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
+
 from tests.browser.serving import Served
 from tests.helpers.support import boot_id, heartbeat, interface
 
@@ -70,3 +72,27 @@ def filesystem(mount_point: str, percent: float, **more: Any) -> dict[str, Any]:
     used = round(percent * 10**9)
     sizes = {"total_bytes": 100 * 10**9, "used_bytes": used, "available_bytes": 100 * 10**9 - used, "percent": percent}
     return {"mount_point": mount_point, "device": "/dev/sda1", "fs_type": "ext4"} | sizes | more
+
+
+async def evaluate(database: asyncpg.Connection, after: timedelta = MINUTE) -> None:
+    """An evaluation of alerts, as if the last one was so long ago."""
+    await database.execute("UPDATE linkbeat.alert_clock SET evaluated_at = evaluated_at - $1::interval", after)
+    await database.execute("SELECT linkbeat.evaluate_alerts()")
+
+
+async def fires(
+    database: asyncpg.Connection, rule_id: str, subject: str = "", *, since: timedelta = MINUTE, **columns: Any
+) -> None:
+    """An alert of nas that fires, as an evaluation would have stored it."""
+    values = {"severity": "warning", "sequence": 1} | columns
+    names = "".join(f", {name}" for name in values)
+    places = "".join(f", ${place}" for place in range(4, 4 + len(values)))
+    await database.execute(
+        "INSERT INTO linkbeat.alerts "
+        f"(rule_id, server_id, subject, state, active_at, fired_at, seen_at, episode{names}) "
+        f"VALUES ($1, 'nas', $2, 'firing', now() - $3::interval, now(), now(), gen_random_uuid(){places}) "
+        "ON CONFLICT (rule_id, server_id, subject) DO UPDATE SET "
+        "(state, active_at, reason, value, severity, cleared_at) = "
+        "(EXCLUDED.state, EXCLUDED.active_at, EXCLUDED.reason, EXCLUDED.value, EXCLUDED.severity, NULL)",
+        rule_id, subject, since, *values.values(),
+    )  # fmt: skip

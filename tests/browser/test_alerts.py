@@ -8,6 +8,7 @@ from typing import Any
 import asyncpg
 from playwright.async_api import Page, expect
 
+from tests.browser.machines import evaluate
 from tests.browser.serving import Served, violations
 from tests.helpers.support import heartbeat
 
@@ -23,12 +24,6 @@ async def report(site: Served, minutes: int = 20) -> None:
         count = minutes * 2 - number
         await site.client.post(heartbeat("web-1", at=at, eth0=(10**12 + BYTES * count, 10**9 + 10_000 * count)))
         await site.client.post(heartbeat("db-1", at=at, eth0=(10**9 + 1000 * count, 10**9 + 1000 * count)))
-
-
-async def evaluate(database: asyncpg.Connection) -> None:
-    """A turn, whenever the last one was."""
-    await database.execute("UPDATE linkbeat.alert_clock SET evaluated_at = evaluated_at - interval '1 minute'")
-    await database.execute("SELECT linkbeat.evaluate_alerts()")
 
 
 async def shoot(page: Page, name: str) -> None:
@@ -69,6 +64,9 @@ async def test_a_rule_is_tried_on_the_past_fires_and_is_muted(
     await expect(page.locator("#bell")).to_contain_text("1 alert fires")
     await expect(page.locator("#history .episode")).to_have_count(1)
     await shoot(page, "now")
+    await page.goto("/servers/web-1")
+    await expect(page.locator("#warnings li")).to_contain_text("eth0: greater of", ignore_case=True)
+    await page.goto("/alerts")
 
     await alert.get_by_role("button", name="Acknowledge").click()
     await expect(alert).to_contain_text("seen by")

@@ -9,7 +9,18 @@ from playwright.async_api import Page, expect
 
 from service.settings import Settings
 from tests.browser.conftest import Complaints
-from tests.browser.machines import MARKUP, MINUTE, REBOOTED, RESET, beat, filesystem, minute_now, nas
+from tests.browser.machines import (
+    MARKUP,
+    MINUTE,
+    REBOOTED,
+    RESET,
+    beat,
+    evaluate,
+    filesystem,
+    fires,
+    minute_now,
+    nas,
+)
 from tests.browser.server_page import NOTHING, PLOT, opened, zoom
 from tests.browser.serving import Served, served, violations
 from tests.helpers.support import heartbeat, interface
@@ -28,9 +39,6 @@ async def test_it_says_at_once_whether_the_server_lives_and_what_it_moves(site: 
     )
     # The sum over eth0 and eth1, and not over wg0, which eth0 carries.
     await expect(page.locator("#figure-now")).to_have_text(re.compile(r"1\.10\sMbit/s.*500\skbit/s"))
-    # A disc is full as it is.
-    await expect(page.locator("#warnings li")).to_have_count(1)
-    await expect(page.locator("#warnings")).to_contain_text("/srv/data is 97.5\u00a0% full.")
     rows = page.locator("#interfaces tbody tr")
     assert await rows.locator("a").all_inner_texts() == ["eth0", "eth1", "eth2", "wg0"]
     await expect(rows.nth(0)).to_contain_text("primary")
@@ -63,7 +71,7 @@ async def test_the_temperature_is_shown_of_machines_alone_that_report_it(site: S
 TMP = "/tmp"  # noqa: S108 - where AppImages mount themselves; nothing is written there
 
 
-async def test_images_that_are_always_full_are_no_warning(site: Served, page: Page) -> None:
+async def test_images_that_are_always_full_are_no_warning(site: Served, page: Page, database: Any) -> None:
     full = {"percent": 100.0, "total_bytes": 700_000_000, "used_bytes": 700_000_000, "available_bytes": 0}
     images = [
         (f"{TMP}/.mount_ObsidiAbc123", "fuse.Obsidian-1.5.AppImage"),
@@ -74,28 +82,68 @@ async def test_images_that_are_always_full_are_no_warning(site: Served, page: Pa
     mounts = [{"mount_point": at, "fs_type": fs_type, **full} for at, fs_type in [*images, ("/srv", "ext4")]]
     last = minute_now()
     await site.client.post_batch([beat("nas", last - (1 - n) * MINUTE, n, n, filesystems=mounts) for n in range(2)])
+    await evaluate(database)
 
     await opened(page)
 
     await expect(page.locator(".filesystem")).to_have_count(len(mounts))
     await expect(page.locator(".filesystem .tag", has_text="read-only")).to_have_count(len(images))
     await expect(page.locator("#warnings li")).to_have_count(1)
-    await expect(page.locator("#warnings")).to_contain_text("/srv is 100\u00a0% full.")
+    await expect(page.locator("#warnings")).to_contain_text("/srv: 100.0 % used. 0 B are available.")
 
 
 async def test_two_machines_under_one_id_are_said_for_as_long_as_they_are(
     site: Served, database: asyncpg.Connection, page: Page
 ) -> None:
-    last = await nas(site)
+    await nas(site)
+    await database.execute("SELECT linkbeat.set_alert_rule('account', 'account', '{\"keep_seconds\": 0}')")
     await database.execute("UPDATE servers SET shared_since = now(), shared_at = now()")
+    await evaluate(database)
     await opened(page)
-    banner = page.locator("#warnings li", has_text="Two machines report as nas")
-    await expect(banner).to_have_count(1)
+    banner = page.locator("#warnings li", has_text="Two machines report under its id.")
+    await expect(banner).to_contain_text("set another LINKBEAT_SERVER_ID on one of them")
 
     await database.execute("UPDATE servers SET shared_since = NULL, shared_at = NULL")
-    await site.client.post(beat("nas", last + timedelta(seconds=30), REBOOTED, RESET))
+    await evaluate(database)
+    await evaluate(database)
+    await page.reload()
+    await expect(page.locator("#note-today")).not_to_be_empty()
 
     await expect(banner).to_have_count(0)
+
+
+async def test_the_alerts_that_fire_are_its_warnings_the_worst_first_each_with_a_remedy(
+    site: Served, page: Page, database: asyncpg.Connection
+) -> None:
+    rule = {
+        "kind": "rate",
+        "above_bps": 900_000,
+        "note": "Call the network team.",
+        "runbook": "https://wiki.example.net/busy",
+    }
+    await nas(site, delivery={"queued": 40, "oldest_seconds": 4000})
+    await site.client.http.put("/api/v1/alert-rules/busy", json=rule)
+    troubles = "3 heartbeats were dropped; heartbeats were rejected; its spool is in memory; interfaces are left out"
+    await fires(database, "busy", "eth0", value=1e6, peak=2e6)
+    await fires(database, "agent", reason=troubles)
+    await fires(database, "silent", reason="silent", severity="critical", since=timedelta(hours=2))
+    await fires(database, "filesystem", "/srv/data", reason="97.5 % used")
+
+    await opened(page)
+
+    warnings = page.locator("#warnings li")
+    await expect(warnings).to_have_count(5)
+    await expect(warnings.first).to_contain_text("No heartbeat since ")
+    await expect(warnings.first).to_contain_text("systemctl status linkbeat-agent")
+    for words in (
+        re.compile(
+            r"eth0: .*above 900\skbit/s over 5\smin.*rule busy; now 1.*Mbit/s\..*Call the network team\. https://wiki"
+        ),
+        re.compile(r"3 heartbeats were dropped.*_SPOOL_MIB.*refused\.ndjson.*doctor.*LINKBEAT_EXCLUDE_INTERFACES"),
+        re.compile(r"/srv/data: 97\.5 % used\. .* are available\."),
+        re.compile(r"40 heartbeats wait on the machine, the oldest for 1\sh 6\smin"),
+    ):
+        await expect(warnings.filter(has_text=words)).to_have_count(1)
 
 
 async def test_what_reports_seldom_has_wide_buckets_and_no_gaps(site: Served, page: Page) -> None:
@@ -165,7 +213,7 @@ async def test_a_heartbeat_shows_within_two_seconds(site: Served, page: Page) ->
     await expect(row.locator(".badge")).to_have_text("up", timeout=1_000)
 
 
-async def test_names_are_text_wherever_they_stand(site: Served, page: Page) -> None:
+async def test_names_are_text_wherever_they_stand(site: Served, page: Page, database: Any) -> None:
     name = MARKUP.replace("/", "")
     hostile = beat("nas", minute_now(), 1, 1) | {"hostname": MARKUP, "agent_version": MARKUP, "primary_interface": name}
     hostile["os_info"] = {"pretty_name": MARKUP}
@@ -175,6 +223,7 @@ async def test_names_are_text_wherever_they_stand(site: Served, page: Page) -> N
     ]
     hostile["filesystems"] = [filesystem(MARKUP, 99, device=MARKUP, fs_type=MARKUP, state="<b>gone</b>")]
     await site.client.post(hostile)
+    await fires(database, "filesystem", MARKUP, reason="<b>gone</b>")
 
     await opened(page)
     await page.get_by_role("link", name=name, exact=True).click()
@@ -277,38 +326,16 @@ async def test_a_page_that_gets_no_answer_says_so_and_recovers_by_itself(
 
 async def test_a_server_that_is_silent_is_offline_with_a_remedy(site: Served, page: Page, database: Any) -> None:
     await nas(site)
-    await database.execute(
-        "UPDATE servers SET received_at = now() - INTERVAL '2 hours', shared_since = now(), shared_at = now()"
-    )
+    await database.execute("UPDATE servers SET received_at = now() - INTERVAL '2 hours'")
 
     await page.goto("/servers/nas")
 
     await expect(page.locator("#status")).to_have_text(re.compile(r"Silent 2\sh"))
     await expect(page.locator("#seen")).to_have_text("last heartbeat 2\u00a0h ago")
-    await expect(page.locator("#warnings li").first).to_contain_text("No heartbeat since ")
-    await expect(page.locator("#warnings")).to_contain_text("systemctl status linkbeat-agent")
-    await expect(page.locator("#warnings")).to_contain_text("Two machines report as nas")
     await expect(page.locator("#figure-now")).to_contain_text(NOTHING)
 
 
-async def test_what_an_agent_says_of_its_deliveries_is_told(site: Served, page: Page) -> None:
-    said = {"queued": 40, "oldest_seconds": 4000, "spool": "memory", "dropped": 3, "rejected": 1}
-    await nas(site, delivery=said, truncated=True)
-
-    await page.goto("/servers/nas")
-
-    warnings = page.locator("#warnings")
-    for words in (
-        "3 heartbeats were dropped",
-        "1 heartbeat of this agent",
-        "are only in memory",
-        "40 heartbeats wait on the machine, the oldest for 1\u00a0h 6\u00a0min",
-        "some are left out",
-    ):
-        await expect(warnings).to_contain_text(words)
-
-
-async def test_a_quota_is_set_shown_and_removed(site: Served, page: Page) -> None:
+async def test_a_quota_is_set_shown_and_removed(site: Served, page: Page, database: Any) -> None:
     await nas(site)
     await opened(page)
 
@@ -321,7 +348,9 @@ async def test_a_quota_is_set_shown_and_removed(site: Served, page: Page) -> Non
     await expect(page.locator("#quota-state")).to_contain_text(re.compile(r"Quota: .* of 1\.20\sGB"))
     quota = await site.client.get("/servers/nas/quota")
     assert (quota["bytes"], quota["direction"], quota["billing_day"]) == (1_200_000_000, "sum", 5)
-    await expect(page.locator("#warnings")).to_contain_text(re.compile("(of its quota is used|Its quota)"))
+    await evaluate(database, 6 * MINUTE)
+    await page.reload()
+    await expect(page.locator("#warnings")).to_contain_text(re.compile("80% of its quota is used."))
     await page.get_by_role("button", name="Remove").click()
     await expect(page.locator("#quota-state")).to_be_hidden()
     assert (await site.client.http.get("/api/v1/servers/nas/quota")).status_code == 404

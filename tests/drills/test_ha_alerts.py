@@ -44,8 +44,8 @@ async def test_d18_alerts_fire_and_end_once_and_are_told_through_failovers(ha: H
                 primary.start()
                 await ha.healthy()
             events = await events_of(after)
-        assert service.is_running
-        assert "Traceback" not in service.log
+            assert service.is_running
+            assert "Traceback" not in service.log
     assert Counter(state for _, state in events) == {FIRING: SERVERS, RESOLVED: SERVERS}
     bodies = told_bodies(receiver)
     assert all(len(same) == 1 for same in bodies.values()), "a message that is sent again is the same, byte for byte"

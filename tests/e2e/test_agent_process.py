@@ -466,6 +466,21 @@ def test_the_service_sets_interval_and_pause_within_the_settings_bounds(service:
     assert "remote configuration: none" in agent.log
 
 
+def test_a_report_that_the_service_asks_for_comes_at_once_and_once(service: Service, start: Start) -> None:
+    config = {"report_at": "2026-01-29T10:00:00Z"}
+    service.answer = lambda path: (200, json.dumps(ACK | {"config": config}).encode(), {})
+    begin = time.monotonic()
+    agent = start(INTERVAL_SECONDS="3600")
+
+    # It hears of it in the answer to the first, and makes one: the answer to that asks for no other.
+    service.wait_for(2)
+    assert time.monotonic() - begin < 6
+    time.sleep(1.5)
+    assert len(service.live) == 2
+    agent.stop()
+    assert "remote configuration: a report, asked for at 2026-01-29T10:00:00Z" in agent.log
+
+
 def test_once_sends_one_heartbeat_and_prints_the_answer(service: Service) -> None:
     done = command("once", service_url=service.url)
 

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import cached_property
 
 from tests.helpers.accounts import Sent
 from tests.helpers.machines import body, history
@@ -37,7 +38,7 @@ class Fleet:
                 arrivals[server_id].append(beat)
         return arrivals
 
-    @property
+    @cached_property
     def sent(self) -> dict[str, Sent]:
         return {server_id: Sent(arrived) for server_id, arrived in self.arrivals.items()}
 

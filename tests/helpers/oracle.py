@@ -4,6 +4,7 @@ A server's whole history goes in, in any order; what each of its samples gained 
 and nothing is fast: every series is judged from its beginning.
 """
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -210,12 +211,14 @@ class _Series:
         """The rows that tell what is usual: the last ten of the time before a moment whose counters moved and grew."""
         return [
             row
-            for row in self.rows
-            if moment - beat.look_back <= row.beat.time < moment
-            and row.gain.kind in PLAIN
-            and row.gain.elapsed_ms > 0
-            and any(row.gain.deltas[:ROW_COUNTERS])
+            for row in self.between(moment - beat.look_back, moment)
+            if row.gain.kind in PLAIN and row.gain.elapsed_ms > 0 and any(row.gain.deltas[:ROW_COUNTERS])
         ][-10:]
+
+    def between(self, since: datetime, until: datetime) -> list[_Row]:
+        """The rows of [since, until)."""
+        ends = [bisect_left(self.rows, moment, key=lambda row: row.beat.time) for moment in (since, until)]
+        return self.rows[slice(*ends)]
 
     def highest_rate(self, index: int, beat: Beat) -> float:
         """The highest of a counter before a heartbeat, per millisecond; 0 where none is known."""
@@ -468,8 +471,8 @@ class _Judgement:
         boots = (None, self.base.beat.boot, self.beat.boot)
         rows = [
             row
-            for row in self.series.rows
-            if self.beat.time - LOOK_BACK <= row.beat.time <= self.base.beat.time and row.beat.boot in boots
+            for row in self.series.between(self.beat.time - LOOK_BACK, self.beat.time)
+            if row.beat.time <= self.base.beat.time and row.beat.boot in boots
         ]
         moved = [row for row in rows if row.gain.deltas[index] or row.gain.kind in ("rejected", "first")]
         last = (moved[-1:] or rows[:1] or [self.base])[0]

@@ -15,7 +15,6 @@ from litestar.utils.signature import ParsedSignature
 
 from service.access.identity import scopes
 from service.app import Linkbeat
-from service.database import schema
 from service.openapi import complete
 from service.web import pages
 
@@ -31,9 +30,6 @@ def quick_apps() -> Iterator[None]:
         # A router is copied with all its handlers wherever it is registered, and ours are registered once.
         patch.setattr(router, "deepcopy", lambda value: value)
         patch.setattr(pages, "Files", cache(pages.Files))
-        # By the root, which tests of upgrades replace.
-        head, heads = schema.head, cache(lambda _root: head())
-        patch.setattr(schema, "head", lambda: heads(schema.ROOT))
         yield
 
 

@@ -35,7 +35,7 @@ async def test_an_agent_that_says_nothing_of_itself_has_nulls(service: Client) -
     assert found == UNSAID | {
         "server_id": "nas", "hostname": "nas.local", "status": "online", "paused": False, "agent_version": None,
         "interval_seconds": None, "lateness_seconds": 0, "clock_skew_seconds": None, "duplicates": 0, "conflicts": 0,
-        "truncated": None, "config": None,
+        "truncated": None, "config": None, "display_name": None, "tags": [],
     }  # fmt: skip
 
 

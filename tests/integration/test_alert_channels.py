@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from service.alerts.channels import alertmanager, http, mail, ping, webhook
+from service.alerts.channels import alertmanager, http, mail, ping, text, webhook
 from service.alerts.channels.kinds import AlertmanagerChannel, EmailChannel, PingChannel, WebhookChannel
 from service.alerts.channels.message import Alert, Message
 from service.alerts.channels.message import message as parsed
@@ -277,11 +277,21 @@ async def test_a_mail_says_what_happened_and_has_the_same_bytes_and_id_again() -
     assert (first.sender, first.recipients) == ("linkbeat@example.net", ["ops@example.net", "Boss.Two@example.org"])
     assert first.message["Message-ID"] == f"<{EPISODE}.1.linkbeat@example.net>"
     assert first.message["Subject"] == "[firing, critical] busy on nas eth0"
-    text = first.message.get_payload(decode=True)
-    assert isinstance(text, bytes)
-    assert "from 2026-01-29 11:00:00 CET" in text.decode()
-    assert "value 900,000,000, peak 950,000,000" in text.decode()
-    assert "Ärger am Switch" in text.decode()
+    body = first.message.get_payload(decode=True)
+    assert isinstance(body, bytes)
+    assert "from 2026-01-29 11:00:00 CET" in body.decode()
+    assert "value 900,000,000, peak 950,000,000" in body.decode()
+    assert "Ärger am Switch" in body.decode()
+
+
+def test_the_text_has_the_note_and_the_runbook_of_a_rule_once() -> None:
+    busy = alert(note="Call the network team.", runbook="https://wiki.example.net/busy")
+    other = alert(rule="down", note="Pull the plug.", runbook=None)
+
+    body = text.text(message(busy, busy, other, total=3), "UTC")
+
+    assert body.count("Call the network team.\nhttps://wiki.example.net/busy\n") == 1
+    assert body.endswith("UTC\nPull the plug.\n")
 
 
 @pytest.mark.parametrize("security", ["starttls", "tls"])
@@ -367,8 +377,9 @@ async def test_every_alertmanager_is_told_and_one_that_is_away_keeps_nobody(rece
         away = "http://127.0.0.1:1"
         channel = AlertmanagerChannel(kind="alertmanager", urls=[away, receiver.url, f"{second.url}/"])
         over = posted(id=f"{EPISODE}.2", state="resolved", until=AT.isoformat(), subject="")
+        explained = posted(note="Call the network team.", runbook="https://wiki.example.net/busy")
 
-        outcome = await alertmanager.send(INSIDE, channel, [posted(), over], AT)
+        outcome = await alertmanager.send(INSIDE, channel, [explained, over], AT)
 
         assert outcome.is_delivered
         assert receiver.received[0].body == second.received[0].body
@@ -379,6 +390,12 @@ async def test_every_alertmanager_is_told_and_one_that_is_away_keeps_nobody(rece
         "alertname": "busy", "severity": "critical", "server_id": "nas", "subject": "eth0",
         "episode": EPISODE,
     }  # fmt: skip
+    assert firing["annotations"] == {
+        "value": "900000000",
+        "description": "Call the network team.",
+        "runbook_url": "https://wiki.example.net/busy",
+    }
+    assert resolved["annotations"] == {"value": "900000000"}
     assert (firing["startsAt"], firing["endsAt"]) == ("2026-01-29T10:00:00Z", "2026-01-29T10:04:00Z")
     assert (resolved["endsAt"], resolved["labels"]["episode"]) == ("2026-01-29T10:00:00Z", EPISODE)
 

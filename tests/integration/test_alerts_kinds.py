@@ -120,7 +120,11 @@ class TestErrors:
 
 
 async def filesystem(
-    database: asyncpg.Connection, rows: list[tuple[datetime, float, float]], mount: str = "/", total: int = 100 * GIB
+    database: asyncpg.Connection,
+    rows: list[tuple[datetime, float, float]],
+    mount: str = "/",
+    total: int = 100 * GIB,
+    fs_type: str = "ext4",
 ) -> None:
     """(time, percent, available bytes)"""
     await database.copy_records_to_table(
@@ -130,7 +134,7 @@ async def filesystem(
             "available_bytes", "percent",
         ),
         records=[
-            (at, "nas", mount, "sda", "ext4", total, total - round(available), round(available), percent)
+            (at, "nas", mount, "sda", fs_type, total, total - round(available), round(available), percent)
             for at, percent, available in rows
         ],
     )  # fmt: skip
@@ -163,6 +167,31 @@ class TestFilesystem:
         assert await events(database) == [
             ("nas /", "firing", T0 + 2 * MINUTE), ("nas /", "resolved", T0 + 6 * MINUTE),
         ]  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("fs_type", "mount"),
+        [
+            ("squashfs", "/mnt/image"), ("iso9660", "/media/cd"), ("fuse.squashfuse_ll", "/opt/img"),
+            ("fuse.Obsidian-1.5.AppImage", "/opt/app"), ("fuse", "/opt/.mount_ObsidiAbc123"),
+        ],
+    )  # fmt: skip
+    async def test_an_image_that_is_always_full_is_no_alert(
+        self, database: asyncpg.Connection, fs_type: str, mount: str
+    ) -> None:
+        await set_rule(database, "disk", "filesystem", above_percent=90, keep_seconds=0)
+        full = filling(T0, T0 + 5 * MINUTE, lambda _: 100, MINUTE)
+        await filesystem(database, full)
+        await filesystem(database, full, mount, fs_type=fs_type)
+        await database.execute(
+            "UPDATE servers SET filesystems = $1",
+            json.dumps([{"mount_point": "/", "fs_type": "ext4"}, {"mount_point": mount, "fs_type": fs_type}]),
+        )
+
+        await turn(database, T0 + 6 * MINUTE)
+
+        assert await states(database) == {("disk", "nas", "/"): "firing"}
+        (said,) = await backtest(database, "filesystem", T0 - MINUTE, T0 + 6 * MINUTE, **rule)
+        assert said.subject == "/"
 
     async def test_bytes_that_are_left(self, database: asyncpg.Connection) -> None:
         await set_rule(database, "disk", "filesystem", below_bytes=5 * GIB)

@@ -78,8 +78,35 @@ async def test_a_message_has_what_a_receiver_needs(database: asyncpg.Connection)
         "rule": "busy",
         "severity": "warning", "server_id": "nas", "subject": "eth0", "value": pytest.approx(BUSY, rel=1e-6),
         "peak": pytest.approx(BUSY, rel=1e-6), "since": episode.active_at.isoformat(), "until": None,
-        "reason": None, "count": 1,
+        "reason": None, "count": 1, "note": None, "runbook": None,
     }  # fmt: skip
+
+
+async def test_a_message_has_the_note_and_the_runbook_of_its_rule(database: asyncpg.Connection) -> None:
+    await set_rule(database, "busy", "rate", **RULE, note="Call Ä" + "x" * 600, runbook="https://wiki.example.net/busy")
+    at = await fire(database)
+    (payload,) = await deliver(database, at + 10 * SECOND)
+    assert (payload["note"], payload["runbook"]) == ("Call Ä" + "x" * 494, "https://wiki.example.net/busy")
+    (standing,) = await database.fetch("SELECT * FROM linkbeat.standing_alerts('ops', '15 minutes', $1) AS shown", at)
+    assert json.loads(standing["shown"])["runbook"] == "https://wiki.example.net/busy"
+
+    await database.execute("SELECT linkbeat.delete_alert_rule('busy')")
+    await turn(database, at + MINUTE)
+    (payload,) = await deliver(database, at + 2 * MINUTE)
+    assert (payload["state"], payload["note"], payload["runbook"]) == ("closed", None, None)
+
+
+async def test_a_long_note_leaves_a_message_bounded(database: asyncpg.Connection) -> None:
+    note, runbook = '"\\' * 2_000, "https://wiki.example.net/" + "x" * 1_900
+    await set_rule(database, "busy", "rate", **RULE, note=note, runbook=runbook)
+    await store(database, [row for n in range(30) for row in samples(T0, [BUSY] * 4, server_id=f"s{n:02}")])
+    await turn(database, T0 + 2 * MINUTE)
+
+    (message,) = await claim(database, T0 + 3 * MINUTE)
+
+    assert message["payload"]["count"] == 30
+    assert {alert["runbook"] for alert in message["payload"]["alerts"]} == {runbook}
+    assert len(json.dumps(message["payload"], ensure_ascii=False).encode()) <= 16 << 10
 
 
 async def test_a_second_turn_joins_within_ten_seconds_and_not_after(database: asyncpg.Connection) -> None:

@@ -30,6 +30,7 @@ from service.embedded.problems import (
 )
 from service.serving.single import single_run
 from service.settings import Settings
+from tests.helpers.clusters import Copy, original_cluster
 from tests.helpers.processes import free_port
 from tests.helpers.rooted import act_as, acting_as, require_root
 
@@ -48,6 +49,12 @@ def installation() -> Installation:
         return packages.prepare(default_cache_dir(), print)
     except (UnsupportedHostError, MirrorError) as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def original(installation: Installation) -> Iterator[Copy]:
+    with original_cluster(installation) as copy:
+        yield copy
 
 
 @pytest.fixture
@@ -76,14 +83,6 @@ def is_untouched(victim: Path) -> bool:
     )
 
 
-def a_cluster(installation: Installation, directory: Path) -> Cluster:
-    """One that has been started and stopped."""
-    cluster = Cluster(installation, directory / "postgres", print, durable=False)
-    with cluster:
-        pass
-    return cluster
-
-
 def account_in(directory: Path) -> Account:
     account = server_account(directory / "postgres")
     assert account is not None
@@ -91,16 +90,15 @@ def account_in(directory: Path) -> Account:
 
 
 def test_the_database_has_an_account_of_its_own(installation: Installation, directory: Path) -> None:
-    a_cluster(installation, directory)
+    with Cluster(installation, directory / "postgres", print, durable=False):
+        pass
 
     assert account_in(directory).name == "linkbeat-db"
     assert account_in(directory).uid not in (0, NOBODY)
 
 
-def test_a_log_that_is_a_link_gives_no_line_to_a_file_of_roots(
-    installation: Installation, directory: Path, victim: Path
-) -> None:
-    cluster = a_cluster(installation, directory)
+def test_a_log_that_is_a_link_gives_no_line_to_a_file_of_roots(original: Copy, directory: Path, victim: Path) -> None:
+    cluster = original(directory / "postgres")
     plant = """
         cd "$1" && rm -f log/startup.log && ln -s "$2" log/startup.log &&
         echo "logging_collector = off" >>local.conf &&
@@ -140,11 +138,11 @@ def careless_write(account: Account, path: Path, text: str) -> None:
 
 
 def test_a_file_that_is_swapped_while_root_writes_gives_nothing_of_roots_away(
-    installation: Installation, directory: Path, victim: Path
+    installation: Installation, original: Copy, directory: Path, victim: Path
 ) -> None:
     if shutil.which("perl") is None:
         pytest.skip("the attacker is written in Perl; install perl-base")
-    cluster = a_cluster(installation, directory)
+    cluster = original(directory / "postgres")
     account = account_in(directory)
     outcomes = []
     with acting_as(account, 'exec perl -e "$1" "$2" "$3"', RACE, cluster.data_dir, victim):
@@ -172,10 +170,8 @@ def test_a_file_that_is_swapped_while_root_writes_gives_nothing_of_roots_away(
 
 
 @pytest.mark.parametrize("file", ["log/postgresql-Mon.log", "log/startup.log", "PG_VERSION", "linkbeat.timescaledb"])
-def test_no_file_of_roots_is_shown_by_an_error(
-    installation: Installation, directory: Path, victim: Path, file: str
-) -> None:
-    cluster = a_cluster(installation, directory)
+def test_no_file_of_roots_is_shown_by_an_error(original: Copy, directory: Path, victim: Path, file: str) -> None:
+    cluster = original(directory / "postgres")
     plant = 'cd "$1" && rm -f log/* && ln -sf "$2" "$3" && echo "shared_buffers = plenty" >>local.conf'
     assert act_as(account_in(directory), plant, cluster.data_dir, victim, file) == 0
 
@@ -186,10 +182,8 @@ def test_no_file_of_roots_is_shown_by_an_error(
     assert is_untouched(victim)
 
 
-def test_a_pid_in_its_files_does_not_make_root_kill_a_process_of_roots(
-    installation: Installation, directory: Path
-) -> None:
-    cluster = a_cluster(installation, directory)
+def test_a_pid_in_its_files_does_not_make_root_kill_a_process_of_roots(original: Copy, directory: Path) -> None:
+    cluster = original(directory / "postgres")
     with acting_as(Account("root", 0, 0), 'cd "$1" && exec sleep 600', cluster.data_dir) as roots:
         plant = 'cd "$1" && printf "%s\\n" "$2" "$1" 1 5432 "$1" "" 1 ready >postmaster.pid'
         assert act_as(account_in(directory), plant, cluster.data_dir, str(roots.pid)) == 0
@@ -203,7 +197,8 @@ def test_a_pid_in_its_files_does_not_make_root_kill_a_process_of_roots(
 def test_the_locks_are_closed_to_everybody_else(installation: Installation, directory: Path) -> None:
     (directory / "postgres.lock").touch(0o644)
     (directory / "postgres.lock").chmod(0o644)  # as an earlier version made it
-    a_cluster(installation, directory)
+    with Cluster(installation, directory / "postgres", print, durable=False):
+        pass
     nobody = account_of(NOBODY)
 
     for lock in (directory / "postgres.lock", default_cache_dir() / "lock"):
@@ -245,13 +240,13 @@ def test_root_keeps_no_data_where_everybody_may_write(directory: Path) -> None:
 
 @pytest.mark.parametrize("name", accounts.SHARED)
 def test_a_cluster_of_an_account_that_others_share_gets_one_of_its_own(
-    installation: Installation, directory: Path, name: str
+    installation: Installation, original: Copy, directory: Path, name: str
 ) -> None:
     try:
         shared = pwd.getpwnam(name)
     except KeyError:
         pytest.skip(f"there is no account {name} here; install postgresql-common to have one")
-    cluster = a_cluster(installation, directory)
+    cluster = original(directory / "postgres")
     change_owner(cluster.data_dir, account_in(directory), account_of(shared.pw_uid))  # as an earlier version left it
     said: list[str] = []
 
@@ -262,8 +257,10 @@ def test_a_cluster_of_an_account_that_others_share_gets_one_of_its_own(
     assert f"belongs to the account {name}: giving it to linkbeat-db" in "\n".join(said)
 
 
-def test_a_change_of_the_account_that_was_interrupted_is_completed(installation: Installation, directory: Path) -> None:
-    cluster = a_cluster(installation, directory)
+def test_a_change_of_the_account_that_was_interrupted_is_completed(
+    installation: Installation, original: Copy, directory: Path
+) -> None:
+    cluster = original(directory / "postgres")
     ours, nobody = account_in(directory), account_of(NOBODY)
     change_owner(cluster.data_dir, ours, nobody)
     for done in ("base", "global", "linkbeat.pgpass"):
@@ -273,10 +270,8 @@ def test_a_change_of_the_account_that_was_interrupted_is_completed(installation:
         assert {path.lstat().st_uid for path in [again.data_dir, *again.data_dir.rglob("*")]} == {ours.uid}
 
 
-def test_a_cluster_with_a_link_in_it_is_given_to_nobody(
-    installation: Installation, directory: Path, victim: Path
-) -> None:
-    cluster = a_cluster(installation, directory)
+def test_a_cluster_with_a_link_in_it_is_given_to_nobody(original: Copy, directory: Path, victim: Path) -> None:
+    cluster = original(directory / "postgres")
     before, nobody = account_in(directory), account_of(NOBODY)
     assert act_as(before, 'ln -s "$2" "$1/pg_tblspc/planted"', cluster.data_dir, victim) == 0
 

@@ -16,6 +16,7 @@ from service.embedded.installation import Installation
 from service.embedded.places import reachable_directory
 from service.embedded.problems import MirrorError, NoSpaceError, UnsupportedHostError
 from service.embedded.watch import watched
+from tests.helpers.clusters import Copy, original_cluster
 from tests.integration.test_embedded_cluster import query
 
 SECONDS = 60.0
@@ -29,12 +30,15 @@ def installation() -> Installation:
         pytest.skip(str(error))
 
 
+@pytest.fixture(scope="module")
+def original(installation: Installation) -> Iterator[Copy]:
+    with original_cluster(installation) as copy:
+        yield copy
+
+
 @pytest.fixture
-def cluster(installation: Installation) -> Iterator[Cluster]:
-    with (
-        reachable_directory() as directory,
-        Cluster(installation, directory / "postgres", print, durable=False) as cluster,
-    ):
+def cluster(original: Copy) -> Iterator[Cluster]:
+    with reachable_directory() as directory, original(directory / "postgres") as cluster:
         yield cluster
 
 

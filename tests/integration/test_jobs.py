@@ -81,8 +81,8 @@ async def test_jobs_that_work_are_ok(database: asyncpg.Connection, job: str, ser
     names = [row["job"] for row in await database.fetch("SELECT job FROM linkbeat.jobs ORDER BY job")]
 
     assert await told(service) == "ok"
-    expected = ["alert history", "refresh", "retention"]
-    assert names == expected if job == "refresh" else len(names) == 12 * 3 + 3 * 2 + 1
+    expected = ["alert history", "audit log", "refresh", "retention"]
+    assert names == expected if job == "refresh" else len(names) == 12 * 3 + 3 * 2 + 2
 
 
 async def test_a_job_that_fails_three_times_is_told_and_nothing_that_is_read_is_wrong(

@@ -13,7 +13,13 @@ from agent.install import program
 from service.web import agent_file, pages
 from tests.helpers.support import Client
 
-PAGES = {"/": "Fleet", "/servers/nas": "Server", "/servers/never-seen": "Server", "/sign-in": "Sign in"}
+PAGES = {
+    "/": "Fleet",
+    "/servers/nas": "Server",
+    "/servers/never-seen": "Server",
+    "/sign-in": "Sign in",
+    "/manage": "Manage",
+}
 POLICY = {
     "default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self'", "connect-src 'self'",
     "base-uri 'none'", "form-action 'self'", "frame-ancestors 'none'",

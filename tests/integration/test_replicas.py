@@ -29,7 +29,10 @@ COUNT = re.compile(r'^linkbeat_replica_(reads|retries)_total{server="([^"]+)"} (
 BEHIND = re.compile(r'^linkbeat_replica_behind_seconds{replica="[^"]+"} (\S+)$', re.MULTILINE)
 LONG_SECONDS = 600.0  # a bound that no test reaches
 # What is answered by the primary, and why: service/fleet/overview.py, service/operations/routes.py, or no statement.
-FRESH = {"/metrics", "/api/v1/fleet", "/api/v1/system/health", "/api/v1/system/metrics", "/api/v1/system/definitions"}
+FRESH = {
+    "/metrics", "/api/v1/fleet", "/api/v1/system/health", "/api/v1/system/metrics", "/api/v1/system/definitions",
+    "/api/v1/session",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -123,6 +123,8 @@ def as_before(new: Any, old: Any) -> Any:
     if isinstance(new, dict) and isinstance(old, dict):
         assert not any(new[name] for name in new.keys() - old.keys())
         return {name: as_before(value, old.get(name)) for name, value in new.items() if name in old}
+    if isinstance(new, list) and isinstance(old, list) and old:
+        return [as_before(each, old[0]) for each in new]
     return new
 
 

@@ -85,36 +85,37 @@ async def test_a_wrong_column_is_named_with_both_values(
     ]
 
 
-@pytest.mark.parametrize("relation", RELATIONS)
 async def test_a_missing_and_an_invented_bucket_are_found_at_every_level(
-    database: asyncpg.Connection, database_url: str, history: datetime, relation: str
+    database: asyncpg.Connection, database_url: str, history: datetime, subtests: pytest.Subtests
 ) -> None:
-    kept = await kept_of(database, relation)
-    width = {"1m": "1 minute", "15m": "15 minutes", "1h": "1 hour", "1d": "1 day"}[relation.rpartition("_")[2]]
-    bucket = await database.fetchval("SELECT time_bucket($1::text::interval, $2::timestamptz)", width, history)
-    row = await database.fetchval(
-        f"SELECT to_jsonb(k)::text FROM {kept} k WHERE bucket = $1 AND server_id = 'nas' LIMIT 1", bucket
-    )
-    series = {name: value for name, value in json.loads(row).items() if name in ("interface_name", "mount_point")}
-    ours = " AND ".join(
-        ["bucket = $1", "server_id = 'nas'", *(f"{name} = '{value}'" for name, value in series.items())]
-    )
+    for relation in RELATIONS:
+        with subtests.test(relation):
+            kept = await kept_of(database, relation)
+            width = {"1m": "1 minute", "15m": "15 minutes", "1h": "1 hour", "1d": "1 day"}[relation.rpartition("_")[2]]
+            bucket = await database.fetchval("SELECT time_bucket($1::text::interval, $2::timestamptz)", width, history)
+            row = await database.fetchval(
+                f"SELECT to_jsonb(k)::text FROM {kept} k WHERE bucket = $1 AND server_id = 'nas' LIMIT 1", bucket
+            )
+            series = {
+                name: value for name, value in json.loads(row).items() if name in ("interface_name", "mount_point")
+            }
+            ours = " AND ".join(["bucket = $1", *(f"{name} = '{value}'" for name, value in series.items())])
+            insert = f"INSERT INTO {kept} SELECT (jsonb_populate_record(NULL::{kept}, $1::jsonb)).*"
 
-    await database.execute(f"DELETE FROM {kept} WHERE bucket = $1 AND {ours}", bucket)
-    await database.execute(
-        f"INSERT INTO {kept} SELECT (jsonb_populate_record(NULL::{kept}, $1::jsonb)).*",
-        json.dumps(json.loads(row) | {"server_id": "nobody"}),
-    )
-    found = await verify(database_url)
+            await database.execute(f"DELETE FROM {kept} WHERE {ours} AND server_id = 'nas'", bucket)
+            await database.execute(insert, json.dumps(json.loads(row) | {"server_id": "nobody"}))
+            found = await verify(database_url)
+            await database.execute(f"DELETE FROM {kept} WHERE {ours} AND server_id = 'nobody'", bucket)
+            await database.execute(insert, row)
 
-    assert found.wrong == 2
-    assert {(one.relation, one.bucket, one.series[0], one.stored is None) for one in found.differences} == {
-        (relation, bucket, "nas", True),
-        (relation, bucket, "nobody", False),
-    }
-    lines = sorted(line.rpartition(": ")[2] for one in found.differences for line in one.lines())
-    assert lines[0].startswith("not stored, computed from ")
-    assert lines[1] == "stored, computed from 0 rows"
+            assert found.wrong == 2
+            assert {(one.relation, one.bucket, one.series[0], one.stored is None) for one in found.differences} == {
+                (relation, bucket, "nas", True),
+                (relation, bucket, "nobody", False),
+            }
+            lines = sorted(line.rpartition(": ")[2] for one in found.differences for line in one.lines())
+            assert lines[0].startswith("not stored, computed from ")
+            assert lines[1] == "stored, computed from 0 rows"
 
 
 async def test_of_many_differences_the_first_are_shown_and_all_are_counted(

@@ -17,6 +17,10 @@ SHARED = {one.variable for one in DESCRIBED["The service"]} & {one.variable for 
 NONE = "\N{EN DASH}"
 
 WRONG = [
+    ("LINKBEAT_RETAIN_AUDIT_DAYS", "0"),
+    ("LINKBEAT_TRUSTED_USER_HEADER", "two words"),
+    ("LINKBEAT_TRUSTED_GROUPS_HEADER", "a:b"),
+    ("LINKBEAT_TRUSTED_ADMINS", "ada,b\x01b"),
     ("LINKBEAT_HOST", "not a host"),
     ("LINKBEAT_HOST", "http://127.0.0.1"),
     ("LINKBEAT_PORT", "0"),
@@ -206,7 +210,7 @@ def test_ages_may_be_as_close_as_a_refresh_allows() -> None:
 
     found = Settings.from_environment({f"LINKBEAT_{name}_DAYS": value for name, value in days.items()})
 
-    assert list(found.database_configuration().values()) == [30, 31.5, 32, 32, 400, 1826, 1826]
+    assert list(found.database_configuration().values()) == [30, 31.5, 32, 32, 400, 1826, 1826, 365]
 
 
 def test_a_key_that_the_service_takes_the_agent_takes_too() -> None:

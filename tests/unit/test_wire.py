@@ -267,10 +267,11 @@ HINTS_OF_AN_INTERFACE = {
     "carrier_changes": [-1, 2**32, 10**400, 1.5, "2", True, [2]],
     "stacked_on": ["eth0", 5, {}, [5], ["wlan0", None], [""], ["a/b"], ["wlan0\n"], ["wlan0\0"]],
 }
-HINTS_OF_A_HEARTBEAT = {
+HINTS_OF_A_HEARTBEAT: dict[str, list[Any]] = {
     "interval_seconds": [0, -5, 86_401, 1e300, 10**400, True, "30", [], {}],
     "primary_interface": ["", "a/b", "\0", 5, ["eth0"], "e" * 65],
     "agent_version": ["v" * 256, 1.0, ["1.0"], "1\0"],
+    "tags": ["nas", {"site": "home"}, [5], ["a,b"], [""], ["t" * 200], ["x"] * 100],
 }
 
 

@@ -56,6 +56,8 @@ def posted(alert: Alert, now: datetime) -> dict[str, Any]:
     annotations = {
         "value": "" if alert.value is None else f"{alert.value:.15g}",
         "reason": alert.reason or "",
+        "description": alert.note or "",
+        "runbook_url": alert.runbook or "",
     }
     return {
         "labels": {name: value for name, value in labels.items() if value},

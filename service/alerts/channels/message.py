@@ -14,6 +14,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     subject    interface, mount point or level of a quota; "": the server as a whole
     value      measured by the rule, in the unit of its bound (docs/alerts.md); peak: the value furthest beyond it
     since      when the condition became true; until: when it ended
+    note       of its rule, cut to 500 characters; runbook: of its rule, a URL
     """
 
     id: str
@@ -28,6 +29,8 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     since: datetime | None = None
     until: datetime | None = None
     reason: str | None = None
+    note: str | None = None
+    runbook: str | None = None
     is_flapping: bool = False
     is_repeated: bool = False
     is_late: bool = False

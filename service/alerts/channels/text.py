@@ -22,13 +22,21 @@ def subject(message: Message) -> str:
 def text(message: Message, time_zone: str) -> str:
     """The body, one paragraph per alert; times in the time zone of the channel."""
     zone = ZoneInfo(time_zone)
-    paragraphs = [_paragraph(one, zone) for one in message.alerts]
+    paragraphs = []
+    explained = set()
+    for alert in message.alerts:
+        lines = _lines(alert, zone)
+        if alert.rule not in explained:
+            # Once for all alerts of the rule, so that twenty of them do not repeat it.
+            lines += [line for line in (alert.note, alert.runbook) if line]
+            explained.add(alert.rule)
+        paragraphs.append("\n".join(lines))
     if message.total > len(message.alerts):
         paragraphs.append(f"and {message.total - len(message.alerts)} more")
     return "\n\n".join(paragraphs) + "\n"
 
 
-def _paragraph(alert: Alert, zone: ZoneInfo) -> str:
+def _lines(alert: Alert, zone: ZoneInfo) -> list[str]:
     lines = [f"{alert.rule or 'Linkbeat'}{_of(alert)}: {_state(alert)}"]
     if alert.reason:
         lines.append(alert.reason)
@@ -37,7 +45,7 @@ def _paragraph(alert: Alert, zone: ZoneInfo) -> str:
         lines.append(f"value {alert.value:,.15g}{peak}")
     if alert.since is not None:
         lines.append(f"from {_time(alert.since, zone)}" + (f" to {_time(alert.until, zone)}" if alert.until else ""))
-    return "\n".join(lines)
+    return lines
 
 
 def _state(alert: Alert) -> str:

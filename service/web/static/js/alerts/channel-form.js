@@ -3,9 +3,10 @@
 import { put } from "../shared/api.js";
 import { attempt } from "../shared/attempt.js";
 import { make } from "../shared/dom.js";
-import { check, list, number, readAll, seconds, select, text } from "./fields.js";
+import { check, list, number, readAll, seconds, select, text } from "../shared/fields.js";
+import { zoneOfPage } from "../shared/zone.js";
 
-/** @import { Field } from "./fields.js" */
+/** @import { Field } from "../shared/fields.js" */
 /** @typedef {Api.AlertChannel["kind"]} ChannelKind */
 
 const ID = "[A-Za-z0-9._\\-]{1,100}";
@@ -47,7 +48,7 @@ export function channelForm(channel, onSaved) {
   const common = {
     min_severity: select("Alerts from", { info: "info on", warning: "warning on", critical: "critical on" }, channel?.min_severity ?? "info"),
     digest_seconds: seconds("Gathered into one message for", { value: channel?.digest_seconds ?? 10 }),
-    time_zone: text("Time zone", { value: channel?.time_zone ?? Intl.DateTimeFormat().resolvedOptions().timeZone }),
+    time_zone: text("Time zone", { value: channel?.time_zone ?? zoneOfPage() }),
     sends_resolved: check("Also when they end", channel?.sends_resolved ?? true),
     sends_late: check("Also those found in replayed data", channel?.sends_late ?? false),
     enabled: check("On", channel?.enabled ?? true),

@@ -4,7 +4,8 @@ import { put } from "../shared/api.js";
 import { attempt } from "../shared/attempt.js";
 import { make } from "../shared/dom.js";
 import { moment } from "../shared/format.js";
-import { list, select, text } from "./fields.js";
+import { list, select, text } from "../shared/fields.js";
+import { zoneOfPage } from "../shared/zone.js";
 
 const DAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 const SPANS = { 1: "an hour", 4: "four hours", 24: "a day", 168: "a week" };
@@ -34,7 +35,7 @@ export function muteTable(mutes, { onRemove }) {
 
 /** @param {Api.AlertMute} mute */
 function matched({ matcher }) {
-  const parts = [matcher.servers?.join(", "), matcher.rules?.length ? `rules ${matcher.rules.join(", ")}` : null].filter(Boolean);
+  const parts = [matcher.servers?.join(", "), matcher.tags?.length ? `tags ${matcher.tags.join(", ")}` : null, matcher.rules?.length ? `rules ${matcher.rules.join(", ")}` : null].filter(Boolean);
   return parts.join(" · ") || "everything";
 }
 
@@ -52,12 +53,13 @@ function times({ starts_at: starts, ends_at: ends, weekly, time_zone: zone }) {
 export function muteForm(onSaved) {
   const id = text("Name", { required: true, pattern: "[A-Za-z0-9._\\-]{1,100}", maxlength: 100 });
   const servers = list("Servers", { hint: "Names or patterns such as web-*, with commas; empty: all." });
+  const tags = list("Tags", { hint: "Servers with one of these tags or keys; empty: all." });
   const rules = list("Rules", { hint: "Names or patterns; empty: all." });
   const kind = select("When", { once: "from now on, for a while", weekly: "every week" }, "once");
   const span = select("For", SPANS, "1");
   const from = text("From", { value: "22:00", type: "time" });
   const until = text("Until", { value: "06:00", type: "time" });
-  const zone = text("Time zone", { value: Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC" });
+  const zone = text("Time zone", { value: zoneOfPage() });
   const boxes = DAYS.map((name, index) => ({ day: index + 1, name, input: make("input", { type: "checkbox", checked: true }) }));
   const days = make(
     "fieldset", { class: "days" }, make("legend", {}, "On"),
@@ -74,7 +76,7 @@ export function muteForm(onSaved) {
   const problem = make("p", { class: "problem", role: "alert" });
   const form = make(
     "form", { class: "alert-form" },
-    make("div", { class: "fields" }, id.element, servers.element, rules.element),
+    make("div", { class: "fields" }, id.element, servers.element, tags.element, rules.element),
     make("div", { class: "fields" }, kind.element, span.element, from.element, until.element, zone.element),
     days,
     make("div", { class: "fields" }, comment.element),
@@ -88,7 +90,7 @@ export function muteForm(onSaved) {
       const when = kind.input.value === "weekly"
         ? { weekly: { from: from.input.value, until: until.input.value, ...(chosen.length && chosen.length < 7 ? { days: chosen } : {}) }, time_zone: zone.read() }
         : { ends_at: new Date(Date.now() + Number(span.input.value) * 3_600_000).toISOString() };
-      const body = /** @type {any} */ ({ matcher: { servers: servers.read(), rules: rules.read() }, comment: comment.read() ?? "", ...when });
+      const body = /** @type {any} */ ({ matcher: { servers: servers.read(), tags: tags.read(), rules: rules.read() }, comment: comment.read() ?? "", ...when });
       await put("/api/v1/alert-mutes/{mute_id}", { path: { mute_id: id.input.value.trim() }, body });
       onSaved();
     }, form.querySelector("[type=submit]"));

@@ -2,10 +2,10 @@
 
 import { make } from "../shared/dom.js";
 import { duration, moment } from "../shared/format.js";
-import { BADGES, reasonWords, valueWords } from "./words.js";
+import { BADGES, reasonWords, valueWords } from "../shared/alert-words.js";
 
 /** @import { Units } from "../shared/choices.js" */
-/** @import { Rule } from "./words.js" */
+/** @import { Rule } from "../shared/alert-words.js" */
 
 const RANK = { critical: 0, warning: 1, info: 2 };
 

@@ -17,7 +17,7 @@ import { ruleForm } from "./rule-form.js";
 import { asSent, ruleTable } from "./rules.js";
 import { timeline } from "./timeline.js";
 
-/** @import { Rule } from "./words.js" */
+/** @import { Rule } from "../shared/alert-words.js" */
 
 const POLL_SECONDS = 5;
 const SLOW_SECONDS = 30;

@@ -1,10 +1,10 @@
 // The fields of each kind of rule, filled with what a rule says or with what the service would take.
 
-import { bitsPerSecond, check, list, number, octets, seconds, select } from "./fields.js";
-import { DIRECTIONS } from "./words.js";
+import { bitsPerSecond, check, list, number, octets, seconds, select } from "../shared/fields.js";
+import { DIRECTIONS } from "../shared/alert-words.js";
 
-/** @import { Field } from "./fields.js" */
-/** @import { Kind, Rule } from "./words.js" */
+/** @import { Field } from "../shared/fields.js" */
+/** @import { Kind, Rule } from "../shared/alert-words.js" */
 
 const BOUNDS = { above_bps: "above", below_bps: "below", above_percent: "above, in % of the line", below_percent: "below, in % of the line" };
 

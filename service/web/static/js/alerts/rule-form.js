@@ -4,12 +4,12 @@ import { post, put } from "../shared/api.js";
 import { attempt } from "../shared/attempt.js";
 import { make, setText } from "../shared/dom.js";
 import { duration, moment } from "../shared/format.js";
-import { check, list, seconds, select, text } from "./fields.js";
+import { check, list, seconds, select, text } from "../shared/fields.js";
 import { fieldsOf } from "./rule-fields.js";
 import { timeline } from "./timeline.js";
-import { KINDS } from "./words.js";
+import { KINDS } from "../shared/alert-words.js";
 
-/** @import { Kind, Rule } from "./words.js" */
+/** @import { Kind, Rule } from "../shared/alert-words.js" */
 
 const TRIED_DAYS = 30;
 const ID = "[A-Za-z0-9._\\-]{1,100}";
@@ -25,6 +25,7 @@ export function ruleForm(rule, { channels, onSaved }) {
   const kind = select("Alert when", KINDS, rule?.kind ?? "rate");
   kind.input.disabled = rule !== null;
   const servers = list("Servers", { value: rule?.scope?.servers, hint: "Names or patterns such as web-*, with commas; empty: all." });
+  const tags = list("Tags", { value: rule?.scope?.tags, hint: "Servers with one of these tags or keys, or patterns such as role=web*; empty: all." });
   const interfaces = list("Interfaces", { value: rule?.scope?.interfaces, hint: "Names or patterns such as eth*; empty: all." });
   const severity = select("Severity", { info: "info", warning: "warning", critical: "critical" }, rule?.severity ?? "warning");
   const holds = seconds("Once it has held for", { value: rule?.for_seconds ?? 0 });
@@ -48,7 +49,7 @@ export function ruleForm(rule, { channels, onSaved }) {
   showKind();
 
   const read = () => {
-    const scope = { servers: servers.read(), ...(interfaces.element.hidden ? {} : { interfaces: interfaces.read() }) };
+    const scope = { servers: servers.read(), tags: tags.read(), ...(interfaces.element.hidden ? {} : { interfaces: interfaces.read() }) };
     return /** @type {any} */ ({
       kind: kind.input.value, scope, for_seconds: holds.read(), keep_seconds: keeps.read(), severity: severity.read(),
       channels: named.read(), repeat_seconds: repeat.read(), note: note.read() ?? "", runbook: runbook.read() ?? "", enabled: enabled.read(),
@@ -64,7 +65,7 @@ export function ruleForm(rule, { channels, onSaved }) {
     "form", { class: "alert-form" },
     make("div", { class: "fields" }, id.element, kind.element),
     own,
-    make("div", { class: "fields" }, servers.element, interfaces.element),
+    make("div", { class: "fields" }, servers.element, tags.element, interfaces.element),
     make("div", { class: "fields" }, holds.element, keeps.element, severity.element),
     make(
       "details", {}, make("summary", {}, "Messages"),

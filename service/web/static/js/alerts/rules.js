@@ -1,10 +1,10 @@
 // The list of rules.
 
 import { make } from "../shared/dom.js";
-import { BADGES, condition, scope } from "./words.js";
+import { BADGES, condition, scope } from "../shared/alert-words.js";
 
 /** @import { Units } from "../shared/choices.js" */
-/** @import { Rule } from "./words.js" */
+/** @import { Rule } from "../shared/alert-words.js" */
 
 /** @type {Record<Rule["managed_by"], string>} */
 const MANAGED = { api: "", file: "set by a file", preset: "as installed" };

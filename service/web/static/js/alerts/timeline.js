@@ -2,7 +2,7 @@
 
 import { make } from "../shared/dom.js";
 import { age, duration, moment } from "../shared/format.js";
-import { BADGES, reasonWords, subjectWords } from "./words.js";
+import { BADGES, reasonWords, subjectWords } from "../shared/alert-words.js";
 
 /** @import { Episode } from "../shared/episodes.js" */
 /** @typedef {{ since: number, until: number }} Range in ms since 1970 */

@@ -14,7 +14,7 @@ const DESCENDING_FIRST = new Set(["now", "peak", "errors"]);
 // Those that the page offers; the service has more.
 const periods = [...document.querySelectorAll('input[name="period"]')].map((input) => input.getAttribute("value"));
 
-/** period, filter, sort and descending, as the address has them. */
+/** period, filter, group (key of a tag, "" for none), sort and descending, as the address has them. */
 export const settings = read();
 
 /** Takes them from the address again, after a step back or forward. */
@@ -27,6 +27,7 @@ export function keep({ isStep = false } = {}) {
   const query = new URLSearchParams();
   if (settings.period !== periods[0]) query.set("period", settings.period);
   if (settings.filter) query.set("q", settings.filter);
+  if (settings.group) query.set("group", settings.group);
   if (settings.sort !== "server") query.set("sort", settings.sort);
   if (settings.descending !== DESCENDING_FIRST.has(settings.sort)) {
     query.set("order", settings.descending ? "desc" : "asc");
@@ -66,6 +67,7 @@ function read() {
   return {
     period: /** @type {Period} */ (periods.includes(period) ? period : periods[0]),
     filter: query.get("q") ?? "",
+    group: query.get("group") ?? "",
     sort,
     descending: query.has("order") ? query.get("order") === "desc" : DESCENDING_FIRST.has(sort),
   };

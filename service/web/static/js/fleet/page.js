@@ -11,6 +11,7 @@ import { byId, byIdAs, focusBySlash, setText } from "../shared/dom.js";
 import { Freshness } from "../shared/freshness.js";
 import { addMachine } from "./add-machine.js";
 import { keep, periodButton, reread, settings, sortBy, sortOf } from "./address.js";
+import { Groups } from "./groups.js";
 import { Row } from "./row.js";
 import { Sparklines } from "./sparklines.js";
 import { FleetTable, PAGE } from "./table.js";
@@ -33,7 +34,12 @@ let loadedAt = 0; // by performance.now()
 
 const fresh = new Freshness(byId("stale"));
 const sparklines = new Sparklines(rows, fresh);
-const table = new FleetTable(rows, (element) => sparklines.observe(element));
+const groups = new Groups((key) => {
+  settings.group = key;
+  keep({ isStep: true });
+  table.arrange();
+}, (tag) => filterBy(tag));
+const table = new FleetTable(rows, (element) => sparklines.observe(element), groups);
 const changes = fresh.task(async (signal) => {
   try {
     if (cursor === null || performance.now() - loadedAt > RELOAD_MS) cursor = await load(signal);
@@ -102,11 +108,17 @@ async function load(signal) {
  */
 async function follow(at, signal) {
   const found = await get("/api/v1/fleet", { query: { since: at }, signal });
-  const isNew = found.servers.some((server) => !rows.has(server.id));
+  // Of those that are known, a name and tags may have changed, by which rows are filtered and grouped.
+  const isNew = found.servers.some((server) => labelsOf(server) !== labelsOf(rows.get(server.id)?.server));
   found.servers.forEach(take);
   if (isNew) table.arrange();
   else if (found.servers.length) table.summarise();
   return found.is_whole ? found.at : null;
+}
+
+/** @param {Api.FleetServer | undefined} server */
+function labelsOf(server) {
+  return server && [server.display_name, ...server.tags].join("\n");
 }
 
 /**

@@ -48,8 +48,11 @@ export class Row {
   show(server = this.server) {
     this.server = server;
     if (!this.parts) return;
-    const { id, hostname } = server;
-    setText(this.parts.hostname, hostname === id || hostname.startsWith(`${id}.`) ? "" : hostname);
+    const { id, hostname, display_name: name, tags } = server;
+    setText(this.parts.link, name ?? id);
+    const other = name ? id : hostname === id || hostname.startsWith(`${id}.`) ? "" : hostname;
+    setText(this.parts.hostname, [other, ...tags].filter(Boolean).join(" · "));
+    this.parts.hostname.title = this.parts.hostname.textContent ?? "";
     const main = mainInterface(server);
     const units = choice("units");
     this.parts.main.show(main, this);

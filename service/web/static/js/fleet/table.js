@@ -23,7 +23,7 @@ const SORT_MS = 5_000;
 /** @type {Record<import("./address.js").Sort, (row: Row) => number | string>} */
 const KEYS = {
   status: (row) => standing(row.server, now()).rank,
-  server: (row) => row.server.id,
+  server: (row) => row.server.display_name ?? row.server.id,
   interface: (row) => mainInterface(row.server)?.name ?? "",
   now: (row) => row.rateOf(mainInterface(row.server)) ?? -1,
   peak: (row) => row.peakOf(mainInterface(row.server)) ?? -1,
@@ -37,9 +37,11 @@ export class FleetTable {
   /**
    * @param {Map<string, Row>} rows by server
    * @param {(element: Element) => void} onPlaced called with the element of each row that is in the table
+   * @param {{ show: (rows: Iterable<Row>, matching: Row[]) => void }} groups
    */
-  constructor(rows, onPlaced) {
+  constructor(rows, onPlaced, groups) {
     this.rows = rows;
+    this.groups = groups;
     this.onPlaced = onPlaced;
     this.body = byId("servers");
     /** @type {Row[]} */
@@ -93,6 +95,7 @@ export class FleetTable {
       if (counts[name]) parts.push(`${count(counts[name])} ${name}`);
     }
     setText(byId("summary"), this.rows.size ? parts.join(" · ") : "");
+    this.groups.show(this.rows.values(), this.shown);
     setText(byId("found"), settings.filter ? `${count(this.shown.length)} of ${count(this.rows.size)}` : "");
   }
 
@@ -149,7 +152,7 @@ function matches(row, terms) {
   if (!terms.length) return true;
   const { server } = row;
   const text = [
-    server.id, server.hostname, standing(server, now()).name, ...server.interfaces.map((one) => one.name),
+    server.id, server.hostname, server.display_name ?? "", ...server.tags, standing(server, now()).name, ...server.interfaces.map((one) => one.name),
     server.interfaces_down ? "down" : "",
   ].join("\n").toLowerCase();
   return terms.every((term) => text.includes(term));

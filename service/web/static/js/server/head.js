@@ -3,12 +3,14 @@
 
 import { choice } from "../shared/choices.js";
 import { now } from "../shared/clock.js";
-import { byId, make, setText } from "../shared/dom.js";
+import { byId, byIdAs, make, setText } from "../shared/dom.js";
 import { age, bytes, duration, moment, rate } from "../shared/format.js";
 import { pair, setPair } from "../shared/pair.js";
 import { standing } from "../shared/standing.js";
 import { lastDay, monthName } from "./usage.js";
 import { warnings } from "./warnings.js";
+
+/** @import { Rule } from "../shared/alert-words.js" */
 
 /**
  * A list of facts: pairs of a name and a value, without those that have none.
@@ -25,13 +27,16 @@ export function showFacts(element, facts) {
 /**
  * @param {Api.Server} server
  * @param {Api.Agent} agent
- * @param {Api.QuotaState | null} quota null: none is set
+ * @param {{ alerts: Api.Alert[], rules: Map<string, Rule> }} firing
  */
-export function showHead(server, agent, quota) {
-  document.title = `${server.id} · Linkbeat`;
-  setText(byId("name"), server.id);
+export function showHead(server, agent, firing) {
+  document.title = `${server.display_name ?? server.id} · Linkbeat`;
+  setText(byId("name"), server.display_name ?? server.id);
+  byIdAs("manage", HTMLAnchorElement).href = `/manage?server=${encodeURIComponent(server.id)}#servers`;
   showFacts(byId("facts"), [
+    ["Id", server.display_name && server.id],
     ["Hostname", server.hostname],
+    ["Tags", server.tags.join(", ")],
     ["Up for", server.latest_metrics?.uptime_seconds == null ? null : duration(server.latest_metrics.uptime_seconds)],
     ["Primary", server.primary_interface],
     ["Agent", server.agent_version],
@@ -40,7 +45,7 @@ export function showHead(server, agent, quota) {
   ]);
   showNow(server);
   showStanding(agent);
-  const found = warnings(server, agent, quota, now());
+  const found = warnings({ server, agent }, firing, choice("units"), now());
   byId("warnings").hidden = !found.length;
   byId("warnings").replaceChildren(...found.map((one) =>
     make("li", { class: one.level }, make("strong", {}, one.words), ` ${one.remedy}`)));

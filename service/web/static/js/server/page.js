@@ -9,6 +9,7 @@ import { byId, byIdAs, find, make, setText } from "../shared/dom.js";
 import { bytes, count, moment, rate } from "../shared/format.js";
 import { loadEpisodes } from "../shared/episodes.js";
 import { Freshness } from "../shared/freshness.js";
+import { zoneOfPage } from "../shared/zone.js";
 import { address, choosing, chosen, readAddress, zoomTo } from "./address.js";
 import { showFacts, showFigures, showHead, showStanding } from "./head.js";
 import { natural } from "./interface-rows.js";
@@ -19,6 +20,7 @@ import { bucketOf, events, load, loadAll, seconds } from "./traffic.js";
 import { TrafficView } from "./traffic-view.js";
 import { QuotaForm, showMonths, showQuota } from "./usage.js";
 
+/** @import { Rule } from "../shared/alert-words.js" */
 /** @import { Episode } from "../shared/episodes.js" */
 /** @import { Period } from "../shared/definitions.js" */
 /** @import { Rates } from "./interface-rows.js" */
@@ -26,11 +28,11 @@ import { QuotaForm, showMonths, showQuota } from "./usage.js";
 const POLL_SECONDS = 1.5;
 const USAGE_SECONDS = 60;
 const [ALERT_SECONDS, MOST_DAYS] = [15, 400]; // days that the chart shows at most
+const MOST_ALERTS = 1000;
 const TOTAL = ""; // of the choice of an interface: all of them
 
 const id = decodeURIComponent(location.pathname.split("/")[2] ?? "");
 const path = { server_id: id };
-const zone = Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";
 
 // The API's latest answers; null is not there yet.
 /** @type {{ server: Api.Server, agent: Api.Agent } | null} */
@@ -40,6 +42,8 @@ let sums = null;
 /** @type {{ period: string, bucket: number, series: Map<string, Rates> } | null} */
 let ofPeriod = null; // `bucket`: the number of the one that the newest heartbeat is in
 let episodes = /** @type {Episode[]} */ ([]); // of alerts
+/** @type {{ alerts: Api.Alert[], rules: Map<string, Rule> }} */
+let firing = { alerts: [], rules: new Map() };
 
 const fresh = new Freshness(byId("stale"));
 const period = byId("period");
@@ -49,7 +53,7 @@ const choiceOfInterface = byIdAs("interface", HTMLSelectElement);
 
 function showMachine() {
   if (!machine) return;
-  showHead(machine.server, machine.agent, sums?.usage.quota ?? null);
+  showHead(machine.server, machine.agent, firing);
   showStanding(machine.agent);
   showFilesystems(byId("filesystems"), machine.server.filesystems);
   gauges.show(machine.server.latest_metrics);
@@ -108,7 +112,7 @@ async function showDetail(signal) {
   let stats;
   try {
     stats = await get("/api/v1/servers/{server_id}/interfaces/{name}/stats", {
-      path: { server_id: id, name }, query: { time_zone: zone }, signal,
+      path: { server_id: id, name }, query: { time_zone: zoneOfPage() }, signal,
     });
   } catch (error) {
     if (!(error instanceof ApiError && error.status === 404)) throw error;
@@ -156,7 +160,13 @@ const traffic = fresh.task(async (signal) => {
 });
 
 const alerts = fresh.task(async (signal) => {
-  const found = await loadEpisodes({ server: id, since: now() - MOST_DAYS * 86_400_000, until: now() }, signal);
+  const [found, { alerts }, { rules }] = await Promise.all([
+    loadEpisodes({ server: id, since: now() - MOST_DAYS * 86_400_000, until: now() }, signal),
+    get("/api/v1/alerts", { query: { server: id, state: "firing", limit: MOST_ALERTS }, signal }),
+    get("/api/v1/alert-rules", { query: { limit: MOST_ALERTS }, signal }),
+  ]);
+  firing = { alerts, rules: new Map(rules.map((rule) => [rule.id, rule])) };
+  showMachine();
   if (JSON.stringify(found) === JSON.stringify(episodes)) return;
   episodes = found;
   traffic.restart();
@@ -187,13 +197,12 @@ function refreshPeriod() {
 }
 
 const usage = fresh.task(async (signal) => {
-  const day = new Intl.DateTimeFormat("en-CA", { timeZone: zone }).format(now()); // as 2026-01-29
+  const day = new Intl.DateTimeFormat("en-CA", { timeZone: zoneOfPage() }).format(now()); // as 2026-01-29
   /** @param {{ by: "day" | "month", since?: string }} query */
-  const ask = (query) => get("/api/v1/usage/{server_id}", { path, query: { time_zone: zone, ...query }, signal });
+  const ask = (query) => get("/api/v1/usage/{server_id}", { path, query: { time_zone: zoneOfPage(), ...query }, signal });
   const [usage, today, months] = await Promise.all([ask({ by: "day" }), ask({ by: "day", since: day }), ask({ by: "month" })]);
   sums = { usage, today, months };
   showUsage();
-  showMachine();
   showInterfaces();
 }, USAGE_SECONDS);
 
@@ -267,7 +276,7 @@ const table = new Interfaces(
   },
 );
 const form = new QuotaForm(find(byId("quota"), "form", HTMLFormElement), byId("quota-problem"), {
-  server: id, zone, onSaved: () => usage.restart(),
+  server: id, zone: zoneOfPage(), onSaved: () => usage.restart(),
 });
 
 /** What needs the definitions: the periods, and an address that names one. */

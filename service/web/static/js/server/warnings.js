@@ -1,121 +1,119 @@
-// What a reader should know of a server at once, each in words, with what to do about it.
+// What a reader should know of a server at once, with what to do about it: the alerts that fire for it, by the service's
+// rules, and what no rule is about.
 
 import { definitions, intervalOf } from "../shared/definitions.js";
-import { bytes, count, duration, moment, percent } from "../shared/format.js";
-import { isOutOfOrder, isReadOnly } from "./machine.js";
+import { bytes, count, duration, moment } from "../shared/format.js";
+import { BADGES, condition, reasonWords, valueWords } from "../shared/alert-words.js";
 
-/** @typedef {{ level: "bad" | "warn", words: string, remedy: string }} Warning */
+/** @import { Units } from "../shared/choices.js" */
+/** @import { Rule } from "../shared/alert-words.js" */
+/** @typedef {{ level: "bad" | "warn" | "info", words: string, remedy: string }} Warning */
+
+const RANK = { bad: 0, warn: 1, info: 2 };
+
+/** What helps, by a word of the reason of an alert of kind `agent` or `account`. */
+const REMEDIES = Object.entries({
+  "were dropped": "No traffic is lost: the next heartbeat counts it. To keep them all, increase LINKBEAT_SPOOL_MIB.",
+  "were rejected": "The reasons are in refused.ndjson in its spool.",
+  "in memory": "The agent cannot write to its disk: “linkbeat-agent doctor” shows the problem with its spool.",
+  "left out": "Exclude unimportant interfaces, such as veth*, with LINKBEAT_EXCLUDE_INTERFACES.",
+  "its clock": "Times on this page are from its clock. Synchronize it (“timedatectl set-ntp true”).",
+  "two machines": "Both are counted, but cannot be distinguished: set another LINKBEAT_SERVER_ID on one of them.",
+  "sent again": "The first values were kept. Does another machine, or a second agent, use this name?",
+});
 
 /**
  * What is wrong, the worst first.
- * @param {Api.Server} server
- * @param {Api.Agent} agent
- * @param {Api.QuotaState | null} quota null: none is set
+ * @param {{ server: Api.Server, agent: Api.Agent }} machine
+ * @param {{ alerts: Api.Alert[], rules: Map<string, Rule> }} firing alerts of the server that fire, and all rules
+ * @param {Units} units
  * @param {number} now ms since 1970
  */
-export function warnings(server, agent, quota, now) {
-  /** @type {Warning[]} */
-  const found = [];
-  /**
-   * @param {string} words
-   * @param {string} remedy
-   * @param {Warning["level"]} level
-   */
-  const warn = (words, remedy, level = "warn") => found.push({ level, words, remedy });
-  const seen = Date.parse(agent.received_at);
+export function warnings({ server, agent }, { alerts, rules }, units, now) {
+  const found = alerts.map((alert) => ofAlert(alert, rules.get(alert.rule), { server, units, now }));
   const interval = intervalOf(agent);
-  const { clock_skew_seconds: skew, filesystem_full_percent: full, offline_after_intervals: offline } = definitions();
-
-  if (server.status === "offline") {
-    warn(
-      `No heartbeat since ${moment(seen, now)}.`,
-      "Is the machine running, and can it reach this service? Check “systemctl status linkbeat-agent” and " +
-        "“linkbeat-agent doctor” on it. If its agent runs, it delivers its heartbeats later.",
-      "bad",
-    );
-  } else if (agent.lateness_seconds > interval) {
-    warn(
-      `Its last heartbeat came ${duration(agent.lateness_seconds)} late.`,
-      `They are due every ${duration(interval)}: check the load of the machine and its network.`,
-    );
+  if (server.status !== "offline" && agent.lateness_seconds > interval) {
+    found.push({
+      level: "warn",
+      words: `Its last heartbeat came ${duration(agent.lateness_seconds)} late.`,
+      remedy: `They are due every ${duration(interval)}: check the load of the machine and its network.`,
+    });
   }
   if (server.paused) {
-    warn(
-      "Paused: the agent measures nothing.",
-      `“DELETE /api/v1/servers/${server.id}/config” resumes it.`,
-    );
+    found.push({
+      level: "warn",
+      words: "Paused: the agent measures nothing.",
+      remedy: `“DELETE /api/v1/servers/${server.id}/config” resumes it.`,
+    });
   }
-  if (server.shared_since) {
-    warn(
-      `Two machines report as ${server.id}, last seen ${moment(server.shared_at, now)}.`,
-      "Both are counted, but cannot be distinguished: set another LINKBEAT_SERVER_ID on one of them.",
-      "bad",
-    );
-  } else if (server.conflicts > 0) {
-    warn(
-      `${counted(server.conflicts, "heartbeat")} were received again with different values; the first values were kept.`,
-      "Does another machine, or a second agent, use this name?",
-    );
+  if (agent.queued && (agent.oldest_seconds ?? 0) > definitions().offline_after_intervals * interval) {
+    found.push({
+      level: "warn",
+      words: `${count(agent.queued)} heartbeat${agent.queued === 1 ? "" : "s"} wait on the machine, the oldest for ${duration(agent.oldest_seconds)}.`,
+      remedy: "They are delivered in batches alongside live heartbeats, and will fill the gap.",
+    });
   }
-  for (const one of server.filesystems) {
-    if (isOutOfOrder(one)) {
-      warn(`${one.mount_point} is ${one.state}.`, "The sizes are the last known ones: check the mount.");
-    } else if ((one.percent ?? 0) >= full && !isReadOnly(one)) {
-      warn(`${one.mount_point} is ${percent(one.percent)} full.`, `${bytes(one.available_bytes)} are available.`);
-    }
-  }
-  if (quota && (quota.state !== "ok" || (quota.expected_bytes ?? 0) > quota.bytes)) {
-    const words = {
-      over: "Its quota is used up.", near: `${percent(quota.used_percent)} of its quota is used.`,
-      ok: "Its quota will probably be used up.",
-    };
-    const forecast = quota.expected_bytes == null ? "" : `; about ${bytes(quota.expected_bytes)} by the end of the month, at the current rate`;
-    warn(words[quota.state], `${bytes(quota.used_bytes)} of ${bytes(quota.bytes)} this month${forecast}.`);
-  }
-  if (agent.clock_skew_seconds != null && Math.abs(agent.clock_skew_seconds) >= skew) {
-    const way = agent.clock_skew_seconds > 0 ? "behind" : "ahead of";
-    warn(
-      `Its clock is ${duration(Math.abs(agent.clock_skew_seconds))} ${way} the service's.`,
-      "Times on this page are from its clock. Synchronize it (“timedatectl set-ntp true”).",
-    );
-  }
-  if (agent.dropped) {
-    warn(
-      `${counted(agent.dropped, "heartbeat")} were dropped for lack of space since the agent started.`,
-      "No traffic is lost: the next heartbeat counts it. To keep them all, increase LINKBEAT_SPOOL_MIB.",
-    );
-  }
-  if (agent.rejected) {
-    warn(
-      `${counted(agent.rejected, "heartbeat")} of this agent were rejected permanently.`,
-      "The reasons are in refused.ndjson in its spool.",
-    );
-  }
-  if (agent.spool === "memory") {
-    warn(
-      "The agent cannot write to its disk: undelivered heartbeats are only in memory.",
-      "“linkbeat-agent doctor” shows the problem with its spool.",
-    );
-  }
-  if (agent.queued && (agent.oldest_seconds ?? 0) > offline * interval) {
-    warn(
-      `${counted(agent.queued, "heartbeat")} wait on the machine, the oldest for ${duration(agent.oldest_seconds)}.`,
-      "They are delivered in batches alongside live heartbeats, and will fill the gap.",
-    );
-  }
-  if (agent.truncated) {
-    warn(
-      "It has more interfaces than fit into a heartbeat: some are left out.",
-      "Exclude unimportant interfaces, such as veth*, with LINKBEAT_EXCLUDE_INTERFACES.",
-    );
-  }
-  return found.sort((one, other) => Number(other.level === "bad") - Number(one.level === "bad"));
+  return found.sort((one, other) => RANK[one.level] - RANK[other.level]);
 }
 
 /**
- * @param {number} number
- * @param {string} noun
+ * @param {Api.Alert} alert
+ * @param {Rule | undefined} rule undefined: not known yet
+ * @param {{ server: Api.Server, units: Units, now: number }} page
+ * @returns {Warning}
  */
-function counted(number, noun) {
-  return `${count(number)} ${noun}${number === 1 ? "" : "s"}`;
+function ofAlert(alert, rule, { server, units, now }) {
+  const level = BADGES[alert.severity ?? "warning"];
+  const asides = [
+    alert.held ? "There is no data: the alert is held as it was." : "",
+    alert.cleared_at ? `Over since ${moment(alert.cleared_at, now)}.` : "",
+    alert.is_muted ? "Nobody is told: it is muted." : "",
+    rule?.note ?? "", rule?.runbook ?? "",
+  ];
+  const words = ofKind(alert, rule, server, units, now);
+  return { level, words: words.words, remedy: [words.remedy, ...asides].filter(Boolean).join(" ") };
+}
+
+/**
+ * @param {Api.Alert} alert
+ * @param {Rule | undefined} rule
+ * @param {Api.Server} server
+ * @param {Units} units
+ * @param {number} now
+ */
+function ofKind(alert, rule, server, units, now) {
+  const reason = reasonWords(alert.reason);
+  switch (alert.kind) {
+    case "silent":
+      return {
+        words: `No heartbeat since ${moment(alert.since, now)}.`,
+        remedy: "Is the machine running, and can it reach this service? Check “systemctl status linkbeat-agent” and " +
+          "“linkbeat-agent doctor” on it. If its agent runs, it delivers its heartbeats later.",
+      };
+    case "filesystem": {
+      const filesystem = server.filesystems.find((one) => one.mount_point === alert.subject);
+      const remedy = reason === "unreachable" ? "The sizes are the last known ones: check the mount."
+        : filesystem ? `${bytes(filesystem.available_bytes)} are available.` : "";
+      return { words: `${alert.subject}: ${reason}.`, remedy };
+    }
+    case "quota":
+      return {
+        words: alert.subject === "forecast" ? "Its quota will probably be used up." : `${alert.subject} of its quota is used.`,
+        remedy: `${reason}.`,
+      };
+    case "account":
+    case "agent":
+      return {
+        words: `${reason.charAt(0).toUpperCase()}${reason.slice(1)}.`,
+        remedy: REMEDIES.filter(([words]) => reason.includes(words)).map(([, remedy]) => remedy).join(" "),
+      };
+    default: { // rate, link and errors, and alerts whose rule was removed since
+      const value = valueWords(rule, alert.value, units);
+      const what = reason || (rule ? condition(rule, units) : `rule ${alert.rule}`);
+      return {
+        words: `${alert.subject}: ${what}.`,
+        remedy: `Since ${moment(alert.since, now)}, by the rule ${alert.rule}${rule?.kind === "rate" ? `; now ${value}` : ""}.`,
+      };
+    }
+  }
 }

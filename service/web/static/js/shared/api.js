@@ -25,8 +25,22 @@ export class ApiError extends Error {
 /**
  * @typedef {Record<string, unknown>} Query
  * @typedef {{ path?: Record<string, string>, query?: Query, body?: unknown }} Asked
- * @typedef {{ signal?: AbortSignal }} Options
+ * @typedef {object} Options
+ * @property {AbortSignal} [signal]
+ * @property {object | null} [seen] the answer whose version is to be replaced (versionOf): another one is refused with the
+ *   code "changed"; null: there was none
  */
+
+/** @type {WeakMap<object, string>} */
+const versions = new WeakMap(); // of answers
+
+/**
+ * The version of an answer: its ETag, "" where it has none.
+ * @param {object} answer
+ */
+export function versionOf(answer) {
+  return versions.get(answer) ?? "";
+}
 
 /**
  * The answer of `route`, such as `/api/v1/servers/{server_id}` with `path: { server_id: "nas" }`. Values of `query` may
@@ -92,14 +106,14 @@ export function toSignIn() {
  * @param {string} route
  * @param {Asked & Options} asked
  */
-async function call(method, route, { path = {}, query = {}, body, signal }) {
+async function call(method, route, { path = {}, query = {}, body, signal, seen }) {
   const url = route.replace(/\{(\w+)\}/g, (_, name) => encodeURIComponent(path[name] ?? ""));
   const search = new URLSearchParams();
   for (const [name, value] of Object.entries(query)) {
     for (const one of Array.isArray(value) ? value : [value]) if (one != null) search.append(name, String(one));
   }
   try {
-    return await send(method, search.size ? `${url}?${search}` : url, body, signal);
+    return await send(method, search.size ? `${url}?${search}` : url, body, signal, conditionOf(seen));
   } catch (error) {
     if (error instanceof ApiError && error.status === 401) toSignIn();
     throw error;
@@ -107,24 +121,39 @@ async function call(method, route, { path = {}, query = {}, body, signal }) {
 }
 
 /**
+ * @param {object | null | undefined} seen as in Options
+ * @returns {Record<string, string>}
+ */
+function conditionOf(seen) {
+  if (seen === undefined) return {};
+  return seen === null ? { "If-None-Match": "*" } : { "If-Match": versionOf(seen) };
+}
+
+/**
  * @param {string} method
  * @param {string} url
  * @param {unknown} [body]
  * @param {AbortSignal} [given]
+ * @param {Record<string, string>} [condition] headers
  * @returns {Promise<any>} what the caller's types say
  */
-async function send(method, url, body, given) {
+async function send(method, url, body, given, condition = {}) {
   const limit = AbortSignal.timeout(TIMEOUT_SECONDS * 1000);
   // The service takes a session's posts as JSON alone, which no form of another site can send: an empty one, too.
   const json = body === undefined && method === "POST" ? {} : body;
-  const sent = json === undefined ? {} : { body: JSON.stringify(json), headers: { "Content-Type": "application/json" } };
+  const sent = json === undefined
+    ? { headers: condition }
+    : { body: JSON.stringify(json), headers: { "Content-Type": "application/json", ...condition } };
   let answer;
   let content;
   try {
     const signal = given ? AbortSignal.any([given, limit]) : limit;
     answer = await fetch(url, { method, ...sent, signal, credentials: "same-origin" });
     readClock(answer.headers.get("Date"));
-    content = answer.status === 204 ? null : await answer.json();
+    const text = await answer.text();
+    content = text ? JSON.parse(text) : null;
+    const version = answer.headers.get("ETag");
+    if (version && content) versions.set(content, version);
   } catch (error) {
     if (given?.aborted) throw error;
     // A proxy may answer in the service's place, and not in JSON.

@@ -1,8 +1,8 @@
 // Rules and alerts in words.
 
-import { bytes, count, duration, NOTHING, percent, roundRate } from "../shared/format.js";
+import { bytes, count, duration, NOTHING, percent, roundRate } from "./format.js";
 
-/** @import { Units } from "../shared/choices.js" */
+/** @import { Units } from "./choices.js" */
 /** @typedef {Api.AlertRule} Rule what its kind does not have is missing or null */
 /** @typedef {Rule["kind"]} Kind */
 /** @typedef {Rule["severity"]} Severity */
@@ -81,7 +81,7 @@ function filesystem(rule) {
  * @param {Rule} rule
  */
 export function scope({ scope: of = {} }) {
-  const parts = [of.servers, of.interfaces, of.kinds].filter((one) => one?.length).map((one) => one?.join(", "));
+  const parts = [of.servers, of.tags, of.interfaces, of.kinds].filter((one) => one?.length).map((one) => one?.join(", "));
   return parts.join(" · ") || "every server";
 }
 

@@ -1,6 +1,6 @@
-// Fields of the forms for rules, channels and mutes: what each reads and shows is a value of the API.
+// Fields of forms: what each reads and shows is a value of the API.
 
-import { make } from "../shared/dom.js";
+import { make } from "./dom.js";
 
 /**
  * @typedef {object} Field
@@ -27,12 +27,12 @@ export function text(label, { value, hint, ...attributes } = {}) {
  * Several values with commas between them.
  * @param {string} label
  * @param {{ value?: readonly (string | number)[] | null, hint?: string, required?: boolean }} [options]
- * @returns {Field}
+ * @returns {Field & { input: HTMLInputElement }}
  */
 export function list(label, { value, ...options } = {}) {
   const field = text(label, { value: (value ?? []).join(", "), ...options });
   return {
-    element: field.element,
+    element: field.element, input: field.input,
     read: () => {
       const found = field.input.value.split(",").map((one) => one.trim()).filter(Boolean);
       return found.length ? found : undefined;

@@ -1,0 +1,279 @@
+// One server: its name and tags, its agent, its quota, and its end. Each part is a form that knows which version it shows:
+// what somebody else changes is shown as soon as it is known, unless the form is being filled in, and is never overwritten.
+
+import { get, post, put, remove, versionOf } from "../shared/api.js";
+import { find, make, setText } from "../shared/dom.js";
+import { check, list, number, octets, select, text } from "../shared/fields.js";
+import { duration } from "../shared/format.js";
+import { zoneOfPage } from "../shared/zone.js";
+import { InterfaceChoice } from "./interfaces.js";
+import { saving } from "./saving.js";
+import { tagList } from "./servers.js";
+
+const DIRECTIONS = { sum: "received and sent", in: "received", out: "sent", max: "the greater of the two" };
+
+/** A form in a panel: asks for what it shows, and sends what it says. */
+class Part {
+  /**
+   * @param {string} title
+   * @param {{ mayChange: boolean, submit: string, fields: HTMLElement[], more?: HTMLElement[] }} options
+   */
+  constructor(title, { mayChange, submit, fields, more = [] }) {
+    this.problem = make("p", { class: "problem", role: "alert" });
+    this.said = make("p", { class: "muted said", role: "status" });
+    this.save = make("button", { type: "submit", class: "primary" }, submit);
+    const inside = make("fieldset", { class: "plain", disabled: !mayChange }, ...fields, make("div", { class: "actions" }, this.save, ...more));
+    this.form = make("form", { class: "alert-form", "aria-label": title }, inside, this.said, this.problem);
+    this.element = make("div", { class: "panel" }, make("h2", {}, title), this.form);
+    this.shown = "\n"; // the version that the form shows; no version is this
+    this.isDirty = false;
+    this.form.addEventListener("input", () => this.touch());
+    this.form.addEventListener("change", () => this.touch());
+    this.form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.send(() => this.put(), "Saved.");
+    });
+  }
+
+  touch() {
+    this.isDirty = true;
+    setText(this.said, "");
+  }
+
+  /** @returns {Promise<unknown>} */
+  put() {
+    throw new Error("not here");
+  }
+
+  /** Shows what is set, asked for again. @returns {Promise<void>} */
+  reload() {
+    throw new Error("not here");
+  }
+
+  /**
+   * Whether an answer of this version has to be shown; if so, it counts as shown.
+   * @param {string} version
+   */
+  isNews(version) {
+    if (this.shown === version) return false;
+    if (this.isDirty) {
+      setText(this.said, "Somebody else has changed this meanwhile.");
+      return false;
+    }
+    this.shown = version;
+    return true;
+  }
+
+  /**
+   * @param {() => Promise<unknown>} request
+   * @param {string} words of success
+   */
+  async send(request, words) {
+    const reload = () => {
+      this.isDirty = false;
+      this.shown = "\n";
+      setText(this.said, "");
+      this.reload();
+    };
+    if (!await saving(this.problem, request, { button: this.save, onReload: reload })) return;
+    reload();
+    setText(this.said, words);
+  }
+}
+
+class LabelsPart extends Part {
+  /**
+   * @param {string} id
+   * @param {{ mayChange: boolean }} options
+   */
+  constructor(id, { mayChange }) {
+    const name = text("Display name", { maxlength: 100, hint: "Shown beside the id; empty: none." });
+    const tags = list("Tags", { hint: "Words or key=value, with commas, such as web, site=home." });
+    const own = make("p", { class: "muted" });
+    super("Name and tags", { mayChange, submit: "Save", fields: [make("div", { class: "alert-form wide-field" }, name.element, tags.element), own] });
+    this.id = id;
+    this.name = name;
+    this.tags = tags;
+    this.own = own;
+    /** @type {Api.Labels | undefined} */
+    this.seen = undefined;
+  }
+
+  /** @override */
+  put() {
+    const body = { display_name: /** @type {string | undefined} */ (this.name.read()) ?? null, tags: /** @type {string[] | undefined} */ (this.tags.read()) ?? [] };
+    return put("/api/v1/servers/{server_id}/labels", { path: { server_id: this.id }, body, seen: this.seen });
+  }
+
+  /** @override @param {AbortSignal} [signal] */
+  async reload(signal) {
+    const labels = await get("/api/v1/servers/{server_id}/labels", { path: { server_id: this.id }, signal });
+    this.own.replaceChildren(...(labels.agent_tags.length ? ["The agent’s own: ", tagList(labels.agent_tags)] : []));
+    if (!this.isNews(versionOf(labels))) return;
+    this.seen = labels;
+    this.name.input.value = labels.display_name ?? "";
+    this.tags.input.value = labels.tags.join(", ");
+  }
+}
+
+class AgentPart extends Part {
+  /**
+   * @param {string} id
+   * @param {{ mayChange: boolean }} options
+   */
+  constructor(id, { mayChange }) {
+    const every = number("Heartbeat every", { min: 1, max: 3600, after: "seconds" });
+    const paused = check("Paused: it sends a sign of life and measures nothing", false);
+    const interfaces = new InterfaceChoice();
+    const report = make("button", { type: "button" }, "Report now");
+    const state = make("p", { class: "muted" });
+    super("Agent", { mayChange, submit: "Save", fields: [state, every.element, paused.element, make("h3", {}, "Interfaces to report"), interfaces.element], more: [report] });
+    this.id = id;
+    this.every = every;
+    this.paused = paused;
+    this.interfaces = interfaces;
+    this.state = state;
+    /** @type {Api.AgentConfig | undefined} */
+    this.seen = undefined;
+    report.addEventListener("click", () => this.report(report));
+  }
+
+  /** @param {HTMLButtonElement} button */
+  async report(button) {
+    await saving(this.problem, async () => {
+      const { within_seconds: within } = await post("/api/v1/servers/{server_id}/report", { path: { server_id: this.id } });
+      setText(this.said, `Asked for. The agent learns of it with its next heartbeat, within ${duration(within)}, and then reports at once.`);
+    }, { button, onReload: () => {} });
+  }
+
+  /** @override */
+  put() {
+    const interval = /** @type {number | undefined} */ (this.every.read());
+    const body = {
+      ...(interval === undefined ? {} : { interval_seconds: interval }), ...this.interfaces.read(), ...(this.paused.read() ? { paused: true } : {}),
+    };
+    return put("/api/v1/servers/{server_id}/config", { path: { server_id: this.id }, body, seen: this.seen });
+  }
+
+  /** @override @param {AbortSignal} [signal] */
+  async reload(signal) {
+    const path = { server_id: this.id };
+    const [config, agent] = await Promise.all([
+      get("/api/v1/servers/{server_id}/config", { path, signal }), get("/api/v1/servers/{server_id}/agent", { path, signal }),
+    ]);
+    setText(this.state, `It reports every ${duration(agent.interval_seconds ?? 30)}${agent.paused ? ", and is paused" : ""}. A change reaches it with its next heartbeat; an agent whose own settings forbid it (LINKBEAT_REMOTE_CONFIG) ignores it.`);
+    if (!this.isNews(versionOf(config))) return;
+    const server = await get("/api/v1/servers/{server_id}", { path, signal });
+    this.seen = config;
+    this.every.input.value = config.interval_seconds == null ? "" : String(config.interval_seconds);
+    this.every.input.placeholder = "its own";
+    this.paused.input.checked = config.paused ?? false;
+    this.interfaces.show(config, server.network_interfaces.map((one) => one.name));
+  }
+}
+
+class QuotaPart extends Part {
+  /**
+   * @param {string} id
+   * @param {{ mayChange: boolean }} options
+   */
+  constructor(id, { mayChange }) {
+    const fields = make("div", { class: "fields" });
+    const gone = make("button", { type: "button", hidden: true }, "Remove the quota");
+    super("Quota", { mayChange, submit: "Set", fields: [fields], more: [gone] });
+    this.id = id;
+    this.fields = fields;
+    this.gone = gone;
+    /** @type {Api.QuotaState | null} */
+    this.seen = null;
+    this.inputs = quotaFields(null);
+    gone.addEventListener("click", () => this.send(
+      () => remove("/api/v1/servers/{server_id}/quota", { path: { server_id: this.id }, seen: this.seen }), "Removed.",
+    ));
+  }
+
+  /** @override */
+  put() {
+    const { bytes, direction, day, zone, near, interface: name } = this.inputs;
+    const body = /** @type {any} */ ({
+      bytes: Math.round(Number(bytes.read())), direction: direction.read(), billing_day: day.read(), time_zone: zone.read() ?? "UTC",
+      near_percent: near.read(), interface: name.read() ?? null,
+    });
+    return put("/api/v1/servers/{server_id}/quota", { path: { server_id: this.id }, body, seen: this.seen });
+  }
+
+  /** @override @param {AbortSignal} [signal] */
+  async reload(signal) {
+    // 404 where there is none, which the browser's console would count as an error: the usage says it.
+    const { quota } = await get("/api/v1/usage/{server_id}", { path: { server_id: this.id }, query: { by: "month" }, signal });
+    const found = quota && await get("/api/v1/servers/{server_id}/quota", { path: { server_id: this.id }, signal });
+    if (!this.isNews(found ? versionOf(found) : "")) return;
+    this.seen = found;
+    this.gone.hidden = !found;
+    this.inputs = quotaFields(found);
+    this.fields.replaceChildren(...Object.values(this.inputs).map((one) => one.element));
+  }
+}
+
+/** @param {Api.QuotaState | null} quota */
+function quotaFields(quota) {
+  return {
+    bytes: octets("Per month", { value: quota?.bytes ?? null, required: true }),
+    direction: select("Of traffic", DIRECTIONS, quota?.direction ?? "sum"),
+    day: number("From day", { value: quota?.billing_day ?? 1, min: 1, max: 31, step: 1, required: true }),
+    zone: text("Time zone", { value: quota?.time_zone ?? zoneOfPage(), required: true, maxlength: 100 }),
+    near: number("Nearly used up from", { value: quota?.near_percent ?? 80, min: 1, max: 100, required: true, after: "%" }),
+    interface: text("Interface", { value: quota?.interface ?? "", maxlength: 255, hint: "Empty: the whole server." }),
+  };
+}
+
+/**
+ * The end of a server.
+ * @param {string} id
+ * @param {{ mayChange: boolean, onRemoved: () => void }} options
+ */
+function removal(id, { mayChange, onRemoved }) {
+  const name = text(`Type ${id} to confirm`, { required: true, maxlength: 100 });
+  const button = make("button", { type: "submit", class: "danger", disabled: true }, "Remove it with its history");
+  const problem = make("p", { class: "problem", role: "alert" });
+  const form = make(
+    "form", { class: "alert-form", "aria-label": "Remove" },
+    make("p", {}, "Its history, quota, tags and alerts are erased, and its tokens revoked. This cannot be undone. If an agent goes on reporting with a fleet token, the server is registered anew."),
+    make("fieldset", { class: "plain", disabled: !mayChange }, name.element, make("div", { class: "actions" }, button)), problem,
+  );
+  name.input.addEventListener("input", () => {
+    button.disabled = name.input.value !== id;
+  });
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (name.input.value !== id) return;
+    const isGone = await saving(problem, () => remove("/api/v1/servers/{server_id}", { path: { server_id: id } }), { button, onReload: () => {} });
+    if (isGone) onRemoved();
+  });
+  return make("div", { class: "panel danger" }, make("h2", {}, "Remove"), form);
+}
+
+/**
+ * What can be managed of one server.
+ * @param {string} id
+ * @param {{ mayChange: boolean, onRemoved: () => void }} options
+ */
+export function serverPanels(id, { mayChange, onRemoved }) {
+  const parts = [new LabelsPart(id, { mayChange }), new AgentPart(id, { mayChange }), new QuotaPart(id, { mayChange })];
+  const [labels, agent, quota] = parts;
+  const element = make(
+    "div", { class: "view" },
+    make(
+      "div", { class: "panel crumbs" },
+      make("a", { href: "/manage#servers" }, "All servers"), make("h2", {}, id), make("a", { href: `/servers/${encodeURIComponent(id)}` }, "Its traffic"),
+    ),
+    make("div", { class: "pair" }, agent?.element ?? "", make("div", { class: "view" }, labels?.element ?? "", quota?.element ?? "", removal(id, { mayChange, onRemoved }))),
+  );
+  return {
+    element: find(make("div", {}, element), ".view", HTMLElement),
+    /** @param {AbortSignal} signal */
+    refresh: async (signal) => {
+      for (const part of parts) await part.reload(signal);
+    },
+  };
+}
