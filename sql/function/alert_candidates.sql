@@ -62,29 +62,40 @@ BEGIN
                                        + coalesce(m.rx_dropped_delta, 0) + coalesce(m.tx_dropped_delta, 0) AS faults) f
             WHERE NOT m.is_folded AND ((%2$s) OR %3$s OR %4$s OR m.delta_kind IN ('reset', 'rejected'))
         )
-        SELECT p.rule_id, m.server_id, m.interface_name, max(m.time + p.tail + 3 * m.interval_ms * INTERVAL '1 millisecond')
+        SELECT c.rule_id, c.server_id, c.subject, max(c.last)
         FROM (
-            SELECT s.*, 'rate' AS kind FROM samples s WHERE s.is_busy
+            SELECT p.rule_id, m.server_id, m.interface_name AS subject, m.time + p.tail + 3 * m.interval_ms * INTERVAL '1 millisecond' AS last
+            FROM (
+                SELECT s.*, 'rate' AS kind FROM samples s WHERE s.is_busy
+                UNION ALL
+                SELECT s.*, 'errors' FROM samples s WHERE s.is_faulty
+                UNION ALL
+                SELECT s.*, 'link' FROM samples s WHERE s.went_down
+            ) m
+            JOIN plans p USING (kind)
+            CROSS JOIN LATERAL (SELECT CASE p.direction WHEN 'rx' THEN m.rx_bytes_delta WHEN 'tx' THEN m.tx_bytes_delta
+                                       WHEN 'sum' THEN m.rx_bytes_delta + m.tx_bytes_delta
+                                       ELSE greatest(m.rx_bytes_delta, m.tx_bytes_delta) END AS bytes) b
+            WHERE CASE p.kind
+                  WHEN 'rate' THEN CASE
+                      WHEN p.is_below THEN b.bytes < p.bytes_per_unit * CASE WHEN p.is_percent THEN m.elapsed_ms * m.speed_mbps::double precision ELSE m.elapsed_ms END
+                      ELSE b.bytes > p.bytes_per_unit * CASE WHEN p.is_percent THEN m.elapsed_ms * m.speed_mbps::double precision ELSE m.elapsed_ms END END
+                  WHEN 'errors' THEN 2 * m.faults * (p.window_ms + m.elapsed_ms) >= p.count * m.elapsed_ms
+                  ELSE true END
+              AND (m.late_since IS NULL OR m.time > m.late_since - p.window AND m.time <= m.late_until + p.reach)
+              AND linkbeat.is_server_in(p.servers, p.tags, m.server_id) AND (p.interfaces IS NULL OR m.interface_name ~ p.interfaces)
+              AND (p.kinds IS NULL OR m.server_id IN (
+                   SELECT x.server_id FROM public.servers x WHERE x.server_id = m.server_id
+                     AND (x.interfaces[array_position(x.interface_names, m.interface_name)]).kind = ANY (p.kinds)))
             UNION ALL
-            SELECT s.*, 'errors' FROM samples s WHERE s.is_faulty
-            UNION ALL
-            SELECT s.*, 'link' FROM samples s WHERE s.went_down
-        ) m
-        JOIN plans p USING (kind)
-        CROSS JOIN LATERAL (SELECT CASE p.direction WHEN 'rx' THEN m.rx_bytes_delta WHEN 'tx' THEN m.tx_bytes_delta
-                                   WHEN 'sum' THEN m.rx_bytes_delta + m.tx_bytes_delta
-                                   ELSE greatest(m.rx_bytes_delta, m.tx_bytes_delta) END AS bytes) b
-        WHERE CASE p.kind
-              WHEN 'rate' THEN CASE
-                  WHEN p.is_below THEN b.bytes < p.bytes_per_unit * CASE WHEN p.is_percent THEN m.elapsed_ms * m.speed_mbps::double precision ELSE m.elapsed_ms END
-                  ELSE b.bytes > p.bytes_per_unit * CASE WHEN p.is_percent THEN m.elapsed_ms * m.speed_mbps::double precision ELSE m.elapsed_ms END END
-              WHEN 'errors' THEN 2 * m.faults * (p.window_ms + m.elapsed_ms) >= p.count * m.elapsed_ms
-              ELSE true END
-          AND (m.late_since IS NULL OR m.time > m.late_since - p.window AND m.time <= m.late_until + p.reach)
-          AND linkbeat.is_server_in(p.servers, p.tags, m.server_id) AND (p.interfaces IS NULL OR m.interface_name ~ p.interfaces)
-          AND (p.kinds IS NULL OR m.server_id IN (
-               SELECT x.server_id FROM public.servers x WHERE x.server_id = m.server_id
-                 AND (x.interfaces[array_position(x.interface_names, m.interface_name)]).kind = ANY (p.kinds)))
+            SELECT p.rule_id, k.server_id, k.interface_name, k.time + p.tail + INTERVAL '15 minutes'
+            FROM linkbeat.carrier_changes k JOIN plans p ON p.kind = 'link'
+            WHERE k.time > $2 AND k.time <= $3
+              AND linkbeat.is_server_in(p.servers, p.tags, k.server_id) AND (p.interfaces IS NULL OR k.interface_name ~ p.interfaces)
+              AND (p.kinds IS NULL OR k.server_id IN (
+                   SELECT x.server_id FROM public.servers x WHERE x.server_id = k.server_id
+                     AND (x.interfaces[array_position(x.interface_names, k.interface_name)]).kind = ANY (p.kinds)))
+        ) c
         GROUP BY 1, 2, 3
         UNION ALL
         SELECT NULL, s.server_id, s.delta_kind, s.time FROM samples s

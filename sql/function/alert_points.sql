@@ -109,16 +109,19 @@ BEGIN
                    CASE WHEN c.is_down THEN d.down_since END, w.step,
                    CASE WHEN c.is_down THEN 'down' WHEN c.is_true THEN format('flapping: %%s changes', w.changes) END, false
             FROM (
-                SELECT r.*, count(*) FILTER (WHERE r.is_change) OVER w AS changes,
+                SELECT r.*, sum(r.seen_changes + r.unseen_changes) OVER w AS changes,
                        min(r.time) FILTER (WHERE NOT r.is_up) OVER (PARTITION BY r.place, r.run ORDER BY r.time) AS run_down_since
                 FROM (
                     SELECT s.place, s.since, s.server_id, s.subject, m.time, m.is_up, m.interval_ms,
                            3 * m.interval_ms * INTERVAL '1 millisecond' AS step,
-                           m.is_up <> lag(m.is_up) OVER (PARTITION BY s.place ORDER BY m.time) AS is_change,
+                           coalesce(m.is_up <> lag(m.is_up) OVER (PARTITION BY s.place ORDER BY m.time), false)::integer AS seen_changes,
+                           coalesce(k.changes, 0) AS unseen_changes,
                            count(*) FILTER (WHERE m.is_up) OVER (PARTITION BY s.place ORDER BY m.time) AS run,
                            min(m.time) OVER (PARTITION BY s.place) AS first_time
                     FROM unnest($1, $2, $3) WITH ORDINALITY AS s(server_id, subject, since, place)
                     CROSS JOIN LATERAL (%s) AS m
+                    LEFT JOIN linkbeat.carrier_changes k
+                         ON k.server_id = s.server_id AND k.interface_name = s.subject AND k.time = m.time
                 ) r
                 WINDOW w AS (PARTITION BY r.place ORDER BY r.time RANGE BETWEEN $8 PRECEDING AND CURRENT ROW)
             ) w

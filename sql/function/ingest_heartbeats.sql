@@ -124,6 +124,9 @@ BEGIN
                               (was_rx_bytes, was_tx_bytes, was_rx_packets, was_tx_packets, was_rx_errors, was_tx_errors,
                                was_rx_dropped, was_tx_dropped, was_up) AS is_conflict,
                is_plain OR (judged).time IS NOT NULL AS is_settled,
+               -- Of one boot: with the device, the kernel's counter begins again.
+               CASE WHEN carrier_changes > was_carrier_changes AND boot IS NOT DISTINCT FROM was_boot
+                    THEN carrier_changes - was_carrier_changes - (is_up <> was_up)::integer END AS unseen_changes,
                CASE WHEN is_plain THEN rx_bytes - CASE WHEN is_from_zero THEN 0 ELSE coalesce(was_rx_bytes, rx_bytes) END ELSE coalesce((judged).rx_bytes_delta, 0) END AS rx_bytes_delta,
                CASE WHEN is_plain THEN tx_bytes - CASE WHEN is_from_zero THEN 0 ELSE coalesce(was_tx_bytes, tx_bytes) END ELSE coalesce((judged).tx_bytes_delta, 0) END AS tx_bytes_delta,
                CASE WHEN is_plain THEN rx_packets - CASE WHEN is_from_zero THEN 0 ELSE coalesce(was_rx_packets, rx_packets) END ELSE coalesce((judged).rx_packets_delta, 0) END AS rx_packets_delta,
@@ -236,7 +239,8 @@ BEGIN
                            (previous).counts_64bit AS was_counts_64bit, (previous).is_folded AS was_folded,
                            (previous).is_up AS was_up, (previous).first_seen AS was_first_seen,
                            CASE WHEN (previous).doubted_since IS NOT NULL
-                                THEN linkbeat.doubted_once((previous).doubted_since) END AS doubted
+                                THEN linkbeat.doubted_once((previous).doubted_since) END AS doubted,
+                           (previous).carrier_changes AS was_carrier_changes
                     FROM (
                     SELECT n.*, b.server_id, b.time, b.boot, b.interval_ms, b.is_newest, b.known,
                            b.uptime_seconds, b.primary_interface,
@@ -288,6 +292,10 @@ BEGIN
                server_id, name, delta_kind, speed_mbps, rx_errors, tx_errors, rx_dropped, tx_dropped, rx_errors_delta,
                tx_errors_delta, rx_dropped_delta, tx_dropped_delta, ifindex, levels, old_levels, doubted_since
         FROM settled WHERE is_new
+    ), carriers AS (
+        INSERT INTO linkbeat.carrier_changes (server_id, interface_name, time, changes)
+        SELECT server_id, name, time, unseen_changes FROM settled WHERE is_new AND is_newest AND NOT is_folded AND unseen_changes > 0
+        ON CONFLICT DO NOTHING
     ), current AS (
         SELECT place, array_agg(name) AS names, count(was_first_seen) AS remembered,
                array_agg(ROW(

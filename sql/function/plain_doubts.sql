@@ -30,7 +30,9 @@ CREATE OR REPLACE FUNCTION linkbeat.doubts_after_growth(
 ) RETURNS bigint[] LANGUAGE sql VOLATILE
 RETURN CASE
     WHEN is_open IS NOT TRUE THEN '{}'
-    WHEN num_nonnulls(old[1], old[2]) > 0
+    -- None from 2**63 on, where differences of the stored values may be out of range.
+    WHEN least(had_rx_bytes, had_tx_bytes, had_rx_packets, had_tx_packets) >= 0
+         AND num_nonnulls(old[1], old[2]) > 0
          AND coalesce(least(old[1], old[2], old[3], old[4], old[5], old[6], old[7], old[8]) >= 0, true)
          AND (was_growing AND linkbeat.goes_on(old[1] IS NOT NULL, had_rx_bytes, grown_rx, rx_bytes, base_ms, elapsed)
                           AND linkbeat.goes_on(old[2] IS NOT NULL, had_tx_bytes, grown_tx, tx_bytes, base_ms, elapsed)

@@ -61,6 +61,7 @@ BEGIN
         DELETE FROM linkbeat.interface_epochs WHERE server_id = removed.server_id;
         DELETE FROM linkbeat.interface_names WHERE server_id = removed.server_id;
         DELETE FROM linkbeat.interface_events WHERE server_id = removed.server_id;
+        DELETE FROM linkbeat.carrier_changes WHERE server_id = removed.server_id;
         DELETE FROM linkbeat.alert_marks WHERE server_id = removed.server_id;
         DELETE FROM linkbeat.late_arrivals WHERE server_id = removed.server_id;
         DELETE FROM public.servers WHERE server_id = removed.server_id;

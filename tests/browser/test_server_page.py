@@ -132,7 +132,6 @@ async def test_the_alerts_that_fire_are_its_warnings_the_worst_first_each_with_a
     await opened(page)
 
     warnings = page.locator("#warnings li")
-    await expect(warnings).to_have_count(5)
     await expect(warnings.first).to_contain_text("No heartbeat since ")
     await expect(warnings.first).to_contain_text("systemctl status linkbeat-agent")
     for words in (

@@ -29,7 +29,7 @@ from tests.helpers.alerts import (
     turn,
     turns,
 )
-from tests.helpers.support import hours_ago
+from tests.helpers.support import Client, heartbeat, hours_ago, interface
 
 T0 = hours_ago(6)
 HOUR = timedelta(hours=1)
@@ -82,6 +82,29 @@ class TestLink:
 
         reason = await database.fetchval("SELECT reason FROM public.alerts")
         assert reason == (f"flapping: {changes} changes" if changes else None)
+
+    async def test_changes_between_two_heartbeats_count_as_the_kernel_counts_them(
+        self, service: Client, database: asyncpg.Connection
+    ) -> None:
+        """A19: six changes that no sample shows; a device that appears again counts from the beginning."""
+        await set_rule(database, "link", "link", keep_seconds=0)
+        start = datetime.now(UTC) - 5 * MINUTE
+        for number, (name, changes) in enumerate(
+            [("eth0", 2), ("eth1", 2), ("eth0", 8), ("eth1", 4), ("eth0", 8), ("eth1", 1)]
+        ):
+            beat = heartbeat(f"s-{name}", at=start + number * 15 * SECOND)
+            counted = interface(name, 1_000, 1_000, carrier_changes=changes)
+            await service.post(beat | {"interval_seconds": 30, "network_interfaces": [counted]})
+        at = datetime.now(UTC)
+        await database.execute("UPDATE linkbeat.alert_clock SET evaluated_at = $1", start - MINUTE)
+
+        await turn(database, at)
+
+        assert await states(database) == {("link", "s-eth0", "eth0"): "firing"}
+        reason = await database.fetchval("SELECT reason FROM public.alerts")
+        assert reason == "flapping: 6 changes"
+        (said,) = await backtest(database, "link", start - MINUTE, at, keep_seconds=0)
+        assert (said.subject, said.active_at) == ("eth0", (await recorded(database))[0].active_at)
 
     async def test_an_interface_that_is_gone_for_a_day_is_closed_and_not_resolved(
         self, database: asyncpg.Connection
@@ -178,7 +201,8 @@ class TestFilesystem:
     async def test_an_image_that_is_always_full_is_no_alert(
         self, database: asyncpg.Connection, fs_type: str, mount: str
     ) -> None:
-        await set_rule(database, "disk", "filesystem", above_percent=90, keep_seconds=0)
+        rule: dict[str, Any] = {"above_percent": 90, "keep_seconds": 0}
+        await set_rule(database, "disk", "filesystem", **rule)
         full = filling(T0, T0 + 5 * MINUTE, lambda _: 100, MINUTE)
         await filesystem(database, full)
         await filesystem(database, full, mount, fs_type=fs_type)

@@ -215,6 +215,22 @@ async def test_readings_that_are_wrong_twice_do_not_end_the_first_doubt(
     )
 
 
+async def test_a_reading_from_two_to_the_63_on_is_undone_by_the_next(
+    service: Client, database: asyncpg.Connection
+) -> None:
+    """As stored, such a counter is negative: its difference from the next one is out of bigint's range."""
+    readings = steady(5)
+
+    await check(
+        service,
+        database,
+        {
+            "octets": (changed(readings, 2, tx_bytes=2**63 + 5), [FIRST, NORMAL, (STEP, "glitch"), NORMAL, NORMAL]),
+            "packets": (changed(readings, 2, tx_packets=2**63 + 5), [FIRST, NORMAL, (STEP, "glitch"), NORMAL, NORMAL]),
+        },
+    )
+
+
 async def test_a_jump_that_packets_contradict_counts_nothing(service: Client, database: asyncpg.Connection) -> None:
     """Where it comes back, it never was; where it stays, growth goes on from there."""
     readings = steady(5)

@@ -25,7 +25,7 @@ EQUAL = {"1m": 0, "15m": 0, "1h": 0, "1d": 0}
 
 ROUNDS = 2
 FLEETS = 25  # of a round
-AT_A_TIME = 8  # fleets that are sent; the more, the more heartbeats share a transaction
+AT_A_TIME = 3  # fleets that are sent
 SERVERS = 21  # of a fleet, each with a history of its own
 SERIES_BUDGET = 3
 SINCE = timedelta(hours=26)  # over a midnight

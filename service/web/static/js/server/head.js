@@ -10,7 +10,7 @@ import { standing } from "../shared/standing.js";
 import { lastDay, monthName } from "./usage.js";
 import { warnings } from "./warnings.js";
 
-/** @import { Rule } from "../shared/alert-words.js" */
+/** @import { Firing } from "./warnings.js" */
 
 /**
  * A list of facts: pairs of a name and a value, without those that have none.
@@ -27,7 +27,7 @@ export function showFacts(element, facts) {
 /**
  * @param {Api.Server} server
  * @param {Api.Agent} agent
- * @param {{ alerts: Api.Alert[], rules: Map<string, Rule> }} firing
+ * @param {Firing} firing
  */
 export function showHead(server, agent, firing) {
   document.title = `${server.display_name ?? server.id} · Linkbeat`;

@@ -19,8 +19,8 @@ import { offerPicture } from "./picture.js";
 import { bucketOf, events, load, loadAll, seconds } from "./traffic.js";
 import { TrafficView } from "./traffic-view.js";
 import { QuotaForm, showMonths, showQuota } from "./usage.js";
+import { loadFiring, NONE_FIRES } from "./warnings.js";
 
-/** @import { Rule } from "../shared/alert-words.js" */
 /** @import { Episode } from "../shared/episodes.js" */
 /** @import { Period } from "../shared/definitions.js" */
 /** @import { Rates } from "./interface-rows.js" */
@@ -28,7 +28,6 @@ import { QuotaForm, showMonths, showQuota } from "./usage.js";
 const POLL_SECONDS = 1.5;
 const USAGE_SECONDS = 60;
 const [ALERT_SECONDS, MOST_DAYS] = [15, 400]; // days that the chart shows at most
-const MOST_ALERTS = 1000;
 const TOTAL = ""; // of the choice of an interface: all of them
 
 const id = decodeURIComponent(location.pathname.split("/")[2] ?? "");
@@ -41,10 +40,7 @@ let machine = null;
 let sums = null;
 /** @type {{ period: string, bucket: number, series: Map<string, Rates> } | null} */
 let ofPeriod = null; // `bucket`: the number of the one that the newest heartbeat is in
-let episodes = /** @type {Episode[]} */ ([]); // of alerts
-/** @type {{ alerts: Api.Alert[], rules: Map<string, Rule> }} */
-let firing = { alerts: [], rules: new Map() };
-
+let [firing, episodes] = [NONE_FIRES, /** @type {Episode[]} */ ([])]; // of alerts
 const fresh = new Freshness(byId("stale"));
 const period = byId("period");
 const choiceOfInterface = byIdAs("interface", HTMLSelectElement);
@@ -54,7 +50,6 @@ const choiceOfInterface = byIdAs("interface", HTMLSelectElement);
 function showMachine() {
   if (!machine) return;
   showHead(machine.server, machine.agent, firing);
-  showStanding(machine.agent);
   showFilesystems(byId("filesystems"), machine.server.filesystems);
   gauges.show(machine.server.latest_metrics);
   showInterfaceChoice();
@@ -160,13 +155,9 @@ const traffic = fresh.task(async (signal) => {
 });
 
 const alerts = fresh.task(async (signal) => {
-  const [found, { alerts }, { rules }] = await Promise.all([
-    loadEpisodes({ server: id, since: now() - MOST_DAYS * 86_400_000, until: now() }, signal),
-    get("/api/v1/alerts", { query: { server: id, state: "firing", limit: MOST_ALERTS }, signal }),
-    get("/api/v1/alert-rules", { query: { limit: MOST_ALERTS }, signal }),
-  ]);
-  firing = { alerts, rules: new Map(rules.map((rule) => [rule.id, rule])) };
+  firing = await loadFiring(id, signal);
   showMachine();
+  const found = await loadEpisodes({ server: id, since: now() - MOST_DAYS * 86_400_000, until: now() }, signal);
   if (JSON.stringify(found) === JSON.stringify(episodes)) return;
   episodes = found;
   traffic.restart();

@@ -1,6 +1,7 @@
 // What a reader should know of a server at once, with what to do about it: the alerts that fire for it, by the service's
 // rules, and what no rule is about.
 
+import { get } from "../shared/api.js";
 import { definitions, intervalOf } from "../shared/definitions.js";
 import { bytes, count, duration, moment } from "../shared/format.js";
 import { BADGES, condition, reasonWords, valueWords } from "../shared/alert-words.js";
@@ -9,6 +10,12 @@ import { BADGES, condition, reasonWords, valueWords } from "../shared/alert-word
 /** @import { Rule } from "../shared/alert-words.js" */
 /** @typedef {{ level: "bad" | "warn" | "info", words: string, remedy: string }} Warning */
 
+/**
+ * Alerts of a server that fire, and all rules by name.
+ * @typedef {{ alerts: Api.Alert[], rules: Map<string, Rule> }} Firing
+ */
+
+const MOST = 1000;
 const RANK = { bad: 0, warn: 1, info: 2 };
 
 /** What helps, by a word of the reason of an alert of kind `agent` or `account`. */
@@ -22,10 +29,27 @@ const REMEDIES = Object.entries({
   "sent again": "The first values were kept. Does another machine, or a second agent, use this name?",
 });
 
+/** @type {Firing} */
+export const NONE_FIRES = { alerts: [], rules: new Map() };
+
+/**
+ * Throws ApiError.
+ * @param {string} server
+ * @param {AbortSignal} signal
+ * @returns {Promise<Firing>}
+ */
+export async function loadFiring(server, signal) {
+  const [{ alerts }, { rules }] = await Promise.all([
+    get("/api/v1/alerts", { query: { server, state: "firing", limit: MOST }, signal }),
+    get("/api/v1/alert-rules", { query: { limit: MOST }, signal }),
+  ]);
+  return { alerts, rules: new Map(rules.map((rule) => [rule.id, rule])) };
+}
+
 /**
  * What is wrong, the worst first.
  * @param {{ server: Api.Server, agent: Api.Agent }} machine
- * @param {{ alerts: Api.Alert[], rules: Map<string, Rule> }} firing alerts of the server that fire, and all rules
+ * @param {Firing} firing
  * @param {Units} units
  * @param {number} now ms since 1970
  */
