@@ -283,10 +283,10 @@ END $$;
 -- are resolved by the oldest epoch that is left.
 CREATE OR REPLACE FUNCTION linkbeat.forget_epochs(of_server text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    IF (SELECT count(*) FROM linkbeat.interface_epochs WHERE server_id = of_server) > 400 THEN
+    IF (SELECT count(*) FROM linkbeat.interface_epochs WHERE server_id = of_server) > 100 THEN
         DELETE FROM linkbeat.interface_epochs e
         USING (SELECT since, boot FROM linkbeat.interface_epochs WHERE server_id = of_server
-               ORDER BY since DESC, boot DESC OFFSET 200) AS old
+               ORDER BY since DESC, boot DESC OFFSET 50) AS old
         WHERE e.server_id = of_server AND e.since = old.since AND e.boot = old.boot;
         UPDATE linkbeat.interface_epochs e SET is_base = true
         WHERE e.server_id = of_server

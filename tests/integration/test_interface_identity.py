@@ -351,6 +351,18 @@ async def test_an_interface_that_may_be_another_one_is_suggested(service: Client
     assert found["names"] == []
 
 
+async def test_what_is_remembered_of_a_server_is_bounded(service: Client, database: asyncpg.Connection) -> None:
+    for n in range(1, 104):
+        await service.post(beat(n, card("eth0", 10**6 + n, 1, ifindex=1 + n), boot=f"{n}"))
+    kept = await database.fetchval("SELECT count(*) FROM linkbeat.interface_epochs")
+    await service.post(beat(0, card("old0", 10**6, 1, ifindex=1), boot="0"))
+
+    assert 50 <= kept <= 100
+    assert await database.fetchval("SELECT count(*) FROM linkbeat.interface_epochs") == kept
+    assert {row[0] for row in await rows(database)} == {"eth0"}
+    assert (await rows(database))[0] == ("eth0", 0, 0, "first")
+
+
 async def test_a_removed_server_keeps_no_names(service: Client, database: asyncpg.Connection) -> None:
     for body in RENAMED:
         await service.post(body)

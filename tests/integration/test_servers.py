@@ -56,9 +56,16 @@ async def test_case_08_a_server_with_interfaces_shows_them_as_sent(service: Clie
     server = await service.get("/servers/nas")
 
     no_word = dict.fromkeys(("kind", "stacked_on", "speed_mbps", "operstate", "rx_bps", "tx_bps", "elapsed_seconds"))
-    no_word |= {"delta_kind": "first", "is_lowest": True, "is_folded": False, "folded_into": None}
+    no_word |= {
+        "delta_kind": "first",
+        "is_lowest": True,
+        "is_folded": False,
+        "folded_into": None,
+        "carrier_changes": None,
+    }
     not_sent = dict.fromkeys(("rx_errors", "tx_errors", "rx_dropped", "tx_dropped"))
-    assert server["network_interfaces"] == [sent[0] | no_word, sent[1] | not_sent | no_word]
+    called = [{"os_name": one["name"]} for one in sent]
+    assert server["network_interfaces"] == [sent[0] | no_word | called[0], sent[1] | not_sent | no_word | called[1]]
 
 
 async def test_an_interface_says_its_rate_and_how_its_delta_came_about(service: Client) -> None:

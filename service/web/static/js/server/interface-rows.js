@@ -62,6 +62,7 @@ export function rowsOf(server, series, today, month) {
 function rowOf(one, primary) {
   const detail = [
     one.kind,
+    one.os_name && one.os_name !== one.name ? `now called ${one.os_name}` : null,
     one.stacked_on?.length ? `on ${one.stacked_on.join(", ")}` : null,
     one.speed_mbps ? roundRate(one.speed_mbps * 1e6) : null,
   ];
