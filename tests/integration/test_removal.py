@@ -33,7 +33,8 @@ async def left(database: asyncpg.Connection, server_id: str) -> dict[str, int]:
     tables = await database.fetch(
         "SELECT attrelid::regclass::text AS name FROM pg_attribute JOIN pg_class c ON c.oid = attrelid "
         "WHERE attname = 'server_id' AND relkind = 'r' AND attrelid <> 'linkbeat.tokens'::regclass "
-        "AND attrelid <> 'linkbeat.alert_events'::regclass AND ("  # that history outlives its server
+        # These histories outlive their server.
+        "AND attrelid NOT IN ('linkbeat.alert_events'::regclass, 'linkbeat.audit_log'::regclass) AND ("
         "relnamespace IN ('public'::regnamespace, 'linkbeat'::regnamespace) "
         "OR attrelid IN (SELECT kept FROM linkbeat.kept))"
     )
