@@ -66,11 +66,13 @@ async def test_events_leave_out_what_is_plain(service: Client, database: asyncpg
     ]
 
 
+START = hours_ago(2)  # of all calls of reboots(), however long the first one took
+
+
 async def reboots(service: Client, database: asyncpg.Connection, *beats: tuple[int, str, int]) -> list[tuple[Any, ...]]:
     """Posts heartbeats of eth0 in order: minutes, boot id, rx_bytes. Returns the boots that server_reboots shows."""
-    start = hours_ago(2)
     for minute, boot, rx in beats:
-        await service.post(beat(start + minute * MINUTE, interface("eth0", rx), boot=boot))
+        await service.post(beat(START + minute * MINUTE, interface("eth0", rx), boot=boot))
     shown = "SELECT previous_boot_id, boot_id, downtime_seconds, is_overlap FROM server_reboots ORDER BY up_since"
     return await rows(database, shown)
 
