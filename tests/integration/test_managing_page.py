@@ -125,7 +125,9 @@ async def test_the_headers_of_oauth2_proxy_sign_in(database_url: str, settings: 
 
 async def test_the_routes_of_the_table_are_there(service: Client) -> None:
     paths = (await service.http.get("/schema/openapi.json")).json()["paths"]
-    rows = re.findall(r"^\| `(GET|POST|PUT|DELETE) (/\S+)` \|", PAGE.partition("## Routes with fixed names")[2], re.MULTILINE)
+    rows = re.findall(
+        r"^\| `(GET|POST|PUT|DELETE) (/\S+)` \|", PAGE.partition("## Routes with fixed names")[2], re.MULTILINE
+    )
 
     assert len(rows) == 20
     for method, path in rows:
