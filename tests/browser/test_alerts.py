@@ -65,7 +65,7 @@ async def test_a_rule_is_tried_on_the_past_fires_and_is_muted(
     await expect(page.locator("#history .episode")).to_have_count(1)
     await shoot(page, "now")
     await page.goto("/servers/web-1")
-    await expect(page.locator("#warnings li")).to_contain_text("eth0: greater of", ignore_case=True)
+    await expect(page.locator("#warnings li")).to_contain_text("eth0: the greater of", ignore_case=True)
     await page.goto("/alerts")
 
     await alert.get_by_role("button", name="Acknowledge").click()

@@ -102,7 +102,7 @@ async def test_all_of_it_can_be_reached_by_keyboard_alone(site: Served, page: Pa
     await expect(row(page, "nas")).to_be_visible()
 
     reached = []
-    for _ in range(21):
+    for _ in range(22):
         await page.keyboard.press("Tab")
         name = await page.evaluate(
             "(({id, dataset, textContent}) => id || dataset.sort || textContent.trim())(document.activeElement)"
@@ -117,8 +117,8 @@ async def test_all_of_it_can_be_reached_by_keyboard_alone(site: Served, page: Pa
         assert ring == "solid2px", f"{name} does not show that it has the focus"
 
     assert reached == [
-        "Skip to content", "Linkbeat", "Fleet", "Alerts", "API", "units", "theme", "sign-out", "filter", reached[9],
-        "add", "status", "server", "interface", "now", "peak", "errors", "nas",
+        "Skip to content", "Linkbeat", "Fleet", "Alerts", "Manage", "API", "units", "theme", "sign-out", "filter",
+        reached[10], "add", "status", "server", "interface", "now", "peak", "errors", "nas",
     ]  # fmt: skip
     await page.keyboard.press("Enter")
     await page.wait_for_url(re.compile("/servers/nas[?]period=1h$"))

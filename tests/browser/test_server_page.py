@@ -350,6 +350,7 @@ async def test_a_quota_is_set_shown_and_removed(site: Served, page: Page, databa
     await evaluate(database, 6 * MINUTE)
     await page.reload()
     await expect(page.locator("#warnings")).to_contain_text(re.compile("80% of its quota is used."))
+    await page.get_by_text("Change the quota").click()
     await page.get_by_role("button", name="Remove").click()
     await expect(page.locator("#quota-state")).to_be_hidden()
     assert (await site.client.http.get("/api/v1/servers/nas/quota")).status_code == 404

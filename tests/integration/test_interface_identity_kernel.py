@@ -96,7 +96,7 @@ async def test_i1_a_link_that_is_renamed_counts_on(service: Client, database: as
     await report(service, readings)
 
     assert await sums(database) == {"ens3": (4, sent(readings, "lan0", 3) - sent(readings, "ens3", 0), 0)}
-    names = await database.fetch("SELECT interface_name, os_name FROM interface_names ORDER BY since")
+    names = await database.fetch("SELECT interface_name, os_name FROM public.interface_names ORDER BY since")
     assert [tuple(row) for row in names] == [("ens3", "ens3"), ("ens3", "lan0")]
 
 

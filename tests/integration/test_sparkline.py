@@ -424,7 +424,9 @@ class TestHistory:
 
                 await service.http.get(f"/api/v1/metrics/sparkline/{path}", params=query)
 
-                assert len(statements) == 1, [one.query for one in statements]
+                # Only a name without samples is looked up: it may be what the system calls a series now.
+                expected = 2 if query.get("interface") == "eth9" else 1
+                assert len(statements) == expected, [one.query for one in statements]
 
     async def test_a_refresh_changes_no_answer(self, service: Client, database: asyncpg.Connection) -> None:
         asked = [{"period": period, "group_by": "interface"} for period in PERIODS]
