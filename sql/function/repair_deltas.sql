@@ -68,6 +68,15 @@ BEGIN
     base := linkbeat.row_before(stored, previous);
     IF base.delta_kind = 'glitch' THEN
         start := (SELECT min(moment) FROM unnest(base.doubted_since) AS moment);
+        -- A counter that came back meanwhile was in doubt for longer than those that still are.
+        LOOP
+            earlier := (
+                SELECT min(moment) FROM network_interface_metrics, unnest(doubted_since) AS moment
+                WHERE server_id = of_server AND interface_name = of_interface AND time >= start AND time < since
+                  AND delta_kind = 'glitch');
+            EXIT WHEN (earlier < start) IS NOT TRUE;
+            start := earlier;
+        END LOOP;
     END IF;
     IF (previous.boot = stored.boot AND linkbeat.is_uuid_boot(stored.boot)) IS NOT TRUE THEN
         LOOP

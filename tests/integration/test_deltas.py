@@ -1,13 +1,15 @@
 """What a sample adds to its interface's traffic, case by case, and how the row says that it came about."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 import asyncpg
 import pytest
 
 from tests.helpers.aggregates import LEVELS
 from tests.helpers.evidence import T0, at, report
-from tests.helpers.support import Client, deltas, heartbeat
+from tests.helpers.support import Client, boot_id, deltas, heartbeat
 
 
 async def report_packets(service: Client, *readings: tuple[float, str, int, int]) -> None:
@@ -276,3 +278,45 @@ async def test_a_backlog_of_a_day_newest_first_ends_as_if_it_had_come_in_order(
     ]
     for query in queries:
         assert await database.fetch(query, "backlog") == await database.fetch(query, "in-order"), query
+
+
+# Seconds, eight counters and the number of the device, which is made again at 233 s. Errors of sent packets dip at 203 s and
+# are back at 477 s; dropped packets stay low for longer.
+TWO_DIPS = [
+    (10, 844133228, 101617915, 0, 0, 0, 7, 0, 2**63, 2),
+    (40, 844133465, 101617931, 0, 0, 0, 7, 0, 2**63 + 4, 2),
+    (70, 844133838, 101617972, 0, 0, 0, 7, 5, 2**63 + 4, 2),
+    (113, 844134141, 101618015, 0, 0, 1, 7, 5, 2**63 + 13, 2),
+    (203, 844135193, 101618274, 0, 0, 10, 0, 6, 2**63 + 13, 2),
+    (233, 6492725820, 2164241940, 6492725, 2164241, 0, 0, 0, 0, 3),
+    (263, 6492726151, 2164241959, 6492725, 2164241, 0, 0, 0, 0, 3),
+    (413, 6492727955, 2164242079, 6492727, 2164241, 9, 0, 0, 0, 3),
+    (477, 6492728559, 2164242199, 6492727, 2164241, 9, 8, 0, 7, 3),
+    (507, 6492728797, 2164242210, 6492727, 2164241, 9, 8, 0, 10, 3),
+    (537, 6492729089, 2164242356, 6492727, 2164241, 11, 8, 6, 10, 3),
+]  # fmt: skip
+COUNTERS = ("rx_bytes", "tx_bytes", "rx_packets", "tx_packets", "rx_errors", "tx_errors", "rx_dropped", "tx_dropped")
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        range(11),
+        (3, 10, 2, 8, 7, 6, 1, 4, 0, 5, 9),
+        (5, 8, 10, 4, 6, 3, 0, 2, 1, 7, 9),
+        (10, 2, 0, 7, 1, 6, 8, 5, 4, 3, 9),
+    ],
+)  # fmt: skip
+async def test_a_counter_that_came_back_stays_so_while_another_is_still_in_doubt(
+    service: Client, database: asyncpg.Connection, order: Sequence[int]
+) -> None:
+    """The last to arrive, at 507 s, opens again what was concluded of the counter that is still low."""
+    for seconds, *values, ifindex in (TWO_DIPS[place] for place in order):
+        counters: dict[str, Any] = dict(zip(COUNTERS, values, strict=True))
+        device = {"name": "eth0", "is_up": True, "kind": "physical", "speed_mbps": 800_000, "ifindex": ifindex}
+        body = heartbeat("nas", at=at(seconds), boot=boot_id("a")) | {"network_interfaces": [device | counters]}
+        await service.post(body)
+
+    rows = await database.fetch("SELECT tx_errors_delta, delta_kind FROM network_interface_metrics ORDER BY time")
+    assert [row["tx_errors_delta"] for row in rows] == [0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0]
+    assert rows[8]["delta_kind"] == "glitch"
