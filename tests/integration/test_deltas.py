@@ -280,8 +280,8 @@ async def test_a_backlog_of_a_day_newest_first_ends_as_if_it_had_come_in_order(
         assert await database.fetch(query, "backlog") == await database.fetch(query, "in-order"), query
 
 
-# Seconds, eight counters and the number of the device, which is made again at 233 s. Errors of sent packets dip at 203 s
-# and are back at 477 s; dropped packets stay low for longer.
+# Seconds, eight counters, and the number of the device, which is made again at 233 s. Errors of sent packets dip at
+# 203 s and are back at 477 s; dropped packets stay low for longer.
 TWO_DIPS = [
     (10, 844133228, 101617915, 0, 0, 0, 7, 0, 2**63, 2),
     (40, 844133465, 101617931, 0, 0, 0, 7, 0, 2**63 + 4, 2),
