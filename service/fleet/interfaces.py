@@ -207,6 +207,20 @@ def router(database: Database, zones: Zones, clock: Clock) -> Router:
 
     @get("/{name:str}/stats", summary="Get an interface with its totals", responses=problems(401, 404, 422, 503))
     async def get_stats(server_id: FromPath[str], name: FromPath[str], time_zone: TimeZone = "UTC") -> InterfaceStats:
+        return await stats(server_id, name, time_zone)
+
+    # The slash of a series such as eth0/2, percent-encoded by the client, arrives decoded.
+    @get("/{name:str}/{number:int}", include_in_schema=False)
+    async def get_numbered(server_id: FromPath[str], name: FromPath[str], number: FromPath[int]) -> Interface:
+        return await newest(server_id, f"{name}/{number}")
+
+    @get("/{name:str}/{number:int}/stats", include_in_schema=False)
+    async def get_numbered_stats(
+        server_id: FromPath[str], name: FromPath[str], number: FromPath[int], time_zone: TimeZone = "UTC"
+    ) -> InterfaceStats:
+        return await stats(server_id, f"{name}/{number}", time_zone)
+
+    async def stats(server_id: str, name: str, time_zone: str) -> InterfaceStats:
         await zones.check(time_zone)
         interface = await newest(server_id, name)
         series = storable(server_id), interface.name
@@ -228,7 +242,7 @@ def router(database: Database, zones: Zones, clock: Clock) -> Router:
 
     return Router(
         "/servers/{server_id:str}/interfaces",
-        route_handlers=[list_interfaces, get_interface, get_stats],
+        route_handlers=[list_interfaces, get_interface, get_stats, get_numbered, get_numbered_stats],
         tags=["servers"],
     )
 

@@ -26,8 +26,8 @@ SPANS = 8  # of a server: two machines under one id alternate, and a backlog is 
 # Beyond this, hardware alone is followed: a router of thousands of VLANs would be matched with thousands.
 MOST_FOLLOWED = 256
 
-# As linkbeat.fold_series: short-lived interfaces, which are counted by kind.
-_FOLDED = re.compile(r"veth|cali|lxc(?!br)|tap|vnet|fwbr|fwln|fwpr|ve-|vb-")
+# Names of short-lived interfaces, which are counted by kind; the same as in linkbeat.fold_series.
+FOLDED = re.compile(r"veth|cali|lxc(?!br)|tap|vnet|fwbr|fwln|fwpr|ve-|vb-")
 _evidence = attrgetter("name", "kind", "ifindex", "permanent_address", "bus_path", "alias")
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(dict[str, str]).decode
@@ -159,4 +159,4 @@ def _described(one: tuple[Any, ...]) -> dict[str, Any]:
 
 @lru_cache(maxsize=65_536)
 def _is_short_lived(name: str) -> bool:
-    return _FOLDED.match(name) is not None
+    return FOLDED.match(name) is not None

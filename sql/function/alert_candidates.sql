@@ -89,12 +89,8 @@ BEGIN
                      AND (x.interfaces[array_position(x.interface_names, m.interface_name)]).kind = ANY (p.kinds)))
             UNION ALL
             SELECT p.rule_id, k.server_id, k.interface_name, k.time + p.tail + INTERVAL '15 minutes'
-            FROM linkbeat.carrier_changes k JOIN plans p ON p.kind = 'link'
-            WHERE k.time > $2 AND k.time <= $3
-              AND linkbeat.is_server_in(p.servers, p.tags, k.server_id) AND (p.interfaces IS NULL OR k.interface_name ~ p.interfaces)
-              AND (p.kinds IS NULL OR k.server_id IN (
-                   SELECT x.server_id FROM public.servers x WHERE x.server_id = k.server_id
-                     AND (x.interfaces[array_position(x.interface_names, k.interface_name)]).kind = ANY (p.kinds)))
+            FROM linkbeat.carrier_changes k JOIN unnest($1) AS q ON q.kind = 'link' JOIN plans p ON p.rule_id = q.rule_id
+            WHERE k.time > $2 AND k.time <= $3 AND linkbeat.in_scope(q, k.server_id, k.interface_name)
         ) c
         GROUP BY 1, 2, 3
         UNION ALL

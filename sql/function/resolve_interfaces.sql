@@ -217,6 +217,7 @@ DECLARE
     taken  record;
     moved  network_interface_metrics[] := '{}';
     one    network_interface_metrics;
+    carried linkbeat.carrier_changes[];
     touched text[];
     since  timestamptz;
 BEGIN
@@ -252,6 +253,16 @@ BEGIN
         RETURN;
     END IF;
     INSERT INTO network_interface_metrics SELECT * FROM unnest(moved);
+
+    WITH gone AS (
+        DELETE FROM linkbeat.carrier_changes c USING unnest(moves) AS v
+        WHERE c.server_id = of_server AND c.interface_name = v.was AND c.time >= v.since
+          AND (v.until IS NULL OR c.time < v.until)
+          AND EXISTS (SELECT FROM unnest(moved) AS r WHERE r.interface_name = v.series AND r.time = c.time)
+        RETURNING v.series, c.time, c.changes
+    )
+    SELECT array_agg(ROW(of_server, g.series, g.time, g.changes)::linkbeat.carrier_changes) INTO carried FROM gone AS g;
+    INSERT INTO linkbeat.carrier_changes SELECT * FROM unnest(carried);
 
     SELECT min(r.time) INTO since FROM unnest(moved) AS r;
     SELECT array_agg(DISTINCT name) INTO touched

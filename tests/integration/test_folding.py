@@ -9,7 +9,9 @@ from typing import Any
 import asyncpg
 import pytest
 
+from service.ingest.identities import FOLDED
 from service.settings import Settings
+from tests.helpers.processes import ROOT
 from tests.helpers.support import KEY, Client, differing_rows, heartbeat, hours_ago, interface
 
 T0 = hours_ago(25)
@@ -234,6 +236,12 @@ async def test_an_interface_names_the_series_that_it_is_folded_into(
     assert (of_server["is_folded"], of_server["folded_into"]) == (series is not None, series)
     assert (of_interface["is_folded"], of_interface["folded_into"]) == (series is not None, series)
     assert {row[0] for row in await folded(database)} == ({series} if series else set())
+
+
+def test_ingest_and_the_database_fold_the_same_names() -> None:
+    sql = (ROOT / "sql/function/fold_interfaces.sql").read_text(encoding="utf-8")
+
+    assert f"substring(interface_name FROM '^({FOLDED.pattern})')" in sql
 
 
 async def test_those_past_a_servers_budget_name_their_series_too(service: Client) -> None:

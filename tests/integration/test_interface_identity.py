@@ -197,6 +197,11 @@ async def test_a_new_card_under_a_name_whose_card_has_another_is_a_series_of_its
     ]  # fmt: skip
     newest = (await service.get("/servers/nas"))["network_interfaces"]
     assert [(one["name"], one["os_name"]) for one in newest] == [("eth0", "eth1"), ("eth0/2", "eth0")]
+    for path in ("eth0%2F2", "eth0/2"):
+        assert (await service.get(f"/servers/nas/interfaces/{path}"))["os_name"] == "eth0"
+        assert (await service.get(f"/servers/nas/interfaces/{path}/stats"))["interface"]["name"] == "eth0/2"
+    unknown = await service.http.get("/api/v1/servers/nas/interfaces/eth0/3")
+    assert (unknown.status_code, unknown.json()["detail"]) == (404, "server 'nas' has no interface 'eth0/3'")
 
 
 async def test_i6_a_modem_in_another_port_is_the_same_modem(service: Client, database: asyncpg.Connection) -> None:
@@ -290,6 +295,20 @@ async def test_an_agent_that_no_longer_sends_evidence_goes_on_under_its_series(
 
     assert {row[0] for row in await rows(database)} == {"ens3"}
     assert (await rows(database))[-1] == ("ens3", 7, STEP, "normal")
+
+
+async def test_changes_of_the_link_move_with_the_rows_of_a_rename_that_is_shown_late(
+    service: Client, database: asyncpg.Connection
+) -> None:
+    for n, changes in ((2, 2), (3, 6)):
+        await service.post(beat(n, card("lan0", n * STEP, 1, ifindex=2, carrier_changes=changes)))
+    changed = "SELECT interface_name, time, changes FROM linkbeat.carrier_changes"
+    assert [tuple(row) for row in await database.fetch(changed)] == [("lan0", at(90), 4)]
+
+    await service.post(beat(0, card("eth0", 0, 1, ifindex=2)))
+
+    assert [tuple(row) for row in await database.fetch(changed)] == [("eth0", at(90), 4)]
+    assert {row[0] for row in await rows(database)} == {"eth0"}
 
 
 async def test_the_primary_interface_and_what_is_stacked_follow_the_series(
