@@ -126,7 +126,7 @@ class Delivery:
         self.rejected = 0
         """Heartbeats that the service rejected permanently, since the start."""
         self.config = b"{}"
-        """The last configuration from the service, a JSON object; {} if there is none."""
+        """The last configuration from the service, a JSON object; {} before the first."""
 
     def keep_pace(self, interval_seconds: float) -> None:
         """Adapts to a heartbeat every `interval_seconds`."""

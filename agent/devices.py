@@ -1,4 +1,4 @@
-"""Which device an interface is, whatever it is called: evidence that outlives a name. Nothing here needs root."""
+"""Evidence that identifies the device of an interface independently of its name. Needs no root."""
 
 import os
 import re
@@ -25,12 +25,12 @@ _LARGEST_MESSAGE_BYTES = 1 << 20  # a card with hundreds of virtual functions li
 
 _NET_ADDR_PERM = "0"  # addr_assign_type: the address is the device's own, and not random, copied or set
 _ADDRESS = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5,19}")
-# A virtio card's place is that of its PCI device; the number behind it only says in which order they were probed.
+# A virtio card is identified by the slot of its PCI device; the number after it is only the order of probing.
 _PROBED = re.compile(r"/virtio\d+\Z")
 
 
 class Device(NamedTuple):
-    """What tells a device from others; None where the system does not say.
+    """Evidence that identifies a device; None where the system does not report it.
 
     permanent_address  of hardware: the address it was made with, and its port where a card has several
     bus_path           of hardware: the slot or USB port, from /sys/devices, and its port likewise
@@ -45,7 +45,7 @@ class Device(NamedTuple):
 
 
 class Devices:
-    """Reads the devices of interfaces, and keeps what cannot change while one exists: its address and its place."""
+    """Reads the devices of interfaces. Caches address and slot, which cannot change while a device exists."""
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[int | None, str | None, str | None]] = {}
@@ -79,7 +79,7 @@ class Devices:
 
 
 def repeated_addresses(devices: Mapping[str, Device]) -> dict[str, list[str]]:
-    """The permanent addresses that several interfaces have, with those interfaces: they identify none of them."""
+    """The permanent addresses that several interfaces report, with the interfaces: they identify no device."""
     by_address: dict[str, list[str]] = {}
     for name, device in devices.items():
         if device.permanent_address:
@@ -88,7 +88,7 @@ def repeated_addresses(devices: Mapping[str, Device]) -> dict[str, list[str]]:
 
 
 def permanent_addresses() -> dict[int, str]:
-    """By ifindex, IFLA_PERM_ADDRESS in this process's network namespace; {} where the kernel does not say."""
+    """Permanent addresses (IFLA_PERM_ADDRESS) by ifindex, in the network namespace of this process."""
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as netlink:
             netlink.settimeout(_NETLINK_SECONDS)
@@ -131,7 +131,7 @@ def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def parse_address(text: str) -> str | None:
-    """A hardware address as the kernel prints it; None for all zeros and for what is none."""
+    """A hardware address as the kernel prints it; None if the text is not one, or is all zeros."""
     address = text.strip().lower()
     return address if _ADDRESS.fullmatch(address) and address.strip("0:") else None
 

@@ -138,7 +138,7 @@ class Disk:
             self.segments.remove(segment)
 
     def delete_kept(self) -> bool:
-        """Deletes the oldest segment without waiting heartbeats. Returns False if there is none. Raises OSError."""
+        """Deletes the oldest segment without waiting heartbeats; False if all segments have some. Raises OSError."""
         done = next(self._done(), None)
         if done is not None:
             done.delete()

@@ -149,7 +149,7 @@ class Spool:
         return chosen
 
     def latest(self, before: int) -> list[Record]:
-        """The newest waiting heartbeat with a sequence number below `before`; [] if there is none."""
+        """At most one heartbeat: the newest waiting one with a sequence number below `before`."""
         with self._lock:
             for held in reversed(list(self._memory)):
                 if held.how is None and held.record.sequence < before:

@@ -154,7 +154,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Meta(
             pattern=_HEADER,
-            description="Header in which a proxy of LINKBEAT_TRUSTED_PROXIES names the user that it has signed in, "
+            description="Header in which a proxy of LINKBEAT_TRUSTED_PROXIES names the signed-in user, "
             "such as X-Forwarded-Email (docs/managing.md). From other addresses it is ignored. Without it, nobody is "
             "signed in by a header.",
             extra={"allowed": "the name of a header"},
@@ -171,8 +171,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     trusted_admins: Annotated[
         tuple[Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f]{1,255}\Z")], ...],
         Meta(
-            description="Users and groups that a proxy names and that may change things; all others whom it lets "
-            "through may read.",
+            description="Users and groups, as the proxy names them, that may change things; all other users may only read.",
             extra={"allowed": "a comma-separated list of users and groups such as ada@example.net,noc"},
         ),
     ] = ()

@@ -93,7 +93,7 @@ def router(database: Database, writing: Database, tokens: Tokens, hasher: Hasher
 
     @get("/session", summary="Who you are, and what you may do", responses=problems(401, 503))
     async def session(request: Request[Any, Caller, Any]) -> SessionInfo:
-        """For pages, which say beforehand what the user may not do."""
+        """For pages, which disable the controls that the user has no permission for."""
         caller = request.auth
         return SessionInfo(
             caller.name,

@@ -1,4 +1,4 @@
-"""Changes in the name of whoever makes them: the audit log (sql/function/audit.sql) has the actor of each."""
+"""Makes changes with their actor, for the audit log (sql/function/audit.sql)."""
 
 import getpass
 from collections.abc import Awaitable, Callable
@@ -15,7 +15,7 @@ ActorKind = Literal["token", "key", "session", "proxy", "command", "file", "data
 
 
 class Actor(msgspec.Struct, frozen=True):
-    """Who changes something.
+    """The author of a change.
 
     name      for people; no secret
     token_id  of the token that was used; "": none
@@ -49,13 +49,15 @@ def by(fetch: Fetch, actor: Actor) -> Fetch:
         except asyncpg.PostgresError as raised:
             if raised.sqlstate != STALE:
                 raise
-            raise Problem("changed", "it was changed since you read it: get it again, and repeat your change") from None
+            raise Problem(
+                "changed", "it has changed since you read it: get the current version and repeat your change"
+            ) from None
 
     return change
 
 
 def commander() -> Actor:
-    """Who runs a command on this machine."""
+    """The account that runs a command on this machine."""
     try:
         name = getpass.getuser()
     except (OSError, KeyError):  # a container's user without a name

@@ -176,12 +176,12 @@ def router(database: Database, writing: Database, configurations: Configurations
     @post(
         "/servers/{server_id:str}/report",
         status_code=200,
-        summary="Ask an agent for a report",
+        summary="Request a report from an agent",
         responses=problems(401, 404, 503),
     )
     async def request_report(server_id: FromPath[str], request: Request[Any, Caller, Any]) -> ReportRequest:
-        """The agent learns of it in the response to its next heartbeat, within its interval, and then reports at once.
-        An agent that does not allow remote configuration does not."""
+        """The agent receives the request in the response to its next heartbeat, within its interval, and then reports
+        immediately. An agent that does not allow remote configuration ignores it."""
         (row,) = await by(writing.fetch, request.auth.actor)(_REQUEST, storable(server_id))
         if not row["is_known"]:
             raise unknown_server(server_id)

@@ -17,7 +17,7 @@ from service.http.parameters import TagFilter
 from service.http.problems import problems
 
 MEDIA_TYPE = "text/plain; version=0.0.4"  # to which the framework adds the charset
-# What a silent server last said of its interfaces is not what they count now: it has only its state.
+# The last counters of a silent server are outdated: only its state is exposed.
 _SERVERS = f"""
 SELECT s.server_id, s.hostname, coalesce(l.display_name, '') AS display_name, coalesce(s.agent_version, '') AS version,
        coalesce(s.primary_interface, '') AS primary_interface, o.is_online,

@@ -1,4 +1,4 @@
-"""What the interfaces of a server were called when, and what happened to their devices. docs/names.md has the rules."""
+"""Names of the interfaces of a server over time, and events of their devices. docs/names.md has the rules."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -18,7 +18,7 @@ _EVENTS = f"""
 SELECT time, interface_name, event, detail::text FROM interface_events WHERE server_id = $1
 ORDER BY time DESC, interface_name, event LIMIT {MOST_EVENTS}
 """
-# One disappeared, and another one of its kind appeared within a day.
+# An interface disappeared, and another of the same kind appeared within a day.
 _SUGGESTIONS = """
 SELECT g.interface_name, c.interface_name AS into, g.time AS gone_at, c.first_seen AS appeared_at
 FROM interface_overview g JOIN interface_overview c USING (server_id)
@@ -30,7 +30,7 @@ ORDER BY 1, 2
 
 
 class NameSpan(msgspec.Struct, frozen=True):
-    """What the operating system called an interface in [since, until); null: it still has that name, or had it last."""
+    """The name that the operating system gave an interface in [since, until). `until` is null for the latest name."""
 
     interface: str
     os_name: str

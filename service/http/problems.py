@@ -28,8 +28,8 @@ _DOCUMENTS: dict[int, tuple[str, Problem]] = {
         ),
     ),
     412: (
-        "Somebody else changed it since the version in If-Match: get it again.",
-        Problem("changed", "it was changed since you read it: get it again, and repeat your change"),
+        "Someone else has changed it since the version in If-Match: get the current version.",
+        Problem("changed", "it has changed since you read it: get the current version and repeat your change"),
     ),
     413: ("The body is too large.", Problem("too_large", "the body may have at most 1048576 bytes")),
     415: ("The type of the body is not supported.", Problem("unsupported_media_type", "send application/json")),

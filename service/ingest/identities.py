@@ -1,4 +1,4 @@
-"""Which series the interfaces of heartbeats belong to: what linkbeat.resolve_interfaces said, for as long as it holds.
+"""The series of the interfaces of heartbeats: a cache of the results of linkbeat.resolve_interfaces.
 
 A usual heartbeat has the evidence of the one before it and costs one look-up here; the database then compares its
 version (servers.identity_version) under the server's lock. docs/names.md has the rules.
@@ -21,7 +21,7 @@ RESOLVE = (
     "SELECT place, version, since, until, names::text FROM "
     "linkbeat.resolve_interfaces(of_servers => $1, times => $2, boots => $3, evidence => $4::jsonb[])"
 )
-SERVERS = 1_000_000  # remembered; past it they are learned again
+SERVERS = 1_000_000  # cached at most; the cache is emptied beyond that
 SPANS = 8  # of a server: two machines under one id alternate, and a backlog is of an earlier boot
 # Beyond this, hardware alone is followed: a router of thousands of VLANs would be matched with thousands.
 MOST_FOLLOWED = 256
@@ -35,7 +35,7 @@ _NAMES_ARE_SERIES = Resolved()
 
 
 class _Span(NamedTuple):
-    """From when until when evidence means the same series."""
+    """In [since, until), this evidence resolves to the same series."""
 
     evidence: int
     since: datetime
@@ -44,15 +44,15 @@ class _Span(NamedTuple):
 
 
 class Identities:
-    """What one process has seen resolved."""
+    """The cache of one process."""
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[_Span, ...]] = {}
 
     def unresolved(self, batch: Iterable[Pending], *, everything: bool) -> list[Pending]:
-        """Resolves what is known, and returns the heartbeats that the database has to be asked for.
+        """Resolves heartbeats from the cache, and returns those that the database has to resolve.
 
-        everything  ask for all: what was known has just been found to be outdated
+        everything  returns all: the cache has just been found to be outdated
         """
         found = []
         for pending in batch:
@@ -80,7 +80,7 @@ class Identities:
         return found
 
     def learn(self, asked: Sequence[Pending], rows: Iterable[asyncpg.Record]) -> None:
-        """Takes the answer of RESOLVE for these heartbeats."""
+        """Adds the result of RESOLVE for these heartbeats."""
         for row in rows:
             pending = asked[row["place"] - 1]
             resolved = Resolved(row["version"], _decode(row["names"]))
@@ -104,7 +104,7 @@ class Identities:
             self._known.clear()
 
     def forget(self, servers: Iterable[str] | None = None) -> None:
-        """Forgets what is known of these servers; None: of all."""
+        """Removes these servers from the cache; None: all of them."""
         if servers is None:
             self._known.clear()
             return
@@ -113,7 +113,7 @@ class Identities:
 
 
 def evidence_of(beat: Heartbeat) -> tuple[Any, ...] | None:
-    """What a heartbeat says of its devices; None if it says nothing that outlives a name."""
+    """The evidence of all interfaces of a heartbeat; None if it has nothing but names."""
     interfaces = beat.network_interfaces
     if not interfaces:
         return None
@@ -144,7 +144,7 @@ def arguments(asked: Sequence[Pending]) -> list[Any]:
 
 
 def names_of(beat: Heartbeat) -> tuple[tuple[Any, ...], ...]:
-    """The evidence of a heartbeat that has none, of a server that had: names decide."""
+    """The names alone, as evidence: for a heartbeat without evidence of a server that sent some before."""
     named = [one for one in beat.network_interfaces or () if not _is_short_lived(one.name)]
     return tuple([(one.name, one.kind, None, None, None, None) for one in named[:MOST_FOLLOWED]])
 

@@ -4,7 +4,7 @@ import { ApiError } from "../shared/api.js";
 import { attempt } from "../shared/attempt.js";
 import { make } from "../shared/dom.js";
 
-const STALE = "Somebody else has changed this meanwhile. Nothing was overwritten.";
+const STALE = "Someone else has changed this in the meantime. Nothing was overwritten.";
 
 /**
  * As attempt() does, with a way out where somebody else was faster. Resolves to whether it succeeded.
@@ -23,7 +23,7 @@ export async function saving(problem, request, { button = null, onReload }) {
     }
   }, button);
   if (isStale) {
-    const reload = make("button", { type: "button" }, "Show what it is now");
+    const reload = make("button", { type: "button" }, "Show the current values");
     reload.addEventListener("click", () => {
       problem.replaceChildren();
       onReload();

@@ -57,7 +57,7 @@ class Part {
   isNews(version) {
     if (this.shown === version) return false;
     if (this.isDirty) {
-      setText(this.said, "Somebody else has changed this meanwhile.");
+      setText(this.said, "Someone else has changed this in the meantime.");
       return false;
     }
     this.shown = version;
@@ -87,7 +87,7 @@ class LabelsPart extends Part {
    * @param {{ mayChange: boolean }} options
    */
   constructor(id, { mayChange }) {
-    const name = text("Display name", { maxlength: 100, hint: "Shown beside the id; empty: none." });
+    const name = text("Display name", { maxlength: 100, hint: "Shown next to the id. Leave empty for none." });
     const tags = list("Tags", { hint: "Words or key=value, with commas, such as web, site=home." });
     const own = make("p", { class: "muted" });
     super("Name and tags", { mayChange, submit: "Save", fields: [make("div", { class: "alert-form wide-field" }, name.element, tags.element), own] });
@@ -142,7 +142,7 @@ class AgentPart extends Part {
   async report(button) {
     await saving(this.problem, async () => {
       const { within_seconds: within } = await post("/api/v1/servers/{server_id}/report", { path: { server_id: this.id } });
-      setText(this.said, `Asked for. The agent learns of it with its next heartbeat, within ${duration(within)}, and then reports at once.`);
+      setText(this.said, `Requested. The agent receives the request with its next heartbeat, within ${duration(within)}, and then reports immediately.`);
     }, { button, onReload: () => {} });
   }
 
@@ -238,7 +238,7 @@ function removal(id, { mayChange, onRemoving, onRemoved }) {
   const problem = make("p", { class: "problem", role: "alert" });
   const form = make(
     "form", { class: "alert-form", "aria-label": "Remove" },
-    make("p", {}, "Its history, quota, tags and alerts are erased, and its tokens revoked. This cannot be undone. If an agent goes on reporting with a fleet token, the server is registered anew."),
+    make("p", {}, "Its history, quota, tags and alerts are erased, and its tokens revoked. This cannot be undone. If an agent keeps reporting with a fleet token, the server is registered again."),
     make("fieldset", { class: "plain", disabled: !mayChange }, name.element, make("div", { class: "actions" }, button)), problem,
   );
   name.input.addEventListener("input", () => {

@@ -40,7 +40,7 @@ export function tokenTable(tokens, { onRevoke }) {
 /** @param {() => void} onMade */
 export function tokenForm(onMade) {
   const kind = select("Kind", NEW_KINDS, "read");
-  const server = text("Server", { maxlength: 100, pattern: "[A-Za-z0-9._\\-]{1,100}", hint: "The only one that it reports for." });
+  const server = text("Server", { maxlength: 100, pattern: "[A-Za-z0-9._\\-]{1,100}", hint: "The only server it may report for." });
   const name = text("Description", { maxlength: 255, hint: "Such as: wall display, laptop of Ada." });
   const days = number("Valid for", { min: 0.01, max: 3650, after: "days", hint: "Empty: until it is revoked." });
   const show = () => {

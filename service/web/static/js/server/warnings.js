@@ -91,7 +91,7 @@ function ofAlert(alert, rule, { server, units, now }) {
   const asides = [
     alert.held ? "There is no data: the alert is held as it was." : "",
     alert.cleared_at ? `Over since ${moment(alert.cleared_at, now)}.` : "",
-    alert.is_muted ? "Nobody is told: it is muted." : "",
+    alert.is_muted ? "Muted: no messages are sent." : "",
     rule?.note ?? "", rule?.runbook ?? "",
   ];
   const words = ofKind(alert, rule, server, units, now);
