@@ -171,7 +171,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     trusted_admins: Annotated[
         tuple[Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f]{1,255}\Z")], ...],
         Meta(
-            description="Users and groups, as the proxy names them, that may change things; all other users may only read.",
+            description="Users and groups, as the proxy names them, that may change things; all other users may only "
+            "read.",
             extra={"allowed": "a comma-separated list of users and groups such as ada@example.net,noc"},
         ),
     ] = ()
