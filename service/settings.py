@@ -169,11 +169,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = ""
     trusted_admins: Annotated[
-        tuple[Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f]{1,255}\Z")], ...],
+        # A group without a name would be that of every user without groups.
+        tuple[Annotated[str, Meta(pattern=r"^(?!group:\Z)[^\x00-\x1f\x7f-\x9f]{1,255}\Z")], ...],
         Meta(
-            description="Users and groups, as the proxy names them, that may change things; all other users may only "
-            "read.",
-            extra={"allowed": "a comma-separated list of users and groups such as ada@example.net,noc"},
+            description="Users, and groups with `group:` before their name, as the proxy names them, that may change "
+            "things; all other users may only read.",
+            extra={"allowed": "a comma-separated list of users and groups such as ada@example.net,group:noc"},
         ),
     ] = ()
     connections_per_address: Annotated[

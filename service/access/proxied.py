@@ -10,6 +10,7 @@ from service.http.limits import ClientAddress
 from service.settings import Settings
 
 _NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,4000}")
+GROUP = "group:"  # before a group in LINKBEAT_TRUSTED_ADMINS
 MAX_GROUPS = 1_000
 
 
@@ -19,7 +20,11 @@ class ProxiedUsers:
     def __init__(self, settings: Settings, addresses: ClientAddress) -> None:
         self._user = settings.trusted_user_header.lower().encode()
         self._groups = settings.trusted_groups_header.lower().encode()
-        self._admins = frozenset(settings.trusted_admins)
+        # Apart, because a user may have the name of a group.
+        self._admin_groups = frozenset(
+            one.removeprefix(GROUP) for one in settings.trusted_admins if one.startswith(GROUP)
+        )
+        self._admins = frozenset(one for one in settings.trusted_admins if not one.startswith(GROUP))
         self._addresses = addresses
 
     def of(self, scope: Scope) -> tuple[str, Literal["admin", "read"]] | None:
@@ -34,9 +39,9 @@ class ProxiedUsers:
         user = self._one(scope, self._user)
         if not user:
             return None
-        groups = self._one(scope, self._groups) if self._groups else ""
-        names = {user, *(group.strip() for group in groups.split(",")[:MAX_GROUPS])}
-        return user, "admin" if self._admins & names else "read"
+        groups = self._one(scope, self._groups).split(",")[:MAX_GROUPS] if self._groups else []
+        is_admin = user in self._admins or not self._admin_groups.isdisjoint(group.strip() for group in groups)
+        return user, "admin" if is_admin else "read"
 
     def _one(self, scope: Scope, wanted: bytes) -> str:
         found = [value for name, value in scope["headers"] if name == wanted]

@@ -12,7 +12,7 @@ from tests.helpers.support import KEY, heartbeat
 PROXY, ELSEWHERE = "10.0.0.9", "192.0.2.7"
 SETTINGS = {
     "LINKBEAT_TRUSTED_PROXIES": "10.0.0.0/24", "LINKBEAT_TRUSTED_USER_HEADER": "X-Forwarded-Email",
-    "LINKBEAT_TRUSTED_GROUPS_HEADER": "X-Forwarded-Groups", "LINKBEAT_TRUSTED_ADMINS": "ada@example.net,noc",
+    "LINKBEAT_TRUSTED_GROUPS_HEADER": "X-Forwarded-Groups", "LINKBEAT_TRUSTED_ADMINS": "ada@example.net,group:noc",
 }  # fmt: skip
 ADA = {"X-Forwarded-Email": "ada@example.net"}
 BOB = {"X-Forwarded-Email": "bob@example.net"}
@@ -45,6 +45,12 @@ async def test_a_trusted_proxy_names_a_user_who_may_read_or_administer(
         assert refused.status_code == 403
         group = BOB | {"X-Forwarded-Groups": "staff, noc"}
         assert (await proxy.get("/api/v1/session", headers=group)).json()["kind"] == "admin"
+        # People may choose their own names at some identity providers, and theirs is not a group's.
+        for headers in ({"X-Forwarded-Email": "noc"}, {"X-Forwarded-Email": "group:noc"}):
+            assert (await proxy.get("/api/v1/session", headers=headers)).json()["kind"] == "read"
+        assert (await proxy.get("/api/v1/session", headers=BOB | {"X-Forwarded-Groups": "ada@example.net"})).json()[
+            "kind"
+        ] == "read"
         made = await proxy.put("/api/v1/servers/nas/labels", json={"tags": ["a"]}, headers=ADA | PAGE)
         assert made.status_code == 200
         (entry,) = (await proxy.get("/api/v1/audit", headers=ADA)).json()["entries"]

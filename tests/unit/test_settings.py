@@ -21,6 +21,7 @@ WRONG = [
     ("LINKBEAT_TRUSTED_USER_HEADER", "two words"),
     ("LINKBEAT_TRUSTED_GROUPS_HEADER", "a:b"),
     ("LINKBEAT_TRUSTED_ADMINS", "ada,b\x01b"),
+    ("LINKBEAT_TRUSTED_ADMINS", "ada,group:"),
     ("LINKBEAT_HOST", "not a host"),
     ("LINKBEAT_HOST", "http://127.0.0.1"),
     ("LINKBEAT_PORT", "0"),
