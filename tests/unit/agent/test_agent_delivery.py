@@ -17,6 +17,7 @@ from agent.answers import Delivered, Failed, Outcome, Refused, RejectedHeartbeat
 from agent.deadletter import DeadLetters
 from agent.delivery import BATCH_HEARTBEATS, HOLD_SECONDS, Delivery
 from agent.identity import ApiKey
+from agent.lanes import Lane
 from agent.settings import Settings
 from agent.spool import Spool
 
@@ -668,6 +669,24 @@ def test_another_epoch_has_the_latest_sent_again_soon_and_the_rest_after_what_wa
     assert "has another database now (a.2, was a.1); sending 30 acknowledged heartbeats again" in caplog.text
     assert caplog.text.count("all kept heartbeats have been sent again") == 1
     assert (setup.delivery.rejected, setup.spool.dropped, setup.buried()) == (0, 0, [])
+
+
+def test_an_epoch_that_the_live_lane_notes_cuts_the_pause_of_the_backlog_lane_short() -> None:
+    stopping, called = threading.Event(), threading.Semaphore(0)
+
+    def step() -> float:
+        called.release()
+        return 1e6
+
+    lane = Lane("backlog", step, stopping, wakes_early=True)
+    lane.thread.start()
+    assert called.acquire(timeout=5)
+    lane.wake()
+    assert called.acquire(timeout=5)
+    stopping.set()
+    lane.wake()
+    lane.thread.join(5)
+    assert not lane.thread.is_alive()
 
 
 def test_answers_without_an_epoch_and_the_first_with_one_send_nothing_again(make: Make) -> None:
