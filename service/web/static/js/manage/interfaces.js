@@ -39,8 +39,8 @@ export function matches(pattern, name) {
 /** The fields for the interfaces of one agent. */
 export class InterfaceChoice {
   constructor() {
-    this.include = list("Only these", { hint: "Names or patterns such as eth*, with commas; empty: all." });
-    this.exclude = list("Not these", { hint: "They count more than those above." });
+    this.include = list("Only these", { hint: "Names or patterns such as eth*, separated by commas. Leave empty for all." });
+    this.exclude = list("Not these", { hint: "They take precedence over the agent’s own." });
     this.switches = make("ul", { class: "interfaces-list", "aria-label": "Interfaces to report", tabindex: "0" });
     this.element = make("div", { class: "alert-form" }, this.switches, make("div", { class: "alert-form wide-field" }, this.include.element, this.exclude.element));
     /** @type {string[]} */

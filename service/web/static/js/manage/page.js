@@ -15,7 +15,7 @@ const SLOW_SECONDS = 30;
 const SERVER_SECONDS = 5;
 const PAGE = 100;
 const TYPING_MS = 250;
-const ONLY_ADMINS = "Your token may only read: administrators see these.";
+const ONLY_ADMINS = "Only administrators can see this.";
 const VIEWS = ["servers", "tokens", "audit", "page"];
 
 const chosen = new URLSearchParams(location.search).get("server");
@@ -201,7 +201,7 @@ function offerZones() {
   );
   zone.value = chosenZone();
   zone.addEventListener("change", () => {
-    setText(byId("zone-saved"), chooseZone(zone.value) ? "Kept in this browser." : "This browser keeps nothing for this page.");
+    setText(byId("zone-saved"), chooseZone(zone.value) ? "Kept in this browser." : "This browser cannot store settings for this page.");
   });
 }
 

@@ -88,7 +88,7 @@ class LabelsPart extends Part {
    */
   constructor(id, { mayChange }) {
     const name = text("Display name", { maxlength: 100, hint: "Shown next to the id. Leave empty for none." });
-    const tags = list("Tags", { hint: "Words or key=value, with commas, such as web, site=home." });
+    const tags = list("Tags", { hint: "Words or key=value pairs, separated by commas, such as web, site=home." });
     const own = make("p", { class: "muted" });
     super("Name and tags", { mayChange, submit: "Save", fields: [make("div", { class: "alert-form wide-field" }, name.element, tags.element), own] });
     this.id = id;
@@ -123,7 +123,7 @@ class AgentPart extends Part {
    */
   constructor(id, { mayChange }) {
     const every = number("Heartbeat every", { min: 1, max: 3600, after: "seconds" });
-    const paused = check("Paused: it sends a sign of life and measures nothing", false);
+    const paused = check("Paused: it reports that it is alive, and measures nothing", false);
     const interfaces = new InterfaceChoice();
     const report = make("button", { type: "button" }, "Report now");
     const state = make("p", { class: "muted" });
@@ -223,7 +223,7 @@ function quotaFields(quota) {
     day: number("From day", { value: quota?.billing_day ?? 1, min: 1, max: 31, step: 1, required: true }),
     zone: text("Time zone", { value: quota?.time_zone ?? zoneOfPage(), required: true, maxlength: 100 }),
     near: number("Nearly used up from", { value: quota?.near_percent ?? 80, min: 1, max: 100, required: true, after: "%" }),
-    interface: text("Interface", { value: quota?.interface ?? "", maxlength: 255, hint: "Empty: the whole server." }),
+    interface: text("Interface", { value: quota?.interface ?? "", maxlength: 255, hint: "Leave empty for the whole server." }),
   };
 }
 

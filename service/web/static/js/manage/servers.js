@@ -20,7 +20,7 @@ export function addressOf(id) {
 export function serverTable(agents) {
   return make(
     "table", {},
-    make("caption", { class: "unseen" }, "Servers, with what is set for them"),
+    make("caption", { class: "unseen" }, "Servers and their settings"),
     make("thead", {}, make("tr", {}, ...["Server", "Name", "Tags", "Every", "Set for its agent"].map((name) => make("th", { scope: "col" }, name)))),
     make("tbody", {}, ...agents.map((agent) => make(
       "tr", {},

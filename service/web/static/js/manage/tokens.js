@@ -41,8 +41,8 @@ export function tokenTable(tokens, { onRevoke }) {
 export function tokenForm(onMade) {
   const kind = select("Kind", NEW_KINDS, "read");
   const server = text("Server", { maxlength: 100, pattern: "[A-Za-z0-9._\\-]{1,100}", hint: "The only server it may report for." });
-  const name = text("Description", { maxlength: 255, hint: "Such as: wall display, laptop of Ada." });
-  const days = number("Valid for", { min: 0.01, max: 3650, after: "days", hint: "Empty: until it is revoked." });
+  const name = text("Description", { maxlength: 255, hint: "For example: wall display, Ada’s laptop." });
+  const days = number("Valid for", { min: 0.01, max: 3650, after: "days", hint: "Leave empty for no expiry." });
   const show = () => {
     server.element.hidden = kind.input.value !== "server";
     server.input.required = !server.element.hidden;
@@ -103,5 +103,5 @@ function shownOnce(token) {
     }
     setText(button, done);
   });
-  return make("div", { class: "once" }, make("p", { role: "status" }, "Copy it now: it is not shown again."), field, make("div", { class: "actions" }, button));
+  return make("div", { class: "once" }, make("p", { role: "status" }, "Copy it now: it will not be shown again."), field, make("div", { class: "actions" }, button));
 }

@@ -89,7 +89,7 @@ export function warnings({ server, agent }, { alerts, rules }, units, now) {
 function ofAlert(alert, rule, { server, units, now }) {
   const level = BADGES[alert.severity ?? "warning"];
   const asides = [
-    alert.held ? "There is no data: the alert is held as it was." : "",
+    alert.held ? "No data: the alert keeps its state." : "",
     alert.cleared_at ? `Over since ${moment(alert.cleared_at, now)}.` : "",
     alert.is_muted ? "Muted: no messages are sent." : "",
     rule?.note ?? "", rule?.runbook ?? "",
