@@ -181,7 +181,7 @@ async def test_a_reader_sees_what_is_set_and_is_told_why_it_cannot_be_changed(
     assert await violations(page) == []
     for tab, words in (("Audit log", "#no-entries"), ("Tokens", "#no-tokens")):
         await page.get_by_role("link", name=tab, exact=True).click()
-        await expect(page.locator(words)).to_contain_text("administrators see these")
+        await expect(page.locator(words)).to_contain_text("Only administrators can see this")
     await expect(page.get_by_role("button", name="New token")).to_be_disabled()
 
 
