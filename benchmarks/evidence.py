@@ -1,15 +1,18 @@
-"""The price of a heartbeat whose counters do not plainly grow: python -m benchmarks.evidence [--tree ../older].
+"""make bench-evidence: what a heartbeat whose counters begin again costs, in heartbeats whose counters plainly grow.
 
-Batches of 200 heartbeats with 4 interfaces each go straight to linkbeat.ingest_heartbeats, so that nothing but the
-database is measured, and by its processor time, which a busy machine changes least. In the runs but the first, one
-heartbeat in eight is off the plain path: it costs eight times the difference to `plain` more. With --tree another
-checkout's code does the same in turn, in databases of its own on the same server.
+Plain heartbeats and those of which one in eight counts from 0 again take turns. Such a heartbeat is charged with
+eight times what heartbeats cost more then, although those after it, which may be the old counters' still, cost a part
+of that. First the whole way of a heartbeat: the processor time of service and database, loaded by wrk. Then the
+database alone: the process that serves one connection, given batches of 100. With --tree, other checkouts do the same,
+in databases of their own on the same server. The server has to be on this machine, with Linux.
 """
 
 import argparse
 import asyncio
+import json
 import os
 import random
+import statistics
 import subprocess
 import sys
 import uuid
@@ -18,109 +21,164 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-import msgspec
 
-from benchmarks.harness import NotMeasured, database, database_servers, machine
+from benchmarks.harness import NotMeasured, database, database_servers, machine, require_wrk
+from benchmarks.peers.ingest import ingested
+from benchmarks.peers.linkbeat import name_of, running
+from benchmarks.processes import exact_cpu_seconds
 from service.ingest.batch import CALL, Pending, arguments
 from service.ingest.heartbeat import decode_heartbeat
 
-SERVERS, INTERFACES, ROUNDS, WARM_UP = 200, 4, 45, 9
 ONE_IN = 8
-RUNS = ("plain", "reset", "reboot")
+SERVERS, INTERFACES = 100, 4  # of the database alone
+WARM_ROUNDS = 16  # plans are made, and the first resets of all are over
+_STEP = timedelta(seconds=30)
+_SESSION = {"synchronous_commit": "off", "plan_cache_mode": "force_generic_plan", "jit": "off"}
+_SCRIPT = Path(__file__).with_name("heartbeats.lua")  # this one for other checkouts too
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main() -> int:
+    """Prints both parts for each server and checkout."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.evidence", description=__doc__)
     parser.add_argument("--database-url", action="append", default=[], help="a TimescaleDB server to measure on")
     parser.add_argument("--tree", action="append", default=[], help="another checkout to measure in turn")
-    options = parser.parse_args()
-    here = str(Path(__file__).resolve().parent.parent)
+    parser.add_argument("--turns", type=int, default=3, help="of the whole way (default %(default)s; 0 leaves it out)")
+    parser.add_argument("--seconds", type=int, default=10, help="how long each lasts (default %(default)s)")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=56,
+        help=f"of the database alone (default %(default)s), of which {WARM_ROUNDS} warm up",
+    )
+    parser.add_argument("--reboots", action="store_true", help="in the database alone, with another boot_id")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)  # a checkout is measured by a process of its own
+    given = parser.parse_args()
+    if given.measure:
+        _measure(given.measure, given)
+        return 0
+    named = os.environ.get("TEST_DATABASE_URL")
+    trees = [str(_SCRIPT.parent.parent), *given.tree]
     try:
-        with database_servers(options.database_url) as servers:
-            print(machine())
+        require_wrk()
+        with database_servers(given.database_url or ([named] if named else [])) as servers:
+            print(machine(), flush=True)
             for server in servers:
-                for run in RUNS:
-                    for tree in (here, *options.tree):
-                        environment = os.environ | {"PYTHONPATH": tree}
-                        command = [
-                            sys.executable,
-                            "-P",
-                            __file__,
-                            "--measure",
-                            run,
-                            server,
-                        ]  # else agent.py beside it is found
-                        subprocess.run(command, cwd=tree, env=environment, check=True)
-    except NotMeasured as problem:
-        sys.exit(str(problem))
+                for tree in trees:
+                    print(f"{name_of(server)}{f', {tree}' if given.tree else ''}:", flush=True)
+                    # -P: else the benchmark beside it would be found for the agent's package.
+                    command = [sys.executable, "-P", __file__, *sys.argv[1:], "--measure", server]
+                    subprocess.run(command, cwd=tree, env=os.environ | {"PYTHONPATH": tree}, check=True)
+    except NotMeasured as missing:
+        print(f"linkbeat: {missing}", file=sys.stderr)
+        return 1
+    return 0
 
 
-def measure(run: str, server: str) -> None:
-    """One run on a database of its own; prints what a heartbeat cost."""
-    with database(server) as url:
-        micros, plain = asyncio.run(_measure(run, url))
-    what = run if plain else f"{run}, one in {ONE_IN}"
-    print(f"{Path.cwd().name:<16}{what:<20}{micros:7,.0f} µs of processor time a heartbeat", flush=True)
+def _measure(server: str, given: argparse.Namespace) -> None:
+    if given.turns:
+        _report("service and database", *_whole_way(server, given.turns, given.seconds))
+    with database(server) as plain, database(server) as reset:
+        _report("database alone", *asyncio.run(_database_alone(plain, reset, given.rounds, reboots=given.reboots)))
 
 
-async def _measure(run: str, url: str) -> tuple[float, bool]:
-    connection = await asyncpg.connect(url, server_settings={"synchronous_commit": "off", "statement_timeout": "0"})
-    loop, pid = asyncio.get_running_loop(), connection.get_server_pid()
-    spent = 0.0
-    for round_, bodies in enumerate(_rounds(run)):
-        now = datetime.now(UTC)
-        beats = [decode_heartbeat(msgspec.json.encode(body), now=now, oldest=timedelta(days=7)) for body in bodies]
-        batch = [Pending(beat, beat.timestamp or now, 0.0, loop.create_future(), 1) for beat in beats]
-        sent = arguments(batch, may_register=round_ == 0, series_budget=200, fold_seconds=3600)
-        before = _processor_seconds(pid)
-        await connection.fetchrow(CALL, *sent)
-        if round_ >= WARM_UP:
-            spent += _processor_seconds(pid) - before
-    await connection.close()
-    return 1e6 * spent / SERVERS / (ROUNDS - WARM_UP), run == "plain"
+def _report(part: str, plain: list[float], reset: list[float]) -> None:
+    ratio = statistics.median(r / p for p, r in zip(plain, reset, strict=True))
+    print(
+        f"  {part}: {statistics.median(plain):.0f} µs a plain heartbeat; one in {ONE_IN} from 0: "
+        f"{statistics.median(reset):.0f} µs, {ratio:.2f} times; such a heartbeat: {1 + ONE_IN * (ratio - 1):.1f} times",
+        flush=True,
+    )
 
 
-def _rounds(run: str) -> list[list[dict[str, Any]]]:
-    rng = random.Random(1)
-    start = datetime.now(UTC) - timedelta(seconds=30 * ROUNDS)
-    counters = {(s, i): [10**9 * (i + 1) + s, 10**8, 10**6, 10**5] for s in range(SERVERS) for i in range(INTERFACES)}
-    boots = dict.fromkeys(range(SERVERS), 0)
-    rounds = []
-    for round_ in range(ROUNDS):
-        bodies = []
+def _whole_way(server: str, turns: int, seconds: int) -> tuple[list[float], list[float]]:
+    """Microseconds of each turn, which begins with empty data: plain, and with resets."""
+    costs: dict[bool, list[float]] = {False: [], True: []}
+    for turn in range(turns):
+        for resets in (False, True) if turn % 2 == 0 else (True, False):
+            with running(server) as linkbeat:
+                one = ingested(
+                    linkbeat, seconds, script=str(_SCRIPT), BENCH_RESETS_ONE_IN=str(ONE_IN) if resets else ""
+                )
+            assert one.cpu_us is not None, "the database's server is not on this machine"
+            print(f"    {f'one in {ONE_IN} from 0' if resets else 'plain':<16}{one}", flush=True)
+            costs[resets].append(one.cpu_us)
+    return costs[False], costs[True]
+
+
+async def _database_alone(
+    plain_url: str, reset_url: str, rounds: int, *, reboots: bool
+) -> tuple[list[float], list[float]]:
+    """Microseconds a heartbeat of each round, on each database."""
+    # Newest heartbeats: those of the past would be noted for the alerts, which is not what is measured.
+    start = datetime.now(UTC)
+    batches = {
+        plain_url: Batches(start, resets=False, reboots=False),
+        reset_url: Batches(start, resets=True, reboots=reboots),
+    }
+    connections = {url: await asyncpg.connect(url, server_settings=_SESSION) for url in batches}
+    cost: dict[str, list[float]] = {url: [] for url in batches}
+    try:
+        for number in range(rounds):
+            for url in sorted(batches, reverse=number % 2 == 1):
+                batch, pid = batches[url].next_round(), connections[url].get_server_pid()
+                began = exact_cpu_seconds(pid)
+                await connections[url].fetchrow(CALL, *batch)
+                cost[url].append((exact_cpu_seconds(pid) - began) / SERVERS * 1e6)
+    finally:
+        for connection in connections.values():
+            await connection.close()
+    return cost[plain_url][WARM_ROUNDS:], cost[reset_url][WARM_ROUNDS:]
+
+
+class Batches:
+    """Rounds of heartbeats, one of each server, whose counters grow at random, the same on both databases."""
+
+    def __init__(self, start: datetime, *, resets: bool, reboots: bool) -> None:
+        self._random = random.Random(1)
+        self._counters = [[[10**9, 10**8, 10**6, 10**5] for _ in range(INTERFACES)] for _ in range(SERVERS)]
+        self._boots = [0] * SERVERS
+        self._start = start
+        self._resets = resets
+        self._reboots = reboots
+        self._round = -1
+
+    def next_round(self) -> list[Any]:
+        """The arguments of CALL."""
+        self._round += 1
+        loop = asyncio.get_running_loop()
+        pending = []
         for server in range(SERVERS):
-            if run != "plain" and round_ and (server + round_) % ONE_IN == 0:
-                counters.update({(server, i): [0, 0, 0, 0] for i in range(INTERFACES)})
-                boots[server] += run == "reboot"
-            interfaces = []
-            for number in range(INTERFACES):
-                counter = counters[server, number]
-                octets = rng.randint(2_000_000, 10_000_000)
-                grown = (octets, octets // 7, octets // 900, octets // 6_000)
-                counter[:] = [value + more for value, more in zip(counter, grown, strict=True)]
-                names = ("rx_bytes", "tx_bytes", "rx_packets", "tx_packets")
-                interfaces.append({"name": f"eth{number}", "is_up": True, **dict(zip(names, counter, strict=True))})
-            bodies.append(
-                {
-                    "server_id": f"bench-{server:03}",
-                    "hostname": "bench",
-                    "boot_id": str(uuid.UUID(int=(server << 32) + boots[server], version=4)),
-                    "timestamp": (start + timedelta(seconds=30 * round_)).isoformat(),
-                    "metrics": {"cpu_percent": 1.0, "memory_percent": 2.0, "disk_percent": 3.0},
-                    "network_interfaces": interfaces,
-                }
+            heartbeat = decode_heartbeat(
+                json.dumps(self._heartbeat(server)).encode(),
+                now=self._start + _STEP * self._round,
+                oldest=timedelta(days=1),
             )
-        rounds.append(bodies)
-    return rounds
+            assert heartbeat.timestamp is not None
+            pending.append(Pending(heartbeat, heartbeat.timestamp, 0.0, loop.create_future(), 1))
+        return arguments(pending, may_register=self._round == 0, series_budget=200, fold_seconds=3_600)
 
-
-def _processor_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    def _heartbeat(self, server: int) -> dict[str, Any]:
+        if self._resets and self._round > 3 and (server + self._round) % ONE_IN == 0:
+            self._counters[server] = [[0, 0, 0, 0] for _ in range(INTERFACES)]
+            self._boots[server] += self._reboots
+        interfaces = []
+        for number, counters in enumerate(self._counters[server]):
+            octets = self._random.randint(2_000_000, 10_000_000)
+            for n, grown in enumerate((octets, octets // 7, octets // 900, octets // 6_000)):
+                counters[n] += grown
+            names = ("rx_bytes", "tx_bytes", "rx_packets", "tx_packets")
+            counted = dict(zip(names, counters, strict=True))
+            counted |= dict.fromkeys(("rx_errors", "tx_errors", "rx_dropped", "tx_dropped"), 0)
+            interfaces.append({"name": f"eth{number}", "is_up": True, **counted})
+        return {
+            "server_id": f"bench-{server:04}",
+            "hostname": "bench",
+            "boot_id": str(uuid.UUID(int=(1 << 100) + server * 1_000 + self._boots[server])),
+            "timestamp": (self._start + _STEP * self._round).isoformat(),
+            "network_interfaces": interfaces,
+            "metrics": {"cpu_percent": 1.0, "memory_percent": 2.0, "disk_percent": 3.0},
+        }
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--measure"]:
-        measure(*sys.argv[2:4])
-    else:
-        main()
+    sys.exit(main())

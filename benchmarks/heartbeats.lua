@@ -2,6 +2,7 @@
 --   BENCH_PATH      where it is posted
 --   BENCH_WIRE      json: Linkbeat's own; influx: line protocol, a line for each interface and one for the host
 --   BENCH_SERVERS   how many servers report, half of them by each thread
+--   BENCH_RESETS_ONE_IN  of so many heartbeats of a server, the counters of one begin again; empty: none
 dofile("report.lua")
 
 local path, wire = os.getenv("BENCH_PATH"), os.getenv("BENCH_WIRE")
@@ -14,6 +15,8 @@ local names = { "eth0", "eth1", "docker0", "tailscale0" }
 -- Counters grow from one run to the next as well: one that shrinks is a reset, which is another case.
 local octets, packets = os.time() % 1e8 * 1e7, os.time() % 1e8 * 1e5
 local sent = 0
+local resets_one_in = tonumber(os.getenv("BENCH_RESETS_ONE_IN") or "")
+local zeros = {}  -- of each server, the request before its counters began again
 
 local formats = {
     json = {
@@ -30,7 +33,16 @@ local format = formats[wire]
 
 function request()
     sent = sent + 1
-    local server = string.format("server-%d-%d", number, sent % servers)
+    local server, octets, packets, sent = string.format("server-%d-%d", number, sent % servers), octets, packets, sent
+    if resets_one_in then
+        local place, round = sent % servers, math.floor(sent / servers)
+        if round > 0 and (place + round) % resets_one_in == 0 then
+            zeros[place] = sent - servers
+        end
+        if zeros[place] then
+            octets, packets, sent = 0, 0, sent - zeros[place]
+        end
+    end
     local cpu, interfaces = math.random() * 100, {}
     for i, name in ipairs(names) do
         local rx = octets + sent * 100 * i + math.random(90)

@@ -60,15 +60,17 @@ def ingest(linkbeats: Sequence[System[Ingests]], peers: Sequence[System[Ingests]
             print(f"  {linkbeat.name}: its rate is {median(ratios):.2f} of that of {peer.name}")
 
 
-def ingested(instance: Ingests, seconds: int, servers: int = SERVERS) -> Ingested:
+def ingested(
+    instance: Ingests, seconds: int, servers: int = SERVERS, *, script: str = "heartbeats.lua", **environment: str
+) -> Ingested:
     """One load, after one that makes connections, plans and the first chunk.
 
     Raises AssertionError where something that was acknowledged is not stored.
     """
-    environment = {"BENCH_SERVERS": str(servers), **instance.heartbeats}
-    wrk("heartbeats.lua", instance.base, CONNECTIONS, WARM_UP_SECONDS, **environment)
+    environment |= {"BENCH_SERVERS": str(servers), **instance.heartbeats}
+    wrk(script, instance.base, CONNECTIONS, WARM_UP_SECONDS, **environment)
     stored, before = instance.stored(), instance.cpu_seconds()
-    result = wrk("heartbeats.lua", instance.base, CONNECTIONS, seconds, **environment)
+    result = wrk(script, instance.base, CONNECTIONS, seconds, **environment)
     after = instance.cpu_seconds()
     stored = instance.stored() - stored
     assert stored >= result.requests, f"of {result.requests} acknowledged heartbeats {stored} are stored"

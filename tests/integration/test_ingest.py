@@ -216,11 +216,33 @@ def _beat(seconds: int, boot: str, *, uptime: float, rx: int) -> dict[str, Any]:
     return {**body, "metrics": {"cpu_percent": 1.0, "uptime_seconds": uptime}}
 
 
-async def _store(connection: asyncpg.Connection, body: dict[str, Any]) -> None:
-    now = datetime.now(UTC)
-    beat = decode_heartbeat(json.dumps(body).encode(), now=now, oldest=timedelta(days=1))
-    pending = Pending(beat, beat.timestamp or now, 0.0, asyncio.get_running_loop().create_future(), None)
-    await connection.fetchrow(CALL, *arguments([pending], may_register=False, series_budget=256, fold_seconds=3_600))
+async def _store(connection: asyncpg.Connection, *bodies: dict[str, Any], may_register: bool = False) -> None:
+    """Stores heartbeats of servers in the order of their names, in one batch."""
+    now, loop = datetime.now(UTC), asyncio.get_running_loop()
+    beats = [decode_heartbeat(json.dumps(body).encode(), now=now, oldest=timedelta(days=1)) for body in bodies]
+    batch = [Pending(beat, beat.timestamp or now, 0.0, loop.create_future(), None) for beat in beats]
+    await connection.fetchrow(CALL, *arguments(batch, may_register=may_register, series_budget=256, fold_seconds=3_600))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "octets"), [(60, 9_000), (30, 1_000), (60, 10), (-30, 1_000)], ids=["newest", "again", "reset", "late"]
+)
+async def test_a_heartbeat_reads_no_rows_of_other_servers(
+    database: asyncpg.Connection, other: asyncpg.Connection, seconds: int, octets: int
+) -> None:
+    """Else each would cost the more, the more servers there are."""
+    names = [f"server-{n:03}" for n in range(400)]
+    for step in (0, 30):
+        at = T0 + timedelta(seconds=step)
+        await _store(database, *(heartbeat(name, at=at, eth0=(step * 100, 0)) for name in names), may_register=True)
+    await database.execute("ANALYZE servers")
+    read = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'servers'"
+
+    async with other.transaction():
+        before = await other.fetchval(read)
+        at = T0 + timedelta(seconds=seconds)
+        await _store(other, *(heartbeat(name, at=at, eth0=(octets, 0)) for name in names[7:10]))
+        assert await other.fetchval(read) - before <= 20
 
 
 def _body(server_id: str) -> bytes:
