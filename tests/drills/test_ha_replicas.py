@@ -117,7 +117,7 @@ async def outlive(ha: HaCluster, tmp_path: Path, name: str) -> None:
     async with connected(primary) as database:
         await write_rows(database, hours_ago(12 * 24), hours_ago(10 * 24), timedelta(minutes=10))
     async with killable_service(ha.url, tmp_path, LINKBEAT_MAINTENANCE="off") as service:
-        async with Load([service.url], agents=AGENTS) as load, connected(primary) as database:
+        async with Load([service.url], agents=AGENTS, hours=48) as load, connected(primary) as database:
             await load.until_acknowledged(50)
             size = "SELECT pg_relation_size('servers')"
             window = QUERY_SECONDS / 2

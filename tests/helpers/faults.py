@@ -80,6 +80,8 @@ class Load:
 
     others  ids of servers that report besides, which are not checked.
     prefix  of the ids of its servers: two loads one after another on one database need different ones
+    hours   how long ago the first heartbeats were measured, each a second after the one before: enough that a long load
+            does not come to the future
     """
 
     headers: ClassVar[dict[str, str]] = {"Authorization": f"Bearer {KEY}"}
@@ -92,13 +94,14 @@ class Load:
         seed: int = 0,
         others: Sequence[str] = (),
         prefix: str = "server",
+        hours: float = 2,
     ) -> None:
         self._prefix = prefix
         self._urls = urls
         self._others = list(others)
         self._agents = agents
         self._random = random.Random(seed)
-        self._start = hours_ago(2)
+        self._start = hours_ago(hours)
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
         self.ledger: dict[Key, Sent] = {}
