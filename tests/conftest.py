@@ -21,8 +21,12 @@ from litestar import Litestar
 
 from service import cache
 from service.access import ended_sessions, tokens
+from service.alerts.deliver import Delivery
+from service.alerts.evaluate import Alerts
 from service.app import create_app
+from service.background import BackgroundTask
 from service.database import pool, schema
+from service.database.maintenance import Maintenance
 from service.embedded.choose import choose_test_database
 from service.fleet import removal
 from service.http.log_limit import limited
@@ -75,6 +79,20 @@ def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
     for limit in ("CONNECT_SECONDS", "ACQUIRE_SECONDS", "READ_SECONDS", "WRITE_SECONDS"):
         monkeypatch.setattr(pool, limit, 20.0)
     monkeypatch.setattr(commit, "ANSWER_SECONDS", 25.0)
+
+
+@pytest.fixture(autouse=True)
+def _quiet(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service in this process evaluates no alerts, delivers none and does no maintenance, but where a test is marked
+    `background`: with an hour's nothing to do, these loops cost as much as everything else in most tests.
+    """
+    if request.node.get_closest_marker("background") is None:
+        for task in (Alerts, Delivery, Maintenance):
+            monkeypatch.setattr(task, "_run", _idle)
+
+
+async def _idle(_: BackgroundTask) -> None:
+    await asyncio.Event().wait()
 
 
 @pytest.fixture(scope="session")

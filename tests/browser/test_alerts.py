@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import pytest
 from playwright.async_api import Page, expect
 
 from tests.browser.machines import evaluate
 from tests.browser.serving import Served, violations
 from tests.helpers.support import heartbeat
+
+pytestmark = pytest.mark.background
 
 PHONE = {"width": 360, "height": 740}
 BYTES = 750_000_000  # in 30 s: 200 Mbit/s

@@ -14,6 +14,8 @@ from tests.browser.conftest import Complaints
 from tests.browser.serving import Served, violations
 from tests.helpers.support import heartbeat
 
+pytestmark = pytest.mark.background
+
 PHONE = {"width": 360, "height": 740}
 NAS = "/manage?server=nas#servers"
 

@@ -16,6 +16,8 @@ from service.access.identity import MAY
 from service.settings import Settings
 from tests.helpers.support import KEY, Client, heartbeat
 
+pytestmark = pytest.mark.background
+
 # Who may do what, said once more and independently of service/access/identity.py.
 ALLOWED = {
     "read": {"key", "admin", "read"},

@@ -10,6 +10,8 @@ import pytest
 
 from tests.helpers.support import Client
 
+pytestmark = pytest.mark.background
+
 WEBHOOK = {"kind": "webhook", "url": "https://hooks.example.net:8443/T0/s3cret-path?s3cret", "secret": "s3cret-key"}
 EMAIL = {
     "kind": "email", "host": "smtp.example.net", "sender": "linkbeat@example.net", "recipients": ["ops@example.net"],

@@ -23,6 +23,8 @@ from tests.helpers.alert_messages import ALL_DELIVERED, retry_now, until, write
 from tests.helpers.receivers import HttpReceiver, http_receiver, smtp_receiver
 from tests.helpers.support import KEY, Client
 
+pytestmark = pytest.mark.background
+
 INSIDE = Network(allows_private=True)
 
 

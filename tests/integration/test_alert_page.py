@@ -5,11 +5,14 @@ import re
 from pathlib import Path
 
 import asyncpg
+import pytest
 
 from service.alerts import file
 from service.alerts.channels import kinds
 from service.alerts.rules import KINDS
 from tests.helpers.support import Client
+
+pytestmark = pytest.mark.background
 
 PAGE = (Path(__file__).parents[2] / "docs" / "alerts.md").read_text(encoding="utf-8")
 JSON = re.compile(r"^```json\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -31,6 +31,8 @@ from tests.helpers.alerts import (
 )
 from tests.helpers.support import Client, heartbeat, hours_ago, interface
 
+pytestmark = pytest.mark.background
+
 T0 = hours_ago(6)
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)

@@ -36,6 +36,8 @@ from tests.helpers.alerts import (
 )
 from tests.helpers.support import KEY, Client, connected, heartbeat, hours_ago
 
+pytestmark = pytest.mark.background
+
 T0 = hours_ago(6)
 HOUR = timedelta(hours=1)
 ELSEWHERE = '{"scope": {"servers": ["web-*"]}}'

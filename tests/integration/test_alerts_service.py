@@ -10,6 +10,8 @@ import pytest
 from service.settings import Settings
 from tests.helpers.support import KEY, Client
 
+pytestmark = pytest.mark.background
+
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:

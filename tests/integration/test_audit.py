@@ -20,6 +20,8 @@ from service.settings import Settings
 from tests.conftest import in_process
 from tests.helpers.support import KEY, Client, heartbeat
 
+pytestmark = pytest.mark.background
+
 # Routes that change nothing that is stored, or are measurements and not management.
 NOT_MANAGEMENT = {
     ("POST", "/sign-in"): "a browser's session; signing in is logged",

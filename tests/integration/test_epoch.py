@@ -8,6 +8,8 @@ import pytest
 from service.ingest.commit import Ingest
 from tests.helpers.support import Client, heartbeat, hours_ago
 
+pytestmark = pytest.mark.background
+
 T0 = hours_ago(1)
 EPOCH = """
 SELECT system_identifier || '.' || ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int

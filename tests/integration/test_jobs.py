@@ -10,6 +10,8 @@ from service.database.maintenance import maintain
 from tests.helpers.history import write_rows
 from tests.helpers.support import Client, differing_rows, hours_ago
 
+pytestmark = pytest.mark.background
+
 RIGHT = {"1m": 0, "15m": 0, "1h": 0, "1d": 0}
 SECONDS = 60  # for TimescaleDB's scheduler to come to a job three times
 OURS = "(hypertable_schema IS NOT NULL OR proc_schema = 'linkbeat')"

@@ -11,6 +11,8 @@ from service.database.maintenance import LEASE, maintain
 from service.fleet.removal import erase
 from tests.helpers.support import Client, heartbeat
 
+pytestmark = pytest.mark.background
+
 TAKE = "SELECT linkbeat.take_lease('work', $1, $2)"
 EXTEND = "SELECT linkbeat.extend_lease('work', $1, $2)"
 

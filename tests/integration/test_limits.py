@@ -21,6 +21,8 @@ from tests.conftest import running
 from tests.helpers.support import KEY, Client
 from tests.integration.test_tokens import bearer, create, report
 
+pytestmark = pytest.mark.background
+
 GUESSES = 10_000
 FAILURES = 50
 

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import asyncpg
 import msgspec
+import pytest
 
 from service.app import create_app
 from service.database.maintenance import maintain
@@ -11,6 +12,8 @@ from service.settings import Settings
 from tests.conftest import in_process
 from tests.helpers.history import write_rows
 from tests.helpers.support import KEY, Client, heartbeat, hours_ago
+
+pytestmark = pytest.mark.background
 
 OFF = "off (LINKBEAT_MAINTENANCE)"
 # Of the service's own: on Community they are TimescaleDB's, and none of its is scheduled in tests.

@@ -36,7 +36,10 @@ IGNORED = (
     "client_min_messages, timescaledb.max_tuples_decompressed_per_dml_transaction"
 )
 
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no pgbouncer on this machine: apt install pgbouncer")
+pytestmark = [
+    pytest.mark.skipif(PROGRAM is None, reason="no pgbouncer on this machine: apt install pgbouncer"),
+    pytest.mark.background,
+]
 
 
 @pytest.fixture(scope="module")

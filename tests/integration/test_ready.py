@@ -6,6 +6,8 @@ import pytest
 from service.database.schema import head
 from tests.helpers.support import Client
 
+pytestmark = pytest.mark.background
+
 
 async def test_health_says_that_the_process_answers(service: Client) -> None:
     answer = await service.http.get("/health")

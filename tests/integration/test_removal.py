@@ -16,6 +16,8 @@ from tests.helpers import fleet
 from tests.helpers.support import KEY, Client, differing_rows, heartbeat, hours_ago, interface
 from tests.integration.test_tokens import bearer, create, report
 
+pytestmark = pytest.mark.background
+
 MINUTE = timedelta(minutes=1)
 # What fires changes with time; whether a removed server still has alerts is looked at.
 WITHOUT_ALERTS = {"linkbeat.alerts": 0}

@@ -24,6 +24,8 @@ from tests.conftest import in_process
 from tests.helpers.support import KEY, Client, heartbeat, hours_ago
 from tests.helpers.two_servers import Pair, two_servers
 
+pytestmark = pytest.mark.background
+
 AS_OF = "Linkbeat-As-Of"
 COUNT = re.compile(r'^linkbeat_replica_(reads|retries)_total{server="([^"]+)"} (\S+)$', re.MULTILINE)
 BEHIND = re.compile(r'^linkbeat_replica_behind_seconds{replica="[^"]+"} (\S+)$', re.MULTILINE)

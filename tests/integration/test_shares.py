@@ -21,6 +21,8 @@ from tests.helpers.support import KEY, connected, heartbeat
 from tests.integration.test_limits import from_address
 from tests.integration.test_tokens import bearer, create
 
+pytestmark = pytest.mark.background
+
 WAITING = (
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' "
     "AND application_name = 'linkbeat read'"

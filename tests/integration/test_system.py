@@ -14,6 +14,8 @@ from service.settings import Settings
 from tests.conftest import in_process
 from tests.helpers.support import KEY, Client, heartbeat
 
+pytestmark = pytest.mark.background
+
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
 
 

@@ -11,6 +11,8 @@ from service.settings import Settings
 from tests.conftest import in_process
 from tests.helpers.support import KEY, deltas, heartbeat, hours_ago
 
+pytestmark = pytest.mark.background
+
 SLOW = """
 CREATE SEQUENCE public.executed;
 CREATE FUNCTION public.slow() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$

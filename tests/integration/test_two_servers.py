@@ -32,6 +32,8 @@ from tests.helpers.processes import free_port, killable_service
 from tests.helpers.support import KEY, Client, as_login, connected, heartbeat
 from tests.helpers.two_servers import Pair, Server, Switch, silent_host, two_servers, until
 
+pytestmark = pytest.mark.background
+
 PATH = "/api/v1/agents/heartbeat"
 WAITING = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND application_name = 'linkbeat ingest'"
 

@@ -20,6 +20,8 @@ from tests.helpers.aggregates import RELATIONS
 from tests.helpers.history import write_rows
 from tests.helpers.support import KEY, boot_id, connected, differing_rows, heartbeat, hours_ago, interface
 
+pytestmark = pytest.mark.background
+
 RIGHT = {"1m": 0, "15m": 0, "1h": 0, "1d": 0}
 STORED = (
     "servers", "server_boots", "network_interface_metrics", "server_metrics", "filesystem_metrics", "linkbeat.tokens",
