@@ -7,10 +7,13 @@ from inspect import unwrap
 from typing import Any
 
 import pytest
-from litestar import router
+from litestar import Litestar, router
 from litestar._openapi.plugin import OpenAPIPlugin
 from litestar._signature.model import SignatureModel
+from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.spec import OpenAPI
+from litestar.params import ParameterKwarg
+from litestar.routes import BaseRoute
 from litestar.utils.signature import ParsedSignature
 
 from service.access.identity import scopes
@@ -30,6 +33,10 @@ def quick_apps() -> Iterator[None]:
         # A router is copied with all its handlers wherever it is registered, and ours are registered once.
         patch.setattr(router, "deepcopy", lambda value: value)
         patch.setattr(pages, "Files", cache(pages.Files))
+        patch.setattr(ParameterKwarg, "__hash__", _by_identity)
+        patch.setattr(Litestar, "_get_default_plugins", _listed_once(Litestar._get_default_plugins))
+        patch.setattr(BaseRoute, "_parse_path", staticmethod(cache(BaseRoute._parse_path)))
+        patch.setattr(HTTPRouteHandler, "create_kwargs_model", _extracted_once(HTTPRouteHandler.create_kwargs_model))
         yield
 
 
@@ -63,6 +70,38 @@ def _parsed_once(parse: Any) -> Any:
         return of_code[-1][1]
 
     return parsed
+
+
+def _by_identity(parameter: ParameterKwarg) -> int:
+    """typing looks an annotation up by the hash of all that a parameter says, with every dictionary in it copied."""
+    return hash((parameter.name, parameter.annotation, parameter.title, parameter.description))
+
+
+def _listed_once(list_plugins: Any) -> Any:
+    """Litestar's own: it searches for Pydantic and attrs, which are not there, each time."""
+    known: list[Any] = []
+
+    def listed(plugins: list[Any]) -> list[Any]:
+        if not known:
+            known.extend(list_plugins([]))
+        return plugins + known
+
+    return staticmethod(listed)
+
+
+def _extracted_once(create: Any) -> Any:
+    """How a request's parts become a handler's arguments: by its signature's model, which is made once (below)."""
+    known: dict[tuple[Any, frozenset[str]], Any] = {}
+
+    def extracted(handler: HTTPRouteHandler, path_parameters: dict[str, Any]) -> Any:
+        if handler.resolve_dependencies():
+            return create(handler, path_parameters)
+        key = (handler.signature_model, frozenset(path_parameters))
+        if key not in known:
+            known[key] = create(handler, path_parameters)
+        return known[key]
+
+    return extracted
 
 
 def _modelled_once(create: Any) -> Any:
