@@ -6,7 +6,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import CDPSession, Page, expect
 
 from tests.browser.fleet_page import beat, choose, order, row, tell
 from tests.browser.serving import Served, violations
@@ -321,12 +321,22 @@ async def test_five_hundred_servers_are_there_at_once_and_stay_fluid(site: Serve
     assert await row(page, "server-400").get_by_role("img").count() == 0, "what is out of view is not drawn"
     await row(page, "server-400").scroll_into_view_if_needed()
     await expect(row(page, "server-400").get_by_role("img")).to_have_count(4)
-    spent = await page.evaluate(
-        """() => { const started = performance.now();
-             const filter = document.getElementById("filter");
+    # Of the processor: what a busy machine lets the page wait for is not its own.
+    session = await page.context.new_cdp_session(page)
+    await session.send("Performance.enable", {"timeDomain": "threadTicks"})
+    before = await _spent(session)
+    await page.evaluate(
+        """() => { const filter = document.getElementById("filter");
              filter.value = "server-49"; filter.dispatchEvent(new Event("input"));
-             document.body.getBoundingClientRect();
-             return performance.now() - started }"""
+             document.body.getBoundingClientRect() }"""
     )
+    spent = await _spent(session) - before
     assert await order(page) == names[490:500]
-    assert spent < 250
+    assert 0 < spent < 0.25
+
+
+async def _spent(session: CDPSession) -> float:
+    """Seconds of processor that the page's thread has taken for scripts, styles and layout."""
+    metrics = (await session.send("Performance.getMetrics"))["metrics"]
+    named = {one["name"]: one["value"] for one in metrics}
+    return float(named["ScriptDuration"] + named["LayoutDuration"] + named["RecalcStyleDuration"])

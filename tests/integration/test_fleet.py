@@ -72,7 +72,11 @@ async def test_pages_follow_each_other_and_an_empty_fleet_is_one(service: Client
     assert found == [["a", "b"], ["c", "d"], ["e"]]
 
 
-async def test_what_changed_is_answered_as_soon_as_it_is_stored(service: Client, database: asyncpg.Connection) -> None:
+async def test_what_changed_is_answered_as_soon_as_it_is_stored(
+    statements: list[LoggedQuery], service: Client, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert changes.LOOK_SECONDS == 1.0
+    monkeypatch.setattr(changes, "WAIT_SECONDS", 120.0)
     await service.post(heartbeat("nas", eth0=(1, 1)))
     await service.post(heartbeat("pi", eth0=(1, 1)))
     await a_while_later(database)
@@ -81,11 +85,12 @@ async def test_what_changed_is_answered_as_soon_as_it_is_stored(service: Client,
     await asyncio.sleep(0.2)
     assert not waiting.done()
 
-    started = time.monotonic()
     await service.post(heartbeat("nas", eth0=(5, 5)))
+    statements.clear()
     found = await waiting
 
-    assert time.monotonic() - started < changes.LOOK_SECONDS + 0.8
+    # The next one after it was stored; one may have been under way.
+    assert len([one for one in statements if one.query == overview.LOOK]) <= 2
     assert [one["id"] for one in found["servers"]] == ["nas"]
     assert found["at"] > at
     after = asyncio.create_task(service.get("/fleet", since=found["at"]))
@@ -146,7 +151,8 @@ async def test_a_batch_that_was_committed_late_is_not_missed(service: Client, da
     assert [one["hostname"] for one in (await waiting)["servers"]] == ["late"]
 
 
-async def test_who_waits_is_answered_when_the_service_ends(service: Client) -> None:
+async def test_who_waits_is_answered_when_the_service_ends(service: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changes, "WAIT_SECONDS", 120.0)
     at = (await service.get("/fleet"))["at"]
     waiting = asyncio.create_task(service.get("/fleet", since=at))
     await asyncio.sleep(0.3)
@@ -155,7 +161,7 @@ async def test_who_waits_is_answered_when_the_service_ends(service: Client) -> N
     service.http._transport.app.end_waits()  # type: ignore[attr-defined]  # as service.server does
     found = await waiting
 
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < 60
     assert found["servers"] == []
 
 

