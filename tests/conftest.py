@@ -35,6 +35,11 @@ from service.settings import Settings
 from tests.helpers.quick_apps import quick_apps
 from tests.helpers.support import KEY, Client
 
+# Where the environment forbids to keep compiled modules, each worker compiles all tests, and each of the hundreds of
+# processes that tests start all of the service or the agent.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # Files of about a minute or more, the longest first: at the end, one worker would be busy and the others idle.
 LONG = (
     "test_run.py", "test_embedded_root.py", "test_law.py", "test_server_page.py", "test_crash.py",
