@@ -1,4 +1,4 @@
--- Rows that moved to another series, and the names of alerts that moved with them. Structure: run once, frozen on release.
+-- Rows that moved to another series, the names of alerts that moved with them, and an index of messages that were given up. Structure: run once, frozen on release.
 
 -- Append only for ingest, as late_arrivals is.
 CREATE TABLE linkbeat.moved_series (
@@ -26,5 +26,8 @@ COMMENT ON TABLE linkbeat.moved_alerts IS 'Alerts that somebody was told of befo
 COMMENT ON COLUMN linkbeat.moved_alerts.episode IS 'As in alert_events.';
 COMMENT ON COLUMN linkbeat.moved_alerts.subject IS 'The interface that messages name.';
 COMMENT ON COLUMN linkbeat.moved_alerts.moved_at IS 'The turn that moved the alert.';
+
+-- How many messages were given up of late, for those who watch the service.
+CREATE INDEX outbox_dead ON linkbeat.outbox (dead_at) WHERE dead_at IS NOT NULL;
 
 COMMENT ON TABLE linkbeat.alert_events IS 'When alerts fired and ended, kept for five years, and longer than the server. Append only; but the subject follows the rows of its interface to another series.';
