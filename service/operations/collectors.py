@@ -42,6 +42,7 @@ class Exposition:
         if replicas:
             self._registry.register(_Read(replicas))
         self._shared = shared
+        self._evaluated: Metric | None = None
 
     def share(self, *, is_last: bool = False) -> None:
         """Puts this process's numbers down for the others, where there are some. Raises OSError."""
@@ -59,7 +60,9 @@ class Exposition:
         encode, media_type = choose_encoder(accept)
         self.share()  # nothing is told that does not stand in the file: the sum would fall with this process
         own = self._shared.of_all() if self._shared else self._registry.collect()
-        return encode(_Scrape(own, jobs, alerts, edition)), media_type
+        # While the database is away, the last evaluation that was read shows how old it gets.
+        self._evaluated = _evaluated(alerts) or self._evaluated
+        return encode(_Scrape(own, jobs, alerts, self._evaluated, edition)), media_type
 
 
 class Sharing(BackgroundTask):
@@ -93,11 +96,13 @@ class _Scrape(Collector):
         own: Iterable[Metric],
         jobs: Iterable[str] | None,
         alerts: Sequence[asyncpg.Record] | None,
+        evaluated: Metric | None,
         edition: str,
     ) -> None:
         self._own = own
         self._jobs = jobs
         self._alerts = alerts
+        self._evaluated = evaluated
         self._edition = edition
 
     def collect(self) -> Iterator[Metric]:
@@ -112,8 +117,19 @@ class _Scrape(Collector):
             for state in JOB_STATES:
                 jobs.add_metric([state], found[state])
             yield jobs
+        if self._evaluated:
+            yield self._evaluated
         if self._alerts:
             yield from _of_alerts(self._alerts)
+
+
+def _evaluated(rows: Sequence[asyncpg.Record] | None) -> Metric | None:
+    if not rows or rows[0]["evaluated_at"] is None:
+        return None
+    return GaugeMetricFamily(
+        "linkbeat_alert_evaluated_timestamp_seconds", "When alerts were last evaluated, by any process.",
+        rows[0]["evaluated_at"].timestamp(),
+    )  # fmt: skip
 
 
 def _of_alerts(rows: Sequence[asyncpg.Record]) -> Iterator[Metric]:
@@ -121,11 +137,14 @@ def _of_alerts(rows: Sequence[asyncpg.Record]) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "linkbeat_alert_evaluation_seconds", "How long evaluating alerts last took.", rows[0]["took_seconds"]
     )
-    if rows[0]["evaluated_at"] is not None:
-        yield GaugeMetricFamily(
-            "linkbeat_alert_evaluated_timestamp_seconds", "When alerts were last evaluated, by any process.",
-            rows[0]["evaluated_at"].timestamp(),
-        )  # fmt: skip
+    yield GaugeMetricFamily("linkbeat_outbox_due", "Messages about alerts that wait to be delivered.", rows[0]["due"])
+    yield GaugeMetricFamily(
+        "linkbeat_outbox_oldest_seconds", "Age of the oldest message that waits; 0: none does.",
+        rows[0]["oldest_seconds"],
+    )  # fmt: skip
+    yield GaugeMetricFamily(
+        "linkbeat_outbox_given_up", "Messages of the last day that could not be delivered.", rows[0]["given_up"]
+    )
     alerts = GaugeMetricFamily(
         "linkbeat_alerts", "Alerts that fire, or are about to.", labels=["alertname", "severity", "alertstate"]
     )

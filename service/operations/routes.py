@@ -39,11 +39,16 @@ _STATE = f"""
 SELECT edition, (SELECT version_num FROM linkbeat.schema_version) AS revision, {_SCHEDULED} AS is_scheduled
 FROM linkbeat.installation
 """
-# How evaluating alerts goes, and how many there are; one row without a rule where there are none.
+# How evaluating and delivering alerts goes, and how many there are; one row without a rule where there are none.
 _ALERTS = """
 SELECT c.evaluated_at, extract(epoch FROM now() - c.evaluated_at)::float8 AS age_seconds,
-       extract(epoch FROM c.took)::float8 AS took_seconds, a.rule_id, a.severity, a.state, a.alerts
+       extract(epoch FROM c.took)::float8 AS took_seconds, m.due, m.oldest_seconds, d.given_up,
+       a.rule_id, a.severity, a.state, a.alerts
 FROM (SELECT nullif(evaluated_at, '-infinity') AS evaluated_at, took FROM linkbeat.alert_clock) c
+CROSS JOIN (SELECT count(*) AS due, coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8 AS oldest_seconds
+            FROM public.alert_messages
+            WHERE delivered_at IS NULL AND dead_at IS NULL AND (attempts > 0 OR next_attempt_at <= now())) m
+CROSS JOIN (SELECT count(*) AS given_up FROM public.alert_messages WHERE dead_at > now() - INTERVAL '1 day') d
 LEFT JOIN (SELECT rule_id, severity, state, count(*) AS alerts FROM public.alerts GROUP BY 1, 2, 3) a ON true
 """
 LATE_TURNS = 4  # missed one after the other, before it is said
@@ -73,7 +78,7 @@ class Readiness(msgspec.Struct, frozen=True):
     durability           whether 200 can mean what LINKBEAT_DURABILITY says
     durability_in_force  what the database's commits are worth: local, on the primary's disk; replicated, on a
                          synchronous standby's too; none, nothing is acknowledged
-    alerts               whether alerts are evaluated, and in time; it leaves the service ready
+    alerts               whether alerts are evaluated in time, and delivered; it leaves the service ready
     """
 
     status: Literal["ready", "not ready"]
@@ -296,13 +301,16 @@ def routers(
 
 
 def _evaluated(clock: asyncpg.Record, seconds: float) -> str:
-    """What is wrong with the turns of alerts, which are due every `seconds`; or `ok`."""
+    """What is wrong with alerts, whose evaluation is due every `seconds`; or `ok`."""
     if clock["evaluated_at"] is None:
         return "not evaluated yet"
     if clock["age_seconds"] > LATE_TURNS * seconds:
         return f"last evaluated {clock['evaluated_at']:%Y-%m-%dT%H:%M:%SZ}"
     if clock["took_seconds"] > seconds:
         return f"a turn took {clock['took_seconds']:.1f} s; one is due every {seconds:g} s"
+    if clock["given_up"]:
+        messages = "a message" if clock["given_up"] == 1 else f"{clock['given_up']} messages"
+        return f"{messages} could not be delivered within the last day: see /api/v1/alert-messages"
     return "ok"
 
 

@@ -155,9 +155,11 @@ BEGIN
                                         CASE WHEN NOT p.spec ?| '{below_bytes,full_within_hours}' THEN 90 END)
                OR linkbeat.unsigned(m.available_bytes) < linkbeat.alert_number(p.spec, 'below_bytes')::numeric
                OR (p.spec ? 'full_within_hours' OR NOT p.spec ?| '{above_percent,below_bytes}') AND m.percent >= 60
-                  -- The first row, or the second, for which the trend was worked out again.
-                  AND linkbeat.trend_moment(m.server_id, m.time)
-                      > linkbeat.trend_moment(m.server_id, m.time - 2 * coalesce(x.interval_seconds, 30) * INTERVAL '1 second'))
+                  -- The first rows for which the trend was worked out again. What comes late may have changed it, and what comes
+                  -- after a longer gap, which linkbeat.note_old_news notes, has passed them.
+                  AND (m.late_since IS NOT NULL
+                       OR linkbeat.trend_moment(m.server_id, m.time)
+                          > linkbeat.trend_moment(m.server_id, m.time - 5 * coalesce(x.interval_seconds, 30) * INTERVAL '1 second')))
           AND (m.late_since IS NULL OR m.time > m.late_since - p.window AND m.time <= m.late_until + linkbeat.late_reach(p))
           AND linkbeat.is_server_in(p.servers, p.tags, m.server_id) AND (p.interfaces IS NULL OR m.mount_point ~ p.interfaces)
           AND NOT linkbeat.is_image(m.fs_type, m.mount_point, m.state)

@@ -42,13 +42,13 @@ CREATE OR REPLACE FUNCTION linkbeat.standing_alerts(
 ) RETURNS SETOF jsonb LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
     RETURN QUERY
-    SELECT linkbeat.with_note(linkbeat.alert_json(a.episode, a.sequence, 'firing', a.rule_id, a.severity, a.server_id, a.subject,
-                                                  a.value, a.peak, a.active_at, NULL, a.reason))
+    SELECT linkbeat.with_note(linkbeat.alert_json(a.episode, a.sequence, 'firing', a.rule_id, a.severity, a.server_id,
+                                                  linkbeat.told_subject(a.episode, a.subject), a.value, a.peak, a.active_at, NULL, a.reason))
     FROM linkbeat.alerts a JOIN linkbeat.alert_channels c ON c.channel_id = of_channel
     WHERE a.state = 'firing' AND a.told_at IS NOT NULL AND linkbeat.takes(c, a.severity, a.channels)
     UNION ALL
-    SELECT linkbeat.with_note(linkbeat.alert_json(e.episode, e.sequence, e.to_state, e.rule_id, e.severity, e.server_id, e.subject,
-                                                  e.value, e.peak, e.active_at, coalesce(e.cleared_at, e.at), e.reason))
+    SELECT linkbeat.with_note(linkbeat.alert_json(e.episode, e.sequence, e.to_state, e.rule_id, e.severity, e.server_id,
+                                                  linkbeat.told_subject(e.episode, e.subject), e.value, e.peak, e.active_at, coalesce(e.cleared_at, e.at), e.reason))
     FROM linkbeat.alert_events e JOIN linkbeat.alert_channels c ON c.channel_id = of_channel
     WHERE e.recorded_at > standing_alerts.at - ended_within AND e.to_state <> 'firing' AND e.is_told
       AND linkbeat.takes(c, e.severity, linkbeat.channels_of(e));

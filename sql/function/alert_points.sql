@@ -50,7 +50,8 @@ DECLARE
     -- How far back of a point rows are read: a window; of what is told by a change, so far that the row before it is there.
     reach  CONSTANT interval := CASE plan.kind
         WHEN 'link' THEN plan.window + INTERVAL '15 minutes'
-        WHEN 'filesystem' THEN linkbeat.alert_interval(plan.spec, 'unreachable_seconds', 600) + INTERVAL '15 minutes'
+        WHEN 'filesystem' THEN linkbeat.alert_interval(plan.spec, 'unreachable_seconds', 600) + INTERVAL '1 second' * (
+            SELECT 3 * coalesce(max(s.interval_seconds), 30) FROM public.servers s WHERE s.server_id = ANY (of_servers))
         ELSE plan.window END;
     spec   CONSTANT jsonb := plan.spec;
     oldest CONSTANT timestamptz := (SELECT min(s) FROM unnest(since) AS s);
@@ -152,10 +153,15 @@ BEGIN
                        -- The trend is worked out every quarter of an hour, of different servers at different minutes.
                        CASE WHEN w.percent >= 60 AND NOT w.is_unreachable THEN linkbeat.trend_moment(w.server_id, w.time) END AS moment
                 FROM (
-                    SELECT s.place, s.since, s.server_id, s.subject, m.*,
-                           count(*) FILTER (WHERE NOT m.is_unreachable) OVER (PARTITION BY s.place ORDER BY m.time) AS run
-                    FROM unnest($1, $2, $3) WITH ORDINALITY AS s(server_id, subject, since, place)
-                    CROSS JOIN LATERAL (%s) AS m
+                    SELECT m.*, count(*) FILTER (WHERE NOT m.is_unreachable OR m.is_after_gap) OVER (PARTITION BY m.place ORDER BY m.time) AS run
+                    FROM (
+                        -- Of a gap nobody knows: what is unreachable after it is so from then on.
+                        SELECT s.place, s.since, s.server_id, s.subject, m.*,
+                               coalesce(m.time - lag(m.time) OVER (PARTITION BY s.place ORDER BY m.time)
+                                        > 3 * m.interval_ms * INTERVAL '1 millisecond', false) AS is_after_gap
+                        FROM unnest($1, $2, $3) WITH ORDINALITY AS s(server_id, subject, since, place)
+                        CROSS JOIN LATERAL (%s) AS m
+                    ) m
                 ) w
             ), trend AS MATERIALIZED (
                 SELECT t.place, t.moment, linkbeat.full_within(t.server_id, t.subject, t.moment) AS hours

@@ -130,5 +130,7 @@ CREATE OR REPLACE FUNCTION linkbeat.prune_alerts(at timestamptz DEFAULT clock_ti
     DELETE FROM linkbeat.outbox WHERE coalesce(delivered_at, dead_at) < prune_alerts.at - INTERVAL '30 days';
     DELETE FROM linkbeat.listening WHERE until < prune_alerts.at - INTERVAL '60 days';
     DELETE FROM linkbeat.carrier_changes WHERE time < prune_alerts.at - INTERVAL '60 days';
+    DELETE FROM linkbeat.moved_alerts m
+    WHERE m.moved_at < prune_alerts.at - INTERVAL '30 days' AND NOT EXISTS (SELECT FROM linkbeat.alerts a WHERE a.episode = m.episode);
     DELETE FROM linkbeat.alert_marks m WHERE NOT EXISTS (SELECT FROM public.servers s WHERE s.server_id = m.server_id);
 $$;

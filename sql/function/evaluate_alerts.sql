@@ -33,7 +33,8 @@ BEGIN
     since := CASE WHEN isfinite(previous) THEN greatest(previous, at - INTERVAL '1 hour') ELSE at - every END;
     plans := ARRAY(SELECT p FROM linkbeat.alert_plans p ORDER BY p.rule_id);
 
-    -- First: a quota's new month would resolve what belongs to the old one.
+    PERFORM linkbeat.take_moves(at);
+    -- Before what is new: a quota's new month would resolve what belongs to the old one.
     PERFORM linkbeat.close_alerts(at);
 
     -- A bounded number of servers a turn, so that a fleet that replays a day does not hold up the others.
@@ -75,6 +76,8 @@ BEGIN
     FOREACH plan IN ARRAY plans LOOP
         PERFORM linkbeat.fold_alerts(plan, previous, at, newest.servers, newest.subjects, newest.by_15, newest.by_60);
     END LOOP;
+    -- Rows that moved during the turn have been judged under their new series: before somebody is told twice.
+    PERFORM linkbeat.take_moves(at);
     PERFORM linkbeat.hold_alerts(at);
     PERFORM linkbeat.tell_alerts(at);
 

@@ -165,6 +165,7 @@ BEGIN
         SELECT a.rule_id, a.server_id, a.subject, a.watched_until FROM linkbeat.alerts a WHERE a.server_id = ANY (servers)
     ) f;
     PERFORM linkbeat.mark_signs(looked.rules, looked.servers, looked.subjects, looked.lasts, at);
+    PERFORM linkbeat.unmark_signs(servers, at);
     FOR late IN
         SELECT p AS plan, l.*, k.subjects, k.lasts
         FROM (

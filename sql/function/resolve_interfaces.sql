@@ -220,6 +220,7 @@ DECLARE
     carried linkbeat.carrier_changes[];
     touched text[];
     since  timestamptz;
+    until  timestamptz;
 BEGIN
     UPDATE servers s SET interfaces = n.states, interface_names = n.names
     FROM (
@@ -264,7 +265,8 @@ BEGIN
     SELECT array_agg(ROW(of_server, g.series, g.time, g.changes)::linkbeat.carrier_changes) INTO carried FROM gone AS g;
     INSERT INTO linkbeat.carrier_changes SELECT * FROM unnest(carried);
 
-    SELECT min(r.time) INTO since FROM unnest(moved) AS r;
+    SELECT min(r.time), max(r.time) INTO since, until FROM unnest(moved) AS r;
+    INSERT INTO linkbeat.moved_series (server_id, moves, since, until) VALUES (of_server, moves, since, until);
     SELECT array_agg(DISTINCT name) INTO touched
     FROM (SELECT v.was AS name FROM unnest(moves) AS v UNION SELECT v.series FROM unnest(moves) AS v) AS t;
     PERFORM linkbeat.repair_deltas(of_server, array_agg(f.interface_name), array_agg(f.first), is_whole => true)

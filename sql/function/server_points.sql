@@ -101,6 +101,29 @@ CREATE OR REPLACE FUNCTION linkbeat.mark_signs(
         implausible_at = greatest(m.implausible_at, EXCLUDED.implausible_at)
 $$;
 
+-- Takes back the resets and the rejected readings that late rows have explained: their rows are no such ones any more, or have
+-- moved to another series.
+CREATE OR REPLACE FUNCTION linkbeat.unmark_signs(of_servers text[], at timestamptz) RETURNS void LANGUAGE sql AS $$
+    UPDATE linkbeat.alert_marks m SET resets_at = s.resets_at, implausible_at = s.implausible_at
+    FROM (
+        SELECT k.server_id, coalesce(array_agg(n.time ORDER BY n.time DESC) FILTER (WHERE n.is_reset AND n.time = ANY (k.resets_at)), '{}') AS resets_at,
+               max(n.time) FILTER (WHERE n.is_rejected AND n.time <= k.implausible_at) AS implausible_at
+        FROM linkbeat.alert_marks k
+        LEFT JOIN LATERAL (
+            SELECT r.time, bool_or(r.delta_kind = 'reset') AS is_reset, bool_or(r.delta_kind = 'rejected') AS is_rejected
+            FROM public.network_interface_metrics r
+            WHERE r.server_id = k.server_id AND r.time > unmark_signs.at - INTERVAL '1 day' AND r.time <= unmark_signs.at
+              AND r.delta_kind IN ('reset', 'rejected') AND NOT r.is_folded
+            GROUP BY 1
+        ) n ON true
+        WHERE k.server_id = ANY (of_servers)
+          AND (k.implausible_at > unmark_signs.at - INTERVAL '1 day'
+               OR EXISTS (SELECT FROM unnest(k.resets_at) AS t WHERE t > unmark_signs.at - INTERVAL '1 day'))
+        GROUP BY k.server_id
+    ) s
+    WHERE s.server_id = m.server_id AND (m.resets_at, m.implausible_at) IS DISTINCT FROM (s.resets_at, s.implausible_at)
+$$;
+
 CREATE OR REPLACE FUNCTION linkbeat.server_points(
     plan linkbeat.alert_plans, of_servers text[], of_subjects text[], previous timestamptz, at timestamptz
 ) RETURNS SETOF linkbeat.alert_point LANGUAGE plpgsql STABLE AS $$

@@ -96,7 +96,8 @@ BEGIN
 
     SELECT array_agg(c.channel_id) AS channels, array_agg(m.episode) AS episodes, array_agg(m.sequence) AS sequences,
            array_agg(m.transition) AS transitions,
-           array_agg(linkbeat.alert_json(m.episode, m.sequence, m.state, m.rule_id, m.severity, m.server_id, m.subject, m.value,
+           array_agg(linkbeat.alert_json(m.episode, m.sequence, m.state, m.rule_id, m.severity, m.server_id,
+                                         linkbeat.told_subject(m.episode, m.subject), m.value,
                                          m.peak, m.active_at, m.cleared_at, m.reason)) AS shown
     INTO items
     FROM (

@@ -33,7 +33,7 @@ SELECT event_id, at, recorded_at, episode, sequence, rule_id, server_id, subject
        value, peak, reason, is_late, is_told
 FROM linkbeat.alert_events;
 
-COMMENT ON VIEW public.alert_events IS 'When alerts fired and ended, for five years; what an episode was stays when its server is removed.';
+COMMENT ON VIEW public.alert_events IS 'When alerts fired and ended, for five years; what an episode was stays when its server is removed. The subject follows the rows of its interface to another series.';
 COMMENT ON COLUMN public.alert_events.event_id IS 'In the order of recording.';
 COMMENT ON COLUMN public.alert_events.at IS 'When that was, by the data''s own time.';
 COMMENT ON COLUMN public.alert_events.recorded_at IS 'When it was recorded.';
@@ -49,7 +49,7 @@ COMMENT ON COLUMN public.alert_events.active_at IS 'Since when the condition hel
 COMMENT ON COLUMN public.alert_events.cleared_at IS 'Of an end: since when the condition no longer held; null: it was not seen to be over.';
 COMMENT ON COLUMN public.alert_events.value IS 'The value then, in the unit of the rule''s bound.';
 COMMENT ON COLUMN public.alert_events.peak IS 'The value furthest beyond the bound up to then.';
-COMMENT ON COLUMN public.alert_events.reason IS 'Which part of the condition held; of closed: rule_removed, rule_disabled, out_of_scope, server_removed, gone or period_over.';
+COMMENT ON COLUMN public.alert_events.reason IS 'Which part of the condition held; of closed: rule_removed, rule_disabled, out_of_scope, server_removed, gone, period_over, or moved: it turned out to be one with another alert, because both interfaces are one.';
 COMMENT ON COLUMN public.alert_events.is_late IS 'It was recorded more than 15 minutes after it happened, from data that was replayed.';
 COMMENT ON COLUMN public.alert_events.is_told IS 'Of an end: somebody had been told of the firing.';
 

@@ -60,6 +60,25 @@ async def test_it_fires_once_the_condition_has_held_for_as_long_as_the_rule_asks
     assert await states(database) == {}
 
 
+@pytest.mark.parametrize(("held", "fires"), [(299, False), (300, True)])
+async def test_a_second_less_than_the_rule_asks_for_is_not_enough(
+    database: asyncpg.Connection, held: int, fires: bool
+) -> None:
+    """A12"""
+    await set_rule(database, "busy", "rate", **RULE | {"window_seconds": 30})
+    since = T0 + 2 * MINUTE
+    busy = [
+        *samples(since, [BUSY] * 10),
+        Row(since + held * SECOND, BUSY, elapsed_seconds=held - 270),
+        Row(since + (held + 30) * SECOND, QUIET),
+    ]
+    await store(database, [*samples(T0, [QUIET] * 4), *busy])
+
+    await turns(database, T0, T0 + 9 * MINUTE, MINUTE)
+
+    assert await events(database) == ([("nas eth0", "firing", since + 5 * MINUTE)] if fires else [])
+
+
 async def test_before_that_it_is_pending_and_a_value_below_ends_it(database: asyncpg.Connection) -> None:
     await set_rule(database, "busy", "rate", **RULE)
     await store(database, samples(T0, [QUIET] * 4 + [BUSY] * 4 + [QUIET] * 4))

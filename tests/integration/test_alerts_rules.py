@@ -242,6 +242,34 @@ class TestMutes:
         assert told(await deliver(database, T0 + 11 * MINUTE)) == [("firing", "pi eth0")]
         assert len(await recorded(database)) == 2
 
+    @pytest.mark.parametrize("night", [datetime(2026, 3, 28), datetime(2026, 10, 24)])  # noqa: DTZ001  # a date
+    async def test_what_fires_in_a_night_of_23_or_25_hours_is_told_at_its_end_by_the_clock(
+        self, database: asyncpg.Connection, night: datetime
+    ) -> None:
+        begins = night.replace(hour=22, tzinfo=self.BERLIN).astimezone(UTC)
+        ends = (night + timedelta(days=1)).replace(hour=6, tzinfo=self.BERLIN).astimezone(UTC)
+        assert ends - begins in (7 * HOUR, 9 * HOUR)
+        await begin(database, begins)
+        await set_channel(database)
+        await set_rule(database, "busy", "rate", **RULE)
+        await database.execute(
+            "SELECT linkbeat.set_alert_mute('night', '{}', NULL, NULL, $1, 'Europe/Berlin', 'anna', 'asleep')",
+            json.dumps({"from": "22:00", "until": "06:00"}),
+        )
+        fires, over = begins + HOUR, ends - HOUR
+        for server_id, until in (("lasts", ends + HOUR), ("ends", over)):
+            count = int((until - fires) / (30 * SECOND))
+            await store(database, samples(fires, [BUSY] * count, server_id=server_id))
+        await store(database, samples(over, [QUIET] * 10, server_id="ends"))
+
+        await turns(database, begins, ends - TURN, 30 * MINUTE)
+        await turn(database, ends - SECOND)
+        assert len(await recorded(database)) == 2
+        assert await deliver(database, ends - SECOND) == []
+        await turn(database, ends + TURN)
+
+        assert told(await deliver(database, ends + MINUTE)) == [("firing", "lasts eth0")]
+
 
 class TestLateData:
     @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import in_process
+from tests.helpers.alerts import set_channel
 from tests.helpers.support import KEY, Client, heartbeat
 
 pytestmark = pytest.mark.background
@@ -102,6 +103,42 @@ async def test_metrics_count_alerts_by_rule_and_say_when_they_were_evaluated(
     }  # fmt: skip
     assert found["linkbeat_alert_evaluation_seconds"] == 0.25
     assert found["linkbeat_alert_evaluated_timestamp_seconds"] == pytest.approx(at.timestamp())
+
+
+async def test_metrics_say_how_many_messages_about_alerts_wait_or_were_given_up(
+    service: Client, database: asyncpg.Connection
+) -> None:
+    await set_channel(database)
+    await database.execute(
+        "INSERT INTO linkbeat.outbox (channel_id, created_at, next_attempt_at, attempts, dead_at, delivered_at) "
+        "SELECT 'ops', now() - age, now() + due_in, attempts, now() - dead, now() - delivered FROM (VALUES "
+        "(INTERVAL '20 minutes', INTERVAL '1 hour', 3, NULL::interval, NULL::interval), "
+        "('1 second', '1 hour', 0, NULL, NULL), ('2 days', '0', 9, '1 hour', NULL), "
+        "('9 days', '0', 9, '2 days', NULL), ('3 days', '0', 1, NULL, '3 days')) "
+        "AS o(age, due_in, attempts, dead, delivered)"
+    )
+
+    found = await numbers(service)
+
+    assert (found["linkbeat_outbox_due"], found["linkbeat_outbox_given_up"]) == (1, 1)
+    assert 1_200 <= found["linkbeat_outbox_oldest_seconds"] < 1_800
+    await database.execute("UPDATE linkbeat.alert_clock SET evaluated_at = now()")
+    ready = (await service.http.get("/health/ready")).json()
+    assert ready["status"] == "ready"
+    assert ready["alerts"] == "a message could not be delivered within the last day: see /api/v1/alert-messages"
+
+
+async def test_metrics_go_on_saying_when_alerts_were_evaluated_while_the_database_is_away(
+    service: Client, database: asyncpg.Connection
+) -> None:
+    await database.execute("UPDATE linkbeat.alert_clock SET evaluated_at = now() + INTERVAL '1 hour'")
+    before = (await numbers(service))["linkbeat_alert_evaluated_timestamp_seconds"]
+
+    await database.execute("ALTER TABLE linkbeat.alert_clock RENAME TO away")
+    found = await numbers(service)
+
+    assert found["linkbeat_alert_evaluated_timestamp_seconds"] == before
+    assert "linkbeat_alert_evaluation_seconds" not in found
 
 
 async def test_metrics_name_no_server_and_no_secret(service: Client, database_url: str) -> None:

@@ -1,5 +1,5 @@
 // What a reader should know of a server at once, with what to do about it: the alerts that fire for it, by the service's
-// rules, and what no rule is about.
+// rules; and, as hints, what passes by itself or somebody has set, which no rule is about.
 
 import { get } from "../shared/api.js";
 import { definitions, intervalOf } from "../shared/definitions.js";
@@ -58,21 +58,21 @@ export function warnings({ server, agent }, { alerts, rules }, units, now) {
   const interval = intervalOf(agent);
   if (server.status !== "offline" && agent.lateness_seconds > interval) {
     found.push({
-      level: "warn",
+      level: "info",
       words: `Its last heartbeat came ${duration(agent.lateness_seconds)} late.`,
       remedy: `They are due every ${duration(interval)}: check the load of the machine and its network.`,
     });
   }
   if (server.paused) {
     found.push({
-      level: "warn",
+      level: "info",
       words: "Paused: the agent measures nothing.",
       remedy: `“DELETE /api/v1/servers/${server.id}/config” resumes it.`,
     });
   }
   if (agent.queued && (agent.oldest_seconds ?? 0) > definitions().offline_after_intervals * interval) {
     found.push({
-      level: "warn",
+      level: "info",
       words: `${count(agent.queued)} heartbeat${agent.queued === 1 ? "" : "s"} wait on the machine, the oldest for ${duration(agent.oldest_seconds)}.`,
       remedy: "They are delivered in batches alongside live heartbeats, and will fill the gap.",
     });

@@ -24,6 +24,7 @@ export const DIRECTIONS = { rx: "received", tx: "sent", sum: "received and sent 
 const ENDS = {
   rule_removed: "the rule was removed", rule_disabled: "the rule was switched off", out_of_scope: "the rule no longer covers it",
   server_removed: "the server was removed", gone: "it has been gone for a day", period_over: "the billing month ended",
+  moved: "the interface has another alert of the same rule",
 };
 
 /**
