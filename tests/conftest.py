@@ -43,6 +43,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Files of about a minute or more, the longest first: at the end, one worker would be busy and the others idle.
 LONG = (
     "test_run.py", "test_embedded_root.py", "test_law.py", "test_server_page.py", "test_crash.py",
+    "test_alerts_backtest_kinds.py",
     "test_counter_laws.py", "test_embedded_cluster.py", "test_agent_process.py", "test_fleet.py",
     "test_second_line.py", "test_wheels.py", "test_verify.py", "test_embedded_watch.py", "test_pictures.py",
     "test_thinning.py", "test_usage.py", "test_export.py", "test_schemathesis.py", "test_recount.py",

@@ -10,7 +10,7 @@ import httpx
 
 from tests.helpers.faults import Load
 from tests.helpers.ha.cluster import SUPERUSER, HaCluster
-from tests.helpers.ha.drill import AGENTS, SLACK, check, connected, emptied, percentile
+from tests.helpers.ha.drill import AGENTS, SLACK, check, check_acknowledged, connected, emptied, percentile
 from tests.helpers.history import write_rows
 from tests.helpers.processes import killable_service
 from tests.helpers.support import hours_ago
@@ -149,6 +149,8 @@ async def outlive(ha: HaCluster, tmp_path: Path, name: str) -> None:
                 counted = await query
             before, during = percentile(load, started, middle), percentile(load, middle, ended)
         load.check_answers(allowed=(200,))
+        await load.settle()
+        await check_acknowledged(load, await ha.healthy())
     print(
         f"D16: a query of {QUERY_SECONDS} s finished on {name} with {counted} rows, {len(dropped)} chunks dropped "
         f"meanwhile; synchronous standbys {names}; servers grew by {grown_before:,} bytes before and {grown:,} "

@@ -65,7 +65,7 @@ async def store(database: asyncpg.Connection, rows: Iterable[Row]) -> None:
 
 
 async def store_late(database: asyncpg.Connection, rows: Iterable[Row], at: datetime) -> None:
-    """Writes rows that arrive at `at`, in no order; what ingest would note of them is noted (test_alerts_late.py)."""
+    """Writes rows that arrive at `at`, in no order; what ingest would note of them is noted."""
     rows = list(rows)
     for server_id in {row.server_id for row in rows}:
         of_server = [row for row in rows if row.server_id == server_id]

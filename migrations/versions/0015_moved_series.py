@@ -2,7 +2,7 @@
 
 from migrations.sql import run_file
 
-revision = "0017"
+revision = "0015"
 down_revision = "0014"
 
 
