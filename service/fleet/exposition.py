@@ -24,7 +24,8 @@ SELECT s.server_id, s.hostname, coalesce(l.display_name, '') AS display_name, co
        s.reported_status IS NOT DISTINCT FROM 'paused' AS is_paused,
        extract(epoch FROM s.received_at)::float8 AS received,
        (s.latest_metrics).cpu_percent, (s.latest_metrics).memory_percent, (s.latest_metrics).disk_percent,
-       (s.latest_metrics).load_1m, linkbeat.tags_of(l.tags, s.agent_report) AS tags, i.interfaces
+       (s.latest_metrics).load_1m, linkbeat.tags_of(l.tags, s.agent_report) AS tags, i.interfaces,
+       coalesce(a.alerts, '[]') AS alerts
 FROM servers s
 LEFT JOIN linkbeat.server_labels l USING (server_id)
 CROSS JOIN LATERAL (SELECT {ONLINE} AS is_online) o
@@ -36,6 +37,11 @@ CROSS JOIN LATERAL (
            ORDER BY interface_name), '[]')::text AS interfaces
     FROM unnest(s.interfaces) WHERE o.is_online AND time = s.last_seen AND NOT is_folded
 ) i
+LEFT JOIN (
+    SELECT server_id, json_agg(json_build_array(rule_id, subject, severity, state, extract(epoch FROM active_at))
+                               ORDER BY rule_id, subject)::text AS alerts
+    FROM alerts WHERE server_id > $1 GROUP BY 1
+) a USING (server_id)
 WHERE s.server_id > $1 AND ($3::text[] IS NULL OR linkbeat.has_tags(linkbeat.tags_of(l.tags, s.agent_report), $3))
 ORDER BY s.server_id LIMIT $2
 """
@@ -72,7 +78,7 @@ _OF_INTERFACE = (
     ("linkbeat_interface_transmit_dropped_total", "counter", "Outgoing packets that were dropped since boot."),
 )  # fmt: skip
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
-_interfaces = msgspec.json.Decoder(list[tuple[Any, ...]]).decode
+_rows = msgspec.json.Decoder(list[tuple[Any, ...]]).decode
 
 
 def router(database: Database) -> Router:
@@ -118,7 +124,7 @@ def _server(row: asyncpg.Record) -> _Server:
     labels = f'server="{row["server_id"]}"'
     interfaces = [
         (f'{labels},interface="{_escaped(name)}"', (int(is_up), *counters))
-        for name, is_up, *counters in _interfaces(row["interfaces"])
+        for name, is_up, *counters in _rows(row["interfaces"])
     ]
     return _Server(row, labels, interfaces)
 
@@ -136,6 +142,13 @@ def _lines(servers: Sequence[_Server], *, is_truncated: bool) -> Iterator[str]:
         for tag in row["tags"]:
             key, _, value = tag.partition("=")
             yield f'linkbeat_server_tag{{{labels},key="{_escaped(key)}",value="{_escaped(value)}"}} 1\n'
+    yield _head("linkbeat_server_alert_active_timestamp_seconds", "gauge", "Since when an alert's condition holds.")
+    for row, labels, _ in servers:
+        for rule, subject, severity, state, active in _rows(row["alerts"]):
+            named = (
+                f'alertname="{_escaped(rule)}",subject="{_escaped(subject)}",severity="{severity}",alertstate="{state}"'
+            )
+            yield f"linkbeat_server_alert_active_timestamp_seconds{{{labels},{named}}} {active}\n"
     for name, kind, words, value_of in _OF_SERVER:
         yield _head(name, kind, words)
         for row, labels, _ in servers:

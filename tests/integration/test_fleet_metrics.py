@@ -61,6 +61,35 @@ async def test_counters_and_state_of_every_server(service: Client, database: asy
     assert found["linkbeat_fleet_is_truncated"] == {(): 0}
 
 
+async def test_what_fires_and_what_is_about_to(service: Client, database: asyncpg.Connection) -> None:
+    for name in ("nas", "pi"):
+        await service.post(heartbeat(name, eth0=(5, 5)))
+    await database.execute(
+        """
+        INSERT INTO linkbeat.alerts
+               (rule_id, server_id, subject, state, severity, active_at, fired_at, seen_at, episode)
+        SELECT r.rule_id, 'nas', subject, state, 'warning', to_timestamp(1700000000.5), now(), now(), gen_random_uuid()
+        FROM (SELECT min(rule_id) AS rule_id FROM linkbeat.alert_rules) r,
+             (VALUES ('eth0', 'firing'), ('a"b', 'pending'), ('eth1', 'watched')) AS v(subject, state)
+        """
+    )
+    rule = await database.fetchval("SELECT min(rule_id) FROM linkbeat.alert_rules")
+
+    found = await scraped(service)
+
+    assert found["linkbeat_server_alert_active_timestamp_seconds"] == {
+        (
+            ("alertname", rule),
+            ("alertstate", state),
+            ("server", "nas"),
+            ("severity", "warning"),
+            ("subject", subject),
+        ): active
+        for subject, state, active in (("eth0", "firing", 1700000000.5), ('a"b', "pending", 1700000000.5))
+    }
+    assert set(found["linkbeat_server_up"]) == {(("server", "nas"),), (("server", "pi"),)}
+
+
 async def test_pages_by_tag_and_by_server(service: Client) -> None:
     for n in range(5):
         await service.post(heartbeat(f"s{n}", eth0=(1, 1)) | {"tags": [f"shard={n % 2}"]})
