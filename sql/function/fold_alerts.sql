@@ -205,6 +205,7 @@ CREATE OR REPLACE FUNCTION linkbeat.refold_alerts(
 DECLARE
     horizon  CONSTANT timestamptz := at - plan.lag;
     start    CONSTANT timestamptz := since - linkbeat.late_reach(plan);
+    begins   timestamptz[];
     states   linkbeat.alerts[];
     stands   linkbeat.alerts[];  -- as stored; null: not
     fired    linkbeat.alert_events;
@@ -213,7 +214,7 @@ DECLARE
     place    integer := 0;
     was      text;
 BEGIN
-    SELECT array_agg(a ORDER BY c.place), array_agg(coalesce(
+    SELECT array_agg(b.moment ORDER BY c.place), array_agg(a ORDER BY c.place), array_agg(coalesce(
                -- An episode that was recorded is under way at the start.
                (SELECT ROW(e.rule_id, e.server_id, e.subject, 'firing', e.active_at, e.at, NULL, 0, start, INTERVAL '0', NULL, e.value,
                            e.peak, e.reason, false, e.episode, e.sequence, e.severity, NULL, NULL, NULL, NULL)::linkbeat.alerts
@@ -221,13 +222,15 @@ BEGIN
                 WHERE (e.rule_id, e.server_id, e.subject) = (plan.rule_id, of_server, c.subject) AND e.to_state = 'firing' AND e.at <= start
                   AND NOT EXISTS (SELECT FROM linkbeat.alert_events n WHERE n.episode = e.episode AND n.to_state <> 'firing' AND n.at <= start)
                 ORDER BY e.at DESC LIMIT 1),
-               linkbeat.alert_start(plan.rule_id, of_server, c.subject, start)) ORDER BY c.place)
-    INTO stands, states
+               linkbeat.alert_start(plan.rule_id, of_server, c.subject, b.moment)) ORDER BY c.place)
+    INTO begins, stands, states
     FROM unnest(of_subjects) WITH ORDINALITY AS c(subject, place)
-    LEFT JOIN linkbeat.alerts a ON (a.rule_id, a.server_id, a.subject) = (plan.rule_id, of_server, c.subject);
+    LEFT JOIN linkbeat.alerts a ON (a.rule_id, a.server_id, a.subject) = (plan.rule_id, of_server, c.subject)
+    -- What pends may have been held for longer than the reach: judged from `start` on, it would be forgotten.
+    CROSS JOIN LATERAL (SELECT CASE WHEN a.state = 'pending' THEN least(start, a.active_at - INTERVAL '1 microsecond') ELSE start END AS moment) b;
     FOR p IN
         SELECT * FROM linkbeat.alert_points(plan, array_fill(of_server, ARRAY[cardinality(of_subjects)]), of_subjects,
-                                            array_fill(start, ARRAY[cardinality(of_subjects)]), horizon, at)
+                                            begins, horizon, at)
         UNION ALL
         SELECT (NULL::linkbeat.alert_point).*  -- after the last subject
     LOOP

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
@@ -42,8 +42,8 @@ KEPT = (
 Hold = Callable[[asyncpg.Connection, int], Coroutine[Any, Any, object]]
 
 
-def over_histories(hold: Hold, database_url: str) -> None:
-    """Holds for each of some seeds; the database is one for all of them."""
+def over_histories(hold: Hold, database_url: str, known: Sequence[int] = ()) -> None:
+    """Holds for each of some seeds, and for those `known` to have shown a bug; the database is one for all of them."""
     with asyncio.Runner() as runner:
         database = runner.run(asyncpg.connect(database_url, server_settings={"timezone": "UTC"}))
 
@@ -59,6 +59,8 @@ def over_histories(hold: Hold, database_url: str) -> None:
             runner.run(hold(database, seed))
 
         try:
+            for seed in known:
+                runner.run(hold(database, seed))
             hold_one()
         finally:
             runner.run(database.close())
@@ -184,7 +186,8 @@ class TestFilesystem:
 
             assert await self.differences(database, at - 10 * MINUTE) == {}
 
-        over_histories(hold, database_url)
+        # What pended was forgotten after a gap of half an hour.
+        over_histories(hold, database_url, known=[4938834])
 
     def test_what_comes_in_any_order_is_recorded_once_it_is_there(self, database_url: str) -> None:
         """Each row comes up to half an hour late. What an early turn saw and later rows change stays recorded."""
@@ -385,7 +388,10 @@ class TestQuota:
         assert len(told) == len(did), ("once in a billing month", did)
         for one in said:
             month = (one.key, one.fired_at - HOUR >= self.ENDS)
-            (same,) = [other for other in did if (other.key, other.fired_at >= self.ENDS) == month]
+            found = [other for other in did if (other.key, other.fired_at >= self.ENDS) == month]
+            if not found and not month[1] and one.fired_at + self.LONGEST + max(delays) > self.ENDS:
+                continue  # no turn saw it before the month was over
+            (same,) = found
             assert -HOUR <= same.fired_at - one.fired_at <= self.LONGEST + max(delays), (one, same)
             if one.resolved_at is not None:
                 assert same.resolved_at is not None, (one, same)
