@@ -36,8 +36,9 @@ from service.database.maintenance import Maintenance
 from service.database.pool import LEAST_READERS, READERS, Database
 from service.database.reading import reading, wall_time
 from service.database.replicas import Replicas, ReplicatedDatabase
+from service.database.series_links import SeriesLinks
 from service.database.zones import Zones
-from service.fleet import agents, exposition, interfaces, labels, naming, overview, removal, servers
+from service.fleet import agents, exposition, interfaces, labels, linking, naming, overview, removal, servers
 from service.fleet.removal import Removals
 from service.http.errors import EXCEPTION_HANDLERS, PRIVATE, on_http_exception
 from service.http.numbers import with_plain_numbers
@@ -154,8 +155,12 @@ class Parts:
         reads = partial(ReplicatedDatabase, replicas=self.replicas) if self.replicas else Database
         database = reads(database_url, connections=readers, share=share)
         sparklines = reads(database_url, connections=readers, plans="generic", share=share)
-        self.reader = Reader(database, self.answers, clock)
-        self.sparklines = Reader(sparklines, self.answers, clock)
+        # A separate pool: a revoked token is refused in time, however many reads wait. Each cache polls with one
+        # connection.
+        following = Database(database_url, connections=4)
+        self.series_links = SeriesLinks(following, self._is_reachable)
+        self.reader = Reader(database, self.answers, clock, self.series_links)
+        self.sparklines = Reader(sparklines, self.answers, clock, self.series_links)
         # Of their own: what exports wait for keeps nobody from a sparkline.
         self.exporting = reads(database_url, connections=EXPORTS_AT_ONCE, seconds=PAGE_SECONDS)
         self.ingest = Ingest(
@@ -168,9 +173,6 @@ class Parts:
             on_server=self._on_server,
         )
         self.writing = Database(database_url, connections=1, role=roles.INGEST)
-        # A separate pool: a revoked token is refused in time, however many reads wait. Each cache polls with one
-        # connection.
-        following = Database(database_url, connections=3)
         self.configurations = Configurations(following, self._is_reachable)
         self.tokens = Tokens(following, self.writing, self._is_reachable, self.hasher)
         self.ended = EndedSessions(following, self.writing, self._is_reachable)
@@ -192,7 +194,7 @@ class Parts:
         )  # fmt: skip
         self._opened: tuple[AbstractAsyncContextManager[object], ...] = (
             Sharing(self.exposed), *([self.replicas] if self.replicas else []), *self.databases, self.ingest,
-            self.configurations, self.tokens, self.ended,
+            self.configurations, self.tokens, self.ended, self.series_links,
             self.removals, Watch(self.answers, database), self.live,
             Maintenance(database_url) if is_maintained else nullcontext(),
             delivery, pulse, FollowedFile(database_url, settings),
@@ -259,9 +261,10 @@ def create_app(
                 "/api/v1",
                 route_handlers=[
                     servers.router(database),
-                    interfaces.router(database, parts.zones, clock),
+                    interfaces.router(database, parts.zones, clock, parts.series_links),
                     labels.router(database, writing, parts.answers),
                     naming.router(database),
+                    linking.router(database, writing, parts.answers, parts.series_links),
                     agents.router(database, writing, parts.configurations),
                     overview.router(parts.reader, parts.sparklines.database, parts.live),
                     access.router(database, writing, parts.tokens, parts.hasher),
@@ -269,11 +272,11 @@ def create_app(
                     sparkline.router(parts.sparklines),
                     gauges.router(parts.sparklines),
                     pictures.router(parts.sparklines, parts.tokens, parts.links),
-                    history.router(database, clock),
-                    events.router(database, clock),
+                    history.router(database, clock, parts.series_links),
+                    events.router(database, clock, parts.series_links),
                     totals.router(parts.reader),
-                    usage.router(database, parts.zones, clock, settings),
-                    export.router(parts.exporting),
+                    usage.router(database, parts.zones, clock, settings, parts.series_links),
+                    export.router(parts.exporting, parts.series_links),
                     quotas.router(database, writing, parts.zones, clock),
                     rule_routes.router(database, parts.testing, writing, clock),
                     channel_routes.router(database, writing, parts.zones, parts.network, clock),

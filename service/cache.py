@@ -26,6 +26,7 @@ from service.background import BackgroundTask
 from service.clock import Clock
 from service.database.pool import Database
 from service.database.reading import may_lag, reading
+from service.database.series_links import SeriesLinks
 from service.http.conditional import accepts_gzip, has_tag, tag_of
 from service.http.errors import Problem
 from service.http.numbers import plain_json
@@ -311,11 +312,13 @@ class Answers:
 
 
 class Reader(NamedTuple):
-    """What a route reads from: the database, the response cache, and the clock that defines the end of periods."""
+    """What a route reads from: the database, the response cache, the clock that defines the end of periods, and the
+    links that reads of traffic follow."""
 
     database: Database
     answers: Answers
     clock: Clock
+    links: SeriesLinks
 
 
 class Watch(BackgroundTask):

@@ -31,6 +31,7 @@ from service.alerts.channels import kinds
 from service.alerts.mutes import Mute
 from service.command import PREFIX
 from service.fleet.labels import NewLabels
+from service.fleet.linking import NewLink
 from service.http.errors import MEDIA_TYPE
 from service.http.problems import problems
 from service.ingest.routes import BatchAnswer, HeartbeatAnswer
@@ -45,6 +46,7 @@ EXAMPLES = Path(__file__).with_name("examples.json")
 VERSIONED = tuple(f"/api/v1/servers/{{server_id}}/{name}" for name in ("config", "labels", "quota"))
 _IN_PATH = {
     "server_id": "The id of the server.",
+    "link_id": "The id of the link.",
     "name": "The name of the interface, percent-encoded.",
 }
 
@@ -198,6 +200,14 @@ def _describe_bodies(document: OpenAPI) -> None:
     def labels(server_id: FromPath[str], data: JSONBody[NewLabels]) -> None:
         raise NotImplementedError(server_id, data)
 
+    @post("/api/v1/servers/{server_id:str}/links", sync_to_thread=False)
+    def link(server_id: FromPath[str], data: JSONBody[NewLink]) -> None:
+        raise NotImplementedError(server_id, data)
+
+    @post("/api/v1/servers/{server_id:str}/links/preview", sync_to_thread=False)
+    def link_preview(server_id: FromPath[str], data: JSONBody[NewLink]) -> None:
+        raise NotImplementedError(server_id, data)
+
     @post("/api/v1/tokens", sync_to_thread=False)
     def token(data: JSONBody[NewToken]) -> None:
         raise NotImplementedError(data)
@@ -236,7 +246,7 @@ def _describe_bodies(document: OpenAPI) -> None:
 
     described = Litestar(
         [
-            heartbeat, heartbeats, config, quota, labels, token, enrolment, server, enroll, picture,
+            heartbeat, heartbeats, config, quota, labels, link, link_preview, token, enrolment, server, enroll, picture,
             alert_rule, alert_rule_test, alert_channel, alert_mute,
         ],
         openapi_config=OpenAPIConfig(title="", version=""),

@@ -25,7 +25,7 @@ from service.alerts.deliver import Delivery
 from service.alerts.evaluate import Alerts
 from service.app import create_app
 from service.background import BackgroundTask
-from service.database import pool, schema
+from service.database import pool, schema, series_links
 from service.database.maintenance import Maintenance
 from service.embedded.choose import choose_test_database
 from service.fleet import removal
@@ -237,7 +237,9 @@ async def login(database: asyncpg.Connection) -> AsyncIterator[str]:
 
 
 # What the service asks now and then, whoever asks what of it.
-BY_ITSELF = (cache.RECEIVED, agent_config.CHANGED, tokens.CHANGED, ended_sessions.CHANGED, removal.PENDING)
+BY_ITSELF = (
+    cache.RECEIVED, agent_config.CHANGED, tokens.CHANGED, ended_sessions.CHANGED, series_links.CHANGED, removal.PENDING,
+)  # fmt: skip
 
 
 @pytest.fixture

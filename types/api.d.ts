@@ -411,6 +411,7 @@ declare namespace Api {
     "bucket_seconds": number;
     "first": string;
     "series": Array<Columns>;
+    "sums"?: Array<Sum>;
   }
   interface FleetInterface {
     "name": string;
@@ -422,6 +423,7 @@ declare namespace Api {
   interface FleetPeaks {
     "period": string;
     "peaks": Array<Peak>;
+    "sums"?: Array<Sum>;
   }
   interface FleetSeries {
     "server_id": string;
@@ -449,6 +451,7 @@ declare namespace Api {
     "bucket_seconds": number;
     "series": Array<FleetSeries>;
     "next": string | null;
+    "sums"?: Array<Sum>;
   }
   interface FleetUsage {
     "time_zone": string;
@@ -457,6 +460,7 @@ declare namespace Api {
     "until": string;
     "servers": Array<ServerUsage>;
     "next": string | null;
+    "sums"?: Array<Sum>;
   }
   interface GaugePoint {
     "timestamp": string;
@@ -478,6 +482,7 @@ declare namespace Api {
     "period": string;
     "bucket_seconds": number;
     "series": Array<Series>;
+    "sums"?: Array<Sum>;
   }
   interface Heartbeat {
     "server_id": string;
@@ -552,6 +557,19 @@ declare namespace Api {
     "os_name": string;
     "carrier_changes": number | null;
   }
+  interface InterfaceLink {
+    "id": number;
+    "interface": string;
+    "into": string;
+    "since": string | null;
+    "until": string | null;
+    "sum": boolean;
+    "created_at": string;
+  }
+  interface InterfaceLinks {
+    "server_id": string;
+    "links": Array<InterfaceLink>;
+  }
   interface InterfacePage {
     "server_id": string;
     "interfaces": Array<Interface>;
@@ -593,6 +611,7 @@ declare namespace Api {
     "time_zone": string;
     "today": Totals | null;
     "month": Totals | null;
+    "sums"?: Array<Sum>;
   }
   interface InterfaceUsage {
     "rx_bytes": number;
@@ -633,6 +652,11 @@ declare namespace Api {
     "delta_kind": string;
     "elapsed_seconds": number | null;
   }
+  interface LinkPreview {
+    "before": Array<LinkTotal>;
+    "after": Array<LinkTotal>;
+    "overlap": Overlap | null;
+  }
   interface LinkRule {
     "scope"?: Scope;
     "for_seconds"?: number;
@@ -647,6 +671,12 @@ declare namespace Api {
     "down_seconds"?: number;
     "flaps"?: number;
     "window_seconds"?: number;
+  }
+  interface LinkTotal {
+    "interface": string;
+    "rx_bytes": number;
+    "tx_bytes": number;
+    "samples": number;
   }
   interface Matcher {
     "servers"?: Array<string> | null;
@@ -723,6 +753,13 @@ declare namespace Api {
     "display_name"?: string | null;
     "tags"?: Array<string>;
   }
+  interface NewLink {
+    "interface": string;
+    "into": string;
+    "since"?: string | null;
+    "until"?: string | null;
+    "sum"?: boolean;
+  }
   interface NewPicture {
     "server_id": string;
     "metric": "network" | "cpu" | "memory" | "disk" | "temperature" | "filesystem";
@@ -741,6 +778,11 @@ declare namespace Api {
     "server_guid"?: string | null;
     "name"?: string;
     "expires_days"?: number | null;
+  }
+  interface Overlap {
+    "since": string;
+    "until": string;
+    "samples": number;
   }
   interface PastEpisode {
     "server_id": string;
@@ -953,12 +995,18 @@ declare namespace Api {
     "bucket_seconds": number;
     "data": Array<Point>;
     "interfaces"?: Array<string>;
+    "sums"?: Array<Sum>;
   }
   interface Suggestion {
     "interface": string;
     "into": string;
     "gone_at": string;
     "appeared_at": string;
+  }
+  interface Sum {
+    "server_id": string;
+    "interface": string;
+    "of": Array<string>;
   }
   interface SystemHealth {
     "status": "ok" | "degraded" | "failing";
@@ -1071,6 +1119,7 @@ declare namespace Api {
     "until": string;
     "data": Array<TrafficEvent>;
     "next": string | null;
+    "sums"?: Array<Sum>;
   }
   interface TrafficHistory {
     "since": string;
@@ -1078,6 +1127,7 @@ declare namespace Api {
     "bucket_seconds": number;
     "data": Array<TrafficBucket>;
     "next": string | null;
+    "sums"?: Array<Sum>;
   }
   interface TrafficSummary {
     "period": string;
@@ -1090,6 +1140,7 @@ declare namespace Api {
     "top_servers": Array<Talker>;
     "top_interfaces": Array<Talker>;
     "groups"?: Array<TagTraffic>;
+    "sums"?: Array<Sum>;
   }
   interface Usage {
     "server_id": string;
@@ -1104,6 +1155,7 @@ declare namespace Api {
     "months": Array<Month>;
     "interfaces": Array<InterfaceUsage>;
     "quota": QuotaState | null;
+    "sums"?: Array<Sum>;
   }
   interface WebhookChannel {
     "min_severity"?: "info" | "warning" | "critical";
@@ -1153,6 +1205,7 @@ declare namespace Api {
     "/api/v1/servers/{server_id}/interfaces/{name}": { asked: { path: { "name": string; "server_id": string } }; answer: Interface };
     "/api/v1/servers/{server_id}/interfaces/{name}/stats": { asked: { path: { "name": string; "server_id": string }; query?: { "time_zone"?: string | null } }; answer: InterfaceStats };
     "/api/v1/servers/{server_id}/labels": { asked: { path: { "server_id": string } }; answer: Labels };
+    "/api/v1/servers/{server_id}/links": { asked: { path: { "server_id": string } }; answer: InterfaceLinks };
     "/api/v1/servers/{server_id}/names": { asked: { path: { "server_id": string } }; answer: Names };
     "/api/v1/servers/{server_id}/quota": { asked: { path: { "server_id": string } }; answer: QuotaState };
     "/api/v1/session": { asked: {}; answer: SessionInfo };
@@ -1179,6 +1232,8 @@ declare namespace Api {
     "/api/v1/enrolments": { asked: { body: NewEnrolment }; answer: Created };
     "/api/v1/pictures": { asked: { body: NewPicture }; answer: PictureLink };
     "/api/v1/servers": { asked: { body: NewServer }; answer: Created };
+    "/api/v1/servers/{server_id}/links": { asked: { path: { "server_id": string }; body: NewLink }; answer: InterfaceLink };
+    "/api/v1/servers/{server_id}/links/preview": { asked: { path: { "server_id": string }; body: NewLink }; answer: LinkPreview };
     "/api/v1/servers/{server_id}/report": { asked: { path: { "server_id": string } }; answer: ReportRequest };
     "/api/v1/tokens": { asked: { body: NewToken }; answer: Created };
   }
@@ -1196,6 +1251,7 @@ declare namespace Api {
     "/api/v1/alert-rules/{rule_id}": { asked: { path: { "rule_id": string } }; answer: null };
     "/api/v1/servers/{server_id}": { asked: { path: { "server_id": string } }; answer: null };
     "/api/v1/servers/{server_id}/config": { asked: { path: { "server_id": string } }; answer: null };
+    "/api/v1/servers/{server_id}/links/{link_id}": { asked: { path: { "link_id": string; "server_id": string } }; answer: null };
     "/api/v1/servers/{server_id}/quota": { asked: { path: { "server_id": string } }; answer: null };
     "/api/v1/tokens/{token_id}": { asked: { path: { "token_id": string } }; answer: null };
   }

@@ -12,6 +12,7 @@ from litestar.params import FromPath, QueryParameter
 from service.clock import Clock
 from service.database.names import storable, unknown_server
 from service.database.pool import Database
+from service.database.series_links import SeriesLinks, Sums
 from service.database.zones import Zones
 from service.fleet.calendar import day_and_month
 from service.http import cursor
@@ -52,7 +53,7 @@ _TOTAL = ", ".join(
 # because samples of a clock that is ahead are already stored.
 _TOTALS = f"""
 WITH month AS MATERIALIZED (
-    SELECT * FROM network_traffic_15m
+    SELECT * FROM {{relation}}
     WHERE server_id = $1 AND interface_name = $2 AND bucket >= $3 AND bucket < $4)
 SELECT {_TOTAL} FROM month WHERE bucket >= $5 AND bucket < $6
 UNION ALL SELECT {_TOTAL} FROM month
@@ -154,6 +155,7 @@ class InterfaceStats(msgspec.Struct, frozen=True):
     time_zone: str
     today: Totals | None
     month: Totals | None
+    sums: Sums = msgspec.UNSET
 
 
 Up = Annotated[bool | None, QueryParameter(description="Only interfaces that are up (true) or down (false).")]
@@ -166,7 +168,7 @@ NamePart = Annotated[
 Gone = Annotated[bool, QueryParameter(description="Also interfaces that are not in the server's newest heartbeat.")]
 
 
-def router(database: Database, zones: Zones, clock: Clock) -> Router:
+def router(database: Database, zones: Zones, clock: Clock, links: SeriesLinks) -> Router:
     """GET /servers/{server_id}/interfaces, /interfaces/{name} and /interfaces/{name}/stats."""
 
     @get("/", summary="List the interfaces of a server", responses=problems(401, 404, 422, 503))
@@ -222,15 +224,20 @@ def router(database: Database, zones: Zones, clock: Clock) -> Router:
 
     async def stats(server_id: str, name: str, time_zone: str) -> InterfaceStats:
         await zones.check(time_zone)
-        interface = await newest(server_id, name)
+        linked = await links.of(server_id)
+        interface = await newest(server_id, linked.series(storable(name)))
         series = storable(server_id), interface.name
         ((changed_at,),) = await database.fetch(_CHANGE, *series, interface.is_up)
         if interface.is_folded:
             return InterfaceStats(server_id, interface, changed_at, time_zone, None, None)
         today, month = await day_and_month(database, time_zone, clock.now())
-        rows = await database.fetch(_TOTALS, *series, *month, *today)
+        relation = "network_traffic_15m"
+        if linked:
+            relation = linked.rows(relation, servers="ARRAY[$1]", interface="$2", first="$3", last="$4")
+        rows = await database.fetch(_TOTALS.format(relation=relation), *series, *month, *today)
         of_day, of_month = (Totals(*span, **row) for span, row in zip((today, month), rows, strict=True))
-        return InterfaceStats(server_id, interface, changed_at, time_zone, of_day, of_month)
+        sums = linked.sums(interface.name)
+        return InterfaceStats(server_id, interface, changed_at, time_zone, of_day, of_month, sums)
 
     async def newest(server_id: str, name: str) -> Interface:
         rows = await database.fetch(_ONE, storable(server_id), storable(name))

@@ -25,6 +25,9 @@ FROM interface_overview g JOIN interface_overview c USING (server_id)
 WHERE server_id = $1 AND NOT g.is_current AND c.is_current AND NOT g.is_folded AND NOT c.is_folded
   AND coalesce(g.kind, 'physical') = 'physical' AND g.kind IS NOT DISTINCT FROM c.kind
   AND c.first_seen > g.time AND c.first_seen <= g.time + INTERVAL '1 day'
+  AND NOT EXISTS (SELECT FROM interface_links l
+                  WHERE l.server_id = $1 AND l.interface_name = g.interface_name
+                    AND l.into_interface_name = c.interface_name)
 ORDER BY 1, 2
 """
 
@@ -53,7 +56,10 @@ class DeviceEvent(msgspec.Struct, frozen=True):
 
 
 class Suggestion(msgspec.Struct, frozen=True):
-    """Two interfaces that may be one: the first disappeared, and `into` appeared within a day. Nothing is merged."""
+    """Two interfaces that may be one: the first disappeared, and `into` appeared within a day. Nothing is merged.
+
+    A link of the two (POST /servers/{server_id}/links) ends the suggestion.
+    """
 
     interface: str
     into: str

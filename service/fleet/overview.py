@@ -16,6 +16,7 @@ from litestar.params import QueryParameter
 from service.cache import Reader, beside, keep_seconds
 from service.database.names import storable, wanted_tags
 from service.database.pool import Database
+from service.database.series_links import Sums
 from service.fleet.changes import LATE, REMEMBERED, Live, Look
 from service.fleet.listing import DEFAULT_INTERVAL_SECONDS, ONLINE, Status
 from service.http.conditional import NOT_MODIFIED
@@ -25,7 +26,7 @@ from service.http.parameters import Limit, TagFilter
 from service.http.problems import problems
 from service.traffic.periods import Bucket, Grid, PeriodName, grid
 from service.traffic.ranges import moment, read_moment
-from service.traffic.series import filled, of_pairs
+from service.traffic.series import filled, first_of, of_pairs
 
 SHOWN = 4
 MAX_SERIES = 500
@@ -79,6 +80,9 @@ WITH changed AS MATERIALIZED (
     FROM changed s LEFT JOIN linkbeat.server_labels l USING (server_id) {_INTERFACES}
 )
 SELECT now() AS at, clock_timestamp() AS seen, f.* FROM (SELECT) clock LEFT JOIN found f ON true
+"""
+_OF_PEAKS = """
+    bucket, server_id, interface_name, rx_bps_max, tx_bps_max, rx_errors, tx_errors, rx_dropped, tx_dropped
 """
 _PEAKS = f"""
 WITH page AS MATERIALIZED (
@@ -169,6 +173,7 @@ class FleetPeaks(msgspec.Struct, frozen=True):
 
     period: str
     peaks: list[Peak]
+    sums: Sums = msgspec.UNSET
 
 
 class Columns(msgspec.Struct, frozen=True):
@@ -195,6 +200,7 @@ class FleetColumns(msgspec.Struct, frozen=True):
     bucket_seconds: int
     first: datetime
     series: list[Columns]
+    sums: Sums = msgspec.UNSET
 
 
 AfterServer = Annotated[str, QueryParameter(description="`next` of the previous page.", max_length=100)]
@@ -252,14 +258,22 @@ def router(
         request: Request[Any, Any, Any], period: PeriodName = "1h", limit: Limit = 500, after: AfterServer = ""
     ) -> Response[FleetPeaks]:
         buckets = grid(period, None, reader.clock.now())
+        linked = await reader.links.of()
 
         async def read() -> FleetPeaks:
-            sql = _PEAKS.format(relation=buckets.period.relation, first=buckets.first.isoformat())
+            relation = buckets.period.relation
+            if linked:
+                relation = linked.rows_of_all(
+                    relation, _OF_PEAKS, servers="SELECT server_id FROM page", first=first_of(buckets)
+                )
+            sql = _PEAKS.format(relation=relation, first=buckets.first.isoformat())
             rows = await reader.database.fetch(sql, storable(after), limit)
-            return FleetPeaks(period, [Peak(**row) for row in rows])
+            return FleetPeaks(period, [Peak(**row) for row in rows], linked.sums())
 
         keep = keep_seconds(buckets.bucket_seconds) + 4.0
-        return await reader.answers.get(request, ("peaks", buckets, limit, after), read, keep_seconds=keep)
+        return await reader.answers.get(
+            request, ("peaks", buckets, limit, after, *linked.mark), read, keep_seconds=keep
+        )
 
     @get("/sparklines", summary="Sparklines in columns", responses=problems(401, 422, 503) | NOT_MODIFIED)
     async def columns(
@@ -270,8 +284,11 @@ def router(
         if len(pairs) > MAX_SERIES:
             raise Problem.invalid("series", f"at most {MAX_SERIES} are answered at once, got {len(pairs)}")
 
+        linked = await reader.links.of(*{server_id for server_id, _ in pairs})
+
         async def read() -> bytes:
-            found = await filled(sparklines, buckets, await of_pairs(sparklines, buckets, pairs))
+            rows = await of_pairs(sparklines, buckets, pairs, linked)
+            found = await filled(sparklines, buckets, rows, linked)
             return await beside(encoded, found)
 
         def encoded(found: Mapping[Grid, Sequence[asyncpg.Record]]) -> bytes:
@@ -285,10 +302,10 @@ def router(
                 for wide, rows in found.items() for row in rows
             ]  # fmt: skip
             series.sort(key=lambda one: (one.server_id, one.interface))
-            return plain_json(FleetColumns(period, buckets.bucket_seconds, buckets.first, series))
+            return plain_json(FleetColumns(period, buckets.bucket_seconds, buckets.first, series, linked.sums()))
 
         return await reader.answers.get(
-            request, ("columns", buckets, *pairs), read,
+            request, ("columns", buckets, *pairs, *linked.mark), read,
             keep_seconds=keep_seconds(buckets.bucket_seconds), servers=sorted({server_id for server_id, _ in pairs}),
         )  # fmt: skip
 

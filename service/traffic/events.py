@@ -10,6 +10,7 @@ from litestar.params import QueryParameter
 from service.clock import Clock
 from service.database.names import check_known, storable
 from service.database.pool import Database
+from service.database.series_links import SeriesLinks, Sums
 from service.http import cursor
 from service.http.parameters import After, InterfaceFilter, Rows
 from service.http.problems import problems
@@ -20,13 +21,13 @@ from service.traffic.ranges import Moment, Since, Until, range_of, utc
 _GLITCHES_WITHIN = timedelta(hours=25)
 _EVENTS = """
 WITH hour AS MATERIALIZED (
-    SELECT interface_name, bucket FROM network_traffic_1h
+    SELECT interface_name, bucket FROM {hours}
     WHERE server_id = $1 AND bucket >= date_trunc('hour', $2::timestamptz, 'UTC') AND bucket < $3
       AND {eventful} {where})
 SELECT e.time, e.delta_kind AS kind, array_agg(e.interface_name ORDER BY e.interface_name) AS interfaces,
        max(e.elapsed_seconds) AS elapsed_seconds
 FROM hour CROSS JOIN LATERAL (
-    SELECT time, interface_name, delta_kind, elapsed_seconds FROM network_samples
+    SELECT time, interface_name, delta_kind, elapsed_seconds FROM {samples}
     WHERE server_id = $1 AND interface_name = hour.interface_name
       AND time >= hour.bucket AND time < hour.bucket + INTERVAL '1 hour' AND time >= $2 AND time < $3
       AND delta_kind IN ('reboot', 'reset', 'rejected', 'glitch') {after}
@@ -54,19 +55,23 @@ class TrafficEvent(msgspec.Struct, frozen=True):
 
 
 class TrafficEvents(msgspec.Struct, frozen=True):
-    """Events in [since, until) in order of time; `next` continues after the last one, null at the end."""
+    """Events in [since, until) in order of time; `next` continues after the last one, null at the end.
+
+    sums  interfaces that links add up, also where both have samples at the same time; absent: none
+    """
 
     server_id: str
     since: datetime
     until: datetime
     data: list[TrafficEvent]
     next: str | None
+    sums: Sums = msgspec.UNSET
 
 
 Server = Annotated[str, QueryParameter(description="The server.", max_length=255)]
 
 
-def router(database: Database, clock: Clock) -> Router:
+def router(database: Database, clock: Clock, links: SeriesLinks) -> Router:
     """GET /traffic/events."""
 
     @get("/events", summary="Resets, reboots and rejected samples", responses=problems(401, 404, 422, 503))
@@ -84,8 +89,20 @@ def router(database: Database, clock: Clock) -> Router:
         arguments: list[object] = [storable(server), first, end, limit + 1]
         where = position = ""
         eventful = "resets + rejected > 0"
-        if interface is not None:
-            arguments.append(storable(interface))
+        linked = await links.of(server)
+        hours, samples = "network_traffic_1h", "network_samples"
+        if linked:
+            of_links = linked.rows(
+                hours, servers="ARRAY[$1]", first="date_trunc('hour', $2::timestamptz, 'UTC')", last="$3"
+            )
+            hours = (
+                "(SELECT server_id, interface_name, bucket, sum(resets) AS resets, sum(rejected) AS rejected "
+                f"FROM {of_links} GROUP BY 1, 2, 3) AS hours"
+            )
+            samples = "linked_samples($1, hour.bucket, hour.bucket + INTERVAL '1 hour', hour.interface_name)"
+        which = linked.series(storable(interface)) if interface is not None else None
+        if which is not None:
+            arguments.append(which)
             where = f"AND interface_name = ${len(arguments)}"
             if end - first <= _GLITCHES_WITHIN:
                 eventful = "true"
@@ -93,11 +110,13 @@ def router(database: Database, clock: Clock) -> Router:
             moment, kind = cursor.read(after, tuple[Moment, Kind])
             arguments += [utc("after", moment), kind]
             position = f"AND (time, delta_kind) > (${len(arguments) - 1}, ${len(arguments)})"
-        rows = await database.fetch(_EVENTS.format(eventful=eventful, where=where, after=position), *arguments)
+        rows = await database.fetch(
+            _EVENTS.format(hours=hours, samples=samples, eventful=eventful, where=where, after=position), *arguments
+        )
         if not rows:
             await check_known(database, server)
         data = [TrafficEvent(*row) for row in rows[:limit]]
         following = cursor.write(data[-1].timestamp, data[-1].kind) if len(rows) > limit else None
-        return TrafficEvents(server, first, end, data, following)
+        return TrafficEvents(server, first, end, data, following, linked.sums(which))
 
     return Router("/traffic", route_handlers=[events], tags=["traffic"])

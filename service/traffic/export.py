@@ -6,6 +6,7 @@ vacuum, and a client that reads slowly holds no connection and at most one page.
 """
 
 import asyncio
+import json
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -22,6 +23,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from service.access.identity import Caller
 from service.database.names import names_of, storable, unknown_server, wanted_tags
 from service.database.pool import Database
+from service.database.series_links import Linked, SeriesLinks
 from service.http.conditional import accepts_gzip
 from service.http.errors import Problem
 from service.http.log_limit import limited
@@ -47,6 +49,14 @@ _TAGGED = """
 SELECT server_id FROM servers
 WHERE ($1::text[] IS NULL OR server_id = ANY ($1)) AND linkbeat.is_tagged(server_id, $2::text[]) ORDER BY server_id
 """
+# The series of a server with links, of which a part at least is read under that name.
+_SERIES = """
+SELECT DISTINCT interface_name FROM linked_traffic('1d', $1, '-infinity', 'infinity')
+WHERE ($2::text[] IS NULL OR interface_name = ANY ($2)) AND interface_name >= $3 ORDER BY 1
+"""
+_EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+SUMS = "Linkbeat-Sums"  # header: JSON of Sum; at most so many of them
+SUMS_AT_MOST = 50
 _SERVERS = "SELECT server_id FROM servers WHERE server_id >= $1 AND server_id > $2 ORDER BY server_id LIMIT $3"
 
 
@@ -69,8 +79,15 @@ class Selection(msgspec.Struct, frozen=True):
     after: Key | None
     limit: int | None
 
-    def page(self, first: str, last: str, after: Key | None, rows: int) -> tuple[str, list[Any]]:
-        """SQL and arguments for the next rows of the servers from `first` to `last`."""
+    def page(
+        self, first: str, last: str, after: Key | None, rows: int, linked: str | None = None
+    ) -> tuple[str, list[Any]]:
+        """SQL and arguments for the next rows of the servers from `first` to `last`.
+
+        linked  an interface of the one server that these are, if the server has links
+        """
+        if linked is not None:
+            return self._page_of_links(first, linked, after, rows)
         time = self.relation.time
         arguments: list[Any] = []
 
@@ -100,6 +117,25 @@ class Selection(msgspec.Struct, frozen=True):
             f"ORDER BY server_id, interface_name, {time} LIMIT {rows}"
         ), arguments
 
+    def _page_of_links(self, server: str, interface: str, after: Key | None, rows: int) -> tuple[str, list[Any]]:
+        """The same for one interface as its links say it is read. The function returns its rows at once: beginning at
+        `after`, and with one interface at a time, a page does not read again what the pages before it had."""
+        time = self.relation.time
+        since = self.since or _EARLIEST
+        if after is not None:
+            since = max(since, after.time)
+        level = self.relation.name.removeprefix("network_traffic_")
+        source = (
+            "linked_samples($1, $2, $3, $4)"
+            if level == self.relation.name
+            else f"linked_traffic('{level}', $1, $2, $3, $4)"
+        )
+        beyond = f"WHERE {time} > $5" if after is not None else ""
+        return (
+            f"SELECT * FROM {source} {beyond} ORDER BY {time} LIMIT {rows}",
+            [server, since, self.until or _LATEST, interface, *([after.time] if after is not None else [])],
+        )
+
 
 class Exports:
     """The running exports of this process."""
@@ -127,7 +163,7 @@ class Exports:
             self._under_way -= Counter((token_id,))
 
 
-def router(database: Database) -> Router:
+def router(database: Database, links: SeriesLinks) -> Router:
     """GET /export/traffic."""
     exports = Exports()
 
@@ -172,7 +208,13 @@ def router(database: Database) -> Router:
             for one in selection.servers:
                 if one not in known:
                     raise unknown_server(one)
-        return _Answer(exports, _Reading(database, selection, writer), f"linkbeat-traffic-{bucket}.{format}")
+        # Of the servers that are asked for and of the others alike: more may have links by the time that they are read.
+        linked = await links.of(*(selection.servers or ()))
+        if selection.servers is not None and len(selection.servers) == 1 and selection.interfaces is not None:
+            names = sorted({linked.series(name) for name in selection.interfaces})
+            selection = msgspec.structs.replace(selection, interfaces=names)
+        reading = _Reading(database, selection, writer, linked)
+        return _Answer(exports, reading, f"linkbeat-traffic-{bucket}.{format}")
 
     async def tagged(servers: list[str] | None, tags: list[str]) -> list[str]:
         """The servers with these tags, of those named or of all."""
@@ -184,8 +226,10 @@ def router(database: Database) -> Router:
 class _Reading:
     """The parts of the file, each read on demand."""
 
-    def __init__(self, database: Database, selection: Selection, writer: Writer) -> None:
+    def __init__(self, database: Database, selection: Selection, writer: Writer, linked: Linked) -> None:
         self.writer = writer
+        self.sums = linked.sums()
+        self._linked = frozenset(linked.servers)
         self._database = database
         self._selection = selection
         self._rows = 0
@@ -202,22 +246,34 @@ class _Reading:
     async def _pages(self) -> AsyncIterator[bytearray]:
         """The lines, as written by the database."""
         limit = self._selection.limit
-        async for first, last, after in self._groups():
+        async for first, last, after, interface in self._parts_of_groups():
             position, rows = after, -1
             wanted = 0
             while rows == wanted or rows < 0:
                 wanted = self.writer.page_rows if limit is None else min(self.writer.page_rows, limit - self._rows)
                 if wanted == 0:
                     return
-                statement, arguments = self._selection.page(first, last, position, wanted)
+                statement, arguments = self._selection.page(first, last, position, wanted, interface)
                 lines, rows = await self._database.copy(
                     self.writer.select(statement), *arguments, **self.writer.copy_options
                 )
                 if rows:
                     self._rows += rows
                     yield lines
-                    server_id, interface, time = self.writer.last_key(lines)
-                    position = Key(server_id, interface, _moment(time))
+                    server_id, name, time = self.writer.last_key(lines)
+                    position = Key(server_id, name, _moment(time))
+
+    async def _parts_of_groups(self) -> AsyncIterator[tuple[str, str, Key | None, str | None]]:
+        """The groups, and of a server with links its interfaces one after the other."""
+        async for first, last, after in self._groups():
+            if first != last or first not in self._linked:
+                yield first, last, after, None
+                continue
+            least = after.interface_name if after is not None else ""
+            found = await self._database.fetch(_SERIES, first, self._selection.interfaces, least)
+            for row in found:
+                name = row["interface_name"]
+                yield first, last, after if after is not None and after.interface_name == name else None, name
 
     async def _groups(self) -> AsyncIterator[tuple[str, str, Key | None]]:
         """Groups of servers, each read completely before the next, and the row to continue after.
@@ -232,7 +288,12 @@ class _Reading:
             return
         least, before, many = after.server_id if after is not None else "", "", 1
         while found := await self._database.fetch(_SERVERS, least, before, many):
-            first, before, rows = found[0]["server_id"], found[-1]["server_id"], self._rows
+            # A server with links is a group of its own.
+            names = [row["server_id"] for row in found]
+            if self._linked and len(names) > 1:
+                stop = next((place for place, name in enumerate(names) if name in self._linked), len(names))
+                names = names[: max(stop, 1)]
+            first, before, rows = names[0], names[-1], self._rows
             yield first, before, after
             after = None
             is_little = self._rows - rows < self.writer.page_rows // 2
@@ -275,6 +336,8 @@ class _Answer:
             "vary": "accept-encoding",
             "x-accel-buffering": "no",
         } | ({"content-encoding": "gzip"} if is_gzip else {})
+        if self._reading.sums:
+            headers[SUMS.lower()] = json.dumps(msgspec.to_builtins(self._reading.sums[:SUMS_AT_MOST]))
         raw: Any = [(name.encode(), value.encode()) for name, value in headers.items()]
         try:
             await send({"type": "http.response.start", "status": 200, "headers": raw})

@@ -11,6 +11,7 @@ from litestar.params import QueryParameter
 from service.clock import Clock
 from service.database.names import check_known, storable
 from service.database.pool import Database
+from service.database.series_links import Linked, SeriesLinks, Sums
 from service.http import cursor
 from service.http.errors import Problem
 from service.http.parameters import After, InterfaceFilter, Rows, ServerFilter
@@ -28,6 +29,7 @@ _SUMS = (
     "rx_bytes", "tx_bytes", "rx_packets", "tx_packets", "rx_errors", "tx_errors", "rx_dropped", "tx_dropped",
     "samples", "up_samples", "resets", "rejected",
 )  # fmt: skip
+_READ = (*_SUMS, "up_ms", "rx_bps_max", "tx_bps_max", "interval_ms")
 _PUT_TOGETHER = f"""
     SELECT time_bucket(make_interval(secs => $1), bucket) AS start, server_id, interface_name,
            {", ".join(f"sum({name})::bigint AS {name}" for name in (*_SUMS, "up_ms"))},
@@ -92,13 +94,17 @@ class TrafficBucket(msgspec.Struct, frozen=True, gc=False):
 
 
 class TrafficHistory(msgspec.Struct, frozen=True):
-    """Buckets in [since, until) by time, server and interface; `next` continues after the last one, null at the end."""
+    """Buckets in [since, until) by time, server and interface; `next` continues after the last one, null at the end.
+
+    sums  interfaces that links add up, also where both have samples at the same time; absent: none
+    """
 
     since: datetime
     until: datetime
     bucket_seconds: int
     data: list[TrafficBucket]
     next: str | None
+    sums: Sums = msgspec.UNSET
 
 
 Bucket = Annotated[
@@ -111,7 +117,7 @@ Bucket = Annotated[
 ]
 
 
-def router(database: Database, clock: Clock) -> Router:
+def router(database: Database, clock: Clock, links: SeriesLinks) -> Router:
     """GET /traffic/history."""
 
     @get("/history", summary="Traffic of any range, bucket by bucket", responses=problems(401, 404, 422, 503))
@@ -142,6 +148,9 @@ def router(database: Database, clock: Clock) -> Router:
         at = None if after is None else _position(after)
         if at is not None:
             start = max(start, _ceil(at[0], step))
+        linked = await (links.of(server) if server is not None else links.of())
+        if interface is not None:
+            interface = linked.series(storable(interface))
         rows: list[asyncpg.Record] = []
         # One series has at most one row per bucket.
         is_one = server is not None and (interface is not None or group_by is not None)
@@ -150,7 +159,7 @@ def router(database: Database, clock: Clock) -> Router:
         while start < stop_at and len(rows) <= limit:
             stop = min(stop_at, start + window * step)
             rows += await _window(
-                database, statement, width, start, stop, server, interface, at, limit + 1 - len(rows), moment
+                database, statement, width, start, stop, server, interface, at, limit + 1 - len(rows), moment, linked
             )
             start, window = stop, window * 2
         if server is not None and not rows:
@@ -163,6 +172,7 @@ def router(database: Database, clock: Clock) -> Router:
             width,
             data,
             cursor.write(last.timestamp, last.server_id, last.interface or "") if last else None,
+            linked.sums(interface),
         )
 
     return Router("/traffic", route_handlers=[history], tags=["traffic"])
@@ -191,10 +201,12 @@ def _position(after: str) -> tuple[datetime, str, str]:
 async def _window(
     database: Database, statement: str, width: int, start: datetime, stop: datetime, server: str | None,
     interface: str | None, at: tuple[datetime, str, str] | None, limit: int, moment: datetime,
+    linked: Linked,
 ) -> list[asyncpg.Record]:  # fmt: skip
     """Buckets that start in [start, stop), after the position `at`, from the coarsest aggregate that divides them."""
     relation = next(relation for relation, seconds in reversed(LEVELS) if width % seconds == 0)
     where, having, arguments = "AND is_lowest" if statement is _TOTAL else "", "", [width, start, stop, limit, moment]
+    place_of_server = len(arguments) + 1
     for column, value in (("server_id", server), ("interface_name", interface)):
         if value is not None:
             arguments.append(storable(value))
@@ -207,6 +219,16 @@ async def _window(
             f"HAVING (time_bucket(make_interval(secs => $1), bucket), server_id, {series})"
             f" > (${last - 2}, ${last - 1}, ${last})"
         )
+    if linked and server is not None:
+        relation = linked.rows(
+            relation, servers=f"ARRAY[${place_of_server}]", first="$2", last="$3",
+            interface="NULL" if interface is None else f"${place_of_server + 1}",
+        )  # fmt: skip
+    elif linked:
+        relation = linked.rows_of_all(
+            relation, ", ".join(("bucket", "server_id", "interface_name", "is_lowest", *_READ)),
+            first="$2", last="$3",
+        )  # fmt: skip
     return await database.fetch(statement.format(relation=relation, where=where, having=having), *arguments)
 
 

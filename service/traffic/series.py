@@ -14,6 +14,7 @@ import msgspec
 from litestar.params import QueryParameter
 
 from service.database.pool import Database
+from service.database.series_links import Linked
 from service.traffic.periods import Grid
 from service.traffic.rates import rates
 
@@ -48,19 +49,32 @@ _MADE_OF = {
     "interval_ms": "min(interval_ms)",
 }
 
+COLUMNS = tuple(_MADE_OF)
+
 P = TypeVar("P", bound=msgspec.Struct)
 
 
-async def of_pairs(database: Database, buckets: Grid, pairs: Sequence[tuple[str, str]]) -> Sequence[asyncpg.Record]:
+async def of_pairs(
+    database: Database, buckets: Grid, pairs: Sequence[tuple[str, str]], linked: Linked
+) -> Sequence[asyncpg.Record]:
     """The existing series of these servers and interfaces, sorted. Raises Problem (503)."""
-    statement = _PAIRS.format(
-        buckets=buckets_of(buckets, _IN_PAIRS, "server_id, interface_name"), arrays=arrays_of(buckets)
-    )
-    return await database.fetch(statement, [server_id for server_id, _ in pairs], [interface for _, interface in pairs])
+    found: list[asyncpg.Record] = []
+    with_links = frozenset(linked.servers)
+    for is_linked in (False, True):
+        some = [pair for pair in pairs if (pair[0] in with_links) is is_linked]
+        if not some and (is_linked or pairs):
+            continue
+        source = linked.rows(buckets.period.relation, servers="$1", first=first_of(buckets)) if is_linked else None
+        statement = _PAIRS.format(
+            buckets=buckets_of(buckets, _IN_PAIRS, "server_id, interface_name", source), arrays=arrays_of(buckets)
+        )
+        found += await database.fetch(statement, [server_id for server_id, _ in some], [name for _, name in some])
+    found.sort(key=lambda row: (row["server_id"], row["interface_name"]))
+    return found
 
 
 async def filled(
-    database: Database, asked: Grid, rows: Sequence[asyncpg.Record]
+    database: Database, asked: Grid, rows: Sequence[asyncpg.Record], linked: Linked
 ) -> dict[Grid, Sequence[asyncpg.Record]]:
     """The series by their buckets: the requested ones, or wider ones that their server fills.
 
@@ -75,7 +89,7 @@ async def filled(
     found: dict[Grid, Sequence[asyncpg.Record]] = {asked: series.pop(asked)}
     for wide, of_wide in series.items():
         pairs = [(row["server_id"], row["interface_name"]) for row in of_wide]
-        found[wide] = await of_pairs(database, wide, pairs)
+        found[wide] = await of_pairs(database, wide, pairs, linked)
     return found
 
 
@@ -84,10 +98,18 @@ def interval_seconds(rows: Sequence[asyncpg.Record]) -> float:
     return max((row["interval_ms"] or 0 for row in rows), default=0) / 1000
 
 
-def buckets_of(buckets: Grid, where: str, series: str) -> str:
-    """SQL for the buckets of the response in order of time: the aggregate's own, or several of them combined."""
-    source = f"FROM {buckets.period.relation} WHERE {where} AND bucket >= TIMESTAMPTZ '{buckets.first.isoformat()}'"
-    if buckets.bucket_seconds == buckets.period.base_seconds:
+def first_of(buckets: Grid) -> str:
+    """SQL for the start of the first bucket."""
+    return f"TIMESTAMPTZ '{buckets.first.isoformat()}'"
+
+
+def buckets_of(buckets: Grid, where: str, series: str, rows: str | None = None) -> str:
+    """SQL for the buckets of the response in order of time: the aggregate's own, or several of them combined.
+
+    rows  SQL for the rows instead of the aggregate's, of which there may be several for a bucket
+    """
+    source = f"FROM {rows or buckets.period.relation} WHERE {where} AND bucket >= {first_of(buckets)}"
+    if buckets.bucket_seconds == buckets.period.base_seconds and rows is None:
         put_together = f"SELECT {series}, bucket AS start, {', '.join(_MADE_OF)} {source}"
     else:
         start = (

@@ -16,13 +16,14 @@ from litestar.params import FromPath, QueryParameter
 
 from service.cache import Form, Reader, beside, keep_seconds
 from service.database.names import names_of, series_called, storable, unknown_server, wanted_tags
+from service.database.series_links import Sums
 from service.http import cursor
 from service.http.conditional import NOT_MODIFIED
 from service.http.numbers import plain_json
 from service.http.parameters import After, InterfaceFilter, ServerNames, TagFilter
 from service.http.problems import problems
 from service.traffic.periods import Bucket, Grid, PeriodName, grid
-from service.traffic.series import Fill, arrays_of, buckets_of, filled, interval_seconds, points
+from service.traffic.series import COLUMNS, Fill, arrays_of, buckets_of, filled, first_of, interval_seconds, points
 
 POINTS_AT_ONCE = 4_000  # encoded in the event loop: a few milliseconds' work
 PAGES_AT_ONCE = 2  # pages of the fleet that are read at the same time
@@ -51,6 +52,7 @@ class Sparkline(msgspec.Struct, frozen=True, omit_defaults=True):
     bucket_seconds  width of a bucket; wider than requested if the server reports less often than that
     interface       null: the sum over `interfaces`, the lowest ones, so that traffic that crosses a bond, a bridge or a
                     tunnel is counted once
+    sums            interfaces that links add up, also where both have samples at the same time; absent: none
     """
 
     server_id: str
@@ -60,6 +62,7 @@ class Sparkline(msgspec.Struct, frozen=True, omit_defaults=True):
     bucket_seconds: int
     data: list[Point]
     interfaces: list[str] | msgspec.UnsetType = msgspec.UNSET
+    sums: Sums = msgspec.UNSET
 
 
 class Series(msgspec.Struct, frozen=True):
@@ -70,13 +73,14 @@ class Series(msgspec.Struct, frozen=True):
 
 
 class GroupedSparkline(msgspec.Struct, frozen=True):
-    """Traffic of one server, with a series for each interface; bucket_seconds as in Sparkline."""
+    """Traffic of one server, with a series for each interface; bucket_seconds and sums as in Sparkline."""
 
     server_id: str
     metric: Literal["network"]
     period: str
     bucket_seconds: int
     series: list[Series]
+    sums: Sums = msgspec.UNSET
 
 
 class FleetSeries(msgspec.Struct, frozen=True):
@@ -93,13 +97,15 @@ class FleetSeries(msgspec.Struct, frozen=True):
 
 class FleetSparkline(msgspec.Struct, frozen=True):
     """Series of the fleet, or of the requested servers, by server and interface; `next` continues after the last one,
-    null at the end. A page has at most MAX_POINTS points, and therefore fewer series if they have many."""
+    null at the end. A page has at most MAX_POINTS points, and therefore fewer series if they have many. `sums` as in
+    Sparkline."""
 
     metric: Literal["network"]
     period: str
     bucket_seconds: int
     series: list[FleetSeries]
     next: str | None
+    sums: Sums = msgspec.UNSET
 
 
 # The query includes the server: no row means an unknown server; a row without buckets, an empty response.
@@ -158,16 +164,21 @@ def router(reader: Reader) -> Router:
         servers, tags = names_of(server), wanted_tags(tag)
         most = min(limit, max(MAX_POINTS // buckets.count, 1))
         at = cursor.read(after, tuple[str, str | None]) if after is not None else ("", "")
+        linked = await reader.links.of(*servers)
 
         async def read() -> bytes:
             async with pages:
                 return await read_page()
 
         async def read_page() -> bytes:
+            of_page = linked.rows_of_all(
+                buckets.period.relation, ", ".join(("bucket", "server_id", "interface_name", *COLUMNS)),
+                servers="SELECT server_id FROM page", first=first_of(buckets),
+            ) if linked else None  # fmt: skip
             rows = await reader.database.fetch(
                 _FLEET_PAGE.format(
                     named=(_NAMED if servers else "") + (_TAGGED.format(place=5 if servers else 4) if tags else ""),
-                    buckets=buckets_of(buckets, _IN_PAGE, "server_id, interface_name"),
+                    buckets=buckets_of(buckets, _IN_PAGE, "server_id, interface_name", of_page),
                     arrays=arrays_of(buckets),
                 ),
                 storable(at[0]), None if at[1] is None else storable(at[1]), most, *([servers] if servers else ()),
@@ -179,7 +190,7 @@ def router(reader: Reader) -> Router:
                 following = cursor.write(found[most - 1]["server_id"], found[most - 1]["interface_name"])
             elif rows[0]["servers"] == most:
                 following = cursor.write(rows[0]["last_server"], None)
-            return await beside(encoded, await filled(reader.database, buckets, found[:most]), following)
+            return await beside(encoded, await filled(reader.database, buckets, found[:most], linked), following)
 
         def encoded(found: Mapping[Grid, Sequence[asyncpg.Record]], following: str | None) -> bytes:
             # Series by series: encoding all of them in one call would block the interpreter.
@@ -193,12 +204,12 @@ def router(reader: Reader) -> Router:
             ]  # fmt: skip
             series = [msgspec.Raw(one) for *_, one in sorted(made)]
             return msgspec.json.encode(
-                FleetSparkline("network", period, buckets.bucket_seconds, series, following)  # type: ignore[arg-type]
+                FleetSparkline("network", period, buckets.bucket_seconds, series, following, linked.sums())  # type: ignore[arg-type]
             )
 
         # Some server of the fleet reports at any moment, so this response is cached for its whole time.
         return await reader.answers.get(
-            request, ("fleet", servers, buckets, fill, most, at, *tags), read,
+            request, ("fleet", servers, buckets, fill, most, at, *tags, *linked.mark), read,
             keep_seconds=keep_seconds(buckets.bucket_seconds), servers=servers,
         )  # fmt: skip
 
@@ -238,20 +249,26 @@ async def of_server(
     form: Form | None = None,
 ) -> Response[Any]:
     """Traffic of one server as Sparkline or GroupedSparkline, or as `form` of that. Raises Problem (404, 503)."""
+    linked = await reader.links.of(server_id)
 
     async def read() -> msgspec.Struct | bytes:
         where = "server_id = $1"
         arguments = [storable(server_id)]
         if interface is not None:
             where += " AND interface_name = $2"
-            arguments.append(storable(interface))
+            arguments.append(linked.series(storable(interface)))
         kind = "each" if is_grouped else "one" if interface is not None else "sum"
         if kind == "sum":
             where += " AND is_lowest"
 
         async def rows_of(shown: Grid) -> Sequence[asyncpg.Record]:
+            of_links = linked.rows(
+                shown.period.relation, servers="ARRAY[$1]", interface="NULL" if interface is None else "$2",
+                first=first_of(shown),
+            ) if linked else None  # fmt: skip
             statement = _ONE_SERVER.format(
-                buckets=buckets_of(shown, where, "interface_name"), series=_SERIES[kind].format(arrays=arrays_of(shown))
+                buckets=buckets_of(shown, where, "interface_name", of_links),
+                series=_SERIES[kind].format(arrays=arrays_of(shown)),
             )
             return await reader.database.fetch(statement, *arguments)
 
@@ -280,14 +297,15 @@ async def of_server(
                 for row, data in zip(rows, made, strict=True)
                 if row["interface_name"] is not None
             ]
-            return GroupedSparkline(server_id, "network", period, shown.bucket_seconds, series)
+            return GroupedSparkline(server_id, "network", period, shown.bucket_seconds, series, linked.sums())
         data = made[0]
         if interface is not None:
-            return Sparkline(server_id, "network", interface, period, shown.bucket_seconds, data)
+            sums = linked.sums(linked.series(interface))
+            return Sparkline(server_id, "network", interface, period, shown.bucket_seconds, data, sums=sums)
         counted = sorted(rows[0]["interfaces"] or [])
-        return Sparkline(server_id, "network", None, period, shown.bucket_seconds, data, counted)
+        return Sparkline(server_id, "network", None, period, shown.bucket_seconds, data, counted, linked.sums())
 
     return await reader.answers.get(
-        request, ("network", server_id, interface, is_grouped, asked, fill), read,
+        request, ("network", server_id, interface, is_grouped, asked, fill, *linked.mark), read,
         keep_seconds=keep_seconds(asked.bucket_seconds), servers=[server_id], form=form,
     )  # fmt: skip

@@ -10,11 +10,13 @@ from litestar.params import QueryParameter
 
 from service.cache import LONGEST_SECONDS, Reader
 from service.database.names import check_known, storable, wanted_tags
+from service.database.series_links import Sums
 from service.http import cursor
 from service.http.conditional import NOT_MODIFIED
 from service.http.parameters import After, Rows, ServerFilter, TagFilter
 from service.http.problems import problems
 from service.traffic.periods import PeriodName, grid
+from service.traffic.series import first_of
 
 _SUMMARY = """
 WITH series AS MATERIALIZED (
@@ -77,6 +79,8 @@ class TrafficSummary(msgspec.Struct, frozen=True):
     servers, interfaces               number of those with samples in the period
     top_servers, top_interfaces       the busiest first
     groups                            with group_by: for each tag of that key its servers' traffic, the busiest first
+    sums                              interfaces that links add up, also where both have samples at the same time;
+                                      absent: none
     """
 
     period: str
@@ -89,6 +93,7 @@ class TrafficSummary(msgspec.Struct, frozen=True):
     top_servers: list[Talker]
     top_interfaces: list[Talker]
     groups: list[TagTraffic] | msgspec.UnsetType = msgspec.UNSET
+    sums: Sums = msgspec.UNSET
 
 
 class LatestTraffic(msgspec.Struct, frozen=True):
@@ -140,23 +145,33 @@ def router(reader: Reader) -> Router:
         buckets = grid(period, None, reader.clock.now())
         tags = wanted_tags(tag)
         key = None if group_by is None else storable(group_by)
+        linked = await (reader.links.of(server) if server else reader.links.of())
 
         async def read() -> TrafficSummary:
             arguments: list[Any] = [buckets.first, top]
             groups, where = _NO_GROUPS, ""
+            relation = buckets.period.relation
+            if linked:
+                relation = linked.rows_of_all(
+                    relation,
+                    "bucket, server_id, interface_name, is_lowest, rx_bytes, tx_bytes",
+                    first=first_of(buckets),
+                )
             if key is not None:
                 arguments.append(key)
                 groups = _GROUPS
             if server:
                 arguments.append(storable(server))
                 where += f"AND server_id = ${len(arguments)}"
+                if linked:
+                    relation = linked.rows(
+                        buckets.period.relation, servers=f"ARRAY[${len(arguments)}]", first=first_of(buckets)
+                    )
             if tags:
                 arguments.append(tags)
                 where += _TAGGED.format(tags=f"${len(arguments)}::text[]")
             rows = await reader.database.fetch(
-                _SUMMARY.format(
-                    relation=buckets.period.relation, where=where, groups=groups, is_grouped=str(key is not None)
-                ),
+                _SUMMARY.format(relation=relation, where=where, groups=groups, is_grouped=str(key is not None)),
                 *arguments,
             )
             if server and not rows[0]["servers"]:
@@ -173,11 +188,11 @@ def router(reader: Reader) -> Router:
             return TrafficSummary(
                 period, buckets.first, *_octets(total), total["servers"], total["interfaces"],
                 [one for one in made if one.interface is None], [one for one in made if one.interface is not None],
-                msgspec.UNSET if key is None else by_tag,
+                msgspec.UNSET if key is None else by_tag, linked.sums(),
             )  # fmt: skip
 
         return await reader.answers.get(
-            request, ("summary", server, top, buckets, key, *tags), read,
+            request, ("summary", server, top, buckets, key, *tags, *linked.mark), read,
             keep_seconds=LONGEST_SECONDS, servers=[server] if server else (),
         )  # fmt: skip
 

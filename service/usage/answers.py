@@ -7,6 +7,7 @@ from typing import Literal
 import asyncpg
 import msgspec
 
+from service.database.series_links import Sums
 from service.usage.quotas import QuotaState
 
 
@@ -85,6 +86,7 @@ class Usage(msgspec.Struct, frozen=True):
     days, months the one that `by` selects, oldest first, without those that have no samples: a gap is never 0
     interfaces   each over the whole range; [] if one interface was requested
     quota        null: none
+    sums         interfaces that links add up, also where both have samples at the same time; absent: none
     """
 
     server_id: str
@@ -99,6 +101,7 @@ class Usage(msgspec.Struct, frozen=True):
     months: list[Month]
     interfaces: list[InterfaceUsage]
     quota: QuotaState | None
+    sums: Sums = msgspec.UNSET
 
 
 class ServerUsage(Amount, frozen=True, kw_only=True):
@@ -112,7 +115,7 @@ class ServerUsage(Amount, frozen=True, kw_only=True):
 class FleetUsage(msgspec.Struct, frozen=True):
     """Servers by their traffic in the billing month [since, until), busiest first; `next` continues the list.
 
-    Amounts grow while servers report, so a server may appear on two pages or on none.
+    Amounts grow while servers report, so a server may appear on two pages or on none. `sums` as in Usage.
     """
 
     time_zone: str
@@ -121,6 +124,7 @@ class FleetUsage(msgspec.Struct, frozen=True):
     until: datetime
     servers: list[ServerUsage]
     next: str | None
+    sums: Sums = msgspec.UNSET
 
 
 def amount(rx_bytes: int, tx_bytes: int) -> dict[str, int]:

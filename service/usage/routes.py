@@ -14,6 +14,7 @@ from litestar.params import FromPath, QueryParameter
 from service.clock import Clock
 from service.database.names import storable, unknown_server
 from service.database.pool import Database
+from service.database.series_links import SeriesLinks
 from service.database.zones import Zones
 from service.http import cursor
 from service.http.errors import Problem
@@ -94,7 +95,7 @@ LIMIT $5
 """
 
 
-def router(database: Database, zones: Zones, clock: Clock, settings: Settings) -> Router:
+def router(database: Database, zones: Zones, clock: Clock, settings: Settings, links: SeriesLinks) -> Router:
     """GET /usage and /usage/{server_id}."""
 
     async def calendar_of(time_zone: str, billing_day: int, day: date | None = None) -> asyncpg.Record:
@@ -133,7 +134,8 @@ def router(database: Database, zones: Zones, clock: Clock, settings: Settings) -
             for row in page
         ]
         following = cursor.write(direction, page[-1]["moved"], page[-1]["server_id"]) if len(rows) > limit else None
-        return FleetUsage(time_zone, billing_day, month["since"], month["until"], servers, following)
+        linked = await links.of()
+        return FleetUsage(time_zone, billing_day, month["since"], month["until"], servers, following, linked.sums())
 
     @get("/{server_id:str}", summary="One server's usage", responses=problems(401, 404, 422, 503))
     async def one_server(
@@ -159,7 +161,8 @@ def router(database: Database, zones: Zones, clock: Clock, settings: Settings) -
         current = clock.now()
         calendar = await calendar_of(time_zone, billing_day)
         first, last = _days(by, since, until, calendar)
-        who, which = storable(server_id), storable(interface) if interface is not None else None
+        linked = await links.of(server_id)
+        who, which = storable(server_id), linked.series(storable(interface)) if interface is not None else None
         of_months = (who, current, time_zone, billing_day, which, current - timedelta(days=settings.retain_1m_days))
         month = await database.fetch(_MONTHS.format(at=_THIS), *of_months)
         if not month:
@@ -197,6 +200,7 @@ def router(database: Database, zones: Zones, clock: Clock, settings: Settings) -
             months,
             by_interface(rows) if which is None else [],
             state_of(quota[0]) if quota else None,
+            linked.sums(which),
         )
 
     return Router("/usage", route_handlers=[fleet, one_server], tags=["usage"])

@@ -3,7 +3,27 @@
 -- reapplied on every upgrade.
 --
 -- Each is a single statement, which the planner inlines into the calling query, so that ranges use indexes and exclude
--- chunks.
+-- chunks. What servers with links (sql/view/linked_traffic.sql) need stands in functions that it does not inline, and that
+-- nothing plans for any other server: the setting prevents that.
+
+-- network_days of a server with links.
+CREATE OR REPLACE FUNCTION linkbeat.linked_days(
+    of_server text, since date, until date, time_zone text, of_interface text, are_hours boolean
+) RETURNS TABLE (
+    day date, interface_name text, is_lowest boolean,
+    rx_bytes bigint, tx_bytes bigint, rx_packets bigint, tx_packets bigint, samples bigint
+)
+LANGUAGE sql STABLE PARALLEL SAFE SET search_path = public, pg_temp
+BEGIN ATOMIC
+    SELECT (b.bucket AT TIME ZONE linked_days.time_zone)::date, b.interface_name, b.is_lowest,
+           sum(b.rx_bytes)::bigint, sum(b.tx_bytes)::bigint, sum(b.rx_packets)::bigint, sum(b.tx_packets)::bigint,
+           sum(b.samples)::bigint
+    FROM linkbeat.linked_rows(
+        CASE WHEN linked_days.are_hours THEN 'network_traffic_1h' ELSE 'network_traffic_15m' END,
+        ARRAY[linked_days.of_server], linked_days.of_interface,
+        day_start(linked_days.since, linked_days.time_zone), day_start(linked_days.until, linked_days.time_zone)) AS b
+    GROUP BY 1, 2, 3;
+END;
 
 CREATE OR REPLACE FUNCTION public.network_days(
     of_server text, since date, until date, time_zone text DEFAULT 'UTC', of_interface text DEFAULT NULL
@@ -38,7 +58,12 @@ BEGIN ATOMIC
           AND q.bucket >= day_start(network_days.since, network_days.time_zone)
           AND q.bucket < day_start(network_days.until, network_days.time_zone)
     ) AS b
-    GROUP BY 1, 2, 3;
+    WHERE NOT linkbeat.is_linked(network_days.of_server)
+    GROUP BY 1, 2, 3
+    UNION ALL
+    SELECT l.* FROM midnights m CROSS JOIN LATERAL linkbeat.linked_days(
+        network_days.of_server, network_days.since, network_days.until, network_days.time_zone, network_days.of_interface, m.are_hours) AS l
+    WHERE linkbeat.is_linked(network_days.of_server);
 END;
 
 COMMENT ON FUNCTION public.network_days IS
@@ -48,10 +73,13 @@ COMMENT ON FUNCTION public.network_days IS
 -- The widest buckets that fit are read: days within, hours and quarters at both ends.
 DO $functions$
 DECLARE
-    -- Each level with the range of it: what of the range wider ones leave over.
-    levels CONSTANT text := (
-        SELECT string_agg(format('SELECT server_id, interface_name, is_lowest, rx_bytes, tx_bytes, samples FROM public.%s
-                                  WHERE bucket >= %s AND bucket < %s', relation, first, next), ' UNION ALL ')
+    -- Each level with the range of it: what of the range wider ones leave over. As it is stored, and as links say it is read.
+    levels CONSTANT text[] := (
+        SELECT ARRAY[
+            string_agg(format('SELECT server_id, interface_name, is_lowest, rx_bytes, tx_bytes, samples FROM public.%s
+                               WHERE bucket >= %s AND bucket < %s', relation, first, next), ' UNION ALL '),
+            string_agg(format('SELECT server_id, interface_name, is_lowest, rx_bytes, tx_bytes, samples
+                               FROM linkbeat.linked_rows(%L, of_servers, of_interface, %s, %s)', relation, first, next), ' UNION ALL ')]
         FROM (SELECT format('public.time_bucket(INTERVAL ''1 %s'', since + INTERVAL ''1 %1$s'' - INTERVAL ''1 microsecond'')', 'day') AS first_day,
                      'public.time_bucket(INTERVAL ''1 day'', until)' AS end_of_days,
                      format('public.time_bucket(INTERVAL ''1 %s'', since + INTERVAL ''1 %1$s'' - INTERVAL ''1 microsecond'')', 'hour') AS first_hour,
@@ -63,16 +91,26 @@ DECLARE
             ('network_traffic_15m', 'since', format('least(%s, until)', first_hour)),
             ('network_traffic_15m', format('greatest(%s, %s)', first_hour, end_of_hours), 'until')
         ) AS l(relation, first, next));
-    body CONSTANT text := format($sql$
+    body CONSTANT text := $sql$
         SELECT b.server_id, b.interface_name, b.is_lowest, sum(b.rx_bytes)::bigint, sum(b.tx_bytes)::bigint, sum(b.samples)::bigint
-        FROM (%s) AS b WHERE %%s GROUP BY 1, 2, 3; END $sql$, levels);
+        FROM (%s) AS b %s $sql$;
     result CONSTANT text := 'RETURNS TABLE (server_id text, interface_name text, is_lowest boolean, rx_bytes bigint, tx_bytes bigint,
-        samples bigint) LANGUAGE sql STABLE PARALLEL SAFE BEGIN ATOMIC ';
+        samples bigint) LANGUAGE sql STABLE PARALLEL SAFE %s BEGIN ATOMIC %s; END';
 BEGIN
-    EXECUTE 'CREATE OR REPLACE FUNCTION public.network_total(since timestamptz, until timestamptz) ' || result || format(body, 'true');
+    EXECUTE 'CREATE OR REPLACE FUNCTION linkbeat.linked_total(of_servers text[], of_interface text, since timestamptz, until timestamptz) '
+        || format(result, 'SET search_path = public, pg_temp', format(body, levels[2], 'GROUP BY 1, 2, 3'));
+    -- After grouping: there are far fewer series than buckets.
+    EXECUTE 'CREATE OR REPLACE FUNCTION public.network_total(since timestamptz, until timestamptz) '
+        || format(result, '', format(body, levels[1], 'GROUP BY 1, 2, 3
+               HAVING b.server_id NOT IN (SELECT linkbeat.linked_servers())') || '
+           UNION ALL
+           SELECT * FROM linkbeat.linked_total(ARRAY(SELECT linkbeat.linked_servers()), NULL, since, until)');
     EXECUTE 'CREATE OR REPLACE FUNCTION public.server_total(of_server text, since timestamptz, until timestamptz,
-        of_interface text DEFAULT NULL) ' || result
-        || format(body, 'b.server_id = of_server AND (of_interface IS NULL OR b.interface_name = of_interface)');
+        of_interface text DEFAULT NULL) '
+        || format(result, '', format(body, levels[1], 'WHERE b.server_id = of_server AND (of_interface IS NULL OR b.interface_name = of_interface)
+               AND NOT linkbeat.is_linked(of_server) GROUP BY 1, 2, 3') || '
+           UNION ALL
+           SELECT * FROM linkbeat.linked_total(ARRAY[of_server], of_interface, since, until) WHERE linkbeat.is_linked(of_server)');
 END $functions$;
 
 COMMENT ON FUNCTION public.network_total IS
@@ -119,6 +157,20 @@ END;
 COMMENT ON FUNCTION public.network_month IS
     'Traffic of a server, or of one of its interfaces, in the billing month that contains `at` (billing_period), each byte once; and the forecast for the end of the month at the average rate up to `as_of`, null while there is less than one day of data.';
 
+-- Rates of the 5-minute samples of a server with links.
+CREATE OR REPLACE FUNCTION linkbeat.linked_percentile(
+    of_server text, since timestamptz, until timestamptz, of_interface text
+) RETURNS TABLE (rx_bps double precision, tx_bps double precision, sum_bps double precision)
+LANGUAGE sql STABLE PARALLEL SAFE SET search_path = public, pg_temp
+BEGIN ATOMIC
+    SELECT (sum(m.rx_bytes) * 8 / 300)::double precision, (sum(m.tx_bytes) * 8 / 300)::double precision,
+           ((sum(m.rx_bytes) + sum(m.tx_bytes)) * 8 / 300)::double precision
+    FROM linkbeat.linked_rows('network_traffic_1m', ARRAY[linked_percentile.of_server], linked_percentile.of_interface,
+                              linked_percentile.since, linked_percentile.until) AS m
+    WHERE m.is_lowest OR linked_percentile.of_interface IS NOT NULL
+    GROUP BY time_bucket('5 minutes', m.bucket);
+END;
+
 -- Slots are all periods of five minutes in the range; samples are the slots with data. The highest 5 % (rounded down)
 -- are dropped, and the next one is the percentile: of the samples, or of the slots, where a missing one counts as 0.
 -- The percentile of both directions together is not the sum of theirs, because their peaks may occur at different
@@ -148,7 +200,13 @@ BEGIN ATOMIC
               AND (m.interface_name = network_percentile.of_interface
                    OR network_percentile.of_interface IS NULL AND m.is_lowest)
               AND m.bucket >= network_percentile.since AND m.bucket < network_percentile.until
+              AND NOT linkbeat.is_linked(network_percentile.of_server)
             GROUP BY time_bucket('5 minutes', m.bucket)
+            UNION ALL
+            SELECT l.rx_bps, l.tx_bps, l.sum_bps
+            FROM linkbeat.linked_percentile(network_percentile.of_server, network_percentile.since, network_percentile.until,
+                                            network_percentile.of_interface) AS l
+            WHERE linkbeat.is_linked(network_percentile.of_server)
         ) s
     ) r
     CROSS JOIN (

@@ -28,6 +28,7 @@ NOT_MANAGEMENT = {
     ("POST", "/sign-out"): "a browser's session",
     ("POST", "/api/v1/pictures"): "signs a link and stores nothing",
     ("POST", "/api/v1/alert-rules/test"): "reads history and stores nothing",
+    ("POST", "/api/v1/servers/{server_id}/links/preview"): "takes the link back that it makes",
 }
 CHANNEL = {"kind": "webhook", "url": "https://hooks.example.net/a-path-that-is-secret", "secret": "s3cr3t-of-the-hook"}
 UNREACHABLE = CHANNEL | {"url": "http://127.0.0.1:9/x"}  # refused at once
@@ -75,6 +76,12 @@ CHANGES: dict[tuple[str, str], tuple[Requests, str, str]] = {
     ("PUT", "/api/v1/servers/{server_id}/labels"): (
         [("PUT", "/servers/nas/labels", {"display_name": "Attic", "tags": ["site=home"]})], "labels.set", "nas",
     ),
+    ("POST", "/api/v1/servers/{server_id}/links"): (
+        [("POST", "/servers/nas/links", {"interface": "lan", "into": "eth0", "sum": True})], "link.set", "nas",
+    ),
+    ("DELETE", "/api/v1/servers/{server_id}/links/{link_id}"): (
+        [("DELETE", "/servers/nas/links/{link}", None)], "link.delete", "nas",
+    ),
     ("POST", "/api/v1/servers/{server_id}/report"): ([("POST", "/servers/nas/report", None)], "report.request", "nas"),
     ("POST", "/api/v1/alerts/{episode}/acknowledge"): (
         [("POST", "/alerts/{episode}/acknowledge", None)], "alert.acknowledge", "nas",
@@ -102,15 +109,21 @@ def test_every_route_that_changes_something_is_tried_here(settings: Settings, da
 
 async def _prepared(service: Client, database: asyncpg.Connection) -> Callable[[str], str]:
     """Fills in the paths of CHANGES."""
-    await service.post(heartbeat("nas", eth0=(1, 1)))
-    await database.execute("DELETE FROM linkbeat.server_config; DELETE FROM linkbeat.quotas")
+    await service.post(heartbeat("nas", eth0=(1, 1), lan=(1, 1), old=(1, 1)))
+    await database.execute(
+        "DELETE FROM linkbeat.server_config; DELETE FROM linkbeat.quotas; DELETE FROM linkbeat.series_links"
+    )
+    link = await database.fetchval(
+        "INSERT INTO linkbeat.series_links (server_id, series, into_series, is_sum) "
+        "VALUES ('nas', 'old', 'eth0', true) RETURNING link_id::text"
+    )
     token = (await service.http.post("/api/v1/tokens", json={"kind": "read"})).json()["id"]
     episode = await database.fetchval(
         "INSERT INTO linkbeat.alerts (rule_id, server_id, state, seen_at, active_at, fired_at, episode) "
         "VALUES ('account', 'nas', 'firing', now(), now(), now(), gen_random_uuid()) "
         "ON CONFLICT (rule_id, server_id, subject) DO UPDATE SET seen_at = now() RETURNING episode::text"
     )
-    return lambda path: path.replace("{token}", token).replace("{episode}", episode)
+    return lambda path: path.replace("{token}", token).replace("{episode}", episode).replace("{link}", link)
 
 
 async def test_every_change_over_the_api_has_one_entry_with_its_maker_and_a_refused_one_has_none(
@@ -168,7 +181,7 @@ async def state(database: asyncpg.Connection) -> list[Any]:
     return [
         await database.fetchval(rows.format(name))
         for name in ("tokens", "server_config", "quotas", "alert_rules", "alert_channels", "alert_mutes", "removals",
-                     "alerts", "server_labels")
+                     "alerts", "server_labels", "series_links")
     ]  # fmt: skip
 
 

@@ -37,6 +37,8 @@ async def test_every_function_that_an_analyst_can_name_has_a_comment(database: a
         "billing_period",
         "day_start",
         "interface_last_change",
+        "linked_samples",
+        "linked_traffic",
         "network_counters",
         "network_days",
         "network_forecast",
