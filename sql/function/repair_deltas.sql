@@ -134,8 +134,10 @@ BEGIN
         END IF;
         IF stored.time <= since OR judged IS DISTINCT FROM stored THEN
             changing := array_append(changing, stored.boot);
+            -- Of what has been in doubt for as long as that may be, rows ask what was usual before it.
             horizon := greatest(
-                horizon, stored.time + greatest(900000, 10 * stored.interval_ms::bigint) * INTERVAL '1 millisecond');
+                horizon, stored.time + (greatest(900000, 5 * stored.interval_ms::bigint)
+                                        + greatest(900000, 10 * stored.interval_ms::bigint)) * INTERVAL '1 millisecond');
         END IF;
         previous := judged;
     END LOOP;
