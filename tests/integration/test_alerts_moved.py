@@ -3,15 +3,11 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
-from unittest.mock import AsyncMock
 
 import asyncpg
 import pytest
 
-from service.alerts.deliver import Delivery
-from service.settings import Settings
 from tests.helpers.alerts import (
     MEGABIT,
     MINUTE,
@@ -27,7 +23,7 @@ from tests.helpers.alerts import (
     told,
     turn,
 )
-from tests.helpers.support import KEY, Client, boot_id, connected, hours_ago, interface
+from tests.helpers.support import Client, boot_id, connected, hours_ago, interface
 
 T0 = hours_ago(3)
 STEP = 30 * SECOND
@@ -35,17 +31,8 @@ BUSY, QUIET = 95 * MEGABIT, 5 * MEGABIT
 RULE: dict[str, Any] = {"above_bps": 90 * MEGABIT, "window_seconds": 30, "keep_seconds": 60, "direction": "rx"}
 
 
-@pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """The service has one turn, at its start, and delivers nothing: the rest is the test's, in a time of its own."""
-    monkeypatch.setattr(Delivery, "_claim", AsyncMock())
-    return Settings(api_key=KEY, data_dir=str(tmp_path), alert_seconds=300)
-
-
 @pytest.fixture(autouse=True)
-async def _begun(service: Client, database: asyncpg.Connection) -> None:
-    while await database.fetchval("SELECT NOT isfinite(evaluated_at) FROM linkbeat.alert_clock"):  # noqa: ASYNC110 - nobody tells
-        await asyncio.sleep(0.01)
+async def _begun(database: asyncpg.Connection) -> None:
     await begin(database, T0)
     await set_channel(database)
 

@@ -1,6 +1,5 @@
 """Alerts of machines whose cards change their names, in any order of arrival: none is lost, doubled or left behind."""
 
-import asyncio
 import os
 import random
 from collections import Counter
@@ -8,12 +7,9 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from unittest.mock import AsyncMock
 
 import asyncpg
-import pytest
 
-from service.alerts.deliver import Delivery
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import in_process
@@ -28,7 +24,6 @@ ORDERS = ("in-order", "shuffled", "newest-first", "live-first")
 END = hours_ago(2)
 RULE: dict[str, Any] = {"above_bps": 15 * MEGABIT, "window_seconds": 30, "keep_seconds": 60, "direction": "rx"}
 QUIET = 8  # heartbeats in which nothing crosses, at the end
-_NO_TURN_YET = "SELECT NOT isfinite(evaluated_at) FROM linkbeat.alert_clock"  # the service has one, at its start
 _EPISODES = """
 SELECT f.episode, f.server_id, f.subject, f.active_at, f.at AS fired_at, e.cleared_at, e.at AS resolved_at, e.reason
 FROM public.alert_events f
@@ -42,13 +37,10 @@ FROM linkbeat.outbox_items GROUP BY 1, 2
 
 
 async def test_alerts_follow_the_cards_in_any_order(
-    database: asyncpg.Connection, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: asyncpg.Connection, database_url: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(Delivery, "_claim", AsyncMock())
-    settings = Settings(api_key=KEY, data_dir=str(tmp_path), alert_seconds=300)
+    settings = Settings(api_key=KEY, data_dir=str(tmp_path))
     async with in_process(create_app(settings, database_url=database_url, key=KEY)) as client:
-        while await database.fetchval(_NO_TURN_YET):  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.01)
         await begin(database, END)
         await set_channel(database)
         await set_rule(database, "busy", "rate", **RULE)
