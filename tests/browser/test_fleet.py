@@ -120,6 +120,8 @@ async def test_all_of_it_can_be_reached_by_keyboard_alone(site: Served, page: Pa
         "Skip to content", "Linkbeat", "Fleet", "Alerts", "Manage", "API", "units", "theme", "sign-out", "filter",
         reached[10], "add", "status", "server", "interface", "now", "peak", "errors", "nas",
     ]  # fmt: skip
+    # Since the sparklines are there.
+    await expect(page.get_by_role("link", name="nas", exact=True)).to_have_attribute("href", "/servers/nas?period=1h")
     await page.keyboard.press("Enter")
     await page.wait_for_url(re.compile("/servers/nas[?]period=1h$"))
 

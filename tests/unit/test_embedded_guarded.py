@@ -23,7 +23,8 @@ OWNER = """
 import os, signal, sys
 from service.embedded.guarded import Guarded
 program = Guarded(["sh", "-c", sys.argv[1]], os.environ, first=signal.SIGTERM)
-print(program.pid, flush=True)
+sys.stdout.write(f"{program.pid}\\n")  # in one piece, also where output is not buffered
+sys.stdout.flush()
 signal.pause()
 """
 
