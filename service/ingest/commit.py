@@ -32,7 +32,7 @@ from service.wire import Heartbeat
 
 log = logging.getLogger("linkbeat")
 
-# A batch costs half a millisecond before its first heartbeat: a second one beside it is worth it from here on.
+# A batch costs a millisecond before its first heartbeat: a second one beside it is worth it from here on.
 PARALLEL_HEARTBEATS = 100
 STALLED_SECONDS = 0.05  # a batch that waits for a lock does not keep the others waiting for longer
 KNOWN_SERVERS = 1_000_000  # remembered, some 100 bytes each; past it they are learned again
