@@ -24,6 +24,7 @@ from agent.enrolment import Enrolment
 from agent.identity import ApiKey, Identity
 from agent.sender import Sender
 from agent.settings import Settings
+from tests.helpers.durations import fastest
 
 ACK = b'{"status":"ok","server_registered":true,"duplicate":false}'
 Respond = Callable[["Handler"], None]
@@ -309,12 +310,10 @@ def test_an_answer_that_drips_is_given_up(serve: Callable[[Respond], Server], pr
             handler.close_connection = True
 
     server = serve(drip)
-    begin = time.monotonic()
+    outcomes: list[Outcome] = []
 
-    outcome = send(server.url, timeout=0.3)
-
-    assert outcome == Failed("TimeoutError", "no answer within 0.3 s")
-    assert time.monotonic() - begin < 60
+    assert fastest(lambda: outcomes.append(send(server.url, timeout=0.3)), within=2) < 2
+    assert outcomes == [Failed("TimeoutError", "no answer within 0.3 s")] * len(outcomes)
 
 
 def test_an_acknowledgement_that_is_cut_is_none(serve: Callable[[Respond], Server]) -> None:
