@@ -19,5 +19,5 @@ CREATE OR REPLACE TRIGGER alerts_note_old_news AFTER UPDATE ON public.servers
     FOR EACH ROW
     WHEN (NEW.last_seen > OLD.last_seen
           AND (NEW.received_at - NEW.last_seen > INTERVAL '10 seconds'
-               OR NEW.last_seen - OLD.last_seen > 5 * NEW.interval_seconds * INTERVAL '1 second'))
+               OR NEW.last_seen - OLD.last_seen > 5 * coalesce(NEW.interval_seconds, 30) * INTERVAL '1 second'))
     EXECUTE FUNCTION linkbeat.note_old_news();

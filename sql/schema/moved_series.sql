@@ -1,4 +1,5 @@
--- Rows that moved to another series, the names of alerts that moved with them, and an index of messages that were given up. Structure: run once, frozen on release.
+-- Rows that moved to another series, the names of alerts that moved with them, and an index of messages that were given up.
+-- Structure: run once, frozen on release.
 
 -- Append only for ingest, as late_arrivals is.
 CREATE TABLE linkbeat.moved_series (

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
@@ -178,3 +178,19 @@ async def test_heartbeats_of_one_server_at_the_same_time_are_all_counted(
     assert [delta for delta, _ in await deltas(database)] == [0] + [100] * 39
     assert sum(int(answer["duplicate"]) for answer in answers) == 30
     assert await counts(database) == (30, 0)
+
+
+@pytest.mark.parametrize(("interval", "minutes", "noted"), [(None, 2, 0), (None, 20, 1), (300, 20, 0), (60, 20, 1)])
+async def test_the_first_heartbeat_after_a_long_gap_is_noted_for_the_alerts(
+    service: Client, database: asyncpg.Connection, interval: int | None, minutes: int, noted: int
+) -> None:
+    """Turns do not look back over a gap of more than five intervals."""
+    reported = {} if interval is None else {"interval_seconds": interval}
+    await service.post(heartbeat(at=datetime.now(UTC) - timedelta(minutes=minutes), eth0=(1, 1)) | reported)
+    await database.execute("DELETE FROM linkbeat.late_arrivals")
+
+    now = datetime.now(UTC)
+    await service.post(heartbeat(at=now, eth0=(2, 2)) | reported)
+
+    rows = await database.fetch("SELECT since, until FROM linkbeat.late_arrivals")
+    assert [tuple(row) for row in rows] == [(now, now)] * noted
