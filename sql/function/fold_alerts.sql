@@ -85,6 +85,14 @@ BEGIN
     USING rules, oldest, at - INTERVAL '15 seconds', at - INTERVAL '60 seconds';
 END $$;
 
+-- How long after their time a turn judges rows of a server, and so how long their subjects are watched: of the kinds that
+-- linkbeat.alert_points lets wait, two intervals of the server at least.
+CREATE OR REPLACE FUNCTION linkbeat.judged_after(plan linkbeat.alert_plans, of_server text) RETURNS interval LANGUAGE sql STABLE AS $$
+    SELECT CASE WHEN plan.kind IN ('link', 'filesystem') OR plan.is_below THEN greatest(plan.lag, 2 * coalesce(
+               (SELECT s.interval_seconds FROM public.servers s WHERE s.server_id = of_server), 30) * INTERVAL '1 second')
+           ELSE plan.lag END
+$$;
+
 -- Judges all that is new of the subjects that have a row in linkbeat.alerts.
 --   new_servers, new_subjects, by_15, by_60  as linkbeat.newest_samples returns them
 CREATE OR REPLACE FUNCTION linkbeat.fold_alerts(
@@ -142,7 +150,8 @@ BEGIN
         PERFORM linkbeat.record_events(events);
     END IF;
     DELETE FROM linkbeat.alerts a
-    WHERE a.rule_id = plan.rule_id AND a.state = 'watched' AND coalesce(a.watched_until, '-infinity') < at - plan.lag;
+    WHERE a.rule_id = plan.rule_id AND a.state = 'watched' AND coalesce(a.watched_until, '-infinity') < at - plan.lag
+      AND coalesce(a.watched_until, '-infinity') < at - linkbeat.judged_after(plan, a.server_id);
 END $$;
 
 -- What late heartbeats of servers change, in parallel arrays: their rules are asked which subjects may be concerned, all at
@@ -185,10 +194,11 @@ BEGIN
         IF late.since <= at - (late.plan).lag THEN
             PERFORM linkbeat.refold_alerts(late.plan, late.server_id, late.since, late.until, at, late.subjects, late.lasts);
         END IF;
-        IF late.until > at - (late.plan).lag THEN
+        IF late.until > at - linkbeat.judged_after(late.plan, late.server_id) THEN
             -- To be judged by a later turn, and looked through by none.
             INSERT INTO linkbeat.alerts AS a (rule_id, server_id, subject, state, seen_at, step, watched_until)
-            SELECT (late.plan).rule_id, late.server_id, c.subject, 'watched', turn_since - (late.plan).lag, '0', c.last
+            SELECT (late.plan).rule_id, late.server_id, c.subject, 'watched',
+                   least(turn_since - (late.plan).lag, late.since - INTERVAL '1 microsecond'), '0', c.last
             FROM unnest(late.subjects, late.lasts) AS c(subject, last)
             ON CONFLICT (rule_id, server_id, subject) DO UPDATE SET watched_until = greatest(a.watched_until, EXCLUDED.watched_until);
         END IF;

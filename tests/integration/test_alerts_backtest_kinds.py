@@ -192,6 +192,32 @@ class TestFilesystem:
 
         over_histories(hold, database_url)
 
+    @pytest.mark.parametrize("interval", [120, 600, 900])
+    async def test_rows_of_slow_agents_are_judged(
+        self, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, interval: int
+    ) -> None:
+        """They wait for two of their intervals, and their filesystems are watched for as long."""
+        monkeypatch.setattr(TestFilesystem, "INTERVAL", interval)
+        await self.begin(database)
+        rows = [
+            Filesystem(self.T0 + MINUTE + n * interval * SECOND, "pi", "/", 95.0)
+            for n in range(self.SPAN // (interval * SECOND))
+        ]
+        at = self.T0
+        while at < self.T0 + self.SPAN:
+            arrived = [row for row in rows if row.time <= at - 2 * SECOND]
+            rows = rows[len(arrived) :]
+            await self.store(database, arrived)
+            await turn(database, at)
+            at += MINUTE
+
+        fired = {
+            rule_id: [one.fired_at - self.T0 for one in await recorded(database, rule_id)] for rule_id in self.RULES
+        }
+        held = max(timedelta(seconds=240), interval * SECOND)
+        assert fired == {"share": [MINUTE + held], "bytes": [MINUTE], "trend": [], "usual": [MINUTE]}
+        assert await self.differences(database, at - HOUR) == {}
+
     async def test_what_pends_is_not_forgotten_after_a_gap(self, database: asyncpg.Connection) -> None:
         """Unreachable for 2 minutes of the 4 that the rule asks for, nothing for half an hour, and the other 2 then."""
         await self.begin(database)

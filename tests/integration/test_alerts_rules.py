@@ -333,10 +333,27 @@ class TestLateData:
         assert told(await deliver(database, now + HOUR)) == [("resolved", "nas eth0")]  # to those who ask for history
 
     async def test_live_heartbeats_are_not_noted_as_late(self, service: Client, database: asyncpg.Connection) -> None:
-        for _ in range(3):
-            await service.post(heartbeat(at=datetime.now(UTC), eth0=(1, 1)))
+        """Their time is ahead of the service's clock: a machine that stalls makes none of them late."""
+        start = datetime.now(UTC) + MINUTE
+        for n in range(3):
+            await service.post(heartbeat(at=start + n * SECOND, eth0=(1, 1)))
 
         assert await database.fetchval("SELECT count(*) FROM linkbeat.late_arrivals") == 0
+
+    async def test_heartbeats_are_late_ten_seconds_after_their_time(
+        self, service: Client, database: asyncpg.Connection
+    ) -> None:
+        start = hours_ago(1)
+        await service.post(heartbeat(at=start, eth0=(1, 1)))
+
+        async def noted(seconds: int, late: timedelta) -> list[datetime]:
+            time = start + seconds * SECOND
+            await database.execute("UPDATE servers SET last_seen = $1, received_at = $2", time, time + late)
+            rows = await database.fetch("DELETE FROM linkbeat.late_arrivals RETURNING until")
+            return [row["until"] for row in rows]
+
+        assert await noted(30, 10 * SECOND) == []
+        assert await noted(60, 10 * SECOND + timedelta(microseconds=1)) == [start + MINUTE]
 
     async def test_what_is_beyond_the_rows_works_on_minutes_and_says_so(self, database: asyncpg.Connection) -> None:
         start = hours_ago(24 * 20)
