@@ -96,9 +96,12 @@ def _whole_way(server: str, turns: int, seconds: int) -> tuple[list[float], list
     for turn in range(turns):
         for resets in (False, True) if turn % 2 == 0 else (True, False):
             with running(server) as linkbeat:
+                # Each server reports once a second or oftener here. With the usual interval of 30 seconds, counters would
+                # begin again every few seconds of it: judged as what flickers, by rules of their own.
                 one = ingested(
-                    linkbeat, seconds, script=str(_SCRIPT), BENCH_RESETS_ONE_IN=str(ONE_IN) if resets else ""
-                )
+                    linkbeat, seconds, script=str(_SCRIPT), BENCH_INTERVAL="1",
+                    BENCH_RESETS_ONE_IN=str(ONE_IN) if resets else "",
+                )  # fmt: skip
             assert one.cpu_us is not None, "the database's server is not on this machine"
             print(f"    {f'one in {ONE_IN} from 0' if resets else 'plain':<16}{one}", flush=True)
             costs[resets].append(one.cpu_us)

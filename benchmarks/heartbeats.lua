@@ -2,6 +2,7 @@
 --   BENCH_PATH      where it is posted
 --   BENCH_WIRE      json: Linkbeat's own; influx: line protocol, a line for each interface and one for the host
 --   BENCH_SERVERS   how many servers report, half of them by each thread
+--   BENCH_INTERVAL  the interval that heartbeats report, in seconds; empty: none
 --   BENCH_RESETS_ONE_IN  of so many heartbeats of a server, the counters of one begin again; empty: none
 dofile("report.lua")
 
@@ -16,12 +17,14 @@ local names = { "eth0", "eth1", "docker0", "tailscale0" }
 local octets, packets = os.time() % 1e8 * 1e7, os.time() % 1e8 * 1e5
 local sent = 0
 local resets_one_in = tonumber(os.getenv("BENCH_RESETS_ONE_IN") or "")
+local interval = tonumber(os.getenv("BENCH_INTERVAL") or "")
 local zeros = {}  -- of each server, the request before its counters began again
 
 local formats = {
     json = {
         interface = '{"name":"%s","rx_bytes":%d,"tx_bytes":%d,"rx_packets":%d,"tx_packets":%d,"is_up":true}',
-        heartbeat = '{"server_id":"%s","hostname":"%s.local","boot_id":"boot-1","metrics":{"cpu_percent":%.1f,' ..
+        heartbeat = '{"server_id":"%s","hostname":"%s.local","boot_id":"boot-1",' ..
+            (interval and string.format('"interval_seconds":%d,', interval) or "") .. '"metrics":{"cpu_percent":%.1f,' ..
             '"memory_percent":45.2,"disk_percent":60.0},"network_interfaces":[%s]}',
     },
     influx = {
