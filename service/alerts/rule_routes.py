@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import asyncpg
 import msgspec
-from litestar import Request, Router, delete, get, post, put
+from litestar import Request, Response, Router, delete, get, post, put
 
 from service.access.identity import Caller
 from service.alerts import rules, store
@@ -16,6 +16,7 @@ from service.clock import Clock
 from service.database.audit import by
 from service.database.names import storable
 from service.database.pool import Database
+from service.http.conditional import seen_version, version_header
 from service.http.errors import Problem
 from service.http.json_body import body_by_kind
 from service.http.parameters import Limit
@@ -28,10 +29,13 @@ MAX_EPISODES = 1_000
 BACKTEST_SECONDS = 60.0
 BODY = (400, 401, 408, 413, 415, 422, 503)
 _LIST = """
-SELECT rule_id, kind, spec::text, severity, managed_by, enabled, revision FROM alert_rules
+SELECT rule_id, kind, spec::text, severity, managed_by, enabled, revision,
+       linkbeat.version_of(jsonb_build_object(
+           'kind', kind, 'spec', spec, 'severity', severity, 'managed_by', managed_by, 'enabled', enabled)) AS version
+FROM alert_rules
 WHERE ($1::text IS NULL OR rule_id = $1) AND rule_id > $2 ORDER BY rule_id LIMIT $3
 """
-_DELETE = "linkbeat.delete_alert_rule($1) AS is_known"
+_DELETE = "linkbeat.delete_alert_rule(of_rule => $1, seen => $2) AS is_known"
 _EPISODES = f"""
 SELECT server_id, subject, active_at, fired_at, cleared_at, resolved_at, value, peak, reason, basis
 FROM linkbeat.alert_episodes(rule => $1::jsonb, since => $2, until => $3) LIMIT {MAX_EPISODES + 1}
@@ -82,11 +86,11 @@ class Backtest(msgspec.Struct, frozen=True):
 def router(database: Database, testing: Database, writing: Database, clock: Clock) -> Router:
     """/alert-rules. `testing`: for backtests, which may take longer than other reads."""
 
-    async def stored(rule_id: str) -> AlertRule:
+    async def stored(rule_id: str) -> Response[AlertRule]:
         rows = await database.fetch(_LIST, storable(rule_id), "", 1)
         if not rows:
             raise unknown(rule_id)
-        return _stored(rows[0])
+        return Response(_stored(rows[0]), headers=version_header(rows[0]["version"]))
 
     @get("/", summary="List alert rules", responses=problems(401, 422, 503))
     async def list_rules(limit: Limit = 100, after: AfterName = "") -> AlertRules:
@@ -95,12 +99,14 @@ def router(database: Database, testing: Database, writing: Database, clock: Cloc
         return AlertRules(found, found[-1].id if len(rows) > limit else None)
 
     @get("/{rule_id:str}", summary="A rule", responses=problems(401, 404, 503))
-    async def get_rule(rule_id: RuleId) -> AlertRule:
+    async def get_rule(rule_id: RuleId) -> Response[AlertRule]:
+        """Its ETag is the version for If-Match."""
         return await stored(rule_id)
 
-    @put("/{rule_id:str}", summary="Set a rule", responses=problems(*BODY, 409))
-    async def put_rule(rule_id: RuleId, request: Request[Any, Caller, Any]) -> AlertRule:
-        """Creates or replaces the rule. Its pending and firing alerts keep their state."""
+    @put("/{rule_id:str}", summary="Set a rule", responses=problems(*BODY, 409, 412))
+    async def put_rule(rule_id: RuleId, request: Request[Any, Caller, Any]) -> Response[AlertRule]:
+        """Creates or replaces the rule. Its pending and firing alerts keep their state. With If-Match, only if nobody
+        has changed it since that version; with If-None-Match: *, only if there is none."""
         rule = await body_by_kind(request, KINDS)
         check_name(rule_id)
         if rule_id == "test":  # the path of POST /alert-rules/test
@@ -108,15 +114,15 @@ def router(database: Database, testing: Database, writing: Database, clock: Cloc
         rules.check(rule)
         await store.check_channels(database.fetch, rule)
         await check_writable(rule_id)
-        await store.set_rule(by(writing.fetch, request.auth.actor), rule_id, rule, "api")
+        await store.set_rule(by(writing.fetch, request.auth.actor), rule_id, rule, "api", seen_version(request))
         log.info("alert rule %s set by %s from %s", rule_id, request.auth.name, request.auth.peer)
         return await stored(rule_id)
 
-    @delete("/{rule_id:str}", summary="Remove a rule", responses=problems(401, 404, 409, 503))
+    @delete("/{rule_id:str}", summary="Remove a rule", responses=problems(401, 404, 409, 412, 422, 503))
     async def delete_rule(rule_id: RuleId, request: Request[Any, Caller, Any]) -> None:
         """Closes its alerts within seconds, with the reason rule_removed."""
         await check_writable(rule_id)
-        (row,) = await by(writing.fetch, request.auth.actor)(_DELETE, storable(rule_id))
+        (row,) = await by(writing.fetch, request.auth.actor)(_DELETE, storable(rule_id), seen_version(request))
         if not row["is_known"]:
             raise unknown(rule_id)
         log.info("alert rule %s removed by %s from %s", storable(rule_id)[:100], request.auth.name, request.auth.peer)

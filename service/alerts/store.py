@@ -17,7 +17,7 @@ ManagedBy = Literal["api", "file"]
 
 _SET_RULE = (
     "linkbeat.set_alert_rule(of_rule => $1, new_kind => $2, new_spec => $3::jsonb, new_severity => $4, "
-    "new_enabled => $5, new_managed_by => $6)"
+    "new_enabled => $5, new_managed_by => $6, seen => $7)"
 )
 _SET_CHANNEL = (
     "linkbeat.set_alert_channel(of_channel => $1, new_kind => $2, new_spec => $3::jsonb, new_secret => $4, "
@@ -34,11 +34,12 @@ def json_of(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
-async def set_rule(change: Fetch, rule_id: str, rule: AnyRule, managed_by: ManagedBy) -> None:
-    """Stores a checked rule (rules.check). Raises Problem (422) for an invalid pattern."""
+async def set_rule(change: Fetch, rule_id: str, rule: AnyRule, managed_by: ManagedBy, seen: str | None = None) -> None:
+    """Stores a checked rule (rules.check). Raises Problem (422) for an invalid pattern, and (412) where `seen` is the
+    version of another one."""
     try:
         await change(
-            _SET_RULE, rule_id, rule.kind, json_of(rules.spec_of(rule)), rule.severity, rule.enabled, managed_by
+            _SET_RULE, rule_id, rule.kind, json_of(rules.spec_of(rule)), rule.severity, rule.enabled, managed_by, seen
         )
     except asyncpg.InvalidRegularExpressionError:
         raise bad_pattern() from None

@@ -68,15 +68,21 @@ CREATE OR REPLACE FUNCTION linkbeat.plan_of(rule jsonb) RETURNS linkbeat.alert_p
     FROM linkbeat.rule_parameters(rule ->> 'kind', rule) p
 $$;
 
+CREATE OR REPLACE FUNCTION linkbeat.rule_json(r linkbeat.alert_rules) RETURNS jsonb LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN to_jsonb(r) - '{rule_id,revision}'::text[];
+
 -- Writes a rule; what it has fired stays. False where it was exactly so already. `new_spec` is checked by the service; a
--- pattern or number that cannot be read raises here, before it could stop every turn.
+-- pattern or number that cannot be read raises here, before it could stop every turn. `seen`: the version that the caller
+-- saw (linkbeat.check_version).
 CREATE OR REPLACE FUNCTION linkbeat.set_alert_rule(
     of_rule text, new_kind text, new_spec jsonb, new_severity text DEFAULT 'warning', new_enabled boolean DEFAULT true,
-    new_managed_by text DEFAULT 'api'
+    new_managed_by text DEFAULT 'api', seen text DEFAULT NULL
 ) RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     plan linkbeat.alert_plans;
 BEGIN
+    PERFORM linkbeat.take_turn('alert rule', of_rule);
+    PERFORM linkbeat.check_version((SELECT linkbeat.rule_json(r) FROM linkbeat.alert_rules r WHERE r.rule_id = of_rule), seen);
     INSERT INTO linkbeat.alert_rules AS r (rule_id, kind, spec, severity, managed_by, enabled)
     VALUES (of_rule, new_kind, new_spec, new_severity, new_managed_by, new_enabled)
     ON CONFLICT (rule_id) DO UPDATE SET
@@ -93,9 +99,11 @@ BEGIN
 END $$;
 
 -- False where there is none. The next turn closes its alerts.
-CREATE OR REPLACE FUNCTION linkbeat.delete_alert_rule(of_rule text) RETURNS boolean
+CREATE OR REPLACE FUNCTION linkbeat.delete_alert_rule(of_rule text, seen text DEFAULT NULL) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
+    PERFORM linkbeat.take_turn('alert rule', of_rule);
+    PERFORM linkbeat.check_version((SELECT linkbeat.rule_json(r) FROM linkbeat.alert_rules r WHERE r.rule_id = of_rule), seen);
     DELETE FROM linkbeat.alert_rules WHERE rule_id = of_rule;
     RETURN FOUND;
 END $$;

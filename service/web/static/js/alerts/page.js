@@ -112,8 +112,15 @@ function showRules() {
   const firing = new Map(rules.map((rule) => [rule.id, alerts.filter((one) => one.rule === rule.id && one.state === "firing").length]));
   showTable("rule-list", ruleTable(rules, firing, {
     units: choice("units"),
-    onSwitch: (rule, isOn) => changing(ruleList, () => put("/api/v1/alert-rules/{rule_id}", { path: { rule_id: rule.id }, body: { ...asSent(rule), enabled: isOn } })),
-    onEdit: (rule) => open(`Change ${rule.id}`, ruleForm(rule, { channels: channels.map((one) => one.id), onSaved: () => saved(ruleList) })),
+    // As it is now: the list may be older than what somebody else has changed.
+    onSwitch: ({ id }, isOn) => changing(ruleList, async () => {
+      const rule = await get("/api/v1/alert-rules/{rule_id}", { path: { rule_id: id } });
+      await put("/api/v1/alert-rules/{rule_id}", { path: { rule_id: id }, body: { ...asSent(rule), enabled: isOn }, seen: rule });
+    }),
+    onEdit: ({ id }) => attempt(problem, async () => {
+      const rule = await get("/api/v1/alert-rules/{rule_id}", { path: { rule_id: id } });
+      open(`Change ${id}`, ruleForm(rule, { channels: channels.map((one) => one.id), onSaved: () => saved(ruleList) }));
+    }),
     onRemove: (rule) => removing(rule.id, ruleList, () => remove("/api/v1/alert-rules/{rule_id}", { path: { rule_id: rule.id } })),
   }));
 }

@@ -16,7 +16,7 @@ const ID = "[A-Za-z0-9._\\-]{1,100}";
 const OF_INTERFACES = new Set(["link", "rate", "errors", "filesystem"]);
 
 /**
- * @param {Rule | null} rule null: a new one
+ * @param {Rule | null} rule the answer with it, whose version is replaced; null: a new one
  * @param {{ channels: string[], onSaved: () => void }} options `channels`: the names of those that there are
  */
 export function ruleForm(rule, { channels, onSaved }) {
@@ -91,7 +91,7 @@ export function ruleForm(rule, { channels, onSaved }) {
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     attempt(problem, async () => {
-      await put("/api/v1/alert-rules/{rule_id}", { path: { rule_id: id.input.value.trim() }, body: read() });
+      await put("/api/v1/alert-rules/{rule_id}", { path: { rule_id: id.input.value.trim() }, body: read(), seen: rule });
       onSaved();
     }, form.querySelector("[type=submit]"));
   });
