@@ -1,6 +1,6 @@
 """The application: the only module that imports all the others."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -38,7 +38,21 @@ from service.database.reading import reading, wall_time
 from service.database.replicas import Replicas, ReplicatedDatabase
 from service.database.series_links import SeriesLinks
 from service.database.zones import Zones
-from service.fleet import agents, exposition, interfaces, labels, linking, naming, overview, removal, servers
+from service.fleet import (
+    agents,
+    aliases,
+    exposition,
+    interface_labels,
+    interfaces,
+    labels,
+    linking,
+    naming,
+    overview,
+    removal,
+    servers,
+    succession,
+)
+from service.fleet.aliases import by_own_id
 from service.fleet.removal import Removals
 from service.http.errors import EXCEPTION_HANDLERS, PRIVATE, on_http_exception
 from service.http.numbers import with_plain_numbers
@@ -67,6 +81,7 @@ class Linkbeat(Litestar):
 
     end_waits   answers those whose requests wait for something to happen; called when the service is about to end
     leave       told of the caller once a request has been answered
+    aliases     other ids of servers, which requests may name
     wrote       the Set-Cookie header for a browser that has changed something, where there are replicas
     """
 
@@ -76,6 +91,7 @@ class Linkbeat(Litestar):
         beside: dict[str, ASGIApp],
         end_waits: Callable[[], None],
         leave: Callable[[Caller], None],
+        aliases: Callable[[], Mapping[str, str]],
         wrote: Callable[[Scope], str] | None = None,
         **options: Any,
     ) -> None:
@@ -83,6 +99,7 @@ class Linkbeat(Litestar):
         self._wrote = wrote
         self._beside = beside
         self._leave = leave
+        self._aliases = aliases
         self.end_waits = end_waits
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # requests and the lifespan alike
@@ -93,6 +110,8 @@ class Linkbeat(Litestar):
         if handler is not None:
             await handler(scope, receive, send)
             return
+        if known := self._aliases():
+            by_own_id(scope, known)
         try:
             await super().__call__(scope, receive, _private(send, scope, self._wrote))
         finally:
@@ -241,10 +260,11 @@ def create_app(
     app = Linkbeat(
         beside=ingest.routes(
             parts.ingest, parts.configurations, parts.identity, parts.metrics,
-            timedelta(days=settings.oldest_heartbeat_days),
+            timedelta(days=settings.oldest_heartbeat_days), parts.series_links,
         ),
         end_waits=parts.live.end,
         leave=parts.identity.leave,
+        aliases=lambda: parts.series_links.aliases,
         wrote=wrote if parts.replicas else None,
         route_handlers=[
             at_root,
@@ -263,8 +283,11 @@ def create_app(
                     servers.router(database),
                     interfaces.router(database, parts.zones, clock, parts.series_links),
                     labels.router(database, writing, parts.answers),
+                    interface_labels.router(database, writing, parts.answers),
                     naming.router(database),
                     linking.router(database, writing, parts.answers, parts.series_links),
+                    aliases.router(database, writing, parts.series_links),
+                    succession.router(database, writing, parts.answers, parts.series_links),
                     agents.router(database, writing, parts.configurations),
                     overview.router(parts.reader, parts.sparklines.database, parts.live),
                     access.router(database, writing, parts.tokens, parts.hasher),

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 from litestar import Litestar, post, put
+from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.spec import (
     Example,
@@ -30,8 +31,10 @@ from service.alerts import rules
 from service.alerts.channels import kinds
 from service.alerts.mutes import Mute
 from service.command import PREFIX
+from service.fleet.interface_labels import NewInterfaceLabels
 from service.fleet.labels import NewLabels
 from service.fleet.linking import NewLink
+from service.fleet.succession import NewSuccession
 from service.http.errors import MEDIA_TYPE
 from service.http.problems import problems
 from service.ingest.routes import BatchAnswer, HeartbeatAnswer
@@ -43,10 +46,17 @@ AS_OF = "Linkbeat-As-Of"
 EXAMPLES = Path(__file__).with_name("examples.json")
 
 # Objects that are replaced as a whole and have a version.
-VERSIONED = tuple(f"/api/v1/servers/{{server_id}}/{name}" for name in ("config", "labels", "quota"))
+VERSIONED = (
+    *(
+        f"/api/v1/servers/{{server_id}}/{name}"
+        for name in ("config", "interfaces/{name}/labels", "labels", "quota", "succession")
+    ),
+    "/api/v1/alert-rules/{rule_id}",
+)
 _IN_PATH = {
     "server_id": "The id of the server.",
     "link_id": "The id of the link.",
+    "alias": "The other id.",
     "name": "The name of the interface, percent-encoded.",
 }
 
@@ -170,6 +180,26 @@ def _docstrings(kind: type[msgspec.Struct]) -> dict[str, str]:
     return found
 
 
+def _bodies_of_alerts() -> list[HTTPRouteHandler]:
+    @put("/api/v1/alert-rules/{rule_id:str}", sync_to_thread=False)
+    def alert_rule(rule_id: FromPath[str], data: JSONBody[rules.AnyRule]) -> None:
+        raise NotImplementedError(rule_id, data)
+
+    @post("/api/v1/alert-rules/test", sync_to_thread=False)
+    def alert_rule_test(data: JSONBody[rules.AnyRule]) -> None:
+        raise NotImplementedError(data)
+
+    @put("/api/v1/alert-channels/{channel_id:str}", sync_to_thread=False)
+    def alert_channel(channel_id: FromPath[str], data: JSONBody[kinds.Channel]) -> None:
+        raise NotImplementedError(channel_id, data)
+
+    @put("/api/v1/alert-mutes/{mute_id:str}", sync_to_thread=False)
+    def alert_mute(mute_id: FromPath[str], data: JSONBody[Mute]) -> None:
+        raise NotImplementedError(mute_id, data)
+
+    return [alert_rule, alert_rule_test, alert_channel, alert_mute]
+
+
 def _describe_bodies(document: OpenAPI) -> None:
     """Lets Litestar describe handlers with the same signatures."""
     errors = problems(400, 401, 403, 408, 413, 415, 422, 429, 503)
@@ -200,12 +230,20 @@ def _describe_bodies(document: OpenAPI) -> None:
     def labels(server_id: FromPath[str], data: JSONBody[NewLabels]) -> None:
         raise NotImplementedError(server_id, data)
 
-    @post("/api/v1/servers/{server_id:str}/links", sync_to_thread=False)
+    @put("/api/v1/servers/{server_id:str}/interfaces/{name:str}/labels", sync_to_thread=False)
+    def interface_labels(server_id: FromPath[str], name: FromPath[str], data: JSONBody[NewInterfaceLabels]) -> None:
+        raise NotImplementedError(server_id, name, data)
+
+    @post([f"/api/v1/servers/{{server_id:str}}/links{one}" for one in ("", "/preview")], sync_to_thread=False)
     def link(server_id: FromPath[str], data: JSONBody[NewLink]) -> None:
         raise NotImplementedError(server_id, data)
 
-    @post("/api/v1/servers/{server_id:str}/links/preview", sync_to_thread=False)
-    def link_preview(server_id: FromPath[str], data: JSONBody[NewLink]) -> None:
+    @put("/api/v1/servers/{server_id:str}/succession", sync_to_thread=False)
+    def succession(server_id: FromPath[str], data: JSONBody[NewSuccession]) -> None:
+        raise NotImplementedError(server_id, data)
+
+    @post("/api/v1/servers/{server_id:str}/succession/preview", sync_to_thread=False)
+    def succession_preview(server_id: FromPath[str], data: JSONBody[NewSuccession]) -> None:
         raise NotImplementedError(server_id, data)
 
     @post("/api/v1/tokens", sync_to_thread=False)
@@ -224,30 +262,14 @@ def _describe_bodies(document: OpenAPI) -> None:
     def enroll(data: JSONBody[Enrolling]) -> None:
         raise NotImplementedError(data)
 
-    @put("/api/v1/alert-rules/{rule_id:str}", sync_to_thread=False)
-    def alert_rule(rule_id: FromPath[str], data: JSONBody[rules.AnyRule]) -> None:
-        raise NotImplementedError(rule_id, data)
-
-    @post("/api/v1/alert-rules/test", sync_to_thread=False)
-    def alert_rule_test(data: JSONBody[rules.AnyRule]) -> None:
-        raise NotImplementedError(data)
-
-    @put("/api/v1/alert-channels/{channel_id:str}", sync_to_thread=False)
-    def alert_channel(channel_id: FromPath[str], data: JSONBody[kinds.Channel]) -> None:
-        raise NotImplementedError(channel_id, data)
-
-    @put("/api/v1/alert-mutes/{mute_id:str}", sync_to_thread=False)
-    def alert_mute(mute_id: FromPath[str], data: JSONBody[Mute]) -> None:
-        raise NotImplementedError(mute_id, data)
-
     @post("/api/v1/pictures", sync_to_thread=False)
     def picture(data: JSONBody[NewPicture]) -> None:
         raise NotImplementedError(data)
 
     described = Litestar(
         [
-            heartbeat, heartbeats, config, quota, labels, link, link_preview, token, enrolment, server, enroll, picture,
-            alert_rule, alert_rule_test, alert_channel, alert_mute,
+            heartbeat, heartbeats, config, quota, labels, link, interface_labels, succession, succession_preview, token,
+            enrolment, server, enroll, picture, *_bodies_of_alerts(),
         ],
         openapi_config=OpenAPIConfig(title="", version=""),
         logging_config=None,

@@ -556,6 +556,12 @@ declare namespace Api {
     "folded_into": string | null;
     "os_name": string;
     "carrier_changes": number | null;
+    "display_name": string | null;
+  }
+  interface InterfaceLabels {
+    "server_id": string;
+    "interface": string;
+    "display_name": string | null;
   }
   interface InterfaceLink {
     "id": number;
@@ -603,6 +609,7 @@ declare namespace Api {
     "is_folded": boolean;
     "folded_into": string | null;
     "os_name": string;
+    "display_name": string | null;
   }
   interface InterfaceStats {
     "server_id": string;
@@ -749,6 +756,9 @@ declare namespace Api {
     "expires_minutes"?: number;
     "name"?: string;
   }
+  interface NewInterfaceLabels {
+    "display_name"?: string | null;
+  }
   interface NewLabels {
     "display_name"?: string | null;
     "tags"?: Array<string>;
@@ -771,6 +781,10 @@ declare namespace Api {
     "server_id": string;
     "server_guid"?: string | null;
     "name"?: string;
+  }
+  interface NewSuccession {
+    "predecessor": string;
+    "since": string;
   }
   interface NewToken {
     "kind": "server" | "fleet" | "read" | "admin";
@@ -956,9 +970,19 @@ declare namespace Api {
     "display_name": string | null;
     "tags": Array<string>;
   }
+  interface ServerAliases {
+    "server_id": string;
+    "aliases": Array<string>;
+  }
   interface ServerPage {
     "servers": Array<Server>;
     "next": string | null;
+  }
+  interface ServerTotal {
+    "server_id": string;
+    "rx_bytes": number;
+    "tx_bytes": number;
+    "samples": number;
   }
   interface ServerUsage {
     "rx_bytes": number;
@@ -996,6 +1020,17 @@ declare namespace Api {
     "data": Array<Point>;
     "interfaces"?: Array<string>;
     "sums"?: Array<Sum>;
+  }
+  interface Succession {
+    "server_id": string;
+    "predecessor": string | null;
+    "since": string | null;
+    "successor": string | null;
+    "until": string | null;
+  }
+  interface SuccessionPreview {
+    "before": Array<ServerTotal>;
+    "after": Array<ServerTotal>;
   }
   interface Suggestion {
     "interface": string;
@@ -1200,14 +1235,17 @@ declare namespace Api {
     "/api/v1/servers": { asked: { query?: { "after"?: string | null; "limit"?: number | null; "order"?: "asc" | "desc" | null; "search"?: string | null; "sort"?: "id" | "hostname" | "last_seen" | null; "status"?: "online" | "offline" | null; "tag"?: Array<string> | null } }; answer: ServerPage };
     "/api/v1/servers/{server_id}": { asked: { path: { "server_id": string } }; answer: Server };
     "/api/v1/servers/{server_id}/agent": { asked: { path: { "server_id": string } }; answer: Agent };
+    "/api/v1/servers/{server_id}/aliases": { asked: { path: { "server_id": string } }; answer: ServerAliases };
     "/api/v1/servers/{server_id}/config": { asked: { path: { "server_id": string } }; answer: AgentConfig };
     "/api/v1/servers/{server_id}/interfaces": { asked: { path: { "server_id": string }; query?: { "after"?: string | null; "gone"?: boolean | null; "is_up"?: boolean | null; "kind"?: string | null; "limit"?: number | null; "search"?: string | null } }; answer: InterfacePage };
     "/api/v1/servers/{server_id}/interfaces/{name}": { asked: { path: { "name": string; "server_id": string } }; answer: Interface };
+    "/api/v1/servers/{server_id}/interfaces/{name}/labels": { asked: { path: { "name": string; "server_id": string } }; answer: InterfaceLabels };
     "/api/v1/servers/{server_id}/interfaces/{name}/stats": { asked: { path: { "name": string; "server_id": string }; query?: { "time_zone"?: string | null } }; answer: InterfaceStats };
     "/api/v1/servers/{server_id}/labels": { asked: { path: { "server_id": string } }; answer: Labels };
     "/api/v1/servers/{server_id}/links": { asked: { path: { "server_id": string } }; answer: InterfaceLinks };
     "/api/v1/servers/{server_id}/names": { asked: { path: { "server_id": string } }; answer: Names };
     "/api/v1/servers/{server_id}/quota": { asked: { path: { "server_id": string } }; answer: QuotaState };
+    "/api/v1/servers/{server_id}/succession": { asked: { path: { "server_id": string } }; answer: Succession };
     "/api/v1/session": { asked: {}; answer: SessionInfo };
     "/api/v1/system/definitions": { asked: {}; answer: Definitions };
     "/api/v1/system/health": { asked: {}; answer: SystemHealth };
@@ -1235,24 +1273,30 @@ declare namespace Api {
     "/api/v1/servers/{server_id}/links": { asked: { path: { "server_id": string }; body: NewLink }; answer: InterfaceLink };
     "/api/v1/servers/{server_id}/links/preview": { asked: { path: { "server_id": string }; body: NewLink }; answer: LinkPreview };
     "/api/v1/servers/{server_id}/report": { asked: { path: { "server_id": string } }; answer: ReportRequest };
+    "/api/v1/servers/{server_id}/succession/preview": { asked: { path: { "server_id": string }; body: NewSuccession }; answer: SuccessionPreview };
     "/api/v1/tokens": { asked: { body: NewToken }; answer: Created };
   }
   interface Put {
     "/api/v1/alert-channels/{channel_id}": { asked: { path: { "channel_id": string }; body: WebhookChannel | EmailChannel | AlertmanagerChannel | PingChannel | AppriseChannel }; answer: AlertChannel };
     "/api/v1/alert-mutes/{mute_id}": { asked: { path: { "mute_id": string }; body: Mute }; answer: AlertMute };
     "/api/v1/alert-rules/{rule_id}": { asked: { path: { "rule_id": string }; body: SilentRule | LinkRule | RateRule | QuotaRule | FilesystemRule | ErrorsRule | AccountRule | AgentRule }; answer: AlertRule };
+    "/api/v1/servers/{server_id}/aliases/{alias}": { asked: { path: { "alias": string; "server_id": string } }; answer: ServerAliases };
     "/api/v1/servers/{server_id}/config": { asked: { path: { "server_id": string }; body: AgentConfig }; answer: AgentConfig };
+    "/api/v1/servers/{server_id}/interfaces/{name}/labels": { asked: { path: { "name": string; "server_id": string }; body: NewInterfaceLabels }; answer: InterfaceLabels };
     "/api/v1/servers/{server_id}/labels": { asked: { path: { "server_id": string }; body: NewLabels }; answer: Labels };
     "/api/v1/servers/{server_id}/quota": { asked: { path: { "server_id": string }; body: Quota }; answer: QuotaState };
+    "/api/v1/servers/{server_id}/succession": { asked: { path: { "server_id": string }; body: NewSuccession }; answer: Succession };
   }
   interface Delete {
     "/api/v1/alert-channels/{channel_id}": { asked: { path: { "channel_id": string } }; answer: null };
     "/api/v1/alert-mutes/{mute_id}": { asked: { path: { "mute_id": string } }; answer: null };
     "/api/v1/alert-rules/{rule_id}": { asked: { path: { "rule_id": string } }; answer: null };
     "/api/v1/servers/{server_id}": { asked: { path: { "server_id": string } }; answer: null };
+    "/api/v1/servers/{server_id}/aliases/{alias}": { asked: { path: { "alias": string; "server_id": string } }; answer: null };
     "/api/v1/servers/{server_id}/config": { asked: { path: { "server_id": string } }; answer: null };
     "/api/v1/servers/{server_id}/links/{link_id}": { asked: { path: { "link_id": string; "server_id": string } }; answer: null };
     "/api/v1/servers/{server_id}/quota": { asked: { path: { "server_id": string } }; answer: null };
+    "/api/v1/servers/{server_id}/succession": { asked: { path: { "server_id": string } }; answer: null };
     "/api/v1/tokens/{token_id}": { asked: { path: { "token_id": string } }; answer: null };
   }
 }

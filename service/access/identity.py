@@ -6,7 +6,7 @@ requires `read`, and `admin` if it is not a GET, so that a forgotten scope never
 
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from hmac import compare_digest
 from math import ceil
 from typing import Any, Literal, get_args
@@ -96,9 +96,9 @@ class Caller:
         address."""
         return self.token_id, "" if self.kind == "server" else self.peer
 
-    def check_report(self, heartbeat: Heartbeat) -> None:
-        """Raises Problem (403) if the caller may not report this heartbeat."""
-        if self.server_id is not None and heartbeat.server_id != self.server_id:
+    def check_report(self, heartbeat: Heartbeat, aliases: Mapping[str, str]) -> None:
+        """Raises Problem (403) if the caller may not report this heartbeat. `aliases`: the server of each other id."""
+        if self.server_id is not None and heartbeat.server_id != aliases.get(self.server_id, self.server_id):
             self._refuse(heartbeat, f"this token belongs to server {self.server_id!r}")
         if self.guid is not None and heartbeat.server_guid not in (None, self.guid):
             self._refuse(heartbeat, "server_guid does not match X-Server-GUID")

@@ -5,11 +5,7 @@ from service.http.errors import Problem
 from service.http.parameters import MAX_NAMES, MAX_TAGS_WANTED
 
 _KNOWN = "SELECT 1 FROM servers WHERE server_id = $1"
-_CALLED = """
-SELECT interface_name FROM interface_names n
-WHERE server_id = $1 AND os_name = $2 AND until IS NULL AND interface_name <> os_name
-  AND NOT EXISTS (SELECT FROM interface_names s WHERE s.server_id = n.server_id AND s.interface_name = n.os_name)
-"""
+_CALLED = "SELECT linkbeat.series_called(of_server => $1, name => $2)"
 
 
 def storable(name: str) -> str:
@@ -37,9 +33,10 @@ def unknown_server(server_id: str) -> Problem:
 
 
 async def series_called(database: Database, server_id: str, name: str) -> str | None:
-    """The series of the interface that the system calls so now; None if a series itself has that name, or none."""
-    rows = await database.fetch(_CALLED, storable(server_id), storable(name))
-    return rows[0]["interface_name"] if rows else None
+    """The series of the interface with that display name, or that the system calls so now; None if a series itself has
+    that name, or none."""
+    ((found,),) = await database.fetch(_CALLED, storable(server_id), storable(name))
+    return None if found is None else str(found)
 
 
 async def check_known(database: Database, server_id: str) -> None:

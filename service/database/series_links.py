@@ -1,4 +1,5 @@
-"""Links of series: which servers have any, and the SQL that follows them (sql/view/linked_traffic.sql)."""
+"""Links of series and other ids of servers: which servers have any, and the SQL that follows links
+(sql/view/linked_traffic.sql)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -6,18 +7,20 @@ from typing import Any
 import msgspec
 
 from service.database.follow import PolledCache
-from service.database.names import storable
+from service.database.names import series_called, storable
 from service.database.pool import Database
 
 STALE_SECONDS = 5.0  # a read waits for a poll that has been due for so long
 
-# All links in one statement if any has changed, otherwise one empty row.
+# All links and aliases in one statement if any has changed, otherwise one empty row.
 CHANGED = """
 SELECT i.links_revision AS revision, m.server_id, m.series, m.into_server_id, m.into_series,
        m.since = '-infinity' AND m.until = 'infinity' AS is_whole,
        EXISTS (SELECT FROM linkbeat.series_links l
                WHERE l.server_id = m.server_id AND l.series = m.series AND l.into_series = m.into_series
-                 AND l.is_sum) AS is_sum
+                 AND l.is_sum) AS is_sum,
+       CASE WHEN i.links_revision <> $1 THEN (
+           SELECT jsonb_object_agg(a.alias, a.server_id)::text FROM linkbeat.server_aliases a) END AS aliases
 FROM linkbeat.installation i LEFT JOIN linkbeat.series_map m ON i.links_revision <> $1
 """
 _LINKED = "SELECT linkbeat.linked_servers()"
@@ -37,6 +40,8 @@ Sums = list[Sum] | msgspec.UnsetType
 class SeriesLinks(PolledCache):
     """A cache of which servers have links, at most STALE_SECONDS old.
 
+    aliases  the server of each alias
+
     Whoever reads a server without links sends the statement that there would be if there were no links at all.
     """
 
@@ -46,6 +51,12 @@ class SeriesLinks(PolledCache):
         self._linked: frozenset[str] = frozenset()
         self._whole: dict[str, dict[str, str]] = {}
         self._sums: dict[str, list[Sum]] = {}
+        self.aliases: Mapping[str, str] = {}
+
+    @property
+    def are_known(self) -> bool:
+        """Waits for the first poll: before it, an alias would be a server of its own."""
+        return self._revision >= 0
 
     async def take(self) -> None:
         rows = await self._database.fetch(CHANGED, self._revision)
@@ -64,6 +75,7 @@ class SeriesLinks(PolledCache):
         self._sums = {}
         for (server_id, name), names in sorted(summed.items()):
             self._sums.setdefault(server_id, []).append(Sum(server_id, name, sorted(names)))
+        self.aliases = msgspec.json.decode(rows[0]["aliases"] or "{}", type=dict[str, str])
         self._revision = rows[0]["revision"]
 
     async def of(self, *server_ids: str) -> "Linked":
@@ -128,3 +140,10 @@ class Linked:
 
 
 _NONE = Linked(-1, (), (), {})
+
+
+async def series_asked_for(database: Database, linked: Linked, server_id: str, name: str) -> str:
+    """The series that `interface=` asks for: by its name, by the interface's display name, or by what the system calls
+    it now; or the one that all samples of it are linked into."""
+    known = storable(name)
+    return linked.series(await series_called(database, server_id, known) or known)

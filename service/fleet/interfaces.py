@@ -28,7 +28,7 @@ _COLUMNS = """
     i.delta_kind, i.elapsed_seconds, i.rx_bytes_counter AS rx_bytes, i.tx_bytes_counter AS tx_bytes,
     i.rx_packets_counter AS rx_packets, i.tx_packets_counter AS tx_packets, i.rx_errors_counter AS rx_errors,
     i.tx_errors_counter AS tx_errors, i.rx_dropped_counter AS rx_dropped, i.tx_dropped_counter AS tx_dropped,
-    i.folded_into, i.os_name, i.carrier_changes
+    i.folded_into, i.os_name, i.carrier_changes, i.display_name
 """
 _LIST = f"""
 SELECT {_COLUMNS} FROM server_overview s
@@ -37,8 +37,9 @@ WHERE s.server_id = $1 ORDER BY i.interface_name COLLATE "C" LIMIT $2
 """
 _ONE = f"""
 SELECT {_COLUMNS} FROM server_overview s
-LEFT JOIN interface_overview i ON i.server_id = s.server_id AND (i.interface_name = $2 OR i.os_name = $2)
-WHERE s.server_id = $1 ORDER BY i.interface_name <> $2, i.is_current DESC, i.interface_name LIMIT 1
+LEFT JOIN interface_overview i ON i.server_id = s.server_id AND $2 IN (i.interface_name, i.display_name, i.os_name)
+WHERE s.server_id = $1
+ORDER BY i.interface_name <> $2, i.display_name IS DISTINCT FROM $2, i.is_current DESC, i.interface_name LIMIT 1
 """
 _CHANGE = "SELECT interface_last_change($1, $2, $3) AS changed_at"
 _SUMS = (
@@ -65,6 +66,7 @@ class Interface(msgspec.Struct, frozen=True):
 
     name             of its series: the first name under which the device was seen
     os_name          what the operating system called it in that heartbeat
+    display_name     the name that an administrator gave it; null: none
     time             time of that heartbeat, by the agent's clock
     is_current       the server's newest heartbeat contains it; false: it has disappeared
     is_lowest        no other interface of the server is below it; the server's traffic is the sum over these
@@ -104,6 +106,7 @@ class Interface(msgspec.Struct, frozen=True):
     folded_into: str | None
     os_name: str
     carrier_changes: int | None
+    display_name: str | None
 
 
 class InterfacePage(msgspec.Struct, frozen=True):

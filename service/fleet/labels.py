@@ -27,6 +27,11 @@ FROM servers s LEFT JOIN linkbeat.server_labels l USING (server_id) WHERE s.serv
 _SET = "linkbeat.set_labels(of_server => $1, new_display_name => $2, new_tags => $3::text[], seen => $4) AS is_known"
 
 
+DisplayName = Annotated[
+    str, Meta(pattern=r"^(?! )[^\x00-\x1f\x7f-\x9f]{1,100}(?<! )\Z", description="1 to 100 characters.")
+]
+
+
 class NewLabels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What an administrator sets for a server.
 
@@ -34,13 +39,7 @@ class NewLabels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tags          words and key=value pairs, one for each key; they take precedence over the agent's own
     """
 
-    display_name: (
-        Annotated[
-            str,
-            Meta(pattern=r"^(?! )[^\x00-\x1f\x7f-\x9f]{1,100}(?<! )\Z", description="1 to 100 characters."),
-        ]
-        | None
-    ) = None
+    display_name: DisplayName | None = None
     tags: Annotated[list[Tag], Meta(max_length=MAX_TAGS)] = []
 
 

@@ -30,7 +30,7 @@ _PREVIEW = f"linkbeat.preview_link({_ARGUMENTS})::text AS preview"
 _DELETE = "linkbeat.delete_link(of_server => $1, number => $2) AS is_known"
 _NO_SERIES, _LINKED, _OVERLAP = "LB404", "LB409", "LB410"  # sql/function/series_links.sql
 _NUMBER = re.compile(r"[0-9]{1,18}")
-_FIRST, _LAST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+FIRST, LAST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
 Moment = Annotated[datetime, Meta(tz=True)]
 Name = Annotated[str, Meta(min_length=1, max_length=255)]
@@ -175,7 +175,7 @@ def _check(new: NewLink) -> None:
             raise Problem.invalid(field, "expected an interface, not the sum over short-lived ones")
     for field in ("since", "until"):
         moment = getattr(new, field)
-        if moment is not None and not _FIRST <= moment <= _LAST:
+        if moment is not None and not FIRST <= moment <= LAST:
             raise Problem.invalid(field, "expected a time between the years 2000 and 2200")
     if new.since is not None and new.until is not None and new.since >= new.until:
         raise Problem.invalid("until", "expected a time after `since`")
@@ -202,11 +202,12 @@ async def _refusals(change: Fetch, function: str, server_id: str, *arguments: An
             overlap = msgspec.json.decode(raised.detail or "", type=Overlap)
             raise Problem(
                 "overlap",
-                f"{interface!r} and {into!r} both have samples from {_text(overlap.since)} to {_text(overlap.until)} "
+                f"{interface!r} and {into!r} both have samples from {utc(overlap.since)} to {utc(overlap.until)} "
                 f"({overlap.samples} of each): limit the link to a time without them, or set `sum` to add them",
             ) from None
         raise
 
 
-def _text(moment: datetime) -> str:
+def utc(moment: datetime) -> str:
+    """For people: in UTC, with a Z."""
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -40,7 +40,9 @@ CROSS JOIN LATERAL (
                'rx_dropped', linkbeat.unsigned(rx_dropped), 'tx_dropped', linkbeat.unsigned(tx_dropped),
                'is_up', is_up, 'kind', kind, 'stacked_on', linkbeat.names_below(stacked_on),
                'speed_mbps', speed_mbps, 'operstate', operstate, 'os_name', coalesce(os_name, interface_name),
-               'carrier_changes', carrier_changes,
+               'carrier_changes', carrier_changes, 'display_name', (
+                   SELECT n.display_name FROM linkbeat.interface_labels n
+                   WHERE n.server_id = s.server_id AND n.series = interface_name),
                'rx_bps', linkbeat.bps(rx_bytes_delta, elapsed_ms, delta_kind),
                'tx_bps', linkbeat.bps(tx_bytes_delta, elapsed_ms, delta_kind),
                'delta_kind', delta_kind, 'elapsed_seconds', CASE WHEN elapsed_ms > 0 THEN elapsed_ms / 1000.0 END,
@@ -82,6 +84,7 @@ class InterfaceState(NetworkInterface, frozen=True, kw_only=True):
     """An interface of the newest heartbeat, and its traffic since the previous sample.
 
     name             of its series: the first name under which the device was seen; os_name: what it is called now
+    display_name     the name that an administrator gave it; null: none
     rx_bps, tx_bps   bits per second; null: unknown
     delta_kind       how they were derived: first, normal, gap, reboot, reset, wrap, dip, glitch or
                      rejected (docs/counters.md)
@@ -98,6 +101,7 @@ class InterfaceState(NetworkInterface, frozen=True, kw_only=True):
     is_folded: bool
     folded_into: str | None
     os_name: str
+    display_name: str | None
 
 
 class Server(msgspec.Struct, frozen=True):

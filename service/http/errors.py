@@ -28,6 +28,7 @@ CODES: dict[str, tuple[int, str]] = {
     "method_not_allowed": (405, "The resource does not support this method"),
     "server_exists": (409, "The server already exists"),
     "linked": (409, "A link applies to the interface already"),
+    "replaced": (409, "The server was replaced by another one already"),
     "overlap": (409, "Both interfaces have samples at the same time"),
     "managed_by_file": (409, "A file manages the resource"),
     "changed": (412, "The resource was changed by somebody else"),

@@ -23,7 +23,12 @@ ServerNames = Annotated[
     QueryParameter(description=f"Only these servers; may be repeated up to {MAX_NAMES} times."),
 ]
 
-InterfaceFilter = Annotated[str | None, QueryParameter(description="Only this interface.", max_length=255)]
+InterfaceFilter = Annotated[
+    str | None,
+    QueryParameter(
+        description="Only this interface: its series, its display name, or its name in the system.", max_length=255
+    ),
+]
 
 MAX_TAGS_WANTED = 20
 

@@ -6,7 +6,7 @@ tenth, and Litestar answers 500 to bodies that are nested too deeply or are not 
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from time import perf_counter
 
@@ -15,6 +15,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 
 from service.access.identity import Caller, Identity
 from service.database.pool import RETRY_AFTER_SECONDS
+from service.database.series_links import SeriesLinks
 from service.http.body import ACCEPTED, JSON_TYPES, content, read
 from service.http.budget import SMALL_BYTES, Budget, Held
 from service.http.errors import MEDIA_TYPE, PRIVATE, FieldError, Problem
@@ -83,6 +84,7 @@ def routes(
     identity: Identity,
     metrics: Metrics,
     oldest: timedelta,
+    links: SeriesLinks,
 ) -> dict[str, ASGIApp]:
     """POST /api/v1/agents/heartbeat and /heartbeats."""
 
@@ -94,10 +96,13 @@ def routes(
         body = await read(scope, receive, MAX_HEARTBEAT_BYTES, is_gzip=is_gzip, held=held)
         now = datetime.now(UTC)
         heartbeat = decode_heartbeat(body, now=now, oldest=oldest)
-        caller.check_report(heartbeat)
         configs = configurations
-        if not configs.are_known:
+        if not (configs.are_known and links.are_known):
             await configs.refresh()
+            await links.refresh()
+        if links.aliases:
+            heartbeat = _by_own_id(heartbeat, links.aliases)
+        caller.check_report(heartbeat, links.aliases)
         time = heartbeat.timestamp
         skew_ms = None if time is None else (now - time) // _MILLISECOND
         stored = await ingest.store(heartbeat, time or now, skew_ms=skew_ms)
@@ -111,7 +116,9 @@ def routes(
         media_type, is_gzip = content(scope, JSON_TYPES | _LINES_TYPES)
         body = await read(scope, receive, MAX_BATCH_BYTES, is_gzip=is_gzip, held=held)
         records = split_batch(body, lines=media_type in _LINES_TYPES)
-        answer = await _store_batch(ingest, records, oldest, caller)
+        if not links.are_known:
+            await links.refresh()
+        answer = await _store_batch(ingest, records, oldest, caller, links.aliases)
         metrics.rejected.update(record.code for record in answer.rejected)
         return _encode(answer)
 
@@ -124,8 +131,14 @@ def routes(
     return {"/api/v1/agents/heartbeat": heartbeat, "/api/v1/agents/heartbeats": heartbeats}
 
 
+def _by_own_id(heartbeat: Heartbeat, aliases: Mapping[str, str]) -> Heartbeat:
+    """The heartbeat as the server's whose alias it has."""
+    own = aliases.get(heartbeat.server_id)
+    return heartbeat if own is None else msgspec.structs.replace(heartbeat, server_id=own)
+
+
 async def _store_batch(
-    ingest: Ingest, records: list[bytes | msgspec.Raw], oldest: timedelta, caller: Caller
+    ingest: Ingest, records: list[bytes | msgspec.Raw], oldest: timedelta, caller: Caller, aliases: Mapping[str, str]
 ) -> BatchAnswer:
     """Stores the valid records; an invalid record does not affect the others.
 
@@ -138,8 +151,8 @@ async def _store_batch(
     decoded = 0
     for index, record in enumerate(records):
         try:
-            heartbeat = decode_heartbeat(bytes(record), now=now, oldest=oldest)
-            caller.check_report(heartbeat)
+            heartbeat = _by_own_id(decode_heartbeat(bytes(record), now=now, oldest=oldest), aliases)
+            caller.check_report(heartbeat, aliases)
             accepted.append((index, heartbeat))
             decoded += len(record)
             if decoded >= DECODED_AT_ONCE:

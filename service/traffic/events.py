@@ -10,7 +10,7 @@ from litestar.params import QueryParameter
 from service.clock import Clock
 from service.database.names import check_known, storable
 from service.database.pool import Database
-from service.database.series_links import SeriesLinks, Sums
+from service.database.series_links import SeriesLinks, Sums, series_asked_for
 from service.http import cursor
 from service.http.parameters import After, InterfaceFilter, Rows
 from service.http.problems import problems
@@ -100,7 +100,7 @@ def router(database: Database, clock: Clock, links: SeriesLinks) -> Router:
                 f"FROM {of_links} GROUP BY 1, 2, 3) AS hours"
             )
             samples = "linked_samples($1, hour.bucket, hour.bucket + INTERVAL '1 hour', hour.interface_name)"
-        which = linked.series(storable(interface)) if interface is not None else None
+        which = await series_asked_for(database, linked, server, interface) if interface is not None else None
         if which is not None:
             arguments.append(which)
             where = f"AND interface_name = ${len(arguments)}"

@@ -23,7 +23,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from service.access.identity import Caller
 from service.database.names import names_of, storable, unknown_server, wanted_tags
 from service.database.pool import Database
-from service.database.series_links import Linked, SeriesLinks
+from service.database.series_links import Linked, SeriesLinks, series_asked_for
 from service.http.conditional import accepts_gzip
 from service.http.errors import Problem
 from service.http.log_limit import limited
@@ -211,7 +211,9 @@ def router(database: Database, links: SeriesLinks) -> Router:
         # Of the servers that are asked for and of the others alike: more may have links by the time that they are read.
         linked = await links.of(*(selection.servers or ()))
         if selection.servers is not None and len(selection.servers) == 1 and selection.interfaces is not None:
-            names = sorted({linked.series(name) for name in selection.interfaces})
+            names = sorted(
+                {await series_asked_for(database, linked, selection.servers[0], name) for name in selection.interfaces}
+            )
             selection = msgspec.structs.replace(selection, interfaces=names)
         reading = _Reading(database, selection, writer, linked)
         return _Answer(exports, reading, f"linkbeat-traffic-{bucket}.{format}")

@@ -11,7 +11,7 @@ from litestar.params import QueryParameter
 from service.clock import Clock
 from service.database.names import check_known, storable
 from service.database.pool import Database
-from service.database.series_links import Linked, SeriesLinks, Sums
+from service.database.series_links import Linked, SeriesLinks, Sums, series_asked_for
 from service.http import cursor
 from service.http.errors import Problem
 from service.http.parameters import After, InterfaceFilter, Rows, ServerFilter
@@ -150,7 +150,11 @@ def router(database: Database, clock: Clock, links: SeriesLinks) -> Router:
             start = max(start, _ceil(at[0], step))
         linked = await (links.of(server) if server is not None else links.of())
         if interface is not None:
-            interface = linked.series(storable(interface))
+            interface = (
+                linked.series(storable(interface))
+                if server is None
+                else await series_asked_for(database, linked, server, interface)
+            )
         rows: list[asyncpg.Record] = []
         # One series has at most one row per bucket.
         is_one = server is not None and (interface is not None or group_by is not None)

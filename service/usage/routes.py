@@ -14,11 +14,11 @@ from litestar.params import FromPath, QueryParameter
 from service.clock import Clock
 from service.database.names import storable, unknown_server
 from service.database.pool import Database
-from service.database.series_links import SeriesLinks
+from service.database.series_links import SeriesLinks, series_asked_for
 from service.database.zones import Zones
 from service.http import cursor
 from service.http.errors import Problem
-from service.http.parameters import After, Limit, TimeZone
+from service.http.parameters import After, InterfaceFilter, Limit, TimeZone
 from service.http.problems import problems
 from service.settings import Settings
 from service.usage.answers import Day, FleetUsage, Month, ServerUsage, Usage, amount, by_day, by_interface, month_of
@@ -57,7 +57,7 @@ CROSS JOIN LATERAL ({at}) AS a
 CROSS JOIN LATERAL network_month(
     of_server => $1, at => a.at, first_day => $4, time_zone => $3, of_interface => $5, as_of => $2) m
 LEFT JOIN LATERAL network_percentile($1, m.since, least(m.until, time_bucket(INTERVAL '5 minutes', $2)), $5) p
-     ON greatest(m.since, s.first_seen) >= $6
+     ON greatest(m.since, linkbeat.account_since(s.server_id, s.first_seen)) >= $6
 WHERE s.server_id = $1
 """
 _THIS = "SELECT $2::timestamptz AS at"
@@ -140,7 +140,7 @@ def router(database: Database, zones: Zones, clock: Clock, settings: Settings, l
     @get("/{server_id:str}", summary="One server's usage", responses=problems(401, 404, 422, 503))
     async def one_server(
         server_id: FromPath[str],
-        interface: Annotated[str | None, QueryParameter(description="Only this interface.", max_length=255)] = None,
+        interface: InterfaceFilter = None,
         by: Annotated[Literal["day", "month"], QueryParameter(description="Unit of the entries.")] = "day",
         since: Annotated[
             date | None,
@@ -162,7 +162,8 @@ def router(database: Database, zones: Zones, clock: Clock, settings: Settings, l
         calendar = await calendar_of(time_zone, billing_day)
         first, last = _days(by, since, until, calendar)
         linked = await links.of(server_id)
-        who, which = storable(server_id), linked.series(storable(interface)) if interface is not None else None
+        who = storable(server_id)
+        which = await series_asked_for(database, linked, who, interface) if interface is not None else None
         of_months = (who, current, time_zone, billing_day, which, current - timedelta(days=settings.retain_1m_days))
         month = await database.fetch(_MONTHS.format(at=_THIS), *of_months)
         if not month:

@@ -1,4 +1,4 @@
--- Display names and tags of servers (sql/schema/labels.sql).
+-- Display names and tags of servers (sql/schema/labels.sql), display names of interfaces (sql/schema/interface_labels.sql).
 -- Replaceable: reapplied on every upgrade.
 
 -- The part of a tag before its '='; of a word, the word.
@@ -83,3 +83,50 @@ END $$;
 CREATE OR REPLACE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON linkbeat.server_labels
 FOR EACH ROW WHEN (pg_trigger_depth() = 0)
 EXECUTE FUNCTION linkbeat.audit_row('labels', 'server_id', 'server_id', '{server_id,changed_at}');
+
+CREATE OR REPLACE FUNCTION linkbeat.interface_label_json(l linkbeat.interface_labels) RETURNS jsonb LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN jsonb_build_object('display_name', (l).display_name);
+
+-- Names a series, or with null no longer. False where there is no such server.
+--   LB404  the server has no such series
+--   LB409  another interface of the server has that name: the detail is its series
+CREATE OR REPLACE FUNCTION linkbeat.set_interface_label(
+    of_server text, of_series text, new_display_name text, seen text DEFAULT NULL
+) RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    known text[];
+    other text;
+    was   linkbeat.interface_labels;
+BEGIN
+    -- A server that is removed meanwhile is waited for, and then not there.
+    SELECT interface_names INTO known FROM servers WHERE server_id = of_server FOR KEY SHARE;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    PERFORM linkbeat.take_turn('interface labels', of_server);
+    IF of_series <> ALL (coalesce(known, '{}')) THEN
+        RAISE EXCEPTION 'server % has no interface %', of_server, of_series USING ERRCODE = 'LB404';
+    END IF;
+    SELECT * INTO was FROM linkbeat.interface_labels l WHERE l.server_id = of_server AND l.series = of_series;
+    PERFORM linkbeat.check_version(linkbeat.interface_label_json(was), seen);
+    IF new_display_name IS NULL THEN
+        DELETE FROM linkbeat.interface_labels l WHERE l.server_id = of_server AND l.series = of_series;
+        RETURN true;
+    END IF;
+    SELECT t.series INTO other FROM (
+        SELECT l.series FROM linkbeat.interface_labels l WHERE l.server_id = of_server AND l.display_name = new_display_name
+        UNION ALL
+        SELECT i.interface_name FROM servers s CROSS JOIN LATERAL unnest(s.interfaces) i
+        WHERE s.server_id = of_server AND new_display_name IN (i.interface_name, i.os_name)
+    ) t WHERE t.series <> of_series LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'interface % has that name', other USING ERRCODE = 'LB409', DETAIL = other;
+    END IF;
+    INSERT INTO linkbeat.interface_labels (server_id, series, display_name) VALUES (of_server, of_series, new_display_name)
+    ON CONFLICT (server_id, series) DO UPDATE SET display_name = EXCLUDED.display_name, changed_at = clock_timestamp();
+    RETURN true;
+END $$;
+
+CREATE OR REPLACE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON linkbeat.interface_labels
+FOR EACH ROW WHEN (pg_trigger_depth() = 0)
+EXECUTE FUNCTION linkbeat.audit_row('interface-labels', 'series', 'server_id', '{server_id,series,changed_at}');

@@ -1,40 +1,80 @@
 -- Links of series (sql/schema/series_links.sql): what an administrator says of the past.
 -- Replaceable: reapplied on every upgrade.
 
--- As what a sample of this series at this moment is read. One link at most applies: links of one server are no chains.
+-- As what a sample of this series at this moment is read: by one link of its server at most, because links are no chains,
+-- and then by the servers that replaced its server later, one after the other. `server_id` null: as nobody's; another
+-- server was in its server's place then.
+--   of_series, series  null: any that has no link
 CREATE OR REPLACE FUNCTION linkbeat.resolve_series(
     of_server text, of_series text, at timestamptz, OUT server_id text, OUT series text
 ) LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    was text;
 BEGIN
-    server_id := of_server;
     series := coalesce((
         SELECT l.into_series FROM linkbeat.series_links l
         WHERE l.server_id = of_server AND l.series = of_series AND l.since <= at AND at < l.until), of_series);
+    server_id := of_server;
+    LOOP
+        IF EXISTS (SELECT FROM linkbeat.successions s
+                   WHERE s.server_id = resolve_series.server_id AND at < s.since AND s.predecessor_id IS DISTINCT FROM was) THEN
+            server_id := NULL;
+            series := NULL;
+            RETURN;
+        END IF;
+        was := server_id;
+        server_id := (SELECT s.server_id FROM linkbeat.successions s WHERE s.predecessor_id = was AND at < s.since);
+        IF server_id IS NULL THEN
+            server_id := was;
+            RETURN;
+        END IF;
+    END LOOP;
 END $$;
+
+-- A server, and those that replaced it, one after the other.
+CREATE OR REPLACE FUNCTION linkbeat.with_successors(of_server text) RETURNS SETOF text LANGUAGE sql STABLE AS $$
+    WITH RECURSIVE chain AS (
+        SELECT of_server COLLATE "C" AS server_id
+        UNION ALL
+        SELECT s.server_id FROM chain c JOIN linkbeat.successions s ON s.predecessor_id = c.server_id
+    )
+    SELECT server_id FROM chain;
+$$;
 
 -- Writes what linkbeat.series_map has of a server.
 CREATE OR REPLACE FUNCTION linkbeat.map_series(of_server text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    linked    CONSTANT text[] := ARRAY(SELECT DISTINCT l.series FROM linkbeat.series_links l WHERE l.server_id = of_server);
+    handovers CONSTANT timestamptz[] := ARRAY(
+        SELECT s.since FROM linkbeat.successions s WHERE s.server_id IN (SELECT linkbeat.with_successors(of_server)));
 BEGIN
     DELETE FROM linkbeat.series_map m WHERE m.server_id = of_server;
-    INSERT INTO linkbeat.series_map (server_id, series, since, until, into_server_id, into_series)
-    WITH linked AS (
-        SELECT DISTINCT l.series FROM linkbeat.series_links l WHERE l.server_id = of_server
+    INSERT INTO linkbeat.series_map (server_id, series, except_series, since, until, into_server_id, into_series)
+    WITH mapped AS (
+        SELECT unnest(linked) AS series, '{}'::text[] AS except_series
+        UNION ALL
+        SELECT NULL, linked WHERE handovers <> '{}'
     ), boundary AS (
         SELECT '-infinity'::timestamptz AS at
         UNION
         SELECT b.at FROM linkbeat.series_links l CROSS JOIN LATERAL (VALUES (l.since), (l.until)) AS b(at)
         WHERE l.server_id = of_server
+        UNION
+        SELECT unnest(handovers)
     ), segment AS (
-        SELECT l.series, b.at AS since, lead(b.at, 1, 'infinity') OVER (PARTITION BY l.series ORDER BY b.at) AS until
-        FROM linked l CROSS JOIN boundary b WHERE b.at < 'infinity'
+        SELECT m.*, b.at AS since, lead(b.at, 1, 'infinity') OVER (PARTITION BY m.series ORDER BY b.at) AS until
+        FROM mapped m CROSS JOIN boundary b WHERE b.at < 'infinity'
     ), resolved AS (
         SELECT s.*, r.server_id AS into_server_id, r.series AS into_series,
-               (r IS NOT DISTINCT FROM lag(r) OVER (PARTITION BY s.series ORDER BY s.since)) AS goes_on
+               (r.server_id, r.series) IS NOT DISTINCT FROM
+               (lag(r.server_id) OVER w, lag(r.series) OVER w) AS goes_on
         FROM segment s CROSS JOIN LATERAL linkbeat.resolve_series(of_server, s.series, s.since) AS r
+        WINDOW w AS (PARTITION BY s.series ORDER BY s.since)
     ), numbered AS (
         SELECT *, count(*) FILTER (WHERE NOT goes_on) OVER (PARTITION BY series ORDER BY since) AS run FROM resolved
     )
-    SELECT of_server, series, min(since), max(until), min(into_server_id), min(into_series) FROM numbered GROUP BY series, run;
+    SELECT of_server, series, except_series, min(since), max(until), min(into_server_id), min(into_series)
+    FROM numbered GROUP BY series, except_series, run;
 END $$;
 
 CREATE OR REPLACE FUNCTION linkbeat.on_link_change() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -113,7 +153,10 @@ BEGIN
     END IF;
     PERFORM linkbeat.take_turn('links', '');
     FOREACH name IN ARRAY ARRAY[of_series, new_into] LOOP
-        IF NOT EXISTS (SELECT FROM network_traffic_1d t WHERE t.server_id = of_server AND t.interface_name = name) THEN
+        -- The other one may be a series of a server that replaced this one.
+        IF NOT EXISTS (SELECT FROM network_traffic_1d t
+                       WHERE t.server_id IN (SELECT linkbeat.with_successors(of_server)) AND t.interface_name = name
+                         AND (t.server_id = of_server OR name = new_into)) THEN
             RAISE EXCEPTION 'server % has no series %', of_server, name USING ERRCODE = 'LB404', DETAIL = name;
         END IF;
     END LOOP;

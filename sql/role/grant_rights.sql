@@ -64,17 +64,19 @@ BEGIN
         linkbeat.note_token_use, linkbeat.register_server, linkbeat.remove_server, linkbeat.revoke_token,
         linkbeat.set_quota, linkbeat.listen, linkbeat.evaluate_alerts, linkbeat.set_alert_rule, linkbeat.delete_alert_rule,
         linkbeat.set_alert_channel, linkbeat.delete_alert_channel, linkbeat.set_alert_mute, linkbeat.delete_alert_mute,
-        linkbeat.act_as, linkbeat.audit, linkbeat.set_labels, linkbeat.request_report, linkbeat.add_link, linkbeat.delete_link, linkbeat.preview_link, linkbeat.acknowledge_alert, linkbeat.claim_messages, linkbeat.message_delivered, linkbeat.message_failed
+        linkbeat.act_as, linkbeat.audit, linkbeat.set_labels, linkbeat.set_interface_label, linkbeat.request_report, linkbeat.add_link, linkbeat.delete_link, linkbeat.preview_link, linkbeat.set_predecessor, linkbeat.preview_predecessor,
+        linkbeat.add_alias, linkbeat.delete_alias, linkbeat.acknowledge_alert, linkbeat.claim_messages, linkbeat.message_delivered, linkbeat.message_failed
     TO linkbeat_ingest;
 
     GRANT SELECT ON
         public.servers, linkbeat.server_config, linkbeat.installation, linkbeat.schema_version, linkbeat.jobs,
         linkbeat.tokens, linkbeat.removals, linkbeat.ended_sessions, linkbeat.server_labels, linkbeat.quotas,
-        linkbeat.series_map, linkbeat.series_links
+        linkbeat.series_map, linkbeat.series_links, linkbeat.successions, linkbeat.interface_labels,
+        linkbeat.server_aliases
     TO linkbeat_read;
     GRANT EXECUTE ON FUNCTION linkbeat.unsigned, linkbeat.still_shared, linkbeat.is_online, linkbeat.alert_episodes,
         linkbeat.tags_of, linkbeat.tag_key, linkbeat.has_tags, linkbeat.is_tagged, linkbeat.matches_tags, linkbeat.version_of,
-        linkbeat.labels_json, linkbeat.quota_json
+        linkbeat.labels_json, linkbeat.quota_json, linkbeat.succession_json, linkbeat.interface_label_json, linkbeat.series_called
     TO linkbeat_read;
     -- Of channels, all but what is secret.
     GRANT SELECT ON linkbeat.alert_clock, linkbeat.listening, linkbeat.alert_mutes TO linkbeat_read;
@@ -95,13 +97,14 @@ BEGIN
         public.network_traffic_1m, public.network_traffic_15m, public.network_traffic_1h, public.network_traffic_1d,
         public.filesystem_samples, public.filesystem_metrics_1m, public.filesystem_metrics_15m,
         public.filesystem_metrics_1h, public.filesystem_metrics_1d, public.quotas,
-        public.alerts, public.alert_events, public.alert_rules, public.alert_messages, public.audit_log, public.server_tags, public.interface_links
+        public.alerts, public.alert_events, public.alert_rules, public.alert_messages, public.audit_log, public.server_tags, public.interface_links,
+        public.server_successions, public.server_aliases
     TO linkbeat_read, analyst;
     GRANT EXECUTE ON FUNCTION
         public.billing_period, public.day_start, public.network_counters, linkbeat.thinning_step, public.network_days,
         public.network_total, public.server_total, public.network_forecast, public.network_month,
         public.network_percentile, public.quota_usage, public.interface_last_change, public.linked_traffic, public.linked_samples,
-        linkbeat.is_linked, linkbeat.linked_servers, linkbeat.linked_rows, linkbeat.linked_total, linkbeat.linked_days, linkbeat.linked_percentile
+        linkbeat.is_linked, linkbeat.account_since, linkbeat.linked_servers, linkbeat.linked_rows, linkbeat.linked_total, linkbeat.linked_days, linkbeat.linked_percentile
     TO linkbeat_read, analyst;
 
     -- A view reads tables in its owner's name, but calls functions in the reader's. Without USAGE on the schema an

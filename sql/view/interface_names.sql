@@ -12,6 +12,24 @@ COMMENT ON COLUMN public.interface_names.os_name IS 'What the operating system c
 COMMENT ON COLUMN public.interface_names.since IS 'Time of the first heartbeat with that name.';
 COMMENT ON COLUMN public.interface_names.until IS 'Time of the first heartbeat with another name, or in which the name is another device''s; null: it still has it, or had it last.';
 
+-- The series that is meant by a name which no series has: by its display name, or by what the operating system calls the
+-- interface now. Null: none.
+CREATE OR REPLACE FUNCTION linkbeat.series_called(of_server text, name text) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = public, pg_temp
+BEGIN ATOMIC
+    SELECT c.series
+    FROM (
+        SELECT l.series, 1 AS rank FROM linkbeat.interface_labels l
+        WHERE l.server_id = of_server AND l.display_name = series_called.name
+        UNION ALL
+        SELECT n.series, 2 FROM linkbeat.interface_names n
+        WHERE n.server_id = of_server AND n.os_name = series_called.name AND n.until IS NULL AND n.series <> n.os_name
+    ) c
+    WHERE NOT EXISTS (SELECT FROM linkbeat.interface_names n WHERE n.server_id = of_server AND n.series = series_called.name)
+      AND NOT EXISTS (SELECT FROM public.servers s WHERE s.server_id = of_server AND series_called.name = ANY (s.interface_names))
+    ORDER BY c.rank LIMIT 1;
+END;
+
 -- Two machines under one id have different cards, and nobody replaced any.
 CREATE OR REPLACE VIEW public.interface_events AS
 SELECT e.server_id, e.time, e.series AS interface_name, e.event, e.detail

@@ -31,9 +31,11 @@ SELECT s.server_id,
        linkbeat.unsigned(i.tx_dropped) AS tx_dropped_counter,
        CASE WHEN i.is_folded THEN coalesce(linkbeat.fold_series(i.interface_name), 'other/*') END AS folded_into,
        coalesce(i.os_name, i.interface_name) AS os_name,
-       i.carrier_changes
+       i.carrier_changes,
+       l.display_name
 FROM public.servers s
-CROSS JOIN LATERAL unnest(s.interfaces) i;
+CROSS JOIN LATERAL unnest(s.interfaces) i
+LEFT JOIN linkbeat.interface_labels l ON l.server_id = s.server_id AND l.series = i.interface_name;
 
 COMMENT ON VIEW public.interface_overview IS
     'One row for each interface of which the server''s row holds the newest state: properties, rates and counters.';
@@ -67,3 +69,4 @@ COMMENT ON COLUMN public.interface_overview.tx_dropped_counter IS 'Outgoing pack
 COMMENT ON COLUMN public.interface_overview.folded_into IS 'The series in which it is counted while is_folded, such as veth/*; null: it has its own series.';
 COMMENT ON COLUMN public.interface_overview.os_name IS 'What the operating system called it in the newest heartbeat that contains it.';
 COMMENT ON COLUMN public.interface_overview.carrier_changes IS 'How often its link came or went since the device appeared; null: not reported.';
+COMMENT ON COLUMN public.interface_overview.display_name IS 'The name that an administrator gave it; null: none.';

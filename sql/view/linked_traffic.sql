@@ -1,5 +1,5 @@
 -- linked_traffic, linked_samples: the history as its links (linkbeat.series_links) say it is read, for analysts and for
--- the service. interface_links: the links themselves.
+-- the service. interface_links: the links themselves. server_successions: the servers that replaced others (linkbeat.successions).
 -- Replaceable: reapplied on every upgrade.
 --
 -- They stand beside the aggregates and above them, never below: coarser aggregates are made from finer ones, and a bucket
@@ -22,7 +22,37 @@ COMMENT ON COLUMN public.interface_links.until IS 'Time of the first sample that
 COMMENT ON COLUMN public.interface_links.is_sum IS 'Whether both may have samples at the same time, whose traffic is added.';
 COMMENT ON COLUMN public.interface_links.created_at IS 'When it was made.';
 
--- Servers of which any read depends on a link.
+CREATE OR REPLACE VIEW public.server_successions AS
+SELECT s.server_id, s.predecessor_id, s.since, s.created_at FROM linkbeat.successions s;
+
+COMMENT ON VIEW public.server_successions IS
+    'Servers that replaced other servers: an administrator said so. Whatever follows links continues the predecessor''s traffic as the server''s; network_traffic_* and network_samples have the rows as they are stored.';
+COMMENT ON COLUMN public.server_successions.server_id IS 'The server that replaced another one.';
+COMMENT ON COLUMN public.server_successions.predecessor_id IS 'The server that it replaced.';
+COMMENT ON COLUMN public.server_successions.since IS 'From when on it did: samples before it are the predecessor''s, from it on the server''s own.';
+COMMENT ON COLUMN public.server_successions.created_at IS 'When it was first said.';
+
+CREATE OR REPLACE VIEW public.server_aliases AS
+SELECT a.alias, a.server_id, a.created_at FROM linkbeat.server_aliases a;
+
+COMMENT ON VIEW public.server_aliases IS 'Other ids under which servers report and are asked for over REST.';
+COMMENT ON COLUMN public.server_aliases.alias IS 'The other id. No row of any other relation has it.';
+COMMENT ON COLUMN public.server_aliases.server_id IS 'The name under which the server is stored.';
+COMMENT ON COLUMN public.server_aliases.created_at IS 'When it was made.';
+
+-- When the traffic that is read as a server's began: with its first heartbeat, or with that of a server that it replaced.
+CREATE OR REPLACE FUNCTION linkbeat.account_since(of_server text, first_seen timestamptz) RETURNS timestamptz
+LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = public, pg_temp
+BEGIN ATOMIC
+    WITH RECURSIVE chain AS (
+        SELECT s.predecessor_id FROM linkbeat.successions s WHERE s.server_id = of_server
+        UNION ALL
+        SELECT s.predecessor_id FROM chain c JOIN linkbeat.successions s ON s.server_id = c.predecessor_id
+    )
+    SELECT least(account_since.first_seen, (SELECT min(p.first_seen) FROM chain c JOIN public.servers p ON p.server_id = c.predecessor_id));
+END;
+
+-- Servers of which any read depends on a link or a succession.
 CREATE OR REPLACE FUNCTION linkbeat.linked_servers() RETURNS SETOF text
 LANGUAGE sql STABLE PARALLEL SAFE ROWS 100 SECURITY DEFINER SET search_path = public, pg_temp
 BEGIN ATOMIC
@@ -77,7 +107,7 @@ BEGIN
     sources := linkbeat.linked_sources(of_servers, of_interface);
     SELECT a.width, a.width_ms INTO STRICT whole, whole_ms FROM linkbeat.aggregates a WHERE a.relation = of_relation;
     -- `merged` in the order of the result. Of two parts with samples at the same time nobody knows the peak, and what they
-    -- cover is no more than the bucket; a rate would otherwise be half of what both carried.
+    -- cover is no more than the bucket; a rate would otherwise be half of what both carried. Parts of two servers have none.
     SELECT string_agg(c.name, ', ' ORDER BY c.ordinal) AS names,
            string_agg(c.of_row, ', ' ORDER BY c.ordinal) AS of_row,
            string_agg(CASE c.name WHEN 'is_lowest' THEN format($e$
@@ -87,9 +117,9 @@ BEGIN
            string_agg(CASE
                WHEN c.name IS NULL THEN 'NULL::bigint'
                WHEN c.name = 'is_lowest' THEN 'is_lowest'
-               WHEN c.name = 'up_ms' THEN format('CASE WHEN count(DISTINCT part) > 1 THEN least(sum(up_ms), greatest(max(up_ms), %s)) ELSE sum(up_ms) END::bigint', whole_ms)
+               WHEN c.name = 'up_ms' THEN format('CASE WHEN count(DISTINCT part) > count(DISTINCT stored_under) THEN least(sum(up_ms), greatest(max(up_ms), %s)) ELSE sum(up_ms) END::bigint', whole_ms)
                WHEN c.name IN ('rx_bps_max', 'tx_bps_max') THEN
-                   format('CASE WHEN count(DISTINCT part) > 1 AND sum(up_ms) >= %s + max(interval_ms) THEN NULL ELSE max(%I) END::real', whole_ms, c.name)
+                   format('CASE WHEN count(DISTINCT part) > count(DISTINCT stored_under) AND sum(up_ms) >= %s + max(interval_ms) THEN NULL ELSE max(%I) END::real', whole_ms, c.name)
                ELSE c.from_buckets END, ', ' ORDER BY t.attnum) AS merged
     INTO columns
     FROM pg_attribute t LEFT JOIN linkbeat.column_pieces c ON c.family = 'network_traffic' AND c.name = t.attname
@@ -132,7 +162,8 @@ BEGIN
         END IF;
         branches := branches || concat(
             format('SELECT %s AS bucket, CASE WHEN m.server_id IS NULL THEN r.server_id ELSE m.into_server_id END AS server_id,
-                           coalesce(m.into_series, r.interface_name) AS interface_name, ROW(r.server_id, r.interface_name) AS part, %s FROM %s
+                           coalesce(m.into_series, r.interface_name) AS interface_name, r.server_id AS stored_under,
+                           ROW(r.server_id, r.interface_name) AS part, %s FROM %s
                     LEFT JOIN linkbeat.series_map m ON m.server_id = r.server_id
                          AND (m.series = r.interface_name OR m.series IS NULL AND r.interface_name <> ALL (m.except_series))
                          AND r.bucket >= m.since AND r.bucket < m.until

@@ -141,11 +141,12 @@ LANGUAGE sql STABLE PARALLEL SAFE
 BEGIN ATOMIC
     SELECT lower(p.period), upper(p.period), t.rx_bytes, t.tx_bytes, t.samples,
            -- For a server that was added later, from its first heartbeat on.
-           network_forecast(t.rx_bytes, greatest(lower(p.period), s.first_seen), upper(p.period), network_month.as_of),
-           network_forecast(t.tx_bytes, greatest(lower(p.period), s.first_seen), upper(p.period), network_month.as_of)
+           network_forecast(t.rx_bytes, greatest(lower(p.period), b.began_at), upper(p.period), network_month.as_of),
+           network_forecast(t.tx_bytes, greatest(lower(p.period), b.began_at), upper(p.period), network_month.as_of)
     -- OFFSET 0 prevents inlining: otherwise it would be computed in every bound below, for every row.
     FROM (SELECT billing_period(network_month.at, network_month.first_day, network_month.time_zone) AS period OFFSET 0) p
     LEFT JOIN public.server_overview s ON s.server_id = network_month.of_server
+    CROSS JOIN LATERAL (SELECT linkbeat.account_since(s.server_id, s.first_seen) AS began_at OFFSET 0) b
     CROSS JOIN LATERAL (
         SELECT coalesce(sum(t.rx_bytes), 0) AS rx_bytes, coalesce(sum(t.tx_bytes), 0) AS tx_bytes,
                coalesce(sum(t.samples), 0)::bigint AS samples

@@ -3,6 +3,7 @@
 import fnmatch
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from playwright.async_api import Page, expect
 
 from tests.browser.conftest import Complaints
 from tests.browser.serving import Served, violations
-from tests.helpers.support import heartbeat
+from tests.helpers.support import heartbeat, interface
 
 pytestmark = pytest.mark.background
 
@@ -112,6 +113,125 @@ async def test_an_administrator_sets_a_quota_and_removes_a_server(
     assert await audited(database) == ["quota.set", "quota.delete", "server.remove"]
 
 
+async def test_an_interface_gets_a_name_for_people(site: Served, page: Page, complaints: Complaints) -> None:
+    complaints.expect("422")
+    await fleet(site)
+    await page.goto(NAS)
+    form = page.get_by_role("form", name="Names of interfaces", exact=True)
+    await form.get_by_label("Interface").select_option("eth1")
+    await form.get_by_label("Shown as").fill("WAN")
+    await form.get_by_role("button", name="Save").click()
+    await expect(form.get_by_role("status")).to_have_text("Saved.")
+    await form.get_by_label("Interface").select_option("eth0")
+    await expect(form.get_by_label("Shown as")).to_have_value("")
+    await form.get_by_label("Shown as").fill("WAN")
+    await form.get_by_role("button", name="Save").click()
+    await expect(form.get_by_role("alert")).to_contain_text("the interface 'eth1' has that name")
+    await form.get_by_label("Interface").select_option("eth1")
+    await expect(form.get_by_label("Shown as")).to_have_value("WAN")
+
+    await page.goto("/servers/nas")
+
+    await expect(page.get_by_role("row", name="eth1")).to_contain_text("“WAN”")
+
+
+async def test_a_server_gets_another_id(site: Served, page: Page, complaints: Complaints) -> None:
+    complaints.expect("409")
+    await fleet(site)
+    await page.goto(NAS)
+    form = page.get_by_role("form", name="Other ids")
+    await form.get_by_label("Another id").fill("web-1")
+    await form.get_by_role("button", name="Add").click()
+    await expect(form.get_by_role("alert")).to_contain_text("server 'web-1' has the id")
+    await form.get_by_label("Another id").fill("storage")
+    await form.get_by_role("button", name="Add").click()
+    await expect(form.get_by_role("listitem")).to_contain_text("storage")
+    await site.client.post(heartbeat("storage", eth0=(10**9 + 1, 10**8)))
+    assert [one["id"] for one in (await site.client.get("/servers"))["servers"]] == ["nas", "web-1"]
+    await page.goto("/servers/storage")
+    await expect(page.locator("h1")).to_contain_text("nas")
+    await page.goto(NAS)
+    await form.get_by_role("button", name="Remove storage").click()
+    await expect(form.get_by_role("listitem")).to_have_count(0)
+
+
+async def test_an_interface_and_a_server_go_on_under_another_name(
+    site: Served, page: Page, database: asyncpg.Connection, complaints: Complaints
+) -> None:
+    complaints.expect("409|422")
+    await fleet(site)
+    begin = datetime.now(UTC) - timedelta(hours=5)
+    for number in range(4):
+        counted = interface("ens3" if number < 2 else "eth9", 10**9 * (number + 1), 10**8)
+        for server in ("old-nas", "nas"):
+            beat = heartbeat(server, at=begin + number * timedelta(hours=1))
+            await site.client.post(beat | {"network_interfaces": [counted]})
+    await page.goto(NAS)
+
+    links = page.get_by_role("form", name="Earlier names of interfaces")
+    await expect(links.locator("datalist option")).to_have_count(5)
+    await links.get_by_label("Samples of", exact=True).fill("ens3")
+    await links.get_by_label("are samples of").fill("eth7")
+    await links.get_by_role("button", name="Preview").click()
+    await expect(links.get_by_role("alert")).to_contain_text("has no samples of an interface 'eth7'")
+    await links.get_by_label("are samples of").fill("eth9")
+    await links.get_by_role("button", name="Preview").click()
+    await expect(links.get_by_role("row", name="ens3")).to_contain_text("1.00 GB")
+    await expect(links.get_by_role("row", name="eth9").get_by_role("cell").last).to_contain_text("2.00 GB")
+    await shoot(page, "manage-link-preview")
+    await links.get_by_role("button", name="Link", exact=True).click()
+    await expect(links.get_by_role("status").filter(has_text="Saved.")).to_be_visible()
+    await expect(links.get_by_role("row", name="ens3")).to_contain_text("the last")
+    (link,) = (await site.client.get("/servers/nas/links"))["links"]
+    assert (link["interface"], link["into"], link["since"], link["sum"]) == ("ens3", "eth9", None, False)
+    await links.get_by_label("Samples of", exact=True).fill("eth9")
+    await links.get_by_label("are samples of").fill("eth0")
+    await links.get_by_role("button", name="Link", exact=True).click()
+    await expect(links.get_by_role("alert")).to_contain_text("remove it first")
+    await links.get_by_role("button", name="Remove the link of ens3").click()
+    await expect(links.get_by_role("row", name="ens3")).to_have_count(0)
+
+    replaced = page.get_by_role("form", name="Replaced server")
+    await replaced.get_by_label("It replaced", exact=True).fill("old-nas")
+    await replaced.get_by_label("Since").fill(
+        (begin + timedelta(minutes=90)).astimezone().strftime("%Y-%m-%dT%H:%M:%S")
+    )
+    await replaced.get_by_role("button", name="Preview").click()
+    await expect(replaced.get_by_role("row", name="old-nas").get_by_role("cell").first).to_contain_text("2.00 GB")
+    await expect(replaced.get_by_role("row", name="old-nas").get_by_role("cell").last).to_contain_text("1.00 GB")
+    await expect(replaced).to_contain_text("What nas reported before counts no more: ↓ received 1.00 GB")
+    await shoot(page, "manage-succession-preview")
+    await replaced.get_by_role("button", name="Save").click()
+    await expect(replaced.get_by_role("status").filter(has_text="Saved.")).to_be_visible()
+    assert (await site.client.get("/servers/nas/succession"))["predecessor"] == "old-nas"
+    await page.goto("/manage?server=old-nas#servers")
+    await expect(page.get_by_role("form", name="Replaced server")).to_contain_text("nas replaced it on")
+    await shoot(page, "manage-successor")
+    await page.goto(NAS)
+    await replaced.get_by_role("button", name="It replaced none").click()
+    await expect(replaced.get_by_role("status").filter(has_text="Removed.")).to_be_visible()
+    await expect(replaced.get_by_label("It replaced", exact=True)).to_have_value("")
+    assert await audited(database) == ["link.set", "link.delete", "succession.set", "succession.delete"]
+
+
+async def test_a_stale_succession_is_refused(site: Served, page: Page, complaints: Complaints) -> None:
+    complaints.expect("412")
+    await fleet(site)
+    await page.goto(NAS)
+    form = page.get_by_role("form", name="Replaced server")
+    await form.get_by_label("It replaced", exact=True).fill("web-1")
+    await form.get_by_label("Since").fill("2026-01-20T10:00:00")
+    made = {"predecessor": "web-1", "since": "2026-01-01T00:00:00Z"}
+    assert (await site.client.http.put("/api/v1/servers/nas/succession", json=made)).is_success
+
+    await form.get_by_role("button", name="Save").click()
+
+    await expect(form.get_by_role("alert")).to_contain_text("Nothing was overwritten")
+    assert (await site.client.get("/servers/nas/succession"))["since"] == made["since"]
+    await form.get_by_role("button", name="Show the current values").click()
+    await expect(form.get_by_label("It replaced", exact=True)).to_have_value("web-1")
+
+
 async def test_tokens_are_made_shown_once_and_revoked(site: Served, page: Page) -> None:
     await page.goto("/manage#tokens")
     await expect(page.locator("#no-tokens")).to_be_visible()
@@ -176,8 +296,17 @@ async def test_a_reader_sees_what_is_set_and_is_told_why_it_cannot_be_changed(
     await expect(page.locator("#reader")).to_contain_text("may only read")
     labels = page.get_by_role("form", name="Name and tags")
     await expect(labels.get_by_label("Display name")).to_have_value("Attic")
-    for form in ("Name and tags", "Agent", "Quota", "Remove"):
-        for button in await page.get_by_role("form", name=form).get_by_role("button").all():
+    for form in (
+        "Name and tags",
+        "Agent",
+        "Quota",
+        "Names of interfaces",
+        "Earlier names of interfaces",
+        "Other ids",
+        "Replaced server",
+        "Remove",
+    ):
+        for button in await page.get_by_role("form", name=form, exact=True).get_by_role("button").all():
             await expect(button).to_be_disabled()
     await shoot(page, "manage-reader")
     assert await violations(page) == []

@@ -29,6 +29,7 @@ NOT_MANAGEMENT = {
     ("POST", "/api/v1/pictures"): "signs a link and stores nothing",
     ("POST", "/api/v1/alert-rules/test"): "reads history and stores nothing",
     ("POST", "/api/v1/servers/{server_id}/links/preview"): "takes the link back that it makes",
+    ("POST", "/api/v1/servers/{server_id}/succession/preview"): "takes the succession back that it makes",
 }
 CHANNEL = {"kind": "webhook", "url": "https://hooks.example.net/a-path-that-is-secret", "secret": "s3cr3t-of-the-hook"}
 UNREACHABLE = CHANNEL | {"url": "http://127.0.0.1:9/x"}  # refused at once
@@ -76,11 +77,33 @@ CHANGES: dict[tuple[str, str], tuple[Requests, str, str]] = {
     ("PUT", "/api/v1/servers/{server_id}/labels"): (
         [("PUT", "/servers/nas/labels", {"display_name": "Attic", "tags": ["site=home"]})], "labels.set", "nas",
     ),
+    ("PUT", "/api/v1/servers/{server_id}/interfaces/{name}/labels"): (
+        [("PUT", "/servers/nas/interfaces/eth0/labels", {"display_name": "WAN"})], "interface-labels.set", "nas",
+    ),
+    ("PUT", "/api/v1/servers/{server_id}/interfaces/{name}/{number}/labels"): (
+        [("PUT", "/servers/nas/interfaces/eth0/2/labels", {"display_name": "LAN"})], "interface-labels.set", "nas",
+    ),
+    ("PUT", "/api/v1/servers/{server_id}/aliases/{alias}"): (
+        [("PUT", "/servers/nas/aliases/storage", None)], "alias.set", "nas",
+    ),
+    ("DELETE", "/api/v1/servers/{server_id}/aliases/{alias}"): (
+        [("PUT", "/servers/nas/aliases/storage", None), ("DELETE", "/servers/nas/aliases/storage", None)],
+        "alias.delete", "nas",
+    ),
     ("POST", "/api/v1/servers/{server_id}/links"): (
         [("POST", "/servers/nas/links", {"interface": "lan", "into": "eth0", "sum": True})], "link.set", "nas",
     ),
     ("DELETE", "/api/v1/servers/{server_id}/links/{link_id}"): (
         [("DELETE", "/servers/nas/links/{link}", None)], "link.delete", "nas",
+    ),
+    ("PUT", "/api/v1/servers/{server_id}/succession"): (
+        [("PUT", "/servers/nas/succession", {"predecessor": "pi", "since": "2025-01-01T00:00:00Z"})],
+        "succession.set", "nas",
+    ),
+    ("DELETE", "/api/v1/servers/{server_id}/succession"): (
+        [("PUT", "/servers/nas/succession", {"predecessor": "pi", "since": "2025-01-01T00:00:00Z"}),
+         ("DELETE", "/servers/nas/succession", None)],
+        "succession.delete", "nas",
     ),
     ("POST", "/api/v1/servers/{server_id}/report"): ([("POST", "/servers/nas/report", None)], "report.request", "nas"),
     ("POST", "/api/v1/alerts/{episode}/acknowledge"): (
@@ -111,7 +134,15 @@ async def _prepared(service: Client, database: asyncpg.Connection) -> Callable[[
     """Fills in the paths of CHANGES."""
     await service.post(heartbeat("nas", eth0=(1, 1), lan=(1, 1), old=(1, 1)))
     await database.execute(
-        "DELETE FROM linkbeat.server_config; DELETE FROM linkbeat.quotas; DELETE FROM linkbeat.series_links"
+        "UPDATE servers SET interface_names = array_append(interface_names, 'eth0/2'), "
+        'interfaces = interfaces || jsonb_populate_record(interfaces[1], \'{"interface_name": "eth0/2"}\') '
+        "WHERE server_id = 'nas'"
+    )
+    await service.post(heartbeat("pi", eth0=(1, 1)))
+    await database.execute(
+        "DELETE FROM linkbeat.server_config; DELETE FROM linkbeat.quotas; DELETE FROM linkbeat.series_links; "
+        "DELETE FROM linkbeat.successions; DELETE FROM linkbeat.interface_labels; "
+        "DELETE FROM linkbeat.server_aliases"
     )
     link = await database.fetchval(
         "INSERT INTO linkbeat.series_links (server_id, series, into_series, is_sum) "
@@ -181,7 +212,8 @@ async def state(database: asyncpg.Connection) -> list[Any]:
     return [
         await database.fetchval(rows.format(name))
         for name in ("tokens", "server_config", "quotas", "alert_rules", "alert_channels", "alert_mutes", "removals",
-                     "alerts", "server_labels", "series_links")
+                     "alerts", "server_labels", "series_links", "successions",
+                     "interface_labels", "server_aliases")
     ]  # fmt: skip
 
 

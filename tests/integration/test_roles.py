@@ -106,16 +106,13 @@ async def test_ingest_writes_by_functions_and_reads_nothing(database: asyncpg.Co
     )
 
     assert [row[0].removeprefix("linkbeat.") for row in functions] == [
-        "acknowledge_alert", "act_as", "add_link", "alert_channel_secrets", "audit", "claim_deliveries",
-        "claim_messages",
-        "configure_server",
-        "create_token", "delete_alert_channel", "delete_alert_mute", "delete_alert_rule", "delete_link", "end_session",
-        "enrol_server",
-        "evaluate_alerts", "ingest_heartbeats",
-        "listen", "message_delivered", "message_failed", "note_token_use", "oldest_undelivered",
-        "preview_link", "register_server", "remove_server", "request_report", "resolve_interfaces",
-        "revoke_token", "set_alert_channel", "set_alert_mute", "set_alert_rule", "set_labels", "set_quota",
-        "standing_alerts",
+        "acknowledge_alert", "act_as", "add_alias", "add_link", "alert_channel_secrets", "audit",
+        "claim_deliveries", "claim_messages", "configure_server", "create_token", "delete_alert_channel",
+        "delete_alert_mute", "delete_alert_rule", "delete_alias", "delete_link", "end_session", "enrol_server",
+        "evaluate_alerts", "ingest_heartbeats", "listen", "message_delivered", "message_failed", "note_token_use",
+        "oldest_undelivered", "preview_link", "preview_predecessor", "register_server", "remove_server",
+        "request_report", "resolve_interfaces", "revoke_token", "set_alert_channel", "set_alert_mute",
+        "set_alert_rule", "set_interface_label", "set_labels", "set_predecessor", "set_quota", "standing_alerts",
     ]  # fmt: skip
     assert await relations(database, CAN, INGEST, "SELECT") == []
 

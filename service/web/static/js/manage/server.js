@@ -1,5 +1,4 @@
-// One server: its name and tags, its agent, its quota, and its end. Each part is a form that knows which version it shows:
-// what somebody else changes is shown as soon as it is known, unless the form is being filled in, and is never overwritten.
+// One server: its name and tags, its agent, its quota, its past, and its end.
 
 import { get, post, put, remove, versionOf } from "../shared/api.js";
 import { find, make, setText } from "../shared/dom.js";
@@ -7,79 +6,12 @@ import { check, list, number, octets, select, text } from "../shared/fields.js";
 import { duration } from "../shared/format.js";
 import { zoneOfPage } from "../shared/zone.js";
 import { InterfaceChoice } from "./interfaces.js";
+import { Part } from "./part.js";
+import { AliasesPart, LinksPart, SuccessionPart } from "./past.js";
 import { saving } from "./saving.js";
 import { tagList } from "./servers.js";
 
 const DIRECTIONS = { sum: "received and sent", in: "received", out: "sent", max: "the greater of the two" };
-
-/** A form in a panel: asks for what it shows, and sends what it says. */
-class Part {
-  /**
-   * @param {string} title
-   * @param {{ mayChange: boolean, submit: string, fields: HTMLElement[], more?: HTMLElement[] }} options
-   */
-  constructor(title, { mayChange, submit, fields, more = [] }) {
-    this.problem = make("p", { class: "problem", role: "alert" });
-    this.said = make("p", { class: "muted said", role: "status" });
-    this.save = make("button", { type: "submit", class: "primary" }, submit);
-    const inside = make("fieldset", { class: "plain", disabled: !mayChange }, ...fields, make("div", { class: "actions" }, this.save, ...more));
-    this.form = make("form", { class: "alert-form", "aria-label": title }, inside, this.said, this.problem);
-    this.element = make("div", { class: "panel" }, make("h2", {}, title), this.form);
-    this.shown = "\n"; // the version that the form shows; no version is this
-    this.isDirty = false;
-    this.form.addEventListener("input", () => this.touch());
-    this.form.addEventListener("change", () => this.touch());
-    this.form.addEventListener("submit", (event) => {
-      event.preventDefault();
-      this.send(() => this.put(), "Saved.");
-    });
-  }
-
-  touch() {
-    this.isDirty = true;
-    setText(this.said, "");
-  }
-
-  /** @returns {Promise<unknown>} */
-  put() {
-    throw new Error("not here");
-  }
-
-  /** Shows what is set, asked for again. @returns {Promise<void>} */
-  reload() {
-    throw new Error("not here");
-  }
-
-  /**
-   * Whether an answer of this version has to be shown; if so, it counts as shown.
-   * @param {string} version
-   */
-  isNews(version) {
-    if (this.shown === version) return false;
-    if (this.isDirty) {
-      setText(this.said, "Someone else has changed this in the meantime.");
-      return false;
-    }
-    this.shown = version;
-    return true;
-  }
-
-  /**
-   * @param {() => Promise<unknown>} request
-   * @param {string} words of success
-   */
-  async send(request, words) {
-    const reload = () => {
-      this.isDirty = false;
-      this.shown = "\n";
-      setText(this.said, "");
-      this.reload();
-    };
-    if (!await saving(this.problem, request, { button: this.save, onReload: reload })) return;
-    reload();
-    setText(this.said, words);
-  }
-}
 
 class LabelsPart extends Part {
   /**
@@ -113,6 +45,58 @@ class LabelsPart extends Part {
     this.seen = labels;
     this.name.input.value = labels.display_name ?? "";
     this.tags.input.value = labels.tags.join(", ");
+  }
+}
+
+class InterfaceNamePart extends Part {
+  /**
+   * @param {string} id
+   * @param {{ mayChange: boolean }} options
+   */
+  constructor(id, { mayChange }) {
+    const chosen = select("Interface", {}, "");
+    const name = text("Shown as", { maxlength: 100, hint: "Next to its name. Leave empty for none." });
+    super("Names of interfaces", { mayChange, submit: "Save", fields: [make("div", { class: "fields" }, chosen.element, name.element)] });
+    this.id = id;
+    this.chosen = chosen.input;
+    this.name = name;
+    this.names = "";
+    /** @type {Api.InterfaceLabels | undefined} */
+    this.seen = undefined;
+    for (const event of ["input", "change"]) {
+      this.chosen.addEventListener(event, (one) => one.stopPropagation()); // another one is shown; nothing is changed
+    }
+    this.chosen.addEventListener("change", () => {
+      this.isDirty = false;
+      this.shown = "\n";
+      setText(this.said, "");
+      this.reload();
+    });
+  }
+
+  /** @override */
+  put() {
+    const body = { display_name: /** @type {string | undefined} */ (this.name.read()) ?? null };
+    return put("/api/v1/servers/{server_id}/interfaces/{name}/labels", { path: { server_id: this.id, name: this.chosen.value }, body, seen: this.seen });
+  }
+
+  /** @override @param {AbortSignal} [signal] */
+  async reload(signal) {
+    const { interfaces } = await get("/api/v1/servers/{server_id}/interfaces", { path: { server_id: this.id }, query: { limit: 1000 }, signal });
+    const names = interfaces.filter((one) => !one.is_folded).map((one) => one.name);
+    this.element.hidden = names.length === 0;
+    if (this.names !== names.join("\n")) {
+      const was = this.chosen.value;
+      this.names = names.join("\n");
+      this.chosen.replaceChildren(...names.map((name) => make("option", {}, name)));
+      if (names.includes(was)) this.chosen.value = was;
+    }
+    if (!names.length) return;
+    const name = this.chosen.value;
+    const labels = await get("/api/v1/servers/{server_id}/interfaces/{name}/labels", { path: { server_id: this.id, name }, signal });
+    if (name !== this.chosen.value || !this.isNews(`${name} ${versionOf(labels)}`)) return;
+    this.seen = labels;
+    this.name.input.value = labels.display_name ?? "";
   }
 }
 
@@ -261,8 +245,8 @@ function removal(id, { mayChange, onRemoving, onRemoved }) {
  * @param {{ mayChange: boolean, onRemoved: () => void }} options
  */
 export function serverPanels(id, { mayChange, onRemoved }) {
-  const parts = [new LabelsPart(id, { mayChange }), new AgentPart(id, { mayChange }), new QuotaPart(id, { mayChange })];
-  const [labels, agent, quota] = parts;
+  const parts = [new LabelsPart(id, { mayChange }), new AgentPart(id, { mayChange }), new QuotaPart(id, { mayChange }), new InterfaceNamePart(id, { mayChange }), new LinksPart(id, { mayChange }), new AliasesPart(id, { mayChange }), new SuccessionPart(id, { mayChange })];
+  const [labels, agent, quota, names, links, aliases, succession] = parts;
   let isLeaving = false; // while it is removed, there is nothing to ask for
   const element = make(
     "div", { class: "view" },
@@ -270,13 +254,20 @@ export function serverPanels(id, { mayChange, onRemoved }) {
       "div", { class: "panel crumbs" },
       make("a", { href: "/manage#servers" }, "All servers"), make("h2", {}, id), make("a", { href: `/servers/${encodeURIComponent(id)}` }, "Its traffic"),
     ),
-    make("div", { class: "pair" }, agent?.element ?? "", make("div", { class: "view" }, labels?.element ?? "", quota?.element ?? "", removal(id, { mayChange, onRemoved, onRemoving: (isUnderWay) => { isLeaving = isUnderWay; } }))),
+    make(
+      "div", { class: "pair" }, make("div", { class: "view" }, agent?.element ?? "", names?.element ?? "", links?.element ?? ""),
+      make("div", { class: "view" }, labels?.element ?? "", quota?.element ?? "", aliases?.element ?? "", succession?.element ?? "", removal(id, { mayChange, onRemoved, onRemoving: (isUnderWay) => { isLeaving = isUnderWay; } })),
+    ),
   );
   return {
     element: find(make("div", {}, element), ".view", HTMLElement),
     /** @param {AbortSignal} signal */
     refresh: async (signal) => {
-      for (const part of parts) if (!isLeaving) await part.reload(signal);
+      for (const part of parts) {
+        if (isLeaving) return;
+        await part.reload(signal);
+        part.open();
+      }
     },
   };
 }

@@ -61,6 +61,7 @@ export function rowsOf(server, series, today, month) {
  */
 function rowOf(one, primary) {
   const detail = [
+    one.display_name ? `“${one.display_name}”` : null,
     one.kind,
     one.os_name && one.os_name !== one.name ? `now called ${one.os_name}` : null,
     one.stacked_on?.length ? `on ${one.stacked_on.join(", ")}` : null,

@@ -139,8 +139,8 @@ function conditionOf(seen) {
  */
 async function send(method, url, body, given, condition = {}) {
   const limit = AbortSignal.timeout(TIMEOUT_SECONDS * 1000);
-  // The service takes a session's posts as JSON alone, which no form of another site can send: an empty one, too.
-  const json = body === undefined && method === "POST" ? {} : body;
+  // The service takes a session's changes as JSON alone, which no form of another site can send: an empty one, too.
+  const json = body === undefined && (method === "POST" || method === "PUT") ? {} : body;
   const sent = json === undefined
     ? { headers: condition }
     : { body: JSON.stringify(json), headers: { "Content-Type": "application/json", ...condition } };

@@ -14,13 +14,31 @@ const OCTETS = /** @type {const} */ ([["MB", 1e6], ["GB", 1e9], ["TB", 1e12]]);
 
 /**
  * @param {string} label
- * @param {{ value?: string | null, required?: boolean, type?: string, hint?: string, pattern?: string, maxlength?: number }} [options]
+ * @param {{ value?: string | null, required?: boolean, type?: string, hint?: string, pattern?: string, maxlength?: number, step?: string, list?: string }} [options]
  * @returns {Field & { input: HTMLInputElement }}
  */
 export function text(label, { value, hint, ...attributes } = {}) {
   const input = make("input", { type: "text", autocomplete: "off", spellcheck: "false", ...attributes });
   input.value = value ?? "";
   return { element: labelled(label, [input], hint), input, read: () => input.value.trim() || undefined };
+}
+
+/**
+ * A moment, in the time zone of the browser. Reads as the API takes it, in UTC.
+ * @param {string} label
+ * @param {{ required?: boolean, hint?: string }} [options]
+ */
+export function dateTime(label, options) {
+  const field = text(label, { type: "datetime-local", step: "0.001", ...options });
+  return {
+    ...field,
+    read: () => (field.input.value ? new Date(field.input.value).toISOString() : undefined),
+    /** @param {string | null} moment */
+    show: (moment) => {
+      const at = moment === null ? null : new Date(moment);
+      field.input.value = at ? new Date(at.getTime() - at.getTimezoneOffset() * 60_000).toISOString().slice(0, -1).replace(/\.000$/, "") : "";
+    },
+  };
 }
 
 /**
