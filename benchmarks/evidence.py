@@ -96,8 +96,8 @@ def _whole_way(server: str, turns: int, seconds: int) -> tuple[list[float], list
     for turn in range(turns):
         for resets in (False, True) if turn % 2 == 0 else (True, False):
             with running(server) as linkbeat:
-                # Each server reports once a second or oftener here. With the usual interval of 30 seconds, counters would
-                # begin again every few seconds of it: judged as what flickers, by rules of their own.
+                # Each server reports once a second or oftener here. With the usual interval of 30 seconds, each reset
+                # would fall into the doubts of the one before it, and be judged by rules of their own.
                 one = ingested(
                     linkbeat, seconds, script=str(_SCRIPT), BENCH_INTERVAL="1",
                     BENCH_RESETS_ONE_IN=str(ONE_IN) if resets else "",
