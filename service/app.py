@@ -300,7 +300,7 @@ def create_app(
                     totals.router(parts.reader),
                     usage.router(database, parts.zones, clock, settings, parts.series_links),
                     export.router(parts.exporting, parts.series_links),
-                    quotas.router(database, writing, parts.zones, clock),
+                    quotas.router(database, writing, parts.zones, clock, parts.series_links),
                     rule_routes.router(database, parts.testing, writing, clock),
                     channel_routes.router(database, writing, parts.zones, parts.network, clock),
                     mutes.router(database, writing, parts.zones, clock),

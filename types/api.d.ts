@@ -893,6 +893,7 @@ declare namespace Api {
     "used_percent": number;
     "expected_bytes": number | null;
     "state": "ok" | "near" | "over";
+    "sums"?: Array<Sum>;
   }
   interface RateRule {
     "scope"?: Scope;

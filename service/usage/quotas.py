@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 import asyncpg
+import msgspec
 from litestar import Request, Response, Router, delete, get, put
 from litestar.params import FromPath
 
@@ -12,6 +13,7 @@ from service.clock import Clock
 from service.database.audit import by
 from service.database.names import check_known, storable, unknown_server
 from service.database.pool import Database
+from service.database.series_links import SeriesLinks, Sums
 from service.database.zones import Zones
 from service.http.conditional import seen_version, version_header
 from service.http.errors import Problem
@@ -39,6 +41,8 @@ class QuotaState(Quota, frozen=True, kw_only=True):
     used_bytes      traffic including the newest heartbeat; used_percent: as a share of `bytes`
     expected_bytes  forecast for the end of the month at the average rate so far; null during the first day
     state           `ok`; `near` from near_percent on; `over`: above the quota
+    sums            interfaces that links add up, also where both have samples at the same time; absent: none, or a part
+                    of a response that has them
     """
 
     since: datetime
@@ -47,9 +51,10 @@ class QuotaState(Quota, frozen=True, kw_only=True):
     used_percent: float
     expected_bytes: int | None
     state: Literal["ok", "near", "over"]
+    sums: Sums = msgspec.UNSET
 
 
-def router(database: Database, writing: Database, zones: Zones, clock: Clock) -> Router:
+def router(database: Database, writing: Database, zones: Zones, clock: Clock, links: SeriesLinks) -> Router:
     """GET, PUT and DELETE /servers/{server_id}/quota."""
 
     async def state(server_id: str) -> Response[QuotaState]:
@@ -57,7 +62,9 @@ def router(database: Database, writing: Database, zones: Zones, clock: Clock) ->
         if not rows:
             await check_known(database, server_id)
             raise Problem("not_found", f"no quota is set for {server_id!r}")
-        return Response(state_of(rows[0]), headers=version_header(rows[0]["version"]))
+        found, linked = state_of(rows[0]), await links.of(server_id)
+        found = msgspec.structs.replace(found, sums=linked.sums(found.interface))
+        return Response(found, headers=version_header(rows[0]["version"]))
 
     @get("/", summary="Get the quota of a server and its state", responses=problems(401, 404, 503))
     async def get_quota(server_id: FromPath[str]) -> Response[QuotaState]:

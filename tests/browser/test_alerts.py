@@ -107,6 +107,30 @@ async def test_what_is_wrong_with_a_rule_is_said_in_its_form(site: Served, page:
     await expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("there is no channel 'nobody'")
 
 
+async def test_a_rule_that_somebody_else_changes_meanwhile_is_not_overwritten(
+    site: Served, page: Page, complaints: Any
+) -> None:
+    complaints.expect("status of 412")
+    rule = {"kind": "rate", "above_bps": 10**9}
+    await site.client.http.put("/api/v1/alert-rules/busy", json=rule)
+    await page.goto("/alerts#rules")
+    await page.get_by_role("button", name="Change busy").click()
+    await expect(page.get_by_role("textbox", name="Name")).to_have_value("busy")
+    await site.client.http.put("/api/v1/alert-rules/busy", json=rule | {"severity": "critical"})
+
+    await page.get_by_role("button", name="Save").click()
+
+    await expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("changed")
+    assert (await site.client.get("/alert-rules/busy"))["severity"] == "critical"
+    # What is switched is the rule as it is now, and not as the list had it.
+    await page.get_by_role("button", name="Close").click()
+    await page.get_by_role("checkbox", name="busy is on").uncheck()
+    await expect(page.get_by_role("checkbox", name="busy is on")).not_to_be_checked()
+    await expect(page.get_by_role("row", name="busy")).to_contain_text("critical")
+    stored = await site.client.get("/alert-rules/busy")
+    assert (stored["severity"], stored["enabled"]) == ("critical", False)
+
+
 async def test_every_kind_of_rule_is_saved_as_its_form_offers_it_and_shown_again(
     site: Served, page: Page, database: asyncpg.Connection
 ) -> None:

@@ -54,6 +54,33 @@ async def test_a_rule_is_set_read_listed_replaced_and_removed(service: Client, d
     assert (await service.http.get("/api/v1/alert-rules/web")).status_code == 404
 
 
+async def test_of_two_changes_of_a_rule_the_second_is_refused(service: Client) -> None:
+    path = "/api/v1/alert-rules/busy"
+
+    async def send(method: str, condition: dict[str, str], **spec: Any) -> httpx.Response:
+        body = {"kind": "rate", "above_bps": 1e9} | spec
+        return await service.http.request(
+            method, path, headers=condition, **({"json": body} if method == "PUT" else {})
+        )
+
+    made = await send("PUT", {"If-None-Match": "*"})
+    assert made.status_code == 200
+    assert (await send("PUT", {"If-None-Match": "*"}, above_bps=5)).json()["code"] == "changed"
+    seen = {"If-Match": made.headers["ETag"]}
+    assert (await service.http.get(path)).headers["ETag"] == made.headers["ETag"]
+    assert (await send("PUT", seen)).headers["ETag"] == made.headers["ETag"]  # the same again
+
+    changed = await send("PUT", seen, severity="critical")
+    assert changed.status_code == 200
+    for method in ("PUT", "DELETE"):
+        refused = await send(method, seen, above_bps=7)
+        assert (refused.status_code, refused.json()["code"]) == (412, "changed")
+    kept = await service.get("/alert-rules/busy")
+    assert (kept["severity"], kept["above_bps"]) == ("critical", 1e9)
+    assert (await send("DELETE", {"If-Match": changed.headers["ETag"]})).status_code == 204
+    assert (await send("DELETE", {"If-Match": "never an ETag"})).json()["errors"][0]["path"] == "If-Match"
+
+
 async def test_a_preset_that_is_changed_is_one_no_longer(service: Client) -> None:
     presets = {one["id"]: one for one in (await service.get("/alert-rules"))["rules"]}
 

@@ -280,7 +280,7 @@ async def test_an_overlap_is_refused_unless_the_link_says_that_it_adds(
     assert made.json()["sum"] is True
     sums = [{"server_id": "nas", "interface": "eth0", "of": ["eth0", "old"]}]
     for name, body in (await bodies(service)).items():
-        if name.startswith("export") or name == "quota" or name.endswith("wlan0"):
+        if name.startswith("export") or name.endswith("wlan0"):
             continue
         assert json.loads(body).get("sums") == sums, name
     exported = await service.http.get("/api/v1/export/traffic", params={"server": "nas", "bucket": "1d"})

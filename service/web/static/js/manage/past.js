@@ -12,12 +12,18 @@ import { saving } from "./saving.js";
 
 /** @typedef {{ rx_bytes: number, tx_bytes: number }} Total */
 
+/** @param {Total} one */
+function both(one) {
+  const [received, sent] = pair(bytes(one.rx_bytes), bytes(one.tx_bytes));
+  return [received, " ", sent];
+}
+
 /**
  * Totals before and after, by name.
  * @param {[string, Total, Total][]} rows
  */
 function comparison(rows) {
-  const total = (/** @type {Total} */ one) => make("td", {}, ...pair(bytes(one.rx_bytes), bytes(one.tx_bytes)));
+  const total = (/** @type {Total} */ one) => make("td", {}, ...both(one));
   return make(
     "table", {},
     make("thead", {}, make("tr", {}, ...["Totals", "before", "after"].map((name) => make("th", { scope: "col" }, name)))),
@@ -245,7 +251,7 @@ export class SuccessionPart extends PastPart {
     const isLost = lost.rx_bytes > 0 || lost.tx_bytes > 0;
     return [
       comparison(before.map((one, place) => [one.server_id, one, after[place] ?? one])),
-      isLost ? make("p", {}, `What ${this.id} reported before counts no more: `, ...pair(bytes(lost.rx_bytes), bytes(lost.tx_bytes))) : "",
+      isLost ? make("p", {}, `What ${this.id} reported before counts no more: `, ...both(lost)) : "",
     ];
   }
 
