@@ -58,10 +58,10 @@ async def test_of_two_changes_of_a_rule_the_second_is_refused(service: Client) -
     path = "/api/v1/alert-rules/busy"
 
     async def send(method: str, condition: dict[str, str], **spec: Any) -> httpx.Response:
-        body = {"kind": "rate", "above_bps": 1e9} | spec
-        return await service.http.request(
-            method, path, headers=condition, **({"json": body} if method == "PUT" else {})
-        )
+        if method == "DELETE":
+            return await service.http.delete(path, headers=condition)
+        body: dict[str, Any] = {"kind": "rate", "above_bps": 1e9, **spec}
+        return await service.http.put(path, json=body, headers=condition)
 
     made = await send("PUT", {"If-None-Match": "*"})
     assert made.status_code == 200
