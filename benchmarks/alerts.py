@@ -57,6 +57,12 @@ FROM generate_series(1, $1::integer) AS s, unnest($4::text[]) WITH ORDINALITY AS
 WHERE t > $2 AND t <= $3
 ORDER BY t
 """
+# As autovacuum does once a minute (autosummarize): a turn reads the rows that are not summarised yet too.
+_SUMMARISE = """
+SELECT brin_summarize_new_values(i.indexrelid)
+FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam
+WHERE a.amname = 'brin' AND i.indrelid IN (SELECT show_chunks('network_interface_metrics'))
+"""
 _ARRIVED = """
 UPDATE servers SET last_seen = $1::timestamptz, received_at = $1, live_at = $1
 WHERE ((substr(server_id, 7)::bigint * 7919) % 30000 < 15000) = $2::boolean
@@ -108,6 +114,8 @@ async def measure(url: str, servers: int, rules: int, turns: int) -> None:
             await connection.execute(_ROWS, servers, at, at + TURN, INTERFACES, 1_000)
             at += TURN
             await connection.execute(_ARRIVED, at, number % 2 == 1)
+            if number % (timedelta(minutes=1) // TURN) == 0:
+                await connection.execute(_SUMMARISE)
         rows = await connection.fetch("SELECT state, count(*) AS alerts FROM linkbeat.alerts GROUP BY 1")
         seconds, cpu_seconds = zip(*took, strict=True)
         print(

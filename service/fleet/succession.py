@@ -1,5 +1,6 @@
 """Servers that replaced other servers: what an administrator says of a replaced machine (docs/names.md)."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -116,7 +117,7 @@ def router(database: Database, writing: Database, answers: Answers, links: Serie
         """Nothing stored changes: reads of the server continue the predecessor's traffic until this is deleted. A
         server without a quota gets its predecessor's. With If-Match, only if nobody has changed it since that version;
         with If-None-Match: *, only if it replaced none."""
-        new = await _checked(server_id, request)
+        new = await _checked(server_id, request, links.aliases)
         await call(request, server_id, _SET, storable(new.predecessor), new.since, seen_version(request))
         await changed(server_id, new.predecessor)
         return await stored(server_id)
@@ -129,7 +130,7 @@ def router(database: Database, writing: Database, answers: Answers, links: Serie
     )
     async def preview_succession(server_id: FromPath[str], request: Request[Any, Caller, Any]) -> SuccessionPreview:
         """Changes nothing. Errors are those of the succession itself."""
-        new = await _checked(server_id, request)
+        new = await _checked(server_id, request, links.aliases)
         found = await call(request, server_id, _PREVIEW, storable(new.predecessor), new.since)
         return msgspec.json.decode(found, type=SuccessionPreview)
 
@@ -146,9 +147,10 @@ def router(database: Database, writing: Database, answers: Answers, links: Serie
     )
 
 
-async def _checked(server_id: str, request: Request[Any, Caller, Any]) -> NewSuccession:
-    """The body. Raises Problem (400, 408, 413, 415, 422)."""
+async def _checked(server_id: str, request: Request[Any, Caller, Any], aliases: Mapping[str, str]) -> NewSuccession:
+    """The body, with the server's own id. Raises Problem (400, 408, 413, 415, 422)."""
     new = await body(request, NewSuccession)
+    new = msgspec.structs.replace(new, predecessor=aliases.get(new.predecessor, new.predecessor))
     if new.predecessor == server_id:
         raise Problem.invalid("predecessor", "expected another server than this one")
     if not FIRST <= new.since <= LAST:

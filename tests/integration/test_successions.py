@@ -213,6 +213,15 @@ async def test_what_cannot_be_is_refused_with_the_field(service: Client, databas
     assert await database.fetchval("SELECT count(*) FROM linkbeat.successions") == 2
 
 
+async def test_a_predecessor_may_be_named_by_another_id(service: Client) -> None:
+    assert (await service.http.put("/api/v1/servers/old/aliases/older")).is_success
+
+    assert (await put(service, "new", "older", REPLACED)).json()["predecessor"] == "old"
+
+    refused = await put(service, "old", "older", REPLACED)
+    assert refused.json()["errors"][0]["path"] == "predecessor"
+
+
 async def test_a_stale_change_is_refused(service: Client) -> None:
     made = await put(service, "new", "old", REPLACED, **{"If-None-Match": "*"})
     seen = made.headers["ETag"]
