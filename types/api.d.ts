@@ -1033,11 +1033,21 @@ declare namespace Api {
     "before": Array<ServerTotal>;
     "after": Array<ServerTotal>;
   }
+  interface SuggestedPredecessor {
+    "predecessor": string;
+    "since": string;
+    "gone_at": string;
+    "evidence": Array<"server_guid" | "permanent_address">;
+  }
   interface Suggestion {
     "interface": string;
     "into": string;
     "gone_at": string;
     "appeared_at": string;
+  }
+  interface Suggestions {
+    "server_id": string;
+    "suggestions": Array<SuggestedPredecessor>;
   }
   interface Sum {
     "server_id": string;
@@ -1247,6 +1257,7 @@ declare namespace Api {
     "/api/v1/servers/{server_id}/names": { asked: { path: { "server_id": string } }; answer: Names };
     "/api/v1/servers/{server_id}/quota": { asked: { path: { "server_id": string } }; answer: QuotaState };
     "/api/v1/servers/{server_id}/succession": { asked: { path: { "server_id": string } }; answer: Succession };
+    "/api/v1/servers/{server_id}/succession/suggestions": { asked: { path: { "server_id": string } }; answer: Suggestions };
     "/api/v1/session": { asked: {}; answer: SessionInfo };
     "/api/v1/system/definitions": { asked: {}; answer: Definitions };
     "/api/v1/system/health": { asked: {}; answer: SystemHealth };

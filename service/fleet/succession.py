@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import asyncpg
 import msgspec
@@ -13,7 +13,7 @@ from msgspec import Meta
 from service.access.identity import Caller
 from service.cache import Answers
 from service.database.audit import by
-from service.database.names import storable, unknown_server
+from service.database.names import check_known, storable, unknown_server
 from service.database.pool import Database
 from service.database.series_links import SeriesLinks
 from service.fleet.linking import FIRST, LAST, utc
@@ -30,6 +30,7 @@ LEFT JOIN linkbeat.successions p USING (server_id)
 LEFT JOIN linkbeat.successions n ON n.predecessor_id = k.server_id
 WHERE k.server_id = $1
 """
+_SUGGESTED = "SELECT predecessor, since, gone_at, evidence FROM linkbeat.predecessor_suggestions($1)"
 _SET = "linkbeat.set_predecessor(of_server => $1, new_predecessor => $2, new_since => $3, seen => $4)::text AS known"
 _PREVIEW = "linkbeat.preview_predecessor(of_server => $1, new_predecessor => $2, new_since => $3)::text AS known"
 _UNKNOWN, _REPLACED, _ORDER = "LB404", "LB409", "LB411"  # sql/function/successions.sql
@@ -54,6 +55,26 @@ class Succession(msgspec.Struct, frozen=True):
     since: datetime | None
     successor: str | None
     until: datetime | None
+
+
+class SuggestedPredecessor(msgspec.Struct, frozen=True):
+    """A server that this one may have replaced. Nothing is set.
+
+    since     when this server appeared; gone_at: when the other one was last heard
+    evidence  what both have: server_guid, permanent_address (of hardware)
+    """
+
+    predecessor: str
+    since: datetime
+    gone_at: datetime
+    evidence: list[Literal["server_guid", "permanent_address"]]
+
+
+class Suggestions(msgspec.Struct, frozen=True):
+    """Servers that a server may have replaced, the likeliest first; none if it is said which one it replaced."""
+
+    server_id: str
+    suggestions: list[SuggestedPredecessor]
 
 
 class ServerTotal(msgspec.Struct, frozen=True):
@@ -134,6 +155,14 @@ def router(database: Database, writing: Database, answers: Answers, links: Serie
         found = await call(request, server_id, _PREVIEW, storable(new.predecessor), new.since)
         return msgspec.json.decode(found, type=SuccessionPreview)
 
+    @get("/suggestions", summary="Servers that a server may have replaced", responses=problems(401, 404, 503))
+    async def suggest_predecessors(server_id: FromPath[str]) -> Suggestions:
+        """Those that fell silent before it appeared, and share its GUID or hardware."""
+        known = storable(server_id)
+        await check_known(database, known)
+        rows = await database.fetch(_SUGGESTED, known)
+        return Suggestions(server_id, [SuggestedPredecessor(*row) for row in rows])
+
     @delete("/", summary="Say that a server replaced none", responses=problems(401, 404, 412, 422, 503))
     async def delete_succession(server_id: FromPath[str], request: Request[Any, Caller, Any]) -> None:
         """Responses are again as they were before."""
@@ -142,7 +171,7 @@ def router(database: Database, writing: Database, answers: Answers, links: Serie
 
     return Router(
         "/servers/{server_id:str}/succession",
-        route_handlers=[get_succession, put_succession, preview_succession, delete_succession],
+        route_handlers=[get_succession, put_succession, preview_succession, suggest_predecessors, delete_succession],
         tags=["servers"],
     )
 

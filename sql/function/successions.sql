@@ -92,6 +92,35 @@ BEGIN
     RETURN true;
 END $$;
 
+-- Servers that this one may have replaced: silent since it appeared, for a month before at most, with its GUID or with
+-- hardware that has a permanent address of its. Two that report at once are a clone, or two machines.
+CREATE OR REPLACE FUNCTION linkbeat.predecessor_suggestions(of_server text)
+RETURNS TABLE (predecessor text, since timestamptz, gone_at timestamptz, evidence text[])
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    WITH me AS MATERIALIZED (
+        SELECT s.server_id, s.first_seen, s.server_guid, ARRAY(
+                   SELECT DISTINCT i.permanent_address FROM linkbeat.interface_epochs e CROSS JOIN LATERAL unnest(e.evidence) AS i
+                   WHERE e.server_id = s.server_id AND i.kind = 'physical' AND i.permanent_address IS NOT NULL) AS addresses
+        FROM servers s
+        WHERE s.server_id = of_server AND NOT EXISTS (SELECT FROM linkbeat.successions x WHERE x.server_id = s.server_id)
+    ), gone AS MATERIALIZED (
+        SELECT me.*, o.server_id AS predecessor, o.last_seen, o.server_guid AS other_guid
+        FROM me JOIN servers o ON o.last_seen <= me.first_seen AND o.last_seen > me.first_seen - INTERVAL '31 days'
+        WHERE o.server_id <> me.server_id
+          AND NOT EXISTS (SELECT FROM linkbeat.successions x WHERE x.predecessor_id = o.server_id)
+    ), found AS (
+        SELECT g.predecessor, g.first_seen, g.last_seen, array_remove(ARRAY[
+                   CASE WHEN g.other_guid = g.server_guid THEN 'server_guid' END,
+                   CASE WHEN EXISTS (
+                       SELECT FROM linkbeat.interface_epochs e CROSS JOIN LATERAL unnest(e.evidence) AS i
+                       WHERE e.server_id = g.predecessor AND i.kind = 'physical' AND i.permanent_address = ANY (g.addresses))
+                   THEN 'permanent_address' END], NULL) AS evidence
+        FROM gone g
+    )
+    SELECT f.predecessor, f.first_seen, f.last_seen, f.evidence FROM found f WHERE f.evidence <> '{}'
+    ORDER BY cardinality(f.evidence) DESC, f.last_seen DESC, f.predecessor LIMIT 10;
+$$;
+
 -- The traffic of servers, each byte once, as links and successions say it is read.
 CREATE OR REPLACE FUNCTION linkbeat.server_totals(of_servers text[]) RETURNS jsonb LANGUAGE sql STABLE AS $$
     SELECT jsonb_agg(jsonb_build_object('server_id', s.name, 'rx_bytes', coalesce(t.rx_bytes, 0), 'tx_bytes', coalesce(t.tx_bytes, 0),

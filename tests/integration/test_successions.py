@@ -16,7 +16,7 @@ from service.app import create_app
 from service.clock import Clock
 from service.settings import Settings
 from tests.conftest import in_process
-from tests.helpers.support import KEY, Client, as_login, connected, heartbeat
+from tests.helpers.support import KEY, Client, as_login, connected, heartbeat, interface
 from tests.integration.test_series_links import LEVELS, NOW, REQUESTS, refresh, write
 from tests.integration.test_usage import keep, kept_for_ever
 
@@ -220,6 +220,31 @@ async def test_a_predecessor_may_be_named_by_another_id(service: Client) -> None
 
     refused = await put(service, "old", "older", REPLACED)
     assert refused.json()["errors"][0]["path"] == "predecessor"
+
+
+async def test_a_server_that_has_the_same_hardware_is_suggested(service: Client, database: asyncpg.Connection) -> None:
+    """One that fell silent before the new one appeared; neither a clone, which reports beside it, nor a stranger."""
+
+    async def report(server: str, first: datetime, last: datetime, address: str, **more: Any) -> None:
+        for moment in (first, last):
+            card = interface("eth0", 1, 1, kind="physical", permanent_address=address)
+            await service.post(heartbeat(server, at=moment) | {"network_interfaces": [card], **more})
+
+    begin, guid = datetime(2025, 11, 1, tzinfo=UTC), "5f9a1c1e-0000-4000-8000-000000000001"
+    await report("before", begin, begin + HOUR, "02:00:00:00:00:01", server_guid=guid)
+    await report("clone", begin, begin + 9 * HOUR, "02:00:00:00:00:01")
+    await report("stranger", begin, begin + HOUR, "02:00:00:00:00:02")
+    await report("after", begin + 2 * HOUR, begin + 3 * HOUR, "02:00:00:00:00:01", server_guid=guid)
+
+    found = await service.get("/servers/after/succession/suggestions")
+
+    assert found["suggestions"] == [
+        {"predecessor": "before", "since": "2025-11-01T02:00:00Z", "gone_at": "2025-11-01T01:00:00Z",
+         "evidence": ["server_guid", "permanent_address"]},
+    ]  # fmt: skip
+    assert (await put(service, "after", "before", begin + 2 * HOUR)).is_success
+    assert (await service.get("/servers/after/succession/suggestions"))["suggestions"] == []
+    assert (await service.http.get("/api/v1/servers/nobody/succession/suggestions")).status_code == 404
 
 
 async def test_a_stale_change_is_refused(service: Client) -> None:

@@ -210,11 +210,12 @@ export class SuccessionPart extends PastPart {
     const since = dateTime("Since", { required: true, hint: "In this browser’s time zone. Before it, the other one’s samples count." });
     const none = make("button", { type: "button", hidden: true }, "It replaced none");
     const later = make("p", {});
+    const suggested = make("div", {});
     super("Replaced server", {
       mayChange, submit: "Save", more: [none],
       fields: [
         make("p", { class: "muted" }, "A server that replaced another one continues its month, quota and charts. Nothing stored changes, and it can be taken back."),
-        later, make("div", { class: "fields" }, predecessor.element, since.element),
+        later, suggested, make("div", { class: "fields" }, predecessor.element, since.element),
       ],
     });
     this.id = id;
@@ -222,11 +223,28 @@ export class SuccessionPart extends PastPart {
     this.since = since;
     this.none = none;
     this.later = later;
+    this.suggested = suggested;
     /** @type {Api.Succession | undefined} */
     this.seen = undefined;
     none.addEventListener("click", () => this.send(
       () => remove("/api/v1/servers/{server_id}/succession", { path: { server_id: this.id }, seen: this.seen }), "Removed.",
     ));
+  }
+
+  /** @param {AbortSignal} [signal] */
+  async suggest(signal) {
+    const { suggestions } = await get("/api/v1/servers/{server_id}/succession/suggestions", { path: { server_id: this.id }, signal });
+    this.suggested.replaceChildren(...suggestions.map((one) => {
+      const fill = make("button", { type: "button" }, "Fill in");
+      fill.addEventListener("click", () => {
+        this.predecessor.input.value = one.predecessor;
+        this.since.show(one.since);
+        this.touch();
+        this.predecessor.input.focus();
+      });
+      const both = one.evidence.map((name) => ({ server_guid: "GUID", permanent_address: "hardware" })[name]).join(" and ");
+      return make("p", {}, `${one.predecessor}, silent since ${moment(one.gone_at)}, has the same ${both}. `, fill);
+    }));
   }
 
   body() {
@@ -266,5 +284,6 @@ export class SuccessionPart extends PastPart {
     this.predecessor.input.value = found.predecessor ?? "";
     this.since.show(found.since);
     this.totals.replaceChildren();
+    await this.suggest(signal);
   }
 }
