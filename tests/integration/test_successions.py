@@ -1,5 +1,7 @@
 """Servers that replaced others: the account goes on to the byte (I13), and it can be taken back."""
 
+import csv
+import io
 import json
 from collections import defaultdict
 from collections.abc import AsyncIterator
@@ -211,6 +213,30 @@ async def test_what_cannot_be_is_refused_with_the_field(service: Client, databas
         assert (await put(service, server, "old", REPLACED)).status_code == 404
         assert (await service.http.delete(f"/api/v1/servers/{server}/succession")).status_code == 404
     assert await database.fetchval("SELECT count(*) FROM linkbeat.successions") == 2
+
+
+async def test_an_interface_continues_under_the_name_that_the_new_machine_has(
+    service: Client, database: asyncpg.Connection
+) -> None:
+    await write(database, "lan0", REPLACED, NOW, server="new", seconds=600)
+    await refresh(database)
+    body = {"interface": "usb0", "into": "lan0"}
+    unknown = await service.http.post("/api/v1/servers/old/links", json=body)
+    assert (unknown.status_code, unknown.json()["errors"][0]["path"]) == (422, "into")
+    await put(service, "new", "old", REPLACED)
+
+    made = await service.http.post("/api/v1/servers/old/links", json=body)
+
+    assert made.status_code == 201, made.text
+    query = {"server": "new", "interface": "lan0", "bucket": "raw"}
+    exported = await service.http.get("/api/v1/export/traffic", params=query)
+    counted = [int(row["rx_bytes"]) for row in csv.DictReader(io.StringIO(exported.text))]
+    stored = await database.fetch(
+        "SELECT rx_bytes_delta FROM network_interface_metrics WHERE server_id = 'new' AND interface_name = 'lan0' "
+        "OR server_id = 'old' AND interface_name = 'usb0' AND time < $1 ORDER BY time", REPLACED,
+    )  # fmt: skip
+    assert counted == [row[0] for row in stored]
+    assert len(counted) > 500
 
 
 async def test_a_predecessor_may_be_named_by_another_id(service: Client) -> None:
