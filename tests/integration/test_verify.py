@@ -88,10 +88,12 @@ async def test_a_wrong_column_is_named_with_both_values(
 async def test_a_missing_and_an_invented_bucket_are_found_at_every_level(
     database: asyncpg.Connection, database_url: str, history: datetime, subtests: pytest.Subtests
 ) -> None:
-    for relation in RELATIONS:
+    widths = {"1d": "1 day", "1h": "1 hour", "15m": "15 minutes", "1m": "1 minute"}
+    # The coarsest first: a change to a level is logged as one that those above it have to take in, and they wait then.
+    for relation in sorted(RELATIONS, key=lambda name: list(widths).index(name.rpartition("_")[2])):
         with subtests.test(relation):
             kept = await kept_of(database, relation)
-            width = {"1m": "1 minute", "15m": "15 minutes", "1h": "1 hour", "1d": "1 day"}[relation.rpartition("_")[2]]
+            width = widths[relation.rpartition("_")[2]]
             bucket = await database.fetchval("SELECT time_bucket($1::text::interval, $2::timestamptz)", width, history)
             row = await database.fetchval(
                 f"SELECT to_jsonb(k)::text FROM {kept} k WHERE bucket = $1 AND server_id = 'nas' LIMIT 1", bucket
