@@ -19,5 +19,7 @@ CREATE OR REPLACE TRIGGER alerts_note_old_news AFTER UPDATE ON public.servers
     FOR EACH ROW
     WHEN (NEW.last_seen > OLD.last_seen
           AND (NEW.received_at - NEW.last_seen > INTERVAL '10 seconds'
-               OR NEW.last_seen - OLD.last_seen > 5 * coalesce(NEW.interval_seconds, 30) * INTERVAL '1 second'))
+               -- Before a server's first heartbeat, which comes after no gap, it was seen at -infinity.
+               OR isfinite(OLD.last_seen)
+                  AND NEW.last_seen - 5 * coalesce(NEW.interval_seconds, 30) * INTERVAL '1 second' > OLD.last_seen))
     EXECUTE FUNCTION linkbeat.note_old_news();

@@ -345,6 +345,7 @@ class TestLateData:
     ) -> None:
         start = hours_ago(1)
         await service.post(heartbeat(at=start, eth0=(1, 1)))
+        await database.execute("DELETE FROM linkbeat.late_arrivals")
 
         async def noted(seconds: int, late: timedelta) -> list[datetime]:
             time = start + seconds * SECOND

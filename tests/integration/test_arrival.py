@@ -186,6 +186,8 @@ async def test_the_first_heartbeat_after_a_long_gap_is_noted_for_the_alerts(
 ) -> None:
     """Turns do not look back over a gap of more than five intervals."""
     reported = {} if interval is None else {"interval_seconds": interval}
+    await service.post(heartbeat("new", at=datetime.now(UTC) + timedelta(minutes=1), eth0=(1, 1)) | reported)
+    assert await database.fetchval("SELECT count(*) FROM linkbeat.late_arrivals") == 0  # no gap is before the first one
     await service.post(heartbeat(at=datetime.now(UTC) - timedelta(minutes=minutes), eth0=(1, 1)) | reported)
     await database.execute("DELETE FROM linkbeat.late_arrivals")
 
