@@ -62,6 +62,7 @@ async def test_case_08_a_server_with_interfaces_shows_them_as_sent(service: Clie
         "is_folded": False,
         "folded_into": None,
         "carrier_changes": None,
+        "display_name": None,
     }
     not_sent = dict.fromkeys(("rx_errors", "tx_errors", "rx_dropped", "tx_dropped"))
     called = [{"os_name": one["name"]} for one in sent]
