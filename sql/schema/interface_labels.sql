@@ -6,7 +6,7 @@ CREATE TABLE linkbeat.interface_labels (
     display_name text COLLATE "C" NOT NULL,
     changed_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (server_id, series),
-    UNIQUE (server_id, display_name)
+    UNIQUE (display_name, server_id)
 );
 
 COMMENT ON TABLE linkbeat.interface_labels IS 'Display names of interfaces. Written by linkbeat.set_interface_label alone.';

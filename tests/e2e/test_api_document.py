@@ -60,7 +60,7 @@ def last_answer(output: str) -> Any:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed: apt-get install curl")
-@pytest.mark.parametrize(("page", "commands"), [("api.md", 62), ("usage.md", 8), ("pictures.md", 4)])
+@pytest.mark.parametrize(("page", "commands"), [("api.md", 97), ("usage.md", 8), ("pictures.md", 4)])
 def test_every_command_runs_and_answers_as_the_page_says(
     service_process: ServiceProcess, page: str, commands: int, tmp_path: Path
 ) -> None:

@@ -220,7 +220,10 @@ async def test_a_view_reads_the_chunk_of_the_range_only_by_its_key(database: asy
 async def test_an_overview_of_one_server_reads_its_row_by_its_key(database: asyncpg.Connection) -> None:
     await database.execute("SET ROLE analyst; SET enable_seqscan = off")
 
-    keys = {"server_overview": {"servers_pkey", "server_labels_pkey"}, "interface_overview": {"servers_pkey"}}
+    keys = {
+        "server_overview": {"servers_pkey", "server_labels_pkey"},
+        "interface_overview": {"servers_pkey", "interface_labels_pkey"},
+    }
     for view, expected in keys.items():
         plan = await database.fetchval(f"EXPLAIN (FORMAT JSON) SELECT * FROM {view} WHERE server_id = 'nas'")
         nodes = _nodes(json.loads(plan)[0]["Plan"])
