@@ -15,7 +15,6 @@ from tests.helpers.support import Client, heartbeat, hours_ago, interface
 from tests.helpers.tokens import exponents, numbers
 
 HIGHEST = 2**64 - 1
-NOW = hours_ago(0)
 SIZES = {"/": 17_920_000, "/tera": 10**12, "/peta": 10**15, "/exa": HIGHEST, "/little": 1}
 # Of parameters, by name: what is there. A route with another one needs its value here.
 VALUES: dict[str, Any] = {
@@ -64,6 +63,7 @@ NOT_INSTALLED = {"parquet"}
 
 async def store_extremes(service: Client, database: asyncpg.Connection) -> None:
     """A server of the largest values that there can be, and of the smallest."""
+    now = hours_ago(0)
     for server_id, metrics, speed in (
         ("big", {"cpu_percent": 1e7, "memory_percent": 1e16, "memory_total_mb": 1e20, "load_1m": 1e22, "load_5m": 1e300,
                  "disk_percent": 99.999, "disk_total_gb": 1e15, "uptime_seconds": 1e18,
@@ -83,7 +83,7 @@ async def store_extremes(service: Client, database: asyncpg.Connection) -> None:
                 interface("eth0", n * 10**12 if is_big else n, n * 10**6, **counters),
                 interface("eth1", HIGHEST - 10 + n, HIGHEST, rx_errors=HIGHEST, tx_dropped=10**16),
             ]
-            beat: dict[str, Any] = heartbeat(server_id, at=NOW - timedelta(seconds=30 * (2 - n))) | {
+            beat: dict[str, Any] = heartbeat(server_id, at=now - timedelta(seconds=30 * (2 - n))) | {
                 "network_interfaces": interfaces, "metrics": metrics, "primary_interface": "eth0",
                 "interval_seconds": 30.0 if is_big else 0.0001,
                 "os_info": {"huge": 1e300, "tiny": 1e-7, "words": "1e7, 2E+8"},
@@ -112,7 +112,7 @@ async def store_extremes(service: Client, database: asyncpg.Connection) -> None:
     await database.execute(
         "UPDATE network_interface_metrics SET rx_bytes_delta = 1::bigint << 60, elapsed_ms = 1 "
         "WHERE server_id = 'big' AND interface_name = 'eth0' AND time = $1",
-        NOW,
+        now,
     )
     await database.execute(
         "UPDATE servers SET interfaces[1].rx_bytes_delta = 1::bigint << 60, interfaces[1].elapsed_ms = 1 "
