@@ -30,8 +30,7 @@ BACKTEST_SECONDS = 60.0
 BODY = (400, 401, 408, 413, 415, 422, 503)
 _LIST = """
 SELECT rule_id, kind, spec::text, severity, managed_by, enabled, revision,
-       linkbeat.version_of(jsonb_build_object(
-           'kind', kind, 'spec', spec, 'severity', severity, 'managed_by', managed_by, 'enabled', enabled)) AS version
+       linkbeat.version_of(linkbeat.rule_json(kind, spec, severity, managed_by, enabled)) AS version
 FROM alert_rules
 WHERE ($1::text IS NULL OR rule_id = $1) AND rule_id > $2 ORDER BY rule_id LIMIT $3
 """
@@ -105,8 +104,8 @@ def router(database: Database, testing: Database, writing: Database, clock: Cloc
 
     @put("/{rule_id:str}", summary="Set a rule", responses=problems(*BODY, 409, 412))
     async def put_rule(rule_id: RuleId, request: Request[Any, Caller, Any]) -> Response[AlertRule]:
-        """Creates or replaces the rule. Its pending and firing alerts keep their state. With If-Match, only if nobody
-        has changed it since that version; with If-None-Match: *, only if there is none."""
+        """Creates or replaces the rule. Its pending and firing alerts keep their state. With If-Match, replaces only
+        that version; with If-None-Match: *, only creates."""
         rule = await body_by_kind(request, KINDS)
         check_name(rule_id)
         if rule_id == "test":  # the path of POST /alert-rules/test

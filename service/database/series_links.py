@@ -143,7 +143,7 @@ _NONE = Linked(-1, (), (), {})
 
 
 async def series_asked_for(database: Database, linked: Linked, server_id: str, name: str) -> str:
-    """The series that `interface=` asks for: by its name, by the interface's display name, or by what the system calls
-    it now; or the one that all samples of it are linked into."""
+    """The series that `interface=` names: a series, the display name of an interface, or its name in the system. If all
+    samples of that series are linked into another one, it is that one."""
     known = storable(name)
     return linked.series(await series_called(database, server_id, known) or known)

@@ -89,7 +89,7 @@ class ServerTotal(msgspec.Struct, frozen=True):
 class SuccessionPreview(msgspec.Struct, frozen=True):
     """What a succession would do: the totals of the predecessor and of the server before and after.
 
-    Whatever is missing from the sum after it are samples of the server before `since`, which are read as nobody's.
+    What the sum after it lacks is the traffic of the server before `since`, which does not count.
     """
 
     before: list[ServerTotal]
@@ -136,8 +136,8 @@ def router(database: Database, writing: Database, answers: Answers, links: Serie
     )
     async def put_succession(server_id: FromPath[str], request: Request[Any, Caller, Any]) -> Response[Succession]:
         """Nothing stored changes: reads of the server continue the predecessor's traffic until this is deleted. A
-        server without a quota gets its predecessor's. With If-Match, only if nobody has changed it since that version;
-        with If-None-Match: *, only if it replaced none."""
+        server without a quota gets its predecessor's. With If-Match, replaces only that version; with
+        If-None-Match: *, only if it replaced none."""
         new = await _checked(server_id, request, links.aliases)
         await call(request, server_id, _SET, storable(new.predecessor), new.since, seen_version(request))
         await changed(server_id, new.predecessor)
@@ -191,7 +191,9 @@ def _problem(raised: asyncpg.PostgresError, predecessor: str) -> Exception:
     if raised.sqlstate == _UNKNOWN:
         return Problem.invalid("predecessor", f"there is no server {predecessor!r}")
     if raised.sqlstate == _REPLACED:
-        return Problem("replaced", f"server {raised.detail!r} replaced {predecessor!r} already: remove that first")
+        return Problem(
+            "replaced", f"server {raised.detail!r} has already replaced {predecessor!r}: remove that succession first"
+        )
     if raised.sqlstate == _ORDER:
         fits = msgspec.json.decode(raised.detail or "", type=_Fits)
         if fits.after is not None and fits.before is not None and fits.after >= fits.before:

@@ -11,7 +11,7 @@ from litestar.params import FromPath
 from service.access.identity import Caller
 from service.clock import Clock
 from service.database.audit import by
-from service.database.names import check_known, storable, unknown_server
+from service.database.names import check_known, series_called, storable, unknown_server
 from service.database.pool import Database
 from service.database.series_links import SeriesLinks, Sums
 from service.database.zones import Zones
@@ -77,8 +77,11 @@ def router(database: Database, writing: Database, zones: Zones, clock: Clock, li
         nobody has changed it since that version; with If-None-Match: *, only if none is set."""
         quota = await body(request, Quota)
         await zones.check(quota.time_zone)
+        interface = quota.interface
+        if interface is not None:
+            interface = await series_called(database, server_id, interface) or interface
         await write(request, server_id, quota.bytes, quota.direction, quota.billing_day, quota.time_zone,
-                    quota.interface, quota.near_percent)  # fmt: skip
+                    interface, quota.near_percent)  # fmt: skip
         return await state(server_id)
 
     @delete("/", summary="Remove the quota of a server", responses=problems(401, 404, 412, 422, 503))

@@ -68,8 +68,19 @@ CREATE OR REPLACE FUNCTION linkbeat.plan_of(rule jsonb) RETURNS linkbeat.alert_p
     FROM linkbeat.rule_parameters(rule ->> 'kind', rule) p
 $$;
 
-CREATE OR REPLACE FUNCTION linkbeat.rule_json(r linkbeat.alert_rules) RETURNS jsonb LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN to_jsonb(r) - '{rule_id,revision}'::text[];
+-- The content of a rule, of which linkbeat.version_of is the version.
+CREATE OR REPLACE FUNCTION linkbeat.rule_json(kind text, spec jsonb, severity text, managed_by text, enabled boolean)
+RETURNS jsonb LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN jsonb_build_object('kind', kind, 'spec', spec, 'severity', severity, 'managed_by', managed_by, 'enabled', enabled);
+
+-- Ends the transaction if the rule is not the one that the caller saw; until it ends, nobody else changes the rule.
+CREATE OR REPLACE FUNCTION linkbeat.check_rule(of_rule text, seen text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM linkbeat.take_turn('alert rule', of_rule);
+    PERFORM linkbeat.check_version((
+        SELECT linkbeat.rule_json(r.kind, r.spec, r.severity, r.managed_by, r.enabled)
+        FROM linkbeat.alert_rules r WHERE r.rule_id = of_rule), seen);
+END $$;
 
 -- Writes a rule; what it has fired stays. False where it was exactly so already. `new_spec` is checked by the service; a
 -- pattern or number that cannot be read raises here, before it could stop every turn. `seen`: the version that the caller
@@ -81,8 +92,7 @@ CREATE OR REPLACE FUNCTION linkbeat.set_alert_rule(
 DECLARE
     plan linkbeat.alert_plans;
 BEGIN
-    PERFORM linkbeat.take_turn('alert rule', of_rule);
-    PERFORM linkbeat.check_version((SELECT linkbeat.rule_json(r) FROM linkbeat.alert_rules r WHERE r.rule_id = of_rule), seen);
+    PERFORM linkbeat.check_rule(of_rule, seen);
     INSERT INTO linkbeat.alert_rules AS r (rule_id, kind, spec, severity, managed_by, enabled)
     VALUES (of_rule, new_kind, new_spec, new_severity, new_managed_by, new_enabled)
     ON CONFLICT (rule_id) DO UPDATE SET
@@ -102,8 +112,7 @@ END $$;
 CREATE OR REPLACE FUNCTION linkbeat.delete_alert_rule(of_rule text, seen text DEFAULT NULL) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
-    PERFORM linkbeat.take_turn('alert rule', of_rule);
-    PERFORM linkbeat.check_version((SELECT linkbeat.rule_json(r) FROM linkbeat.alert_rules r WHERE r.rule_id = of_rule), seen);
+    PERFORM linkbeat.check_rule(of_rule, seen);
     DELETE FROM linkbeat.alert_rules WHERE rule_id = of_rule;
     RETURN FOUND;
 END $$;

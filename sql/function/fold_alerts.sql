@@ -151,6 +151,7 @@ BEGIN
     END IF;
     DELETE FROM linkbeat.alerts a
     WHERE a.rule_id = plan.rule_id AND a.state = 'watched' AND coalesce(a.watched_until, '-infinity') < at - plan.lag
+      -- The same bound or a longer one, which costs a look-up.
       AND coalesce(a.watched_until, '-infinity') < at - linkbeat.judged_after(plan, a.server_id);
 END $$;
 

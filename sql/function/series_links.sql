@@ -2,8 +2,8 @@
 -- Replaceable: reapplied on every upgrade.
 
 -- As what a sample of this series at this moment is read: by one link of its server at most, because links are no chains,
--- and then by the servers that replaced its server later, one after the other. `server_id` null: as nobody's; another
--- server was in its server's place then.
+-- and then by the servers that replaced its server later, one after the other. `server_id` null: it does not
+-- count; another server was in its server's place then.
 --   of_series, series  null: any that has no link
 CREATE OR REPLACE FUNCTION linkbeat.resolve_series(
     of_server text, of_series text, at timestamptz, OUT server_id text, OUT series text

@@ -76,7 +76,7 @@ BEGIN
     TO linkbeat_read;
     GRANT EXECUTE ON FUNCTION linkbeat.unsigned, linkbeat.still_shared, linkbeat.is_online, linkbeat.alert_episodes,
         linkbeat.tags_of, linkbeat.tag_key, linkbeat.has_tags, linkbeat.is_tagged, linkbeat.matches_tags, linkbeat.version_of,
-        linkbeat.labels_json, linkbeat.quota_json, linkbeat.succession_json, linkbeat.interface_label_json, linkbeat.series_called, linkbeat.predecessor_suggestions
+        linkbeat.labels_json, linkbeat.rule_json, linkbeat.quota_json, linkbeat.succession_json, linkbeat.interface_label_json, linkbeat.series_called, linkbeat.predecessor_suggestions
     TO linkbeat_read;
     -- Of channels, all but what is secret.
     GRANT SELECT ON linkbeat.alert_clock, linkbeat.listening, linkbeat.alert_mutes TO linkbeat_read;

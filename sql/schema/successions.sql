@@ -8,7 +8,7 @@ CREATE TABLE linkbeat.successions (
     created_at     timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
-COMMENT ON TABLE linkbeat.successions IS 'What an administrator says of replaced machines: before `since`, the samples of the predecessor are samples of the server, whose own samples of that time are read as nobody''s. No row of a history changes; reads follow linkbeat.series_map. Written by linkbeat.set_predecessor alone.';
+COMMENT ON TABLE linkbeat.successions IS 'What an administrator says of replaced machines: before `since`, the samples of the predecessor are samples of the server, whose own samples of that time do not count. No row of a history changes; reads follow linkbeat.series_map. Written by linkbeat.set_predecessor alone.';
 COMMENT ON COLUMN linkbeat.successions.server_id IS 'The server that replaced another one.';
 COMMENT ON COLUMN linkbeat.successions.predecessor_id IS 'The server that it replaced.';
 COMMENT ON COLUMN linkbeat.successions.since IS 'From when on it did: time of the first sample of its own that counts.';

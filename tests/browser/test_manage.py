@@ -199,7 +199,7 @@ async def test_an_interface_and_a_server_go_on_under_another_name(
     await replaced.get_by_role("button", name="Preview").click()
     await expect(replaced.get_by_role("row", name="old-nas").get_by_role("cell").first).to_contain_text("2.00 GB")
     await expect(replaced.get_by_role("row", name="old-nas").get_by_role("cell").last).to_contain_text("1.00 GB")
-    await expect(replaced).to_contain_text("What nas reported before counts no more: ↓ received 1.00 GB")
+    await expect(replaced).to_contain_text("Traffic of nas before that time no longer counts: ↓ received 1.00 GB")
     await shoot(page, "manage-succession-preview")
     await replaced.get_by_role("button", name="Save").click()
     await expect(replaced.get_by_role("status").filter(has_text="Saved.")).to_be_visible()
@@ -208,7 +208,7 @@ async def test_an_interface_and_a_server_go_on_under_another_name(
     await expect(page.get_by_role("form", name="Replaced server")).to_contain_text("nas replaced it on")
     await shoot(page, "manage-successor")
     await page.goto(NAS)
-    await replaced.get_by_role("button", name="It replaced none").click()
+    await replaced.get_by_role("button", name="Undo the replacement").click()
     await expect(replaced.get_by_role("status").filter(has_text="Removed.")).to_be_visible()
     await expect(replaced.get_by_label("It replaced", exact=True)).to_have_value("")
     assert await audited(database) == ["link.set", "link.delete", "succession.set", "succession.delete"]

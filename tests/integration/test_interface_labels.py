@@ -75,6 +75,14 @@ async def test_an_interface_is_asked_for_by_each_of_its_names(service: Client) -
     assert shown["display_name"] == "WAN (fibre)"
 
 
+async def test_a_quota_is_of_the_interface_that_has_the_name(service: Client) -> None:
+    await name(service, "ens3", "WAN")
+
+    made = await service.http.put("/api/v1/servers/nas/quota", json={"bytes": 10**12, "interface": "WAN"})
+
+    assert made.json()["interface"] == "ens3"
+
+
 async def test_a_name_that_another_interface_has_is_refused(service: Client, database: asyncpg.Connection) -> None:
     assert (await name(service, "ens3", "WAN")).is_success
     for taken in ("WAN", "ens3", "lan0"):

@@ -78,7 +78,7 @@ export class LinksPart extends PastPart {
     super("Earlier names of interfaces", {
       mayChange, submit: "Link",
       fields: [
-        make("p", { class: "muted" }, "An interface that had another name continues here with the other one’s history. Nothing stored changes, and removing the link undoes it."),
+        make("p", { class: "muted" }, "An interface that had another name can continue the history of that name. Nothing stored changes; removing the link undoes it."),
         stored, suggested, known, make("div", { class: "fields" }, from.element, into.element, since.element, until.element), sum.element,
       ],
     });
@@ -208,13 +208,13 @@ export class SuccessionPart extends PastPart {
   constructor(id, { mayChange }) {
     const predecessor = text("It replaced", { required: true, maxlength: 255, hint: "The id of the other server." });
     const since = dateTime("Since", { required: true, hint: "In this browser’s time zone. Before it, the other one’s samples count." });
-    const none = make("button", { type: "button", hidden: true }, "It replaced none");
+    const none = make("button", { type: "button", hidden: true }, "Undo the replacement");
     const later = make("p", {});
     const suggested = make("div", {});
     super("Replaced server", {
       mayChange, submit: "Save", more: [none],
       fields: [
-        make("p", { class: "muted" }, "A server that replaced another one continues its month, quota and charts. Nothing stored changes, and it can be taken back."),
+        make("p", { class: "muted" }, "A server that replaced another one continues its month, quota and charts. Nothing stored changes; this can be undone."),
         later, suggested, make("div", { class: "fields" }, predecessor.element, since.element),
       ],
     });
@@ -269,7 +269,7 @@ export class SuccessionPart extends PastPart {
     const isLost = lost.rx_bytes > 0 || lost.tx_bytes > 0;
     return [
       comparison(before.map((one, place) => [one.server_id, one, after[place] ?? one])),
-      isLost ? make("p", {}, `What ${this.id} reported before counts no more: `, ...both(lost)) : "",
+      isLost ? make("p", {}, `Traffic of ${this.id} before that time no longer counts: `, ...both(lost)) : "",
     ];
   }
 
