@@ -45,6 +45,28 @@ CREATE OR REPLACE FUNCTION linkbeat.grew(previous bigint, current bigint) RETURN
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN previous IS NULL OR current IS NULL OR (previous >= 0 AND current >= previous);
 
+-- Whether all counters of an interface plainly grew, in no doubt: by no more than its line carries or than its packets
+-- confirm, where they are counted. What linkbeat.judge concludes of it is the difference. Put into the queries that call it.
+CREATE OR REPLACE FUNCTION linkbeat.grew_plainly(
+    had_rx_bytes bigint, had_tx_bytes bigint, had_rx_packets bigint, had_tx_packets bigint, had_rx_errors bigint,
+    had_tx_errors bigint, had_rx_dropped bigint, had_tx_dropped bigint,
+    rx_bytes bigint, tx_bytes bigint, rx_packets bigint, tx_packets bigint, rx_errors bigint, tx_errors bigint,
+    rx_dropped bigint, tx_dropped bigint, elapsed integer, speed integer
+) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN linkbeat.grew(had_rx_bytes, rx_bytes) AND linkbeat.grew(had_tx_bytes, tx_bytes)
+         AND linkbeat.grew(had_rx_packets, rx_packets) AND linkbeat.grew(had_tx_packets, tx_packets)
+         AND linkbeat.grew(had_rx_errors, rx_errors) AND linkbeat.grew(had_tx_errors, tx_errors)
+         AND linkbeat.grew(had_rx_dropped, rx_dropped) AND linkbeat.grew(had_tx_dropped, tx_dropped)
+    THEN greatest(rx_bytes - had_rx_bytes, tx_bytes - had_tx_bytes, rx_packets - had_rx_packets, tx_packets - had_tx_packets,
+                  rx_errors - had_rx_errors, tx_errors - had_tx_errors, rx_dropped - had_rx_dropped, tx_dropped - had_tx_dropped)
+         <= linkbeat.delta_limit(elapsed, speed)
+         AND (speed IS NOT NULL
+              OR (rx_packets = 0 OR linkbeat.packets_carry(rx_packets - had_rx_packets, rx_bytes - had_rx_bytes))
+                 AND (tx_packets = 0 OR linkbeat.packets_carry(tx_packets - had_tx_packets, tx_bytes - had_tx_bytes)))
+    ELSE false
+END;
+
 -- How long a doubt about a reading stays open for later readings: 15 minutes, or five intervals where those are longer.
 CREATE OR REPLACE FUNCTION linkbeat.is_in_doubt(doubted_since timestamptz, moment timestamptz, interval_ms integer)
 RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE

@@ -23,7 +23,7 @@
 --
 -- One statement does the usual work: samples newer than anything stored. Those whose counters plainly grew are judged
 -- within it; of the others judge_newest says what they prove. What is left is rare, and each kind of it has a function of
--- its own: repair_deltas, track_boot, fold_interfaces.
+-- its own: repair_late, track_boot, fold_interfaces.
 CREATE OR REPLACE FUNCTION linkbeat.ingest_heartbeats(
     beat_servers text[], beat_times timestamptz[], beat_boots bigint[], beat_intervals float8[], beat_hostnames text[],
     beat_guids text[], beat_boot_ids text[], beat_agent_versions text[], beat_statuses text[], beat_primaries text[],
@@ -170,22 +170,10 @@ BEGIN
                             WHEN (was_boot <> boot) IS NOT TRUE
                                  AND coalesce(was_levels, '{}') = '{}'
                                  AND (was_old_levels IS NULL OR doubts IS NOT NULL)
-                                 AND linkbeat.grew(was_rx_bytes, rx_bytes)
-                                 AND linkbeat.grew(was_tx_bytes, tx_bytes)
-                                 AND linkbeat.grew(was_rx_packets, rx_packets)
-                                 AND linkbeat.grew(was_tx_packets, tx_packets)
-                                 AND linkbeat.grew(was_rx_errors, rx_errors)
-                                 AND linkbeat.grew(was_tx_errors, tx_errors)
-                                 AND linkbeat.grew(was_rx_dropped, rx_dropped)
-                                 AND linkbeat.grew(was_tx_dropped, tx_dropped)
-                            THEN greatest(rx_bytes - was_rx_bytes, tx_bytes - was_tx_bytes,
-                                          rx_packets - was_rx_packets, tx_packets - was_tx_packets,
-                                          rx_errors - was_rx_errors, tx_errors - was_tx_errors,
-                                          rx_dropped - was_rx_dropped, tx_dropped - was_tx_dropped)
-                                 <= linkbeat.delta_limit(elapsed_ms, greatest(was_speed_mbps, speed_mbps))
-                                 AND (greatest(was_speed_mbps, speed_mbps) IS NOT NULL
-                                      OR (rx_packets = 0 OR linkbeat.packets_carry(rx_packets - was_rx_packets, rx_bytes - was_rx_bytes))
-                                         AND (tx_packets = 0 OR linkbeat.packets_carry(tx_packets - was_tx_packets, tx_bytes - was_tx_bytes)))
+                            THEN linkbeat.grew_plainly(
+                                was_rx_bytes, was_tx_bytes, was_rx_packets, was_tx_packets, was_rx_errors, was_tx_errors,
+                                was_rx_dropped, was_tx_dropped, rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors,
+                                tx_errors, rx_dropped, tx_dropped, elapsed_ms, greatest(was_speed_mbps, speed_mbps))
                             ELSE false END AS is_plain,
                        linkbeat.proves_64bit(rx_bytes, tx_bytes)
                        OR (was_boot <> boot) IS NOT TRUE AND coalesce(was_counts_64bit, false) AS widened,
@@ -396,9 +384,9 @@ BEGIN
         WHERE p <> ALL (coalesce(duplicate, '{}'));
     END IF;
     IF odd IS NOT NULL THEN
-        PERFORM linkbeat.repair_deltas(beat_servers[p], array_agg(sample_names[o]), array_agg(beat_times[p]))
-        FROM unnest(odd) AS o, LATERAL (SELECT sample_beats[o] AS p) AS b
-        GROUP BY p ORDER BY p;
+        PERFORM linkbeat.repair_late(
+            array_agg(beat_servers[sample_beats[o]]), array_agg(sample_names[o]), array_agg(beat_times[sample_beats[o]]))
+        FROM unnest(odd) AS o;
     END IF;
     IF folding IS NOT NULL THEN
         PERFORM linkbeat.sum_folded(array_agg(beat_servers[p]), array_agg(beat_times[p]))

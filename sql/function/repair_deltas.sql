@@ -134,10 +134,7 @@ BEGIN
         END IF;
         IF stored.time <= since OR judged IS DISTINCT FROM stored THEN
             changing := array_append(changing, stored.boot);
-            -- Of what has been in doubt for as long as that may be, rows ask what was usual before it.
-            horizon := greatest(
-                horizon, stored.time + (greatest(900000, 5 * stored.interval_ms::bigint)
-                                        + greatest(900000, 10 * stored.interval_ms::bigint)) * INTERVAL '1 millisecond');
+            horizon := greatest(horizon, stored.time + linkbeat.asked_within(stored.interval_ms));
         END IF;
         previous := judged;
     END LOOP;
@@ -177,6 +174,11 @@ BEGIN
         judged.levels := coalesce(judged.levels, '{}');  -- which row it is counted from, earlier ones decide
     END IF;
 END $$;
+
+-- How long after a row others may ask for it: of what has been in doubt for as long as that may be, rows ask what was usual
+-- before it.
+CREATE OR REPLACE FUNCTION linkbeat.asked_within(interval_ms integer) RETURNS interval LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN (greatest(900000, 5 * interval_ms::bigint) + greatest(900000, 10 * interval_ms::bigint)) * INTERVAL '1 millisecond';
 
 -- The next row of a series, after m and up to `horizon`, that asked earlier rows than the one before it; null: none did.
 CREATE OR REPLACE FUNCTION linkbeat.next_that_asked(m network_interface_metrics, horizon timestamptz) RETURNS timestamptz

@@ -10,7 +10,12 @@ SELECT family, ordinal, name,
        format('%I %s', name, type) AS definition,
        -- Of a bucket that may have no row in the part that keeps the column.
        CASE WHEN of_older IS NULL THEN quote_ident(name) ELSE format('coalesce(%I, %s)::%s AS %1$I', name, of_older, type) END AS of_part,
-       type
+       type,
+       -- Of a finished bucket `k`, with rows that it did not hold yet; the aggregate functions pass over nulls too.
+       CASE combine WHEN 'sum' THEN format('%1$I = coalesce(k.%1$I + EXCLUDED.%1$I, k.%1$I, EXCLUDED.%1$I)', name)
+                    WHEN 'min' THEN format('%1$I = least(k.%1$I, EXCLUDED.%1$I)', name)
+                    WHEN 'max' THEN format('%1$I = greatest(k.%1$I, EXCLUDED.%1$I)', name)
+                    WHEN 'bool_or' THEN format('%1$I = coalesce(k.%1$I OR EXCLUDED.%1$I, k.%1$I, EXCLUDED.%1$I)', name) END AS with_excluded
 FROM linkbeat.family_columns;
 
 -- Every aggregate, with the pieces of SQL that it is made of. Read by what creates, refreshes and shows them.
@@ -19,6 +24,7 @@ FROM linkbeat.family_columns;
 --   from_rows, from_below                each column as an aggregate, over rows of the source and over what is below
 --   of_row                               each column of a single row
 --   definitions                          names and types
+--   with_excluded                        assignments that add rows to a finished bucket `k`
 CREATE OR REPLACE VIEW linkbeat.aggregates AS
 SELECT format('%s_%s', f.family, l.level) AS relation, f.family, l.level, l.width, l.tail, l.chunk,
        (extract(epoch FROM l.width) * 1000)::bigint AS width_ms,
@@ -27,7 +33,7 @@ SELECT format('%s_%s', f.family, l.level) AS relation, f.family, l.level, l.widt
        CASE WHEN l.below IS NULL THEN 'time' ELSE 'bucket' END AS below_time,
        CASE WHEN l.below IS NULL THEN f.condition ELSE 'true' END AS below_condition,
        c.columns, c.from_rows, c.from_buckets, CASE WHEN l.below IS NULL THEN c.from_rows ELSE c.from_buckets END AS from_below,
-       c.of_row, c.definitions
+       c.of_row, c.definitions, c.with_excluded
 FROM linkbeat.levels l
 CROSS JOIN linkbeat.families f
 CROSS JOIN LATERAL (
@@ -35,7 +41,8 @@ CROSS JOIN LATERAL (
            string_agg(from_rows, ', ' ORDER BY ordinal) AS from_rows,
            string_agg(from_buckets, ', ' ORDER BY ordinal) AS from_buckets,
            string_agg(of_row, ', ' ORDER BY ordinal) AS of_row,
-           string_agg(definition, ', ' ORDER BY ordinal) AS definitions
+           string_agg(definition, ', ' ORDER BY ordinal) AS definitions,
+           string_agg(with_excluded, ', ' ORDER BY ordinal) AS with_excluded
     FROM linkbeat.column_pieces WHERE family = f.family
 ) c;
 

@@ -1,5 +1,7 @@
--- Rows that change below a watermark have their buckets recomputed, at every level and in the same transaction: a
--- late heartbeat shows at once. Replaceable: reapplied on every upgrade.
+-- Rows that change below a watermark change its finished buckets, at every level and in the same transaction: a late
+-- heartbeat shows at once. Rows that come are added to their buckets, because buckets are what any split of their rows
+-- comes to (linkbeat.family_columns); of rows that are changed or deleted, what their buckets hold is computed again.
+-- Replaceable: reapplied on every upgrade.
 --
 -- Each family has a trigger function for its inserts and deletes, and one for its updates. They look at the rows in
 -- the transition tables; in order, that is all they do. They are made of the family's columns by create_family.
@@ -9,15 +11,34 @@ DECLARE
     family    record;
     level     record;
     rows_of   record;
+    add       text := '';
     recompute text;
     same      text;
 BEGIN
     FOR family IN SELECT *, array_to_string(series, ', ') AS columns FROM linkbeat.families f WHERE f.family = of_family LOOP
         same := (SELECT string_agg(format('b.%1$I = c.%1$I', name), ' AND ') FROM unnest(family.series) AS name);
+        FOR level IN
+            SELECT a.*, k.kept FROM linkbeat.aggregates a JOIN linkbeat.kept k USING (relation)
+            WHERE a.family = family.family ORDER BY a.width
+        LOOP
+            -- What a level below has dropped, or never held, its own buckets do not gain either.
+            add := add || format($sql$
+                    SELECT watermark, greatest(lowest, floor) INTO mark, lowest FROM linkbeat.watermarks WHERE relation = %1$L;
+                    INSERT INTO %2$s AS k (bucket, %3$s, %4$s)
+                    SELECT time_bucket(%5$L::interval, time), %3$s, %6$s
+                    FROM changed WHERE %7$s AND time >= lowest AND time < mark GROUP BY 1, %3$s
+                    ON CONFLICT (%3$s, bucket) DO UPDATE SET %8$s;
+                    $sql$,
+                level.relation, level.kept, family.columns, level.columns, level.width, level.from_rows, family.condition,
+                level.with_excluded);
+        END LOOP;
         FOR rows_of IN
             SELECT * FROM (VALUES
-                ('changed', 'TABLE changed'),
-                ('updated', 'TABLE changed UNION ALL TABLE changed_to')) AS r(kind, rows)
+                ('changed', 'TABLE changed', 'true', format('IF TG_OP = ''INSERT'' THEN lowest := ''-infinity''; %s RETURN NULL; END IF;', add)),
+                ('updated', 'TABLE changed UNION ALL TABLE changed_to',
+                 -- Rows of a bucket that are folded now, or have another name.
+                 format('EXISTS (SELECT %1$s, time FROM changed WHERE %2$s EXCEPT SELECT %1$s, time FROM changed_to WHERE %2$s)',
+                        family.columns, family.condition), '')) AS r(kind, rows, are_gone, added)
         LOOP
             recompute := '';
             FOR level IN
@@ -35,7 +56,7 @@ BEGIN
                     SELECT time_bucket(%2$L::interval, min(time)), least(max(time) + %2$L::interval, mark) INTO since, until
                     FROM (%3$s) AS c WHERE time >= lowest AND time < mark;
                     IF since IS NOT NULL THEN
-                        IF TG_OP <> 'INSERT' THEN
+                        IF are_gone THEN
                             DELETE FROM %4$s AS b USING (
                                 SELECT DISTINCT time_bucket(%2$L::interval, time) AS bucket, %5$s FROM (%3$s) AS c
                                 WHERE time >= lowest AND time < mark) AS c
@@ -68,6 +89,7 @@ BEGIN
                     lowest timestamptz;
                     since  timestamptz;
                     until  timestamptz;
+                    are_gone boolean;
                 BEGIN
                     PERFORM pg_advisory_xact_lock_shared(linkbeat.writers_lock());
                     -- The lowest level's watermark is the highest: in order, there is nothing to do.
@@ -78,9 +100,11 @@ BEGIN
                     -- What is being taken in at this moment may have been read before these rows were there.
                     PERFORM pg_advisory_xact_lock_shared(linkbeat.taking_lock(relation))
                     FROM linkbeat.watermarks WHERE relation LIKE '%1$s\_%%' AND taking > watermark;
+                    %5$s
+                    are_gone := %6$s;
                     %4$s
                     RETURN NULL;
-                END $body$ $sql$, family.family, rows_of.kind, rows_of.rows, recompute);
+                END $body$ $sql$, family.family, rows_of.kind, rows_of.rows, recompute, rows_of.added, rows_of.are_gone);
         END LOOP;
 
         EXECUTE format($sql$
