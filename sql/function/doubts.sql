@@ -22,25 +22,57 @@ RETURN is_doubted IS NOT TRUE
     OR grown > 0 AND level >= 2 * grown::numeric AND reading >= level
        AND (reading - level)::double precision * base_ms <= 2.0 * grown * elapsed_ms;
 
+-- Whether linkbeat.are_back has anything to ask: a counter in doubt is at its old level or above it, and where it had jumped,
+-- not above that.
+CREATE OR REPLACE FUNCTION linkbeat.may_be_back(base network_interface_metrics, m network_interface_metrics) RETURNS boolean
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    readings bigint[];
+    held     bigint[];
+    old      numeric;
+    level    numeric;
+    reading  numeric;
+BEGIN
+    IF base.old_levels IS NULL OR (base.boot <> m.boot) IS TRUE AND linkbeat.is_uuid_boot(m.boot) THEN
+        RETURN false;
+    END IF;
+    readings := ARRAY[m.rx_bytes, m.tx_bytes, m.rx_packets, m.tx_packets, m.rx_errors, m.tx_errors, m.rx_dropped, m.tx_dropped];
+    held := linkbeat.held(base);
+    FOR n IN 1 .. 8 LOOP
+        CONTINUE WHEN base.old_levels[n] IS NULL OR readings[n] IS NULL OR held[n] IS NULL;
+        old := linkbeat.unsigned(base.old_levels[n]);
+        level := linkbeat.unsigned(held[n]);
+        reading := linkbeat.unsigned(readings[n]);
+        IF reading >= old AND (old >= level OR level > reading)
+           AND linkbeat.is_in_doubt(base.doubted_since[n], m.time, m.interval_ms) THEN
+            RETURN true;
+        END IF;
+    END LOOP;
+    RETURN false;
+END $$;
+
 -- The counters in doubt that a reading shows never to have fallen or jumped: they are back at their old level or a step
 -- above it that their usual rate explains, and the readings since do not explain where they are. What jumped comes back by
 -- itself; what fell together comes back together: most of it, because one counter may be wrong again in this reading.
 -- Null: none.
-CREATE OR REPLACE FUNCTION linkbeat.are_back(base network_interface_metrics, m network_interface_metrics) RETURNS boolean[]
-LANGUAGE plpgsql STABLE AS $$
+--   before_it  the time of the row before m; that of base, unless boots overlap
+CREATE OR REPLACE FUNCTION linkbeat.are_back(
+    base network_interface_metrics, m network_interface_metrics, before_it timestamptz
+) RETURNS boolean[] LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    elapsed     CONSTANT integer := linkbeat.elapsed_ms(base.time, m.time);
-    readings    CONSTANT numeric[] := linkbeat.readings(m);
-    was         CONSTANT numeric[] := linkbeat.readings(base);
-    held        CONSTANT bigint[] := linkbeat.held(base);
+    elapsed     integer;
+    readings    numeric[];
+    was         numeric[];
+    held        bigint[];
     since       timestamptz;
+    events      timestamptz[] := '{}';
     usual       double precision[];
     old         numeric;
     level       numeric;
     in_event    integer;
     back        integer;
-    main_event  integer := 0;
-    main_back   integer := 0;
+    main_event  integer;
+    main_back   integer;
     goes_on     boolean;
     is_most     boolean;  -- of what fell together is at its old level
     unexplained boolean;
@@ -48,22 +80,17 @@ DECLARE
     times       double precision;
     found       boolean[];
 BEGIN
-    IF base.old_levels IS NULL OR (base.boot <> m.boot) IS TRUE AND linkbeat.is_uuid_boot(m.boot) THEN
+    IF NOT linkbeat.may_be_back(base, m) THEN
         RETURN NULL;
     END IF;
-    -- None of its octets and packets is at its old level or above: nothing more needs to be asked.
-    -- Errors and drops may be back by themselves.
-    FOR n IN 1 .. 8 LOOP
-        IF base.old_levels[n] IS NOT NULL THEN
-            main_event := main_event + (n <= 4)::integer;
-            main_back := main_back + coalesce(readings[n] >= linkbeat.unsigned(base.old_levels[n]), false)::integer;
-        END IF;
-    END LOOP;
-    IF main_event > 0 AND main_back = 0 THEN
-        RETURN NULL;
-    END IF;
-    FOR since IN SELECT DISTINCT s FROM unnest(base.doubted_since, base.old_levels) AS d(s, o) WHERE o IS NOT NULL LOOP
-        CONTINUE WHEN NOT linkbeat.is_in_doubt(since, m.time, m.interval_ms);
+    elapsed := linkbeat.elapsed_ms(base.time, m.time);
+    readings := linkbeat.readings(m);
+    was := linkbeat.readings(base);
+    held := linkbeat.held(base);
+    FOR counter IN 1 .. 8 LOOP
+        since := base.doubted_since[counter];
+        CONTINUE WHEN base.old_levels[counter] IS NULL OR since = ANY (events) OR NOT linkbeat.is_in_doubt(since, m.time, m.interval_ms);
+        events := array_append(events, since);
         -- Its octets grow as they did in the row before, which was one of several: they count on from where they are.
         goes_on := base.delta_kind IN ('normal', 'gap') AND base.elapsed_ms > 0 AND linkbeat.goes_on(
             base.old_levels[1] IS NOT NULL AND base.doubted_since[1] = since, linkbeat.unsigned(held[1]), base.rx_bytes_delta, readings[1], base.elapsed_ms, elapsed)
@@ -71,23 +98,23 @@ BEGIN
             base.old_levels[2] IS NOT NULL AND base.doubted_since[2] = since, linkbeat.unsigned(held[2]), base.tx_bytes_delta, readings[2], base.elapsed_ms, elapsed)
             AND (base.old_levels[1] IS NOT NULL AND base.doubted_since[1] = since OR base.old_levels[2] IS NOT NULL AND base.doubted_since[2] = since);
         usual := NULL;
-        is_most := NULL;
         in_event := 0; back := 0; main_event := 0; main_back := 0; unexplained := false; unexplained_main := false;
+        FOR n IN 1 .. 4 LOOP
+            IF base.old_levels[n] IS NOT NULL AND base.doubted_since[n] = since THEN
+                main_event := main_event + 1;
+                main_back := main_back + coalesce(readings[n] >= linkbeat.unsigned(base.old_levels[n]), false)::integer;
+            END IF;
+        END LOOP;
+        is_most := main_event = 0 OR 2 * main_back > main_event;
+        main_back := 0;
         FOR n IN 1 .. 8 LOOP
             CONTINUE WHEN base.old_levels[n] IS NULL OR base.doubted_since[n] <> since;
             in_event := in_event + 1;
-            main_event := main_event + (n <= 4)::integer;
             old := linkbeat.unsigned(base.old_levels[n]);
             level := linkbeat.unsigned(held[n]);
             CONTINUE WHEN readings[n] IS NULL OR level IS NULL OR readings[n] < old OR old < level AND level <= readings[n];
-            IF is_most IS NULL THEN
-                is_most := coalesce((
-                    SELECT 2 * count(*) FILTER (WHERE readings[i] >= linkbeat.unsigned(base.old_levels[i])) > count(*)
-                    FROM generate_series(1, 4) AS i WHERE base.old_levels[i] IS NOT NULL AND base.doubted_since[i] = since
-                    HAVING count(*) > 0), true);
-            END IF;
             CONTINUE WHEN level <= old AND (goes_on OR NOT is_most);
-            usual := coalesce(usual, linkbeat.usual_rates(m, since));
+            usual := coalesce(usual, linkbeat.usual_rates(m, since, before_it));
             -- Above the old level by more than it usually gains and more than it had fallen: a burst since a reset.
             CONTINUE WHEN (readings[n] - old)::double precision > greatest(
                 1.5 * usual[n] * (linkbeat.elapsed_ms(since, m.time)::double precision + elapsed), abs(level - old)::double precision);

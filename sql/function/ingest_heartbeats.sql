@@ -23,7 +23,7 @@
 --
 -- One statement does the usual work: samples newer than anything stored. Those whose counters plainly grew are judged
 -- within it; of the others judge_newest says what they prove. What is left is rare, and each kind of it has a function of
--- its own: repair_late, track_boot, fold_interfaces.
+-- its own: repair_new, track_boot, fold_interfaces.
 CREATE OR REPLACE FUNCTION linkbeat.ingest_heartbeats(
     beat_servers text[], beat_times timestamptz[], beat_boots bigint[], beat_intervals float8[], beat_hostnames text[],
     beat_guids text[], beat_boot_ids text[], beat_agent_versions text[], beat_statuses text[], beat_primaries text[],
@@ -384,7 +384,7 @@ BEGIN
         WHERE p <> ALL (coalesce(duplicate, '{}'));
     END IF;
     IF odd IS NOT NULL THEN
-        PERFORM linkbeat.repair_late(
+        PERFORM linkbeat.repair_new(
             array_agg(beat_servers[sample_beats[o]]), array_agg(sample_names[o]), array_agg(beat_times[sample_beats[o]]))
         FROM unnest(odd) AS o;
     END IF;

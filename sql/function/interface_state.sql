@@ -52,8 +52,8 @@ BEGIN
     RETURN EXISTS (SELECT FROM server_boots WHERE server_id = of_server AND boot = of_boot);
 END $$;
 
--- A sample that is newer than any of its interface, judged from the state before it. Null where it shows that stored rows
--- were wrong: repair_deltas corrects those first.
+-- A sample that is newer than any of its interface, judged from the state before it. Null where it may show that stored rows
+-- were wrong: repair_deltas finds out, and corrects those first.
 -- Volatile, as linkbeat.sample_before: the rows that it asks for may be of the writer that this one waited for.
 --   uptime  seconds since the machine's boot, as the heartbeat says
 CREATE OR REPLACE FUNCTION linkbeat.judge_newest(
@@ -65,7 +65,7 @@ DECLARE
     m    network_interface_metrics := linkbeat.as_row(of_server, current);
 BEGIN
     m.interval_ms := interval_ms;
-    IF linkbeat.are_back(base, m) IS NOT NULL THEN
+    IF linkbeat.may_be_back(base, m) THEN
         RETURN NULL;
     END IF;
     m := linkbeat.judge(base, m, uptime);

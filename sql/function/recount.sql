@@ -30,7 +30,7 @@ BEGIN
     samples := 0;
     PERFORM FROM servers WHERE server_id = of_server FOR UPDATE;
     FOREACH one IN ARRAY carried LOOP
-        PERFORM linkbeat.write_deltas(one);
+        PERFORM linkbeat.write_deltas(ARRAY[one]);
         folded_at := CASE WHEN one.is_folded THEN array_append(folded_at, one.time) ELSE folded_at END;
     END LOOP;
     SELECT greatest(900000, 10 * interval_ms::bigint) * INTERVAL '1 millisecond' INTO look_back
@@ -63,7 +63,7 @@ BEGIN
         judged := coalesce(again.judged, stored);
         folded_at := folded_at || again.folded_at;
         IF judged IS DISTINCT FROM stored THEN
-            PERFORM linkbeat.write_deltas(judged);
+            PERFORM linkbeat.write_deltas(ARRAY[judged]);
             folded_at := CASE WHEN judged.is_folded THEN array_append(folded_at, judged.time) ELSE folded_at END;
             work := work + 10;
         END IF;

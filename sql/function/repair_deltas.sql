@@ -11,21 +11,28 @@ CREATE OR REPLACE FUNCTION linkbeat.repair_deltas(
 DECLARE
     repaired record;
     newest   network_interface_metrics[];
+    changed  network_interface_metrics[];
     moments  timestamptz[];
     moment   timestamptz;
 BEGIN
     FOR repaired IN
-        SELECT r.newest, r.folded_at
+        SELECT r.newest, r.is_changed, r.folded_at
         FROM unnest(of_interfaces, since) AS s(interface_name, since),
              LATERAL linkbeat.repair_series(of_server, s.interface_name, s.since, is_whole) AS r
     LOOP
         IF (repaired.newest).time IS NOT NULL THEN
             newest := array_append(newest, repaired.newest);
         END IF;
+        IF repaired.is_changed THEN
+            changed := array_append(changed, repaired.newest);
+        END IF;
         FOREACH moment IN ARRAY repaired.folded_at LOOP
             moments := array_append(moments, moment);
         END LOOP;
     END LOOP;
+    IF changed IS NOT NULL THEN
+        PERFORM linkbeat.write_deltas(changed);
+    END IF;
     IF moments IS NOT NULL THEN
         PERFORM linkbeat.sum_folded(array_agg(of_server), array_agg(m)) FROM (SELECT DISTINCT unnest(moments)) AS d(m);
     END IF;
@@ -35,13 +42,17 @@ BEGIN
 END $$;
 
 -- Judges the rows of one series in the order of time from `since` on, until a row that is right already and after which
--- nothing can differ. Returns the newest row, null if it stopped before that, and the times of folded rows that changed.
+-- nothing can differ.
+--   newest      the newest row; null if it stopped before that
+--   is_changed  that row is yet to be written: its caller writes those of all series at once
+--   folded_at   times of folded rows that changed
 CREATE OR REPLACE FUNCTION linkbeat.repair_series(
     of_server text, of_interface text, since timestamptz, is_whole boolean,
-    OUT newest network_interface_metrics, OUT folded_at timestamptz[]
+    OUT newest network_interface_metrics, OUT is_changed boolean, OUT folded_at timestamptz[]
 ) LANGUAGE plpgsql AS $$
 DECLARE
     again    record;
+    nearest  network_interface_metrics[];
     previous network_interface_metrics;
     base     network_interface_metrics;
     stored   network_interface_metrics;
@@ -58,11 +69,17 @@ DECLARE
     is_mixed boolean := false;  -- rows of several boots: what is in doubt may show behind another boot's row
     is_counted boolean := false;  -- `horizon` reaches as far as linkbeat.flickers counts rows
 BEGIN
+    is_changed := false;
     folded_at := '{}';
-    SELECT * INTO stored FROM network_interface_metrics
-    WHERE server_id = of_server AND interface_name = of_interface AND time = since;
-    SELECT * INTO previous FROM network_interface_metrics
-    WHERE server_id = of_server AND interface_name = of_interface AND time < since ORDER BY time DESC LIMIT 1;
+    SELECT array_agg(n.r) INTO nearest FROM (
+        SELECT r FROM network_interface_metrics r
+        WHERE server_id = of_server AND interface_name = of_interface AND time <= since ORDER BY time DESC LIMIT 2) AS n;
+    IF nearest[1].time = since THEN
+        stored := nearest[1];
+        previous := nearest[2];
+    ELSE
+        previous := nearest[1];
+    END IF;
     -- What was concluded from a later reading than this is open again. Where boots mingle, that may be of other rows than
     -- the one that this is counted from.
     base := linkbeat.row_before(stored, previous);
@@ -99,6 +116,10 @@ BEGIN
         WHERE server_id = of_server AND interface_name = of_interface AND time >= start
         ORDER BY time
     LOOP
+        IF is_changed THEN
+            PERFORM linkbeat.write_deltas(ARRAY[judged]);
+            is_changed := false;
+        END IF;
         IF stored.rx_bytes IS NULL THEN
             judged := linkbeat.with_counters(stored);
             CONTINUE WHEN judged.rx_bytes IS NULL;  -- deleted is what it counted from: its deltas are all that is known
@@ -111,7 +132,7 @@ BEGIN
         -- A row without a boot stands before its next one alone.
         changing := array_remove(array_remove(changing, stored.boot), NULL);
         IF judged IS DISTINCT FROM stored THEN
-            PERFORM linkbeat.write_deltas(judged);
+            is_changed := true;
             IF judged.is_folded THEN
                 folded_at := array_append(folded_at, judged.time);
             END IF;
@@ -163,9 +184,9 @@ BEGIN
                   WHERE format('%I.%I', c.hypertable_schema, c.hypertable_name)::regclass = 'network_interface_metrics'::regclass)) THEN
         RETURN;
     END IF;
-    back := linkbeat.are_back(base, stored);
+    back := linkbeat.are_back(base, stored, previous.time);
     IF back IS NOT NULL THEN
-        corrected := linkbeat.correct_glitch(base, stored, back);
+        corrected := linkbeat.correct_glitch(base, stored, back, previous.time);
         base := corrected.base;
         folded_at := corrected.folded_at;
     END IF;
@@ -258,36 +279,44 @@ $$;
 
 -- The rows in doubt were wrong readings: what they gained of the counters that are `back` was no traffic, and growth is
 -- counted from the old level. Returns `base`, the last of them, as it is then, and the times of folded rows that
--- changed; m is the reading that shows it.
+-- changed; m is the reading that shows it, before_it the time of the row before that.
 CREATE OR REPLACE FUNCTION linkbeat.correct_glitch(
-    INOUT base network_interface_metrics, m network_interface_metrics, back boolean[], OUT folded_at timestamptz[]
+    INOUT base network_interface_metrics, m network_interface_metrics, back boolean[], before_it timestamptz,
+    OUT folded_at timestamptz[]
 ) LANGUAGE plpgsql AS $$
 DECLARE
     old    CONSTANT bigint[] := base.old_levels;
     since  CONSTANT timestamptz[] := base.doubted_since;
-    first  CONSTANT timestamptz := (SELECT min(s) FROM unnest(since, back) AS d(s, b) WHERE b);
+    first  timestamptz;
     wrong  network_interface_metrics;
     deltas bigint[];
+    is_one boolean;
 BEGIN
     folded_at := '{}';
-    FOR wrong IN
-        SELECT * FROM network_interface_metrics
+    FOR n IN 1 .. 8 LOOP
+        IF back[n] THEN
+            first := least(first, since[n]);
+        END IF;
+    END LOOP;
+    FOREACH wrong IN ARRAY CASE WHEN first >= before_it THEN ARRAY[base] ELSE ARRAY(
+        SELECT r FROM network_interface_metrics r
         WHERE server_id = m.server_id AND interface_name = m.interface_name AND time >= first AND time < m.time
           AND old_levels IS NOT NULL
-        ORDER BY time
+        ORDER BY time) END
     LOOP
-        -- Each row passes its doubts on, so those that have this one are what was counted since.
-        CONTINUE WHEN NOT EXISTS (SELECT FROM unnest(back, since, wrong.doubted_since, wrong.old_levels) AS d(b, s, w, o)
-                                  WHERE b AND w = s AND o IS NOT NULL);
         wrong := linkbeat.with_counters(wrong);
         deltas := linkbeat.deltas(wrong);
         wrong.levels := coalesce(nullif(wrong.levels, '{}'), array_fill(NULL::bigint, '{8}'));
+        is_one := false;
         FOR n IN 1 .. 8 LOOP
+            -- Each row passes its doubts on, so those that have this one are what was counted since.
             CONTINUE WHEN NOT back[n] OR (wrong.doubted_since[n] = since[n]) IS NOT TRUE OR wrong.old_levels[n] IS NULL;
+            is_one := true;
             deltas[n] := deltas[n] - deltas[n];
             wrong.levels[n] := old[n];
             wrong.old_levels[n] := NULL;
         END LOOP;
+        CONTINUE WHEN NOT is_one;
         IF num_nonnulls(VARIADIC wrong.old_levels) = 0 THEN
             wrong.old_levels := NULL;
         END IF;
@@ -300,7 +329,7 @@ BEGIN
         wrong.rx_dropped_delta := deltas[7];
         wrong.tx_dropped_delta := deltas[8];
         wrong.delta_kind := 'glitch';
-        PERFORM linkbeat.write_deltas(wrong);
+        PERFORM linkbeat.write_deltas(ARRAY[wrong]);
         IF wrong.is_folded THEN
             folded_at := array_append(folded_at, wrong.time);
         END IF;
@@ -310,11 +339,11 @@ BEGIN
     END LOOP;
 END $$;
 
--- Writes what was concluded about a stored row; with its counters, which a row that was thinned gets back: they no longer
--- follow from its deltas. Of a folded row, the caller sums its kind again.
-CREATE OR REPLACE FUNCTION linkbeat.write_deltas(m network_interface_metrics) RETURNS void LANGUAGE plpgsql AS $$
+-- Writes what was concluded about stored rows; with their counters, which rows that were thinned get back: they no longer
+-- follow from their deltas. Of folded rows, the caller sums their kind again.
+CREATE OR REPLACE FUNCTION linkbeat.write_deltas(judged network_interface_metrics[]) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    UPDATE network_interface_metrics SET
+    UPDATE network_interface_metrics r SET
         rx_bytes = m.rx_bytes, tx_bytes = m.tx_bytes, rx_packets = m.rx_packets, tx_packets = m.tx_packets,
         rx_bytes_delta = m.rx_bytes_delta, tx_bytes_delta = m.tx_bytes_delta,
         rx_packets_delta = m.rx_packets_delta, tx_packets_delta = m.tx_packets_delta,
@@ -322,6 +351,9 @@ BEGIN
         rx_dropped_delta = m.rx_dropped_delta, tx_dropped_delta = m.tx_dropped_delta,
         elapsed_ms = m.elapsed_ms, counts_64bit = m.counts_64bit, delta_kind = m.delta_kind,
         levels = m.levels, old_levels = m.old_levels, doubted_since = m.doubted_since
-    WHERE server_id = m.server_id AND interface_name = m.interface_name AND time = m.time;
-    PERFORM linkbeat.note_reboot(m);
+    FROM unnest(judged) AS m
+    WHERE r.server_id = m.server_id AND r.interface_name = m.interface_name AND r.time = m.time;
+    FOR n IN 1 .. cardinality(judged) LOOP
+        PERFORM linkbeat.note_reboot(judged[n]);
+    END LOOP;
 END $$;

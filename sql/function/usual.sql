@@ -46,8 +46,10 @@ END $$;
 -- rows as linkbeat.usual.
 -- Before: the second highest rate, because the highest may be what a source that stood still had put by. Since then: the
 -- middle one, and none where one row tells it, because readings that are wrong may grow as well.
-CREATE OR REPLACE FUNCTION linkbeat.usual_rates(m network_interface_metrics, since timestamptz) RETURNS double precision[]
-LANGUAGE plpgsql STABLE AS $$
+--   before_it  the time of the row before m
+CREATE OR REPLACE FUNCTION linkbeat.usual_rates(
+    m network_interface_metrics, since timestamptz, before_it timestamptz
+) RETURNS double precision[] LANGUAGE plpgsql STABLE AS $$
 DECLARE
     before double precision[];
     after  double precision[];
@@ -68,6 +70,9 @@ BEGIN
                rx_dropped::double precision / elapsed_ms AS rx_dropped, tx_dropped::double precision / elapsed_ms AS tx_dropped
         FROM linkbeat.moving_rows(m.server_id, m.interface_name, linkbeat.usual_since(since, m.interval_ms), since)
     ) r;
+    IF since >= before_it THEN
+        RETURN before;
+    END IF;
     SELECT ARRAY[CASE WHEN count(rx_bytes) > 1 THEN percentile_disc(0.5) WITHIN GROUP (ORDER BY rx_bytes) ELSE 0 END,
                  CASE WHEN count(tx_bytes) > 1 THEN percentile_disc(0.5) WITHIN GROUP (ORDER BY tx_bytes) ELSE 0 END,
                  CASE WHEN count(rx_packets) > 1 THEN percentile_disc(0.5) WITHIN GROUP (ORDER BY rx_packets) ELSE 0 END,

@@ -1,0 +1,179 @@
+-- repair_new: what rows that have just been stored change of those around them. Replaceable: reapplied on every upgrade.
+--   of_servers, of_interfaces, times  parallel arrays: the rows, which ingest_heartbeats has judged where their counters
+--                                     plainly grew; of each server, rows of one time
+--
+--
+-- Two kinds of them are common, and the rules come to little for both: one statement does that for all rows of a batch. Of
+-- the others repair_deltas judges row by row, which takes ten times as long. The caller holds the servers' rows.
+CREATE OR REPLACE FUNCTION linkbeat.repair_new(of_servers text[], of_interfaces text[], times timestamptz[]) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    late     record;
+    back     record;
+BEGIN
+    SELECT * INTO late FROM linkbeat.repair_late(of_servers, of_interfaces, times);
+    SELECT * INTO back FROM linkbeat.repair_glitches(of_servers, of_interfaces, times);
+    IF num_nonnulls(late.newest, back.newest) > 0 THEN
+        PERFORM linkbeat.remember_interfaces((m).server_id, array_agg(m))
+        FROM unnest(late.newest || back.newest) AS m GROUP BY (m).server_id;
+    END IF;
+    PERFORM linkbeat.repair_deltas(of_servers[p], array_agg(of_interfaces[p]), array_agg(times[p]))
+    FROM (SELECT generate_subscripts(times, 1) EXCEPT SELECT unnest(late.repaired || back.repaired)) AS others(p)
+    GROUP BY of_servers[p] ORDER BY of_servers[p];
+END $$;
+
+-- Late rows between two of their boot, where all counters plainly grew to them and from them, as nearly always: what the
+-- next row gained is the difference to the late one, and nothing else changes.
+--   repaired  places of such rows in the arrays
+--   newest    the rows after them that are the newest of their series, as they are now
+CREATE OR REPLACE FUNCTION linkbeat.repair_late(
+    of_servers text[], of_interfaces text[], times timestamptz[],
+    OUT repaired integer[], OUT newest network_interface_metrics[]
+) LANGUAGE plpgsql AS $$
+BEGIN
+    WITH split AS MATERIALIZED (
+        SELECT l.place, n.server_id, n.interface_name, n.time, linkbeat.elapsed_ms(x.time, n.time) AS elapsed_ms,
+               n.rx_bytes - x.rx_bytes AS rx_bytes, n.tx_bytes - x.tx_bytes AS tx_bytes,
+               n.rx_packets - x.rx_packets AS rx_packets, n.tx_packets - x.tx_packets AS tx_packets,
+               n.rx_errors - coalesce(x.rx_errors, n.rx_errors) AS rx_errors,
+               n.tx_errors - coalesce(x.tx_errors, n.tx_errors) AS tx_errors,
+               n.rx_dropped - coalesce(x.rx_dropped, n.rx_dropped) AS rx_dropped,
+               n.tx_dropped - coalesce(x.tx_dropped, n.tx_dropped) AS tx_dropped, later.asked IS NULL AS is_newest
+        FROM (
+            SELECT unnest(of_servers) AS server_id, unnest(of_interfaces) AS interface_name, unnest(times) AS time,
+                   generate_subscripts(times, 1) AS place
+            OFFSET 0
+        ) AS l
+        -- LIMIT, because a join might read all rows of the server.
+        CROSS JOIN LATERAL (
+            SELECT r.time, r.boot, r.delta_kind, r.speed_mbps, r.rx_bytes, r.tx_bytes, r.rx_packets, r.tx_packets, r.rx_errors,
+                   r.tx_errors, r.rx_dropped, r.tx_dropped, r.levels, r.old_levels
+            FROM network_interface_metrics r
+            WHERE r.server_id = l.server_id AND r.interface_name = l.interface_name AND r.time = l.time
+            LIMIT 1) AS x
+        CROSS JOIN LATERAL (
+            SELECT * FROM network_interface_metrics r
+            WHERE r.server_id = l.server_id AND r.interface_name = l.interface_name AND r.time > l.time
+            ORDER BY r.time LIMIT 1) AS n
+        -- A row that asked earlier ones (linkbeat.next_that_asked), as far as the next row may be among them; or of
+        -- another boot, behind which rows of this one may follow.
+        CROSS JOIN LATERAL (
+            SELECT bool_or(r.levels IS NOT NULL OR r.old_levels IS NOT NULL OR r.boot IS DISTINCT FROM n.boot) AS asked
+            FROM network_interface_metrics r
+            WHERE r.server_id = l.server_id AND r.interface_name = l.interface_name AND r.time > n.time
+              AND r.time <= n.time + linkbeat.asked_within(n.interval_ms)) AS later
+        WHERE n.boot = x.boot AND later.asked IS NOT TRUE
+          AND x.delta_kind IN ('normal', 'gap') AND n.delta_kind IN ('normal', 'gap')
+          AND num_nonnulls(x.levels, x.old_levels, n.levels, n.old_levels) = 0
+          AND n.rx_bytes IS NOT NULL AND NOT n.is_folded
+          AND linkbeat.grew_plainly(
+                  x.rx_bytes, x.tx_bytes, x.rx_packets, x.tx_packets, x.rx_errors, x.tx_errors, x.rx_dropped, x.tx_dropped,
+                  n.rx_bytes, n.tx_bytes, n.rx_packets, n.tx_packets, n.rx_errors, n.tx_errors, n.rx_dropped, n.tx_dropped,
+                  linkbeat.elapsed_ms(x.time, n.time), greatest(x.speed_mbps, n.speed_mbps))
+          -- Of boots whose ids are no UUIDs, linkbeat.flickers counts rows.
+          AND NOT EXISTS (SELECT FROM server_boots b WHERE b.server_id = l.server_id AND NOT linkbeat.is_uuid_boot(b.boot))
+    ), written AS (
+        UPDATE network_interface_metrics m SET
+            rx_bytes_delta = s.rx_bytes, tx_bytes_delta = s.tx_bytes, rx_packets_delta = s.rx_packets,
+            tx_packets_delta = s.tx_packets, rx_errors_delta = s.rx_errors, tx_errors_delta = s.tx_errors,
+            rx_dropped_delta = s.rx_dropped, tx_dropped_delta = s.tx_dropped, elapsed_ms = s.elapsed_ms,
+            delta_kind = CASE WHEN linkbeat.is_gap(s.elapsed_ms, m.interval_ms) THEN 'gap' ELSE 'normal' END
+        FROM split s
+        WHERE m.server_id = s.server_id AND m.interface_name = s.interface_name AND m.time = s.time
+        RETURNING m, s.place, s.is_newest
+    )
+    SELECT array_agg(place), array_agg(m) FILTER (WHERE is_newest) INTO repaired, newest FROM written;
+END $$;
+
+-- Newest rows that show the reading before them to be a glitch (linkbeat.are_back), where that is beyond doubt: all that fell
+-- in it is back, no further above its old level than it had fallen, and gained more since than three times the highest
+-- rate before comes to; octets or packets are among it. Then it gained nothing, and growth is counted from the old levels.
+CREATE OR REPLACE FUNCTION linkbeat.repair_glitches(
+    of_servers text[], of_interfaces text[], times timestamptz[],
+    OUT repaired integer[], OUT newest network_interface_metrics[]
+) LANGUAGE plpgsql AS $$
+BEGIN
+    WITH shown AS MATERIALIZED (
+        SELECT l.place, x.*, p AS wrong, g.elapsed_ms AS since_wrong, had.*
+        FROM (
+            SELECT unnest(of_servers) AS of_server, unnest(of_interfaces) AS of_interface, unnest(times) AS at,
+                   generate_subscripts(times, 1) AS place
+            OFFSET 0
+        ) AS l
+        CROSS JOIN LATERAL (
+            SELECT * FROM network_interface_metrics r
+            WHERE r.server_id = l.of_server AND r.interface_name = l.of_interface AND r.time >= l.at
+            ORDER BY r.time DESC LIMIT 1) AS x
+        CROSS JOIN LATERAL (
+            SELECT * FROM network_interface_metrics r
+            WHERE r.server_id = l.of_server AND r.interface_name = l.of_interface AND r.time < l.at
+            ORDER BY r.time DESC LIMIT 1) AS p
+        CROSS JOIN LATERAL (SELECT linkbeat.elapsed_ms(p.time, x.time) AS elapsed_ms) AS g
+        CROSS JOIN LATERAL (
+            SELECT coalesce(p.old_levels[1], p.rx_bytes) AS had_rx_bytes, coalesce(p.old_levels[2], p.tx_bytes) AS had_tx_bytes,
+                   coalesce(p.old_levels[3], p.rx_packets) AS had_rx_packets, coalesce(p.old_levels[4], p.tx_packets) AS had_tx_packets,
+                   coalesce(p.old_levels[5], p.rx_errors) AS had_rx_errors, coalesce(p.old_levels[6], p.tx_errors) AS had_tx_errors,
+                   coalesce(p.old_levels[7], p.rx_dropped) AS had_rx_dropped, coalesce(p.old_levels[8], p.tx_dropped) AS had_tx_dropped
+        ) AS had
+        CROSS JOIN LATERAL (
+            SELECT 3.0::double precision * g.elapsed_ms * coalesce(max(rx_bytes::double precision / elapsed_ms), 0) AS rx_bytes,
+                   3.0::double precision * g.elapsed_ms * coalesce(max(tx_bytes::double precision / elapsed_ms), 0) AS tx_bytes,
+                   3.0::double precision * g.elapsed_ms * coalesce(max(rx_packets::double precision / elapsed_ms), 0) AS rx_packets,
+                   3.0::double precision * g.elapsed_ms * coalesce(max(tx_packets::double precision / elapsed_ms), 0) AS tx_packets
+            FROM linkbeat.moving_rows(l.of_server, l.of_interface, linkbeat.usual_since(p.time, x.interval_ms), p.time)
+        ) AS usual
+        WHERE x.time = l.at AND x.boot = p.boot AND linkbeat.is_uuid_boot(x.boot) AND NOT x.is_folded AND NOT p.is_folded
+          AND p.delta_kind NOT IN ('normal', 'gap', 'glitch') AND p.levels IS NULL AND p.old_levels IS NOT NULL
+          AND p.time = ALL (array_remove(p.doubted_since, NULL)) AND linkbeat.is_in_doubt(p.time, x.time, x.interval_ms)
+          AND num_nonnulls(p.old_levels[1], p.old_levels[2], p.old_levels[3], p.old_levels[4]) > 0
+          AND least(p.rx_bytes, p.tx_bytes, p.rx_packets, p.tx_packets, p.rx_errors, p.tx_errors, p.rx_dropped, p.tx_dropped) >= 0
+          AND linkbeat.is_just_back(p.old_levels[1], p.rx_bytes, x.rx_bytes) AND linkbeat.is_just_back(p.old_levels[2], p.tx_bytes, x.tx_bytes)
+          AND linkbeat.is_just_back(p.old_levels[3], p.rx_packets, x.rx_packets) AND linkbeat.is_just_back(p.old_levels[4], p.tx_packets, x.tx_packets)
+          AND linkbeat.is_just_back(p.old_levels[5], p.rx_errors, x.rx_errors) AND linkbeat.is_just_back(p.old_levels[6], p.tx_errors, x.tx_errors)
+          AND linkbeat.is_just_back(p.old_levels[7], p.rx_dropped, x.rx_dropped) AND linkbeat.is_just_back(p.old_levels[8], p.tx_dropped, x.tx_dropped)
+          AND (p.old_levels[1] IS NOT NULL AND (x.rx_bytes - p.rx_bytes)::double precision > usual.rx_bytes
+               OR p.old_levels[2] IS NOT NULL AND (x.tx_bytes - p.tx_bytes)::double precision > usual.tx_bytes
+               OR p.old_levels[3] IS NOT NULL AND (x.rx_packets - p.rx_packets)::double precision > usual.rx_packets
+               OR p.old_levels[4] IS NOT NULL AND (x.tx_packets - p.tx_packets)::double precision > usual.tx_packets)
+          AND linkbeat.grew_plainly(
+                  had_rx_bytes, had_tx_bytes, had_rx_packets, had_tx_packets, had_rx_errors, had_tx_errors, had_rx_dropped,
+                  had_tx_dropped, x.rx_bytes, x.tx_bytes, x.rx_packets, x.tx_packets, x.rx_errors, x.tx_errors, x.rx_dropped,
+                  x.tx_dropped, g.elapsed_ms, greatest(p.speed_mbps, x.speed_mbps))
+    ), corrected AS (
+        SELECT NULL::integer AS place, server_id, interface_name, (wrong).time,
+               CASE WHEN (wrong).old_levels[1] IS NULL THEN (wrong).rx_bytes_delta ELSE 0 END AS rx_bytes,
+               CASE WHEN (wrong).old_levels[2] IS NULL THEN (wrong).tx_bytes_delta ELSE 0 END AS tx_bytes,
+               CASE WHEN (wrong).old_levels[3] IS NULL THEN (wrong).rx_packets_delta ELSE 0 END AS rx_packets,
+               CASE WHEN (wrong).old_levels[4] IS NULL THEN (wrong).tx_packets_delta ELSE 0 END AS tx_packets,
+               CASE WHEN (wrong).old_levels[5] IS NULL THEN (wrong).rx_errors_delta ELSE 0 END AS rx_errors,
+               CASE WHEN (wrong).old_levels[6] IS NULL THEN (wrong).tx_errors_delta ELSE 0 END AS tx_errors,
+               CASE WHEN (wrong).old_levels[7] IS NULL THEN (wrong).rx_dropped_delta ELSE 0 END AS rx_dropped,
+               CASE WHEN (wrong).old_levels[8] IS NULL THEN (wrong).tx_dropped_delta ELSE 0 END AS tx_dropped,
+               (wrong).elapsed_ms, (wrong).counts_64bit, 'glitch' AS delta_kind, (wrong).old_levels AS levels, (wrong).doubted_since
+        FROM shown
+        UNION ALL
+        SELECT place, server_id, interface_name, time, rx_bytes - had_rx_bytes, tx_bytes - had_tx_bytes,
+               rx_packets - had_rx_packets, tx_packets - had_tx_packets, rx_errors - coalesce(had_rx_errors, rx_errors),
+               tx_errors - coalesce(had_tx_errors, tx_errors), rx_dropped - coalesce(had_rx_dropped, rx_dropped),
+               tx_dropped - coalesce(had_tx_dropped, tx_dropped), since_wrong,
+               coalesce((wrong).counts_64bit, false) OR linkbeat.proves_64bit(rx_bytes, tx_bytes),
+               CASE WHEN linkbeat.is_gap(since_wrong, interval_ms) THEN 'gap' ELSE 'normal' END, NULL, NULL
+        FROM shown
+    ), written AS (
+        UPDATE network_interface_metrics m SET
+            rx_bytes_delta = c.rx_bytes, tx_bytes_delta = c.tx_bytes, rx_packets_delta = c.rx_packets,
+            tx_packets_delta = c.tx_packets, rx_errors_delta = c.rx_errors, tx_errors_delta = c.tx_errors,
+            rx_dropped_delta = c.rx_dropped, tx_dropped_delta = c.tx_dropped, elapsed_ms = c.elapsed_ms,
+            counts_64bit = c.counts_64bit, delta_kind = c.delta_kind, levels = c.levels, old_levels = NULL,
+            doubted_since = c.doubted_since
+        FROM corrected c
+        WHERE m.server_id = c.server_id AND m.interface_name = c.interface_name AND m.time = c.time
+        RETURNING m, c.place
+    )
+    SELECT array_agg(place), array_agg(m) INTO repaired, newest FROM written WHERE place IS NOT NULL;
+END $$;
+
+-- Whether a counter is back at its old level, or above it by no more than it had fallen; true of one that is not in doubt.
+CREATE OR REPLACE FUNCTION linkbeat.is_just_back(old bigint, fallen bigint, reading bigint) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN old IS NULL OR coalesce(reading >= old AND old >= fallen AND reading - old <= old - fallen, false);
