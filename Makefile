@@ -129,7 +129,7 @@ bench-workers: .venv/development ## Heartbeats per second, and what each costs, 
 	$(BIN)/python -u -m benchmarks.workers $(BENCH)
 
 .PHONY: bench-evidence
-bench-evidence: .venv/development ## What a heartbeat whose counters begin again costs, in plain ones; BENCH="--tree ../older"
+bench-evidence: .venv/development ## What a heartbeat that is not plain costs, in plain ones; BENCH="--form glitches"
 	$(BIN)/python -u -m benchmarks.evidence $(BENCH)
 
 .PHONY: bench-export

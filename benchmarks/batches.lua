@@ -21,7 +21,7 @@ local function heartbeat(server, time)
         interfaces[i] = string.format('{"name":"%s","rx_bytes":@G%06d,"tx_bytes":@G%06d,"rx_packets":@G%03d,' ..
             '"tx_packets":@G%03d,"is_up":true}', name, math.random(999999), math.random(999999), i, i)
     end
-    return string.format('{"server_id":"%s-%d-%d","hostname":"%s.local","boot_id":"boot-1","timestamp":"%s",' ..
+    return string.format('{"server_id":"%s-%d-%d","hostname":"%s.local","boot_id":"5f1c8a52-6f6d-4c8e-9a51-7f0d0d4c9b11","timestamp":"%s",' ..
         '"metrics":{"cpu_percent":%.1f,"memory_percent":45.2,"disk_percent":60.0},"network_interfaces":[%s]}',
         kind, number, server, form, time, math.random() * 100, table.concat(interfaces, ","))
 end

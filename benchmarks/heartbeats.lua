@@ -3,7 +3,8 @@
 --   BENCH_WIRE      json: Linkbeat's own; influx: line protocol, a line for each interface and one for the host
 --   BENCH_SERVERS   how many servers report, half of them by each thread
 --   BENCH_INTERVAL  the interval that heartbeats report, in seconds; empty: none
---   BENCH_RESETS_ONE_IN  of so many heartbeats of a server, the counters of one begin again; empty: none
+--   BENCH_RESETS_ONE_IN    of so many heartbeats of a server, the counters of one begin again; empty: none
+--   BENCH_GLITCHES_ONE_IN  of so many, one reports zeros, after which the counters go on; empty: none
 dofile("report.lua")
 
 local path, wire = os.getenv("BENCH_PATH"), os.getenv("BENCH_WIRE")
@@ -17,13 +18,14 @@ local names = { "eth0", "eth1", "docker0", "tailscale0" }
 local octets, packets = os.time() % 1e8 * 1e7, os.time() % 1e8 * 1e5
 local sent = 0
 local resets_one_in = tonumber(os.getenv("BENCH_RESETS_ONE_IN") or "")
+local glitches_one_in = tonumber(os.getenv("BENCH_GLITCHES_ONE_IN") or "")
 local interval = tonumber(os.getenv("BENCH_INTERVAL") or "")
 local zeros = {}  -- of each server, the request before its counters began again
 
 local formats = {
     json = {
         interface = '{"name":"%s","rx_bytes":%d,"tx_bytes":%d,"rx_packets":%d,"tx_packets":%d,"is_up":true}',
-        heartbeat = '{"server_id":"%s","hostname":"%s.local","boot_id":"boot-1",' ..
+        heartbeat = '{"server_id":"%s","hostname":"%s.local","boot_id":"5f1c8a52-6f6d-4c8e-9a51-7f0d0d4c9b11",' ..
             (interval and string.format('"interval_seconds":%d,', interval) or "") .. '"metrics":{"cpu_percent":%.1f,' ..
             '"memory_percent":45.2,"disk_percent":60.0},"network_interfaces":[%s]}',
     },
@@ -37,8 +39,10 @@ local format = formats[wire]
 function request()
     sent = sent + 1
     local server, octets, packets, sent = string.format("server-%d-%d", number, sent % servers), octets, packets, sent
-    if resets_one_in then
-        local place, round = sent % servers, math.floor(sent / servers)
+    local place, round, is_zero = sent % servers, math.floor(sent / servers), false
+    if glitches_one_in then
+        is_zero = round > 0 and (place + round) % glitches_one_in == 0
+    elseif resets_one_in then
         if round > 0 and (place + round) % resets_one_in == 0 then
             zeros[place] = sent - servers
         end
@@ -48,8 +52,8 @@ function request()
     end
     local cpu, interfaces = math.random() * 100, {}
     for i, name in ipairs(names) do
-        local rx = octets + sent * 100 * i + math.random(90)
-        local tx, frames = math.floor(rx / 3), packets + sent
+        local rx = is_zero and 0 or octets + sent * 100 * i + math.random(90)
+        local tx, frames = math.floor(rx / 3), is_zero and 0 or packets + sent
         if wire == "json" then
             interfaces[i] = string.format(format.interface, name, rx, tx, frames, frames)
         else

@@ -41,7 +41,7 @@ def _heartbeats() -> Callable[[], bytes]:
             for i, interface in enumerate(INTERFACES, 1)
         )
         body = (
-            f'{{"server_id":"{name}","hostname":"{name}.local","boot_id":"boot-1","metrics":{{"cpu_percent":'
+            f'{{"server_id":"{name}","hostname":"{name}.local","boot_id":"5f1c8a52-6f6d-4c8e-9a51-7f0d0d4c9b11","metrics":{{"cpu_percent":'
             f'{random.random() * 100:.1f},"memory_percent":45.2,"disk_percent":60.0}},'
             f'"network_interfaces":[{interfaces}]}}'
         )

@@ -119,6 +119,6 @@ def _heartbeat(name: str) -> dict[str, object]:
     return {
         "server_id": name,
         "hostname": f"{name}.local",
-        "boot_id": "boot-1",
+        "boot_id": "5f1c8a52-6f6d-4c8e-9a51-7f0d0d4c9b11",
         "network_interfaces": [{"name": interface, **counters} for interface in INTERFACES],
     }

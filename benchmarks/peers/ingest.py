@@ -69,7 +69,13 @@ def ingested(
     """
     environment |= {"BENCH_SERVERS": str(servers), **instance.heartbeats}
     # No resets: the counters of the next process would come back to where they were, which is a glitch.
-    wrk(script, instance.base, CONNECTIONS, WARM_UP_SECONDS, **environment | {"BENCH_RESETS_ONE_IN": ""})
+    wrk(
+        script,
+        instance.base,
+        CONNECTIONS,
+        WARM_UP_SECONDS,
+        **environment | {"BENCH_RESETS_ONE_IN": "", "BENCH_GLITCHES_ONE_IN": ""},
+    )
     stored, before = instance.stored(), instance.cpu_seconds()
     result = wrk(script, instance.base, CONNECTIONS, seconds, **environment)
     after = instance.cpu_seconds()
