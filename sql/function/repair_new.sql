@@ -123,7 +123,7 @@ BEGIN
             FROM linkbeat.moving_rows(l.of_server, l.of_interface, linkbeat.usual_since(p.time, x.interval_ms), p.time)
         ) AS usual
         WHERE x.time = l.at AND x.boot = p.boot AND linkbeat.is_uuid_boot(x.boot) AND NOT x.is_folded AND NOT p.is_folded
-          AND p.delta_kind NOT IN ('normal', 'gap', 'glitch') AND p.levels IS NULL AND p.old_levels IS NOT NULL
+          AND p.delta_kind NOT IN ('normal', 'gap', 'glitch') AND coalesce(p.levels, '{}') = '{}' AND p.old_levels IS NOT NULL
           AND p.time = ALL (array_remove(p.doubted_since, NULL)) AND linkbeat.is_in_doubt(p.time, x.time, x.interval_ms)
           AND num_nonnulls(p.old_levels[1], p.old_levels[2], p.old_levels[3], p.old_levels[4]) > 0
           AND least(p.rx_bytes, p.tx_bytes, p.rx_packets, p.tx_packets, p.rx_errors, p.tx_errors, p.rx_dropped, p.tx_dropped) >= 0
