@@ -237,8 +237,9 @@ async def test_while_a_policy_refreshes_the_same_buckets_it_waits(
         await other.execute(f"LOCK TABLE {kept} IN SHARE MODE")
         refresh = "CALL refresh_continuous_aggregate('network_traffic_1m', NULL, now())"
         refreshing = asyncio.create_task(policy.execute(refresh))
+        # Not within the other's transaction: that would be shown the activity as it was at its first look.
         await until(
-            other, "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query = $1", refresh
+            database, "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query = $1", refresh
         )
         with pytest.raises(asyncpg.LockNotAvailableError):
             await database.execute("CALL linkbeat.refresh_changed('nas', '-infinity')")
