@@ -371,7 +371,8 @@ class _Judgement:
     def has_counted_on(self, index: int, since: datetime) -> bool:
         """Whether the octets of a counter's direction began again: they show what is usual for the time since."""
         direction = index % 2
-        if since == self.base.beat.time or not (self.base.gain.deltas[direction] or self.base.gain.kind in PLAIN):
+        kind = self.base.gain.kind
+        if since == self.base.beat.time or not (self.base.gain.deltas[direction] or kind in PLAIN or kind == "dip"):
             return False
         in_all = (self.beat.time - since) / MILLISECOND + self.elapsed
         # A reading or two may be wrong twice.
