@@ -2,7 +2,6 @@
 --   of_servers, of_interfaces, times  parallel arrays: the rows, which ingest_heartbeats has judged where their counters
 --                                     plainly grew; of each server, rows of one time
 --
---
 -- Two kinds of them are common, and the rules come to little for both: one statement does that for all rows of a batch. Of
 -- the others repair_deltas judges row by row, which takes ten times as long. The caller holds the servers' rows.
 CREATE OR REPLACE FUNCTION linkbeat.repair_new(of_servers text[], of_interfaces text[], times timestamptz[]) RETURNS void
