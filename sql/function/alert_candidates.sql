@@ -20,26 +20,36 @@ RETURN CASE WHEN plan.kind = 'rate' THEN
 CREATE OR REPLACE FUNCTION linkbeat.traffic_candidates(
     plans linkbeat.alert_plans[], since timestamptz, until timestamptz,
     late_servers text[] DEFAULT NULL, late_since timestamptz[] DEFAULT NULL, late_until timestamptz[] DEFAULT NULL
-) RETURNS TABLE (rule_id text, server_id text, subject text, last timestamptz) LANGUAGE plpgsql STABLE AS $$
+) RETURNS TABLE (rule_id text, server_id text, subject text, last timestamptz) LANGUAGE plpgsql
+-- Of the newest rows the planner knows nothing: where it expects few, it would compare thousands with thousands; where it expects
+-- many, read all rows of the day.
+SET enable_nestloop = off SET enable_seqscan = off AS $$
 DECLARE
     concerned CONSTANT linkbeat.alert_plans[] := ARRAY(SELECT p FROM unnest(plans) AS p WHERE p.kind IN ('rate', 'errors', 'link'));
     is_late   CONSTANT boolean := late_servers IS NOT NULL;
     reach     CONSTANT interval := coalesce((SELECT max(linkbeat.late_reach(p)) FROM unnest(concerned) AS p), INTERVAL '1 second');
-    -- What a row must have to concern any rule of a kind: plain comparisons, before each rule is asked. In double precision, which
-    -- costs a tenth of numeric; the bounds that are passed are a little easier to pass, so that rounding leaves nothing out.
+    -- What a row must have to concern any rule of a kind: few and plain comparisons, before each rule is asked. In double precision,
+    -- which costs a tenth of numeric; the bounds that are passed are a little easier to pass, so that rounding leaves nothing out.
+    -- least() and greatest() leave out what is null: a bound that no rule has, a line rate that is not known.
     is_busy   CONSTANT text := coalesce((
-        SELECT string_agg(DISTINCT CASE
-            WHEN is_below AND is_percent THEN 'least(m.rx_bytes_delta, m.tx_bytes_delta) < $7 * m.elapsed_ms * m.speed_mbps'
-            WHEN is_below THEN 'least(m.rx_bytes_delta, m.tx_bytes_delta) < $6 * m.elapsed_ms'
-            WHEN is_percent THEN 'm.rx_bytes_delta + m.tx_bytes_delta > $5 * m.elapsed_ms * m.speed_mbps'
-            ELSE 'm.rx_bytes_delta + m.tx_bytes_delta > $4 * m.elapsed_ms' END, ' OR ')
-        FROM unnest(concerned) WHERE kind = 'rate'), 'false');
+        SELECT string_agg(CASE
+            WHEN k.is_below THEN format('least(m.rx_bytes_delta, m.tx_bytes_delta) < m.elapsed_ms * greatest(%s)', k.bounds)
+            ELSE format('m.rx_bytes_delta + m.tx_bytes_delta > m.elapsed_ms * least(%s)', k.bounds) END, ' OR ')
+        FROM (
+            SELECT r.is_below, string_agg(DISTINCT CASE WHEN r.is_below THEN CASE WHEN r.is_percent THEN '$7 * m.speed_mbps' ELSE '$6' END
+                                                        WHEN r.is_percent THEN '$5 * m.speed_mbps' ELSE '$4' END, ', ') AS bounds
+            FROM unnest(concerned) AS r WHERE r.kind = 'rate' GROUP BY 1
+        ) k), 'false');
     is_faulty CONSTANT text := CASE WHEN EXISTS (SELECT FROM unnest(concerned) WHERE kind = 'errors') THEN
         'm.rx_errors_delta > 0 OR m.tx_errors_delta > 0 OR m.rx_dropped_delta > 0 OR m.tx_dropped_delta > 0' ELSE 'false' END;
     is_down   CONSTANT text := CASE WHEN EXISTS (SELECT FROM unnest(concerned) WHERE kind = 'link') THEN 'NOT m.is_up' ELSE 'false' END;
 BEGIN
     IF is_late THEN
         SELECT min(l.since) - reach, max(l.until) + reach INTO since, until FROM unnest(late_since, late_until) AS l(since, until);
+    ELSE
+        -- Intervals of more than a minute have fewer samples, and each of them is looked up.
+        DELETE FROM linkbeat.links_down l
+        WHERE l.until > traffic_candidates.since OR l.until <= traffic_candidates.since - INTERVAL '75 seconds';
     END IF;
     RETURN QUERY EXECUTE format($sql$
         WITH plans AS MATERIALIZED (
@@ -51,26 +61,36 @@ BEGIN
                    m.delta_kind, m.late_since, m.late_until, f.faults,
                    (%2$s) AND m.elapsed_ms BETWEEN 1 AND 2147483646 AND m.delta_kind NOT IN ('rejected', 'glitch') AS is_busy,
                    f.faults > 0 AND 2 * f.faults * ($12 + m.elapsed_ms) >= $13 * m.elapsed_ms AS is_faulty,
-                   -- It went down, or was found down after a gap, in which it is not watched.
-                   %4$s AND coalesce((
-                       SELECT b.is_up OR m.time - b.time > 3 * m.interval_ms * INTERVAL '1 millisecond' FROM public.network_interface_metrics b
-                       WHERE b.server_id = m.server_id AND b.interface_name = m.interface_name
-                         AND b.time < m.time AND b.time > m.time - INTERVAL '1 day' AND b.time > $2 - INTERVAL '1 day'
-                       ORDER BY b.time DESC LIMIT 1), false) AS went_down
+                   %4$s AS is_down
             FROM (%1$s) m
             CROSS JOIN LATERAL (SELECT coalesce(m.rx_errors_delta, 0) + coalesce(m.tx_errors_delta, 0)
                                        + coalesce(m.rx_dropped_delta, 0) + coalesce(m.tx_dropped_delta, 0) AS faults) f
-            WHERE NOT m.is_folded AND ((%2$s) OR %3$s OR %4$s OR m.delta_kind IN ('reset', 'rejected'))
-        )
+            WHERE NOT m.is_folded AND ((%2$s) OR %3$s OR %4$s OR m.delta_kind = 'reset' OR m.delta_kind = 'rejected')
+        ), down AS MATERIALIZED (
+            SELECT s.*, s.time - s.elapsed_ms * INTERVAL '1 millisecond' AS before FROM samples s WHERE s.is_down
+        ), went_down AS (
+            -- Or was found down after a gap, in which it is not watched.
+            SELECT s.* FROM down s
+            LEFT JOIN (
+                SELECT w.* FROM linkbeat.links_down l CROSS JOIN LATERAL unnest(l.server_ids, l.interface_names, l.times) AS w(server_id, interface_name, time)
+                WHERE %5$s AND EXISTS (SELECT FROM down d WHERE d.before > l.since AND d.before <= l.until)
+            ) w ON w.server_id = s.server_id AND w.interface_name = s.interface_name
+                   AND s.before - w.time BETWEEN INTERVAL '-1 millisecond' AND INTERVAL '1 millisecond'
+            WHERE CASE WHEN w.time IS NOT NULL THEN s.time - w.time > 3 * s.interval_ms * INTERVAL '1 millisecond' ELSE coalesce((
+                      SELECT b.is_up OR s.time - b.time > 3 * s.interval_ms * INTERVAL '1 millisecond' FROM public.network_interface_metrics b
+                      WHERE b.server_id = s.server_id AND b.interface_name = s.interface_name
+                        AND b.time < s.time AND b.time > s.time - INTERVAL '1 day' AND b.time > $2 - INTERVAL '1 day'
+                      ORDER BY b.time DESC LIMIT 1), false) END
+        )%6$s
         SELECT c.rule_id, c.server_id, c.subject, max(c.last)
         FROM (
             SELECT p.rule_id, m.server_id, m.interface_name AS subject, m.time + p.tail + 3 * m.interval_ms * INTERVAL '1 millisecond' AS last
             FROM (
-                SELECT s.*, 'rate' AS kind FROM samples s WHERE s.is_busy
+                SELECT s.*, NULL::timestamptz AS before, 'rate' AS kind FROM samples s WHERE s.is_busy
                 UNION ALL
-                SELECT s.*, 'errors' FROM samples s WHERE s.is_faulty
+                SELECT s.*, NULL, 'errors' FROM samples s WHERE s.is_faulty
                 UNION ALL
-                SELECT s.*, 'link' FROM samples s WHERE s.went_down
+                SELECT s.*, 'link' FROM went_down s
             ) m
             JOIN plans p USING (kind)
             CROSS JOIN LATERAL (SELECT CASE p.direction WHEN 'rx' THEN m.rx_bytes_delta WHEN 'tx' THEN m.tx_bytes_delta
@@ -105,7 +125,11 @@ BEGIN
             ) r $sql$
         ELSE $sql$
             SELECT r.*, NULL::timestamptz AS late_since, NULL::timestamptz AS late_until
-            FROM public.network_interface_metrics r WHERE r.time > $2 AND r.time <= $3 $sql$ END, is_busy, is_faulty, is_down)
+            FROM public.network_interface_metrics r WHERE r.time > $2 AND r.time <= $3 $sql$ END, is_busy, is_faulty, is_down, (NOT is_late)::text,
+        CASE WHEN NOT is_late AND is_down <> 'false' THEN $sql$, remembered AS (
+            INSERT INTO linkbeat.links_down (since, until, server_ids, interface_names, times)
+            SELECT $2, $3, array_agg(d.server_id), array_agg(d.interface_name), array_agg(d.time) FROM down d HAVING count(*) > 0
+        ) $sql$ ELSE '' END)
     USING concerned, since, until,
           (SELECT min(linkbeat.bytes_bound(p)) FROM unnest(concerned) AS p WHERE NOT p.is_below AND NOT p.is_percent),
           (SELECT min(linkbeat.bytes_bound(p)) FROM unnest(concerned) AS p WHERE NOT p.is_below AND p.is_percent),
@@ -182,45 +206,29 @@ BEGIN
           late_servers, late_since, late_until, reach;
 END $$;
 
--- Servers that a rule of the other kinds may concern at `at`, or whose marks may change, beside those that have marks; in one pass over
--- servers, by what most of them have nothing of. The report of an agent is looked at once, when it has come.
-CREATE OR REPLACE FUNCTION linkbeat.suspect_servers(plans linkbeat.alert_plans[], previous timestamptz, at timestamptz) RETURNS text[]
-LANGUAGE plpgsql STABLE AS $$
-DECLARE
-    -- Whoever was heard since is silent for no rule.
-    silent_before CONSTANT timestamptz := at - (
-        SELECT min(linkbeat.alert_interval(p.spec, 'after_seconds', 90)) FROM unnest(plans) AS p WHERE p.kind = 'silent');
-    -- A heartbeat is stored within seconds of its arrival.
-    heard_since   CONSTANT timestamptz := previous - INTERVAL '15 seconds';
-BEGIN
-    RETURN ARRAY(
-        SELECT s.server_id FROM public.servers s
-        WHERE coalesce(s.live_at, s.received_at) < silent_before
-           OR s.shared_since IS NOT NULL
-           OR s.received_at > heard_since
-              AND (s.conflicts > 0 OR abs(s.clock_skew_ms) > 30000 OR s.last_seen < s.received_at - INTERVAL '15 minutes'
-                   OR s.agent_report ->> 'spool' = 'memory' OR s.agent_report ? 'truncated'
-                   OR (s.agent_report ->> 'dropped')::bigint > 0 OR (s.agent_report ->> 'rejected')::bigint > 0));
-END $$;
-
--- Which of them, of those with marks, and which levels of quotas a rule does concern: their conditions are those of the moment, in linkbeat.server_points.
+-- Which of them, of those with marks, and which levels of quotas a rule does concern: their conditions are those of the moment, in
+-- linkbeat.server_points. Who is about to be silent is watched before.
+--   suspects  servers that may be concerned (linkbeat.take_suspects)
+--   last      until when they are watched; null: for this turn
 CREATE OR REPLACE FUNCTION linkbeat.server_candidates(
     plans linkbeat.alert_plans[], suspects text[], previous timestamptz, at timestamptz
-) RETURNS TABLE (rule_id text, server_id text, subject text) LANGUAGE plpgsql STABLE AS $$
+) RETURNS TABLE (rule_id text, server_id text, subject text, last timestamptz) LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    soon CONSTANT timestamptz := at + linkbeat.silence_ahead(plans);
 BEGIN
     RETURN QUERY
-    SELECT p.rule_id, s.server_id, ''
+    SELECT p.rule_id, s.server_id, '', CASE p.kind WHEN 'silent' THEN soon - p.lag END
     FROM (SELECT unnest(suspects) UNION SELECT m.server_id FROM linkbeat.alert_marks m) AS u(server_id)
     JOIN public.servers s ON s.server_id = u.server_id
     LEFT JOIN linkbeat.alert_marks m ON m.server_id = u.server_id
     JOIN unnest(plans) AS p ON CASE p.kind
-        WHEN 'silent' THEN coalesce(s.live_at, s.received_at) < server_candidates.at - linkbeat.silent_after(p.spec, s.interval_seconds)
+        WHEN 'silent' THEN coalesce(s.live_at, s.received_at) < soon - linkbeat.silent_after(p.spec, s.interval_seconds)
         WHEN 'agent' THEN linkbeat.agent_troubles(s, m, server_candidates.at) <> '{}'
         WHEN 'account' THEN linkbeat.account_troubles(s, m, server_candidates.at, linkbeat.alert_number(p.spec, 'resets', 1)::integer) <> '{}'
         ELSE false END
     WHERE linkbeat.is_server_in(p.servers, p.tags, s.server_id)
     UNION ALL
-    SELECT p.rule_id, q.server_id, l.level
+    SELECT p.rule_id, q.server_id, l.level, NULL
     FROM linkbeat.quotas q CROSS JOIN unnest(plans) AS p CROSS JOIN LATERAL linkbeat.quota_levels(p.spec) AS l(level)
     WHERE p.kind = 'quota' AND linkbeat.is_quota_due(q.server_id, previous, server_candidates.at)
       AND linkbeat.is_server_in(p.servers, p.tags, q.server_id);

@@ -7,8 +7,9 @@
 --             null: a backtest
 --   on_minutes  buckets of a minute stand in for rows
 
--- The rows of one subject (s) that a point's window may reach, under the same names from both sources.
-CREATE OR REPLACE FUNCTION linkbeat.alert_rows(kind text, on_minutes boolean) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+-- The rows of one subject (s) in a range of times, under the same names from both sources.
+--   range  a condition with $ for the column of time
+CREATE OR REPLACE FUNCTION linkbeat.alert_rows(kind text, on_minutes boolean, range text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
     SELECT format(CASE
         WHEN kind = 'filesystem' AND on_minutes THEN
             'SELECT bucket + INTERVAL ''1 minute'' AS time, percent_max AS percent, available_bytes_min AS available,
@@ -34,19 +35,107 @@ CREATE OR REPLACE FUNCTION linkbeat.alert_rows(kind text, on_minutes boolean) RE
                     NULL::real AS rx_bps_max, NULL::real AS tx_bps_max
              FROM public.network_interface_metrics
              WHERE server_id = s.server_id AND interface_name = s.subject AND NOT is_folded AND %1$s' END,
-        -- The lowest bound is a constant to the planner, which leaves out the chunks before it.
-        replace('$ > s.since - $5 AND $ > $6 AND $ <= $4 OFFSET 0', '$ ', CASE WHEN on_minutes THEN 'bucket ' ELSE 'time ' END))
+        -- With OFFSET 0 the index is searched for each subject.
+        replace(range, '$ ', CASE WHEN on_minutes THEN 'bucket ' ELSE 'time ' END) || ' OFFSET 0')
 $$;
+
+-- What rules of the kinds rate and errors say of the sums of a window: one definition for turns, which take all rules at once,
+-- and for backtests.
+--   sums  a query for: number of the rule in $1, place and since of the subject, and of each point time, step, interval_ms and
+--         what was transferred within the window before it; it may name `rules`
+--   $2    of a turn: its moment
+CREATE OR REPLACE FUNCTION linkbeat.points_of_sums(sums text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT format($sql$
+        WITH rules AS MATERIALIZED (
+            SELECT p.ordinality AS number, p.kind, p."window", p.lag, p.direction, p.bound, p.is_below, p.is_percent,
+                   extract(epoch FROM p."window") * 1000 AS window_ms,
+                   linkbeat.alert_number(p.spec, 'clear_percent', 90) / 100 AS clear_share, p.count::numeric AS count,
+                   linkbeat.alert_number(p.spec, 'percent', 0.1)::numeric AS percent,
+                   linkbeat.alert_number(p.spec, 'packets', 10000)::numeric AS packets
+            FROM unnest($1) WITH ORDINALITY AS p
+            WHERE p.kind IN ('rate', 'errors')
+        ), sums AS MATERIALIZED (%s)
+        SELECT v.place::integer, v.time, CASE WHEN v.is_known THEN CASE WHEN v.is_below THEN v.value < v.bound ELSE v.value > v.bound END END,
+               v.is_known AND CASE WHEN v.is_below THEN v.value >= v.bound / v.clear_share ELSE v.value <= v.bound * v.clear_share END,
+               v.value, NULL::timestamptz, v.step, NULL::text, v.is_below
+        FROM (
+            SELECT w.place, w.time, w.step, w.elapsed_ms >= 0.8 * p.window_ms AND r.value IS NOT NULL AS is_known, r.value,
+                   p.bound, p.is_below, p.clear_share
+            FROM sums w JOIN rules p USING (number)
+            -- To bit/s, or to percent of the line rate: the mean, and of minutes no more than the highest rate in them.
+            CROSS JOIN LATERAL (SELECT CASE WHEN p.is_percent THEN 0.8 / nullif(w.capacity, 0) ELSE 8000.0 / nullif(w.elapsed_ms, 0) END AS unit) u
+            CROSS JOIN LATERAL (SELECT CASE p.direction
+                WHEN 'rx' THEN least(w.rx * u.unit, w.rx_max) WHEN 'tx' THEN least(w.tx * u.unit, w.tx_max)
+                WHEN 'sum' THEN least(w.rx * u.unit, w.rx_max) + least(w.tx * u.unit, w.tx_max)
+                ELSE greatest(least(w.rx * u.unit, w.rx_max), least(w.tx * u.unit, w.tx_max)) END::double precision AS value OFFSET 0) r
+            WHERE p.kind = 'rate' AND w.time > w.since
+              AND ($2 IS NULL OR NOT p.is_below OR w.time <= $2 - 2 * w.interval_ms * INTERVAL '1 millisecond')
+        ) v
+        UNION ALL
+        SELECT w.place::integer, w.time, c.is_true, NOT c.is_true, w.faults::double precision, NULL::timestamptz, w.step,
+               CASE WHEN c.is_true THEN format('%%s errors and drops in %%s packets', w.faults, w.packets) END, false
+        FROM sums w JOIN rules p USING (number)
+        CROSS JOIN LATERAL (SELECT w.faults >= p.count AND w.packets >= p.packets AND w.faults * 100 >= p.percent * w.packets AS is_true) c
+        WHERE p.kind = 'errors' AND w.time > w.since
+        ORDER BY 1, 2 $sql$, sums)
+$$;
+
+-- The same points that linkbeat.alert_points has of each rule, of all rules of the kinds rate and errors in a turn: a series that is
+-- beyond the bounds of ten rules is read once. Sums up to each row stand for those over a window: the difference of two of them.
+--   numbers  of the rule in `plans`, parallel to the subjects
+CREATE OR REPLACE FUNCTION linkbeat.traffic_points(
+    plans linkbeat.alert_plans[], numbers integer[], of_servers text[], of_subjects text[], since timestamptz[], at timestamptz
+) RETURNS SETOF linkbeat.alert_point LANGUAGE plpgsql STABLE
+SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+BEGIN
+    RETURN QUERY EXECUTE linkbeat.points_of_sums(format($sql$
+        WITH asked AS MATERIALIZED (
+            SELECT a.* FROM unnest($3, $4, $5, $6) WITH ORDINALITY AS a(number, server_id, subject, since, place)
+        ), series AS MATERIALIZED (
+            SELECT c.server_id, c.subject, array_agg(c.time ORDER BY c.time) AS times, array_agg(c.interval_ms ORDER BY c.time) AS intervals_ms,
+                   array_agg(c.rx ORDER BY c.time) AS rx, array_agg(c.tx ORDER BY c.time) AS tx,
+                   array_agg(c.elapsed_ms ORDER BY c.time) AS elapsed_ms, array_agg(c.capacity ORDER BY c.time) AS capacity,
+                   array_agg(c.faults ORDER BY c.time) AS faults, array_agg(c.packets ORDER BY c.time) AS packets
+            FROM (
+                SELECT s.server_id, s.subject, m.time, m.interval_ms,
+                       coalesce(sum(m.rx_bytes) FILTER (WHERE m.counts) OVER w, 0) AS rx,
+                       coalesce(sum(m.tx_bytes) FILTER (WHERE m.counts) OVER w, 0) AS tx,
+                       coalesce(sum(m.elapsed_ms::bigint) FILTER (WHERE m.counts) OVER w, 0) AS elapsed_ms,
+                       coalesce(sum(m.elapsed_ms * m.speed_mbps::bigint) FILTER (WHERE m.counts) OVER w, 0) AS capacity,
+                       sum(m.faults) OVER w AS faults, sum(m.packets) OVER w AS packets
+                FROM (SELECT a.server_id, a.subject, min(a.since - p."window") AS since FROM asked a JOIN rules p USING (number) GROUP BY 1, 2) s
+                CROSS JOIN LATERAL (%s) AS m
+                WINDOW w AS (PARTITION BY s.server_id, s.subject ORDER BY m.time)
+            ) c
+            GROUP BY 1, 2
+        )
+        SELECT a.number, a.place, a.since, h.times[n] AS time, h.intervals_ms[n] AS interval_ms,
+               3 * h.intervals_ms[n] * INTERVAL '1 millisecond' AS step,
+               h.rx[n] - coalesce(h.rx[b.before], 0) AS rx, h.tx[n] - coalesce(h.tx[b.before], 0) AS tx,
+               h.elapsed_ms[n] - coalesce(h.elapsed_ms[b.before], 0) AS elapsed_ms,
+               h.capacity[n] - coalesce(h.capacity[b.before], 0) AS capacity,
+               h.faults[n] - coalesce(h.faults[b.before], 0) AS faults, h.packets[n] - coalesce(h.packets[b.before], 0) AS packets,
+               NULL::real AS rx_max, NULL::real AS tx_max
+        FROM asked a JOIN rules p USING (number) JOIN series h USING (server_id, subject)
+        CROSS JOIN LATERAL generate_series(width_bucket(a.since, h.times) + 1, width_bucket($2 - p.lag, h.times)) AS n
+        -- How many rows are older than the window.
+        CROSS JOIN LATERAL (SELECT width_bucket(h.times[n] - p."window", h.times) AS before OFFSET 0) b $sql$,
+        linkbeat.alert_rows('rate', false, '$ > s.since AND $ > $7 AND $ <= $8')))
+    USING plans, at, numbers, of_servers, of_subjects, since,
+          -- The lowest bound is a constant to the planner, which leaves out the chunks before it.
+          (SELECT min(s) - max(p."window") FROM unnest(since) AS s, unnest(plans) AS p WHERE p.kind IN ('rate', 'errors')),
+          at - (SELECT min(p.lag) FROM unnest(plans) AS p WHERE p.kind IN ('rate', 'errors'));
+END $$;
 
 CREATE OR REPLACE FUNCTION linkbeat.alert_points(
     plan linkbeat.alert_plans, of_servers text[], of_subjects text[], since timestamptz[], until timestamptz,
     at timestamptz DEFAULT NULL, on_minutes boolean DEFAULT false
 ) RETURNS SETOF linkbeat.alert_point LANGUAGE plpgsql STABLE
 -- Of the newest rows the planner knows nothing, and would read all of them for each subject, by their time: the index by
--- subject and time is always right. With OFFSET 0 it is searched for each subject.
+-- subject and time is always right.
 SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 DECLARE
-    rows   CONSTANT text := linkbeat.alert_rows(plan.kind, on_minutes);
+    rows   CONSTANT text := linkbeat.alert_rows(plan.kind, on_minutes, '$ > s.since - $5 AND $ > $6 AND $ <= $4');
     -- How far back of a point rows are read: a window; of what is told by a change, so far that the row before it is there.
     reach  CONSTANT interval := CASE plan.kind
         WHEN 'link' THEN plan.window + INTERVAL '15 minutes'
@@ -54,53 +143,22 @@ DECLARE
             SELECT 3 * coalesce(max(s.interval_seconds), 30) FROM public.servers s WHERE s.server_id = ANY (of_servers))
         ELSE plan.window END;
     spec   CONSTANT jsonb := plan.spec;
+    -- The lowest bound is a constant to the planner, which leaves out the chunks before it.
     oldest CONSTANT timestamptz := (SELECT min(s) FROM unnest(since) AS s);
 BEGIN
-    IF plan.kind = 'rate' THEN
-        RETURN QUERY EXECUTE format($sql$
-            SELECT v.place::integer, v.time, CASE WHEN v.is_known THEN CASE WHEN $10 THEN v.value < $9 ELSE v.value > $9 END END,
-                   v.is_known AND CASE WHEN $10 THEN v.value >= $9 / $11 ELSE v.value <= $9 * $11 END,
-                   v.value, NULL::timestamptz, v.step, NULL::text, $10
-            FROM (
-                SELECT w.place, w.time, w.step, w.elapsed_ms >= 0.8 * $8 AND r.value IS NOT NULL AS is_known, r.value
-                FROM (
-                    SELECT s.place, s.since, m.time, 3 * m.interval_ms * INTERVAL '1 millisecond' AS step,
-                           sum(m.rx_bytes) FILTER (WHERE m.counts) OVER w AS rx, sum(m.tx_bytes) FILTER (WHERE m.counts) OVER w AS tx,
-                           sum(m.elapsed_ms::bigint) FILTER (WHERE m.counts) OVER w AS elapsed_ms,
-                           sum(m.elapsed_ms * m.speed_mbps::bigint) FILTER (WHERE m.counts) OVER w AS capacity,
-                           max(m.rx_bps_max) OVER w AS rx_max, max(m.tx_bps_max) OVER w AS tx_max,
-                           m.interval_ms
-                    FROM unnest($1, $2, $3) WITH ORDINALITY AS s(server_id, subject, since, place)
-                    CROSS JOIN LATERAL (%s) AS m
-                    WINDOW w AS (PARTITION BY s.place ORDER BY m.time RANGE BETWEEN $12 PRECEDING AND CURRENT ROW)
-                ) w
-                -- To bit/s, or to percent of the line rate: the mean, and of minutes no more than the highest rate in them.
-                CROSS JOIN LATERAL (SELECT CASE WHEN $13 THEN 0.8 / nullif(w.capacity, 0) ELSE 8000.0 / nullif(w.elapsed_ms, 0) END AS unit) u
-                CROSS JOIN LATERAL (SELECT CASE $14
-                    WHEN 'rx' THEN least(w.rx * u.unit, w.rx_max) WHEN 'tx' THEN least(w.tx * u.unit, w.tx_max)
-                    WHEN 'sum' THEN least(w.rx * u.unit, w.rx_max) + least(w.tx * u.unit, w.tx_max)
-                    ELSE greatest(least(w.rx * u.unit, w.rx_max), least(w.tx * u.unit, w.tx_max)) END::double precision AS value) r
-                WHERE w.time > w.since AND ($7 IS NULL OR NOT $10 OR w.time <= $7 - 2 * w.interval_ms * INTERVAL '1 millisecond')
-            ) v ORDER BY v.place, v.time $sql$, rows)
-        USING of_servers, of_subjects, since, until, reach, oldest - reach, at, extract(epoch FROM plan.window) * 1000,
-              plan.bound, plan.is_below, linkbeat.alert_number(spec, 'clear_percent', 90) / 100,
-              plan.window - INTERVAL '1 microsecond', plan.is_percent, plan.direction;
-    ELSIF plan.kind = 'errors' THEN
-        RETURN QUERY EXECUTE format($sql$
-            SELECT w.place::integer, w.time, c.is_true, NOT c.is_true, w.faults::double precision, NULL::timestamptz, w.step,
-                   CASE WHEN c.is_true THEN format('%%s errors and drops in %%s packets', w.faults, w.packets) END, false
-            FROM (
-                SELECT s.place, s.since, m.time, 3 * m.interval_ms * INTERVAL '1 millisecond' AS step,
-                       sum(m.faults) OVER w AS faults, sum(m.packets) OVER w AS packets
-                FROM unnest($1, $2, $3) WITH ORDINALITY AS s(server_id, subject, since, place)
-                CROSS JOIN LATERAL (%s) AS m
-                WINDOW w AS (PARTITION BY s.place ORDER BY m.time RANGE BETWEEN $7 PRECEDING AND CURRENT ROW)
-            ) w
-            CROSS JOIN LATERAL (SELECT w.faults >= $8 AND w.packets >= $10 AND w.faults * 100 >= $9 * w.packets AS is_true) c
-            WHERE w.time > w.since ORDER BY w.place, w.time $sql$, rows)
-        USING of_servers, of_subjects, since, until, reach, oldest - reach, plan.window - INTERVAL '1 microsecond',
-              plan.count::numeric, linkbeat.alert_number(spec, 'percent', 0.1)::numeric,
-              linkbeat.alert_number(spec, 'packets', 10000)::numeric;
+    IF plan.kind IN ('rate', 'errors') THEN
+        RETURN QUERY EXECUTE linkbeat.points_of_sums(format($sql$
+            SELECT 1 AS number, s.place, s.since, m.time, m.interval_ms, 3 * m.interval_ms * INTERVAL '1 millisecond' AS step,
+                   sum(m.rx_bytes) FILTER (WHERE m.counts) OVER w AS rx, sum(m.tx_bytes) FILTER (WHERE m.counts) OVER w AS tx,
+                   sum(m.elapsed_ms::bigint) FILTER (WHERE m.counts) OVER w AS elapsed_ms,
+                   sum(m.elapsed_ms * m.speed_mbps::bigint) FILTER (WHERE m.counts) OVER w AS capacity,
+                   sum(m.faults) OVER w AS faults, sum(m.packets) OVER w AS packets,
+                   max(m.rx_bps_max) OVER w AS rx_max, max(m.tx_bps_max) OVER w AS tx_max
+            FROM unnest($3, $4, $5) WITH ORDINALITY AS s(server_id, subject, since, place)
+            CROSS JOIN LATERAL (%s) AS m
+            WINDOW w AS (PARTITION BY s.place ORDER BY m.time RANGE BETWEEN $9 PRECEDING AND CURRENT ROW) $sql$,
+            linkbeat.alert_rows(plan.kind, on_minutes, '$ > s.since - $7 AND $ > $8 AND $ <= $6')))
+        USING ARRAY[plan], at, of_servers, of_subjects, since, until, reach, oldest - reach, plan.window - INTERVAL '1 microsecond';
     ELSIF plan.kind = 'link' THEN
         -- Down is what was up before: a port that nothing was ever plugged into is no alert. Where the rows begin with a
         -- down link, the last row that was up is searched for.

@@ -31,22 +31,23 @@ BEGIN
     RETURN CASE WHEN linkbeat.is_of_samples(plan.kind) AND last_seen - a.seen_at > INTERVAL '24 hours' THEN 'gone' END;
 END $$;
 
-CREATE OR REPLACE FUNCTION linkbeat.close_alerts(at timestamptz) RETURNS void LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION linkbeat.close_alerts(plans linkbeat.alert_plans[], at timestamptz) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     closed linkbeat.alert_events[];
 BEGIN
-    WITH plans AS MATERIALIZED (
-        SELECT * FROM linkbeat.alert_plans
-    ), closing AS (
+    WITH closing AS (
         -- The question costs tenths of a millisecond: asked where the answer can be anything but null. OFFSET 0, or it would
-        -- be asked of every alert, before the joins.
+        -- be asked of every alert, before the joins. Servers that are removed are noted; of others, only what was not judged
+        -- for long may be over.
         SELECT c.a, linkbeat.why_closed(c.a, close_alerts.at) AS why
         FROM (
             SELECT a
-            FROM linkbeat.alerts a LEFT JOIN plans p USING (rule_id) LEFT JOIN public.servers s USING (server_id)
-            WHERE p.rule_id IS NULL OR s.server_id IS NULL OR p.kind = 'quota' OR p.kinds IS NOT NULL
-               OR s.last_seen - a.seen_at > INTERVAL '24 hours' OR a.server_id !~ p.servers OR p.tags IS NOT NULL OR a.subject !~ p.interfaces
-               OR linkbeat.is_of_samples(p.kind) = (a.subject = '')
+            FROM linkbeat.alerts a LEFT JOIN unnest(plans) AS p USING (rule_id)
+            WHERE p.rule_id IS NULL OR p.kind = 'quota' OR p.kinds IS NOT NULL
+               OR a.seen_at < close_alerts.at - INTERVAL '10 minutes' AND coalesce((
+                      SELECT s.last_seen - a.seen_at > INTERVAL '24 hours' FROM public.servers s WHERE s.server_id = a.server_id), true)
+               OR a.server_id !~ p.servers OR p.tags IS NOT NULL OR a.subject !~ p.interfaces
+               OR linkbeat.is_of_samples(p.kind) = (a.subject = '') OR a.server_id IN (SELECT n.server_id FROM linkbeat.suspects n)
             OFFSET 0
         ) c
     ), deleted AS (

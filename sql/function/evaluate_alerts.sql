@@ -11,17 +11,17 @@ CREATE OR REPLACE FUNCTION linkbeat.evaluate_alerts(
     OUT is_evaluated boolean, OUT took_seconds double precision
 ) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
 -- Compiling costs more than the queries, whose ranges are too wide for the planner's estimates now and then.
-SET jit = off AS $$
+SET jit = off
+-- Of an array that is a parameter, a plan for any of them expects ten elements, and compares thousands with thousands.
+SET plan_cache_mode = force_custom_plan AS $$
 DECLARE
     began    CONSTANT timestamptz := clock_timestamp();
     previous timestamptz;
     since    timestamptz;  -- of the turn before; after a longer pause, an hour ago: the rest counts as late
-    plan     linkbeat.alert_plans;
     plans    linkbeat.alert_plans[];
     suspects text[];
     late     record;
     looked   record;
-    newest   record;
 BEGIN
     -- The row's lock is the turn: it holds over every pooler, and fails over with the data.
     SELECT c.evaluated_at INTO previous FROM linkbeat.alert_clock c
@@ -35,7 +35,7 @@ BEGIN
 
     PERFORM linkbeat.take_moves(at);
     -- Before what is new: a quota's new month would resolve what belongs to the old one.
-    PERFORM linkbeat.close_alerts(at);
+    PERFORM linkbeat.close_alerts(plans, at);
 
     -- A bounded number of servers a turn, so that a fleet that replays a day does not hold up the others.
     WITH taken AS (
@@ -58,24 +58,16 @@ BEGIN
         UNION ALL
         SELECT * FROM linkbeat.filesystem_candidates(plans, since - INTERVAL '60 seconds', at - INTERVAL '60 seconds')
     ) c;
-    INSERT INTO linkbeat.alerts AS a (rule_id, server_id, subject, state, seen_at, step, watched_until)
-    SELECT c.rule_id, c.server_id, c.subject, 'watched', since - p.lag, '0', c.last
-    FROM unnest(looked.rules, looked.servers, looked.subjects, looked.lasts) AS c(rule_id, server_id, subject, last)
-    JOIN unnest(plans) AS p USING (rule_id)
-    ON CONFLICT (rule_id, server_id, subject) DO UPDATE SET watched_until = greatest(a.watched_until, EXCLUDED.watched_until);
+    PERFORM linkbeat.watch_candidates(plans, looked.rules, looked.servers, looked.subjects, looked.lasts, since);
     PERFORM linkbeat.mark_signs(looked.rules, looked.servers, looked.subjects, looked.lasts, at);
-    suspects := linkbeat.suspect_servers(plans, previous, at);
+    suspects := linkbeat.take_suspects(plans, previous, at);
     PERFORM linkbeat.mark_servers(suspects, previous, at);
-    INSERT INTO linkbeat.alerts (rule_id, server_id, subject, state, seen_at, step)
-    SELECT c.rule_id, c.server_id, c.subject, 'watched', at - INTERVAL '1 microsecond', '0'
+    INSERT INTO linkbeat.alerts AS a (rule_id, server_id, subject, state, seen_at, step, watched_until)
+    SELECT c.rule_id, c.server_id, c.subject, 'watched', at - INTERVAL '1 microsecond', '0', c.last
     FROM linkbeat.server_candidates(plans, suspects, previous, at) c
-    ON CONFLICT DO NOTHING;
+    ON CONFLICT (rule_id, server_id, subject) DO UPDATE SET watched_until = EXCLUDED.watched_until WHERE a.watched_until < EXCLUDED.watched_until;
 
-    SELECT array_agg(n.server_id) AS servers, array_agg(n.subject) AS subjects, array_agg(n.by_15) AS by_15, array_agg(n.by_60) AS by_60
-    INTO newest FROM linkbeat.newest_samples(plans, at) n;
-    FOREACH plan IN ARRAY plans LOOP
-        PERFORM linkbeat.fold_alerts(plan, previous, at, newest.servers, newest.subjects, newest.by_15, newest.by_60);
-    END LOOP;
+    PERFORM linkbeat.fold_alerts(plans, previous, at, looked.rules, looked.servers, looked.subjects, looked.lasts);
     -- Rows that moved during the turn have been judged under their new series: before somebody is told twice.
     PERFORM linkbeat.take_moves(at);
     PERFORM linkbeat.hold_alerts(at);

@@ -11,6 +11,7 @@ BEGIN
     FOR noted IN
         WITH gone AS (DELETE FROM linkbeat.moved_series RETURNING *) SELECT * FROM gone ORDER BY number
     LOOP
+        DELETE FROM linkbeat.links_down;  -- other samples have those names now
         PERFORM linkbeat.move_episodes(rules, noted.server_id, noted.moves);
         PERFORM linkbeat.move_alerts(rules, noted.server_id, noted.moves, take_moves.at);
         INSERT INTO linkbeat.late_arrivals (server_id, since, until) VALUES (noted.server_id, noted.since, noted.until);

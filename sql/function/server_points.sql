@@ -47,7 +47,7 @@ $$;
 
 -- Takes the counters in of which a server's row has only the newest value. At the first turn ever, what is there is the
 -- beginning.
---   suspects  servers of which there may be something to take in (linkbeat.suspect_servers), beside those with marks
+--   suspects  servers of which there may be something to take in (linkbeat.take_suspects), beside those with marks
 CREATE OR REPLACE FUNCTION linkbeat.mark_servers(
     suspects text[], previous timestamptz, at timestamptz
 ) RETURNS void LANGUAGE plpgsql AS $$
@@ -72,6 +72,7 @@ BEGIN
                                    coalesce((s.agent_report ->> 'rejected')::bigint, m.rejected, 0) AS rejected) r
         WHERE (s.conflicts, r.dropped, r.rejected) IS DISTINCT FROM (coalesce(m.conflicts, 0), coalesce(m.dropped, 0), coalesce(m.rejected, 0))
            OR s.live_at IS DISTINCT FROM m.skew_at AND (abs(s.clock_skew_ms) > 30000 OR m.skew_count > 0)
+           OR m.server_id IS NULL AND linkbeat.is_suspect(s)  -- looked at in each turn from now on
     ) n
     ON CONFLICT (server_id) DO UPDATE SET
         conflicts = EXCLUDED.conflicts, dropped = EXCLUDED.dropped, rejected = EXCLUDED.rejected,
@@ -82,6 +83,10 @@ BEGIN
         skew_count = CASE WHEN m.skew_at IS NOT DISTINCT FROM EXCLUDED.skew_at THEN m.skew_count
                           WHEN EXCLUDED.skew_count = 0 THEN 0 ELSE m.skew_count + 1 END,
         skew_at = EXCLUDED.skew_at;
+    DELETE FROM linkbeat.alert_marks m USING public.servers s
+    WHERE s.server_id = m.server_id AND NOT coalesce(linkbeat.is_suspect(s), false)
+      AND (m.conflicts, m.dropped, m.rejected, m.skew_count, m.resets_at) = (0, 0, 0, 0, '{}')
+      AND num_nonnulls(m.conflicts_at, m.dropped_at, m.rejected_at, m.implausible_at) = 0;
 END $$;
 
 -- Takes in the resets and the rejected readings of rows that are new or came late, in parallel arrays as linkbeat.traffic_candidates

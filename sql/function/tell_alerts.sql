@@ -68,19 +68,24 @@ BEGIN
     SELECT array_agg(f.a), array_agg(f.transition) INTO told, transitions
     FROM (
         SELECT a, CASE WHEN a.told_at IS NOT NULL THEN 'repeated' WHEN n.recent < 3 THEN 'firing' WHEN n.recent = 3 THEN 'flapping' END AS transition
-        FROM linkbeat.alerts a JOIN linkbeat.alert_rules r USING (rule_id)
+        FROM (
+            -- Most that fire were told of. OFFSET 0, or mutes would be looked through for them too.
+            SELECT x, x.*
+            FROM linkbeat.alerts x JOIN linkbeat.alert_rules k USING (rule_id)
+            WHERE x.state = 'firing'
+              AND (x.told_at IS NULL
+                   OR x.acknowledged_at IS NULL
+                      AND x.told_at + linkbeat.alert_number(k.spec, 'repeat_seconds') * INTERVAL '1 second' <= tell_alerts.at)
+            OFFSET 0
+        ) a(a) JOIN linkbeat.alert_rules r USING (rule_id)
         -- From the third episode within an hour on, a subject is told to flap, once, and then only its ends.
         CROSS JOIN LATERAL (
             SELECT count(*) AS recent FROM linkbeat.alert_events e
             WHERE (e.rule_id, e.server_id, e.subject) = (a.rule_id, a.server_id, a.subject) AND e.to_state = 'firing'
               AND e.at > tell_alerts.at - INTERVAL '1 hour' AND e.at <= tell_alerts.at
         ) n
-        WHERE a.state = 'firing'
-          AND (a.told_at IS NULL
-               OR a.acknowledged_at IS NULL
-                  AND a.told_at + linkbeat.alert_number(r.spec, 'repeat_seconds') * INTERVAL '1 second' <= tell_alerts.at)
-          -- While a backlog comes in, what it holds is history.
-          AND (a.told_at IS NOT NULL OR tell_alerts.at - a.seen_at <= linkbeat.alert_max_age())
+        -- While a backlog comes in, what it holds is history.
+        WHERE (a.told_at IS NOT NULL OR tell_alerts.at - a.seen_at <= linkbeat.alert_max_age())
           AND NOT (r.kind = 'silent' AND holds_silent)
           AND (r.kind = 'silent' OR NOT EXISTS (
                SELECT FROM linkbeat.alerts s JOIN linkbeat.alert_rules k USING (rule_id)
