@@ -21,9 +21,10 @@ CREATE OR REPLACE FUNCTION linkbeat.traffic_candidates(
     plans linkbeat.alert_plans[], since timestamptz, until timestamptz,
     late_servers text[] DEFAULT NULL, late_since timestamptz[] DEFAULT NULL, late_until timestamptz[] DEFAULT NULL
 ) RETURNS TABLE (rule_id text, server_id text, subject text, last timestamptz) LANGUAGE plpgsql
--- Of the newest rows the planner knows nothing: where it expects few, it would compare thousands with thousands; where it expects
--- many, read all rows of the day.
-SET enable_nestloop = off SET enable_seqscan = off AS $$
+-- Of the newest rows the planner knows nothing: where it expects few, it would compare thousands with thousands.
+SET enable_nestloop = off
+-- It takes block ranges for pages all over the table, and would rather read the whole of one that was begun within the hour.
+SET seq_page_cost = 0 SET random_page_cost = 0 SET work_mem = '64MB' AS $$
 DECLARE
     concerned CONSTANT linkbeat.alert_plans[] := ARRAY(SELECT p FROM unnest(plans) AS p WHERE p.kind IN ('rate', 'errors', 'link'));
     is_late   CONSTANT boolean := late_servers IS NOT NULL;
@@ -122,6 +123,7 @@ BEGIN
             CROSS JOIN LATERAL (
                 SELECT r.* FROM public.network_interface_metrics r
                 WHERE r.server_id = l.server_id AND r.time > l.since - $11 AND r.time <= l.until + $11 AND r.time > $2 AND r.time <= $3
+                OFFSET 0  -- the index is searched for each server
             ) r $sql$
         ELSE $sql$
             SELECT r.*, NULL::timestamptz AS late_since, NULL::timestamptz AS late_until
@@ -153,7 +155,8 @@ RETURN coalesce(state = 'read-only', fs_type IN ('squashfs', 'iso9660', 'udf', '
 CREATE OR REPLACE FUNCTION linkbeat.filesystem_candidates(
     plans linkbeat.alert_plans[], since timestamptz, until timestamptz,
     late_servers text[] DEFAULT NULL, late_since timestamptz[] DEFAULT NULL, late_until timestamptz[] DEFAULT NULL
-) RETURNS TABLE (rule_id text, server_id text, subject text, last timestamptz) LANGUAGE plpgsql STABLE AS $$
+) RETURNS TABLE (rule_id text, server_id text, subject text, last timestamptz) LANGUAGE plpgsql STABLE
+SET seq_page_cost = 0 SET random_page_cost = 0 SET work_mem = '64MB' AS $$  -- as above
 DECLARE
     concerned CONSTANT linkbeat.alert_plans[] := ARRAY(SELECT p FROM unnest(plans) AS p WHERE p.kind = 'filesystem');
     is_late   CONSTANT boolean := late_servers IS NOT NULL;

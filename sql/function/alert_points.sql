@@ -42,16 +42,17 @@ $$;
 -- What rules of the kinds rate and errors say of the sums of a window: one definition for turns, which take all rules at once,
 -- and for backtests.
 --   sums  a query for: number of the rule in $1, place and since of the subject, and of each point time, step, interval_ms and
---         what was transferred within the window before it; it may name `rules`
+--         what was transferred within the window before it, in double precision, which holds the octets of an hour at 20 Tbit/s to
+--         the last; it may name `rules`
 --   $2    of a turn: its moment
 CREATE OR REPLACE FUNCTION linkbeat.points_of_sums(sums text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
     SELECT format($sql$
         WITH rules AS MATERIALIZED (
             SELECT p.ordinality AS number, p.kind, p."window", p.lag, p.direction, p.bound, p.is_below, p.is_percent,
-                   extract(epoch FROM p."window") * 1000 AS window_ms,
-                   linkbeat.alert_number(p.spec, 'clear_percent', 90) / 100 AS clear_share, p.count::numeric AS count,
+                   1000 * extract(epoch FROM p."window")::double precision AS window_ms,
+                   linkbeat.alert_number(p.spec, 'clear_percent', 90) / 100 AS clear_share, p.count,
                    linkbeat.alert_number(p.spec, 'percent', 0.1)::numeric AS percent,
-                   linkbeat.alert_number(p.spec, 'packets', 10000)::numeric AS packets
+                   linkbeat.alert_number(p.spec, 'packets', 10000) AS packets
             FROM unnest($1) WITH ORDINALITY AS p
             WHERE p.kind IN ('rate', 'errors')
         ), sums AS MATERIALIZED (%s)
@@ -59,23 +60,27 @@ CREATE OR REPLACE FUNCTION linkbeat.points_of_sums(sums text) RETURNS text LANGU
                v.is_known AND CASE WHEN v.is_below THEN v.value >= v.bound / v.clear_share ELSE v.value <= v.bound * v.clear_share END,
                v.value, NULL::timestamptz, v.step, NULL::text, v.is_below
         FROM (
-            SELECT w.place, w.time, w.step, w.elapsed_ms >= 0.8 * p.window_ms AND r.value IS NOT NULL AS is_known, r.value,
+            SELECT w.place, w.time, w.step, 10 * w.elapsed_ms >= 8 * p.window_ms AND r.value IS NOT NULL AS is_known, r.value,
                    p.bound, p.is_below, p.clear_share
             FROM sums w JOIN rules p USING (number)
-            -- To bit/s, or to percent of the line rate: the mean, and of minutes no more than the highest rate in them.
-            CROSS JOIN LATERAL (SELECT CASE WHEN p.is_percent THEN 0.8 / nullif(w.capacity, 0) ELSE 8000.0 / nullif(w.elapsed_ms, 0) END AS unit) u
-            CROSS JOIN LATERAL (SELECT CASE p.direction
-                WHEN 'rx' THEN least(w.rx * u.unit, w.rx_max) WHEN 'tx' THEN least(w.tx * u.unit, w.tx_max)
-                WHEN 'sum' THEN least(w.rx * u.unit, w.rx_max) + least(w.tx * u.unit, w.tx_max)
-                ELSE greatest(least(w.rx * u.unit, w.rx_max), least(w.tx * u.unit, w.tx_max)) END::double precision AS value OFFSET 0) r
+            -- To bit/s, or to percent of the line rate, by one division of whole numbers: the mean, and of minutes no more than the
+            -- highest rate in them.
+            CROSS JOIN LATERAL (
+                SELECT least(CASE WHEN p.is_percent THEN w.rx * 8 / nullif(w.capacity * 10, 0) ELSE w.rx * 8000 / nullif(w.elapsed_ms, 0) END, w.rx_max) AS rx,
+                       least(CASE WHEN p.is_percent THEN w.tx * 8 / nullif(w.capacity * 10, 0) ELSE w.tx * 8000 / nullif(w.elapsed_ms, 0) END, w.tx_max) AS tx
+                OFFSET 0
+            ) u
+            CROSS JOIN LATERAL (SELECT CASE p.direction WHEN 'rx' THEN u.rx WHEN 'tx' THEN u.tx WHEN 'sum' THEN u.rx + u.tx
+                                       ELSE greatest(u.rx, u.tx) END AS value OFFSET 0) r
             WHERE p.kind = 'rate' AND w.time > w.since
               AND ($2 IS NULL OR NOT p.is_below OR w.time <= $2 - 2 * w.interval_ms * INTERVAL '1 millisecond')
         ) v
         UNION ALL
-        SELECT w.place::integer, w.time, c.is_true, NOT c.is_true, w.faults::double precision, NULL::timestamptz, w.step,
+        SELECT w.place::integer, w.time, c.is_true, NOT c.is_true, w.faults, NULL::timestamptz, w.step,
                CASE WHEN c.is_true THEN format('%%s errors and drops in %%s packets', w.faults, w.packets) END, false
         FROM sums w JOIN rules p USING (number)
-        CROSS JOIN LATERAL (SELECT w.faults >= p.count AND w.packets >= p.packets AND w.faults * 100 >= p.percent * w.packets AS is_true) c
+        CROSS JOIN LATERAL (SELECT w.faults >= p.count AND w.packets >= p.packets
+                                   AND w.faults::numeric * 100 >= p.percent * w.packets::numeric AS is_true OFFSET 0) c
         WHERE p.kind = 'errors' AND w.time > w.since
         ORDER BY 1, 2 $sql$, sums)
 $$;
@@ -98,11 +103,11 @@ BEGIN
                    array_agg(c.faults ORDER BY c.time) AS faults, array_agg(c.packets ORDER BY c.time) AS packets
             FROM (
                 SELECT s.server_id, s.subject, m.time, m.interval_ms,
-                       coalesce(sum(m.rx_bytes) FILTER (WHERE m.counts) OVER w, 0) AS rx,
-                       coalesce(sum(m.tx_bytes) FILTER (WHERE m.counts) OVER w, 0) AS tx,
-                       coalesce(sum(m.elapsed_ms::bigint) FILTER (WHERE m.counts) OVER w, 0) AS elapsed_ms,
-                       coalesce(sum(m.elapsed_ms * m.speed_mbps::bigint) FILTER (WHERE m.counts) OVER w, 0) AS capacity,
-                       sum(m.faults) OVER w AS faults, sum(m.packets) OVER w AS packets
+                       coalesce(sum(m.rx_bytes::double precision) FILTER (WHERE m.counts) OVER w, 0) AS rx,
+                       coalesce(sum(m.tx_bytes::double precision) FILTER (WHERE m.counts) OVER w, 0) AS tx,
+                       coalesce(sum(m.elapsed_ms::double precision) FILTER (WHERE m.counts) OVER w, 0) AS elapsed_ms,
+                       coalesce(sum(m.elapsed_ms * m.speed_mbps::double precision) FILTER (WHERE m.counts) OVER w, 0) AS capacity,
+                       sum(m.faults::double precision) OVER w AS faults, sum(m.packets::double precision) OVER w AS packets
                 FROM (SELECT a.server_id, a.subject, min(a.since - p."window") AS since FROM asked a JOIN rules p USING (number) GROUP BY 1, 2) s
                 CROSS JOIN LATERAL (%s) AS m
                 WINDOW w AS (PARTITION BY s.server_id, s.subject ORDER BY m.time)
@@ -115,7 +120,7 @@ BEGIN
                h.elapsed_ms[n] - coalesce(h.elapsed_ms[b.before], 0) AS elapsed_ms,
                h.capacity[n] - coalesce(h.capacity[b.before], 0) AS capacity,
                h.faults[n] - coalesce(h.faults[b.before], 0) AS faults, h.packets[n] - coalesce(h.packets[b.before], 0) AS packets,
-               NULL::real AS rx_max, NULL::real AS tx_max
+               NULL::double precision AS rx_max, NULL::double precision AS tx_max
         FROM asked a JOIN rules p USING (number) JOIN series h USING (server_id, subject)
         CROSS JOIN LATERAL generate_series(width_bucket(a.since, h.times) + 1, width_bucket($2 - p.lag, h.times)) AS n
         -- How many rows are older than the window.
@@ -149,11 +154,12 @@ BEGIN
     IF plan.kind IN ('rate', 'errors') THEN
         RETURN QUERY EXECUTE linkbeat.points_of_sums(format($sql$
             SELECT 1 AS number, s.place, s.since, m.time, m.interval_ms, 3 * m.interval_ms * INTERVAL '1 millisecond' AS step,
-                   sum(m.rx_bytes) FILTER (WHERE m.counts) OVER w AS rx, sum(m.tx_bytes) FILTER (WHERE m.counts) OVER w AS tx,
-                   sum(m.elapsed_ms::bigint) FILTER (WHERE m.counts) OVER w AS elapsed_ms,
-                   sum(m.elapsed_ms * m.speed_mbps::bigint) FILTER (WHERE m.counts) OVER w AS capacity,
-                   sum(m.faults) OVER w AS faults, sum(m.packets) OVER w AS packets,
-                   max(m.rx_bps_max) OVER w AS rx_max, max(m.tx_bps_max) OVER w AS tx_max
+                   (sum(m.rx_bytes) FILTER (WHERE m.counts) OVER w)::double precision AS rx,
+                   (sum(m.tx_bytes) FILTER (WHERE m.counts) OVER w)::double precision AS tx,
+                   (sum(m.elapsed_ms::bigint) FILTER (WHERE m.counts) OVER w)::double precision AS elapsed_ms,
+                   (sum(m.elapsed_ms * m.speed_mbps::bigint) FILTER (WHERE m.counts) OVER w)::double precision AS capacity,
+                   (sum(m.faults) OVER w)::double precision AS faults, (sum(m.packets) OVER w)::double precision AS packets,
+                   (max(m.rx_bps_max) OVER w)::double precision AS rx_max, (max(m.tx_bps_max) OVER w)::double precision AS tx_max
             FROM unnest($3, $4, $5) WITH ORDINALITY AS s(server_id, subject, since, place)
             CROSS JOIN LATERAL (%s) AS m
             WINDOW w AS (PARTITION BY s.place ORDER BY m.time RANGE BETWEEN $9 PRECEDING AND CURRENT ROW) $sql$,
