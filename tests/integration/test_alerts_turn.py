@@ -13,12 +13,14 @@ SERVERS = 6000
 
 WINDOWS = """
 SELECT s.* FROM linkbeat.alert_plans p
-CROSS JOIN LATERAL linkbeat.alert_points(p, array_fill('nas'::text, '{3}'), $2, $3, $4 - p.lag, $4) s
+CROSS JOIN LATERAL linkbeat.alert_points(
+    p, array_fill('nas'::text, '{3}'), $2::text[], $3::timestamptz[], $4::timestamptz - p.lag, $4) s
 WHERE p.rule_id = $1 ORDER BY s.place, s.at
 """
 SUMS = """
 SELECT s.* FROM linkbeat.alert_plans p
-CROSS JOIN LATERAL linkbeat.traffic_points(ARRAY[p], '{1,1,1}', array_fill('nas'::text, '{3}'), $2, $3, $4) s
+CROSS JOIN LATERAL linkbeat.traffic_points(
+    ARRAY[p], '{1,1,1}', array_fill('nas'::text, '{3}'), $2::text[], $3::timestamptz[], $4::timestamptz) s
 WHERE p.rule_id = $1 ORDER BY s.place, s.at
 """
 
