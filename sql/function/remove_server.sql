@@ -64,7 +64,6 @@ BEGIN
         DELETE FROM linkbeat.carrier_changes WHERE server_id = removed.server_id;
         DELETE FROM linkbeat.alert_marks WHERE server_id = removed.server_id;
         DELETE FROM linkbeat.late_arrivals WHERE server_id = removed.server_id;
-        DELETE FROM linkbeat.suspects WHERE server_id = removed.server_id;
         DELETE FROM linkbeat.moved_series WHERE server_id = removed.server_id;
         DELETE FROM public.servers WHERE server_id = removed.server_id;
         DELETE FROM linkbeat.removals WHERE server_id = removed.server_id;
