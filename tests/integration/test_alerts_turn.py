@@ -2,6 +2,7 @@
 
 import random
 from datetime import datetime, timedelta
+from typing import Any
 
 import asyncpg
 
@@ -128,7 +129,7 @@ async def test_sums_are_those_of_windows(database: asyncpg.Connection) -> None:
             )  # fmt: skip
     await store(database, rows)
     for number in range(12):
-        window = {"window_seconds": rng.choice([10, 60, 90, 300, 900])}
+        window: dict[str, Any] = {"window_seconds": rng.choice([10, 60, 90, 300, 900])}
         if number % 3 == 2:
             await set_rule(
                 database,
@@ -142,7 +143,7 @@ async def test_sums_are_those_of_windows(database: asyncpg.Connection) -> None:
             bound = rng.choice(["above_bps", "below_bps", "above_percent", "below_percent"])
             value = rng.randint(10, 90) * (1 if bound.endswith("percent") else 10 * MEGABIT)
             direction = rng.choice(["rx", "tx", "sum", "max"])
-            await set_rule(database, f"rate-{number}", "rate", **{bound: value}, direction=direction, **window)
+            await set_rule(database, f"rate-{number}", "rate", direction=direction, **(window | {bound: value}))
 
     compared = 0
     for seconds in rng.sample(range(25 * 60), 8):
