@@ -160,13 +160,18 @@ NO_MAINTENANCE = (
 
 
 class Clones:
-    """Databases for tests: while one runs, the next one's is made, and the last one's dropped."""
+    """Databases for tests: while one runs, the next one's is made, and the last one's dropped.
+
+    Both over one connection, in a loop of a thread's own: to open one takes a third as long as what is done with it.
+    """
 
     def __init__(self, server: str, template: str) -> None:
         self._server = server
         # The files as they are: through the log, as is the default, it takes twice as long.
         self._create = f"CREATE DATABASE {{}} TEMPLATE {template} STRATEGY FILE_COPY"
         self._worker = ThreadPoolExecutor(1, "clones")
+        self._runner = asyncio.Runner()
+        self._connection: asyncpg.Connection | None = None
         self._next = self._worker.submit(self._make)
         self._drops: list[Future[None]] = []
 
@@ -175,6 +180,7 @@ class Clones:
 
     def __exit__(self, *_: object) -> None:
         self.give_back(self._next.result())
+        self._worker.submit(self._close)
         self._worker.shutdown()
         for drop in self._drops:
             drop.result()
@@ -193,7 +199,17 @@ class Clones:
         return name
 
     def _run(self, statement: str) -> None:
-        asyncio.run(run_on(self._server, statement))
+        self._runner.run(self._execute(statement))
+
+    async def _execute(self, statement: str) -> None:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await asyncpg.connect(self._server)
+        await self._connection.execute(statement)
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._runner.run(self._connection.close())
+        self._runner.close()
 
 
 @pytest.fixture(scope="session")
