@@ -6,6 +6,7 @@ from functools import cache
 from inspect import unwrap
 from typing import Any
 
+import httpx
 import pytest
 from litestar import Litestar, router
 from litestar._openapi.plugin import OpenAPIPlugin
@@ -36,6 +37,8 @@ def quick_apps() -> Iterator[None]:
         patch.setattr(ParameterKwarg, "__hash__", _by_identity)
         patch.setattr(Litestar, "_get_default_plugins", _listed_once(Litestar._get_default_plugins))
         patch.setattr(BaseRoute, "_parse_path", staticmethod(cache(BaseRoute._parse_path)))
+        # Of every client, whether it speaks TLS or not: the certificates of all authorities, read for 20 ms.
+        patch.setattr("httpx._transports.default.create_ssl_context", cache(httpx.create_ssl_context))
         patch.setattr(HTTPRouteHandler, "create_kwargs_model", _extracted_once(HTTPRouteHandler.create_kwargs_model))
         yield
 
