@@ -65,6 +65,8 @@ DECLARE
     since    timestamptz[] := array_fill(NULL::timestamptz, '{8}');
     is_asked boolean := false;  -- rows before base were
     is_together boolean;  -- its counters began again, whatever each shows
+    is_confirmed boolean[] := array_fill(false, '{8}');  -- that what was rejected did cross
+    late_gain numeric;
     doubt_lasts CONSTANT interval := greatest(900000, 5 * m.interval_ms::bigint) * INTERVAL '1 millisecond';  -- is_in_doubt
 BEGIN
     IF base.time IS NULL THEN
@@ -155,6 +157,14 @@ BEGIN
                         old[n] := held[n];
                     END IF;
                 END IF;
+                -- Its packets, which could not be read when the octets were rejected and since, are back.
+                IF n <= 2 AND kind = 'normal' AND linkbeat.unsigned(base.old_levels[n]) < level[n] AND base.levels[n + 2] IS NOT NULL
+                   AND gains[n + 2] > 0 AND m.time - base.doubted_since[n] <= doubt_lasts THEN
+                    is_asked := true;
+                    late_gain := linkbeat.confirmed_gain(n, base, m, gains[n + 2], speed);
+                    is_confirmed[n] := late_gain IS NOT NULL;
+                    gain := gain + coalesce(late_gain, 0);
+                END IF;
             ELSE
                 kind := 'dip';
                 IF -gain * 100 < level[n] THEN
@@ -194,7 +204,7 @@ BEGIN
             since[n] := m.time;
             is_doubted_now[n] := true;
         END IF;
-        CONTINUE WHEN base.old_levels[n] IS NULL OR is_certain
+        CONTINUE WHEN base.old_levels[n] IS NULL OR is_certain OR is_confirmed[n]
             OR m.time - base.doubted_since[n] > doubt_lasts
             OR kinds[n] = 'normal' AND linkbeat.unsigned(base.old_levels[n]) BETWEEN level[n] + 1 AND readings[n];
         in_all := date_part('epoch', m.time - base.doubted_since[n]) * 1000 + m.elapsed_ms;

@@ -57,6 +57,27 @@ BEGIN
            AND coalesce(gain <= 4 * (linkbeat.usual(m)).rates[n] * m.elapsed_ms, false);
 END $$;
 
+-- What counter n, octets, gained in the row since which it is in doubt, because it was more than anything confirmed: packets, of
+-- which the row `m` shows all that were held back since then, carry all that octets gained in that time. Null where they do not, or
+-- could be read at that row.
+CREATE OR REPLACE FUNCTION linkbeat.confirmed_gain(
+    n integer, base network_interface_metrics, m network_interface_metrics, packets numeric, speed_mbps integer
+) RETURNS numeric LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    rejected network_interface_metrics;
+    old      CONSTANT numeric := linkbeat.unsigned(base.old_levels[n]);
+BEGIN
+    SELECT * INTO rejected FROM network_interface_metrics
+    WHERE server_id = m.server_id AND interface_name = m.interface_name AND time = base.doubted_since[n];
+    IF rejected.levels[n + 2] = base.levels[n + 2] AND linkbeat.is_plausible(
+           n, linkbeat.unsigned(CASE n WHEN 1 THEN m.rx_bytes ELSE m.tx_bytes END) - old, packets,
+           linkbeat.unsigned(CASE n WHEN 1 THEN m.rx_packets ELSE m.tx_packets END),
+           linkbeat.elapsed_ms(rejected.time - rejected.elapsed_ms * INTERVAL '1 millisecond', m.time), speed_mbps) THEN
+        RETURN linkbeat.unsigned(CASE n WHEN 1 THEN rejected.rx_bytes ELSE rejected.tx_bytes END) - old;
+    END IF;
+    RETURN NULL;
+END $$;
+
 -- Whether a counter that fell wrapped at 2**32: the other counter of its direction confirms the wrapped difference.
 --   gains  of all counters, above what growth is counted from
 --   size   octets per packet as usual; null: not known

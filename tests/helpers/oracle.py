@@ -336,6 +336,7 @@ class _Judgement:
         self.new_doubts: dict[int, int] = {}
         self.new_held: list[int | None] = list(self.now)
         self.accepted: dict[int, bool] = {}
+        self.confirmed: set[int] = set()
 
     def fell(self, index: int) -> bool:
         now, held = self.now[index], self.held[index]
@@ -361,7 +362,8 @@ class _Judgement:
         for index, doubt in self.base.doubts.items():
             held, now = self.held[index], self.now[index]
             came_past = kinds[index] == "normal" and held is not None and now is not None and held < doubt.old <= now
-            if not self.is_certain and not came_past and self.beat.time - doubt.since <= self.beat.doubt_lasts:
+            is_over = self.is_certain or came_past or index in self.confirmed
+            if not is_over and self.beat.time - doubt.since <= self.beat.doubt_lasts:
                 doubts[index] = doubt
         for index, old in self.new_doubts.items():
             if index not in doubts or self.has_counted_on(index, doubts[index].since):
@@ -396,10 +398,34 @@ class _Judgement:
             return self.restarted(index, now, held)
         if now >= held:
             if self.is_plausible(index, now - held):
-                return now - held, "normal"
+                return now - held + self.late_gain(index), "normal"
             self.new_doubts[index] = held
             return 0, "rejected"
         return self.fallen(index, now, held)
+
+    def late_gain(self, index: int) -> int:
+        """What was rejected, where packets that could not be read then and since are back, and carry it."""
+        doubt = self.base.doubts.get(index)
+        if index >= BYTE_COUNTERS or doubt is None or not doubt.old < (self.held[index] or 0):
+            return 0
+        witness = index + 2
+        wrong = next((row for row in self.series.rows if row.beat.time == doubt.since), None)
+        is_held = wrong is not None and wrong.held[witness] != wrong.sample.counters[witness]
+        if (
+            wrong is None
+            or not is_held
+            or self.base.held[witness] != wrong.held[witness]
+            or self.base.held[witness] == self.base.sample.counters[witness]
+            or self.beat.time - doubt.since > self.beat.doubt_lasts
+        ):
+            return 0
+        packets = self.grown(witness)
+        in_all = _elapsed_ms(wrong.beat.time - wrong.gain.elapsed_ms * MILLISECOND, self.beat.time)
+        octets = (self.now[index] or 0) - doubt.old
+        if packets <= 0 or not self.can_carry(index, octets, packets, self.now[witness], in_all):
+            return 0
+        self.confirmed.add(index)
+        return (wrong.sample.counters[index] or 0) - doubt.old
 
     def restarted(self, index: int, now: int, held: int) -> tuple[int, str]:
         if index < BYTE_COUNTERS:
