@@ -253,6 +253,44 @@ async def test_a_jump_that_packets_contradict_counts_nothing(service: Client, da
     )
 
 
+async def test_octets_that_were_rejected_without_packets_count_once_these_carry_them(
+    service: Client, database: asyncpg.Connection
+) -> None:
+    """For two readings the packet counter is lower than it was, so that it cannot confirm a burst."""
+
+    def burst(octets: int, packets: int, *low: int) -> list[Reading]:
+        later = [
+            replace(one, rx_bytes=one.rx_bytes + octets * (n > 2), rx_packets=one.rx_packets + packets * (n > 2))
+            for n, one in enumerate(steady(7))
+        ]
+        return [
+            replace(one, rx_packets=int(later[low[0] - 1].rx_packets * 0.995)) if n in low else one
+            for n, one in enumerate(later)
+        ]
+
+    many, more = 20 * 10**9, 200 * 10**9  # more than 1 MiB for each packet that steady traffic has
+    rejected = [FIRST, NORMAL, NORMAL, (0, "rejected"), (STEP, "dip")]
+    await check(
+        service,
+        database,
+        {
+            "carried": (burst(many, 20_000_000, 3, 4), [*rejected, (many + 2 * STEP, "normal"), NORMAL]),
+            "carried-at-once": (
+                burst(many, 20_000_000, 3), [*rejected[:4], (many + 2 * STEP, "normal"), NORMAL, NORMAL]
+            ),
+            "never-carried": (burst(more, 0, 3, 4), [*rejected, NORMAL, NORMAL]),
+            # Packets contradicted it when it was read; what they gain later is of another time.
+            "contradicted": (
+                [
+                    replace(one, rx_packets=one.rx_packets + 10**9 * (n > 4))
+                    for n, one in enumerate(burst(more, 0, 4))
+                ],
+                [*rejected, NORMAL, NORMAL],
+            ),
+        },
+    )  # fmt: skip
+
+
 async def test_packets_decide_above_the_reported_speed(service: Client, database: asyncpg.Connection) -> None:
     """Emulated cards carry more than they say, and a bond may say what one member carries."""
     step = 3 * 125_000_000 * INTERVAL  # three times 1 Gbit/s
