@@ -144,7 +144,7 @@ DECLARE
     -- How far back of a point rows are read: a window; of what is told by a change, so far that the row before it is there.
     reach  CONSTANT interval := CASE plan.kind
         WHEN 'link' THEN plan.window + INTERVAL '15 minutes'
-        WHEN 'filesystem' THEN linkbeat.alert_interval(plan.spec, 'unreachable_seconds', 600) + INTERVAL '1 second' * (
+        WHEN 'filesystem' THEN greatest(linkbeat.alert_interval(plan.spec, 'unreachable_seconds', 600), INTERVAL '15 minutes') + INTERVAL '1 second' * (
             SELECT 3 * coalesce(max(s.interval_seconds), 30) FROM public.servers s WHERE s.server_id = ANY (of_servers))
         ELSE plan.window END;
     spec   CONSTANT jsonb := plan.spec;
@@ -214,13 +214,15 @@ BEGIN
         RETURN QUERY EXECUTE format($sql$
             WITH sampled AS MATERIALIZED (
                 SELECT w.*, min(w.time) FILTER (WHERE w.is_unreachable) OVER (PARTITION BY w.place, w.run ORDER BY w.time) AS unreachable_since,
-                       -- The trend is worked out every quarter of an hour, of different servers at different minutes.
-                       CASE WHEN w.percent >= 60 AND NOT w.is_unreachable THEN linkbeat.trend_moment(w.server_id, w.time) END AS moment
+                       -- Not of what was less than 60 %% used when the trend was worked out: linkbeat.filesystem_candidates looks at the
+                       -- first samples of each quarter of an hour only.
+                       CASE WHEN NOT w.is_unreachable AND first_value(w.percent) OVER (PARTITION BY w.place, w.trend_moment, w.is_unreachable OR w.percent IS NULL
+                                                                                       ORDER BY w.time) >= 60 THEN w.trend_moment END AS moment
                 FROM (
                     SELECT m.*, count(*) FILTER (WHERE NOT m.is_unreachable OR m.is_after_gap) OVER (PARTITION BY m.place ORDER BY m.time) AS run
                     FROM (
                         -- Of a gap nobody knows: what is unreachable after it is so from then on.
-                        SELECT s.place, s.since, s.server_id, s.subject, m.*,
+                        SELECT s.place, s.since, s.server_id, s.subject, m.*, linkbeat.trend_moment(s.server_id, m.time) AS trend_moment,
                                coalesce(m.time - lag(m.time) OVER (PARTITION BY s.place ORDER BY m.time)
                                         > 3 * m.interval_ms * INTERVAL '1 millisecond', false) AS is_after_gap
                         FROM unnest($1, $2, $3) WITH ORDINALITY AS s(server_id, subject, since, place)

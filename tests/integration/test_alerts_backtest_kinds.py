@@ -222,6 +222,27 @@ class TestFilesystem:
         assert fired == {"share": [MINUTE + held], "bytes": [MINUTE], "trend": [], "usual": [MINUTE]}
         assert await self.differences(database, at - HOUR) == {}
 
+    async def test_a_trend_holds_from_the_next_quarter_of_an_hour_after_60_percent(
+        self, database: asyncpg.Connection
+    ) -> None:
+        """Turns look at the first samples of each quarter alone, and so does the backtest."""
+        await self.begin(database)
+        times = [self.T0 + n * self.INTERVAL * SECOND for n in range(self.SPAN // (self.INTERVAL * SECOND))]
+        moments = [await database.fetchval("SELECT linkbeat.trend_moment('pi', $1)", one) for one in times]
+        last = next(n for n in range(60, len(times)) if moments[n] == moments[n - 6])  # of the samples of its quarter
+        rows = [Filesystem(one, "pi", "/", 60.01 + 0.15 * (n - last)) for n, one in enumerate(times)]
+        at = self.T0
+        while at < self.T0 + self.SPAN + 30 * MINUTE:
+            arrived = [row for row in rows if row.time <= at - 2 * SECOND]
+            rows = rows[len(arrived) :]
+            await self.store(database, arrived)
+            await turn(database, at)
+            at += MINUTE
+
+        (episode,) = await recorded(database, "usual")
+        assert episode.fired_at == next(one for n, one in enumerate(times) if moments[n] > moments[last])
+        assert await self.differences(database, at - 10 * MINUTE) == {}
+
     async def test_what_pends_is_not_forgotten_after_a_gap(self, database: asyncpg.Connection) -> None:
         """Unreachable for 2 minutes of the 4 that the rule asks for, nothing for half an hour, and the other 2 then."""
         await self.begin(database)
