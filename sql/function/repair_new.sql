@@ -29,15 +29,19 @@ CREATE OR REPLACE FUNCTION linkbeat.repair_late(
     of_servers text[], of_interfaces text[], times timestamptz[],
     OUT repaired integer[], OUT newest network_interface_metrics[]
 ) LANGUAGE plpgsql AS $$
+DECLARE
+    split   record;
+    m       network_interface_metrics;
+    changed network_interface_metrics[];
 BEGIN
-    WITH split AS MATERIALIZED (
-        SELECT l.place, n.server_id, n.interface_name, n.time, linkbeat.elapsed_ms(x.time, n.time) AS elapsed_ms,
+    FOR split IN
+        SELECT l.place, ROW(n.*)::network_interface_metrics AS n, later.asked IS NULL AS is_newest, linkbeat.elapsed_ms(x.time, n.time) AS elapsed_ms,
                n.rx_bytes - x.rx_bytes AS rx_bytes, n.tx_bytes - x.tx_bytes AS tx_bytes,
                n.rx_packets - x.rx_packets AS rx_packets, n.tx_packets - x.tx_packets AS tx_packets,
                n.rx_errors - coalesce(x.rx_errors, n.rx_errors) AS rx_errors,
                n.tx_errors - coalesce(x.tx_errors, n.tx_errors) AS tx_errors,
                n.rx_dropped - coalesce(x.rx_dropped, n.rx_dropped) AS rx_dropped,
-               n.tx_dropped - coalesce(x.tx_dropped, n.tx_dropped) AS tx_dropped, later.asked IS NULL AS is_newest
+               n.tx_dropped - coalesce(x.tx_dropped, n.tx_dropped) AS tx_dropped
         FROM (
             SELECT unnest(of_servers) AS server_id, unnest(of_interfaces) AS interface_name, unnest(times) AS time,
                    generate_subscripts(times, 1) AS place
@@ -71,17 +75,23 @@ BEGIN
                   linkbeat.elapsed_ms(x.time, n.time), greatest(x.speed_mbps, n.speed_mbps))
           -- Of boots whose ids are no UUIDs, linkbeat.flickers counts rows.
           AND NOT EXISTS (SELECT FROM server_boots b WHERE b.server_id = l.server_id AND NOT linkbeat.is_uuid_boot(b.boot))
-    ), written AS (
-        UPDATE network_interface_metrics m SET
-            rx_bytes_delta = s.rx_bytes, tx_bytes_delta = s.tx_bytes, rx_packets_delta = s.rx_packets,
-            tx_packets_delta = s.tx_packets, rx_errors_delta = s.rx_errors, tx_errors_delta = s.tx_errors,
-            rx_dropped_delta = s.rx_dropped, tx_dropped_delta = s.tx_dropped, elapsed_ms = s.elapsed_ms,
-            delta_kind = CASE WHEN linkbeat.is_gap(s.elapsed_ms, m.interval_ms) THEN 'gap' ELSE 'normal' END
-        FROM split s
-        WHERE m.server_id = s.server_id AND m.interface_name = s.interface_name AND m.time = s.time
-        RETURNING m, s.place, s.is_newest
-    )
-    SELECT array_agg(place), array_agg(m) FILTER (WHERE is_newest) INTO repaired, newest FROM written;
+    LOOP
+        m := split.n;
+        m.elapsed_ms := split.elapsed_ms;
+        m.rx_bytes_delta := split.rx_bytes; m.tx_bytes_delta := split.tx_bytes;
+        m.rx_packets_delta := split.rx_packets; m.tx_packets_delta := split.tx_packets;
+        m.rx_errors_delta := split.rx_errors; m.tx_errors_delta := split.tx_errors;
+        m.rx_dropped_delta := split.rx_dropped; m.tx_dropped_delta := split.tx_dropped;
+        m.delta_kind := CASE WHEN linkbeat.is_gap(m.elapsed_ms, m.interval_ms) THEN 'gap' ELSE 'normal' END;
+        repaired := array_append(repaired, split.place);
+        changed := array_append(changed, m);
+        IF split.is_newest THEN
+            newest := array_append(newest, m);
+        END IF;
+    END LOOP;
+    IF changed IS NOT NULL THEN
+        PERFORM linkbeat.write_deltas(changed);
+    END IF;
 END $$;
 
 -- Newest rows that show the reading before them to be a glitch (linkbeat.are_back), where that is beyond doubt: all that fell
@@ -91,9 +101,13 @@ CREATE OR REPLACE FUNCTION linkbeat.repair_glitches(
     of_servers text[], of_interfaces text[], times timestamptz[],
     OUT repaired integer[], OUT newest network_interface_metrics[]
 ) LANGUAGE plpgsql AS $$
+DECLARE
+    shown   record;
+    m       network_interface_metrics;
+    changed network_interface_metrics[];
 BEGIN
-    WITH shown AS MATERIALIZED (
-        SELECT l.place, x.*, p AS wrong, g.elapsed_ms AS since_wrong, had.*
+    FOR shown IN
+        SELECT l.place, ROW(x.*)::network_interface_metrics AS x, ROW(p.*)::network_interface_metrics AS wrong, g.elapsed_ms, had.*
         FROM (
             SELECT unnest(of_servers) AS of_server, unnest(of_interfaces) AS of_interface, unnest(times) AS at,
                    generate_subscripts(times, 1) AS place
@@ -138,38 +152,41 @@ BEGIN
                   had_rx_bytes, had_tx_bytes, had_rx_packets, had_tx_packets, had_rx_errors, had_tx_errors, had_rx_dropped,
                   had_tx_dropped, x.rx_bytes, x.tx_bytes, x.rx_packets, x.tx_packets, x.rx_errors, x.tx_errors, x.rx_dropped,
                   x.tx_dropped, g.elapsed_ms, greatest(p.speed_mbps, x.speed_mbps))
-    ), corrected AS (
-        SELECT NULL::integer AS place, server_id, interface_name, (wrong).time,
-               CASE WHEN (wrong).old_levels[1] IS NULL THEN (wrong).rx_bytes_delta ELSE 0 END AS rx_bytes,
-               CASE WHEN (wrong).old_levels[2] IS NULL THEN (wrong).tx_bytes_delta ELSE 0 END AS tx_bytes,
-               CASE WHEN (wrong).old_levels[3] IS NULL THEN (wrong).rx_packets_delta ELSE 0 END AS rx_packets,
-               CASE WHEN (wrong).old_levels[4] IS NULL THEN (wrong).tx_packets_delta ELSE 0 END AS tx_packets,
-               CASE WHEN (wrong).old_levels[5] IS NULL THEN (wrong).rx_errors_delta ELSE 0 END AS rx_errors,
-               CASE WHEN (wrong).old_levels[6] IS NULL THEN (wrong).tx_errors_delta ELSE 0 END AS tx_errors,
-               CASE WHEN (wrong).old_levels[7] IS NULL THEN (wrong).rx_dropped_delta ELSE 0 END AS rx_dropped,
-               CASE WHEN (wrong).old_levels[8] IS NULL THEN (wrong).tx_dropped_delta ELSE 0 END AS tx_dropped,
-               (wrong).elapsed_ms, (wrong).counts_64bit, 'glitch' AS delta_kind, (wrong).old_levels AS levels, (wrong).doubted_since
-        FROM shown
-        UNION ALL
-        SELECT place, server_id, interface_name, time, rx_bytes - had_rx_bytes, tx_bytes - had_tx_bytes,
-               rx_packets - had_rx_packets, tx_packets - had_tx_packets, rx_errors - coalesce(had_rx_errors, rx_errors),
-               tx_errors - coalesce(had_tx_errors, tx_errors), rx_dropped - coalesce(had_rx_dropped, rx_dropped),
-               tx_dropped - coalesce(had_tx_dropped, tx_dropped), since_wrong,
-               coalesce((wrong).counts_64bit, false) OR linkbeat.proves_64bit(rx_bytes, tx_bytes),
-               CASE WHEN linkbeat.is_gap(since_wrong, interval_ms) THEN 'gap' ELSE 'normal' END, NULL, NULL
-        FROM shown
-    ), written AS (
-        UPDATE network_interface_metrics m SET
-            rx_bytes_delta = c.rx_bytes, tx_bytes_delta = c.tx_bytes, rx_packets_delta = c.rx_packets,
-            tx_packets_delta = c.tx_packets, rx_errors_delta = c.rx_errors, tx_errors_delta = c.tx_errors,
-            rx_dropped_delta = c.rx_dropped, tx_dropped_delta = c.tx_dropped, elapsed_ms = c.elapsed_ms,
-            counts_64bit = c.counts_64bit, delta_kind = c.delta_kind, levels = c.levels, old_levels = NULL,
-            doubted_since = c.doubted_since
-        FROM corrected c
-        WHERE m.server_id = c.server_id AND m.interface_name = c.interface_name AND m.time = c.time
-        RETURNING m, c.place
-    )
-    SELECT array_agg(place), array_agg(m) INTO repaired, newest FROM written WHERE place IS NOT NULL;
+    LOOP
+        m := shown.wrong;
+        m.rx_bytes_delta := CASE WHEN m.old_levels[1] IS NULL THEN m.rx_bytes_delta ELSE 0 END;
+        m.tx_bytes_delta := CASE WHEN m.old_levels[2] IS NULL THEN m.tx_bytes_delta ELSE 0 END;
+        m.rx_packets_delta := CASE WHEN m.old_levels[3] IS NULL THEN m.rx_packets_delta ELSE 0 END;
+        m.tx_packets_delta := CASE WHEN m.old_levels[4] IS NULL THEN m.tx_packets_delta ELSE 0 END;
+        m.rx_errors_delta := CASE WHEN m.old_levels[5] IS NULL THEN m.rx_errors_delta ELSE 0 END;
+        m.tx_errors_delta := CASE WHEN m.old_levels[6] IS NULL THEN m.tx_errors_delta ELSE 0 END;
+        m.rx_dropped_delta := CASE WHEN m.old_levels[7] IS NULL THEN m.rx_dropped_delta ELSE 0 END;
+        m.tx_dropped_delta := CASE WHEN m.old_levels[8] IS NULL THEN m.tx_dropped_delta ELSE 0 END;
+        m.delta_kind := 'glitch';
+        m.levels := m.old_levels;
+        m.old_levels := NULL;
+        changed := array_append(changed, m);
+
+        m := shown.x;
+        m.elapsed_ms := shown.elapsed_ms;
+        m.counts_64bit := coalesce((shown.wrong).counts_64bit, false) OR linkbeat.proves_64bit(m.rx_bytes, m.tx_bytes);
+        m.rx_bytes_delta := m.rx_bytes - shown.had_rx_bytes;
+        m.tx_bytes_delta := m.tx_bytes - shown.had_tx_bytes;
+        m.rx_packets_delta := m.rx_packets - shown.had_rx_packets;
+        m.tx_packets_delta := m.tx_packets - shown.had_tx_packets;
+        m.rx_errors_delta := m.rx_errors - coalesce(shown.had_rx_errors, m.rx_errors);
+        m.tx_errors_delta := m.tx_errors - coalesce(shown.had_tx_errors, m.tx_errors);
+        m.rx_dropped_delta := m.rx_dropped - coalesce(shown.had_rx_dropped, m.rx_dropped);
+        m.tx_dropped_delta := m.tx_dropped - coalesce(shown.had_tx_dropped, m.tx_dropped);
+        m.delta_kind := CASE WHEN linkbeat.is_gap(m.elapsed_ms, m.interval_ms) THEN 'gap' ELSE 'normal' END;
+        m.levels := NULL; m.old_levels := NULL; m.doubted_since := NULL;
+        repaired := array_append(repaired, shown.place);
+        newest := array_append(newest, m);
+        changed := array_append(changed, m);
+    END LOOP;
+    IF changed IS NOT NULL THEN
+        PERFORM linkbeat.write_deltas(changed);
+    END IF;
 END $$;
 
 -- Whether a counter is back at its old level, or above it by no more than it had fallen; true of one that is not in doubt.
