@@ -285,6 +285,14 @@ async def test_thinned_rows_and_buckets_in_the_columnstore_are_counted_too(
     readings = await database.fetch("SELECT rx_bytes_counter FROM network_counters('nas', 'eth0', '-infinity')")
     assert [int(row[0]) for row in readings] == [rx for rx, _, _ in history]
     assert await everything(database, "other") == other
+    chunks = await database.fetch(
+        "SELECT format('%I.%I', chunk_schema, chunk_name) FROM timescaledb_information.chunks "
+        "WHERE hypertable_name = 'network_interface_metrics' AND is_compressed"
+    )
+    assert bool(chunks) is await is_community(database)
+    for (chunk,) in chunks:
+        taken_out = await database.fetch(f"SELECT DISTINCT server_id FROM ONLY {chunk}")
+        assert {row[0] for row in taken_out} == {"nas"}
 
 
 async def drop_before(database: asyncpg.Connection, moment: datetime) -> None:
