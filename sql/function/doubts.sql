@@ -22,8 +22,8 @@ RETURN is_doubted IS NOT TRUE
     OR grown > 0 AND level >= 2 * grown::numeric AND reading >= level
        AND (reading - level)::double precision * base_ms <= 2.0 * grown * elapsed_ms;
 
--- Whether linkbeat.are_back has anything to ask: a counter in doubt is at its old level or above it, and where it had jumped,
--- not above that.
+-- Whether linkbeat.are_back can find anything: a counter in doubt is at its old level or above it, and if it had jumped, below
+-- the level that it jumped to.
 CREATE OR REPLACE FUNCTION linkbeat.may_be_back(base network_interface_metrics, m network_interface_metrics) RETURNS boolean
 LANGUAGE plpgsql STABLE AS $$
 DECLARE

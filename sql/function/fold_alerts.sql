@@ -89,8 +89,8 @@ RETURN kind IN ('rate', 'link', 'errors', 'filesystem');
 
 -- The newest samples that a turn judges of the interfaces that have a row in linkbeat.alerts, once for all rules: those of half a
 -- minute have one in every second turn, and windows need not be read in the others.
---   by_15, by_60  times of the newest sample up to 15 and 60 seconds before `at`, the lags of rules; null: there is none, or no rule
---                 that asks
+--   by_15, by_60  the time of the newest sample up to 15 and 60 seconds before `at`, the lags of rules; null: there is no such
+--                 sample, or no rule of that lag on this interface
 CREATE OR REPLACE FUNCTION linkbeat.newest_samples(plans linkbeat.alert_plans[], at timestamptz)
 RETURNS TABLE (server_id text, subject text, by_15 timestamptz, by_60 timestamptz) LANGUAGE plpgsql STABLE AS $$
 DECLARE

@@ -210,7 +210,7 @@ BEGIN
         in_all := date_part('epoch', m.time - base.doubted_since[n]) * 1000 + m.elapsed_ms;
         IF old[n] IS NOT NULL AND base.doubted_since[n] < base.time
            AND (readings[n] >= level[n] OR in_all >= 5 * m.interval_ms::bigint)  -- a reading or two may be wrong twice
-           -- A dip tells nothing of the time before it.
+           -- A dip gains nothing, and says nothing about the rows before it.
            AND (base.delta_kind IN ('normal', 'gap', 'dip') OR CASE n % 2 WHEN 1 THEN base.rx_bytes_delta ELSE base.tx_bytes_delta END > 0) THEN
             -- The older doubt stands, unless the counters of this direction did begin again: their octets show what is usual
             -- for the time since.

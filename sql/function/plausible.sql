@@ -57,9 +57,10 @@ BEGIN
            AND coalesce(gain <= 4 * (linkbeat.usual(m)).rates[n] * m.elapsed_ms, false);
 END $$;
 
--- What counter n, octets, gained in the row since which it is in doubt, because it was more than anything confirmed: packets, of
--- which the row `m` shows all that were held back since then, carry all that octets gained in that time. Null where they do not, or
--- could be read at that row.
+-- The gain of counter n, octets, that was rejected in the row since which it is in doubt, if packets confirm it now: the packet
+-- counter had stepped back in that row, is back in row `m`, and its gain carries all octets since then. Null: they do not
+-- confirm it, or could be read in that row, and did not then.
+--   packets  the gain of the packet counter in `m`, above what it showed before it stepped back
 CREATE OR REPLACE FUNCTION linkbeat.confirmed_gain(
     n integer, base network_interface_metrics, m network_interface_metrics, packets numeric, speed_mbps integer
 ) RETURNS numeric LANGUAGE plpgsql STABLE AS $$

@@ -2,29 +2,27 @@
 --   of_servers, of_interfaces, times  parallel arrays: the rows, which ingest_heartbeats has judged where their counters
 --                                     plainly grew; of each server, rows of one time
 --
--- Two kinds of them are common, and the rules come to little for both: one statement does that for all rows of a batch. Of
--- the others repair_deltas judges row by row, which takes ten times as long. The caller holds the servers' rows.
+-- Two cases are common, and simple enough for one query over all rows of a batch: repair_late and repair_glitches. The other
+-- rows are judged one by one by repair_deltas, which takes several times as long. The caller holds the servers' rows.
 CREATE OR REPLACE FUNCTION linkbeat.repair_new(of_servers text[], of_interfaces text[], times timestamptz[]) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
     late     record;
-    back     record;
+    glitches record;
 BEGIN
     SELECT * INTO late FROM linkbeat.repair_late(of_servers, of_interfaces, times);
-    SELECT * INTO back FROM linkbeat.repair_glitches(of_servers, of_interfaces, times);
-    IF num_nonnulls(late.newest, back.newest) > 0 THEN
-        PERFORM linkbeat.remember_interfaces((m).server_id, array_agg(m))
-        FROM unnest(late.newest || back.newest) AS m GROUP BY (m).server_id;
-    END IF;
+    SELECT * INTO glitches FROM linkbeat.repair_glitches(of_servers, of_interfaces, times);
+    PERFORM linkbeat.remember_interfaces((m).server_id, array_agg(m))
+    FROM unnest(late.newest || glitches.newest) AS m GROUP BY (m).server_id;
     PERFORM linkbeat.repair_deltas(of_servers[p], array_agg(of_interfaces[p]), array_agg(times[p]))
-    FROM (SELECT generate_subscripts(times, 1) EXCEPT SELECT unnest(late.repaired || back.repaired)) AS others(p)
+    FROM (SELECT generate_subscripts(times, 1) EXCEPT SELECT unnest(late.repaired || glitches.repaired)) AS others(p)
     GROUP BY of_servers[p] ORDER BY of_servers[p];
 END $$;
 
--- Late rows between two of their boot, where all counters plainly grew to them and from them, as nearly always: what the
--- next row gained is the difference to the late one, and nothing else changes.
---   repaired  places of such rows in the arrays
---   newest    the rows after them that are the newest of their series, as they are now
+-- Late rows between two rows of the same boot, where all counters plainly grew to the late row and from it, as nearly
+-- always: the next row's gain is its difference to the late one, and nothing else changes.
+--   repaired  places of these rows in the arrays
+--   newest    those of the next rows that are the newest of their series, as they are now
 CREATE OR REPLACE FUNCTION linkbeat.repair_late(
     of_servers text[], of_interfaces text[], times timestamptz[],
     OUT repaired integer[], OUT newest network_interface_metrics[]
@@ -94,9 +92,11 @@ BEGIN
     END IF;
 END $$;
 
--- Newest rows that show the reading before them to be a glitch (linkbeat.are_back), where that is beyond doubt: all that fell
--- in it is back, no further above its old level than it had fallen, and gained more since than three times the highest
--- rate before comes to; octets or packets are among it. Then it gained nothing, and growth is counted from the old levels.
+-- Newest rows that show the reading before them to be a glitch, in cases that imply what linkbeat.are_back and linkbeat.judge
+-- conclude: every counter that fell, octets or packets among them, is back, no further above its old level than it had
+-- fallen, and one of these gained more in that interval than three times the highest rate before allows. The glitch
+-- gained nothing, and growth is counted from the old levels.
+--   repaired, newest  as in repair_late; here the newest rows are the repaired ones
 CREATE OR REPLACE FUNCTION linkbeat.repair_glitches(
     of_servers text[], of_interfaces text[], times timestamptz[],
     OUT repaired integer[], OUT newest network_interface_metrics[]

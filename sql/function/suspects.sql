@@ -25,17 +25,17 @@ CREATE OR REPLACE TRIGGER alerts_note_new_suspect AFTER INSERT OR DELETE ON publ
 CREATE OR REPLACE TRIGGER alerts_note_tags AFTER INSERT OR UPDATE ON linkbeat.server_labels
     FOR EACH ROW EXECUTE FUNCTION linkbeat.note_suspect();
 
--- How long before its silence is one a server is watched, so that each is looked for once in so long only. Whoever was heard since
--- cannot become silent within it; half a minute is for heartbeats that are being stored.
+-- How long before it may become silent a server is watched, so that each server has to be looked at only once in that time: one
+-- that is heard from after that does not become silent within it. Half a minute is left for heartbeats that are being stored.
 CREATE OR REPLACE FUNCTION linkbeat.silence_ahead(plans linkbeat.alert_plans[]) RETURNS interval LANGUAGE sql IMMUTABLE AS $$
     SELECT greatest(INTERVAL '0', least(INTERVAL '1 minute', min(linkbeat.alert_interval(p.spec, 'after_seconds', 90)) - INTERVAL '30 seconds'))
     FROM unnest(plans) AS p WHERE p.kind = 'silent'
 $$;
 
 -- Servers that a rule of the kinds that look at them may concern at `at`, or whose marks may change, beside those that have marks:
--- those noted since the turn before, and those of which nothing was heard for nearly as long as makes them silent. For these, each
--- turn reads the blocks of servers whose time has come: blocks 0 to 255 at second 0 of each minute, those up to 511 at second 3.75,
--- and so on, so that in a minute it reads each once.
+-- those noted since the turn before, and those that are nearly silent. To find the latter, each turn reads the blocks of `servers`
+-- whose time has come: blocks 0 to 255 at second 0 of each minute, those up to 511 at second 3.75, and so on, each block once a
+-- minute.
 CREATE OR REPLACE FUNCTION linkbeat.take_suspects(plans linkbeat.alert_plans[], previous timestamptz, at timestamptz) RETURNS text[]
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 DECLARE

@@ -1,6 +1,6 @@
 -- Rows that change below a watermark change its finished buckets, at every level and in the same transaction: a late
--- heartbeat shows at once. Rows that come are added to their buckets, because buckets are what any split of their rows
--- comes to (linkbeat.family_columns); of rows that are changed or deleted, what their buckets hold is computed again.
+-- heartbeat shows at once. Inserted rows are added to their buckets, because a bucket is what any split of its rows comes
+-- to (linkbeat.family_columns); if rows are changed or deleted, their buckets are computed again.
 -- Replaceable: reapplied on every upgrade.
 --
 -- Each family has a trigger function for its inserts and deletes, and one for its updates. They look at the rows in
@@ -21,7 +21,7 @@ BEGIN
             SELECT a.*, k.kept FROM linkbeat.aggregates a JOIN linkbeat.kept k USING (relation)
             WHERE a.family = family.family ORDER BY a.width
         LOOP
-            -- What a level below has dropped, or never held, its own buckets do not gain either.
+            -- A level gains nothing that the level below has dropped.
             add := add || format($sql$
                     SELECT watermark, greatest(lowest, floor) INTO mark, lowest FROM linkbeat.watermarks WHERE relation = %1$L;
                     INSERT INTO %2$s AS k (bucket, %3$s, %4$s)
@@ -36,7 +36,7 @@ BEGIN
             SELECT * FROM (VALUES
                 ('changed', 'TABLE changed', 'true', format('IF TG_OP = ''INSERT'' THEN lowest := ''-infinity''; %s RETURN NULL; END IF;', add)),
                 ('updated', 'TABLE changed UNION ALL TABLE changed_to',
-                 -- Rows of a bucket that are folded now, or have another name.
+                 -- Whether rows left their bucket: they are folded now, or have another name.
                  format('EXISTS (SELECT %1$s, time FROM changed WHERE %2$s EXCEPT SELECT %1$s, time FROM changed_to WHERE %2$s)',
                         family.columns, family.condition), '')) AS r(kind, rows, are_gone, added)
         LOOP
