@@ -13,6 +13,17 @@ RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN grown > 0 AND base_ms > 0 AND level >= 3 * grown::numeric
    AND level::double precision <= 1.5::double precision * grown / base_ms * in_all;
 
+-- Whether a row's octets, in doubt by themselves, grew in its packets: a counter that began again counts whole packets, and none is
+-- larger than 64 KiB. Readings that are wrong in different ways grow by anything. Where packets are in doubt too, or are not
+-- counted, they say nothing.
+CREATE OR REPLACE FUNCTION linkbeat.grew_in_packets(m network_interface_metrics, direction integer) RETURNS boolean
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+BEGIN
+    RETURN m.old_levels[direction] IS NULL OR m.old_levels[direction + 2] IS NOT NULL
+        OR CASE direction WHEN 1 THEN coalesce(m.rx_packets, 0) = 0 OR m.rx_bytes_delta / 65536 <= m.rx_packets_delta
+                          ELSE coalesce(m.tx_packets, 0) = 0 OR m.tx_bytes_delta / 65536 <= m.tx_packets_delta END;
+END $$;
+
 -- Whether octets that are in doubt grow at no more than twice the rate of the row before, which was not the only one since
 -- they fell.
 CREATE OR REPLACE FUNCTION linkbeat.goes_on(

@@ -117,6 +117,9 @@ RETURN CASE
                          AND (is_certain
                               OR num_nonnulls(old[5], old[6], old[7], old[8]) = 0 AND since < base_time
                                  AND linkbeat.in_all_ms(since, moment, elapsed) >= 5 * interval_ms::bigint
+                                 -- Octets by themselves: judge asks their packets (linkbeat.grew_in_packets).
+                                 AND (old[1] IS NULL OR old[3] IS NOT NULL OR had_rx_packets = 0)
+                                 AND (old[2] IS NULL OR old[4] IS NOT NULL OR had_tx_packets = 0)
                                  AND (old[3] IS NULL OR rx_packets < had_rx_packets)
                                  AND (old[2] IS NULL AND old[4] IS NULL OR tx_bytes < had_tx_bytes)
                                  AND (old[4] IS NULL OR tx_packets < had_tx_packets)

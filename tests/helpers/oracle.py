@@ -384,6 +384,10 @@ class _Judgement:
         grown = gain.deltas[direction] or 0
         # At about the rate of the row before, which was one of several since.
         is_run = gain.kind in PLAIN and direction in self.new_doubts and gain.elapsed_ms
+        # Octets in doubt by themselves grew in packets, of 64 KiB at most.
+        doubted, packets = self.base.doubts, self.base.sample.counters[direction + 2]
+        if is_run and direction in doubted and direction + 2 not in doubted and packets:
+            is_run = grown // 65536 <= (gain.deltas[direction + 2] or 0)
         if is_run and 0 < 3 * grown <= level and float(level) <= 1.5 * grown / gain.elapsed_ms * in_all:
             return True
         rate = self.series.usual_rate(direction, since, self.beat)

@@ -215,6 +215,26 @@ async def test_readings_that_are_wrong_twice_do_not_end_the_first_doubt(
     )
 
 
+async def test_octets_that_grow_by_more_than_their_packets_have_not_begun_again(
+    service: Client, database: asyncpg.Connection
+) -> None:
+    """Wrong readings may rise at the rate of a counter that began again; 350 kB a packet show that it did not."""
+    readings = steady(7, start=2 * 10**11)
+    wrong = lowered(lowered(readings, 2, share=0.1155, only=RX), 3, share=0.1686, only=RX)
+
+    await check(
+        service,
+        database,
+        {
+            third: (
+                lowered(wrong, 4, share=share, only=RX),
+                [FIRST, NORMAL, GLITCH, GLITCH, GLITCH, (4 * STEP, "normal"), NORMAL],
+            )
+            for third, share in {"jumps": 0.44, "jumps-less": 0.34, "falls": 0.05}.items()
+        },
+    )
+
+
 async def test_a_reading_from_two_to_the_63_on_is_undone_by_the_next(
     service: Client, database: asyncpg.Connection
 ) -> None:
