@@ -169,6 +169,25 @@ async def test_late_rows_that_wait_for_a_refresh_are_not_called_wrong(
     assert result(await verify(database_url)) == (0, 0)
 
 
+async def test_late_rows_beyond_the_newest_bucket_of_a_finer_level_wait(
+    database: asyncpg.Connection, database_url: str
+) -> None:
+    """The quarter of an hour up to :15 is finished, and the newest finished minute is that of :10."""
+    last = hours_ago(10).replace(minute=10, second=0, microsecond=0)
+    await write_rows(database, last - 20 * HOUR, last + MINUTE, timedelta(minutes=10))
+    await refresh(database, last + 17 * MINUTE)
+    late = last + timedelta(minutes=2, seconds=7)
+    await write_rows(database, late, late + MINUTE)
+    await refresh(database, last - 10 * HOUR)  # on the Community edition, changes are noted for each level, and wait
+
+    found = await verify(database_url)
+
+    assert found.wrong == 0, found.differences
+    assert (found.waiting > 0) == await is_community(database)
+    await refresh(database, last + 17 * MINUTE)
+    assert result(await verify(database_url)) == (0, 0)
+
+
 async def test_an_error_outside_of_what_waits_is_wrong_all_the_same(
     database: asyncpg.Connection, database_url: str, history: datetime
 ) -> None:

@@ -8,35 +8,38 @@
 CREATE OR REPLACE FUNCTION linkbeat.waiting_ranges(of_relation text)
 RETURNS TABLE (since timestamptz, until timestamptz) LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    level     record;
+    level     text;
     watermark timestamptz;
     newest    timestamptz := '-infinity';
 BEGIN
+    -- Of all these levels, the one furthest ahead: with its wider buckets a level may be materialized beyond the newest bucket of
+    -- a finer one, where a change still has to come through that.
     FOR level IN
-        SELECT finer.relation, finer.width < a.width AS is_finer
-        FROM linkbeat.aggregates a JOIN linkbeat.aggregates finer ON finer.family = a.family AND finer.width <= a.width
+        SELECT finer.relation FROM linkbeat.aggregates a JOIN linkbeat.aggregates finer ON finer.family = a.family AND finer.width <= a.width
         WHERE a.relation = of_relation
     LOOP
-        EXECUTE format('SELECT linkbeat.watermark_%s()', level.relation) INTO watermark;
+        EXECUTE format('SELECT linkbeat.watermark_%s()', level) INTO watermark;
         newest := greatest(newest, watermark);
-        RETURN QUERY
-            SELECT linkbeat.logged_time(l.lowest), least(linkbeat.logged_time(l.greatest), watermark)
-            FROM linkbeat.kept k
-            JOIN _timescaledb_catalog.hypertable h ON format('%I.%I', h.schema_name, h.table_name)::regclass = k.kept
-            CROSS JOIN LATERAL (
-                SELECT i.lowest_modified_value, i.greatest_modified_value
-                FROM _timescaledb_catalog.continuous_aggs_materialization_invalidation_log i WHERE i.materialization_id = h.id
-                UNION ALL
-                SELECT i.lowest_modified_value, i.greatest_modified_value
-                FROM _timescaledb_catalog.continuous_aggs_materialization_ranges i WHERE i.materialization_id = h.id
-                UNION ALL
-                SELECT i.lowest_modified_value, i.greatest_modified_value
-                FROM _timescaledb_catalog.continuous_aggs_hypertable_invalidation_log i
-                WHERE i.hypertable_id = h.id AND level.is_finer
-            ) AS l(lowest, greatest)
-            WHERE k.relation = level.relation AND linkbeat.logged_time(l.lowest) < watermark;
     END LOOP;
     RETURN QUERY
+        SELECT linkbeat.logged_time(l.lowest), least(linkbeat.logged_time(l.greatest), newest)
+        FROM linkbeat.aggregates a
+        JOIN linkbeat.aggregates finer ON finer.family = a.family AND finer.width <= a.width
+        JOIN linkbeat.kept k ON k.relation = finer.relation
+        JOIN _timescaledb_catalog.hypertable h ON format('%I.%I', h.schema_name, h.table_name)::regclass = k.kept
+        CROSS JOIN LATERAL (
+            SELECT i.lowest_modified_value, i.greatest_modified_value
+            FROM _timescaledb_catalog.continuous_aggs_materialization_invalidation_log i WHERE i.materialization_id = h.id
+            UNION ALL
+            SELECT i.lowest_modified_value, i.greatest_modified_value
+            FROM _timescaledb_catalog.continuous_aggs_materialization_ranges i WHERE i.materialization_id = h.id
+            UNION ALL
+            SELECT i.lowest_modified_value, i.greatest_modified_value
+            FROM _timescaledb_catalog.continuous_aggs_hypertable_invalidation_log i
+            WHERE i.hypertable_id = h.id AND finer.width < a.width
+        ) AS l(lowest, greatest)
+        WHERE a.relation = of_relation AND linkbeat.logged_time(l.lowest) < newest
+        UNION ALL
         SELECT linkbeat.logged_time(i.lowest_modified_value), least(linkbeat.logged_time(i.greatest_modified_value), newest)
         FROM linkbeat.aggregates a
         JOIN _timescaledb_catalog.hypertable h ON h.schema_name = 'public' AND h.table_name = a.source
