@@ -1,4 +1,8 @@
-"""A batch of heartbeats as the parallel arrays of linkbeat.ingest_heartbeats (sql/function/ingest_heartbeats.sql)."""
+"""A batch of heartbeats as the parallel arrays of linkbeat.ingest_heartbeats (sql/function/ingest_heartbeats.sql).
+
+Arrays travel as text: asyncpg's encoder asks of each element whether it is an array itself, which took longer than
+everything here.
+"""
 
 import asyncio
 import re
@@ -17,6 +21,7 @@ from service.wire import Delivery, Filesystem, Heartbeat, HostMetrics, NetworkIn
 _encode = msgspec.json.Encoder().encode
 _row = msgspec.structs.astuple
 
+_NULL = "NULL"
 _NO_METRICS = _row(HostMetrics())
 _BEATS = {
     "servers": "text", "times": "timestamptz", "boots": "bigint", "intervals": "float8", "hostnames": "text",
@@ -37,15 +42,15 @@ _MOUNTS = {
 # Names and types, in the order of the values in arguments(): a field added only here fails, and parameters of the
 # function may be reordered.
 ARGUMENTS = {
-    **{f"beat_{name}": f"{kind}[]" for name, kind in _BEATS.items()},
+    **{f"beat_{name}": f"text::{kind}[]" for name, kind in _BEATS.items()},
     "may_register": "bool",
     "has_metrics": "bool",
-    **{f"metric_{name}": f"{kind}[]" for name, kind in _METRICS.items()},
-    **{f"sample_{name}": f"{kind}[]" for name, kind in _SAMPLES.items()},
-    **{f"mount_{name}": f"{kind}[]" for name, kind in _MOUNTS.items()},
-    "beat_skews_ms": "bigint[]",
-    "beat_reports": "jsonb[]",
-    "beat_identities": "bigint[]",
+    **{f"metric_{name}": f"text::{kind}[]" for name, kind in _METRICS.items()},
+    **{f"sample_{name}": f"text::{kind}[]" for name, kind in _SAMPLES.items()},
+    **{f"mount_{name}": f"text::{kind}[]" for name, kind in _MOUNTS.items()},
+    "beat_skews_ms": "text::bigint[]",
+    "beat_reports": "text::jsonb[]",
+    "beat_identities": "text::bigint[]",
     "series_budget": "int",
     "fold_seconds": "int",
 }
@@ -130,7 +135,7 @@ def arguments(batch: Sequence[Pending], *, may_register: bool, series_budget: in
     beats = [pending.heartbeat for pending in batch]
     renamed = [pending.resolved.series if pending.resolved else NO_SERIES for pending in batch]
     metrics = zip(*[_NO_METRICS if beat.metrics is None else _row(beat.metrics) for beat in beats], strict=True)
-    return [
+    columns: list[Column | bool | int] = [
         [beat.server_id for beat in beats],
         [pending.time for pending in batch],
         _column([boot_fingerprint(beat.boot_id) if beat.boot_id else None for beat in beats]),
@@ -162,6 +167,20 @@ def arguments(batch: Sequence[Pending], *, may_register: bool, series_budget: in
         series_budget,
         fold_seconds,
     ]
+    return [column if column is None or isinstance(column, int) else _array(column) for column in columns]
+
+
+def _array(values: Sequence[Any]) -> str:
+    """PostgreSQL's text form of an array. It is JSON's in braces, except of texts with escapes."""
+    encoded = _encode(values)
+    if b"\\" not in encoded:
+        return f"{{{encoded[1:-1].decode()}}}"
+    return f"{{{','.join([_NULL if value is None else _quoted(value) for value in values])}}}"
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", r"\\").replace('"', r"\"")
+    return f'"{escaped}"'
 
 
 def _report(beat: Heartbeat) -> str:
