@@ -54,12 +54,15 @@ from service.fleet import (
 )
 from service.fleet.aliases import by_own_id
 from service.fleet.removal import Removals
+from service.http.budget import Budget
 from service.http.errors import EXCEPTION_HANDLERS, PRIVATE, on_http_exception
 from service.http.numbers import with_plain_numbers
+from service.http.protocol import Direct
 from service.http.reference import ReferencePlugin
 from service.ingest import routes as ingest
 from service.ingest.agent_config import Configurations
 from service.ingest.commit import Ingest
+from service.ingest.direct import DirectHeartbeats
 from service.metrics import Metrics
 from service.openapi import AS_OF, complete
 from service.operations import audit, definitions
@@ -79,6 +82,7 @@ from service.web import agent_file, pages, sign_in
 class Linkbeat(Litestar):
     """Litestar, and the routes outside it that are requested thousands of times per second.
 
+    direct      those without a task, for the protocol
     end_waits   answers those whose requests wait for something to happen; called when the service is about to end
     leave       told of the caller once a request has been answered
     aliases     other ids of servers, which requests may name
@@ -89,6 +93,7 @@ class Linkbeat(Litestar):
         self,
         *,
         beside: dict[str, ASGIApp],
+        direct: dict[bytes, Direct],
         end_waits: Callable[[], None],
         leave: Callable[[Caller], None],
         aliases: Callable[[], Mapping[str, str]],
@@ -98,6 +103,7 @@ class Linkbeat(Litestar):
         super().__init__(**options)
         self._wrote = wrote
         self._beside = beside
+        self.direct = direct
         self._leave = leave
         self._aliases = aliases
         self.end_waits = end_waits
@@ -257,11 +263,13 @@ def create_app(
     files = pages.Files()
     database, writing = parts.reader.database, parts.writing
     at_root, system = operations.routers(parts.reader, parts.ingest, parts.exposed, settings)
+    heartbeats = (
+        parts.ingest, parts.configurations, parts.identity, parts.metrics,
+        timedelta(days=settings.oldest_heartbeat_days), parts.series_links, Budget(),
+    )  # fmt: skip
     app = Linkbeat(
-        beside=ingest.routes(
-            parts.ingest, parts.configurations, parts.identity, parts.metrics,
-            timedelta(days=settings.oldest_heartbeat_days), parts.series_links,
-        ),
+        beside=ingest.routes(*heartbeats),
+        direct={b"/api/v1/agents/heartbeat": DirectHeartbeats(*heartbeats)},
         end_waits=parts.live.end,
         leave=parts.identity.leave,
         aliases=lambda: parts.series_links.aliases,

@@ -37,7 +37,8 @@ from service.fleet.linking import NewLink
 from service.fleet.succession import NewSuccession
 from service.http.errors import MEDIA_TYPE
 from service.http.problems import problems
-from service.ingest.routes import BatchAnswer, HeartbeatAnswer
+from service.ingest.answers import HeartbeatAnswer
+from service.ingest.routes import BatchAnswer
 from service.pictures.links import NewPicture
 from service.traffic.export_formats import described as export_types
 from service.wire import MAX_NESTING, MAX_OS_INFO_BYTES, AgentConfig, Heartbeat, Quota

@@ -161,6 +161,43 @@ class Identity:
         self._enter(caller)
         return caller
 
+    def admit_cached(self, scope: Scope, wanted: str) -> Caller | None:
+        """What `admit` returns for a request whose one token was valid from that address before.
+
+        None where `admit` has to decide, because a limit or an old cache is in the way; nothing was counted then.
+        """
+        sent, _ = self._sent(scope)
+        peer = self._peers.of(scope)
+        if len(sent) != 1:
+            return None
+        token, is_agents = sent[0]
+        fingerprint = hash((peer, token))
+        if is_agents or fingerprint not in self._known_good:
+            return None
+        caller = self._cached(token, peer)
+        if caller is None or wanted not in MAY[caller.kind] or self._has_too_many(caller):
+            return None
+        limit = self._limits.get(caller.kind)
+        if limit is not None and limit.take(caller.key):
+            return None
+        self._known_good.add(fingerprint)
+        self._enter(caller)
+        return caller
+
+    def _cached(self, token: bytes, peer: str) -> Caller | None:
+        """The caller with this token, as far as that is known without a query."""
+        if compare_digest(token, self._key):
+            return Caller("key", "", None, None, peer)
+        if not (Tokens.is_well_formed(token) and self._tokens.is_newer(MAX_AGE_SECONDS)):
+            return None
+        found = self._tokens.find(token)
+        return Caller(found.kind, found.token_id, found.server_id, None, peer) if found else None
+
+    def _has_too_many(self, caller: Caller) -> bool:
+        """Whether as many requests with this token are in progress as may be."""
+        most = IN_FLIGHT.get(caller.kind)
+        return most is not None and self._in_flight.get((caller.kind, caller.key), 0) >= most
+
     def _enter(self, caller: Caller) -> None:
         """Counts the request. Raises Problem (429) if too many requests with this token are in progress."""
         most = IN_FLIGHT.get(caller.kind)

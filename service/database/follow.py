@@ -39,6 +39,10 @@ class PolledCache(BackgroundTask):
         async with self._refreshing:  # one at a time: older results must not replace newer ones
             await self._refresh()
 
+    def is_newer(self, seconds: float) -> bool:
+        """Whether the cache is at most that old, so that refresh_if_older has nothing to do."""
+        return time.monotonic() - self._seen <= seconds
+
     async def refresh_if_older(self, seconds: float) -> None:
         """Refreshes if the cache is older. Raises Problem (503), immediately if a refresh has just failed."""
         if time.monotonic() - self._seen <= seconds:

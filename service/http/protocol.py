@@ -7,12 +7,15 @@ import socket
 import sys
 import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any
+from typing import Protocol as Interface
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from litestar.types import Scope
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.http.connections import UNREAD_LEAST_BYTES, UNREAD_SECONDS, Connections
 from service.http.errors import MEDIA_TYPE, Problem
@@ -66,6 +69,16 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+class Direct(Interface):
+    """A route of POST that needs no task: it is given a request that has arrived whole, with its head."""
+
+    def begin(self, scope: Scope, body: bytes, exchange: "Exchange") -> bool:
+        """Whether it takes the request on, to be answered by `exchange`; otherwise the application has it."""
+
+
+_NO_ROUTES: Mapping[bytes, Direct] = MappingProxyType({})
+
+
 class Protocol(HttpToolsProtocol):
     """uvicorn's HTTP/1.1 protocol, with limits on the connections and memory that a client can hold.
 
@@ -76,9 +89,12 @@ class Protocol(HttpToolsProtocol):
     (service/http/body.py).
     """
 
-    def __init__(self, *arguments: Any, known: Connections, **more: Any) -> None:
+    def __init__(self, *arguments: Any, known: Connections, direct: Mapping[bytes, Direct], **more: Any) -> None:
+        """`direct`: by path, as requests spell it."""
         super().__init__(*arguments, **more)
         self._known = known
+        self._direct = direct
+        self._body: list[bytes] | None = None  # of a request for a direct route, whose end has not been parsed
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         self._gathering = _Gathering(transport, self.loop, self._is_closing)
@@ -89,6 +105,7 @@ class Protocol(HttpToolsProtocol):
         self._is_last = False  # the next response is
         self._unread = 0  # bytes of responses that waited at the last check
         self._reading: asyncio.TimerHandle | None = None
+        self._idle_since: float | None = None  # by the loop's clock; None: in a request
         self._deadline: asyncio.TimerHandle | None = None
         self._host = self.client[0] if self.client else ""
         if self._known.add(self, self._host):
@@ -99,6 +116,9 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_deadline()
         self._end_reading()
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
         self._known.remove(self, self._host)
         super().connection_lost(exc)
         # They refer to each other: without this, the received data would stay in memory until the next garbage
@@ -176,7 +196,10 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         passed = self._messages
+        self._idle_since = None
         super().data_received(data)
+        if self._body is not None:  # the rest of the body may take long
+            self._start()
         if self.transport.is_closing():
             return
         # Data that arrived together with the end of a message is not counted: it may hold complete messages.
@@ -194,14 +217,81 @@ class Protocol(HttpToolsProtocol):
         if len(self.pipeline) >= MAX_PIPELINED:
             self.abort()  # an error sent now would be taken for the response to an earlier request
             return
+        if self.url in self._direct and self._may_be_direct():
+            self._body = []
+            return
         super().on_headers_complete()
         if self._is_last and self.cycle is not None:
             self.cycle.keep_alive = False
 
+    def _may_be_direct(self) -> bool:
+        """Whether nothing is to be heeded but the request itself."""
+        return (
+            (self.cycle is None or self.cycle.response_complete)
+            and not (self.pipeline or self._is_last or self.expect_100_continue or self.flow.write_paused)
+            and self.parser.get_method() == b"POST"
+            and self.parser.get_http_version() == "1.1"
+            and self.parser.should_keep_alive()
+            and not self.parser.should_upgrade()
+        )
+
+    def on_body(self, body: bytes) -> None:
+        if self._body is None:
+            super().on_body(body)
+        else:
+            self._body.append(body)
+
     def on_message_complete(self) -> None:
         self._is_in_body = False
         self._messages += 1
+        if self._body is not None:
+            exchange = Exchange(self)
+            if self._direct[self.url].begin(self.scope, b"".join(self._body), exchange):  # type: ignore[arg-type]  # HTTP
+                self._body = None
+                self.cycle = exchange  # type: ignore[assignment]  # it has what uvicorn asks for
+                return
+            self._start()
         super().on_message_complete()
+
+    def _start(self) -> None:
+        """Gives the application what was meant for a direct route."""
+        pieces, self._body = self._body or [], None
+        super().on_headers_complete()
+        for one in pieces:
+            super().on_body(one)
+
+    def _unset_keepalive_if_required(self) -> None:
+        """uvicorn has a timer for each pause between requests. Here one timer finds out how long the pause has been."""
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+            return
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self._check_idle)
+
+    def _check_idle(self) -> None:
+        self.timeout_keep_alive_task = None
+        if self._idle_since is None:
+            return  # the end of the response sets it again
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(left, self._check_idle)
+        else:
+            self.timeout_keep_alive_handler()
+
+    def respond(self, response: bytes, *, is_last: bool) -> None:
+        """Sends the response to a request of a direct route."""
+        self._gathering.write_at_once(response)
+        if is_last:
+            self.transport.close()
+        self.on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Invalid HTTP gets the same error format as every other request."""
@@ -232,9 +322,59 @@ class Protocol(HttpToolsProtocol):
         self.transport.close()
 
 
-def protocol(known: Connections) -> Any:
+def protocol(known: Connections, direct: Mapping[bytes, Direct] = _NO_ROUTES) -> Any:
     """A factory of Protocol, for uvicorn."""
-    return partial(Protocol, known=known)
+    return partial(Protocol, known=known, direct=direct)
+
+
+class _NothingWaits:
+    def set(self) -> None:
+        pass
+
+
+class Exchange:
+    """A request of a direct route, and the way back: what uvicorn's cycle is to a request that has a task."""
+
+    __slots__ = ("_protocol", "disconnected", "keep_alive", "response_complete")
+
+    message_event = _NothingWaits()
+
+    def __init__(self, protocol: Protocol) -> None:
+        self._protocol = protocol
+        self.disconnected = False
+        self.keep_alive = True
+        self.response_complete = False
+
+    @property
+    def default_headers(self) -> list[tuple[bytes, bytes]]:
+        """Of every response, such as Date: another list once they have changed."""
+        return self._protocol.server_state.default_headers
+
+    def rendered(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bytes:
+        """A response for `send`; `headers` are without Content-Length."""
+        lines = [STATUS_LINE[status]]
+        for name, value in (*self.default_headers, *headers, (b"content-length", b"%d" % len(body))):
+            if name == b"connection" and value == b"close":
+                self.keep_alive = False
+            else:
+                lines += (name, b": ", value, b"\r\n")
+        if not self.keep_alive:
+            lines.append(b"connection: close\r\n")
+        lines += (b"\r\n", body)
+        return b"".join(lines)
+
+    def send(self, response: bytes) -> None:
+        """Ends the exchange."""
+        self.response_complete = True
+        if self.disconnected:
+            return
+        self._protocol.respond(response, is_last=not self.keep_alive)
+
+    def abort(self) -> None:
+        """Ends it without a response."""
+        self.response_complete = True
+        if not self.disconnected:
+            self._protocol.abort()
 
 
 class _Gathering:
@@ -247,6 +387,14 @@ class _Gathering:
         self._loop = loop
         self._is_closing = is_closing
         self._held: list[bytes] = []
+        self.is_closing = transport.is_closing  # asked for twice a request
+
+    def write_at_once(self, data: bytes) -> None:
+        """A complete response, behind what is held."""
+        if self._held:
+            self._held.append(data)
+        elif not self._transport.is_closing():
+            self._transport.write(data)
 
     def write(self, data: bytes) -> None:
         if not self._held:

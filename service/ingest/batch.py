@@ -4,7 +4,6 @@ Arrays travel as text: asyncpg's encoder asks of each element whether it is an a
 everything here.
 """
 
-import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from datetime import datetime
 from functools import lru_cache
 from hashlib import blake2b
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -102,6 +101,14 @@ class Resolved(NamedTuple):
     series: Mapping[str, str] = NO_SERIES
 
 
+class Answer(Protocol):
+    """Whoever waits for a heartbeat's result: a future, or what sends the response (service/ingest/direct.py)."""
+
+    def done(self) -> bool: ...
+    def set_result(self, result: Stored, /) -> None: ...
+    def set_exception(self, exception: BaseException, /) -> None: ...
+
+
 class Pending:
     """A heartbeat that waits for its commit, until `deadline` of the event loop's clock at the latest.
 
@@ -116,7 +123,7 @@ class Pending:
         heartbeat: Heartbeat,
         time: datetime,
         deadline: float,
-        answer: "asyncio.Future[Stored]",
+        answer: Answer,
         skew_ms: int | None = None,
     ) -> None:
         self.heartbeat = heartbeat

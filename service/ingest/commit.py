@@ -21,7 +21,7 @@ from service.database.hosts import distrust
 from service.database.pool import RETRY_AFTER_SECONDS, UNREACHABLE
 from service.http.errors import FieldError, Problem
 from service.http.log_limit import limited
-from service.ingest.batch import CALL, Pending, Stored, arguments
+from service.ingest.batch import CALL, Answer, Pending, Stored, arguments
 from service.ingest.durability import Durability, DurabilityState
 from service.ingest.identities import RESOLVE, Identities
 from service.ingest.identities import arguments as evidence
@@ -164,19 +164,31 @@ class Ingest:
         Raises Problem: 503 where that is not known within ANSWER_SECONDS, at once where it cannot be; 422 where the
         database refuses the heartbeat's values.
         """
+        answer: asyncio.Future[Stored] = self._loop.create_future()
+        pending = self.put(heartbeat, time, answer, skew_ms=skew_ms)
+        try:
+            return await answer
+        finally:
+            self.answered(pending)
+
+    def put(self, heartbeat: Heartbeat, time: datetime, answer: Answer, *, skew_ms: int | None = None) -> Pending:
+        """The same for a caller that cannot wait: `answer` is given the result or the Problem, and calls answered().
+
+        Raises Problem (503) where it cannot be stored now.
+        """
         if not self.is_connected or self._closing:
             raise self._unavailable()
         self.check_room(heartbeat.server_id)
-        loop = self._loop
-        pending = Pending(heartbeat, time, loop.time() + ANSWER_SECONDS, loop.create_future(), skew_ms)
+        pending = Pending(heartbeat, time, self._loop.time() + ANSWER_SECONDS, answer, skew_ms)
         self._unanswered.add(pending)
         self._queue.put(pending)
         if self._idle:
             self._wake()
-        try:
-            return await pending.answer
-        finally:
-            self._unanswered.discard(pending)
+        return pending
+
+    def answered(self, pending: Pending) -> None:
+        """Ends what put() began."""
+        self._unanswered.discard(pending)
 
     def check_room(self, server_id: str) -> None:
         """Raises Problem (503) where no more heartbeats of this server may wait."""
@@ -398,6 +410,6 @@ def _away() -> Problem:
 
 
 def _refuse(batch: Iterable[Pending], problem: Problem) -> None:
-    for pending in batch:
+    for pending in list(batch):  # an answer may take its own off the set that is iterated over
         if not pending.answer.done():
             pending.answer.set_exception(problem)

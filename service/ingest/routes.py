@@ -1,11 +1,10 @@
-"""The two ingest routes: body → wire → ingest → response.
+"""The two ingest routes: body → wire → ingest → response. Most heartbeats take a shorter way: service/ingest/direct.py.
 
 They are plain ASGI, outside Litestar: a typed handler costs three times as much as everything here, its routing alone a
 tenth, and Litestar answers 500 to bodies that are nested too deeply or are not UTF-8.
 """
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from time import perf_counter
@@ -16,40 +15,21 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from service.access.identity import Caller, Identity
 from service.database.pool import RETRY_AFTER_SECONDS
 from service.database.series_links import SeriesLinks
-from service.http.body import ACCEPTED, JSON_TYPES, content, read
+from service.http.body import JSON_TYPES, content, read
 from service.http.budget import SMALL_BYTES, Budget, Held
-from service.http.errors import MEDIA_TYPE, PRIVATE, FieldError, Problem
-from service.http.log_limit import limited
+from service.http.errors import FieldError, Problem
 from service.ingest.agent_config import Configurations
+from service.ingest.answers import HEADERS, by_own_id, encoded, refusal, skew_ms
 from service.ingest.commit import Ingest
 from service.ingest.heartbeat import decode_heartbeat, split_batch
 from service.metrics import Metrics
-from service.wire import AgentConfig, Heartbeat
+from service.wire import Heartbeat
 
 MAX_HEARTBEAT_BYTES = 1 << 20
 MAX_BATCH_BYTES = 8 << 20
 DECODED_AT_ONCE = 256 << 10  # a few milliseconds' work, after which other tasks get a turn
 
 _LINES_TYPES = {b"application/x-ndjson", b"application/jsonl", b"application/ndjson"}
-
-
-class HeartbeatAnswer(msgspec.Struct, frozen=True):
-    """The heartbeat is on the database's disk.
-
-    server_registered  this heartbeat made the server known
-    duplicate          it had been stored before
-    epoch              of the database: after another one, what was acknowledged before may have to be sent again
-    config             what is set for the server, whole: what is missing in it, the agent's own settings say
-    """
-
-    server_registered: bool
-    duplicate: bool
-    server_time: datetime
-    epoch: str
-    status: str = "ok"
-    pending_commands: list[str] = []
-    results_acknowledged: list[str] = []
-    config: AgentConfig = AgentConfig()
 
 
 class Rejected(msgspec.Struct, frozen=True):
@@ -74,7 +54,6 @@ class BatchAnswer(msgspec.Struct, frozen=True):
     status: str = "ok"
 
 
-_MILLISECOND = timedelta(milliseconds=1)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -85,10 +64,9 @@ def routes(
     metrics: Metrics,
     oldest: timedelta,
     links: SeriesLinks,
+    budget: Budget,
 ) -> dict[str, ASGIApp]:
     """POST /api/v1/agents/heartbeat and /heartbeats."""
-
-    budget = Budget()
 
     async def one(scope: Scope, receive: Receive, caller: Caller, held: Held) -> bytes:
         started = perf_counter()
@@ -101,16 +79,12 @@ def routes(
             await configs.refresh()
             await links.refresh()
         if links.aliases:
-            heartbeat = _by_own_id(heartbeat, links.aliases)
+            heartbeat = by_own_id(heartbeat, links.aliases)
         caller.check_report(heartbeat, links.aliases)
         time = heartbeat.timestamp
-        skew_ms = None if time is None else (now - time) // _MILLISECOND
-        stored = await ingest.store(heartbeat, time or now, skew_ms=skew_ms)
+        stored = await ingest.store(heartbeat, time or now, skew_ms=skew_ms(time, now))
         metrics.ingest_seconds.observe(perf_counter() - started)
-        config = configs.of(heartbeat.server_id)
-        return _encode(
-            HeartbeatAnswer(stored.registered, stored.duplicate, datetime.now(UTC), stored.epoch, config=config)
-        )
+        return encoded(stored, configs.of(heartbeat.server_id))
 
     async def many(scope: Scope, receive: Receive, caller: Caller, held: Held) -> bytes:
         media_type, is_gzip = content(scope, JSON_TYPES | _LINES_TYPES)
@@ -131,12 +105,6 @@ def routes(
     return {"/api/v1/agents/heartbeat": heartbeat, "/api/v1/agents/heartbeats": heartbeats}
 
 
-def _by_own_id(heartbeat: Heartbeat, aliases: Mapping[str, str]) -> Heartbeat:
-    """The heartbeat as the server's whose alias it has."""
-    own = aliases.get(heartbeat.server_id)
-    return heartbeat if own is None else msgspec.structs.replace(heartbeat, server_id=own)
-
-
 async def _store_batch(
     ingest: Ingest, records: list[bytes | msgspec.Raw], oldest: timedelta, caller: Caller, aliases: Mapping[str, str]
 ) -> BatchAnswer:
@@ -151,7 +119,7 @@ async def _store_batch(
     decoded = 0
     for index, record in enumerate(records):
         try:
-            heartbeat = _by_own_id(decode_heartbeat(bytes(record), now=now, oldest=oldest), aliases)
+            heartbeat = by_own_id(decode_heartbeat(bytes(record), now=now, oldest=oldest), aliases)
             caller.check_report(heartbeat, aliases)
             accepted.append((index, heartbeat))
             decoded += len(record)
@@ -204,8 +172,7 @@ async def _answer(
     metrics: Metrics,
     handle: Callable[[Scope, Receive, Caller, Held], Awaitable[bytes]],
 ) -> None:
-    status, media_type = 200, b"application/json"
-    headers: tuple[tuple[bytes, bytes], ...] = ()
+    status, headers = 200, HEADERS
     caller = None
     try:
         if scope.get("method") != "POST":
@@ -218,30 +185,12 @@ async def _answer(
             held.release()
             if caller.is_counted:
                 identity.leave(caller)
-    except Problem as problem:
-        metrics.rejected[problem.code] += 1
-        status, media_type, body = problem.status, MEDIA_TYPE.encode(), problem.body()
-        headers = tuple((name.lower().encode(), value.encode()) for name, value in problem.headers.items())
+    except Exception as raised:  # noqa: BLE001 - the last resort: the log has the traceback
+        status, headers, body = refusal(raised, scope["path"], metrics)
         if caller is None and _is_large(scope):
             headers += ((b"connection", b"close"),)  # closing saves reading megabytes of the rejected body
-    except Exception as raised:  # noqa: BLE001 - the last resort: the log has the traceback
-        limited(logging.ERROR, ("bug", type(raised).__name__), "%s failed", scope["path"], exc_info=raised)
-        bug = Problem("internal", "the error is in the log")
-        metrics.rejected[bug.code] += 1
-        status, media_type, body = bug.status, MEDIA_TYPE.encode(), bug.body()
-    await send(
-        {
-            "type": "http.response.start",
-            "status": status,
-            "headers": [
-                (b"content-type", media_type),
-                (b"content-length", b"%d" % len(body)),
-                ACCEPTED,
-                *PRIVATE,
-                *headers,
-            ],
-        }
-    )
+    content_length = (b"content-length", b"%d" % len(body))
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, content_length]})
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 

@@ -82,7 +82,7 @@ def serve_on(
     )
     config = uvicorn.Config(
         app,
-        http=protocol(known),
+        http=protocol(known, app.direct),
         ws="none",
         lifespan="on",
         log_config=None,
