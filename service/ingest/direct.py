@@ -76,6 +76,7 @@ class DirectHeartbeats:
                 heartbeat = by_own_id(heartbeat, aliases)
             caller.check_report(heartbeat, aliases)
             time = heartbeat.timestamp
+            reply.server_id = heartbeat.server_id
             reply.pending = self._ingest.put(heartbeat, time or now, reply, skew_ms=skew_ms(time, now))
         except Exception as raised:  # noqa: BLE001 - the last resort, as of the route with a task
             reply.set_exception(raised)
@@ -83,9 +84,8 @@ class DirectHeartbeats:
 
     def end(self, reply: "_Reply", stored: Stored) -> bytes:
         """The response to a heartbeat that is stored."""
-        assert reply.pending is not None  # put() returned before a result could come
         self._metrics.ingest_seconds.observe(perf_counter() - reply.started)
-        config = self._configurations.of(reply.pending.heartbeat.server_id)
+        config = self._configurations.of(reply.server_id)
         defaults = reply.exchange.default_headers
         shared = self._shared
         if shared[0] is not stored or shared[1] is not config or shared[2] is not defaults:
@@ -100,6 +100,7 @@ class DirectHeartbeats:
             self._identity.leave(reply.caller)
         if reply.pending is not None:
             self._ingest.answered(reply.pending)
+            reply.pending = None  # they refer to each other: the garbage collector would have to find every heartbeat
 
     def refuse(self, raised: BaseException) -> Refusal:
         return refusal(raised, "/api/v1/agents/heartbeat", self._metrics)
@@ -108,7 +109,7 @@ class DirectHeartbeats:
 class _Reply:
     """What Pending waits with: the place of a future, but the response is written as soon as the result is there."""
 
-    __slots__ = ("_is_done", "_route", "caller", "exchange", "pending", "size", "started")
+    __slots__ = ("_is_done", "_route", "caller", "exchange", "pending", "server_id", "size", "started")
 
     def __init__(self, route: DirectHeartbeats, exchange: Exchange, caller: Caller, size: int, started: float) -> None:
         self._route = route
@@ -117,6 +118,7 @@ class _Reply:
         self.caller = caller
         self.size = size
         self.started = started
+        self.server_id = ""
         self.pending: Pending | None = None
 
     def done(self) -> bool:

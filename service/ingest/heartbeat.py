@@ -122,18 +122,17 @@ def _doubt(heartbeat: Heartbeat) -> FieldError | None:
 
 
 def _doubt_in(interfaces: list[NetworkInterface]) -> FieldError | None:
-    stacked = 0
+    stacked = bits = 0
     for one in interfaces:
-        largest = max(
-            one.rx_bytes, one.tx_bytes, one.rx_packets, one.tx_packets,
-            one.rx_errors or 0, one.tx_errors or 0, one.rx_dropped or 0, one.tx_dropped or 0,
-        )  # fmt: skip
-        if largest > MAX_COUNTER:
-            return _TOO_GREAT
+        # None is negative, so that this is above 64 bits where one of them is.
+        bits |= one.rx_bytes | one.tx_bytes | one.rx_packets | one.tx_packets
+        bits |= (one.rx_errors or 0) | (one.tx_errors or 0) | (one.rx_dropped or 0) | (one.tx_dropped or 0)
         if one.stacked_on:
             stacked += len(one.stacked_on)
             if _NOT_IN_NAMES.search("".join(one.stacked_on)):
                 msgspec.structs.force_setattr(one, "stacked_on", None)  # an invalid hint
+    if bits > MAX_COUNTER:
+        return _TOO_GREAT
     if stacked > MAX_STACKED_ON:
         return FieldError("network_interfaces", f"stacked_on has more than {MAX_STACKED_ON} names in total")
     if len({one.name for one in interfaces}) < len(interfaces):
