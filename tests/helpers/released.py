@@ -51,7 +51,7 @@ async def ingest(database: asyncpg.Connection, bodies: Sequence[dict[str, Any]])
     """
     names = await database.fetchval(_PARAMETERS)
     assert set(names) <= set(ARGUMENTS), "the function has an argument that the service does not know any more"
-    call = "SELECT linkbeat.ingest_heartbeats({})".format(
+    call = "SELECT FROM linkbeat.ingest_heartbeats({})".format(
         ", ".join(f"{name} => ${n}::{ARGUMENTS[name]}" for n, name in enumerate(names, start=1))
     )
     for body in bodies:
