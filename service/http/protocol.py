@@ -198,10 +198,11 @@ class Protocol(HttpToolsProtocol):
         passed = self._messages
         self._idle_since = None
         super().data_received(data)
+        if self.transport.is_closing():
+            self._body = None
+            return
         if self._body is not None:  # the rest of the body may take long
             self._start()
-        if self.transport.is_closing():
-            return
         # Data that arrived together with the end of a message is not counted: it may hold complete messages.
         self._head_bytes = 0 if self._is_in_body or self._messages != passed else self._head_bytes + len(data)
         if self._head_bytes > HEAD_BYTES:  # the parser itself buffers a header of any length
