@@ -68,6 +68,7 @@ def test_what_was_not_stored_comes_before_what_waits() -> None:
 def test_a_client_that_was_told_to_come_again_is_passed_over() -> None:
     queue = Queue(10)
     gone, waiting = pending("a"), pending("a")
+    assert isinstance(gone.answer, asyncio.Future)
     gone.answer.cancel()
     queue.put(gone)
     queue.put(waiting)
@@ -185,6 +186,7 @@ def test_however_many_are_heavy_the_others_are_found() -> None:
 def test_a_server_whose_client_has_gone_gives_out_what_comes_next_whatever_it_is() -> None:
     queue = Queue(100)
     gone, heavy = pending("a"), pending("a", HEAVY_SAMPLES)
+    assert isinstance(gone.answer, asyncio.Future)
     gone.answer.cancel()
     for one in (gone, heavy, pending("b")):
         queue.put(one)
