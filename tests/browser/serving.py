@@ -70,7 +70,7 @@ async def served(database_url: str, settings: Settings, port: int = 0) -> AsyncI
     """The service, until the end or `stop`. With `port`, one may follow another."""
     app = create_app(settings, database_url=database_url, key=KEY)
     config = uvicorn.Config(
-        app, http=protocol(Connections(2_000, ClientAddress(()), 2_000)),
+        app, http=protocol(Connections(2_000, ClientAddress(()), 2_000), app.direct),
         ws="none", lifespan="on", log_config=None, access_log=False, server_header=False,
         timeout_graceful_shutdown=2,
     )  # fmt: skip
