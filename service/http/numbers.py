@@ -32,8 +32,11 @@ def plain(json: bytes) -> bytes:
     return _STRING_OR_NUMBER.sub(lambda found: _plain_number(found[1]) if found[1] else found[0], json)
 
 
-def with_plain_numbers(response: Response[Any]) -> Response[Any]:
-    """Litestar's after_request: encodes the content that a handler returned as JSON."""
+async def with_plain_numbers(response: Response[Any]) -> Response[Any]:
+    """Litestar's after_request: encodes the content that a handler returned as JSON.
+
+    It awaits nothing, but Litestar would call a plain function in a thread, for every response.
+    """
     if isinstance(response, Response) and isinstance(response.content, msgspec.Struct | list | dict):
         response.content = plain_json(response.content)
     return response
