@@ -12,6 +12,8 @@ from typing import Any
 import msgspec
 from litestar import Response
 
+# What may be an exponent. Most responses have nothing like it, and this search takes half the time of the next one.
+_MAYBE = re.compile(rb"e[-+0-9]")
 # The end of a number with an exponent in JSON. The search takes a millisecond per megabyte if there is none.
 _ENDS = (re.compile(rb"e(?<=[0-9]e)[-+]?[0-9]+(?=[,\]}\s]|\Z)"), re.compile(rb"E(?<=[0-9]E)[-+]?[0-9]+(?=[,\]}\s]|\Z)"))
 # A string, which is left alone, or a number with an exponent.
@@ -27,7 +29,7 @@ def plain_json(value: Any) -> bytes:
 
 def plain(json: bytes) -> bytes:
     """The same JSON with all digits of its numbers and without exponents."""
-    if not any(end.search(json) for end in _ENDS):
+    if not (b"E" in json or _MAYBE.search(json)) or not any(end.search(json) for end in _ENDS):
         return json
     return _STRING_OR_NUMBER.sub(lambda found: _plain_number(found[1]) if found[1] else found[0], json)
 
