@@ -26,7 +26,7 @@ from service.http.parameters import Limit, TagFilter
 from service.http.problems import problems
 from service.traffic.periods import Bucket, Grid, PeriodName, grid
 from service.traffic.ranges import moment, read_moment
-from service.traffic.series import filled, first_of, of_pairs
+from service.traffic.series import filled, first_of, of_pairs, unpacked
 
 SHOWN = 4
 MAX_SERIES = 500
@@ -327,9 +327,9 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _on_grid(row: asyncpg.Record, buckets: Grid, name: str) -> list[int | None]:
-    """The row's array on the whole grid. Buckets beyond its end, from a clock that is ahead, are left out."""
+    """The row's column on the whole grid. Buckets beyond its end, from a clock that is ahead, are left out."""
     values: list[int | None] = [None] * buckets.count
-    for place, value in zip(row["places"], row[name], strict=True):
+    for place, value in zip(*unpacked(row, "places", name), strict=True):
         if place < buckets.count:
             values[place] = round(value)
     return values

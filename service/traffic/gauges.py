@@ -222,7 +222,7 @@ async def _points(
         raise unknown_server(of[0])
     if (wide := asked.filled_by(rows[0]["interval_seconds"] or 0)) is not asked:
         rows, shown = await database.fetch(statement(wide), *arguments), wide
-    (data,) = points(rows, shown, fill, kind, columns)
+    (data,) = points([[rows[0][name] or () for name in ("places", *columns)]], shown, fill, kind)
     return shown, data
 
 

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Annotated
 
 from litestar.params import QueryParameter
@@ -13,7 +14,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 EPOCH = datetime(2000, 1, 3, tzinfo=UTC)  # a Monday: the origin of TimescaleDB's time_bucket
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # one of each: hashed by identity, which grids are many times in a request
 class Period:
     """A span that ends now.
 
@@ -124,6 +125,15 @@ class Grid:
         ahead."""
         first, width = self.first, self.bucket
         return [first + index * width for index in range(max(self.count, count))]
+
+    def texts(self, count: int = 0) -> list[str]:
+        """The same in JSON's form, made once for all series of a period: they cost more than reading one does."""
+        return _texts(self, max(self.count, count))
+
+
+@lru_cache(maxsize=16)
+def _texts(buckets: Grid, count: int) -> list[str]:
+    return [start.isoformat().replace("+00:00", "Z") for start in buckets.starts(count)]
 
 
 def grid(period: str, bucket: str | None, now: datetime) -> Grid:

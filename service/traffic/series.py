@@ -1,12 +1,13 @@
-"""Series from the database: a row for each, with its buckets in arrays.
+"""Series from the database: a row for each, with its buckets in columns.
 
 A row for each bucket would cost several times as much to transfer and decode. The time range is a literal in the
 statement, so that one plan, which excludes the chunks outside it, serves every series until the next bucket begins:
 planning would take longer than reading.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby, repeat
+from struct import unpack
 from typing import Annotated, Any, Literal, TypeVar
 
 import asyncpg
@@ -19,19 +20,22 @@ from service.traffic.periods import Grid
 from service.traffic.rates import rates
 
 _PAIRS = """
-WITH bucket AS ({buckets})
-SELECT server_id, interface_name, {arrays} FROM bucket GROUP BY 1, 2 ORDER BY 1, 2
+WITH bucket AS ({buckets}) SELECT server_id, interface_name, {columns} FROM bucket GROUP BY 1, 2
 """
 _IN_PAIRS = """
 server_id = ANY ($1) AND interface_name = ANY ($2)
 AND (server_id, interface_name) IN (SELECT * FROM unnest($1::text[], $2::text[]))
 """
-# The longest interval between heartbeats, the places of the buckets in the grid, and their values.
-_ARRAYS = """
-    max(interval_ms) AS interval_ms, array_agg(((date_part('epoch', start) - {first}) / {width})::integer) AS places,
-    array_agg(rx_bytes) AS rx_bytes, array_agg(tx_bytes) AS tx_bytes, array_agg(rx_bps) AS rx_bps,
-    array_agg(tx_bps) AS tx_bps
+# The longest interval between heartbeats, the places of the buckets in the grid, and their values: as PostgreSQL sends
+# them, one after the other. Of an array, asyncpg would decode each value on its own, which costs several times as much.
+# No value is null, because string_agg would leave it out.
+_PACKED = """
+    max(interval_ms) AS interval_ms,
+    string_agg(int4send(((date_part('epoch', start) - {first}) / {width})::integer), '') AS places,
+    string_agg(int8send(rx_bytes), '') AS rx_bytes, string_agg(int8send(tx_bytes), '') AS tx_bytes,
+    string_agg(float8send(rx_bps), '') AS rx_bps, string_agg(float8send(tx_bps), '') AS tx_bps
 """
+_FORMATS = {"places": (4, "i"), "rx_bytes": (8, "q"), "tx_bytes": (8, "q"), "rx_bps": (8, "d"), "tx_bps": (8, "d")}
 
 # Not an optional Literal["null"]: the framework would parse "null" as None.
 Fill = Annotated[
@@ -66,7 +70,7 @@ async def of_pairs(
             continue
         source = linked.rows(buckets.period.relation, servers="$1", first=first_of(buckets)) if is_linked else None
         statement = _PAIRS.format(
-            buckets=buckets_of(buckets, _IN_PAIRS, "server_id, interface_name", source), arrays=arrays_of(buckets)
+            buckets=buckets_of(buckets, _IN_PAIRS, "server_id, interface_name", source), columns=packed(buckets)
         )
         found += await database.fetch(statement, [server_id for server_id, _ in some], [name for _, name in some])
     found.sort(key=lambda row: (row["server_id"], row["interface_name"]))
@@ -103,10 +107,11 @@ def first_of(buckets: Grid) -> str:
     return f"TIMESTAMPTZ '{buckets.first.isoformat()}'"
 
 
-def buckets_of(buckets: Grid, where: str, series: str, rows: str | None = None) -> str:
-    """SQL for the buckets of the response in order of time: the aggregate's own, or several of them combined.
+def buckets_of(buckets: Grid, where: str, series: str, rows: str | None = None, *, is_ordered: bool = False) -> str:
+    """SQL for the buckets of the response: the aggregate's own, or several of them combined.
 
-    rows  SQL for the rows instead of the aggregate's, of which there may be several for a bucket
+    rows        SQL for the rows instead of the aggregate's, of which there may be several for a bucket
+    is_ordered  sorted by time; otherwise only those that are combined are, because the aggregate's own nearly are
     """
     source = f"FROM {rows or buckets.period.relation} WHERE {where} AND bucket >= {first_of(buckets)}"
     if buckets.bucket_seconds == buckets.period.base_seconds and rows is None:
@@ -118,41 +123,46 @@ def buckets_of(buckets: Grid, where: str, series: str, rows: str | None = None) 
         )
         columns = ", ".join(f"{how} AS {name}" for name, how in _MADE_OF.items())
         put_together = f"SELECT {series}, {start} AS start, {columns} {source} GROUP BY {series}, start"
+        is_ordered = True
     return (
         f"SELECT {series}, start, rx_bytes, tx_bytes, interval_ms, {rates(f'{buckets.bucket_seconds * 1000}')} "
-        f"FROM ({put_together}) AS b ORDER BY start"
+        f"FROM ({put_together}) AS b{' ORDER BY start' if is_ordered else ''}"
     )
 
 
-def arrays_of(buckets: Grid) -> str:
-    """SQL for the columns of a series: the places of its buckets in the grid, and an array for each value."""
-    return _ARRAYS.format(first=f"{buckets.first.timestamp():.0f}", width=buckets.bucket_seconds)
+def packed(buckets: Grid) -> str:
+    """SQL for the columns of a series, for `unpacked`: the places of its buckets in the grid, and their values."""
+    return _PACKED.format(first=f"{buckets.first.timestamp():.0f}", width=buckets.bucket_seconds)
 
 
-def points(
-    series: Sequence[asyncpg.Record], buckets: Grid, fill: str, kind: type[P], columns: Sequence[str]
-) -> list[list[P]]:
+def unpacked(row: asyncpg.Record, *columns: str) -> list[Sequence[Any]]:
+    """These columns of a series, a value for each bucket; empty without buckets."""
+    found: list[Sequence[Any]] = []
+    for name in columns:
+        size, letter = _FORMATS[name]
+        values: bytes = row[name] or b""
+        found.append(unpack(f">{len(values) // size}{letter}", values))
+    return found
+
+
+def points(series: Iterable[Sequence[Sequence[Any]]], buckets: Grid, fill: str, kind: type[P]) -> list[list[P]]:
     """The points of each series. There are thousands of them, so they are created without a line of Python for each.
 
-    series   rows with `places`, the places of the buckets in the grid, and an array for each of `columns`
-    kind     the type of a point: constructed from its bucket's start and the columns
+    series   of each, the places of its buckets in the grid, and the columns of their values
+    kind     the type of a point: constructed from its bucket's start, as text, and its values
     """
-    # The starts of all buckets, including those from clocks that are ahead.
-    starts = buckets.starts(max((max(row["places"]) for row in series if row["places"]), default=0) + 1)
     made: list[list[P]] = []
-    for row in series:
-        places = row["places"] or []
-        # array_agg does not guarantee the order of a subquery.
-        order = None if places == sorted(places) else sorted(range(len(places)), key=places.__getitem__)
-        values: list[Sequence[Any]] = [row[column] or () for column in columns]
-        if order is not None:
+    for columns in series:
+        (places, *values), ordered = columns, sorted(columns[0])
+        if ordered != list(places):  # nothing guarantees the order in which PostgreSQL aggregates
+            order = sorted(range(len(places)), key=places.__getitem__)
             values = [[one[index] for index in order] for one in values]
-            places = sorted(places)
-        found: list[P] = list(map(kind, map(starts.__getitem__, places), *values))
+        starts = buckets.texts(ordered[-1] + 1 if ordered else 0)  # with those from clocks that are ahead
+        found: list[P] = list(map(kind, map(starts.__getitem__, ordered), *values))
         if fill == "null":
-            known = dict(zip(places, found, strict=True))
+            known = dict(zip(ordered, found, strict=True))
             found = [
-                known.get(place) or kind(start, *repeat(None, len(columns)))
+                known.get(place) or kind(start, *repeat(None, len(values)))
                 for place, start in enumerate(starts[: buckets.count])
             ]
         made.append(found)

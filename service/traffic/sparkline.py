@@ -23,7 +23,17 @@ from service.http.numbers import plain_json
 from service.http.parameters import After, InterfaceFilter, ServerNames, TagFilter
 from service.http.problems import problems
 from service.traffic.periods import Bucket, Grid, PeriodName, grid
-from service.traffic.series import COLUMNS, Fill, arrays_of, buckets_of, filled, first_of, interval_seconds, points
+from service.traffic.series import (
+    COLUMNS,
+    Fill,
+    buckets_of,
+    filled,
+    first_of,
+    interval_seconds,
+    packed,
+    points,
+    unpacked,
+)
 
 POINTS_AT_ONCE = 4_000  # encoded in the event loop: a few milliseconds' work
 PAGES_AT_ONCE = 2  # pages of the fleet that are read at the same time
@@ -122,7 +132,7 @@ WITH page AS MATERIALIZED (
 ), bucket AS ({buckets})
 SELECT p.servers, p.last_server, f.*
 FROM (SELECT count(*) AS servers, max(server_id) AS last_server FROM page) p LEFT JOIN (
-    SELECT server_id, interface_name, {arrays} FROM bucket GROUP BY 1, 2 ORDER BY 1, 2 LIMIT $3 + 1
+    SELECT server_id, interface_name, {columns} FROM bucket GROUP BY 1, 2 ORDER BY 1, 2 LIMIT $3 + 1
 ) f ON true
 ORDER BY server_id, interface_name
 """
@@ -132,17 +142,17 @@ server_id = ANY (ARRAY(SELECT server_id FROM page)) AND (server_id > $1 OR inter
 _NAMED = "AND server_id = ANY ($4)"
 _TAGGED = " AND linkbeat.is_tagged(server_id, ${place}::text[])"
 _SERIES = {
-    "one": "SELECT {arrays} FROM bucket",
-    "each": "SELECT interface_name, {arrays} FROM bucket GROUP BY 1 ORDER BY 1",
+    "one": "SELECT {columns} FROM bucket",
+    "each": "SELECT interface_name, {columns} FROM bucket GROUP BY 1 ORDER BY 1",
     "sum": """
-        SELECT {arrays}, (SELECT array_agg(DISTINCT interface_name) FROM bucket) AS interfaces FROM (
+        SELECT {columns}, (SELECT array_agg(DISTINCT interface_name) FROM bucket) AS interfaces FROM (
             SELECT start, sum(rx_bytes)::bigint AS rx_bytes, sum(tx_bytes)::bigint AS tx_bytes,
                    sum(rx_bps) AS rx_bps, sum(tx_bps) AS tx_bps, max(interval_ms) AS interval_ms
             FROM bucket GROUP BY 1 ORDER BY 1) AS total
     """,
 }
 
-_COLUMNS = ("rx_bytes", "tx_bytes", "rx_bps", "tx_bps")
+_COLUMNS = ("places", "rx_bytes", "tx_bytes", "rx_bps", "tx_bps")
 
 
 def router(reader: Reader) -> Router:
@@ -179,7 +189,7 @@ def router(reader: Reader) -> Router:
                 _FLEET_PAGE.format(
                     named=(_NAMED if servers else "") + (_TAGGED.format(place=5 if servers else 4) if tags else ""),
                     buckets=buckets_of(buckets, _IN_PAGE, "server_id, interface_name", of_page),
-                    arrays=arrays_of(buckets),
+                    columns=packed(buckets),
                 ),
                 storable(at[0]), None if at[1] is None else storable(at[1]), most, *([servers] if servers else ()),
                 *([tags] if tags else ()),
@@ -200,7 +210,7 @@ def router(reader: Reader) -> Router:
                     msgspec.UNSET if wide is buckets else wide.bucket_seconds,
                 )))
                 for wide, rows in found.items()
-                for row, data in zip(rows, points(rows, wide, fill, Point, _COLUMNS), strict=True)
+                for row, data in zip(rows, _points(rows, wide, fill), strict=True)
             ]  # fmt: skip
             series = [msgspec.Raw(one) for *_, one in sorted(made)]
             return msgspec.json.encode(
@@ -267,8 +277,9 @@ async def of_server(
                 first=first_of(shown),
             ) if linked else None  # fmt: skip
             statement = _ONE_SERVER.format(
-                buckets=buckets_of(shown, where, "interface_name", of_links),
-                series=_SERIES[kind].format(arrays=arrays_of(shown)),
+                # A sum of rates depends on the order in which they are added up, in its last digit.
+                buckets=buckets_of(shown, where, "interface_name", of_links, is_ordered=kind == "sum"),
+                series=_SERIES[kind].format(columns=packed(shown)),
             )
             return await reader.database.fetch(statement, *arguments)
 
@@ -289,7 +300,7 @@ async def of_server(
         return made_of(rows, shown)
 
     def made_of(rows: Sequence[asyncpg.Record], shown: Grid) -> Sparkline | GroupedSparkline:
-        made = points(rows, shown, fill, Point, _COLUMNS)
+        made = _points(rows, shown, fill)
         period = asked.period.name
         if is_grouped:
             series = [
@@ -309,3 +320,7 @@ async def of_server(
         request, ("network", server_id, interface, is_grouped, asked, fill, *linked.mark), read,
         keep_seconds=keep_seconds(asked.bucket_seconds), servers=[server_id], form=form,
     )  # fmt: skip
+
+
+def _points(rows: Sequence[asyncpg.Record], buckets: Grid, fill: str) -> list[list[Point]]:
+    return points((unpacked(row, *_COLUMNS) for row in rows), buckets, fill, Point)
