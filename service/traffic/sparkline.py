@@ -7,6 +7,7 @@ when within its interval the traffic moved.
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 import asyncpg
@@ -279,12 +280,7 @@ async def of_server(
                 shown.period.relation, servers="ARRAY[$1]", interface="NULL" if interface is None else "$2",
                 first=first_of(shown),
             ) if linked else None  # fmt: skip
-            statement = _ONE_SERVER.format(
-                # A sum of rates depends on the order in which they are added up, in its last digit.
-                buckets=buckets_of(shown, where, "interface_name", of_links, is_ordered=kind == "sum"),
-                series=_SERIES[kind].format(columns=packed(shown)),
-            )
-            return await reader.database.fetch(statement, *arguments)
+            return await reader.database.fetch(_statement(kind, where, shown, of_links), *arguments)
 
         rows, shown = await rows_of(asked), asked
         if not rows:
@@ -323,6 +319,15 @@ async def of_server(
         request, ("network", server_id, interface, is_grouped, asked, fill, *linked.mark), read,
         keep_seconds=keep_seconds(asked.bucket_seconds), servers=[server_id], form=form,
     )  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def _statement(kind: str, where: str, buckets: Grid, rows: str | None) -> str:
+    return _ONE_SERVER.format(
+        # A sum of rates depends on the order in which they are added up, in its last digit.
+        buckets=buckets_of(buckets, where, "interface_name", rows, is_ordered=kind == "sum"),
+        series=_SERIES[kind].format(columns=packed(buckets)),
+    )
 
 
 def _points(rows: Sequence[asyncpg.Record], buckets: Grid, fill: str) -> list[list[Point]]:
