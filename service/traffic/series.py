@@ -7,6 +7,7 @@ planning would take longer than reading.
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby, repeat
+from operator import itemgetter
 from struct import unpack
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -155,8 +156,8 @@ def points(series: Iterable[Sequence[Sequence[Any]]], buckets: Grid, fill: str, 
     for columns in series:
         (places, *values), ordered = columns, sorted(columns[0])
         if ordered != list(places):  # nothing guarantees the order in which PostgreSQL aggregates
-            order = sorted(range(len(places)), key=places.__getitem__)
-            values = [[one[index] for index in order] for one in values]
+            in_order = itemgetter(*sorted(range(len(places)), key=places.__getitem__))
+            values = [in_order(one) for one in values]
         starts = buckets.texts(ordered[-1] + 1 if ordered else 0)  # with those from clocks that are ahead
         found: list[P] = list(map(kind, map(starts.__getitem__, ordered), *values))
         if fill == "null":
