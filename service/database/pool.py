@@ -24,6 +24,11 @@ RETRY_AFTER_SECONDS = 2
 READERS = 8  # connections of a pool for reads; where more than two processes share a port, they share twice as many
 LEAST_READERS = 2
 
+# For statements that make series of buckets. Parallel workers cost more to start than they save of some milliseconds.
+# PostgreSQL takes each column of a series for 8 kB and would sort all buckets by series rather than hold so much; at
+# MAX_POINTS a page (service/traffic/sparkline.py) they are a few megabytes.
+_SERIES = {"max_parallel_workers_per_gather": "0", "work_mem": "64MB"}
+
 # What the path to the database, and not the statement, is to blame for.
 UNREACHABLE = (
     OSError,
@@ -102,6 +107,7 @@ class Database:
                 # Left to itself, the server would choose a generic plan from the sixth execution on, which no longer
                 # leaves out the chunks outside a range that comes as an argument.
                 "plan_cache_mode": f"force_{self._plans}_plan",
+                **(_SERIES if self._plans == "generic" else {}),
             },
         )
         return self

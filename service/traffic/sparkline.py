@@ -136,13 +136,18 @@ WITH page AS MATERIALIZED (
 )
 SELECT p.servers, p.last_server, f.*
 FROM (SELECT count(*) AS servers, max(server_id) AS last_server FROM page) p
-LEFT JOIN (SELECT * FROM series ORDER BY 1, 2 LIMIT $3 + 1) f ON true
+LEFT JOIN (
+    SELECT * FROM series WHERE server_id IN (SELECT server_id FROM page) ORDER BY 1, 2 LIMIT $3 + 1
+) f ON true
 ORDER BY server_id, interface_name
 """
 # Within coalesce, OR does not become two scans of an index, each of nearly all rows of these servers.
 _IN_PAGE = """
 server_id = ANY (ARRAY(SELECT server_id FROM page)) AND coalesce(server_id > $1 OR interface_name > $2, false)
 """
+# Where the page has the whole fleet, buckets are found by time alone: by server, PostgreSQL would read all minutes of a
+# day in the index in order to find those of the last hour.
+_WHOLE = "true"
 _NAMED = "AND server_id = ANY ($4)"
 _TAGGED = " AND linkbeat.is_tagged(server_id, ${place}::text[])"
 _SERIES = {
@@ -162,6 +167,8 @@ _COLUMNS = ("places", "rx_bytes", "tx_bytes", "rx_bps", "tx_bps")
 def router(reader: Reader) -> Router:
     """GET /metrics/sparkline/network and /metrics/sparkline/{server_id}/network."""
     pages = asyncio.Semaphore(PAGES_AT_ONCE)
+    # Servers of the fleet, if the last page without a filter had all of them. Where it is wrong, a page costs more.
+    size: int | None = None
 
     @get("/network", summary="Network sparklines of the fleet", responses=problems(401, 422, 503) | NOT_MODIFIED)
     async def fleet(
@@ -185,6 +192,9 @@ def router(reader: Reader) -> Router:
                 return await read_page()
 
         async def read_page() -> bytes:
+            nonlocal size
+            is_first = after is None and not servers and not tags
+            where = _WHOLE if is_first and size is not None and size < most else _IN_PAGE
             of_page = linked.rows_of_all(
                 buckets.period.relation, ", ".join(("bucket", "server_id", "interface_name", *COLUMNS)),
                 servers="SELECT server_id FROM page", first=first_of(buckets),
@@ -192,17 +202,20 @@ def router(reader: Reader) -> Router:
             rows = await reader.database.fetch(
                 _FLEET_PAGE.format(
                     named=(_NAMED if servers else "") + (_TAGGED.format(place=5 if servers else 4) if tags else ""),
-                    buckets=buckets_of(buckets, _IN_PAGE, "server_id, interface_name", of_page),
+                    buckets=buckets_of(buckets, where, "server_id, interface_name", of_page),
                     columns=packed(buckets),
                 ),
                 storable(at[0]), None if at[1] is None else storable(at[1]), most, *([servers] if servers else ()),
                 *([tags] if tags else ()),
             )  # fmt: skip
+            counted = rows[0]["servers"]
+            if is_first and (counted < most or (size is not None and counted > size)):
+                size = counted if counted < most else None
             found = [row for row in rows if row["server_id"] is not None]
             following = None
             if len(found) > most:
                 following = cursor.write(found[most - 1]["server_id"], found[most - 1]["interface_name"])
-            elif rows[0]["servers"] == most:
+            elif counted == most:
                 following = cursor.write(rows[0]["last_server"], None)
             return await beside(encoded, await filled(reader.database, buckets, found[:most], linked), following)
 

@@ -135,6 +135,28 @@ async def test_an_interface_is_found_by_whatever_the_kernel_calls_it(service: Cl
     assert sum(point["rx_bytes"] for point in (await spark(service, interface="br-ünï 0+&*"))["data"]) == 9
 
 
+async def test_the_fleet_is_the_same_once_its_size_is_known(service: Client) -> None:
+    async def fleet(limit: int) -> list[dict[str, Any]]:  # another limit is another response in the cache
+        answer = await service.get("/metrics/sparkline/network", limit=limit)
+        found: list[dict[str, Any]] = answer["series"]
+        return found
+
+    for server in ("nas", "pi"):
+        for minute in (2, 1):
+            at = NOW - timedelta(minutes=minute)
+            await service.post(heartbeat(server, at=at, eth0=(5_000 - minute, 10), wlan0=(7_000 - minute, 3)))
+    first = await fleet(1_000)
+
+    assert [(one["server_id"], one["interface"]) for one in first] == [*product(("nas", "pi"), ("eth0", "wlan0"))]
+    assert await fleet(999) == first
+    assert await fleet(2) == first[:2]
+    assert await fleet(998) == first
+    await service.post(heartbeat("another", at=NOW - timedelta(minutes=1), eth0=(0, 0)))
+    assert [one["server_id"] for one in await fleet(997)] == ["another", "nas", "nas", "pi", "pi"]
+    assert [one["server_id"] for one in await fleet(3)] == ["another", "nas", "nas"]
+    assert (await fleet(996))[1:] == first
+
+
 async def test_an_unknown_server_is_404(service: Client) -> None:
     for query in ({}, {"interface": "eth0"}, {"group_by": "interface"}, {"fill": "null"}):
         answer = await service.http.get("/api/v1/metrics/sparkline/nobody/network", params=query)
