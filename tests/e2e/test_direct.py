@@ -1,6 +1,7 @@
 """Heartbeats that arrive whole, which have no task (service/ingest/direct.py), beside those in pieces, which do."""
 
 import json
+import re
 import time
 from typing import Any
 
@@ -75,7 +76,8 @@ def test_a_heartbeat_is_answered_alike_in_one_piece_and_in_two(
     assert whole.headers.keys() == pieces.headers.keys()
     assert whole.headers["content-type"] == pieces.headers["content-type"]
     assert int(whole.headers["content-length"]) == len(whole.body)
-    bodies = [json.loads(one.body) for one in (whole, pieces)]
+    # The service's clock, which an error may name, goes on between the two.
+    bodies = [json.loads(re.sub(rb"clock, [-:0-9TZ]+", b"clock", one.body)) for one in (whole, pieces)]
     for one in bodies:
         one.pop("server_time", None)
         one.pop("server_registered", None)
