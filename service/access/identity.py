@@ -172,9 +172,9 @@ class Identity:
             return None
         token, is_agents = sent[0]
         fingerprint = hash((peer, token))
-        if is_agents or fingerprint not in self._known_good:
+        if is_agents or fingerprint not in self._known_good or not self._tokens.is_newer(MAX_AGE_SECONDS):
             return None
-        caller = self._cached(token, peer)
+        caller = self._known(token, None, peer)
         if caller is None or wanted not in MAY[caller.kind] or self._has_too_many(caller):
             return None
         limit = self._limits.get(caller.kind)
@@ -184,15 +184,6 @@ class Identity:
         self._enter(caller)
         return caller
 
-    def _cached(self, token: bytes, peer: str) -> Caller | None:
-        """The caller with this token, as far as that is known without a query."""
-        if compare_digest(token, self._key):
-            return Caller("key", "", None, None, peer)
-        if not (Tokens.is_well_formed(token) and self._tokens.is_newer(MAX_AGE_SECONDS)):
-            return None
-        found = self._tokens.find(token)
-        return Caller(found.kind, found.token_id, found.server_id, None, peer) if found else None
-
     def _has_too_many(self, caller: Caller) -> bool:
         """Whether as many requests with this token are in progress as may be."""
         most = IN_FLIGHT.get(caller.kind)
@@ -200,15 +191,12 @@ class Identity:
 
     def _enter(self, caller: Caller) -> None:
         """Counts the request. Raises Problem (429) if too many requests with this token are in progress."""
-        most = IN_FLIGHT.get(caller.kind)
-        if most is None:
-            return
-        key = (caller.kind, caller.key)
-        under_way = self._in_flight.get(key, 0)
-        if under_way >= most:
-            raise _too_many(f"{most} requests with this token are already in progress", 1)
-        self._in_flight[key] = under_way + 1
-        caller.is_counted = True
+        if self._has_too_many(caller):
+            raise _too_many(f"{IN_FLIGHT[caller.kind]} requests with this token are already in progress", 1)
+        if caller.kind in IN_FLIGHT:
+            key = (caller.kind, caller.key)
+            self._in_flight[key] = self._in_flight.get(key, 0) + 1
+            caller.is_counted = True
 
     def leave(self, caller: Caller) -> None:
         """Undoes the count of `admit`, after the response has been sent."""
@@ -386,19 +374,21 @@ class Identity:
     async def _verified(self, token: bytes, guid: str | None, peer: str, *, is_agents: bool) -> Caller | None:
         if is_agents and guid is None:
             return None
-        agents_guid = guid if is_agents else None
+        # The fleet key is valid while the database is away, whatever it looks like.
+        if Tokens.is_well_formed(token) and not compare_digest(token, self._key):
+            await self._tokens.refresh_if_older(MAX_AGE_SECONDS)
+        return self._known(token, guid if is_agents else None, peer)
+
+    def _known(self, token: bytes, guid: str | None, peer: str) -> Caller | None:
+        """The caller with this token, by the cache; `guid`: of the machine that X-Agent-Token came with."""
         if compare_digest(token, self._key):
-            return Caller("key", "", None, agents_guid, peer)
-        if not Tokens.is_well_formed(token):
-            return None
-        tokens = self._tokens
-        await tokens.refresh_if_older(MAX_AGE_SECONDS)
-        found = tokens.find(token)
+            return Caller("key", "", None, guid, peer)
+        found = self._tokens.find(token) if Tokens.is_well_formed(token) else None
         if found is None:
             return None
-        if agents_guid is not None:
-            self._check_guid(tokens, found, agents_guid)
-        return Caller(found.kind, found.token_id, found.server_id, agents_guid, peer)
+        if guid is not None:
+            self._check_guid(self._tokens, found, guid)
+        return Caller(found.kind, found.token_id, found.server_id, guid, peer)
 
     @staticmethod
     def _check_guid(tokens: Tokens, token: Token, guid: str) -> None:

@@ -28,13 +28,6 @@ class Budget:
         self.of_sender: dict[Hashable, int] = {}  # large bodies only
         self.rates = RateLimiter(large_bytes_per_minute)
 
-    def take_small(self, size: int) -> bool:
-        """Takes a small body that has arrived, if there is room: what Held does where nothing has to be awaited."""
-        if self.small_bytes + size > ALL_SMALL_BYTES:
-            return False
-        self.small_bytes += size
-        return True
-
 
 class Held:
     """The share of the budget that one request holds, until `release`.

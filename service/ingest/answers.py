@@ -7,10 +7,12 @@ from typing import NamedTuple
 
 import msgspec
 
+from service.access.identity import Caller
 from service.http.body import ACCEPTED
 from service.http.errors import MEDIA_TYPE, PRIVATE, Problem
 from service.http.log_limit import limited
 from service.ingest.batch import Stored
+from service.ingest.heartbeat import decode_heartbeat
 from service.metrics import Metrics
 from service.wire import AgentConfig, Heartbeat
 
@@ -66,10 +68,13 @@ def refusal(raised: BaseException, path: str, metrics: Metrics) -> Refusal:
     return Refusal(raised.status, ((b"content-type", MEDIA_TYPE.encode()), ACCEPTED, *PRIVATE, *named), raised.body())
 
 
-def by_own_id(heartbeat: Heartbeat, aliases: Mapping[str, str]) -> Heartbeat:
-    """The heartbeat as the server's whose alias it has."""
-    own = aliases.get(heartbeat.server_id)
-    return heartbeat if own is None else msgspec.structs.replace(heartbeat, server_id=own)
+def reported(body: bytes, caller: Caller, *, now: datetime, oldest: timedelta, aliases: Mapping[str, str]) -> Heartbeat:
+    """The heartbeat in a body, as the server's whose alias it has. Raises Problem: invalid, or 403 to this caller."""
+    heartbeat = decode_heartbeat(body, now=now, oldest=oldest)
+    if own := aliases.get(heartbeat.server_id):
+        heartbeat = msgspec.structs.replace(heartbeat, server_id=own)
+    caller.check_report(heartbeat, aliases)
+    return heartbeat
 
 
 def skew_ms(time: datetime | None, now: datetime) -> int | None:

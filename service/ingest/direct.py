@@ -5,7 +5,6 @@ or compressed, a token that is not cached, the first requests after the start) i
 """
 
 import logging
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from time import perf_counter
 from typing import Any
@@ -15,15 +14,14 @@ from litestar.types import Scope
 from service.access.identity import Caller, Identity
 from service.database.series_links import SeriesLinks
 from service.http.body import JSON_TYPES, content
-from service.http.budget import SMALL_BYTES, Budget
+from service.http.budget import SMALL_BYTES, Budget, Held
 from service.http.errors import Problem
 from service.http.log_limit import limited
 from service.http.protocol import Exchange
 from service.ingest.agent_config import Configurations
-from service.ingest.answers import HEADERS, Refusal, by_own_id, encoded, refusal, skew_ms
+from service.ingest.answers import HEADERS, Refusal, encoded, refusal, reported, skew_ms
 from service.ingest.batch import Pending, Stored
 from service.ingest.commit import Ingest
-from service.ingest.heartbeat import decode_heartbeat
 from service.metrics import Metrics
 
 
@@ -54,27 +52,24 @@ class DirectHeartbeats:
     def begin(self, scope: Scope, body: bytes, exchange: Exchange) -> bool:
         """Whether the request is taken on: `exchange` will then be answered."""
         started = perf_counter()
-        size = len(body)
-        if size > SMALL_BYTES or not (self._configurations.are_known and self._links.are_known):
+        if len(body) > SMALL_BYTES or not (self._configurations.are_known and self._links.are_known):
             return False
+        held = Held(self._budget, None, is_limited=False)  # a small body counts toward no sender
         try:
             _, is_gzip = content(scope, JSON_TYPES)
+            if is_gzip:
+                return False
+            held.grow(len(body))
         except Problem:
-            return False
-        if is_gzip or not self._budget.take_small(size):
             return False
         caller = self._identity.admit_cached(scope, "ingest")
         if caller is None:
-            self._budget.small_bytes -= size
+            held.release()
             return False
-        reply = _Reply(self, exchange, caller, size, started)
+        reply = _Reply(self, exchange, caller, held, started)
         try:
             now = datetime.now(UTC)
-            heartbeat = decode_heartbeat(body, now=now, oldest=self._oldest)
-            aliases: Mapping[str, str] = self._links.aliases
-            if aliases:
-                heartbeat = by_own_id(heartbeat, aliases)
-            caller.check_report(heartbeat, aliases)
+            heartbeat = reported(body, caller, now=now, oldest=self._oldest, aliases=self._links.aliases)
             time = heartbeat.timestamp
             reply.server_id = heartbeat.server_id
             reply.pending = self._ingest.put(heartbeat, time or now, reply, skew_ms=skew_ms(time, now))
@@ -95,7 +90,7 @@ class DirectHeartbeats:
 
     def release(self, reply: "_Reply") -> None:
         """Gives back what the request held."""
-        self._budget.small_bytes -= reply.size
+        reply.held.release()
         if reply.caller.is_counted:
             self._identity.leave(reply.caller)
         if reply.pending is not None:
@@ -109,14 +104,14 @@ class DirectHeartbeats:
 class _Reply:
     """What Pending waits with: the place of a future, but the response is written as soon as the result is there."""
 
-    __slots__ = ("_is_done", "_route", "caller", "exchange", "pending", "server_id", "size", "started")
+    __slots__ = ("_is_done", "_route", "caller", "exchange", "held", "pending", "server_id", "started")
 
-    def __init__(self, route: DirectHeartbeats, exchange: Exchange, caller: Caller, size: int, started: float) -> None:
+    def __init__(self, route: DirectHeartbeats, exchange: Exchange, caller: Caller, held: Held, started: float) -> None:
         self._route = route
         self._is_done = False
         self.exchange = exchange
         self.caller = caller
-        self.size = size
+        self.held = held
         self.started = started
         self.server_id = ""
         self.pending: Pending | None = None

@@ -19,9 +19,9 @@ from service.http.body import JSON_TYPES, content, read
 from service.http.budget import SMALL_BYTES, Budget, Held
 from service.http.errors import FieldError, Problem
 from service.ingest.agent_config import Configurations
-from service.ingest.answers import HEADERS, by_own_id, encoded, refusal, skew_ms
+from service.ingest.answers import HEADERS, encoded, refusal, reported, skew_ms
 from service.ingest.commit import Ingest
-from service.ingest.heartbeat import decode_heartbeat, split_batch
+from service.ingest.heartbeat import split_batch
 from service.metrics import Metrics
 from service.wire import Heartbeat
 
@@ -72,19 +72,15 @@ def routes(
         started = perf_counter()
         _, is_gzip = content(scope, JSON_TYPES)
         body = await read(scope, receive, MAX_HEARTBEAT_BYTES, is_gzip=is_gzip, held=held)
-        now = datetime.now(UTC)
-        heartbeat = decode_heartbeat(body, now=now, oldest=oldest)
-        configs = configurations
-        if not (configs.are_known and links.are_known):
-            await configs.refresh()
+        if not (configurations.are_known and links.are_known):
+            await configurations.refresh()
             await links.refresh()
-        if links.aliases:
-            heartbeat = by_own_id(heartbeat, links.aliases)
-        caller.check_report(heartbeat, links.aliases)
+        now = datetime.now(UTC)
+        heartbeat = reported(body, caller, now=now, oldest=oldest, aliases=links.aliases)
         time = heartbeat.timestamp
         stored = await ingest.store(heartbeat, time or now, skew_ms=skew_ms(time, now))
         metrics.ingest_seconds.observe(perf_counter() - started)
-        return encoded(stored, configs.of(heartbeat.server_id))
+        return encoded(stored, configurations.of(heartbeat.server_id))
 
     async def many(scope: Scope, receive: Receive, caller: Caller, held: Held) -> bytes:
         media_type, is_gzip = content(scope, JSON_TYPES | _LINES_TYPES)
@@ -119,8 +115,7 @@ async def _store_batch(
     decoded = 0
     for index, record in enumerate(records):
         try:
-            heartbeat = by_own_id(decode_heartbeat(bytes(record), now=now, oldest=oldest), aliases)
-            caller.check_report(heartbeat, aliases)
+            heartbeat = reported(bytes(record), caller, now=now, oldest=oldest, aliases=aliases)
             accepted.append((index, heartbeat))
             decoded += len(record)
             if decoded >= DECODED_AT_ONCE:
