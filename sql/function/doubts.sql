@@ -13,15 +13,20 @@ RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN grown > 0 AND base_ms > 0 AND level >= 3 * grown::numeric
    AND level::double precision <= 1.5::double precision * grown / base_ms * in_all;
 
--- Whether a row's octets, in doubt by themselves, grew in its packets: a counter that began again counts whole packets, and none is
--- larger than 64 KiB. Readings that are wrong in different ways grow by anything. Where packets are in doubt too, or are not
--- counted, they say nothing.
-CREATE OR REPLACE FUNCTION linkbeat.grew_in_packets(m network_interface_metrics, direction integer) RETURNS boolean
-LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+-- Whether octets that are in doubt by themselves grew in packets in the row `base`: a counter that began again counts whole
+-- packets, and none is larger than 64 KiB. Readings that are wrong in different ways grow by anything. Where packets are in
+-- doubt too, or are not counted, they say nothing. Asks the stored row: a server's newest state has no deltas of packets.
+CREATE OR REPLACE FUNCTION linkbeat.grew_in_packets(
+    base network_interface_metrics, of_server text, of_interface text, direction integer
+) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    RETURN m.old_levels[direction] IS NULL OR m.old_levels[direction + 2] IS NOT NULL
-        OR CASE direction WHEN 1 THEN coalesce(m.rx_packets, 0) = 0 OR m.rx_bytes_delta / 65536 <= m.rx_packets_delta
-                          ELSE coalesce(m.tx_packets, 0) = 0 OR m.tx_bytes_delta / 65536 <= m.tx_packets_delta END;
+    RETURN base.old_levels[direction] IS NULL OR base.old_levels[direction + 2] IS NOT NULL
+        OR coalesce(CASE direction WHEN 1 THEN base.rx_packets ELSE base.tx_packets END, 0) = 0
+        OR coalesce((
+            SELECT CASE direction WHEN 1 THEN r.rx_bytes_delta / 65536 <= r.rx_packets_delta
+                                  ELSE r.tx_bytes_delta / 65536 <= r.tx_packets_delta END
+            FROM network_interface_metrics r
+            WHERE r.server_id = of_server AND r.interface_name = of_interface AND r.time = base.time), false);
 END $$;
 
 -- Whether octets that are in doubt grow at no more than twice the rate of the row before, which was not the only one since

@@ -235,6 +235,25 @@ async def test_octets_that_grow_by_more_than_their_packets_have_not_begun_again(
     )
 
 
+async def test_octets_that_began_again_by_themselves_in_their_packets_end_the_doubt(
+    service: Client, database: asyncpg.Connection
+) -> None:
+    """After little history: only the row before the next fall tells that they count on from where they are."""
+    readings = [
+        Reading(0, 9_000_000_000_000, 100_000_000, 100_000, 100_000),
+        Reading(105, 4_000_000_000, 200_000_000, 5_600_000, 200_000),
+        Reading(135, 5_400_000_000, 230_000_000, 7_200_000, 230_000),
+        Reading(327, 420_000, 140_000, 420, 140),
+        Reading(600, 12_200_000_000, 600_000_000, 13_500_000, 600_000),
+    ]
+
+    await check(
+        service,
+        database,
+        {"again": (readings, [FIRST, DIP, (1_400_000_000, "normal"), GLITCH, (6_800_000_000, "gap")])},
+    )
+
+
 async def test_a_reading_from_two_to_the_63_on_is_undone_by_the_next(
     service: Client, database: asyncpg.Connection
 ) -> None:
