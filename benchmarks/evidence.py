@@ -4,7 +4,7 @@ Plain heartbeats take turns with those of which a part is of another form (--for
   resets    one in eight counts from 0 again
   reboots   the same, with another boot_id (the database alone)
   glitches  one in eight reports zeros, and the next one is back: two heartbeats
-  late      every other one arrives after the next one (the database alone)
+  late      every other one arrives after the next one
 Such a heartbeat is charged with all that heartbeats cost more then, although those after it, which may be the old
 counters' still, cost a part of that. First the whole way of a heartbeat: the processor time of service and database,
 loaded by wrk. Then the database alone: the process that serves one connection, given batches of 100. With --tree, other
@@ -37,6 +37,13 @@ from service.ingest.heartbeat import decode_heartbeat
 ONE_IN = 8
 # What share of the heartbeats is of the form.
 FORMS = {"resets": 1 / ONE_IN, "reboots": 1 / ONE_IN, "glitches": 2 / ONE_IN, "late": 1 / 2}
+# What heartbeats.lua is told, of the forms that are measured the whole way: always, and of those that are not plain.
+LOADS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
+    "resets": ({}, {"BENCH_RESETS_ONE_IN": str(ONE_IN)}),
+    "glitches": ({}, {"BENCH_GLITCHES_ONE_IN": str(ONE_IN)}),
+    # With less between two heartbeats of a server than there is in fact: none is ahead of the service's clock.
+    "late": ({"BENCH_STEP_MS": "50"}, {"BENCH_LATE": "1"}),
+}
 SERVERS, INTERFACES = 100, 4  # of the database alone
 WARM_ROUNDS = 8  # plans are made, and the first resets of all are over
 _STEP = timedelta(seconds=30)
@@ -83,7 +90,7 @@ def main() -> int:
 
 def _measure(server: str, given: argparse.Namespace) -> None:
     form = given.form
-    if given.turns and form in ("resets", "glitches"):
+    if given.turns and form in LOADS:
         _report("service and database", form, *_whole_way(server, form, given.turns, given.seconds))
     with database(server) as plain, database(server) as other:
         _report("database alone", form, *asyncio.run(_database_alone(plain, other, given.rounds, form)))
@@ -107,8 +114,9 @@ def _whole_way(server: str, form: str, turns: int, seconds: int) -> tuple[list[f
             with running(server) as linkbeat:
                 # Each server reports once a second or oftener here. With the usual interval of 30 seconds, each reset
                 # would fall into the doubts of the one before it, and be judged by rules of their own.
-                mixed = {f"BENCH_{form.upper()}_ONE_IN": str(ONE_IN)} if is_mixed else {}
-                one = ingested(linkbeat, seconds, SERVERS_KNOWN, script=str(_SCRIPT), BENCH_INTERVAL="1", **mixed)
+                always, mixed = LOADS[form]
+                load = {"BENCH_INTERVAL": "1"} | always | (mixed if is_mixed else {})
+                one = ingested(linkbeat, seconds, SERVERS_KNOWN, script=str(_SCRIPT), **load)
             assert one.cpu_us is not None, "the database's server is not on this machine"
             print(f"    {f'with {form}' if is_mixed else 'plain':<16}{one}", flush=True)
             costs[is_mixed].append(one.cpu_us)

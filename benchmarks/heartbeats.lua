@@ -1,10 +1,13 @@
--- One heartbeat a request: 4 interfaces and 3 host values, counters that grow, the receiver's clock for its time.
+-- One heartbeat a request: 4 interfaces and 3 host values, counters that grow, the receiver's clock for its time unless
+-- BENCH_STEP_MS is set.
 --   BENCH_PATH      where it is posted
 --   BENCH_WIRE      json: Linkbeat's own; influx: line protocol, a line for each interface and one for the host
 --   BENCH_SERVERS   how many servers report, half of them by each thread
 --   BENCH_INTERVAL  the interval that heartbeats report, in seconds; empty: none
 --   BENCH_RESETS_ONE_IN    of so many heartbeats of a server, the counters of one begin again; empty: none
 --   BENCH_GLITCHES_ONE_IN  of so many, one reports zeros, after which the counters go on; empty: none
+--   BENCH_STEP_MS   heartbeats say their time, a server's this many milliseconds apart from the start on (json)
+--   BENCH_LATE      every other heartbeat of a server arrives after the next one, with BENCH_STEP_MS; empty: none
 dofile("report.lua")
 
 local path, wire = os.getenv("BENCH_PATH"), os.getenv("BENCH_WIRE")
@@ -20,13 +23,16 @@ local sent = 0
 local resets_one_in = tonumber(os.getenv("BENCH_RESETS_ONE_IN") or "")
 local glitches_one_in = tonumber(os.getenv("BENCH_GLITCHES_ONE_IN") or "")
 local interval = tonumber(os.getenv("BENCH_INTERVAL") or "")
+local step_ms, started = tonumber(os.getenv("BENCH_STEP_MS") or ""), os.time()
+local is_late = (os.getenv("BENCH_LATE") or "") ~= ""
 local zeros = {}  -- of each server, the request before its counters began again
 
 local formats = {
     json = {
         interface = '{"name":"%s","rx_bytes":%d,"tx_bytes":%d,"rx_packets":%d,"tx_packets":%d,"is_up":true}',
         heartbeat = '{"server_id":"%s","hostname":"%s.local","boot_id":"5f1c8a52-6f6d-4c8e-9a51-7f0d0d4c9b11",' ..
-            (interval and string.format('"interval_seconds":%d,', interval) or "") .. '"metrics":{"cpu_percent":%.1f,' ..
+            (interval and string.format('"interval_seconds":%d,', interval) or "") ..
+            (step_ms and '"timestamp":"%s",' or "%s") .. '"metrics":{"cpu_percent":%.1f,' ..
             '"memory_percent":45.2,"disk_percent":60.0},"network_interfaces":[%s]}',
     },
     influx = {
@@ -50,6 +56,15 @@ function request()
             octets, packets, sent = 0, 0, sent - zeros[place]
         end
     end
+    if is_late and round > 0 then
+        local moved = round % 2 == 1 and 1 or -1
+        round, sent = round + moved, sent + moved * servers
+    end
+    local moment = ""
+    if step_ms then
+        local ms = round * step_ms
+        moment = os.date("!%Y-%m-%dT%H:%M:%S", started + math.floor(ms / 1000)) .. string.format(".%03dZ", ms % 1000)
+    end
     local cpu, interfaces = math.random() * 100, {}
     for i, name in ipairs(names) do
         local rx = is_zero and 0 or octets + sent * 100 * i + math.random(90)
@@ -62,7 +77,7 @@ function request()
     end
     if wire == "json" then
         return wrk.format("POST", path, headers,
-            string.format(format.heartbeat, server, server, cpu, table.concat(interfaces, ",")))
+            string.format(format.heartbeat, server, server, moment, cpu, table.concat(interfaces, ",")))
     end
     return wrk.format("POST", path, headers,
         string.format(format.heartbeat, server, cpu, table.concat(interfaces, "\n")))

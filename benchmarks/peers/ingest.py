@@ -74,7 +74,7 @@ def ingested(
         instance.base,
         CONNECTIONS,
         WARM_UP_SECONDS,
-        **environment | {"BENCH_RESETS_ONE_IN": "", "BENCH_GLITCHES_ONE_IN": ""},
+        **environment | {"BENCH_RESETS_ONE_IN": "", "BENCH_GLITCHES_ONE_IN": "", "BENCH_LATE": ""},
     )
     stored, before = instance.stored(), instance.cpu_seconds()
     result = wrk(script, instance.base, CONNECTIONS, seconds, **environment)

@@ -53,6 +53,9 @@ BEGIN
     IF boot_was = of_boot THEN
         had.last_seen := greatest(had.last_seen, was_seen);
     END IF;
+    IF NOT is_live AND moment BETWEEN had.first_seen AND had.last_seen THEN
+        RETURN;  -- a replay from within its span changes nothing
+    END IF;
     INSERT INTO server_boots AS b (server_id, boot, boot_id, first_seen, last_seen, arrived_at, is_reboot)
     VALUES (of_server, of_boot, of_boot_id, moment, moment, CASE WHEN is_live THEN statement_timestamp() END,
             linkbeat.is_uuid_boot(of_boot) OR linkbeat.is_reboot(of_server, of_boot, moment))

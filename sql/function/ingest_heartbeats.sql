@@ -23,7 +23,7 @@
 --
 -- One statement does the usual work: samples newer than anything stored. Those whose counters plainly grew are judged
 -- within it; of the others judge_newest says what they prove. What is left is rare, and each kind of it has a function of
--- its own: repair_new, track_boot, fold_interfaces.
+-- its own: mark_glitches, repair_new, track_boot, fold_interfaces.
 CREATE OR REPLACE FUNCTION linkbeat.ingest_heartbeats(
     beat_servers text[], beat_times timestamptz[], beat_boots bigint[], beat_intervals float8[], beat_hostnames text[],
     beat_guids text[], beat_boot_ids text[], beat_agent_versions text[], beat_statuses text[], beat_primaries text[],
@@ -57,6 +57,8 @@ DECLARE
     seen_was  timestamptz[];
     live_was  timestamptz[];
     odd       integer[];
+    back      integer[];
+    back_from timestamptz[];
     folding   integer[];
     outdated  boolean;
 BEGIN
@@ -116,16 +118,20 @@ BEGIN
         -- Of a server with few interfaces, a search in its array costs less.
         SELECT b.place, s.name, s.state FROM beat b, LATERAL linkbeat.states_of(b.interface_names, b.interfaces) AS s
         WHERE b.is_newest AND b.known > 64
+        UNION ALL
+        SELECT l.place, l.name, l.state FROM linkbeat.samples_before(
+            (SELECT array_agg(place) FROM beat WHERE NOT is_newest), beat_servers, beat_times, sample_beats, sample_names) AS l
     ), settled AS MATERIALIZED (
         -- What OFFSET 0 ends is worked out once; without it the planner would put it into each expression above.
         SELECT place, ordinal, name, server_id, time, boot, interval_ms, elapsed_ms, is_newest, is_new, is_folded, known,
                rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_dropped, tx_dropped, is_up, kind,
-               stacked_on, speed_mbps, operstate, ifindex, is_lowest, carrier_changes, os_name, was_first_seen,
+               stacked_on, speed_mbps, operstate, ifindex, is_lowest, carrier_changes, os_name, was_time, was_first_seen,
                NOT is_new AND (rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_dropped, tx_dropped, is_up)
                               IS DISTINCT FROM
                               (was_rx_bytes, was_tx_bytes, was_rx_packets, was_tx_packets, was_rx_errors, was_tx_errors,
                                was_rx_dropped, was_tx_dropped, was_up) AS is_conflict,
                is_plain OR (judged).time IS NOT NULL AS is_settled,
+               (judged).old_levels = '{}' AS shows_glitch,
                -- Of one boot: with the device, the kernel's counter begins again.
                CASE WHEN carrier_changes > was_carrier_changes AND boot IS NOT DISTINCT FROM was_boot
                     THEN carrier_changes - was_carrier_changes - (is_up <> was_up)::integer END AS unseen_changes,
@@ -148,7 +154,7 @@ BEGIN
                                                    (previous).tx_bytes_delta, (previous).elapsed_ms,
                                                    linkbeat.in_all_ms(doubted, time, elapsed_ms))
                     THEN '{}' END AS levels,
-               CASE WHEN NOT is_plain THEN (judged).old_levels WHEN doubts IS NOT NULL THEN nullif(doubts, '{}')
+               CASE WHEN NOT is_plain THEN nullif((judged).old_levels, '{}') WHEN doubts IS NOT NULL THEN nullif(doubts, '{}')
                     WHEN NOT is_reboot THEN was_old_levels END AS old_levels,
                CASE WHEN NOT is_plain THEN (judged).doubted_since WHEN doubts = was_old_levels AND NOT is_from_zero THEN was_doubted_since
                     WHEN doubts IS NOT NULL THEN linkbeat.in_doubt_since(doubts, was_doubted_since, CASE WHEN is_from_zero THEN time END)
@@ -203,7 +209,7 @@ BEGIN
                                         was_old_levels, linkbeat.is_in_doubt(doubted, time, interval_ms),
                                         (previous).delta_kind IN ('normal', 'gap') AND (previous).elapsed_ms > 0,
                                         (previous).elapsed_ms, linkbeat.elapsed_ms(was_time, time),
-                                        (previous).rx_bytes_delta, (previous).tx_bytes_delta, doubted, interval_ms, server_id, name,
+                                        (previous).rx_bytes_delta, (previous).tx_bytes_delta, doubted, was_time, interval_ms, server_id, name,
                                         was_rx_bytes, was_tx_bytes, was_rx_packets, was_tx_packets, was_rx_errors,
                                         was_tx_errors, was_rx_dropped, was_tx_dropped,
                                         rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_dropped, tx_dropped)
@@ -235,8 +241,8 @@ BEGIN
                     SELECT n.*, b.server_id, b.time, b.boot, b.interval_ms, b.is_newest, b.known,
                            b.uptime_seconds, b.primary_interface,
                            CASE WHEN b.known = 0 AND b.last_seen = '-infinity' THEN NULL
-                                WHEN n.state IS DISTINCT FROM NULL THEN n.state
-                                WHEN b.is_newest AND b.known <= 64 AND n.name = ANY (b.interface_names)
+                                WHEN NOT b.is_newest OR n.state IS DISTINCT FROM NULL THEN n.state
+                                WHEN b.known <= 64 AND n.name = ANY (b.interface_names)
                                 THEN b.interfaces[array_position(b.interface_names, n.name)]
                                 ELSE linkbeat.sample_before(b.server_id, n.name, b.time) END AS previous
                     FROM (
@@ -318,13 +324,14 @@ BEGIN
                            WHERE c.remembered IS DISTINCT FROM b.known OFFSET 0) AS r ON true
         WHERE s.server_id = b.server_id AND b.is_newest
     )
-    SELECT s.duplicate, s.conflict, s.odd, b.beats, b.outdated, b.late, b.booted, b.boots_was, b.seen_was, b.live_was,
+    SELECT s.duplicate, s.conflict, s.odd, s.back, s.back_from, b.beats, b.outdated, b.late, b.booted, b.boots_was, b.seen_was, b.live_was,
            s.folded || (SELECT array_agg(place) FROM current WHERE more > series_budget)
-    INTO duplicate, conflict, odd, beats, outdated, late, booted, boots_was, seen_was, live_was, folding
+    INTO duplicate, conflict, odd, back, back_from, beats, outdated, late, booted, boots_was, seen_was, live_was, folding
     FROM (
         SELECT array_agg(place) FILTER (WHERE NOT is_new) AS duplicate,
                array_agg(place) FILTER (WHERE is_conflict) AS conflict,
                array_agg(ordinal) FILTER (WHERE is_new AND NOT (is_settled AND is_newest)) AS odd,
+               array_agg(ordinal) FILTER (WHERE shows_glitch) AS back, array_agg(was_time) FILTER (WHERE shows_glitch) AS back_from,
                array_agg(place) FILTER (WHERE is_new AND is_folded) AS folded
         FROM settled
     ) s, (
@@ -382,6 +389,10 @@ BEGIN
             boot_was, was_seen, was_live)
         FROM unnest(booted, boots_was, seen_was, live_was) AS b(p, boot_was, was_seen, was_live)
         WHERE p <> ALL (coalesce(duplicate, '{}'));
+    END IF;
+    IF back IS NOT NULL THEN
+        PERFORM linkbeat.mark_glitches(array_agg(beat_servers[sample_beats[o]]), array_agg(sample_names[o]), array_agg(moment))
+        FROM unnest(back, back_from) AS b(o, moment);
     END IF;
     IF odd IS NOT NULL THEN
         PERFORM linkbeat.repair_new(

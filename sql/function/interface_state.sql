@@ -17,6 +17,28 @@ BEGIN
     RETURN linkbeat.as_state(linkbeat.with_counters(stored));
 END $$;
 
+-- The same of all samples of late heartbeats, in one query for a batch; null: none.
+--   late           their places in of_servers and times
+--   beats, names   parallel arrays: samples of all heartbeats, each with the place of its own
+-- ROWS: as linkbeat.states_of. Strict: a batch without late heartbeats asks nothing.
+CREATE OR REPLACE FUNCTION linkbeat.samples_before(
+    late integer[], of_servers text[], times timestamptz[], beats integer[], names text[]
+) RETURNS TABLE (place integer, name text, state linkbeat.interface_state)
+LANGUAGE plpgsql VOLATILE STRICT ROWS 1 AS $$
+BEGIN
+    RETURN QUERY
+    SELECT s.place, s.name, CASE WHEN (stored).time IS NOT NULL THEN linkbeat.as_state(linkbeat.with_counters(stored)) END
+    FROM (
+        SELECT s.place, s.name, (
+            SELECT r FROM network_interface_metrics r
+            WHERE r.server_id = of_servers[s.place] AND r.interface_name = s.name AND r.time <= times[s.place]
+            ORDER BY r.time DESC LIMIT 1) AS stored
+        FROM (SELECT unnest(beats) AS place, unnest(names) AS name OFFSET 0) AS s
+        WHERE s.place = ANY (late)
+        OFFSET 0
+    ) AS s;
+END $$;
+
 -- A row of the history as the state of its interface; what the history does not tell is null.
 CREATE OR REPLACE FUNCTION linkbeat.as_state(m network_interface_metrics) RETURNS linkbeat.interface_state
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -52,8 +74,9 @@ BEGIN
     RETURN EXISTS (SELECT FROM server_boots WHERE server_id = of_server AND boot = of_boot);
 END $$;
 
--- A sample that is newer than any of its interface, judged from the state before it. Null where it may show that stored rows
--- were wrong: repair_deltas finds out, and corrects those first.
+-- A sample that is newer than any of its interface, judged from the state before it; its old_levels are '{}' if the row
+-- before it is a glitch, which is yet to be marked. Null where it may show otherwise that stored rows were wrong:
+-- repair_deltas finds out, and corrects those first.
 -- Volatile, as linkbeat.sample_before: the rows that it asks for may be of the writer that this one waited for.
 --   uptime  seconds since the machine's boot, as the heartbeat says
 CREATE OR REPLACE FUNCTION linkbeat.judge_newest(
@@ -66,7 +89,7 @@ DECLARE
 BEGIN
     m.interval_ms := interval_ms;
     IF linkbeat.may_be_back(base, m) THEN
-        RETURN NULL;
+        RETURN CASE WHEN NOT previous.is_folded THEN linkbeat.after_glitch(base, m) END;
     END IF;
     m := linkbeat.judge(base, m, uptime);
     IF (base.boot <> m.boot) IS TRUE AND NOT linkbeat.is_uuid_boot(m.boot) THEN
@@ -149,6 +172,30 @@ BEGIN
     IF is_changed THEN
         UPDATE servers SET interface_names = names, interfaces = states WHERE server_id = of_server;
     END IF;
+END $$;
+
+-- The states of a server's interfaces after rows of their history that they are the states of; null where these are not all
+-- among them, or are many: then linkbeat.remember_interfaces is to be asked.
+CREATE OR REPLACE FUNCTION linkbeat.states_after(
+    names text[], states linkbeat.interface_state[], changed network_interface_metrics[]
+) RETURNS linkbeat.interface_state[] LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+DECLARE
+    m   network_interface_metrics;
+    had linkbeat.interface_state;
+    at  integer;
+BEGIN
+    IF cardinality(names) > 64 THEN  -- each search in the array costs as much as it has names
+        RETURN NULL;
+    END IF;
+    FOREACH m IN ARRAY changed LOOP
+        at := array_position(names, m.interface_name);
+        had := states[at];
+        IF (had.time = m.time) IS NOT TRUE THEN
+            RETURN NULL;
+        END IF;
+        states[at] := linkbeat.newer_state(had, m);
+    END LOOP;
+    RETURN states;
 END $$;
 
 -- The state of an interface after a row of its history, null for none; of what the history does not tell, as it was.

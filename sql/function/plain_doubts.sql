@@ -22,7 +22,7 @@ RETURN CASE WHEN (old > had AND old <= now) IS NOT TRUE THEN old END;
 -- gained what is usual: it came past it as it counts. (Of growth below the old levels, the statement asks nothing.)
 CREATE OR REPLACE FUNCTION linkbeat.doubts_after_growth(
     old bigint[], is_open boolean, was_growing boolean, base_ms integer, elapsed integer, grown_rx bigint, grown_tx bigint,
-    since timestamptz, interval_ms integer, of_server text, of_interface text,
+    since timestamptz, base_time timestamptz, interval_ms integer, of_server text, of_interface text,
     had_rx_bytes bigint, had_tx_bytes bigint, had_rx_packets bigint, had_tx_packets bigint, had_rx_errors bigint,
     had_tx_errors bigint, had_rx_dropped bigint, had_tx_dropped bigint,
     rx_bytes bigint, tx_bytes bigint, rx_packets bigint, tx_packets bigint, rx_errors bigint, tx_errors bigint,
@@ -36,7 +36,8 @@ RETURN CASE
          AND coalesce(least(old[1], old[2], old[3], old[4], old[5], old[6], old[7], old[8]) >= 0, true)
          AND (was_growing AND linkbeat.goes_on(old[1] IS NOT NULL, had_rx_bytes, grown_rx, rx_bytes, base_ms, elapsed)
                           AND linkbeat.goes_on(old[2] IS NOT NULL, had_tx_bytes, grown_tx, tx_bytes, base_ms, elapsed)
-              OR linkbeat.gained_as_usual(
+              -- Right after the fall, it is more likely a glitch (linkbeat.after_glitch).
+              OR since < base_time AND linkbeat.gained_as_usual(
                      of_server, of_interface, interval_ms, since,
                      CASE WHEN old[1] <= rx_bytes THEN rx_bytes - had_rx_bytes END, CASE WHEN old[2] <= tx_bytes THEN tx_bytes - had_tx_bytes END,
                      CASE WHEN old[3] <= rx_packets THEN rx_packets - had_rx_packets END,

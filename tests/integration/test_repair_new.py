@@ -62,6 +62,37 @@ async def test_what_is_not_beyond_doubt_is_judged_row_by_row(database: asyncpg.C
     assert await differing_rows(database) == {"1m": 0, "15m": 0, "1h": 0, "1d": 0}
 
 
+async def test_of_many_interfaces_and_of_some_that_are_gone_the_newest_states_are_those_of_their_rows(
+    database: asyncpg.Connection,
+) -> None:
+    """A late row changes the state of the newest; a glitch is marked whatever the number of its siblings."""
+    readings = steady(8)
+    late = [*readings[:4], readings[5], readings[4], *readings[6:]]
+    cases = {"few": 3, "many": 70}
+    bodies = {
+        server_id: [_with_interfaces(reading.body(server_id), count) for reading in lowered(late, 6, share=0.0)]
+        for server_id, count in cases.items()
+    }
+    for server_id in cases:
+        # The newest two heartbeats before the late one name an interface less, which the late one has.
+        for body in bodies[server_id][3:5]:
+            del body["network_interfaces"][1]
+    await database.execute("SET track_functions = 'pl'")
+
+    await _store(database, bodies)
+
+    kinds = await database.fetch(
+        """SELECT server_id, interface_name, array_agg(delta_kind ORDER BY time) AS kinds
+           FROM network_interface_metrics GROUP BY 1, 2"""
+    )
+    assert {tuple(row["kinds"]) for row in kinds if row["interface_name"] != "eth1"} == {
+        ("first", *["normal"] * 5, "glitch", "normal")
+    }
+    assert len(kinds) == sum(cases.values())
+    assert await _as_judged_row_by_row(database) == []
+    assert await differing_rows(database) == {"1m": 0, "15m": 0, "1h": 0, "1d": 0}
+
+
 async def test_in_any_order_rows_are_as_judged_row_by_row(database: asyncpg.Connection) -> None:
     """Histories whose events are next to each other, so that each condition of the statements is met by some."""
     seed = random.randrange(10**9)
@@ -126,14 +157,28 @@ def _around(rows: Sequence[tuple[int, str]], *wrong: int) -> list[tuple[int, str
     return result
 
 
+def _with_interfaces(body: dict[str, Any], count: int) -> dict[str, Any]:
+    """The heartbeat with as many interfaces, eth0 and others with the same counters."""
+    (first,) = body["network_interfaces"]
+    return body | {"network_interfaces": [first | {"name": f"eth{n}"} for n in range(count)]}
+
+
 async def _ingest(database: asyncpg.Connection, arrivals: dict[str, list[Reading]]) -> None:
     """The readings of all servers, one of each in a batch."""
+    await _store(
+        database,
+        {server_id: [reading.body(server_id) for reading in readings] for server_id, readings in arrivals.items()},
+    )
+
+
+async def _store(database: asyncpg.Connection, bodies: dict[str, list[dict[str, Any]]]) -> None:
+    """The heartbeats of all servers, one of each in a batch."""
     loop = asyncio.get_running_loop()
-    for turn in range(max(map(len, arrivals.values()))):
+    for turn in range(max(map(len, bodies.values()))):
         batch = []
-        for server_id in sorted(arrivals):
-            if turn < len(arrivals[server_id]):
-                body = json.dumps(arrivals[server_id][turn].body(server_id)).encode()
+        for server_id in sorted(bodies):
+            if turn < len(bodies[server_id]):
+                body = json.dumps(bodies[server_id][turn]).encode()
                 heartbeat = decode_heartbeat(body, now=datetime.now(UTC), oldest=YEAR)
                 assert heartbeat.timestamp is not None
                 batch.append(Pending(heartbeat, heartbeat.timestamp, 0.0, loop.create_future()))
@@ -150,12 +195,14 @@ async def _calls(database: asyncpg.Connection, function: str) -> int:
 
 async def _as_judged_row_by_row(database: asyncpg.Connection) -> list[Any]:
     """Judges all rows again; those that differ then, and servers whose newest state does."""
-    rows = "SELECT to_jsonb(m) FROM network_interface_metrics m ORDER BY server_id, time"
+    rows = "SELECT to_jsonb(m) FROM network_interface_metrics m ORDER BY server_id, interface_name, time"
     states = "SELECT to_jsonb(s) -> 'interfaces' FROM servers s ORDER BY server_id"
     before = await database.fetch(rows), await database.fetch(states)
     assert await database.fetchval("SELECT count(*) FROM network_interface_metrics") > 0
     await database.execute(
-        "SELECT linkbeat.repair_deltas(server_id, '{eth0}', '{-infinity}', true) FROM servers ORDER BY server_id"
+        """SELECT linkbeat.repair_deltas(server_id, array_agg(interface_name), array_agg('-infinity'::timestamptz), true)
+           FROM (SELECT DISTINCT server_id, interface_name FROM network_interface_metrics) AS series
+           GROUP BY server_id ORDER BY server_id"""
     )
     after = await database.fetch(rows), await database.fetch(states)
     return [
