@@ -128,8 +128,8 @@ async def test_i7_a_link_that_is_made_again_is_one_series(service: Client, datab
 
     await report(service, readings)
 
-    # On a busy machine the kernel may have sent nothing before a link was deleted: then no counter falls, and the new link's
-    # are counted from the old one's.
+    # On a busy machine the kernel may have sent nothing before a link was deleted: then no counter falls, and those of
+    # the new link are counted from the old one's.
     is_reset = [fell(readings[place - 1][0], readings[place][0]) for place in range(1, len(readings))]
     counted = sum(
         sent(readings, "wg0", place) - (0 if is_reset[place - 1] else sent(readings, "wg0", place - 1))

@@ -200,7 +200,8 @@ async def _as_judged_row_by_row(database: asyncpg.Connection) -> list[Any]:
     before = await database.fetch(rows), await database.fetch(states)
     assert await database.fetchval("SELECT count(*) FROM network_interface_metrics") > 0
     await database.execute(
-        """SELECT linkbeat.repair_deltas(server_id, array_agg(interface_name), array_agg('-infinity'::timestamptz), true)
+        """SELECT linkbeat.repair_deltas(
+               server_id, array_agg(interface_name), array_agg('-infinity'::timestamptz), true)
            FROM (SELECT DISTINCT server_id, interface_name FROM network_interface_metrics) AS series
            GROUP BY server_id ORDER BY server_id"""
     )
