@@ -205,24 +205,9 @@ BEGIN
                                                                   rx_errors, tx_errors, rx_dropped, tx_dropped)
                                     THEN was_old_levels
                                     WHEN (doubted = ALL (was_doubted_since)) IS FALSE THEN NULL  -- of several events
-                                    WHEN rx_bytes >= was_rx_bytes THEN linkbeat.doubts_after_growth(
-                                        was_old_levels, linkbeat.is_in_doubt(doubted, time, interval_ms),
-                                        (previous).delta_kind IN ('normal', 'gap') AND (previous).elapsed_ms > 0,
-                                        (previous).elapsed_ms, linkbeat.elapsed_ms(was_time, time),
-                                        (previous).rx_bytes_delta, (previous).tx_bytes_delta, doubted, was_time, interval_ms, server_id, name,
-                                        was_rx_bytes, was_tx_bytes, was_rx_packets, was_tx_packets, was_rx_errors,
-                                        was_tx_errors, was_rx_dropped, was_tx_dropped,
-                                        rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_dropped, tx_dropped)
-                                    ELSE linkbeat.doubts_after_fall(
-                                        was_old_levels, linkbeat.is_in_doubt(doubted, time, interval_ms),
-                                        ((previous).ifindex <> ifindex) IS TRUE,
-                                        (previous).delta_kind IN ('normal', 'gap') AND (previous).elapsed_ms > 0,
-                                        (previous).elapsed_ms, linkbeat.elapsed_ms(was_time, time), greatest(was_speed_mbps, speed_mbps),
-                                        (previous).rx_bytes_delta, (previous).tx_bytes_delta, doubted, was_time, time, interval_ms,
-                                        server_id, name,
-                                        was_rx_bytes, was_tx_bytes, was_rx_packets, was_tx_packets, was_rx_errors,
-                                        was_tx_errors, was_rx_dropped, was_tx_dropped,
-                                        rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_dropped, tx_dropped)
+                                    ELSE linkbeat.doubts_after(
+                                        previous, doubted, server_id, name, time, interval_ms, ifindex, speed_mbps, rx_bytes, tx_bytes,
+                                        rx_packets, tx_packets, rx_errors, tx_errors, rx_dropped, tx_dropped)
                                     END END AS doubts
                     FROM (
                     -- Its fields once: each look into the composite walks over those before it.
