@@ -150,13 +150,15 @@ RETURN CASE WHEN old_levels <> '{}' THEN ARRAY[
 CREATE OR REPLACE FUNCTION linkbeat.is_plain_reboot(
     elapsed integer, speed integer, rx_bytes bigint, tx_bytes bigint, rx_packets bigint, tx_packets bigint,
     rx_errors bigint, tx_errors bigint, rx_dropped bigint, tx_dropped bigint
-) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN least(rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_dropped, tx_dropped) >= 0
-   AND greatest(rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_dropped, tx_dropped)
-       <= linkbeat.delta_limit(elapsed, speed)
-   AND (speed IS NOT NULL
-        OR (rx_packets = 0 OR linkbeat.packets_carry(rx_packets, rx_bytes))
-           AND (tx_packets = 0 OR linkbeat.packets_carry(tx_packets, tx_bytes)));
+) RETURNS boolean LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+BEGIN
+    RETURN least(rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_dropped, tx_dropped) >= 0
+       AND greatest(rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_dropped, tx_dropped)
+           <= linkbeat.delta_limit(elapsed, speed)
+       AND (speed IS NOT NULL
+            OR (rx_packets = 0 OR linkbeat.packets_carry(rx_packets, rx_bytes))
+               AND (tx_packets = 0 OR linkbeat.packets_carry(tx_packets, tx_bytes)));
+END $$;
 
 -- The same of either. In PL/pgSQL, because a statement sets up each of its expressions anew, at every call and whether or not
 -- it comes to it: these would be a tenth of what a call of ingest_heartbeats costs.
