@@ -1,7 +1,7 @@
 -- What is in doubt after a sample that needs nothing but the one before it, where that fell or left doubts behind. What is
 -- said here, linkbeat.judge concludes (judge.sql); it costs thirty times as much, and where containers restart, a heartbeat
--- has dozens of such samples. Parts of the statement of ingest_heartbeats: the planner puts each of these functions into
--- it as long as no argument that is used twice costs more than ten operators.
+-- has dozens of such samples. Ingest calls linkbeat.doubts_after; the planner puts the others into it, as long as no argument
+-- that is used twice costs more than ten operators.
 -- Replaceable: reapplied on every upgrade.
 --   had_*, grown_*, base_ms   of the sample before: its counters, its deltas, its elapsed_ms
 --   old, since                its old levels, all in doubt since that moment
