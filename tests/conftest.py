@@ -15,6 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import httpx
+import hypothesis
 import pytest
 from asyncpg.connection import LoggedQuery
 from litestar import Litestar
@@ -50,6 +51,16 @@ LONG = (
     "test_removal.py", "test_many_services.py", "test_two_servers.py", "test_secrets.py", "test_seldom.py",
     "test_embedded_choose.py", "test_replicas.py",
 )  # fmt: skip
+
+
+# A machine that stands still for a fifth of a second in an example has found no mistake in it.
+hypothesis.settings.register_profile(
+    "patient",
+    hypothesis.settings(),
+    deadline=None,
+    suppress_health_check=[*hypothesis.settings().suppress_health_check, hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("patient")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -121,7 +121,7 @@ async def accounted(database: asyncpg.Connection, server_id: str) -> list[asyncp
     max_examples=100,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(history=histories(), order=st.sampled_from(["in order", "late", "shuffled"]), rng=st.randoms())
 async def test_counters_are_told_as_they_were_sent_whatever_comes_before_and_after_thinning(

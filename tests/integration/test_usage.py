@@ -237,7 +237,10 @@ def moments() -> Iterator[st.SearchStrategy[Any]]:
 
 
 @hypothesis_settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None
+    max_examples=300,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(at_zone_day=st.tuples(*moments()))
 async def test_a_billing_month_begins_and_ends_at_the_midnights_of_its_zone(

@@ -472,7 +472,7 @@ def test_the_report_says_how_delivery_goes(make: Make) -> None:
     assert report == {"queued": 2, "spool_bytes": 0, "dropped": 0, "rejected": 1, "spool": "disk"}
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
 @given(st.lists(st.sampled_from(["add", "ok", "fail", "413", "reject", "batch", "batch"]), max_size=60))
 def test_every_heartbeat_is_delivered_buried_or_waiting(make: Make, events: list[str]) -> None:
     setup = make()
