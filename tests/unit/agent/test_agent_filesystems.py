@@ -180,7 +180,7 @@ def test_pitfall_23_a_hung_mount_is_unreachable_with_its_last_sizes_and_delays_n
 
     del host.answers["/mnt/nas"]
     released.set()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while host.metrics()[1].state != "ok" and time.monotonic() < deadline:
         time.sleep(0.01)
     assert host.metrics()[1] == healthy
@@ -541,7 +541,7 @@ def test_pitfall_23_a_real_mount_that_never_answers_delays_no_heartbeat(tmp_path
         ]
 
     # The connection is gone, and with it what held the thread.
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while any(thread.name.startswith("statvfs") for thread in threading.enumerate()) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not any(thread.name.startswith("statvfs") for thread in threading.enumerate())

@@ -90,7 +90,7 @@ def serve() -> Iterator[Callable[[Respond], Server]]:
         server.server_close()
 
 
-def send(url: str, body: bytes = b"{}", *, key: str = "secret", timeout: float = 5.0, ca_file: str = "") -> Outcome:
+def send(url: str, body: bytes = b"{}", *, key: str = "secret", timeout: float = 60.0, ca_file: str = "") -> Outcome:
     sender = Sender(url, ApiKey(Settings(api_key=key)), timeout_seconds=timeout, ca_file=ca_file)
     try:
         return sender.heartbeat(body)
@@ -117,7 +117,7 @@ ENROLMENT = "lb_e_abcdefghijkl_" + "S" * 43
 
 def enrolling(path: Path, url: str) -> Sender:
     enrolment = Enrolment(Identity("nas", "guid", "nas.local"), path)
-    return Sender(url, ApiKey(Settings(api_key=ENROLMENT)), timeout_seconds=5, enrolment=enrolment)
+    return Sender(url, ApiKey(Settings(api_key=ENROLMENT)), timeout_seconds=60, enrolment=enrolment)
 
 
 def test_an_enrolment_token_is_exchanged_once(serve: Callable[[Respond], Server], tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_without_a_token_no_authorization_is_sent(serve: Callable[[Respond], Ser
 
 def test_a_batch_is_a_json_array_on_the_kept_connection(serve: Callable[[Respond], Server]) -> None:
     server = serve(lambda handler: handler.answer(200, ACK))
-    sender = Sender(server.url, ApiKey(Settings()), timeout_seconds=5)
+    sender = Sender(server.url, ApiKey(Settings()), timeout_seconds=60)
 
     sender.heartbeat(b"{}")
     outcome = sender.heartbeats([b'{"a":1}', b'{"a":2}'])
@@ -205,7 +205,7 @@ def content(request: tuple[str, dict[str, str], bytes]) -> tuple[str, bytes]:
 
 def test_bodies_are_compressed_once_the_service_has_said_that_it_takes_that(serve: Callable[[Respond], Server]) -> None:
     server = serve(lambda handler: handler.answer(200, ACK, Accept_Encoding="br;q=0.5, GZIP"))
-    sender = Sender(server.url, ApiKey(Settings()), timeout_seconds=5)
+    sender = Sender(server.url, ApiKey(Settings()), timeout_seconds=60)
     other = sender.another(5)
 
     sender.heartbeat(LONG)
@@ -228,7 +228,7 @@ def test_bodies_are_compressed_once_the_service_has_said_that_it_takes_that(serv
 @pytest.mark.parametrize("offer", ["", "identity", "gzip;q=0", "gzip; q=0.0"])
 def test_without_that_offer_bodies_go_plain(serve: Callable[[Respond], Server], offer: str) -> None:
     server = serve(lambda handler: handler.answer(200, ACK, Accept_Encoding=offer))
-    sender = Sender(server.url, ApiKey(Settings()), timeout_seconds=5)
+    sender = Sender(server.url, ApiKey(Settings()), timeout_seconds=60)
 
     for _ in range(2):
         sender.heartbeat(LONG)
@@ -245,7 +245,7 @@ def test_a_compressed_body_that_is_refused_goes_plain_and_so_do_all_on_that_conn
         handler.answer(415 if refused else 200, b"" if refused else ACK, Accept_Encoding="gzip")
 
     server = serve(respond)
-    sender = Sender(server.url, ApiKey(Settings()), timeout_seconds=5)
+    sender = Sender(server.url, ApiKey(Settings()), timeout_seconds=60)
 
     outcomes = [sender.heartbeat(LONG) for _ in range(4)]
     sender.close()
@@ -261,7 +261,7 @@ def test_an_idle_connection_that_the_service_closed_costs_nothing(serve: Callabl
         handler.close_connection = True  # without saying Connection: close
 
     server = serve(answer_and_hang_up)
-    sender = Sender(server.url, ApiKey(Settings()), timeout_seconds=5)
+    sender = Sender(server.url, ApiKey(Settings()), timeout_seconds=60)
 
     outcomes = [sender.heartbeat(b"{}") for _ in range(3)]
     sender.close()
@@ -287,7 +287,7 @@ def test_a_service_that_does_not_answer_is_given_up(serve: Callable[[Respond], S
     released = threading.Event()
 
     def hang(handler: Handler) -> None:
-        released.wait(10)
+        released.wait(120)
         handler.answer(200, ACK)
 
     server = serve(hang)
