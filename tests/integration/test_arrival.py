@@ -121,7 +121,9 @@ async def test_a_server_that_is_deleted_while_it_reports_begins_again(
         await other.execute(f"DELETE FROM {table} WHERE server_id = 'nas'")
 
     reporting = asyncio.create_task(service.post_batch([heartbeat(at=at(60), eth0=(200, 0)), heartbeat("neighbour")]))
-    await asyncio.sleep(0.3)
+    waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"
+    while not await database.fetchval(waits):  # noqa: ASYNC110 - PostgreSQL tells nobody
+        await asyncio.sleep(0.01)
     assert not reporting.done()
     await transaction.commit()
 
