@@ -196,7 +196,10 @@ async def test_heartbeats_pass_while_a_server_is_erased(
     await erasing
 
     assert n > 1
-    assert max(seconds) < 2
+    # No batch waited for a lock until its limit of 2 s; beside that, a machine that stands still delays one of them.
+    metrics = (await service.http.get("/metrics")).text
+    assert "retry_55P03" not in metrics
+    assert sorted(seconds)[-2] < 2
     found = await left(database, "nas")
     # What came after the end, and nothing of before.
     oldest = await database.fetchval("SELECT min(time) FROM network_interface_metrics WHERE server_id = 'nas'")
