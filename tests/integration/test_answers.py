@@ -1,7 +1,9 @@
 """What many ask for at once costs one query; and nobody sees less than they have sent."""
 
 import asyncio
+from collections import Counter
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import asyncpg
@@ -29,6 +31,56 @@ def _fixed_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Within one bucket, whatever the second in which a test runs."""
     now = hours_ago(0) + timedelta(seconds=30)
     monkeypatch.setattr(Clock, "now", lambda _: now)
+
+
+class HeldTime:
+    """The clock of the response cache: it goes on where the test says so, however long everything takes."""
+
+    def __init__(self) -> None:
+        self.seconds = 1_000.0
+
+    def time(self) -> float:
+        return self.seconds
+
+
+class _Loop:
+    """A running loop to the response cache, but for its clock."""
+
+    def __init__(self, held: HeldTime) -> None:
+        self.time = held.time
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio.get_running_loop(), name)
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> HeldTime:
+    held = HeldTime()
+    monkeypatch.setattr(cache, "asyncio", SimpleNamespace(**{**vars(asyncio), "get_running_loop": lambda: _Loop(held)}))
+    return held
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[cache.Watch]:
+    """The looks for new heartbeats that have ended, by who looked."""
+    ended: list[cache.Watch] = []
+    look = cache.Watch.look
+
+    async def counted(watch: cache.Watch) -> None:
+        await look(watch)
+        ended.append(watch)
+
+    monkeypatch.setattr(cache.Watch, "look", counted)
+    return ended
+
+
+async def one_more_of_each(looks: list[cache.Watch], processes: int) -> None:
+    """Until each of so many processes has looked once more from beginning to end, as it does before 0.6 s have passed:
+    the first look that ends may have begun before."""
+    seen = len(looks)
+    async with asyncio.timeout(60):
+        while len({one for one, count in Counter(map(id, looks[seen:])).items() if count >= 2}) < processes:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 async def poll(service: Client, clients: int = CLIENTS, path: str = PATH) -> list[httpx.Response]:
@@ -61,41 +113,47 @@ async def test_who_wants_no_kept_answer_gets_a_new_one(service: Client, statemen
 
 
 async def test_while_nothing_comes_a_bucket_costs_two_queries_at_most_however_long_they_poll(
-    service: Client, statements: list[LoggedQuery]
+    service: Client, statements: list[LoggedQuery], held: HeldTime, looks: list[cache.Watch]
 ) -> None:
+    assert cache.POLL_SECONDS <= 0.6
     await service.post(heartbeat(at=hours_ago(0), eth0=(1, 1)))
     statements.clear()
 
-    for _ in range(40):
+    for turn in range(40):
         await poll(service, 10)
-        await asyncio.sleep(0.1)
+        held.seconds += 0.1
+        if turn % 6 == 5:
+            await one_more_of_each(looks, 1)
 
     # The second one, because nobody had looked at that server before the first.
     assert len([one for one in statements if "network_traffic_1m" in one.query]) <= 2
 
 
 async def test_what_another_process_stored_shows_within_two_seconds(
-    service: Client, settings: Settings, database_url: str
+    service: Client, settings: Settings, database_url: str, held: HeldTime, looks: list[cache.Watch]
 ) -> None:
     await service.post(heartbeat(at=hours_ago(0), eth0=(0, 0)))
     async with in_process(create_app(settings, database_url=database_url, key=KEY)) as other:
         for total in (10, 20):
-            for _ in range(15):  # until the answer's time has been lengthened
+            for turn in range(15):  # until the answer's time has been lengthened
                 await poll(service, 2)
-                await asyncio.sleep(0.1)
+                held.seconds += 0.1
+                if turn % 6 == 5:
+                    await one_more_of_each(looks, 2)
 
             await other.post(heartbeat(at=hours_ago(0) + timedelta(milliseconds=total), eth0=(total, 0)))
-            deadline = asyncio.get_running_loop().time() + 2
+            until = held.seconds + 2
             while (
                 sum(point["rx_bytes"] for point in (await service.get("/metrics/sparkline/nas/network"))["data"])
                 != total
             ):
-                assert asyncio.get_running_loop().time() < deadline
-                await asyncio.sleep(0.05)
+                assert held.seconds < until
+                held.seconds += 0.6
+                await one_more_of_each(looks, 2)
 
 
 async def test_a_look_confirms_what_was_read_since_the_one_before_and_nothing_else(
-    database_url: str, database: asyncpg.Connection, service: Client
+    database_url: str, database: asyncpg.Connection, service: Client, held: HeldTime
 ) -> None:
     await service.post(heartbeat(at=hours_ago(0), eth0=(0, 0)))
     kept = cache.Answers()
@@ -114,19 +172,19 @@ async def test_a_look_confirms_what_was_read_since_the_one_before_and_nothing_el
         watch = cache.Watch(kept, reading)
         await ask()
         await watch.look()  # the first look knows of no other
-        await asyncio.sleep(0.35)
+        held.seconds += 0.35
         await ask()
         assert made == 2
         for _ in range(4):
             await watch.look()
-            await asyncio.sleep(0.2)
+            held.seconds += 0.2
             await ask()
         assert made == 2
         await database.execute("UPDATE servers SET received_at = clock_timestamp()")
         await watch.look()
-        await asyncio.sleep(0.2)
+        held.seconds += 0.2
         await watch.look()  # it was not right at the look before
-        await asyncio.sleep(0.15)
+        held.seconds += 0.15
         await ask()
         assert made == 3
 
@@ -228,7 +286,7 @@ async def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(kept._kept) == len(kept._of_server) <= 5
 
 
-async def test_what_nobody_asks_for_any_more_goes_when_its_time_is_over() -> None:
+async def test_what_nobody_asks_for_any_more_goes_when_its_time_is_over(held: HeldTime) -> None:
     kept = cache.Answers()
     request: Any = RequestFactory().get()
 
@@ -237,7 +295,7 @@ async def test_what_nobody_asks_for_any_more_goes_when_its_time_is_over() -> Non
 
     for key in range(10):
         await kept.get(request, key, small, keep_seconds=0.05)
-    await asyncio.sleep(0.1)
+    held.seconds += 0.1
     await kept.get(request, "new", small, keep_seconds=60)
 
     assert list(kept._kept) == ["new"]
