@@ -211,31 +211,33 @@ async def test_levels_that_are_refreshed_at_the_same_time_hide_nothing_from_each
 
 
 async def test_ingest_goes_on_while_buckets_are_taken_in(database: asyncpg.Connection, database_url: str) -> None:
-    """A refresh that takes seconds; meanwhile a row of now, and one that belongs in what is just being read."""
+    """A refresh that stands still; meanwhile a row of now, and one that belongs in what is just being read."""
     if await shows_late_rows_at_once(database):
         await database.execute("UPDATE linkbeat.watermarks SET watermark = $1, taking = $1", hours_ago(30))
     await write_rows(database, hours_ago(3), hours_ago(0), timedelta(minutes=5))
     kept = await database.fetchval("SELECT kept::text FROM linkbeat.kept WHERE relation = 'network_traffic_1m'")
     await database.execute(
         "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS "
-        "$$ BEGIN PERFORM pg_sleep(0.02); RETURN NEW; END $$;"
+        "$$ BEGIN PERFORM pg_advisory_xact_lock_shared(20260129); RETURN NEW; END $$;"
         f"CREATE TRIGGER dawdle BEFORE INSERT ON {kept} FOR EACH ROW EXECUTE FUNCTION dawdle()"
     )
     writers = [await asyncpg.connect(database_url, server_settings={"timezone": "UTC"}) for _ in range(2)]
+    holding = await asyncpg.connect(database_url)
+    await holding.execute("SELECT pg_advisory_lock(20260129)")
     refreshing = asyncio.create_task(database.execute("CALL linkbeat.refresh_aggregates(now())"))
-    await asyncio.sleep(1)
-    assert not refreshing.done()
+    waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 20260129 AND NOT granted)"
+    while not await holding.fetchval(waits):  # noqa: ASYNC110 - PostgreSQL tells nobody
+        await asyncio.sleep(0.01)
 
     late = asyncio.create_task(write_rows(writers[0], hours_ago(2.5) + MINUTE, hours_ago(2.5) + 2 * MINUTE))
-    started = asyncio.get_running_loop().time()
-    await write_rows(writers[1], hours_ago(0) + MINUTE, hours_ago(0) + 2 * MINUTE)
-    waited = asyncio.get_running_loop().time() - started
+    async with asyncio.timeout(60):
+        await write_rows(writers[1], hours_ago(0) + MINUTE, hours_ago(0) + 2 * MINUTE)
     assert not refreshing.done()
 
+    await holding.close()
     await asyncio.gather(refreshing, late)
     for writer in writers:
         await writer.close()
-    assert waited < 1
     await database.execute(f"DROP TRIGGER dawdle ON {kept}")
     await refresh(database)
     assert await differing_rows(database) == RIGHT

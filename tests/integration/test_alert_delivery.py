@@ -164,8 +164,14 @@ async def test_several_processes_deliver_each_message_once(
 
 
 async def test_the_end_of_the_service_waits_for_what_is_being_sent(
-    database_url: str, settings: Settings, database: asyncpg.Connection, receiver: HttpReceiver
+    database_url: str,
+    settings: Settings,
+    database: asyncpg.Connection,
+    receiver: HttpReceiver,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    assert deliver.DRAIN_SECONDS > 0.5
+    monkeypatch.setattr(deliver, "DRAIN_SECONDS", 60.0)  # a machine that stands still meanwhile does not use it up
     async with in_process(create_app(settings, database_url=database_url, key=KEY)) as service:
         await add_channel(service, "ops", kind="webhook", url=receiver.url)
         receiver.hold.clear()

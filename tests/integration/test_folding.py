@@ -188,23 +188,31 @@ async def test_a_thousand_short_lived_interfaces_in_a_day_are_within_the_budget_
 ) -> None:
     """A heartbeat every 2 minutes for a day; each interface lives for 8 minutes."""
     received = 0
-    seconds: list[float] = []
-    for n in range(720):
+
+    async def post(server_id: str, minutes: int, n: int) -> float:
+        nonlocal received
         live = {f"veth{number:04}": 1_000 * (n - number * 720 // 1000) for number in alive(n)}
         received += sum(1_000 for rx in live.values() if rx)
+        body = beat(minutes, {"eth0": 10 * n, **live}) | {"server_id": server_id}
         started = time.perf_counter()
-        await service.post(beat(2 * n, {"eth0": 10 * n, **live}))
-        seconds.append(time.perf_counter() - started)
+        await service.post(body)
+        return time.perf_counter() - started
+
+    seconds, of_another = [], []
+    for n in range(720):
+        seconds.append(await post("nas", 2 * n, n))
+        if n >= 620:  # by turns with a server that begins: a machine that becomes busy meanwhile is busy for both
+            of_another.append(await post("new", 2 * n + 1, n - 620))
     await database.execute("CALL linkbeat.refresh_aggregates(now())")
 
     assert await database.fetchval("SELECT count(DISTINCT interface_name) FROM network_interface_metrics") == 1_002
     assert max((await own_series(database)).values()) == 1
-    assert await total(database) == received + 10 * 719
-    assert await database.fetchval("SELECT cardinality(interfaces) FROM servers") < 30
+    assert await total(database) == received + 10 * 719 + 10 * 99
+    assert await database.fetchval("SELECT max(cardinality(interfaces)) FROM servers") < 30
     assert len((await service.get("/servers/nas"))["network_interfaces"]) <= 7
     median = sorted(seconds)[len(seconds) // 2]
     assert median < 0.1
-    assert sorted(seconds[-100:])[50] < 3 * sorted(seconds[:100])[50]  # no slower for what there was
+    assert sorted(seconds[-100:])[50] < 3 * sorted(of_another)[50]  # no slower for what there was
 
 
 def alive(n: int) -> Iterable[int]:

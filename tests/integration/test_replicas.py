@@ -27,6 +27,8 @@ from tests.helpers.two_servers import Pair, two_servers
 pytestmark = pytest.mark.background
 
 AS_OF = "Linkbeat-As-Of"
+# Not over before it is cancelled, even where this process stands still for a while.
+LONG_ON_A_STANDBY = "SELECT (SELECT count(*) FROM servers), CASE WHEN pg_is_in_recovery() THEN pg_sleep(15) END"
 COUNT = re.compile(r'^linkbeat_replica_(reads|retries)_total{server="([^"]+)"} (\S+)$', re.MULTILINE)
 BEHIND = re.compile(r'^linkbeat_replica_behind_seconds{replica="[^"]+"} (\S+)$', re.MULTILINE)
 LONG_SECONDS = 600.0  # a bound that no test reaches
@@ -86,6 +88,12 @@ class Served:
         after = await self.counts()
         ((_, server),) = {key for key, count in after.items() if key[0] == "reads" and count != before.get(key)}
         return server, answer.json()
+
+    async def until_read_at(self, server: str) -> None:
+        """Until that server answers; after a stall of this process, that is one look at the replicas later."""
+        async with asyncio.timeout(60):
+            while (await self.read_at("/api/v1/servers"))[0] != server:  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.05)
 
     async def until_near(self) -> None:
         """Until the replica has all that was stored so far."""
@@ -204,7 +212,7 @@ async def test_a_replica_beyond_the_bound_is_not_read_and_answers_say_how_old_th
         await service.client.post(heartbeat("nas", eth0=(1, 1)))
         await service.until_near()
         await asyncio.sleep(bound_seconds)  # nothing is written, and the replica is not behind
-        assert (await service.read_at("/api/v1/servers"))[0] == pair.standby.address
+        await service.until_read_at(pair.standby.address)
 
         await standby.execute("SELECT pg_wal_replay_pause()")
         await primary.execute("UPDATE servers SET hostname = 'later'")
@@ -223,8 +231,7 @@ async def test_a_replica_beyond_the_bound_is_not_read_and_answers_say_how_old_th
         assert (await service.read_at("/api/v1/servers"))[0] == "primary"
 
         await standby.execute("SELECT pg_wal_replay_resume()")
-        await service.until_near()
-        assert (await service.read_at("/api/v1/servers"))[0] == pair.standby.address
+        await service.until_read_at(pair.standby.address)
 
 
 async def test_a_browser_reads_what_it_wrote_by_whatever_process(
@@ -269,7 +276,7 @@ async def test_a_statement_that_recovery_cancels_is_answered_by_the_primary(
         async with asyncio.timeout(60):
             while not list(replicas.usable(wanted)):  # noqa: ASYNC110  # nothing tells of it
                 await asyncio.sleep(0.05)
-        query = asyncio.create_task(database.fetch("SELECT (SELECT count(*) FROM servers), pg_sleep(1)"))
+        query = asyncio.create_task(database.fetch(LONG_ON_A_STANDBY))
         async with asyncio.timeout(60):
             while not query.done():
                 async with primary.transaction():

@@ -274,16 +274,19 @@ async def test_a_list_that_is_emptied_and_filled_while_nobody_looks_acknowledges
 async def test_a_demoted_server_is_a_reconnect_and_no_error_of_the_batch(
     pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commit, "ANSWER_SECONDS", 1.0)  # that a client waits for
     async with served(pair.url, tmp_path) as service:
         assert (await posted(service, "before")).status_code == 200
         await asyncio.to_thread(pair.primary.set_system, "default_transaction_read_only", "on")
+        found: dict[str, int] = {}
 
-        refused = await posted(service, "during")
+        with monkeypatch.context() as patch:
+            patch.setattr(commit, "ANSWER_SECONDS", 1.0)  # that a client waits for
+            async with asyncio.timeout(60):
+                while not found.get("reconnect_25006"):  # a machine that stands still may refuse the first untried
+                    refused = await posted(service, "during")
+                    assert refused.status_code == 503
+                    found = await failures(service)
 
-        assert refused.status_code == 503
-        found = await failures(service)
-        assert found["reconnect_25006"] > 0
         assert not [kind for kind in found if kind.startswith("refused")]
         await asyncio.to_thread(pair.primary.set_system, "default_transaction_read_only", "off")
         assert (await service.post(heartbeat("during", eth0=(1, 1))))["status"] == "ok"
@@ -302,10 +305,12 @@ async def test_a_host_that_accepts_and_says_nothing_holds_nobody_up(pair: Pair, 
         async with served(url, tmp_path) as service:
             assert (await posted(service, "nas")).status_code == 200
 
-        with pytest.raises(
-            hosts.NoHostError, match=f"{pair.standby.address}: it is a standby; {silent}: no response in time"
-        ):
-            await hosts.connect(f"{login}@{pair.standby.address},{silent}/{DATABASE}", seconds=1.0)
+        for seconds in (1.0, 10.0, 30.0):  # in which the standby has time to answer
+            with pytest.raises(hosts.NoHostError) as raised:
+                await hosts.connect(f"{login}@{pair.standby.address},{silent}/{DATABASE}", seconds=seconds)
+            if "it is a standby" in str(raised.value):
+                break
+        assert f"{pair.standby.address}: it is a standby; {silent}: no response in time" in str(raised.value)
 
 
 async def test_a_schema_is_migrated_and_checked_on_whichever_host_is_the_primary(pair: Pair) -> None:
