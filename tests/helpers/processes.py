@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import re
+import secrets
 import socket
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from service.embedded.postmaster import processes_in
 from tests.helpers.support import KEY
 
 ROOT = Path(__file__).parents[2]
-START_SECONDS = 30.0
+START_SECONDS = 60.0
+FIRST_PORT = 12_000
 RUN = (sys.executable, "-m", "service", "run")
 
 
@@ -163,6 +165,13 @@ def linkbeat(url: str, directory: Path, *arguments: str) -> "subprocess.Complete
 
 
 def free_port() -> int:
-    """A TCP port of the loopback address that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    """A TCP port of the loopback address that nothing listens on, nor will by accident until it is used.
+
+    One that the kernel has chosen it may give to any connection that is made in between, and then nobody can listen
+    there: these are below the range from which it chooses.
+    """
+    first_chosen = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = FIRST_PORT + secrets.randbelow(max(first_chosen - FIRST_PORT, 1_000))
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port

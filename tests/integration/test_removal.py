@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from service.app import create_app
+from service.database.leases import LEASE_SECONDS
 from service.fleet.removal import erase
 from service.settings import Settings
 from tests.conftest import in_process
@@ -223,8 +224,9 @@ async def test_what_was_interrupted_goes_on(service: Client, database: asyncpg.C
     )
     await transaction.rollback()
     await locker.close()
-    async with asyncio.timeout(30):
-        while not await erase(database_url):  # noqa: ASYNC110  # until the ended session's lease is given back
+    async with asyncio.timeout(LEASE_SECONDS + 60):
+        # Until the ended session's lease is given back, or has expired: a process that stands still does not give it.
+        while not await erase(database_url):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
     assert (answer.status_code, still) == (202, 1)
