@@ -17,7 +17,7 @@ def agent(*arguments: str) -> "subprocess.CompletedProcess[str]":
     environ = {name: value for name, value in os.environ.items() if not name.startswith("LINKBEAT_")}
     return subprocess.run(
         [sys.executable, "-m", "agent", *arguments],
-        cwd=REPOSITORY, env=environ, capture_output=True, text=True, timeout=20, check=False,
+        cwd=REPOSITORY, env=environ, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
 
 

