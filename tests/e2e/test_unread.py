@@ -24,6 +24,9 @@ class Served:
         self.port = port
         self.requests = 0
         self.known = Connections(1_000, ClientAddress([]), 1_000)
+        self.config = uvicorn.Config(
+            self, http=protocol(self.known), lifespan="off", log_config=None, timeout_keep_alive=1
+        )
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
@@ -42,9 +45,22 @@ class Served:
         return client
 
     async def until(self, count: int) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(self.known) != count:  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(0.02)
+
+    async def until_asked(self, requests: int) -> None:
+        async with asyncio.timeout(60):
+            while self.requests < requests:  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.01)
+
+    def let_time_pass(self) -> None:
+        """UNREAD_SECONDS, for every connection with an answer that waits to be read."""
+        waiting: list[Any] = [one for of_address in self.known._of.values() for one in of_address]
+        for connection in waiting:
+            assert connection._reading is not None
+            connection._reading.cancel()
+            connection._check_reading()
 
 
 @pytest.fixture
@@ -52,10 +68,7 @@ async def served(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
     monkeypatch.setattr(http_protocol, "UNREAD_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         served = Served(listener.getsockname()[1])
-        config = uvicorn.Config(
-            served, http=protocol(served.known), lifespan="off", log_config=None, timeout_keep_alive=1
-        )
-        running = Server(config, lambda _: None, lambda: None)
+        running = Server(served.config, lambda _: None, lambda: None)
         task = asyncio.create_task(running._serve([listener]))
         while not running.started:  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0.01)
@@ -66,7 +79,7 @@ async def served(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
 
 async def take(client: socket.socket, size: int) -> bytes:
     loop, taken = asyncio.get_running_loop(), bytearray()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while len(taken) < size and (data := await loop.sock_recv(client, min(1 << 16, size - len(taken)))):
             taken += data
     return bytes(taken)
@@ -76,7 +89,7 @@ async def take(client: socket.socket, size: int) -> bytes:
 async def test_an_answer_that_nobody_reads_is_dropped(served: Served, pipelined: int) -> None:
     with contextlib.closing(served.connect()) as client:
         client.send(REQUEST * pipelined)
-        await served.until(1)
+        await served.until_asked(1)
 
         await served.until(0)
 
@@ -88,19 +101,23 @@ async def test_an_answer_that_fits_below_the_high_water_mark_is_dropped_too(serv
     with contextlib.closing(served.connect()) as client:
         # As much as the kernel takes, and a little more.
         client.send(b"".join(REQUEST.replace(b"/ ", b"/60000 ") for _ in range(MAX_PIPELINED)))
-        await served.until(1)
+        await served.until_asked(1)
 
         await served.until(0)
 
 
 async def test_a_client_that_reads_slowly_is_waited_for(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "UNREAD_SECONDS", 3_600.0)
     with contextlib.closing(served.connect()) as client:
         client.send(REQUEST)
         for _ in range(8):
             assert len(await take(client, 256 << 10)) == 256 << 10
-            await asyncio.sleep(0.15)
+            served.let_time_pass()
 
-        assert len(await take(client, 6 << 20)) == 6 << 20
+        assert len(await take(client, 1 << 20)) == 1 << 20
+        served.let_time_pass()
+        served.let_time_pass()  # nothing was read in between
+        await served.until(0)
 
 
 async def test_past_so_much_unread_the_one_that_waited_the_longest_is_dropped(
@@ -110,9 +127,9 @@ async def test_past_so_much_unread_the_one_that_waited_the_longest_is_dropped(
     monkeypatch.setattr(connections, "ALL_UNREAD_BYTES", 5 << 20)
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(contextlib.closing(served.connect())) for _ in range(3)]
-        for client in clients:
+        for number, client in enumerate(clients, start=1):
             client.send(REQUEST)
-            await asyncio.sleep(0.1)
+            await served.until_asked(number)
 
         await served.until(1)
 
@@ -135,7 +152,12 @@ async def test_more_requests_at_once_than_may_wait_end_the_connection(served: Se
     assert served.requests <= MAX_PIPELINED + 1 + 2
 
 
-async def test_past_the_bound_of_an_address_an_idle_connection_makes_room(served: Served) -> None:
+async def test_past_the_bound_of_an_address_an_idle_connection_makes_room(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # None of them goes by itself meanwhile, however long that is.
+    monkeypatch.setattr(http_protocol, "UNREAD_SECONDS", 3_600.0)
+    served.config.timeout_keep_alive = 3_600
     served.known._per_address = 2
     with contextlib.ExitStack() as stack:
         idle = [stack.enter_context(contextlib.closing(served.connect())) for _ in range(2)]
@@ -148,7 +170,7 @@ async def test_past_the_bound_of_an_address_an_idle_connection_makes_room(served
         assert await take(idle[0], 1) == b"", "the oldest was closed"
         for client in (idle[1], new):
             client.send(REQUEST)
-        await asyncio.sleep(0.1)
+        await served.until_asked(3)
         refused = stack.enter_context(contextlib.closing(served.connect()))
         head = await take(refused, 4_000)
         assert head.startswith(b"HTTP/1.1 503 Service Unavailable")
