@@ -71,7 +71,7 @@ def test_every_command_runs_and_answers_as_the_page_says(
         server_id = "nas" if page == "usage.md" else "mediaserver"
         httpx.post(
             f"{service_process.url}/api/v1/agents/heartbeat", json=heartbeat(server_id, eth0=(1, 2)),
-            headers={"Authorization": f"Bearer {KEY}"}, trust_env=False,
+            headers={"Authorization": f"Bearer {KEY}"}, trust_env=False, timeout=60,
         ).raise_for_status()  # fmt: skip
 
     for block in blocks:
@@ -89,7 +89,7 @@ def test_every_command_runs_and_answers_as_the_page_says(
 
 
 def test_every_route_has_a_command_and_every_command_a_route(service_process: ServiceProcess) -> None:
-    paths = httpx.get(f"{service_process.url}/schema/openapi.json", trust_env=False).json()["paths"]
+    paths = httpx.get(f"{service_process.url}/schema/openapi.json", trust_env=False, timeout=60).json()["paths"]
     routes = {
         (method.upper(), path): re.compile(re.sub(r"{\w+}", "[^/]+", path))
         for path, item in paths.items()

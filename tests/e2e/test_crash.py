@@ -231,7 +231,7 @@ async def test_two_services_on_one_database_store_a_heartbeat_once(database_url:
         async with Load([one.url, two.url]) as load:
             await load.until_acknowledged(500)
             # The same unseen heartbeats to both at the same moment.
-            async with httpx.AsyncClient(headers={"Authorization": f"Bearer {KEY}"}) as http:
+            async with httpx.AsyncClient(headers={"Authorization": f"Bearer {KEY}"}, timeout=60) as http:
                 bodies = [
                     heartbeat("server-00", at=at, eth0=(1, 1)) | {"server_id": f"both-{n:02}"}
                     for n, (_, at) in enumerate(list(load.ledger)[:50])

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,7 +16,7 @@ import asyncpg
 import pytest
 
 from tests.e2e.conftest import ServiceProcess
-from tests.helpers.durations import fastest
+from tests.helpers.durations import ATTEMPTS
 from tests.helpers.processes import free_port
 from tests.helpers.support import KEY
 
@@ -166,18 +167,20 @@ def test_silence_and_a_byte_at_a_time_end_in_time() -> None:
     def hang(_: socket.socket) -> None:
         released.wait(300)
 
+    ends = []
     with listening(hang) as silent, listening(drip) as dripping:
-
-        def both() -> None:
+        for _ in range(ATTEMPTS):  # a busy machine delays one or the other, or is silent where it should drip
+            began = time.monotonic()
             of_silence, of_drops = findings(silent), findings(dripping)
             assert of_silence[0] == of_drops[0] == 1
             assert of_silence[1]["service"]["text"] == "no response in time"
-            assert of_drops[1]["service"]["text"].startswith("no result within")
+            ends.append((time.monotonic() - began, of_drops[1]["service"]["text"]))
+            if ends[-1][0] < 15 and ends[-1][1].startswith("no result within"):
+                break
+        released.set()
 
-        try:
-            assert fastest(both, within=15) < 15
-        finally:
-            released.set()
+    assert ends[-1][0] < 15, ends
+    assert ends[-1][1].startswith("no result within"), ends
 
 
 def test_a_service_without_tls_is_told_from_one_with_a_wrong_certificate() -> None:

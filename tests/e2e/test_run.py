@@ -84,7 +84,9 @@ def test_one_command_shows_points_stops_whole_and_keeps_the_history(data_dir: Pa
     # Its output is no terminal, and so has no code in it; made here as it would be shown there.
     settings = Settings(data_dir=str(data_dir))
     shown = Sessions(secret_key(settings), fleet_key(settings)).code()
-    with httpx.Client(base_url=link[1], trust_env=False) as browser:  # what the sign-in page does with the link
+    with httpx.Client(
+        base_url=link[1], trust_env=False, timeout=60
+    ) as browser:  # what the sign-in page does with the link
         signed_in = browser.post("/sign-in", json={"code": shown}).status_code
         looks = [browser.get(path).status_code for path in ("/", "/api/v1/fleet", "/api/v1/tokens")]
     first.process.send_signal(signal.SIGINT)

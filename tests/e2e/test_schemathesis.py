@@ -29,7 +29,7 @@ def ask(service: ServiceProcess, tmp_path: Path) -> None:
     beat = heartbeat("mediaserver", eth0=(1, 1)) | {"filesystems": [{"mount_point": "/", "total_bytes": 9}]}
     headers = {"Authorization": f"Bearer {KEY}"}
     httpx.post(
-        f"{service.url}/api/v1/agents/heartbeat", content=json.dumps(beat), trust_env=False,
+        f"{service.url}/api/v1/agents/heartbeat", content=json.dumps(beat), trust_env=False, timeout=60,
         headers=headers | {"Content-Type": "application/json"},
     ).raise_for_status()  # fmt: skip
 

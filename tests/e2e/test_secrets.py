@@ -33,7 +33,10 @@ def command(database_url: str, directory: Path, *arguments: str) -> "subprocess.
 
 
 def test_the_command_makes_lists_and_revokes_what_a_running_service_accepts(database_url: str, tmp_path: Path) -> None:
-    with serving(database_url, tmp_path) as service, httpx.Client(base_url=service.url, trust_env=False) as http:
+    with (
+        serving(database_url, tmp_path) as service,
+        httpx.Client(base_url=service.url, trust_env=False, headers={"Connection": "close"}, timeout=60) as http,
+    ):
 
         def status(token: str, server_id: str = "nas") -> int:
             headers = {"Authorization": f"Bearer {token}"}
@@ -81,7 +84,13 @@ def test_no_secret_is_in_the_log_an_answer_or_a_file_that_others_read(database_u
     answers: list[str] = []
     with (
         serving(database_url, tmp_path, LOG_LEVEL="debug", SECRET_KEY=SECRET_KEY) as service,
-        httpx.Client(base_url=service.url, trust_env=False, headers={"Authorization": f"Bearer {KEY}"}) as http,
+        # A service that stood still takes a connection for idle, although it has been asked meanwhile.
+        httpx.Client(
+            base_url=service.url,
+            trust_env=False,
+            headers={"Authorization": f"Bearer {KEY}", "Connection": "close"},
+            timeout=60,
+        ) as http,
     ):
 
         def made(path: str, body: dict[str, object], authorization: str = KEY) -> str:
@@ -129,11 +138,13 @@ def test_the_keys_that_nobody_chose_are_their_owners_alone_and_outlive_a_restart
     with serving(database_url, tmp_path, API_KEY="") as service:
         key = (tmp_path / "api_key").read_text().strip()
         headers = {"Authorization": f"Bearer {key}"}
-        token = httpx.post(f"{service.url}/api/v1/tokens", json={"kind": "read"}, headers=headers, trust_env=False)
+        token = httpx.post(
+            f"{service.url}/api/v1/tokens", json={"kind": "read"}, headers=headers, trust_env=False, timeout=60
+        )
 
     with serving(database_url, tmp_path, API_KEY="") as service:
         headers = {"Authorization": f"Bearer {token.json()['token']}"}
-        answer = httpx.get(f"{service.url}/api/v1/servers", headers=headers, trust_env=False)
+        answer = httpx.get(f"{service.url}/api/v1/servers", headers=headers, trust_env=False, timeout=60)
 
     assert answer.status_code == 200
     for name in ("api_key", "secret_key"):
