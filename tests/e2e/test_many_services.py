@@ -28,6 +28,8 @@ from tests.helpers.support import KEY, heartbeat
 
 PATIENCE = 10
 ADMIN = {"Authorization": f"Bearer {KEY}"}
+# A service that stood still takes a connection for idle, although it has been asked meanwhile: each is of its own.
+SINGLE = {"Connection": "close"}
 
 
 @dataclass
@@ -55,7 +57,7 @@ async def http(services: Services) -> AsyncIterator[list[httpx.AsyncClient]]:
     async with contextlib.AsyncExitStack() as stack:
         yield [
             await stack.enter_async_context(
-                httpx.AsyncClient(base_url=one.url, headers=ADMIN, timeout=20, trust_env=False)
+                httpx.AsyncClient(base_url=one.url, headers=ADMIN | SINGLE, timeout=60, trust_env=False)
             )
             for one in services.processes
         ]
@@ -228,7 +230,7 @@ async def test_a_removal_goes_on_when_the_process_that_erases_is_killed(
     await transaction.start()
     await locker.execute("SELECT FROM servers WHERE server_id = 'erased' FOR UPDATE")
     holder = "SELECT holder FROM linkbeat.leases WHERE name = 'removal'"
-    async with httpx.AsyncClient(base_url=killed.url, headers=ADMIN, timeout=20, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=killed.url, headers=ADMIN | SINGLE, timeout=60, trust_env=False) as client:
         assert (await client.delete("/api/v1/servers/erased")).status_code == 202
     assert killed.process is not None
     assert (await database.fetchval(holder)).split()[1] == str(killed.process.pid)
