@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -179,7 +179,7 @@ async def events(database: asyncpg.Connection) -> list[tuple[str, str, datetime]
     return [(f"{row['server_id']} {row['subject']}".strip(), row["to_state"], row["at"]) for row in rows]
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Episode:
     server_id: str
     subject: str
@@ -193,6 +193,11 @@ class Episode:
         return self.server_id, self.subject
 
 
+def _in_order(episodes: Iterable[Episode]) -> list[Episode]:
+    """By server, subject and times: one that goes on comes after one with the same beginning that has ended."""
+    return sorted(episodes, key=lambda one: [(value is None, value) for value in astuple(one)])
+
+
 async def recorded(database: asyncpg.Connection, rule_id: str | None = None) -> list[Episode]:
     """Episodes as turns recorded them, of one rule or of all."""
     rows = await database.fetch(
@@ -202,7 +207,7 @@ async def recorded(database: asyncpg.Connection, rule_id: str | None = None) -> 
         "WHERE f.to_state = 'firing' AND f.rule_id = coalesce($1, f.rule_id)",
         rule_id,
     )
-    return sorted(Episode(**dict(row)) for row in rows)
+    return _in_order(Episode(**dict(row)) for row in rows)
 
 
 async def backtest(
@@ -213,7 +218,7 @@ async def backtest(
         "SELECT * FROM linkbeat.alert_episodes($1, $2, $3)", json.dumps({"kind": kind, **spec}), since, until
     )
     names = Episode.__dataclass_fields__
-    return sorted(Episode(**{name: row[name] for name in names}) for row in rows)
+    return _in_order(Episode(**{name: row[name] for name in names}) for row in rows)
 
 
 async def claim(database: asyncpg.Connection, at: datetime, at_most: int = 8) -> list[dict[str, Any]]:

@@ -104,8 +104,9 @@ async def test_turns_record_what_the_backtest_says(database: asyncpg.Connection)
 
 async def test_what_comes_in_any_order_is_recorded_once_it_is_there(database: asyncpg.Connection) -> None:
     """Each row comes up to half an hour late. What an early turn saw and later rows change stays recorded, because
-    somebody may have been told; what the whole history shows is recorded too."""
-    seeds = random.sample(range(10**9), 3)
+    somebody may have been told; what the whole history shows is recorded too. In 819057521, that begins as what was
+    recorded does, and goes on."""
+    seeds = [819057521, *random.sample(range(10**9), 3)]
     for seed in seeds:
         await _fresh(database)
         rng = random.Random(seed)
