@@ -267,6 +267,7 @@ class HangingPath:
         self._to = urlsplit(url)
         self._passing: list[asyncio.Task[None]] = []
         self._ends: list[asyncio.StreamWriter] = []
+        self._connecting: set[asyncio.Task[Any]] = set()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._connect, "127.0.0.1", 0)
@@ -274,9 +275,14 @@ class HangingPath:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
+        # Whoever still connects at this moment would leave both ends open.
+        await asyncio.gather(*self._connecting, return_exceptions=True)
         self.hang()
+        await asyncio.gather(*self._passing, return_exceptions=True)
         for end in self._ends:
             end.transport.abort()
+            with contextlib.suppress(OSError):
+                await end.wait_closed()
 
     @property
     def url(self) -> str:
@@ -289,13 +295,18 @@ class HangingPath:
             task.cancel()
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+        self._ends.append(writer)
         asked = dict(parse_qsl(self._to.query))
         if directory := asked.get("host"):  # the embedded one's, by its socket
             path = socket_path(Path(directory), int(asked["port"]))
             server_reader, server_writer = await asyncio.open_unix_connection(path)
         else:
             server_reader, server_writer = await asyncio.open_connection(self._to.hostname, self._to.port)
-        self._ends += [writer, server_writer]
+        self._ends.append(server_writer)
         self._passing += [
             asyncio.create_task(passed_on(reader, server_writer)),
             asyncio.create_task(passed_on(server_reader, writer)),
