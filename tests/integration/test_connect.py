@@ -53,12 +53,12 @@ def test_the_password_of_a_url_is_in_no_list_of_processes(database_url: str, log
     with subprocess.Popen(
         [sys.executable, "-m", "service", "psql"],
         env=os.environ | {"LINKBEAT_DATABASE_URL": url, "LINKBEAT_DATA_DIR": str(tmp_path)},
-        stdin=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,  # its end, for psql on a server that asks for no password
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as psql:
         seen = set()
-        while psql.poll() is None:  # it ends by itself: that password is wrong
+        while psql.poll() is None:  # it ends by itself: that password is wrong, or there is nothing to read
             for path in Path("/proc").glob("[0-9]*/cmdline"):
                 with suppress(OSError):
                     seen.add(path.read_bytes())
