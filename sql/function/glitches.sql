@@ -10,7 +10,7 @@ RETURNS network_interface_metrics LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     old   CONSTANT bigint[] := base.old_levels;
     had   bigint[];
-    usual record;
+    rates double precision[];
 BEGIN
     IF (base.boot = m.boot AND linkbeat.is_uuid_boot(m.boot)
         AND base.delta_kind NOT IN ('normal', 'gap', 'glitch') AND coalesce(base.levels, '{}') = '{}'
@@ -35,16 +35,12 @@ BEGIN
            m.rx_errors, m.tx_errors, m.rx_dropped, m.tx_dropped, m.elapsed_ms, greatest(base.speed_mbps, m.speed_mbps)) IS NOT TRUE THEN
         RETURN NULL;
     END IF;
-    SELECT coalesce(max(rx_bytes::double precision / elapsed_ms), 0) AS rx_bytes,
-           coalesce(max(tx_bytes::double precision / elapsed_ms), 0) AS tx_bytes,
-           coalesce(max(rx_packets::double precision / elapsed_ms), 0) AS rx_packets,
-           coalesce(max(tx_packets::double precision / elapsed_ms), 0) AS tx_packets
-    INTO usual
-    FROM linkbeat.moving_rows(m.server_id, m.interface_name, linkbeat.usual_since(base.time, m.interval_ms), base.time);
-    IF (old[1] IS NOT NULL AND (m.rx_bytes - base.rx_bytes)::double precision > 3.0::double precision * m.elapsed_ms * usual.rx_bytes
-        OR old[2] IS NOT NULL AND (m.tx_bytes - base.tx_bytes)::double precision > 3.0::double precision * m.elapsed_ms * usual.tx_bytes
-        OR old[3] IS NOT NULL AND (m.rx_packets - base.rx_packets)::double precision > 3.0::double precision * m.elapsed_ms * usual.rx_packets
-        OR old[4] IS NOT NULL AND (m.tx_packets - base.tx_packets)::double precision > 3.0::double precision * m.elapsed_ms * usual.tx_packets
+    base.interval_ms := m.interval_ms;  -- of a state it is not known
+    rates := (linkbeat.usual(base)).rates;
+    IF (old[1] IS NOT NULL AND (m.rx_bytes - base.rx_bytes)::double precision > 3.0::double precision * m.elapsed_ms * coalesce(rates[1], 0)
+        OR old[2] IS NOT NULL AND (m.tx_bytes - base.tx_bytes)::double precision > 3.0::double precision * m.elapsed_ms * coalesce(rates[2], 0)
+        OR old[3] IS NOT NULL AND (m.rx_packets - base.rx_packets)::double precision > 3.0::double precision * m.elapsed_ms * coalesce(rates[3], 0)
+        OR old[4] IS NOT NULL AND (m.tx_packets - base.tx_packets)::double precision > 3.0::double precision * m.elapsed_ms * coalesce(rates[4], 0)
        ) IS NOT TRUE THEN
         RETURN NULL;
     END IF;

@@ -1,7 +1,7 @@
 -- What is in doubt after a sample that needs nothing but the one before it, where that fell or left doubts behind. What is
 -- said here, linkbeat.judge concludes (judge.sql); it costs thirty times as much, and where containers restart, a heartbeat
--- has dozens of such samples. Ingest calls linkbeat.doubts_after; the planner puts the others into it, as long as no argument
--- that is used twice costs more than ten operators.
+-- has dozens of such samples. Ingest calls linkbeat.doubts_after, and linkbeat.is_plain_reboot for the same reason; the planner
+-- inlines the others, as long as no argument that is used twice costs more than ten operators.
 -- Replaceable: reapplied on every upgrade.
 --   had_*, grown_*, base_ms   of the sample before: its counters, its deltas, its elapsed_ms
 --   old, since                its old levels, all in doubt since that moment
@@ -160,8 +160,9 @@ BEGIN
                AND (tx_packets = 0 OR linkbeat.packets_carry(tx_packets, tx_bytes)));
 END $$;
 
--- The same of either. In PL/pgSQL, because a statement sets up each of its expressions anew, at every call and whether or not
--- it comes to it: these would be a tenth of what a call of ingest_heartbeats costs.
+-- The old levels that are in doubt after a sample, whether it grew or fell. In PL/pgSQL, because the executor initializes all
+-- expressions of a statement each time it runs, also those that no row reaches: inlined, these would be a tenth of the cost of
+-- a call of ingest_heartbeats.
 CREATE OR REPLACE FUNCTION linkbeat.doubts_after(
     had linkbeat.interface_state, since timestamptz, of_server text, of_interface text, moment timestamptz, interval_ms integer,
     ifindex integer, speed_mbps integer, rx_bytes bigint, tx_bytes bigint, rx_packets bigint, tx_packets bigint, rx_errors bigint,
