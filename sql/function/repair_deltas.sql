@@ -105,6 +105,21 @@ BEGIN
             start := earlier;
         END LOOP;
     END IF;
+    -- Rows of a boot that overlaps it are judged again with it: each counts from its own boot's rows, and asks those of all.
+    LOOP
+        earlier := (
+            SELECT min(moment)
+            FROM linkbeat.boot_spans(of_server) AS b
+            CROSS JOIN LATERAL (
+                SELECT r.delta_kind, r.doubted_since FROM network_interface_metrics r
+                WHERE r.server_id = of_server AND r.interface_name = of_interface AND r.boot = b.boot
+                  AND r.time >= b.first_seen AND r.time < start
+                ORDER BY r.time DESC LIMIT 1) AS own
+            CROSS JOIN unnest(own.doubted_since) AS moment
+            WHERE b.first_seen < start AND b.last_seen >= start AND own.delta_kind = 'glitch');
+        EXIT WHEN (earlier < start) IS NOT TRUE;
+        start := earlier;
+    END LOOP;
     IF start < since THEN
         SELECT * INTO previous FROM network_interface_metrics
         WHERE server_id = of_server AND interface_name = of_interface AND time < start ORDER BY time DESC LIMIT 1;

@@ -256,6 +256,28 @@ async def test_what_a_later_sample_showed_to_be_wrong_is_open_again_as_far_back_
     ]  # fmt: skip
 
 
+async def test_a_late_sample_of_one_leaves_what_the_other_one_showed_to_be_wrong(
+    service: Client, database: asyncpg.Connection
+) -> None:
+    """Seed 483845782: the second of two low readings was judged again by itself, and became a dip."""
+
+    def sample(second: int, boot: str, rx_packets: int | None = None) -> Beat:
+        counters = (second * 1_000, second * 800, second if rx_packets is None else rx_packets, second, 0, 0, 0, 0)
+        return Beat(at(second), boot_id(boot), {"eth0": Sample(counters)}, uptime_seconds=1_000.0 + second)
+
+    one = [sample(second, "a", {330: 0, 390: 170}.get(second)) for second in range(30, 600, 60)]
+    other = [sample(second, "b") for second in (60, 120, 350, 360, 420)]
+    late = other.pop(3)
+    beats = [*sorted([*one, *other], key=lambda beat: beat.time), late]
+
+    for beat in beats:
+        await service.post(body("srv-1", beat))
+
+    assert await check_servers(database, {"srv-1": Sent(beats)}, 100) == {}
+    rows = await database.fetch("SELECT time FROM network_interface_metrics WHERE delta_kind = 'glitch' ORDER BY time")
+    assert [row["time"] for row in rows] == [at(330), at(390)]
+
+
 async def test_a_replay_from_another_boot_is_no_machine(service: Client, database: asyncpg.Connection) -> None:
     await report(service, (0, "a", 1_000), (30, "a", 1_100), (60, "a", 1_300))
 
