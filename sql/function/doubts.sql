@@ -14,19 +14,33 @@ RETURN grown > 0 AND base_ms > 0 AND level >= 3 * grown::numeric
    AND level::double precision <= 1.5::double precision * grown / base_ms * in_all;
 
 -- Whether octets that are in doubt by themselves grew in packets in the row `base`: a counter that began again counts whole
--- packets, and none is larger than 64 KiB. Readings that are wrong in different ways grow by anything. Where packets are in
--- doubt too, or are not counted, they say nothing. Asks the stored row: a server's newest state has no deltas of packets.
+-- packets, none of which is larger than 64 KiB, and on average about as large as before: three times that at most, or an Ethernet
+-- frame. Readings that are wrong in different ways grow by anything. Where packets are in doubt too, or are not counted, they say
+-- nothing. Asks the stored row: a server's newest state has no deltas of packets.
+--   m  the row after it
 CREATE OR REPLACE FUNCTION linkbeat.grew_in_packets(
-    base network_interface_metrics, of_server text, of_interface text, direction integer
+    base network_interface_metrics, m network_interface_metrics, direction integer
 ) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    grown   bigint;
+    packets bigint;
+    size    double precision;
 BEGIN
-    RETURN base.old_levels[direction] IS NULL OR base.old_levels[direction + 2] IS NOT NULL
-        OR coalesce(CASE direction WHEN 1 THEN base.rx_packets ELSE base.tx_packets END, 0) = 0
-        OR coalesce((
-            SELECT CASE direction WHEN 1 THEN r.rx_bytes_delta / 65536 <= r.rx_packets_delta
-                                  ELSE r.tx_bytes_delta / 65536 <= r.tx_packets_delta END
-            FROM network_interface_metrics r
-            WHERE r.server_id = of_server AND r.interface_name = of_interface AND r.time = base.time), false);
+    IF base.old_levels[direction] IS NULL OR base.old_levels[direction + 2] IS NOT NULL
+       OR coalesce(CASE direction WHEN 1 THEN base.rx_packets ELSE base.tx_packets END, 0) = 0 THEN
+        RETURN true;
+    END IF;
+    SELECT CASE direction WHEN 1 THEN r.rx_bytes_delta ELSE r.tx_bytes_delta END,
+           CASE direction WHEN 1 THEN r.rx_packets_delta ELSE r.tx_packets_delta END
+    INTO grown, packets
+    FROM network_interface_metrics r
+    WHERE r.server_id = m.server_id AND r.interface_name = m.interface_name AND r.time = base.time;
+    IF (grown / 65536 <= packets) IS NOT TRUE THEN
+        RETURN false;
+    END IF;
+    m.time := base.doubted_since[direction];
+    size := (linkbeat.usual(m)).sizes[direction];
+    RETURN size IS NULL OR grown::double precision <= greatest(3.0::double precision * size, 1518) * packets;
 END $$;
 
 -- Whether octets that are in doubt grow at no more than twice the rate of the row before, which was not the only one since

@@ -216,7 +216,7 @@ BEGIN
             -- for the time since.
             CONTINUE WHEN base.delta_kind IN ('normal', 'gap') AND is_doubted_now[2 - n % 2] AND linkbeat.has_run(
                 level[2 - n % 2], CASE n % 2 WHEN 1 THEN base.rx_bytes_delta ELSE base.tx_bytes_delta END, base.elapsed_ms,
-                in_all) AND linkbeat.grew_in_packets(base, m.server_id, m.interface_name, 2 - n % 2);
+                in_all) AND linkbeat.grew_in_packets(base, m, 2 - n % 2);
             IF rates_since IS DISTINCT FROM base.doubted_since[n] THEN
                 is_asked := true;
                 rates_since := base.doubted_since[n];

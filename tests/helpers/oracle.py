@@ -24,6 +24,7 @@ PLAIN = ("normal", "gap")
 WRAP = 2**32
 MIB = 2**20
 JUMBO_FRAME = 9_216
+ETHERNET_FRAME = 1_518
 FASTEST_BYTES_PER_MS = 50_000_000  # 400 Gb/s
 GRACE_MS = 1_000
 LONGEST_MS = 2**31 - 1
@@ -239,9 +240,9 @@ class _Series:
             float(delta) / row.gain.elapsed_ms for row in rows if (delta := row.gain.deltas[index]) is not None
         )
 
-    def size(self, direction: int, beat: Beat) -> float | None:
-        """Octets per packet."""
-        rows = self.before(beat.time, beat)
+    def size(self, direction: int, moment: datetime, beat: Beat) -> float | None:
+        """Octets per packet before a moment."""
+        rows = self.before(moment, beat)
         octets = sum(row.gain.deltas[direction] or 0 for row in rows)
         packets = sum(row.gain.deltas[direction + 2] or 0 for row in rows)
         return float(octets) / float(packets) if packets else None
@@ -384,10 +385,13 @@ class _Judgement:
         grown = gain.deltas[direction] or 0
         # At about the rate of the row before, which was one of several since.
         is_run = gain.kind in PLAIN and direction in self.new_doubts and gain.elapsed_ms
-        # Octets in doubt by themselves grew in packets, of 64 KiB at most.
-        doubted, packets = self.base.doubts, self.base.sample.counters[direction + 2]
-        if is_run and direction in doubted and direction + 2 not in doubted and packets:
-            is_run = grown // 65536 <= (gain.deltas[direction + 2] or 0)
+        # Octets in doubt by themselves grew in packets, of 64 KiB at most, and not much larger than before.
+        doubted, counted = self.base.doubts, self.base.sample.counters[direction + 2]
+        if is_run and direction in doubted and direction + 2 not in doubted and counted:
+            packets = gain.deltas[direction + 2] or 0
+            size = self.series.size(direction, doubted[direction].since, self.beat)
+            is_usual = size is None or float(grown) <= max(3.0 * size, ETHERNET_FRAME) * packets
+            is_run = is_usual and grown // 65536 <= packets
         if is_run and 0 < 3 * grown <= level and float(level) <= 1.5 * grown / gain.elapsed_ms * in_all:
             return True
         rate = self.series.usual_rate(direction, since, self.beat)
@@ -480,7 +484,7 @@ class _Judgement:
         direction = index % 2
         octets = wrapped if index < BYTE_COUNTERS else self.grown(direction)
         packets = self.grown(direction + 2) if index < BYTE_COUNTERS else wrapped
-        size = self.series.size(direction, self.beat)
+        size = self.series.size(direction, self.beat.time, self.beat)
         # By half or less it may have stepped back as well: then packets have to be of about the usual size.
         smallest = JUMBO_FRAME if 2 * now < (self.held[index] or 0) else 0
         largest = MIB if size is None else min(max(8 * size, smallest), MIB)

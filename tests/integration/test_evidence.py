@@ -218,21 +218,22 @@ async def test_readings_that_are_wrong_twice_do_not_end_the_first_doubt(
 async def test_octets_that_grow_by_more_than_their_packets_have_not_begun_again(
     service: Client, database: asyncpg.Connection
 ) -> None:
-    """Wrong readings may rise at the rate of a counter that began again; 350 kB a packet show that it did not."""
-    readings = steady(7, start=2 * 10**11)
-    wrong = lowered(lowered(readings, 2, share=0.1155, only=RX), 3, share=0.1686, only=RX)
-
-    await check(
-        service,
-        database,
-        {
-            third: (
+    """Wrong readings may rise at the rate of a counter that began again; 350 kB a packet show that it did not, and so do
+    six times as many octets in a packet as before."""
+    cases = {}
+    for size, (steps, step, low, higher, thirds) in {
+        "too-large": (6_700, STEP, 0.1155, 0.1686, {"jumps": 0.44, "jumps-less": 0.34, "falls": 0.05}),
+        "unusual": (2_600, 60 * STEP, 0.005, 0.0073, {"jumps": 0.44, "jumps-less": 0.34, "falls": 0.0013}),
+    }.items():
+        readings = steady(7, start=steps * step, step=step)
+        wrong = lowered(lowered(readings, 2, share=low, only=RX), 3, share=higher, only=RX)
+        for third, share in thirds.items():
+            cases[f"{size}-{third}"] = (
                 lowered(wrong, 4, share=share, only=RX),
-                [FIRST, NORMAL, GLITCH, GLITCH, GLITCH, (4 * STEP, "normal"), NORMAL],
+                [FIRST, (step, "normal"), GLITCH, GLITCH, GLITCH, (4 * step, "normal"), (step, "normal")],
             )
-            for third, share in {"jumps": 0.44, "jumps-less": 0.34, "falls": 0.05}.items()
-        },
-    )
+
+    await check(service, database, cases)
 
 
 async def test_octets_that_began_again_by_themselves_in_their_packets_end_the_doubt(
