@@ -22,7 +22,8 @@ log = logging.getLogger("linkbeat")
 LISTEN_SECONDS = 5.0  # linkbeat.listening_pause() is three of them
 LIMIT_SECONDS = 120.0  # for one evaluation; at the limit it is rolled back, and the next one covers its range too
 
-PAUSES = 20  # evaluations use at most a twentieth of one processor, however large the fleet
+PAUSES = 100  # how many times as long as a turn its distance to the next one is (linkbeat.turn_distance)
+POLLS = 3  # within `seconds`; the database decides when an evaluation is due, by how long the last one took
 
 _EVALUATE = f"SELECT is_evaluated, took_seconds FROM linkbeat.evaluate_alerts(every => $1, pauses => {PAUSES})"
 _LISTEN = "SELECT linkbeat.listen($1)"
@@ -88,7 +89,7 @@ class Alerts(BackgroundTask):
                         limited(
                             logging.WARNING, "alerts slow", "the evaluation of alerts took %.1f s", row["took_seconds"]
                         )
-                await asyncio.sleep(self._seconds)
+                await asyncio.sleep(self._seconds / POLLS)
         finally:
             _drop(connection)
 

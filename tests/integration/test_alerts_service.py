@@ -7,6 +7,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from service.alerts.evaluate import PAUSES
 from service.settings import Settings
 from tests.helpers.support import KEY, Client
 
@@ -57,12 +58,19 @@ async def test_readiness_says_when_turns_are_late_or_long_and_stays_ready(
     assert (answer.status_code, answer.json()["alerts"]) == (200, says)
 
 
-async def test_a_fleet_whose_turns_take_long_is_judged_less_often(database: asyncpg.Connection) -> None:
+@pytest.mark.parametrize(
+    ("took_seconds", "due_seconds"),
+    [(0.01, 13.5), (0.135, 13.5), (0.2, 20), (1, 45), (2, 45), (3, 60)],
+)
+async def test_a_fleet_whose_turns_take_long_is_judged_less_often(
+    database: asyncpg.Connection, took_seconds: float, due_seconds: float
+) -> None:
+    """They use 1 % of a processor, if that is at most three times as rarely; more than 5 % never."""
     at = datetime.now(UTC)
     await database.execute(
-        "UPDATE linkbeat.alert_clock SET evaluated_at = $1, took = interval '2 seconds'", at - timedelta(seconds=39)
+        "UPDATE linkbeat.alert_clock SET evaluated_at = $1, took = $2", at, timedelta(seconds=took_seconds)
     )
-    turn = "SELECT is_evaluated FROM linkbeat.evaluate_alerts(at => $1, pauses => 20)"
+    turn = f"SELECT is_evaluated FROM linkbeat.evaluate_alerts(at => $1, pauses => {PAUSES})"
 
-    assert await database.fetchval(turn, at) is False
-    assert await database.fetchval(turn, at + timedelta(seconds=1)) is True
+    assert await database.fetchval(turn, at + timedelta(seconds=due_seconds - 0.001)) is False
+    assert await database.fetchval(turn, at + timedelta(seconds=due_seconds)) is True

@@ -218,8 +218,10 @@ async def test_readings_that_are_wrong_twice_do_not_end_the_first_doubt(
 async def test_octets_that_grow_by_more_than_their_packets_have_not_begun_again(
     service: Client, database: asyncpg.Connection
 ) -> None:
-    """Wrong readings may rise at the rate of a counter that began again; 350 kB a packet show that it did not, and so do
-    six times as many octets in a packet as before."""
+    """Wrong readings may rise at the rate of a counter that began again; 350 kB a packet show that it did not.
+
+    So do six times as many octets in a packet as before.
+    """
     cases = {}
     for size, (steps, step, low, higher, thirds) in {
         "too-large": (6_700, STEP, 0.1155, 0.1686, {"jumps": 0.44, "jumps-less": 0.34, "falls": 0.05}),
