@@ -133,7 +133,7 @@ BEGIN
                        AND gain > coalesce(speed, 1000)::bigint * 255 * (m.elapsed_ms + 1000::bigint) / 2 THEN
                         -- More than a usual line carries: it may have stepped back by more than half.
                         is_asked := true;
-                        accepted[n] := coalesce(gain <= 4 * (linkbeat.usual(m)).rates[n] * m.elapsed_ms, false);
+                        accepted[n] := coalesce(gain <= 4 * (linkbeat.usual(m)).bursts[n] * m.elapsed_ms, false);
                     END IF;
                 ELSE
                     accepted[n] := accepted[2 - n % 2]

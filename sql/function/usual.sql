@@ -7,10 +7,10 @@
 CREATE OR REPLACE FUNCTION linkbeat.moving_rows(of_server text, of_interface text, since timestamptz, until timestamptz)
 RETURNS TABLE (
     elapsed_ms integer, rx_bytes bigint, tx_bytes bigint, rx_packets bigint, tx_packets bigint, rx_errors bigint,
-    tx_errors bigint, rx_dropped bigint, tx_dropped bigint
+    tx_errors bigint, rx_dropped bigint, tx_dropped bigint, delta_kind text
 ) LANGUAGE sql STABLE AS $$
     SELECT r.elapsed_ms, r.rx_bytes_delta, r.tx_bytes_delta, r.rx_packets_delta, r.tx_packets_delta, r.rx_errors_delta,
-           r.tx_errors_delta, r.rx_dropped_delta, r.tx_dropped_delta
+           r.tx_errors_delta, r.rx_dropped_delta, r.tx_dropped_delta, r.delta_kind
     FROM network_interface_metrics r
     WHERE r.server_id = of_server AND r.interface_name = of_interface AND r.time >= since AND r.time < until
       AND r.delta_kind IN ('normal', 'gap') AND r.elapsed_ms > 0
@@ -26,10 +26,12 @@ RETURN moment - greatest(900000, 10 * interval_ms::bigint) * INTERVAL '1 millise
 
 -- What is usual of an interface, by the last ten rows before a moment whose counters moved: no further back than fifteen
 -- minutes or ten intervals. Null where nothing tells.
---   rates  the highest rate of each counter, per millisecond
---   sizes  octets per packet, received and sent
+--   rates   the highest rate of each counter, per millisecond
+--   sizes   octets per packet, received and sent
+--   bursts  of octets received and sent, the highest rate that there may have been: where all of these rows are gaps, all of
+--           a gap's may have crossed in one interval, as after a clock that was put forward by an hour
 CREATE OR REPLACE FUNCTION linkbeat.usual(
-    m network_interface_metrics, OUT rates double precision[], OUT sizes double precision[]
+    m network_interface_metrics, OUT rates double precision[], OUT sizes double precision[], OUT bursts double precision[]
 ) LANGUAGE plpgsql STABLE AS $$
 BEGIN
     SELECT ARRAY[max(rx_bytes::double precision / elapsed_ms), max(tx_bytes::double precision / elapsed_ms),
@@ -37,8 +39,12 @@ BEGIN
                  max(rx_errors::double precision / elapsed_ms), max(tx_errors::double precision / elapsed_ms),
                  max(rx_dropped::double precision / elapsed_ms), max(tx_dropped::double precision / elapsed_ms)],
            ARRAY[sum(rx_bytes)::double precision / nullif(sum(rx_packets), 0)::double precision,
-                 sum(tx_bytes)::double precision / nullif(sum(tx_packets), 0)::double precision]
-    INTO rates, sizes
+                 sum(tx_bytes)::double precision / nullif(sum(tx_packets), 0)::double precision],
+           CASE WHEN bool_and(delta_kind = 'gap')
+                THEN ARRAY[max(rx_bytes::double precision / least(elapsed_ms, m.interval_ms)),
+                           max(tx_bytes::double precision / least(elapsed_ms, m.interval_ms))]
+                ELSE ARRAY[max(rx_bytes::double precision / elapsed_ms), max(tx_bytes::double precision / elapsed_ms)] END
+    INTO rates, sizes, bursts
     FROM linkbeat.moving_rows(m.server_id, m.interface_name, linkbeat.usual_since(m.time, m.interval_ms), m.time);
 END $$;
 

@@ -225,6 +225,14 @@ class _Series:
         """The highest of a counter before a heartbeat, per millisecond; 0 where none is known."""
         return max(self.rates(index, self.before(beat.time, beat)), default=0)
 
+    def highest_burst(self, index: int, beat: Beat) -> float:
+        """The same; where gaps alone tell, all of a gap's may have crossed in one interval."""
+        rows = self.before(beat.time, beat)
+        if any(row.gain.kind != "gap" for row in rows):
+            return self.highest_rate(index, beat)
+        gained = [(float(row.gain.deltas[index] or 0), row.gain.elapsed_ms) for row in rows]
+        return max((octets / min(elapsed, beat.interval_ms) for octets, elapsed in gained), default=0)
+
     def usual_rate(self, index: int, since: datetime, beat: Beat) -> float:
         """What a counter gained before it fell or jumped, or gains since, per millisecond; 0 where none is known.
 
@@ -441,7 +449,7 @@ class _Judgement:
             is_accepted = self.can_carry(index, now, packets, packets, self.elapsed)
             usual_line = _limit(self.elapsed, 1_000 if self.speed is None else self.speed)
             if is_accepted and self.is_restarted and not self.is_certain and now > usual_line:
-                is_accepted = now <= 4 * self.series.highest_rate(index, self.beat) * self.elapsed
+                is_accepted = now <= 4 * self.series.highest_burst(index, self.beat) * self.elapsed
             self.accepted[index] = is_accepted
         else:
             is_accepted = self.accepted[index % 2] and self.can_carry(index, now, None, None, self.elapsed)

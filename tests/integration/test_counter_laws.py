@@ -32,8 +32,9 @@ HISTORIES = int(os.environ.get("LINKBEAT_LAW_HISTORIES", "240"))
 AT_ONCE = 40
 # In 258787, a row asks what was usual before something that has been in doubt for almost 15 minutes; in 355256,
 # counters fall twice while a reset is in doubt; in 31080172, a burst of octets comes while packets cannot be read; in
-# 1035239, octets that are wrong three times rise as if they had begun again; in 3287088226575586026, in larger packets.
-KNOWN = (258787, 355256, 31080172, 1035239, 3287088226575586026)
+# 1035239, octets that are wrong three times rise as if they had begun again; in 3287088226575586026, in larger packets;
+# in 1715544933586731821, an interface is created again right after a clock was put forward by an hour.
+KNOWN = (258787, 355256, 31080172, 1035239, 3287088226575586026, 1715544933586731821)
 START = hours_ago(5)
 ORDERS = ("in-order", "shuffled", "newest-first")
 

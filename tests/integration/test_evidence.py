@@ -238,6 +238,20 @@ async def test_octets_that_grow_by_more_than_their_packets_have_not_begun_again(
     await check(service, database, cases)
 
 
+async def test_what_crossed_since_a_reset_right_after_a_gap_is_counted(
+    service: Client, database: asyncpg.Connection
+) -> None:
+    """The gap is a clock that was put forward: by its length, 5 Gbit/s would be 43 Mbit/s."""
+    step = 2 * 10**10
+    readings = restarted(steady(7, start=10**15, step=step), 4)
+    forward = [replace(reading, seconds=reading.seconds + 3_600 * (n > 2)) for n, reading in enumerate(readings)]
+    plain = (step, "normal")
+
+    await check(
+        service, database, {"forward": (forward, [FIRST, plain, plain, (step, "gap"), (step, "reset"), plain, plain])}
+    )
+
+
 async def test_octets_that_began_again_by_themselves_in_their_packets_end_the_doubt(
     service: Client, database: asyncpg.Connection
 ) -> None:
