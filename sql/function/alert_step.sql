@@ -30,7 +30,7 @@ BEGIN
             RETURN st;
         END IF;
         st.state := 'pending';
-        st.active_at := coalesce(p.active_at, p.at);
+        st.active_at := greatest(coalesce(p.active_at, p.at), st.cleared_at);
         st.fired_at := NULL;
         st.cleared_at := NULL;
         st.counted_ms := 0;

@@ -40,11 +40,15 @@ KEPT = (
     "linkbeat.alert_marks", "linkbeat.late_arrivals", "linkbeat.quotas",
 )  # fmt: skip
 
+# The filesystem of 39827-pi does not answer, is not seen for 40 minutes, and the first rows after that come late: what
+# had counted before is more than the reach of the rule ago.
+GAP_WHILE_IT_PENDS = (27991, 10994, 3225, 262, 39827)
+
 Hold = Callable[[asyncpg.Connection, Sequence[int]], Coroutine[Any, Any, object]]
 
 
-def over_histories(hold: Hold, database_url: str) -> None:
-    """Holds for some seeds at a time; the database is one for all of them."""
+def over_histories(hold: Hold, database_url: str, *known: Sequence[int]) -> None:
+    """Holds for some seeds at a time, the known ones first; the database is one for all of them."""
     with asyncio.Runner() as runner:
         database = runner.run(asyncpg.connect(database_url, server_settings={"timezone": "UTC"}))
 
@@ -60,6 +64,8 @@ def over_histories(hold: Hold, database_url: str) -> None:
             runner.run(hold(database, seeds))
 
         try:
+            for seeds in known:
+                runner.run(hold(database, seeds))
             hold_some()
         finally:
             runner.run(database.close())
@@ -283,7 +289,7 @@ class TestFilesystem:
                     if episode.cleared_at is not None:
                         assert any(overlap(episode, other) for other in did), (rule_id, episode, did)
 
-        over_histories(hold, database_url)
+        over_histories(hold, database_url, GAP_WHILE_IT_PENDS)
 
     def test_rows_that_are_all_there_before_a_turn_give_the_same_in_any_order(self, database_url: str) -> None:
         async def hold(database: asyncpg.Connection, seeds: Sequence[int]) -> None:
