@@ -7,10 +7,10 @@ RETURNS double precision LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN date_part('epoch', moment - since) * 1000 + elapsed_ms;
 
 -- Whether octets that began again in_all milliseconds ago show what the rate of the row before, which was one of several
--- since, comes to: then no other row needs to be asked.
-CREATE OR REPLACE FUNCTION linkbeat.has_run(level numeric, grown bigint, base_ms integer, in_all double precision)
+-- since, comes to: then no other row needs to be asked. More than a usual line carries is not believed of one row.
+CREATE OR REPLACE FUNCTION linkbeat.has_run(level numeric, grown bigint, base_ms integer, in_all double precision, speed integer)
 RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN grown > 0 AND base_ms > 0 AND level >= 3 * grown::numeric
+RETURN grown > 0 AND base_ms > 0 AND level >= 3 * grown::numeric AND grown <= linkbeat.delta_limit(base_ms, coalesce(speed, 1000))
    AND level::double precision <= 1.5::double precision * grown / base_ms * in_all;
 
 -- Whether octets that are in doubt by themselves grew in packets in the row `base`: a counter that began again counts whole
@@ -107,7 +107,7 @@ DECLARE
     is_most     boolean;  -- of what fell together is at its old level
     unexplained boolean;
     unexplained_main boolean;
-    times       double precision;
+    has_run     boolean;  -- since it fell, as it usually does
     found       boolean[];
 BEGIN
     IF NOT linkbeat.may_be_back(base, m) THEN
@@ -145,22 +145,23 @@ BEGIN
             CONTINUE WHEN readings[n] IS NULL OR level IS NULL OR readings[n] < old OR old < level AND level <= readings[n];
             CONTINUE WHEN level <= old AND (goes_on OR NOT is_most);
             usual := coalesce(usual, linkbeat.usual_rates(m, since, before_it));
-            -- Above the old level by more than it usually gains and more than it had fallen: a burst since a reset.
+            -- Above the old level by more than it usually gains and more than it had fallen, or half of what it had jumped: a
+            -- burst since a reset, or a step back after a jump that was none.
             CONTINUE WHEN (readings[n] - old)::double precision > greatest(
-                1.5 * usual[n] * (linkbeat.elapsed_ms(since, m.time)::double precision + elapsed), abs(level - old)::double precision);
+                1.5 * usual[n] * (linkbeat.elapsed_ms(since, m.time)::double precision + elapsed),
+                CASE WHEN level <= old THEN old - level ELSE div(level - old, 2) END::double precision);
             back := back + 1;
             main_back := main_back + (n <= 4)::integer;
             IF level > old THEN  -- what jumped comes back by itself
                 found := coalesce(found, array_fill(false, '{8}'));
                 found[n] := true;
             END IF;
-            -- What counts for long already may catch up with what its source kept back.
-            times := CASE WHEN level >= 3 * (readings[n] - level)
-                               AND level::double precision <= 1.5 * usual[n] * (linkbeat.elapsed_ms(since, m.time) - elapsed)
-                          THEN 3 ELSE 1.5 END;
+            -- What counts for long already may have a burst as it passes its old level.
+            has_run := level >= 3 * (readings[n] - level)
+                AND level::double precision <= 1.5 * usual[n] * (linkbeat.elapsed_ms(since, m.time) - elapsed);
             -- Where a reading was passed over, the level is an older one's.
-            IF level > old OR (readings[n] - level)::double precision
-                              > times * usual[n] * (elapsed + (level <> was[n])::integer * base.elapsed_ms::bigint) THEN
+            IF level > old OR NOT has_run AND (readings[n] - level)::double precision
+                              > 1.5 * usual[n] * (elapsed + (level <> was[n])::integer * base.elapsed_ms::bigint) THEN
                 unexplained := true;
                 unexplained_main := unexplained_main OR n <= 4;
             END IF;

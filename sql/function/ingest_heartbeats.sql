@@ -151,7 +151,7 @@ BEGIN
                     WHEN doubts <> '{}' AND rx_bytes < was_rx_bytes AND was_old_levels IS NOT NULL
                          AND linkbeat.is_in_doubt(doubted, time, interval_ms)
                          AND NOT linkbeat.have_run(was_old_levels, was_rx_bytes, was_tx_bytes, (previous).rx_bytes_delta,
-                                                   (previous).tx_bytes_delta, (previous).elapsed_ms,
+                                                   (previous).tx_bytes_delta, (previous).elapsed_ms, greatest((previous).speed_mbps, speed_mbps),
                                                    linkbeat.in_all_ms(doubted, time, elapsed_ms))
                     THEN '{}' END AS levels,
                CASE WHEN NOT is_plain THEN nullif((judged).old_levels, '{}') WHEN doubts IS NOT NULL THEN nullif(doubts, '{}')

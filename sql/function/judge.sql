@@ -131,9 +131,12 @@ BEGIN
                     accepted[n] := linkbeat.is_plausible(n, gain, readings[n + 2], readings[n + 2], m.elapsed_ms, speed);
                     IF accepted[n] AND is_restarted AND NOT is_certain
                        AND gain > coalesce(speed, 1000)::bigint * 255 * (m.elapsed_ms + 1000::bigint) / 2 THEN
-                        -- More than a usual line carries: it may have stepped back by more than half.
+                        -- More than a usual line carries: it may have stepped back by more than half. What the direction
+                        -- with more octets shows holds for both.
                         is_asked := true;
-                        accepted[n] := coalesce(gain <= 4 * (linkbeat.usual(m)).bursts[n] * m.elapsed_ms, false);
+                        usual := coalesce(usual, linkbeat.usual(m));
+                        accepted[n] := coalesce(gain <= 4 * usual.bursts[n] * m.elapsed_ms, false)
+                            OR coalesce(readings[3 - n] >= gain AND readings[3 - n] <= 4 * usual.bursts[3 - n] * m.elapsed_ms, false);
                     END IF;
                 ELSE
                     accepted[n] := accepted[2 - n % 2]
@@ -216,14 +219,16 @@ BEGIN
             -- for the time since.
             CONTINUE WHEN base.delta_kind IN ('normal', 'gap') AND is_doubted_now[2 - n % 2] AND linkbeat.has_run(
                 level[2 - n % 2], CASE n % 2 WHEN 1 THEN base.rx_bytes_delta ELSE base.tx_bytes_delta END, base.elapsed_ms,
-                in_all) AND linkbeat.grew_in_packets(base, m, 2 - n % 2);
+                in_all, speed) AND linkbeat.grew_in_packets(base, m, 2 - n % 2);
             IF rates_since IS DISTINCT FROM base.doubted_since[n] THEN
                 is_asked := true;
                 rates_since := base.doubted_since[n];
                 ran_as_usual := linkbeat.ran_as_usual(
                     m.server_id, m.interface_name, m.time, m.interval_ms, rates_since, level[1], level[2], in_all);
             END IF;
-            CONTINUE WHEN ran_as_usual[2 - n % 2];
+            -- What fell together began again together.
+            CONTINUE WHEN ran_as_usual[2 - n % 2] OR (base.doubted_since[1 + n % 2] = rates_since AND level[1 + n % 2] > 0
+                                                      AND ran_as_usual[1 + n % 2]) IS TRUE;
         END IF;
         old[n] := base.old_levels[n];
         since[n] := base.doubted_since[n];

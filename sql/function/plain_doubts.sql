@@ -74,23 +74,23 @@ RETURN least(had_rx_bytes, had_tx_bytes, had_rx_packets, had_tx_packets, had_rx_
 
 -- Whether the octets of each direction of which something is in doubt show that they have run since, by the row before alone.
 CREATE OR REPLACE FUNCTION linkbeat.have_run(
-    old bigint[], had_rx_bytes bigint, had_tx_bytes bigint, grown_rx bigint, grown_tx bigint, base_ms integer,
+    old bigint[], had_rx_bytes bigint, had_tx_bytes bigint, grown_rx bigint, grown_tx bigint, base_ms integer, speed integer,
     in_all double precision
 ) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN (old[1] IS NULL AND old[3] IS NULL OR linkbeat.has_run(had_rx_bytes, grown_rx, base_ms, in_all))
-   AND (old[2] IS NULL AND old[4] IS NULL OR linkbeat.has_run(had_tx_bytes, grown_tx, base_ms, in_all));
+RETURN (old[1] IS NULL AND old[3] IS NULL OR linkbeat.has_run(had_rx_bytes, grown_rx, base_ms, in_all, speed))
+   AND (old[2] IS NULL AND old[4] IS NULL OR linkbeat.has_run(had_tx_bytes, grown_tx, base_ms, in_all, speed));
 
 -- The same, by earlier rows where the row before does not tell.
 CREATE OR REPLACE FUNCTION linkbeat.have_run_as_usual(
-    old bigint[], had_rx_bytes bigint, had_tx_bytes bigint, grown_rx bigint, grown_tx bigint, base_ms integer,
+    old bigint[], had_rx_bytes bigint, had_tx_bytes bigint, grown_rx bigint, grown_tx bigint, base_ms integer, speed integer,
     in_all double precision, of_server text, of_interface text, moment timestamptz, interval_ms integer, since timestamptz
 ) RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     ran CONSTANT boolean[] := linkbeat.ran_as_usual(
         of_server, of_interface, moment, interval_ms, since, had_rx_bytes, had_tx_bytes, in_all);
 BEGIN
-    RETURN (old[1] IS NULL AND old[3] IS NULL OR ran[1] OR linkbeat.has_run(had_rx_bytes, grown_rx, base_ms, in_all))
-       AND (old[2] IS NULL AND old[4] IS NULL OR ran[2] OR linkbeat.has_run(had_tx_bytes, grown_tx, base_ms, in_all));
+    RETURN (old[1] IS NULL AND old[3] IS NULL OR ran[1] OR linkbeat.has_run(had_rx_bytes, grown_rx, base_ms, in_all, speed))
+       AND (old[2] IS NULL AND old[4] IS NULL OR ran[2] OR linkbeat.has_run(had_tx_bytes, grown_tx, base_ms, in_all, speed));
 END $$;
 
 -- The old levels that are in doubt after octets fell, as counters that began again do; '{}' where none is. Null: judge has to
@@ -124,10 +124,10 @@ RETURN CASE
                                  AND (old[3] IS NULL OR rx_packets < had_rx_packets)
                                  AND (old[2] IS NULL AND old[4] IS NULL OR tx_bytes < had_tx_bytes)
                                  AND (old[4] IS NULL OR tx_packets < had_tx_packets)
-                                 AND (linkbeat.have_run(old, had_rx_bytes, had_tx_bytes, grown_rx, grown_tx, base_ms,
+                                 AND (linkbeat.have_run(old, had_rx_bytes, had_tx_bytes, grown_rx, grown_tx, base_ms, speed,
                                                         linkbeat.in_all_ms(since, moment, elapsed))
                                       OR linkbeat.have_run_as_usual(
-                                             old, had_rx_bytes, had_tx_bytes, grown_rx, grown_tx, base_ms,
+                                             old, had_rx_bytes, had_tx_bytes, grown_rx, grown_tx, base_ms, speed,
                                              linkbeat.in_all_ms(since, moment, elapsed), of_server, of_interface, moment, interval_ms, since)))))
     THEN CASE WHEN is_certain THEN '{}' ELSE ARRAY[
         had_rx_bytes, CASE WHEN tx_bytes < had_tx_bytes THEN had_tx_bytes END,

@@ -74,7 +74,11 @@ BEGIN
            n, linkbeat.unsigned(CASE n WHEN 1 THEN m.rx_bytes ELSE m.tx_bytes END) - old, packets,
            linkbeat.unsigned(CASE n WHEN 1 THEN m.rx_packets ELSE m.tx_packets END),
            linkbeat.elapsed_ms(rejected.time - rejected.elapsed_ms * INTERVAL '1 millisecond', m.time), speed_mbps) THEN
-        RETURN linkbeat.unsigned(CASE n WHEN 1 THEN rejected.rx_bytes ELSE rejected.tx_bytes END) - old;
+        -- More of it may have been rejected since, or counted.
+        RETURN linkbeat.unsigned((linkbeat.held(base))[n]) - old - (
+            SELECT sum(CASE n WHEN 1 THEN r.rx_bytes_delta ELSE r.tx_bytes_delta END)
+            FROM network_interface_metrics r
+            WHERE r.server_id = m.server_id AND r.interface_name = m.interface_name AND r.time >= rejected.time AND r.time < m.time);
     END IF;
     RETURN NULL;
 END $$;
@@ -92,7 +96,7 @@ DECLARE
     octets  numeric := CASE WHEN n <= 2 THEN wrapped ELSE gains[n - 2] END;
     packets numeric := CASE WHEN n <= 2 THEN gains[n + 2] ELSE wrapped END;
 BEGIN
-    RETURN reading BETWEEN 1 AND 4294967295 AND packets > 0 AND octets >= packets
+    RETURN reading <= 4294967295 AND packets > 0 AND octets >= packets
        AND octets <= packets * CASE WHEN size IS NULL THEN 1048576
                                     ELSE least(greatest(8 * size, CASE WHEN 2 * reading < level THEN 9216 ELSE 0 END), 1048576) END
        AND linkbeat.is_plausible(2 - n % 2, octets, packets, packets, elapsed_ms, speed_mbps);

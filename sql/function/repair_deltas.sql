@@ -255,7 +255,7 @@ BEGIN
     ORDER BY time DESC LIMIT 1;
     IF own.time IS NOT NULL THEN
         own := linkbeat.with_counters(own);
-        RETURN CASE WHEN linkbeat.flickers(m, previous) THEN previous ELSE own END;
+        RETURN CASE WHEN linkbeat.flickers(m, previous, own) THEN previous ELSE own END;
     END IF;
     IF linkbeat.is_other_machine(m.server_id, m.boot, previous.boot) THEN
         RETURN NULL;
@@ -263,9 +263,11 @@ BEGIN
     RETURN previous;
 END $$;
 
--- Whether two boot ids that are no UUIDs alternate while one machine counts on: from one to the other, counters seldom fall.
-CREATE OR REPLACE FUNCTION linkbeat.flickers(m network_interface_metrics, previous network_interface_metrics)
-RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
+-- Whether two boot ids that are no UUIDs alternate while one machine counts on: from its own boot's newest row over the row
+-- before to this one, or, as these rows have it, from one to the other its counters seldom fall.
+CREATE OR REPLACE FUNCTION linkbeat.flickers(
+    m network_interface_metrics, previous network_interface_metrics, own network_interface_metrics
+) RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     switches integer;
     falls    integer;
@@ -273,6 +275,8 @@ BEGIN
     IF linkbeat.is_uuid_boot(m.boot) OR linkbeat.is_uuid_boot(previous.boot)
        OR (SELECT count(*) = 2 FROM server_boots WHERE server_id = m.server_id AND boot IN (m.boot, previous.boot) AND alternates) THEN
         RETURN false;
+    ELSIF linkbeat.lies_between(own, previous, m) THEN
+        RETURN true;
     END IF;
     SELECT count(*), count(*) FILTER (WHERE linkbeat.lies_apart(p.before, p.r)) INTO switches, falls
     FROM (
@@ -282,8 +286,21 @@ BEGIN
               ORDER BY time DESC LIMIT 20) AS t
     ) AS p
     WHERE (p.before).boot <> (p.r).boot AND (p.before).boot IN (m.boot, previous.boot) AND (p.r).boot IN (m.boot, previous.boot);
-    RETURN 2 * (falls + linkbeat.lies_apart(previous, m)::integer) < switches;
+    -- Where it fell from both, its fall says nothing of them.
+    RETURN 2 * (falls + (linkbeat.lies_apart(previous, m) AND NOT linkbeat.lies_apart(own, m))::integer) < switches;
 END $$;
+
+-- Whether octets and packets grow from one row over the second to the third, but for some that jumped in the second. Where
+-- they have doubled, two machines may have passed each other.
+CREATE OR REPLACE FUNCTION linkbeat.lies_between(
+    first network_interface_metrics, second network_interface_metrics, third network_interface_metrics
+) RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT bool_or(f <= s AND s <= t) AND bool_and((f <= s AND s <= t OR f <= o AND o <= least(s, t)) AND (t < 2 * f OR t = f))
+    FROM (SELECT linkbeat.unsigned(f) AS f, linkbeat.unsigned(s) AS s, linkbeat.unsigned(coalesce(o, s)) AS o, t
+          FROM unnest((linkbeat.held(first))[1:4], (linkbeat.held(second))[1:4], second.old_levels[1:4], (linkbeat.readings(third))[1:4])
+               AS r(f, s, o, t)) AS r
+    WHERE num_nonnulls(f, s, t) = 3
+$$;
 
 -- Whether octets and packets fell below half from one row to another, two of them at least: one alone may have wrapped.
 CREATE OR REPLACE FUNCTION linkbeat.lies_apart(earlier network_interface_metrics, later network_interface_metrics)

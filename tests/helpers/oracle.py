@@ -190,23 +190,28 @@ class _Series:
             return before
         own = next((row for row in reversed(self.rows) if row.beat.boot == beat.boot), None)
         if own is not None:
-            return before if self._flickers(before, beat, sample) else own
+            return before if self._flickers(own, before, beat, sample) else own
         return None if self.boots.is_other_machine(beat.boot, before.beat.boot) else before
 
-    def _flickers(self, before: _Row, beat: Beat, sample: Sample) -> bool:
+    def _flickers(self, own: _Row, before: _Row, beat: Beat, sample: Sample) -> bool:
         """Whether ids that are no UUIDs alternate while one machine counts on: between them, counters seldom fall."""
         assert beat.boot is not None
         assert before.beat.boot is not None
         pair = {beat.boot, before.beat.boot}
         if any(is_uuid(boot) for boot in pair) or pair <= self.boots.alternating:
             return False
+        if _lies_between(own, before, sample):
+            return True
         rows = [(row.beat, row.sample) for row in self.rows[-20:]]
         switches = [
             (one, other)
             for (one_beat, one), (other_beat, other) in pairwise([*rows, (beat, sample)])
             if one_beat.boot != other_beat.boot and {one_beat.boot, other_beat.boot} <= pair
         ]
-        return 2 * sum(_lies_apart(one, other) for one, other in switches) + 1 < len(switches)
+        falls = sum(_lies_apart(one, other) for one, other in switches)
+        if _lies_apart(before.sample, sample) and _lies_apart(own.sample, sample):
+            falls -= 1  # from either boot it fell, and says nothing of them
+        return 2 * falls + 1 < len(switches)
 
     def before(self, moment: datetime, beat: Beat) -> list[_Row]:
         """The rows that tell what is usual: the last ten of the time before a moment whose counters moved and grew."""
@@ -270,7 +275,10 @@ class _Series:
             if (
                 new < doubt.old
                 or doubt.old < level <= new
-                or float(new - doubt.old) > max(1.5 * usual * in_all, float(abs(level - doubt.old)))
+                or float(new - doubt.old)
+                > max(
+                    1.5 * usual * in_all, float(doubt.old - level if level <= doubt.old else (level - doubt.old) // 2)
+                )
             ):
                 continue
             back.add(index)
@@ -278,8 +286,8 @@ class _Series:
             grown_in = elapsed + base.gain.elapsed_ms * (level != base.sample.counters[index])
             # What counts for long already may catch up with what its source kept back.
             run_for = _elapsed_ms(doubt.since, beat.time) - elapsed
-            times = 3.0 if level >= 3 * (new - level) and float(level) <= 1.5 * usual * run_for else 1.5
-            if level > doubt.old or float(new - level) > times * usual * grown_in:
+            has_run = level >= 3 * (new - level) and float(level) <= 1.5 * usual * run_for
+            if level > doubt.old or not has_run and float(new - level) > 1.5 * usual * grown_in:
                 unexplained.add(index)
         # What jumped comes back by itself. What fell together comes back together: most of it, if octets and packets
         # are among it, because one of them may be wrong again in this reading.
@@ -393,6 +401,7 @@ class _Judgement:
         grown = gain.deltas[direction] or 0
         # At about the rate of the row before, which was one of several since.
         is_run = gain.kind in PLAIN and direction in self.new_doubts and gain.elapsed_ms
+        is_run = is_run and grown <= _limit(gain.elapsed_ms, 1_000 if self.speed is None else self.speed)
         # Octets in doubt by themselves grew in packets, of 64 KiB at most, and not much larger than before.
         doubted, counted = self.base.doubts, self.base.sample.counters[direction + 2]
         if is_run and direction in doubted and direction + 2 not in doubted and counted:
@@ -402,6 +411,18 @@ class _Judgement:
             is_run = is_usual and grown // 65536 <= packets
         if is_run and 0 < 3 * grown <= level and float(level) <= 1.5 * grown / gain.elapsed_ms * in_all:
             return True
+        if self.ran_as_usual(direction, since, in_all):
+            return True
+        # What fell together began again together.
+        other = self.base.doubts.get(1 - direction)
+        return (
+            other is not None
+            and other.since == since
+            and bool(self.held[1 - direction])
+            and self.ran_as_usual(1 - direction, since, in_all)
+        )
+
+    def ran_as_usual(self, direction: int, since: datetime, in_all: float) -> bool:
         rate = self.series.usual_rate(direction, since, self.beat)
         return float(self.held[direction] or 0) <= 1.5 * rate * in_all
 
@@ -441,7 +462,8 @@ class _Judgement:
         if packets <= 0 or not self.can_carry(index, octets, packets, self.now[witness], in_all):
             return 0
         self.confirmed.add(index)
-        return (wrong.sample.counters[index] or 0) - doubt.old
+        counted = self.series.between(doubt.since, self.beat.time)
+        return (self.held[index] or 0) - doubt.old - sum(row.gain.deltas[index] or 0 for row in counted)
 
     def restarted(self, index: int, now: int, held: int) -> tuple[int, str]:
         if index < BYTE_COUNTERS:
@@ -449,7 +471,12 @@ class _Judgement:
             is_accepted = self.can_carry(index, now, packets, packets, self.elapsed)
             usual_line = _limit(self.elapsed, 1_000 if self.speed is None else self.speed)
             if is_accepted and self.is_restarted and not self.is_certain and now > usual_line:
-                is_accepted = now <= 4 * self.series.highest_burst(index, self.beat) * self.elapsed
+                other = self.now[1 - index] or 0
+                is_accepted = any(
+                    octets <= 4 * self.series.highest_burst(direction, self.beat) * self.elapsed
+                    for direction, octets in ((index, now), (1 - index, other))
+                    if octets >= now
+                )
             self.accepted[index] = is_accepted
         else:
             is_accepted = self.accepted[index % 2] and self.can_carry(index, now, None, None, self.elapsed)
@@ -497,7 +524,7 @@ class _Judgement:
         smallest = JUMBO_FRAME if 2 * now < (self.held[index] or 0) else 0
         largest = MIB if size is None else min(max(8 * size, smallest), MIB)
         return (
-            1 <= now < WRAP
+            0 <= now < WRAP
             and 0 < packets <= octets <= packets * largest
             and self.can_carry(direction, octets, packets, packets, self.elapsed)
         )
@@ -550,6 +577,22 @@ class _Judgement:
         if self.speed is not None:
             return False
         return counted == 0 or gain <= _limit(elapsed_ms, 1_000)
+
+
+def _lies_between(own: _Row, before: _Row, sample: Sample) -> bool:
+    """Whether octets and packets count on from one row over another boot's to a sample, but for some that jumped there.
+
+    Where they have doubled since, two machines may have passed each other.
+    """
+    grew, jumped = [], []
+    for index in range(ROW_COUNTERS):
+        was, held, now = own.held[index], before.held[index], sample.counters[index]
+        if was is None or held is None or now is None:
+            continue
+        old = before.doubts[index].old if index in before.doubts else held
+        grew.append(was <= held <= now and now <= max(2 * was - 1, was))
+        jumped.append(was <= old <= min(held, now) and now <= max(2 * was - 1, was))
+    return any(grew) and all(one or other for one, other in zip(grew, jumped, strict=True))
 
 
 def _lies_apart(earlier: Sample, later: Sample) -> bool:
