@@ -91,8 +91,8 @@ drill-backup: .venv/development ## pgBackRest to a moment in the past, on an emp
 
 .PHONY: laws
 laws: .venv/development ## 10,000 histories of true traffic seen through faulty sources, in any order; for minutes
-	LINKBEAT_LAW_HISTORIES=10000 LINKBEAT_LAW_SERIES=2000 $(BIN)/python -m pytest -s \
-	    tests/integration/test_counter_laws.py tests/integration/test_counters.py tests/integration/test_law.py
+	LINKBEAT_LAW_STORIES=100000 LINKBEAT_LAW_HISTORIES=10000 LINKBEAT_LAW_SERIES=2000 $(BIN)/python -m pytest -s \
+	    tests/unit/test_counter_rules.py tests/integration/test_counter_laws.py tests/integration/test_counters.py tests/integration/test_law.py
 
 .PHONY: fuzz-api
 fuzz-api: .venv/development ## Asks the whole API for whatever its OpenAPI document allows and forbids, for minutes

@@ -287,7 +287,7 @@ class _Series:
             # What counts for long already may catch up with what its source kept back.
             run_for = _elapsed_ms(doubt.since, beat.time) - elapsed
             has_run = level >= 3 * (new - level) and float(level) <= 1.5 * usual * run_for
-            if level > doubt.old or not has_run and float(new - level) > 1.5 * usual * grown_in:
+            if level > doubt.old or (not has_run and float(new - level) > 1.5 * usual * grown_in):
                 unexplained.add(index)
         # What jumped comes back by itself. What fell together comes back together: most of it, if octets and packets
         # are among it, because one of them may be wrong again in this reading.
@@ -590,8 +590,9 @@ def _lies_between(own: _Row, before: _Row, sample: Sample) -> bool:
         if was is None or held is None or now is None:
             continue
         old = before.doubts[index].old if index in before.doubts else held
-        grew.append(was <= held <= now and now <= max(2 * was - 1, was))
-        jumped.append(was <= old <= min(held, now) and now <= max(2 * was - 1, was))
+        most = max(2 * was - 1, was)
+        grew.append(was <= held <= now <= most)
+        jumped.append(was <= old <= min(held, now) and now <= most)
     return any(grew) and all(one or other for one, other in zip(grew, jumped, strict=True))
 
 

@@ -32,14 +32,16 @@ HISTORIES = int(os.environ.get("LINKBEAT_LAW_HISTORIES", "240"))
 AT_ONCE = 40
 # In 258787, a row asks what was usual before something that has been in doubt for almost 15 minutes; in 355256,
 # counters fall twice while a reset is in doubt; in 31080172, a burst of octets comes while packets cannot be read; in
-# 1035239, octets that are wrong three times rise as if they had begun again, in 3287088226575586026 in larger packets, in
-# 678949458758093709 at 195 Gbit/s; in 1715544933586731821, an interface is created again right after a clock was put
-# forward by an hour, in 1281352540754150993 with a burst of what it sends; in 3346240881209251452, it has one 13 minutes
-# later as it passes its old level; in 1889219052102436491, octets are rejected twice while packets cannot be read; in
-# 1538043884660764504, a wrap ends at 0; in 1665038578398352898 and 3444744509074896417, boot ids flicker seldom.
+# 1035239, octets that are wrong three times rise as if they had begun again, in 3287088226575586026 in larger packets,
+# in 678949458758093709 at 195 Gbit/s; in 1715544933586731821, an interface is created again right after a clock was put
+# forward by an hour, in 1281352540754150993 with a burst of what it sends; in 3346240881209251452, it has one 13
+# minutes later as it passes its old level; in 1044139207239490217, it reads zeros then; in 1889219052102436491, octets
+# are rejected twice while packets cannot be read; in 1538043884660764504, a wrap ends at 0; in 1665038578398352898,
+# 3444744509074896417 and 1784902777861623413, boot ids flicker seldom.
 KNOWN = (
-    258787, 355256, 31080172, 1035239, 3287088226575586026, 678949458758093709, 1715544933586731821, 1281352540754150993,
-    3346240881209251452, 1889219052102436491, 1538043884660764504, 1665038578398352898, 3444744509074896417,
+    258787, 355256, 31080172, 1035239, 3287088226575586026, 678949458758093709, 1715544933586731821,
+    1281352540754150993, 3346240881209251452, 1044139207239490217, 1889219052102436491, 1538043884660764504,
+    1665038578398352898, 3444744509074896417, 1784902777861623413,
 )  # fmt: skip
 START = hours_ago(5)
 ORDERS = ("in-order", "shuffled", "newest-first")
